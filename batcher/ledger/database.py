@@ -1,0 +1,208 @@
+"""The file below the ledger: how it is made, opened, checked, backed up and migrated."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+import uuid
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, text
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import StaticPool
+
+from batcher.errors import LedgerError, TroubleError
+from batcher.ledger.schema import REVISION, meta
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+World = Literal["real", "sandbox"]
+_BUSY_TIMEOUT_SECONDS: Final = 30
+
+
+def open_existing(path: Path, *, world: World | None = None, readonly: bool = False) -> Engine:
+    """An engine on the ledger at `path`, whose one connection may move between threads but not be shared by two.
+
+    Raises:
+        LedgerError: there is no ledger, it is not one, it is older or newer than this program, or of the other world.
+    """
+    _check_header(path)
+    engine = _engine(path, readonly=readonly)
+    try:
+        with engine.connect() as connection:
+            _check_revision(connection, path)
+            _check_world(connection, path, world)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def create(path: Path, world: World) -> None:
+    """Make an empty ledger, readable by its owner only, complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
+    draft.unlink(missing_ok=True)
+    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    engine = _engine(draft, wal=False)
+    try:
+        with engine.begin() as connection:
+            _migrate(connection)
+            facts = {"world": world, "ledger_id": uuid.uuid4().hex, "created_at": str(time.time())}
+            connection.execute(insert(meta), [{"name": name, "value": value} for name, value in facts.items()])
+    finally:
+        engine.dispose()
+    draft.replace(path)
+
+
+def needs_upgrade(path: Path) -> bool:
+    """Whether the ledger at `path` is older than this program.
+
+    Raises:
+        LedgerError: it is newer, or not a ledger.
+    """
+    _check_header(path)
+    engine = _engine(path, readonly=True)
+    try:
+        with engine.connect() as connection:
+            revision = _revision(connection, path)
+    finally:
+        engine.dispose()
+    if revision != REVISION and revision not in _known_revisions():
+        raise _too_new(path, revision)
+    return revision != REVISION
+
+
+def upgrade(path: Path) -> Path:
+    """Back the ledger up beside itself, then migrate it in one transaction. Returns the backup's path.
+
+    The caller holds the owner's lock.
+    """
+    backup = _back_up(path)
+    engine = _engine(path)
+    try:
+        with engine.begin() as connection:
+            _migrate(connection)
+    finally:
+        engine.dispose()
+    return backup
+
+
+def _back_up(path: Path) -> Path:
+    backup = path.with_name(f"{path.name}.backup-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}")
+    os.close(os.open(backup, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(backup)) as target:
+        source.backup(target)
+    descriptor = os.open(backup, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return backup
+
+
+def _engine(path: Path, *, readonly: bool = False, wal: bool = True) -> Engine:
+    uri = f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rw'}"
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(
+            uri, uri=True, check_same_thread=False, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None
+        )
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
+
+    @event.listens_for(engine, "connect")
+    def _pragmas(connection: sqlite3.Connection, _record: object) -> None:
+        if wal and not readonly:
+            connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN" if readonly else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _check_header(path: Path) -> None:
+    """Before SQLite opens a file for writing, and makes a database of an empty one."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(16)
+    except (FileNotFoundError, IsADirectoryError):
+        raise LedgerError(
+            f"no ledger at {path}", "`batcher run MANIFEST` makes one; `--ledger` names another."
+        ) from None
+    if header != b"SQLite format 3\0":
+        raise LedgerError(f"{path} is not a ledger of batcher", "Name another with --ledger.")
+
+
+def _revision(connection: Connection, path: Path) -> str:
+    try:
+        if inspect(connection).has_table("alembic_version"):
+            return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
+    except DatabaseError as error:
+        if "locked" in str(error.orig):
+            raise TroubleError(f"the ledger {path} is locked by another program", "Try again in a moment.") from error
+        raise LedgerError(f"{path} cannot be read as a ledger: {error.orig}", "Name another with --ledger.") from error
+    raise LedgerError(f"{path} is a database but not a ledger of batcher", "Name another with --ledger.")
+
+
+def _check_revision(connection: Connection, path: Path) -> None:
+    revision = _revision(connection, path)
+    if revision == REVISION:
+        return
+    if revision in _known_revisions():
+        raise LedgerError(
+            f"the ledger {path} is of an older version ({revision})",
+            "`batcher ledger upgrade` (or the next run) backs it up and brings it up to date.",
+        )
+    raise _too_new(path, revision)
+
+
+def _too_new(path: Path, revision: str) -> LedgerError:
+    return LedgerError(
+        f"the ledger {path} was written by a newer batcher (its version is {revision}, this program knows {REVISION})",
+        "Upgrade with `pip install -U tts-batcher`, or go back to the ledger's own backup beside it.",
+    )
+
+
+def _check_world(connection: Connection, path: Path, world: World | None) -> None:
+    found = connection.execute(select(meta.c.value).where(meta.c.name == "world")).scalar_one()
+    if world is None or found == world:
+        return
+    ours, way_out = (
+        ("the sandbox", "Leave --sandbox out, or name another ledger with --ledger.")
+        if world == "sandbox"
+        else ("the real API", "Add --sandbox, or name another ledger with --ledger.")
+    )
+    raise LedgerError(f"the ledger {path} belongs to the {found} world and cannot serve {ours}", way_out)
+
+
+def _migrate(connection: Connection) -> None:
+    from alembic import command
+
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _known_revisions() -> set[str]:
+    from alembic.script import ScriptDirectory
+
+    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+
+
+def _config() -> Config:
+    from alembic.config import Config
+
+    package = Path(__file__).resolve().parents[1]
+    places = (package / "migrations", package.parent / "migrations")
+    config = Config()
+    config.set_main_option("script_location", str(next(place for place in places if place.is_dir())).replace("%", "%%"))
+    return config

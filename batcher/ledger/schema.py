@@ -1,0 +1,234 @@
+"""The ledger's tables. The migrations build them; a test holds that both agree to the letter.
+
+Times are UTC unix seconds. Every rule that the program keeps and that SQL can say is said here too, as a constraint.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
+
+from batcher.item import Event, State
+
+REVISION: Final = "0001"
+"""The migration that makes exactly these tables."""
+
+metadata = MetaData()
+
+
+def _one_of(column: str, words: type[State] | type[Event] | tuple[str, ...]) -> str:
+    return f"{column} IN ({', '.join(repr(str(word)) for word in words)})"
+
+
+_HAS_TASK: Final = _one_of("state", (State.SUBMITTED, State.RENDERED, State.DONE))
+
+meta = Table("meta", metadata, Column("name", Text, primary_key=True), Column("value", Text, nullable=False))
+"""Facts about the ledger itself: its `world` (real or sandbox), its id, when it was made."""
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("origin", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("token_fingerprint", Text),
+    Index("accounts_identity", "origin", "user_id", unique=True),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("source", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("imported_at", Float, nullable=False),
+)
+
+items = Table(
+    "items",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("key_version", Integer, nullable=False),
+    Column("text_hash", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("voice", Text, nullable=False),
+    Column("model", Text),
+    Column("format", Text, nullable=False),
+    Column("params", Text, nullable=False),
+    Column("take", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("account_id", Integer),
+    Column("task_id", Text),
+    Column("recheck_task_id", Text),  # pending: a task that failed for lack of credits, to be read before a new create
+    Column("not_before_at", Float, nullable=False),
+    Column("deferrals", Integer, nullable=False),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("error_request_id", Text),
+    Column("error_http_status", Integer),
+    Column("created_at", Float, nullable=False),
+    Column("changed_at", Float, nullable=False),
+    CheckConstraint(_one_of("state", State), name="items_state"),
+    CheckConstraint(f"NOT ({_HAS_TASK}) OR task_id IS NOT NULL", name="items_task"),
+    CheckConstraint("state <> 'submitting' OR attempt > 0", name="items_attempt"),
+    CheckConstraint("take >= 1", name="items_take"),
+    ForeignKeyConstraint(["account_id", "task_id"], ["tasks.account_id", "tasks.task_id"], name="items_own_task"),
+    Index("items_state", "state"),
+    Index("items_task", "account_id", "task_id", unique=True),
+)
+
+rows = Table(
+    "rows",
+    metadata,
+    Column("batch_id", Integer, ForeignKey("batches.id"), primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("line", Integer, nullable=False),
+    Column("version", Integer, nullable=False),  # the last version of the batch that had it
+    Column("take", Integer, nullable=False),
+    Column("item_key", Text, ForeignKey("items.key")),
+    Column("skipped", Text),
+    Column("reason", Text),
+    Column("output", Text, nullable=False),
+    Column("extra", Text, nullable=False),
+    Column("linked_key", Text),  # whose audio lies at linked_output
+    Column("linked_output", Text),
+    CheckConstraint("(item_key IS NULL) = (skipped IS NOT NULL)", name="rows_item"),
+    CheckConstraint("skipped IN ('invalid', 'empty')", name="rows_skipped"),
+    Index("rows_order", "batch_id", "version", "number"),
+    Index("rows_item", "item_key"),
+    Index("rows_output", "output"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("started_at", Float, nullable=False),
+    Column("ended_at", Float),
+    Column("pid", Integer, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("out_dir", Text, nullable=False),
+    Column("account_id", Integer, ForeignKey("accounts.id")),
+    Column("profile_start", Text),
+    Column("profile_end", Text),
+    Column("exit_code", Integer),
+    Column("outcome", Text),
+    Column("message", Text),
+    Column("created", Integer),
+    Column("collected", Integer),
+    Index("runs_started", "started_at"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("item_key", Text, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("run_id", Text, ForeignKey("runs.id"), nullable=False),
+    Column("account_id", Integer, ForeignKey("accounts.id"), nullable=False),
+    Column("intended_at", Float, nullable=False),
+    Column("answered_at", Float),
+    Column("outcome", Text),
+    Column("cause", Text),
+    Column("http_status", Integer),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("request_id", Text),
+    Column("credits", Float),
+    Column("raw", LargeBinary),
+    CheckConstraint(_one_of("outcome", ("accepted", "deferred", "rejected", "lost")), name="attempts_outcome"),
+    CheckConstraint("(answered_at IS NULL) = (outcome IS NULL)", name="attempts_answered"),
+    Index("attempts_answers", "account_id", "answered_at"),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("account_id", Integer, ForeignKey("accounts.id"), primary_key=True),
+    Column("task_id", Text, primary_key=True),
+    Column("item_key", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("accepted_at", Float, nullable=False),
+    Column("looked_at", Float),
+    Column("looks", Integer, nullable=False),
+    Column("ended_at", Float),
+    Column("word", Text),
+    Column("credits", Float),
+    Column("missing_since_at", Float),  # first of the 404 answers without another answer between
+    Column("missing_looks", Integer, nullable=False),
+    Column("unusable_since_at", Float),  # first of the reads that gave no usable audio
+    Column("unusable_looks", Integer, nullable=False),
+    Column("raw", LargeBinary),
+    ForeignKeyConstraint(["item_key", "attempt"], ["attempts.item_key", "attempts.attempt"], name="tasks_own_attempt"),
+    Index("tasks_item", "item_key"),
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("item_key", Text, ForeignKey("items.key"), primary_key=True),
+    Column("path", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Column("audio_seconds", Float),
+    Column("recorded_at", Float, nullable=False),
+    Column("saved_at", Float),
+    CheckConstraint("bytes > 0", name="files_bytes"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("item_key", Text, ForeignKey("items.key"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("state", Text, nullable=False),  # the state it led to
+    Column("at", Float, nullable=False),
+    Column("run_id", Text),
+    Column("detail", Text),
+    CheckConstraint(_one_of("event", Event), name="events_event"),
+    Index("events_item", "item_key"),
+    Index("events_run", "run_id", "state"),
+)
+
+halts = Table(
+    "halts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("account_id", Integer, ForeignKey("accounts.id"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("since_at", Float, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column(
+        "from_task", Integer, nullable=False
+    ),  # 1: a task failed for lack of credits, so only a rendered probe ends it
+    Column("credits", Float),  # the balance once the last creates in flight had settled
+    Column("quota", Float),
+    Column("balance_at", Float),
+    Column("probes", Integer, nullable=False),
+    Column("probe_after_at", Float, nullable=False),
+    Column("probe_run_id", Text),  # the run that may send one create although the halt is open
+    Column("probe_key", Text),
+    Column("closed_at", Float),
+    CheckConstraint("kind IN ('credits', 'unstable')", name="halts_kind"),
+    Index("halts_open", "account_id", "kind", unique=True, sqlite_where=Column("closed_at").is_(None)),
+)
