@@ -93,6 +93,10 @@ NEEDS_PERSON: Final = (State.IN_DOUBT, State.REJECTED, State.FAILED, State.GONE)
 """States that no run leaves by itself."""
 
 
+TARGET: Final = {event: state for (_, event), state in TRANSITIONS.items()}
+"""Where each event leads, whatever state it starts from."""
+
+
 def sources(event: Event) -> tuple[State, ...]:
     """The states in which `event` may happen."""
     return tuple(state for state, when in TRANSITIONS if when is event)

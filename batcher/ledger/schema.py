@@ -55,7 +55,8 @@ batches = Table(
     Column("name", Text, nullable=False, unique=True),
     Column("source", Text, nullable=False),
     Column("version", Integer, nullable=False),
-    Column("digest", Text, nullable=False),
+    Column("digest", Text, nullable=False),  # of the file and of how it was read
+    Column("out_dir", Text, nullable=False),  # relative to the ledger's folder, so that both can move together
     Column("imported_at", Float, nullable=False),
 )
 
@@ -184,6 +185,7 @@ files = Table(
     "files",
     metadata,
     Column("item_key", Text, ForeignKey("items.key"), primary_key=True),
+    Column("out_dir", Text, nullable=False),
     Column("path", Text, nullable=False),
     Column("sha256", Text, nullable=False),
     Column("bytes", Integer, nullable=False),

@@ -51,6 +51,7 @@ def _batches() -> None:
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("out_dir", sa.Text(), nullable=False),
         sa.Column("imported_at", sa.Float(), nullable=False),
     )
 
@@ -195,6 +196,7 @@ def _files() -> None:
     op.create_table(
         "files",
         sa.Column("item_key", sa.Text(), sa.ForeignKey("items.key"), primary_key=True),
+        sa.Column("out_dir", sa.Text(), nullable=False),
         sa.Column("path", sa.Text(), nullable=False),
         sa.Column("sha256", sa.Text(), nullable=False),
         sa.Column("bytes", sa.Integer(), nullable=False),

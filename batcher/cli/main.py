@@ -1,0 +1,111 @@
+"""The group of commands, and the one place where an error becomes an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from typing import Any, Final
+
+import click
+
+from batcher.errors import BatcherError, CredentialsError, LockedError, TroubleError, UsageError
+
+_COMMANDS: Final = {
+    "run": "Create audio for the rows of a manifest. This can charge.",
+    "status": "Show how the batches of a ledger stand.",
+    "show": "Show items: where each is and what went wrong.",
+    "resolve": "Settle creates whose answer was lost. Settling can lead to a second charge.",
+    "retry": "Have items that ended badly created again. The next run charges for them.",
+    "ledger": "Look after the ledger's file.",
+    "sandbox": "Serve the API on this machine, with real speech, for trying things out.",
+}
+
+
+class _Lazy(click.Group):
+    """Imports a command's module only when it is asked for, so that `--help` is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """The commands, in the order that people need them."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command of that name."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"batcher.cli.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tts-batcher", prog_name="batcher")
+def cli() -> None:
+    """Turn a manifest of texts into speech through a paid API: nothing bought twice, nothing paid for lost."""
+
+
+def main() -> None:
+    """The `batcher` command."""
+    arguments = sys.argv[1:]
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        result = cli.main(arguments, prog_name="batcher", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except (click.exceptions.Exit, click.exceptions.Abort) as error:
+        return getattr(error, "exit_code", 130)
+    except KeyboardInterrupt:
+        return _end(arguments, 130, "interrupted")
+    except click.ClickException as error:
+        return _end(arguments, 2, error.format_message(), _usage_hint(error))
+    except BaseException as error:  # noqa: BLE001 - the last one to see it
+        return _explain(arguments, error)
+
+
+def _explain(arguments: list[str], error: BaseException) -> int:
+    leaf = _leaf(error)
+    if "--debug" in arguments or not isinstance(leaf, BatcherError):
+        traceback.print_exception(error)
+    if isinstance(leaf, BatcherError):
+        return _end(arguments, exit_code_of(leaf), leaf.message, leaf.hint)
+    if isinstance(leaf, KeyboardInterrupt):
+        return _end(arguments, 130, "interrupted")
+    hint = "What was bought is in the ledger; running again is safe. Please report this with the lines above."
+    return _end(arguments, 1, f"unexpected: {leaf!r}", hint)
+
+
+def exit_code_of(error: BatcherError) -> int:
+    """The exit code that tells a program what to do about `error`."""
+    codes: dict[type[BatcherError], int] = {LockedError: 7, UsageError: 2, CredentialsError: 5, TroubleError: 8}
+    return next(code for kind, code in codes.items() if isinstance(error, kind))
+
+
+def _leaf(error: BaseException) -> BaseException:
+    """The one error inside groups that task groups made of it."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _end(arguments: list[str], code: int, message: str, hint: str = "") -> int:
+    """Say what is wrong, to people, and to programs that asked `run --json`."""
+    click.echo(f"batcher: {message}", err=True)
+    if hint:
+        click.echo(f"  {hint}", err=True)
+    if arguments[:1] == ["run"] and "--json" in arguments:
+        from batcher.report import OUTCOMES, RunReport
+
+        click.echo(RunReport(exit_code=code, outcome=OUTCOMES[code], message=message).to_json())
+    return code
+
+
+def _usage_hint(error: click.ClickException) -> str:
+    context: Any = getattr(error, "ctx", None)
+    return f"See {context.command_path} --help." if context is not None else ""

@@ -1,0 +1,50 @@
+"""From a whole file to done: the item is recorded as saved, its rows get their outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import anyio.to_thread
+import structlog
+
+from batcher.clock import Clock
+from batcher.ledger import collecting
+from batcher.ledger.ledger import Ledger
+from batcher.ledger.reading import Output, outputs_of
+from batcher.ledger.records import OpenTask, Wanted
+from batcher.store import Store
+from batcher.tally import Tally
+
+log = structlog.get_logger()
+
+
+@dataclass(kw_only=True)
+class Delivery:
+    """Hands audio to the rows of `batches`: every batch of the ledger, since what is paid for is also theirs."""
+
+    ledger: Ledger
+    store: Store
+    tally: Tally
+    clock: Clock
+    run_id: str
+    batches: Sequence[Wanted]
+
+    async def save(self, task: OpenTask) -> None:
+        """The item's recorded file is at its path: note that, then link it."""
+        await self.ledger.do(collecting.record_saved, task, at=self.clock.now(), run_id=self.run_id)
+        self.tally.saved(wanted=task.wanted)
+        log.info("saved", endpoint="download", key=task.key, attempt=task.attempt, task_id=task.task_id)
+        await self.link(await self.ledger.do(outputs_of, self.batches, task.key))
+
+    async def link(self, found: Sequence[Output]) -> None:
+        """Put audio at the outputs of rows; one that cannot be is named, and counted."""
+        linked = []
+        for output in found:
+            if (why := await anyio.to_thread.run_sync(self.store.link, output)) is None:
+                linked.append((output.batch_id, output.row_id, output.key, output.output))
+            else:
+                self.tally.unlinked += 1
+                log.error("output not written", row=output.row_id, why=why)
+        if linked:
+            await self.ledger.do(collecting.record_links, linked)

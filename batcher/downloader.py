@@ -1,0 +1,193 @@
+"""From rendered to done: fetches the audio, verifies it, makes it durable, and links it to its rows.
+
+An address that has expired, is refused, missing or wrong is answered by reading the task again: that gives a fresh
+one. What cannot be had in this run stays rendered for the next.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import anyio
+import anyio.to_thread
+import structlog
+
+from batcher import audio
+from batcher.client import Answer, Cause, Client, Fetched, Phase
+from batcher.clock import Clock
+from batcher.delivery import Delivery
+from batcher.errors import StorageError
+from batcher.ledger import collecting
+from batcher.ledger.ledger import Ledger
+from batcher.ledger.records import Ending, FileRecord, OpenTask
+from batcher.stop import Reason, Stop
+from batcher.store import Store
+from batcher.tally import Tally
+from batcher.throttle import Gate
+
+log = structlog.get_logger()
+
+TRIES: Final = 6
+"""Reads of one task for a usable address in one run; then it is left to the next."""
+
+
+class _TooLongError(Exception):
+    """What comes is longer than any speech of the text."""
+
+
+@dataclass(kw_only=True)
+class Downloader:
+    """Collects rendered audio into the store."""
+
+    ledger: Ledger
+    client: Client
+    gate: Gate
+    poll_gate: Gate
+    store: Store
+    delivery: Delivery
+    stop: Stop
+    tally: Tally
+    clock: Clock
+    run_id: str
+    _waiting: list[tuple[OpenTask, str | None]] = field(default_factory=list, init=False)
+    _more: anyio.Event = field(default_factory=anyio.Event, init=False)
+    _closing: bool = field(default=False, init=False)
+    _busy: int = field(default=0, init=False)
+
+    def add(self, task: OpenTask, url: str | None) -> None:
+        """Collect the audio of `task`; without an address, the task is read for one."""
+        self._waiting.append((task, url))
+        self._more.set()
+
+    def no_more(self) -> None:
+        """Nothing more will come: end when all is collected."""
+        self._closing = True
+        self._more.set()
+
+    async def run(self) -> None:
+        """Collect what was added, until `no_more` was said and nothing is left."""
+        async with anyio.create_task_group() as fetches:
+            while self._waiting or self._busy or not self._closing:
+                if not self._waiting or self._busy >= self.gate.size:
+                    self._more = anyio.Event()
+                    await self._more.wait()
+                    continue
+                self._busy += 1
+                fetches.start_soon(self._collect, *self._waiting.pop(0))
+
+    async def _collect(self, task: OpenTask, url: str | None) -> None:
+        try:
+            await self._try_repeatedly(task, url)
+        except StorageError as error:
+            self.stop.stop_all(Reason.TROUBLE, error.message)
+        except OSError as error:
+            self.stop.stop_all(Reason.TROUBLE, f"cannot write audio to {error.filename}: {error.strerror}")
+        finally:
+            self._busy -= 1
+            self._more.set()
+
+    async def _try_repeatedly(self, task: OpenTask, url: str | None) -> None:
+        wait = 0.5
+        for _ in range(TRIES):
+            if url is None:
+                url = await self._fresh_url(task)
+            if url is not None and await self._fetch(task, url):
+                return
+            url = None
+            await self.clock.sleep(wait * (1 + 0.25 * self.clock.chance()))
+            wait *= 2
+        self.stop.reasons.setdefault(Reason.TROUBLE, "the audio of finished tasks could not be fetched")
+
+    async def _fresh_url(self, task: OpenTask) -> str | None:
+        async with self.poll_gate.slot():
+            answer = await self.client.read(task.task_id)
+        self.tally.polls += 1
+        found = answer.task
+        if answer.cause is Cause.OK and found is not None:
+            self.poll_gate.succeeded()
+            if found.audio_url is None or found.phase is Phase.FAILED:
+                await self._unusable(task, answer, f"status {found.word}, no audio address")
+            return found.audio_url if found.phase is Phase.SUCCEEDED else None
+        if answer.cause is Cause.CREDENTIALS:
+            self.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")
+        elif answer.cause is Cause.THROTTLED:
+            self.tally.throttled += 1
+            self.poll_gate.close(answer.retry_after_seconds)
+        elif answer.cause is Cause.NOT_FOUND:
+            await self._unusable(task, answer, "the API does not know the task")
+        return None
+
+    async def _unusable(self, task: OpenTask, answer: Answer | None, why: str) -> None:
+        self._log(task, "no usable audio", why=why)
+        error = answer.error if answer is not None else None
+        ending = Ending(
+            task=task,
+            at=self.clock.now(),
+            run_id=self.run_id,
+            looks=0,
+            error_code="no_audio",
+            error_message=why,
+            request_id=error.request_id if error is not None else None,
+            http_status=error.http_status if error is not None else None,
+        )
+        await self.ledger.do(collecting.record_unusable, ending)
+
+    async def _fetch(self, task: OpenTask, url: str) -> bool:
+        """One download: to a part, verified, durable, recorded, renamed, saved, linked. Returns whether all that is."""
+        path = self.store.item_path(task.key, task.format)
+        part = self.store.part(path)
+        try:
+            async with self.gate.slot():
+                fetched, sha256 = await self._stream(task, url, part)
+        except _TooLongError:
+            await self._unusable(task, None, "longer than any speech of its text")
+            return False
+        finally:
+            self.tally.downloads += 1
+        if not fetched.ok:
+            if fetched.http_status in (429, 503):
+                self.gate.close(fetched.retry_after_seconds)
+            self._log(task, "download failed", status=fetched.http_status, why=fetched.reason)
+            return False
+        if (why := audio.fault(part, task.format, task.chars)) is not None:
+            part.unlink(missing_ok=True)
+            await self._unusable(task, None, why)
+            return False
+        self.gate.succeeded()
+        with anyio.CancelScope(shield=True):
+            await self._keep(task, path, part, sha256, fetched.bytes)
+        return True
+
+    async def _stream(self, task: OpenTask, url: str, part: Path) -> tuple[Fetched, str]:
+        """Fetch into `part`; no more than speech of that text can be long."""
+        seen = hashlib.sha256()
+        limit = audio.most_bytes(task.chars)
+
+        with part.open("wb") as file:
+
+            def sink(chunk: bytes) -> None:
+                if file.tell() + len(chunk) > limit:
+                    raise _TooLongError
+                seen.update(chunk)
+                file.write(chunk)
+
+            fetched = await self.client.fetch(url, sink)
+            file.flush()
+            if fetched.ok:
+                await anyio.to_thread.run_sync(os.fsync, file.fileno())
+        return fetched, seen.hexdigest()
+
+    async def _keep(self, task: OpenTask, path: str, part: Path, sha256: str, size: int) -> None:
+        seconds = await anyio.to_thread.run_sync(audio.seconds, part, task.format)
+        file = FileRecord(path=path, sha256=sha256, bytes=size, audio_seconds=seconds)
+        await self.ledger.do(collecting.record_file, task, file, out_dir=self.store.out_dir, at=self.clock.now())
+        await anyio.to_thread.run_sync(self.store.publish, path)
+        await self.delivery.save(task)
+
+    def _log(self, task: OpenTask, what: str, **words: object) -> None:
+        names = {"endpoint": "download", "key": task.key, "attempt": task.attempt, "task_id": task.task_id}
+        log.warning(what, **names, **words)

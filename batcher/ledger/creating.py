@@ -1,0 +1,230 @@
+"""From pending to submitted: the verbs around a create, each a function of an open transaction (see `Ledger.do`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from batcher.item import Event, Inputs, State
+from batcher.ledger import halting
+from batcher.ledger.machine import move
+from batcher.ledger.records import AnswerRecord, Claimed, OpenTask, Wanted
+from batcher.ledger.schema import attempts, items, rows, runs, tasks
+
+Cursor = tuple[int, int]
+"""Where in the wanted batches a run's claiming stands: index of the batch, number of the last row."""
+
+
+def claim(
+    conn: Connection,
+    prepare: Callable[[Inputs], bytes],
+    *,
+    run_id: str,
+    account_id: int,
+    wanted: Sequence[Wanted],
+    cursor: Cursor,
+    limit: int,
+    at: float,
+) -> tuple[list[Claimed], Cursor]:
+    """Make the intent to create up to `limit` wanted items durable, in the order of their rows behind `cursor`.
+
+    Checks in this same transaction that the run is alive and that no halt is open; with a halt that this run may
+    probe, at most one item is claimed until its answer is recorded. Claims nothing when nothing is due.
+    """
+    alive = conn.execute(select(runs.c.id).where(runs.c.id == run_id, runs.c.ended_at.is_(None))).first()
+    allowed = halting.allowance(conn, account_id, run_id, limit)
+    if alive is None or allowed == 0:
+        return [], cursor
+    found, cursor = _pending(conn, wanted, cursor, allowed, at)
+    claimed = [_claimed(row, prepare) for row in found]
+    for one in claimed:
+        values = {"item_key": one.key, "attempt": one.attempt, "run_id": run_id, "account_id": account_id}
+        conn.execute(insert(attempts).values(**values, intended_at=at))
+        move(conn, Event.CLAIM, one.key, one.attempt - 1, at=at, run_id=run_id, attempt=one.attempt)
+    if claimed:
+        halting.note_probe(conn, account_id, run_id, claimed[0].key)
+    return claimed, cursor
+
+
+def _pending(
+    conn: Connection, wanted: Sequence[Wanted], cursor: Cursor, limit: int, at: float
+) -> tuple[list[Row[Any]], Cursor]:
+    found: dict[str, Row[Any]] = {}
+    index, number = cursor
+    while index < len(wanted) and len(found) < limit:
+        query = (
+            select(items, rows.c.number)
+            .join(rows, rows.c.item_key == items.c.key)
+            .where(_in_batch(wanted[index]), rows.c.number > number, _claimable(), items.c.not_before_at <= at)
+            .order_by(rows.c.number)
+            .limit(limit - len(found))
+        )
+        page = conn.execute(query).all()
+        found |= {row.key: row for row in page}
+        index, number = (index, page[-1].number) if page else (index + 1, 0)
+    return list(found.values()), (index, number)
+
+
+def _in_batch(batch: Wanted) -> ColumnElement[bool]:
+    return and_(rows.c.batch_id == batch.batch_id, rows.c.version == batch.version)
+
+
+def _claimable() -> ColumnElement[bool]:
+    return and_(items.c.state == State.PENDING, items.c.recheck_task_id.is_(None))
+
+
+def of_wanted(wanted: Sequence[Wanted]) -> ColumnElement[bool]:
+    return or_(*(_in_batch(batch) for batch in wanted))
+
+
+def next_due_at(conn: Connection, wanted: Sequence[Wanted]) -> float | None:
+    """When the next wanted item may be claimed (which may be past), or None when none waits to be created."""
+    if not wanted:
+        return None
+    query = select(func.min(items.c.not_before_at)).join(rows, rows.c.item_key == items.c.key)
+    due: float | None = conn.execute(query.where(of_wanted(wanted), _claimable())).scalar()
+    return due
+
+
+def _claimed(row: Row[Any], prepare: Callable[[Inputs], bytes]) -> Claimed:
+    body = prepare(_inputs(row))
+    return Claimed(key=row.key, attempt=row.attempt + 1, format=row.format, chars=len(row.text), body=body)
+
+
+def _inputs(row: Row[Any]) -> Inputs:
+    params: dict[str, Any] = json.loads(row.params)
+    return Inputs(text=row.text, voice=row.voice, model=row.model, format=row.format, params=params, take=row.take)
+
+
+def record_answer(conn: Connection, record: AnswerRecord, *, max_in_doubt: int) -> Event:
+    """Write down the answer to a create: its task id first, then the attempt, then the item's step, then any halt.
+
+    An answer may be recorded twice. Returns the event that was recorded: `lost` when the task id belongs to another
+    item. A late answer moves the item only while that same attempt is in doubt.
+    """
+    event = record.event
+    if event is Event.ACCEPTED and not _own_task(conn, record):
+        event = Event.LOST
+    _answer_attempt(conn, record, event)
+    _step(conn, record, event)
+    halting.after_answer(conn, record, event, max_in_doubt)
+    return event
+
+
+def _own_task(conn: Connection, record: AnswerRecord) -> bool:
+    """Whether the task id that the answer names is this attempt's, now that it is inserted."""
+    values = {"account_id": record.account_id, "task_id": record.task_id, "item_key": record.key}
+    new = {"attempt": record.attempt, "accepted_at": record.at, "credits": record.credits}
+    counters = {"looks": 0, "missing_looks": 0, "unusable_looks": 0}
+    conn.execute(upsert(tasks).values(**values, **new, **counters).on_conflict_do_nothing())
+    same = (tasks.c.account_id == record.account_id, tasks.c.task_id == record.task_id)
+    owner = conn.execute(select(tasks.c.item_key, tasks.c.attempt).where(*same)).one()
+    return bool(owner.item_key == record.key and owner.attempt == record.attempt)
+
+
+def _answer_attempt(conn: Connection, record: AnswerRecord, event: Event) -> None:
+    # The attempt's own answer may come after it was given up for lost, never after a definite one.
+    known = (
+        ("accepted", "deferred", "rejected")
+        if event is not Event.LOST
+        else ("accepted", "deferred", "rejected", "lost")
+    )
+    unanswered = or_(attempts.c.outcome.is_(None), attempts.c.outcome.not_in(known))
+    conn.execute(
+        update(attempts)
+        .where(attempts.c.item_key == record.key, attempts.c.attempt == record.attempt, unanswered)
+        .values(
+            answered_at=record.at,
+            outcome=event.value,
+            cause=record.cause if event is record.event else "owned_by_another",
+            http_status=record.http_status,
+            error_code=record.error_code,
+            error_message=record.error_message,
+            request_id=record.request_id,
+            credits=record.credits,
+            raw=record.raw or None,
+        )
+    )
+
+
+def _step(conn: Connection, record: AnswerRecord, event: Event) -> None:
+    error = {
+        "error_code": record.error_code,
+        "error_message": record.error_message,
+        "error_request_id": record.request_id,
+        "error_http_status": record.http_status,
+    }
+    values: Mapping[str, Any]
+    if event is Event.ACCEPTED:
+        values = dict.fromkeys(error) | {"task_id": record.task_id, "account_id": record.account_id, "deferrals": 0}
+    elif event is Event.DEFERRED:
+        values = {"not_before_at": record.not_before_at, "deferrals": items.c.deferrals + 1}
+    else:
+        values = error
+    detail = record.cause
+    moved = move(conn, event, record.key, record.attempt, at=record.at, run_id=record.run_id, detail=detail, **values)
+    if not moved and event is Event.ACCEPTED:
+        move(
+            conn,
+            Event.EVIDENCE,
+            record.key,
+            record.attempt,
+            at=record.at,
+            run_id=record.run_id,
+            detail=detail,
+            **values,
+        )
+
+
+def abandon_creates(conn: Connection, *, at: float, run_id: str) -> int:
+    """Put every create that no living run owns in doubt. Only the holder of the owner's lock may call this."""
+    found = conn.execute(select(items.c.key, items.c.attempt).where(items.c.state == State.SUBMITTING)).all()
+    for key, attempt in found:
+        conn.execute(
+            update(attempts)
+            .where(attempts.c.item_key == key, attempts.c.attempt == attempt, attempts.c.outcome.is_(None))
+            .values(answered_at=at, outcome="lost", cause="vanished")
+        )
+        error = "the run that sent the create ended before its answer was recorded"
+        move(conn, Event.LOST, key, attempt, at=at, run_id=run_id, detail="vanished", error_message=error)
+    return len(found)
+
+
+def rechecks(conn: Connection, account_id: int, wanted: Sequence[Wanted]) -> list[OpenTask]:
+    """Wanted items whose task failed for lack of credits, with that old task: to be read before a new create."""
+    if not wanted:
+        return []
+    query = (
+        select(items.c.key, items.c.attempt, items.c.recheck_task_id.label("task_id"), items.c.format)
+        .add_columns(func.length(items.c.text).label("chars"), items.c.changed_at.label("accepted_at"))
+        .join(rows, rows.c.item_key == items.c.key)
+        .where(of_wanted(wanted), items.c.state == State.PENDING, items.c.recheck_task_id.is_not(None))
+        .where(items.c.account_id == account_id)
+        .distinct()
+    )
+    return [OpenTask(account_id=account_id, **row._mapping) for row in conn.execute(query)]
+
+
+def recheck_confirmed(conn: Connection, task: OpenTask) -> None:
+    """The old task still failed for lack of credits and charged nothing: its item may be created again."""
+    where = (items.c.key == task.key, items.c.recheck_task_id == task.task_id)
+    conn.execute(update(items).where(*where).values(recheck_task_id=None))
+
+
+def readopt(conn: Connection, task: OpenTask, *, at: float, run_id: str, detail: str) -> bool:
+    """The item's old task is not what it was taken for: it is collected instead of being created again."""
+    return move(
+        conn,
+        Event.ADOPTED,
+        task.key,
+        task.attempt,
+        at=at,
+        run_id=run_id,
+        detail=detail,
+        task_id=task.task_id,
+        recheck_task_id=None,
+    )

@@ -1,0 +1,155 @@
+"""Halts: the durable reasons why an account creates nothing, and the one probe that may end them.
+
+A halt is opened in the transaction that records what caused it, so that no kill can come between. It is closed only by
+the answer to a probe: one create, alone, by the run that was allowed to send it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Final, Literal
+
+from sqlalchemy import ColumnElement, Connection, and_, func, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from batcher.item import Event
+from batcher.ledger.records import AnswerRecord, Halt, OpenTask
+from batcher.ledger.schema import attempts, halts, runs
+
+Kind = Literal["credits", "unstable"]
+UNSTABLE_WAIT_SECONDS: Final = 300.0
+UNSTABLE_WAIT_GROWTH: Final = 4.0
+UNSTABLE_WAIT_MOST_SECONDS: Final = 24 * 3600.0
+
+
+def open_halts(conn: Connection, account_id: int) -> list[Halt]:
+    """The account's open halts, the oldest first."""
+    columns = [halts.c[name] for name in Halt.__dataclass_fields__]
+    query = select(*columns).where(_open(account_id)).order_by(halts.c.since_at)
+    return [Halt(**row._mapping) for row in conn.execute(query)]
+
+
+def open_halt(
+    conn: Connection,
+    account_id: int,
+    kind: Kind,
+    at: float,
+    detail: str,
+    run_id: str,
+    *,
+    from_task: bool = False,
+) -> None:
+    """Stop the account from creating. A halt of this kind that is open already stays, its permission to probe ends."""
+    values = {"since_at": at, "detail": detail, "run_id": run_id, "from_task": int(from_task), "probes": 0}
+    wait = UNSTABLE_WAIT_SECONDS if kind == "unstable" else 0.0
+    conn.execute(
+        upsert(halts)
+        .values(account_id=account_id, kind=kind, probe_after_at=at + wait, **values)
+        .on_conflict_do_update(
+            index_elements=["account_id", "kind"],
+            index_where=halts.c.closed_at.is_(None),
+            set_={
+                "probe_run_id": None,
+                "probe_key": None,
+                "balance_at": None,
+                "from_task": func.max(halts.c.from_task, int(from_task)),
+            },
+        )
+    )
+
+
+def set_balance(conn: Connection, account_id: int, credits_: float | None, quota: float | None, at: float) -> None:
+    """Keep the balance that was read once the last creates in flight had settled: opening is measured against it."""
+    conn.execute(
+        update(halts)
+        .where(_open(account_id), halts.c.kind == "credits")
+        .values(credits=credits_, quota=quota, balance_at=at)
+    )
+
+
+def balance_before(conn: Connection, halt_id: int) -> tuple[float | None, float | None]:
+    """Credits and quota as the profile had them when the run that met the halt began."""
+    query = select(runs.c.profile_start).join(halts, halts.c.run_id == runs.c.id).where(halts.c.id == halt_id)
+    profile = json.loads(conn.execute(query).scalar() or "{}")
+    return profile.get("credits"), profile.get("quota")
+
+
+def permit_probe(conn: Connection, halt_id: int, run_id: str) -> None:
+    """Let this run send one create although the halt is open."""
+    conn.execute(update(halts).where(halts.c.id == halt_id).values(probe_run_id=run_id, probe_key=None))
+
+
+def allowance(conn: Connection, account_id: int, run_id: str, limit: int, *, busy: bool = False) -> int:
+    """How many creates the account's halts let this run claim now, `limit` at most.
+
+    One at a time where they may be probed; none while a probe is under way, unless `busy` asks to leave that out.
+    """
+    query = select(halts.c.probe_run_id, halts.c.probe_key).where(_open(account_id))
+    for permitted, probing in conn.execute(query):
+        if permitted != run_id or (probing is not None and not busy):
+            return 0
+        limit = min(limit, 1)
+    return limit
+
+
+def note_probe(conn: Connection, account_id: int, run_id: str, key: str) -> None:
+    """The create of the item `key` is the probe of every halt that this run may probe."""
+    where = (_open(account_id), halts.c.probe_run_id == run_id, halts.c.probe_key.is_(None))
+    conn.execute(update(halts).where(*where).values(probe_key=key))
+
+
+def after_answer(conn: Connection, record: AnswerRecord, event: Event, max_in_doubt: int) -> None:
+    """Open or close halts as the answer to a create demands.
+
+    A lack of credits opens `credits`; more than `max_in_doubt` creates lost since the last accepted one open
+    `unstable`. An accepted probe closes its halt; a lost one waits longer; any other leaves the permission as it was.
+    """
+    probed = and_(_open(record.account_id), halts.c.probe_key == record.key)
+    if event is Event.ACCEPTED:
+        conn.execute(update(halts).where(probed, halts.c.from_task == 0).values(closed_at=record.at))
+    elif event is Event.LOST:
+        _postpone(conn, record)
+        _count_lost(conn, record, max_in_doubt)
+    elif record.cause == "no_credits":
+        detail = f"the API refused a create for lack of credits ({record.error_code or record.http_status})"
+        open_halt(conn, record.account_id, "credits", record.at, detail, record.run_id)
+    else:
+        conn.execute(update(halts).where(probed).values(probe_key=None))
+
+
+def after_ending(conn: Connection, task: OpenTask, at: float, *, rendered: bool) -> None:
+    """A probe's task has ended: rendered closes the halt that a failed task opened, another failure says nothing."""
+    probed = and_(_open(task.account_id), halts.c.probe_key == task.key)
+    if rendered:
+        conn.execute(update(halts).where(probed).values(closed_at=at))
+    else:
+        conn.execute(update(halts).where(probed).values(probe_key=None))
+
+
+def _open(account_id: int) -> ColumnElement[bool]:
+    return and_(halts.c.account_id == account_id, halts.c.closed_at.is_(None))
+
+
+def _postpone(conn: Connection, record: AnswerRecord) -> None:
+    """A lost probe: the next one waits, longer each time."""
+    wait = func.min(
+        UNSTABLE_WAIT_SECONDS * func.pow(UNSTABLE_WAIT_GROWTH, halts.c.probes + 1), UNSTABLE_WAIT_MOST_SECONDS
+    )
+    conn.execute(
+        update(halts)
+        .where(_open(record.account_id), halts.c.probe_key == record.key)
+        .values(probes=halts.c.probes + 1, probe_after_at=record.at + wait, probe_run_id=None, probe_key=None)
+    )
+
+
+def _count_lost(conn: Connection, record: AnswerRecord, max_in_doubt: int) -> None:
+    ours = attempts.c.account_id == record.account_id
+    accepted = select(func.max(attempts.c.answered_at)).where(ours, attempts.c.outcome == "accepted").scalar_subquery()
+    since = attempts.c.answered_at > func.coalesce(accepted, 0.0)
+    # A run that was killed says nothing about the API: only answers that never came count.
+    lost = and_(attempts.c.outcome == "lost", attempts.c.cause != "vanished")
+    count = conn.execute(select(func.count()).where(ours, since, lost)).scalar_one()
+    already = conn.execute(select(halts.c.id).where(_open(record.account_id), halts.c.kind == "unstable")).first()
+    if count > max_in_doubt and already is None:
+        detail = f"{count} creates in a row got no definite answer; the last: {record.error_message or record.cause}"
+        open_halt(conn, record.account_id, "unstable", record.at, detail, record.run_id)

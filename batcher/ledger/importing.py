@@ -1,0 +1,194 @@
+"""A manifest's way into the ledger: all of it in one transaction, or none.
+
+The rows pass through a temporary table, where what only shows over the whole file (an id or an output used twice) is
+found by SQL, so that memory does not grow with the manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, Final
+
+from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, func, insert, literal, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from batcher.errors import ManifestError
+from batcher.item import KEY_VERSION, State
+from batcher.ledger.records import Wanted
+from batcher.ledger.schema import batches, items, rows
+from batcher.manifest import Manifest, Row, Rules
+
+_CHUNK: Final = 500
+
+_staged = Table(
+    "staged",
+    MetaData(),
+    Column("number", Integer, primary_key=True),
+    Column("line", Integer, nullable=False),
+    Column("id", Text, nullable=False, index=True),
+    Column("take", Integer, nullable=False),
+    Column("item_key", Text),
+    Column("skipped", Text),
+    Column("reason", Text),
+    Column("output", Text, nullable=False, index=True),
+    Column("extra", Text, nullable=False),
+    Column("text_hash", Text),
+    Column("text", Text),
+    Column("voice", Text),
+    Column("model", Text),
+    Column("format", Text),
+    Column("params", Text),
+    prefixes=["TEMPORARY"],
+)
+_ITEM_COLUMNS: Final = ("text_hash", "text", "voice", "model", "format", "params", "take")
+_ROW_COLUMNS: Final = ("id", "number", "line", "take", "item_key", "skipped", "reason", "output", "extra")
+
+
+def latest_takes(conn: Connection, batch: str) -> dict[str, int]:
+    """The take that each row of the batch last stood for, where it is not the first."""
+    query = select(rows.c.id, rows.c.take).join(batches).where(batches.c.name == batch, rows.c.take > 1)
+    return {row.id: row.take for row in conn.execute(query)}
+
+
+def import_manifest(
+    conn: Connection, manifest: Manifest, rules: Rules, *, source: str, out_dir: str, at: float
+) -> Wanted:
+    """Read the manifest into the ledger as its batch's newest version; `rules` are those that it is read by.
+
+    Raises:
+        ManifestError: it has faults that are not to be skipped; the ledger is as it was.
+    """
+    _staged.create(conn)
+    for chunk in _chunks(manifest.rows()):
+        conn.execute(insert(_staged), chunk)
+    batch = rules.batch
+    _find_repeats(conn, manifest, "id")
+    _find_repeats(conn, manifest, "output")
+    _find_taken_outputs(conn, manifest, batch, out_dir)
+    if manifest.faults.fatal or (manifest.faults and not rules.skip_invalid):
+        count = manifest.faults.count
+        raise ManifestError(
+            f"{manifest.name}: {count} fault{'s' if count > 1 else ''}; nothing was created",
+            manifest.faults.lines(),
+            "Mend them, or pass --skip-invalid to go on with the good rows.",
+        )
+    wanted = _version(conn, batch, source, f"{manifest.digest} {_how(rules)}", out_dir, at)
+    _merge(conn, wanted, at)
+    _staged.drop(conn)
+    return wanted
+
+
+def _how(rules: Rules) -> str:
+    """A digest of everything in the rules that changes what a row comes to."""
+    how = {name: getattr(rules, name) for name in Rules.__dataclass_fields__}
+    return hashlib.sha256(json.dumps(how, sort_keys=True, default=dict).encode()).hexdigest()
+
+
+def _chunks(found: Iterator[Row]) -> Iterable[list[dict[str, Any]]]:
+    while chunk := [_stage(row) for row in islice(found, _CHUNK)]:
+        yield chunk
+
+
+def _stage(row: Row) -> dict[str, Any]:
+    staged: dict[str, Any] = {
+        "number": row.number,
+        "line": row.line,
+        "id": row.id,
+        "take": 1,
+        "item_key": None,
+        "skipped": row.skipped,
+        "reason": row.reason,
+        "output": row.output,
+        "extra": json.dumps(row.extra, ensure_ascii=False),
+        **dict.fromkeys(_ITEM_COLUMNS[:-1]),
+    }
+    if row.inputs is not None:
+        inputs = row.inputs
+        staged |= {"item_key": inputs.key(), "take": inputs.take, "text_hash": inputs.text_hash(), "text": inputs.text}
+        staged |= {"voice": inputs.voice, "model": inputs.model, "format": inputs.format}
+        staged |= {"params": json.dumps(inputs.params, ensure_ascii=False, sort_keys=True)}
+    return staged
+
+
+def _find_repeats(conn: Connection, manifest: Manifest, column: str) -> None:
+    """Report every row whose `column` an earlier row has, and set it aside as invalid."""
+    value = _staged.c[column]
+    good = _staged.c.skipped.is_(None) if column == "output" else value != ""
+    first = (
+        select(value.label("value"), func.min(_staged.c.number).label("number"), func.min(_staged.c.line).label("line"))
+        .where(good)
+        .group_by(value)
+        .having(func.count() > 1)
+        .subquery()
+    )
+    query = (
+        select(_staged.c.number, _staged.c.line, first.c.value, first.c.line.label("first_line"))
+        .join(first, first.c.value == value)
+        .where(good, _staged.c.number > first.c.number)
+        .order_by(_staged.c.number)
+    )
+    for row in conn.execute(query).all():
+        what = "id" if column == "id" else "output path"
+        reason = f"{what} {row.value!r} is taken by line {row.first_line}"
+        _set_aside(conn, manifest, row.number, row.line, column, reason, f"{what} {row.value}")
+
+
+def _find_taken_outputs(conn: Connection, manifest: Manifest, batch: str, out_dir: str) -> None:
+    query = (
+        select(_staged.c.number, _staged.c.line, _staged.c.output, batches.c.name)
+        .join(rows, rows.c.output == _staged.c.output)
+        .join(batches, (batches.c.id == rows.c.batch_id) & (batches.c.version == rows.c.version))
+        .where(batches.c.name != batch, batches.c.out_dir == out_dir)
+        .where(_staged.c.skipped.is_(None), rows.c.skipped.is_(None))
+        .order_by(_staged.c.number)
+    )
+    for row in conn.execute(query).all():
+        reason = (
+            f"output path {row.output!r} belongs to batch {row.name!r}: choose another --filename, --out-dir or --batch"
+        )
+        _set_aside(conn, manifest, row.number, row.line, "output", reason, f"outputs of batch {row.name}")
+
+
+def _set_aside(
+    conn: Connection, manifest: Manifest, number: int, line: int, column: str, reason: str, cause: str
+) -> None:
+    manifest.faults.add(line, column, reason, cause=cause)
+    values: dict[str, Any] = {"skipped": "invalid", "item_key": None, "reason": reason}
+    if column == "id":
+        values["id"] = _staged.c.id + f"#{number}"
+    conn.execute(update(_staged).where(_staged.c.number == number).values(**values))
+
+
+def _version(conn: Connection, batch: str, source: str, digest: str, out_dir: str, at: float) -> Wanted:
+    values = {"source": source, "digest": digest, "out_dir": out_dir, "imported_at": at}
+    old = conn.execute(select(batches).where(batches.c.name == batch)).first()
+    if old is None:
+        made = insert(batches).values(name=batch, version=1, **values).returning(batches.c.id)
+        return Wanted(batch_id=conn.execute(made).scalar_one(), name=batch, version=1)
+    version = old.version + (digest != old.digest)
+    conn.execute(update(batches).where(batches.c.id == old.id).values(version=version, **values))
+    if out_dir != old.out_dir:
+        conn.execute(update(rows).where(rows.c.batch_id == old.id).values(linked_key=None, linked_output=None))
+    return Wanted(batch_id=old.id, name=batch, version=version)
+
+
+def _merge(conn: Connection, wanted: Wanted, at: float) -> None:
+    fixed = {"key_version": KEY_VERSION, "state": State.PENDING.value, "attempt": 0, "not_before_at": 0.0}
+    fixed |= {"deferrals": 0, "created_at": at, "changed_at": at}
+    new_items = select(
+        _staged.c.item_key, *(_staged.c[name] for name in _ITEM_COLUMNS), *(literal(value) for value in fixed.values())
+    ).where(_staged.c.item_key.is_not(None))
+    conn.execute(
+        upsert(items)
+        .from_select(["key", *_ITEM_COLUMNS, *fixed], new_items, include_defaults=False)
+        .on_conflict_do_nothing(index_elements=["key"])
+    )
+    new_rows = select(
+        literal(wanted.batch_id), literal(wanted.version), *(_staged.c[name] for name in _ROW_COLUMNS)
+    ).where(_staged.c.number > 0)
+    statement = upsert(rows).from_select(["batch_id", "version", *_ROW_COLUMNS], new_rows, include_defaults=False)
+    changed = {name: statement.excluded[name] for name in ("version", *_ROW_COLUMNS[1:])}
+    conn.execute(statement.on_conflict_do_update(index_elements=["batch_id", "id"], set_=changed))

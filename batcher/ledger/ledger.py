@@ -1,0 +1,170 @@
+"""The ledger's face: async outside, one synchronous connection inside, and commits that are shared.
+
+Whoever calls `do` waits until what the verb did is durable. Verbs that come while a commit is under way go into the
+next one together, each in a savepoint of its own, so that one refused record never takes its neighbours along. A call
+cannot be cut in two: it is shielded from cancellation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+
+import anyio
+import anyio.to_thread
+from sqlalchemy import Connection, Engine, select
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from batcher.errors import StorageError
+from batcher.ledger import database
+from batcher.ledger.creating import abandon_creates, record_answer
+from batcher.ledger.records import AnswerRecord
+from batcher.ledger.schema import meta
+from batcher.ledger.spill import Spill
+
+__all__ = ["Connection", "Ledger", "opened", "viewed", "world_of"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Call(Generic[T]):
+    """One verb on its way into a commit."""
+
+    def __init__(self, verb: Callable[[Connection], T]) -> None:
+        self.verb = verb
+        self.settled = False
+        self.value: T
+        self.error: Exception | None = None
+
+    def result(self) -> T:
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+class Ledger:
+    """An open ledger, owned by this process. `path` is its file."""
+
+    def __init__(self, path: Path, engine: Engine) -> None:
+        self.path = path
+        self.spill = Spill(path.with_name(path.name + ".spill"))
+        self._engine = engine
+        self._waiting: list[_Call[Any]] = []
+        self._turn = anyio.Lock()
+        self._thread = anyio.CapacityLimiter(1)
+
+    async def do(self, verb: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `verb(connection, …)` in a transaction and return what it returned, once that is durable.
+
+        Raises:
+            StorageError: the database took nothing of it.
+        """
+        call: _Call[T] = _Call(lambda connection: verb(connection, *args, **kwargs))
+        self._waiting.append(call)
+        with anyio.CancelScope(shield=True):
+            async with self._turn:
+                if not call.settled:
+                    batch, self._waiting = self._waiting, []
+                    await anyio.to_thread.run_sync(self._commit, batch, limiter=self._thread)
+        return call.result()
+
+    async def record(self, record: AnswerRecord, *, max_in_doubt: int) -> Any:
+        """Make the answer to a create durable: in the database, or else in the spill file. Returns the event recorded.
+
+        Raises:
+            StorageError: the database refused it; unless its message says otherwise, the spill file has it.
+        """
+        try:
+            return await self.do(record_answer, record, max_in_doubt=max_in_doubt)
+        except StorageError as error:
+            self.spill.append(record)
+            raise StorageError(f"{error.message}; the answer is kept in the spill file", error.hint) from error
+
+    async def recover(self, *, run_id: str, at: float, max_in_doubt: int) -> int:
+        """Record what an earlier run left in the spill file, then put its unanswered creates in doubt.
+
+        Only the holder of the owner's lock may call this. Returns the number of creates put in doubt.
+        """
+        for record in self.spill.records():
+            await self.do(record_answer, record, max_in_doubt=max_in_doubt)
+        self.spill.clear()
+        return await self.do(abandon_creates, at=at, run_id=run_id)
+
+    def close(self) -> None:
+        """Fold the journal into the file and let go of it."""
+        with closing(self._engine.raw_connection()) as connection:
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._engine.dispose()
+        self.spill.remove()
+
+    def _commit(self, batch: list[_Call[Any]]) -> None:
+        try:
+            with self._engine.begin() as connection:
+                for call in batch:
+                    _apply(connection, call)
+        except DBAPIError as error:
+            refused = storage_error(self.path, error)
+            for call in batch:
+                call.error = refused
+        finally:
+            for call in batch:
+                call.settled = True
+
+
+def _apply(connection: Connection, call: _Call[Any]) -> None:
+    """Run one verb in a savepoint; only what the database as a whole cannot take is raised."""
+    try:
+        with connection.begin_nested():
+            call.value = call.verb(connection)
+    except IntegrityError as error:
+        call.error = error
+    except DBAPIError:
+        raise
+    except Exception as error:  # noqa: BLE001 - handed to whoever called
+        call.error = error
+
+
+def storage_error(path: Path, error: DBAPIError) -> StorageError:
+    """What a database that refuses to write means for a user."""
+    return StorageError(
+        f"the ledger {path} cannot be written: {error.orig}",
+        "Free some space or mend the disk, then run again: it goes on where it stopped.",
+    )
+
+
+@contextmanager
+def opened(path: Path, world: database.World) -> Iterator[Ledger]:
+    """The ledger at `path`, which exists and is up to date, for the holder of the owner's lock.
+
+    Raises:
+        LedgerError: it cannot be used.
+    """
+    ledger = Ledger(path, database.open_existing(path, world=world))
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
+@contextmanager
+def viewed(path: Path) -> Iterator[Connection]:
+    """A connection that only reads the ledger at `path`, also while a run works on it.
+
+    Raises:
+        LedgerError: there is none, or it cannot be read.
+    """
+    engine = database.open_existing(path, readonly=True)
+    try:
+        with engine.begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def world_of(conn: Connection) -> str:
+    """The world that the ledger belongs to: `real` or `sandbox`."""
+    world: str = conn.execute(select(meta.c.value).where(meta.c.name == "world")).scalar_one()
+    return world

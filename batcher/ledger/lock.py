@@ -1,0 +1,55 @@
+"""The owner's lock: at most one run works on a ledger, whatever path it was named by. The kernel drops it with the
+process, so there is nothing to clean up after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from batcher.errors import LockedError
+
+
+@contextmanager
+def owner_lock(ledger: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
+    """Hold the lock of the ledger at `ledger`, waiting for it up to `wait_seconds`.
+
+    Raises:
+        LockedError: another process holds it; its message names the holder.
+    """
+    real = ledger.resolve()
+    real.parent.mkdir(parents=True, exist_ok=True)
+    path = real.with_name(real.name + ".lock")
+    lock = FileLock(path, timeout=wait_seconds, fallback_to_soft=False, mode=0o600)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise LockedError(
+            f"another run holds the ledger {ledger}{_holder(path)}", "Wait for it: --wait-lock 5m"
+        ) from None
+    try:
+        _sign(path)
+        yield
+    finally:
+        lock.release()
+
+
+def _sign(path: Path) -> None:
+    """Write who holds the lock into its file, for whoever waits."""
+    path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started_at": time.time()}))
+
+
+def _holder(path: Path) -> str:
+    try:
+        who = json.loads(path.read_text())
+        since = datetime.fromtimestamp(who["started_at"]).astimezone().isoformat(" ", "seconds")
+        return f" (pid {who['pid']} on {who['host']}, since {since})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

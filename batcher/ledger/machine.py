@@ -1,0 +1,38 @@
+"""The one place that writes `items.state`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, insert, update
+
+from batcher.item import TARGET, Event, sources
+from batcher.ledger.schema import events, items
+
+
+def move(
+    conn: Connection,
+    event: Event,
+    key: str,
+    attempt: int,
+    /,
+    *,
+    at: float,
+    run_id: str | None,
+    of_task: str | None = None,
+    detail: str | None = None,
+    **values: Any,
+) -> bool:
+    """Take the item along `event`, if its attempt, its state and (when given) its task still allow it.
+
+    Returns whether it moved; the event is written in the same transaction. `values` are further columns to set.
+    """
+    where = [items.c.key == key, items.c.attempt == attempt, items.c.state.in_(sources(event))]
+    if of_task is not None:
+        where.append(items.c.task_id == of_task)
+    target = TARGET[event]
+    moved = conn.execute(update(items).where(*where).values(state=target, changed_at=at, **values)).rowcount == 1
+    if moved:
+        record = {"item_key": key, "attempt": values.get("attempt", attempt), "event": event, "state": target}
+        conn.execute(insert(events).values(**record, at=at, run_id=run_id, detail=detail))
+    return moved

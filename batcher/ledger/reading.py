@@ -1,0 +1,317 @@
+"""What the ledger can tell: counts, rows, items and runs, for the run itself and for the commands that only look."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, LargeBinary, Row, and_, case, cast, false, func, or_, select
+
+from batcher.clock import utc
+from batcher.errors import UsageError
+from batcher.item import COLLECTABLE, State
+from batcher.ledger.records import Wanted
+from batcher.ledger.schema import accounts, attempts, batches, events, files, halts, items, rows, runs, tasks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Rows and items of some batches: `states` has every state, `skipped` and `unlinked` count rows."""
+
+    rows: int
+    items: int
+    states: dict[str, int]
+    invalid: int
+    empty: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """A row's output: the item's audio that belongs there, and what was put there last.
+
+    Paths of sources are relative to the ledger's folder, `output` and `linked_output` to `out_dir`, itself relative.
+    """
+
+    batch_id: int
+    row_id: str
+    line: int
+    key: str
+    out_dir: str
+    output: str
+    saved: bool  # the item's audio is on disk
+    source: str | None
+    sha256: str | None
+    linked: bool  # it was put at the output
+    linked_output: str | None
+    linked_source: str | None
+    linked_sha256: str | None
+
+
+def current_batches(conn: Connection) -> list[Wanted]:
+    """Every batch of the ledger, as it reads now."""
+    query = select(batches.c.id, batches.c.name, batches.c.version).order_by(batches.c.id)
+    return [Wanted(batch_id=row.id, name=row.name, version=row.version) for row in conn.execute(query)]
+
+
+def _current(wanted: Sequence[Wanted]) -> ColumnElement[bool]:
+    each = [and_(rows.c.batch_id == batch.batch_id, rows.c.version == batch.version) for batch in wanted]
+    return or_(false(), *each)
+
+
+def count(conn: Connection, wanted: Sequence[Wanted]) -> Counts:
+    """Count the rows of `wanted`, and the items that they stand for, by state."""
+    ours = select(rows.c.item_key).where(_current(wanted), rows.c.item_key.is_not(None)).distinct().subquery()
+    by_state = select(items.c.state, func.count()).join(ours, ours.c.item_key == items.c.key).group_by(items.c.state)
+    states = dict.fromkeys(map(str, State), 0) | dict(conn.execute(by_state).tuples().all())
+    invalid, empty = (func.count(case((rows.c.skipped == word, 1))) for word in ("invalid", "empty"))
+    total = conn.execute(select(func.count(), invalid, empty).select_from(rows).where(_current(wanted))).one()
+    return Counts(rows=total[0], items=sum(states.values()), states=states, invalid=total[1], empty=total[2])
+
+
+def collectable(conn: Connection) -> int:
+    """How many items of the ledger have a task that is still to be collected."""
+    return conn.execute(select(func.count()).where(items.c.state.in_(COLLECTABLE))).scalar_one()
+
+
+def foreign_tasks(conn: Connection, wanted: Sequence[Wanted], account_id: int | None) -> dict[str, int]:
+    """Open tasks of wanted rows that belong to another account: how many, by that account's name."""
+    name = accounts.c.user_id + " at " + accounts.c.origin
+    query = (
+        select(name, func.count(items.c.key.distinct()))
+        .join(items, items.c.account_id == accounts.c.id)
+        .join(rows, rows.c.item_key == items.c.key)
+        .where(_current(wanted), items.c.state.in_(COLLECTABLE))
+        .where(accounts.c.id.is_distinct_from(account_id))
+        .group_by(name)
+    )
+    return dict(conn.execute(query).tuples().all())
+
+
+def outputs(conn: Connection, wanted: Sequence[Wanted], *, key: str | None = None) -> Iterator[Output]:
+    """The outputs of the rows of `wanted` (with `key`: of that item), in manifest order."""
+    old = files.alias("old")
+    linked = and_(rows.c.linked_key == rows.c.item_key, rows.c.linked_output == rows.c.output)
+    query = (
+        select(
+            rows.c.batch_id,
+            rows.c.id.label("row_id"),
+            rows.c.line,
+            rows.c.item_key.label("key"),
+            batches.c.out_dir,
+            rows.c.output,
+            (items.c.state == State.DONE).label("saved"),
+            (files.c.out_dir + "/" + files.c.path).label("source"),
+            files.c.sha256,
+            func.coalesce(linked, false()).label("linked"),
+            rows.c.linked_output,
+            (old.c.out_dir + "/" + old.c.path).label("linked_source"),
+            old.c.sha256.label("linked_sha256"),
+        )
+        .join(batches, batches.c.id == rows.c.batch_id)
+        .join(items, items.c.key == rows.c.item_key)
+        .outerjoin(files, files.c.item_key == rows.c.item_key)
+        .outerjoin(old, old.c.item_key == rows.c.linked_key)
+        .where(_current(wanted))
+        .order_by(rows.c.batch_id, rows.c.number)
+    )
+    if key is not None:
+        query = query.where(rows.c.item_key == key)
+    return (Output(**row._mapping) for row in conn.execute(query))
+
+
+def outputs_of(conn: Connection, wanted: Sequence[Wanted], key: str) -> list[Output]:
+    """The outputs of one item."""
+    return list(outputs(conn, wanted, key=key))
+
+
+def results(conn: Connection, batch: Wanted) -> Iterator[dict[str, Any]]:
+    """The batch's result lines, in manifest order; `output` is relative to the output folder, None until it is made."""
+    query = (
+        select(rows, items.c.state, items.c.task_id, items.c.attempt)
+        .add_columns(items.c.error_code, items.c.error_message, items.c.error_request_id, items.c.error_http_status)
+        .add_columns(files.c.sha256, files.c.bytes, files.c.audio_seconds)
+        .outerjoin(items, items.c.key == rows.c.item_key)
+        .outerjoin(files, and_(files.c.item_key == rows.c.item_key, items.c.state == State.DONE))
+        .where(rows.c.batch_id == batch.batch_id, rows.c.version == batch.version)
+        .order_by(rows.c.number)
+    )
+    for row in conn.execute(query):
+        there = row.linked_key is not None and row.linked_key == row.item_key and row.linked_output == row.output
+        yield {
+            "batch": batch.name,
+            "row": row.number,
+            "id": row.id,
+            "state": row.skipped or row.state,
+            "output": row.output if there else None,
+            "key": row.item_key,
+            "task_id": row.task_id,
+            "take": row.take if row.item_key else None,
+            "sha256": row.sha256,
+            "bytes": row.bytes,
+            "audio_seconds": row.audio_seconds,
+            "error": {"code": "invalid", "message": row.reason} if row.skipped == "invalid" else error_of(row),
+            "extra": json.loads(row.extra),
+        }
+
+
+def error_of(row: Row[Any]) -> dict[str, Any] | None:
+    """The item's recorded error, or None."""
+    if row.error_code is None and row.error_message is None and row.error_http_status is None:
+        return None
+    return {
+        "code": row.error_code,
+        "message": row.error_message,
+        "request_id": row.error_request_id,
+        "http_status": row.error_http_status,
+    }
+
+
+def needing_person(conn: Connection, wanted: Sequence[Wanted], state: State, limit: int) -> list[Row[Any]]:
+    """The first rows whose item is in `state`: id, batch name, key and error."""
+    query = (
+        select(rows.c.id, batches.c.name.label("batch"), items)
+        .join(items, items.c.key == rows.c.item_key)
+        .join(batches, batches.c.id == rows.c.batch_id)
+        .where(_current(wanted), items.c.state == state)
+        .order_by(rows.c.batch_id, rows.c.number)
+        .limit(limit)
+    )
+    return list(conn.execute(query))
+
+
+def new_in_run(conn: Connection, run_id: str, state: State) -> int:
+    """How many items came into `state` during the run."""
+    query = select(func.count(events.c.item_key.distinct())).where(events.c.run_id == run_id, events.c.state == state)
+    return conn.execute(query).scalar_one()
+
+
+def find_keys(
+    conn: Connection, names: Sequence[str], *, states: Sequence[State] = (), batch: str | None = None
+) -> list[str]:
+    """The keys of the items that `names` name, in manifest order; no names mean all.
+
+    A name is a row's id, or the beginning of a key (8 digits or more). `states` and `batch` leave only theirs.
+
+    Raises:
+        UsageError: a name names nothing in the ledger.
+    """
+    current = and_(batches.c.id == rows.c.batch_id, batches.c.version == rows.c.version)
+    query = select(items.c.key).outerjoin(rows, rows.c.item_key == items.c.key).outerjoin(batches, current)
+    query = query.order_by(rows.c.batch_id, rows.c.number)
+    for name in names:
+        if conn.execute(query.where(_named(name)).limit(1)).first() is None:
+            raise UsageError(f"no item is called {name!r}", "Give a row's id, or 8 digits or more of an item's key.")
+    if names:
+        query = query.where(or_(*map(_named, names)))
+    if states:
+        query = query.where(items.c.state.in_(states))
+    if batch is not None:
+        query = query.where(batches.c.name == batch)
+    return list(dict.fromkeys(conn.execute(query).scalars()))
+
+
+def _named(name: str) -> ColumnElement[bool]:
+    by_row = and_(rows.c.id == name, batches.c.id.is_not(None))
+    return or_(by_row, items.c.key.startswith(name, autoescape=True)) if len(name) >= 8 else by_row
+
+
+def show(conn: Connection, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Items as `show --json` lists them, in the order of `keys`."""
+    accounts_by_id = {row.id: row.user_id for row in conn.execute(select(accounts.c.id, accounts.c.user_id))}
+    for key in keys:
+        item = conn.execute(select(items).where(items.c.key == key)).one()
+        query = (
+            select(rows, batches.c.name.label("batch"))
+            .join(batches, and_(batches.c.id == rows.c.batch_id, batches.c.version == rows.c.version))
+            .where(rows.c.item_key == key)
+            .order_by(rows.c.batch_id, rows.c.number)
+        )
+        yield {
+            "key": item.key,
+            "state": item.state,
+            "attempt": item.attempt,
+            "task_id": item.task_id,
+            "account": accounts_by_id.get(item.account_id),
+            "take": item.take,
+            "chars": len(item.text),
+            "rows": [
+                {"batch": row.batch, "row": row.number, "id": row.id, "output": row.output}
+                for row in conn.execute(query)
+            ],
+            "error": error_of(item),
+        }
+
+
+def status(conn: Connection) -> dict[str, Any]:
+    """The whole ledger as `status --json` shows it."""
+    wanted = current_batches(conn)
+    counts = count(conn, wanted)
+    run = conn.execute(select(runs).order_by(runs.c.started_at.desc()).limit(1)).first()
+    halt = conn.execute(select(halts).where(halts.c.closed_at.is_(None)).order_by(halts.c.since_at)).first()
+    known = select(func.sum(tasks.c.credits))
+    start, end = (
+        (json.loads(text or "{}").get("credits") for text in (run.profile_start, run.profile_end))
+        if run
+        else (None, None)
+    )
+    return {
+        "batches": [batch.name for batch in wanted],
+        "rows": counts.rows,
+        "items": counts.items,
+        "states": counts.states,
+        "halt": halt and {"kind": halt.kind, "since": utc(halt.since_at), "detail": halt.detail},
+        "credits": {
+            "start": start,
+            "end": end,
+            "spent": conn.execute(known).scalar(),
+            "estimated_needed": estimated_need(conn, wanted),
+        },
+        "last_run": run and _run_facts(run),
+    }
+
+
+def _run_facts(run: Row[Any]) -> dict[str, Any]:
+    return {
+        "run_id": run.id,
+        "started_at": utc(run.started_at),
+        "ended_at": utc(run.ended_at),
+        "exit_code": run.exit_code,
+        "outcome": run.outcome,
+        "message": run.message,
+        "created": run.created,
+        "collected": run.collected,
+    }
+
+
+def estimated_need(conn: Connection, wanted: Sequence[Wanted]) -> float | None:
+    """Credits that the wanted items still to be created may cost; None while no task has said a price.
+
+    The mean price of a UTF-8 byte of text over all tasks that say one, a mean of totals: long texts weigh more.
+    """
+    size = func.sum(func.length(cast(items.c.text, LargeBinary)))
+    ours = select(rows.c.item_key).where(_current(wanted))
+    to_buy = conn.execute(select(size).where(items.c.key.in_(ours), items.c.state == State.PENDING)).scalar_one() or 0
+    priced = select(func.sum(tasks.c.credits), size).join(items, items.c.key == tasks.c.item_key)
+    total, sizes = conn.execute(priced.where(tasks.c.credits.is_not(None), tasks.c.ended_at.is_not(None))).one()
+    if to_buy == 0:
+        return 0.0
+    return round(total / sizes * to_buy, 2) if sizes else None
+
+
+def spent_in_run(conn: Connection, run_id: str) -> tuple[float | None, bool]:
+    """Credits that the run's accepted creates say they cost, and whether every one of them says so."""
+    query = (
+        select(func.count(), func.count(tasks.c.credits), func.sum(tasks.c.credits))
+        .join(attempts, and_(attempts.c.item_key == tasks.c.item_key, attempts.c.attempt == tasks.c.attempt))
+        .where(attempts.c.run_id == run_id)
+    )
+    number, known, total = conn.execute(query).one()
+    return total, number == known
+
+
+def halted_in_run(conn: Connection, run_id: str | None) -> bool:
+    """Whether the run itself met a halt that is still open."""
+    query = select(halts.c.id).where(halts.c.run_id == run_id, halts.c.closed_at.is_(None))
+    return conn.execute(query).first() is not None

@@ -1,0 +1,117 @@
+"""What goes into the ledger and comes out of it, as plain values."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from batcher.item import Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A batch that a run was asked for, as it reads now."""
+
+    batch_id: int
+    name: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """An item whose intent to be created is durable: `attempt` is the create that may now leave, once."""
+
+    key: str
+    attempt: int
+    format: str
+    chars: int
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerRecord:
+    """The answer to one create, or what is known instead of one; it can be written as JSON and read back."""
+
+    key: str
+    attempt: int
+    run_id: str
+    account_id: int
+    at: float
+    event: Event
+    cause: str
+    task_id: str | None = None
+    http_status: int | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    request_id: str | None = None
+    credits: float | None = None
+    not_before_at: float = 0.0
+    raw: bytes = field(default=b"", repr=False)
+
+    def to_json(self) -> bytes:
+        """The record as one JSON object."""
+        return json.dumps(asdict(self) | {"raw": base64.b64encode(self.raw).decode()}).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> AnswerRecord:
+        """The record that `to_json` wrote."""
+        values: dict[str, Any] = json.loads(data)
+        return cls(**values | {"event": Event(values["event"]), "raw": base64.b64decode(values["raw"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenTask:
+    """A task to be collected, with what the poller and the downloader need of its item."""
+
+    key: str
+    attempt: int
+    account_id: int
+    task_id: str
+    format: str
+    chars: int
+    accepted_at: float
+    rendered: bool = False
+    wanted: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a task ended, or that the API does not know it, as one look showed it."""
+
+    task: OpenTask
+    at: float
+    run_id: str
+    looks: int
+    word: str | None = None
+    credits: float | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    request_id: str | None = None
+    http_status: int | None = None
+    raw: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRecord:
+    """A verified audio file: where it lies below its output folder, what it holds."""
+
+    path: str
+    sha256: str
+    bytes: int
+    audio_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Halt:
+    """An open halt of an account: why nothing is created."""
+
+    id: int
+    kind: str
+    since_at: float
+    detail: str
+    credits: float | None
+    quota: float | None
+    balance_at: float | None
+    probe_after_at: float

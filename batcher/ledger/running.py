@@ -1,0 +1,59 @@
+"""The run in its ledger: who runs, for which account, with which balance, and how it ended."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from batcher.ledger.schema import accounts, runs
+
+
+def begin_run(conn: Connection, run_id: str, *, out_dir: str, at: float) -> None:
+    """Note that a run has begun; the earlier ones have ended, since this one holds the owner's lock."""
+    conn.execute(update(runs).where(runs.c.ended_at.is_(None)).values(ended_at=at, outcome="vanished"))
+    who = {"pid": os.getpid(), "host": socket.gethostname()}
+    conn.execute(insert(runs).values(id=run_id, started_at=at, out_dir=out_dir, **who))
+
+
+def enter_account(
+    conn: Connection, run_id: str, *, origin: str, user_id: str | None, token: str, profile: str
+) -> int | None:
+    """The account that the profile names, noted with the run.
+
+    When it names none, the account that this token was last seen with at this origin, if any.
+    """
+    fingerprint = token_fingerprint(token)
+    if user_id is not None:
+        values = {"origin": origin, "user_id": user_id, "token_fingerprint": fingerprint}
+        conn.execute(
+            upsert(accounts)
+            .values(**values)
+            .on_conflict_do_update(index_elements=["origin", "user_id"], set_={"token_fingerprint": fingerprint})
+        )
+        known = (accounts.c.origin == origin, accounts.c.user_id == user_id)
+    else:
+        known = (accounts.c.origin == origin, accounts.c.token_fingerprint == fingerprint)
+    account_id: int | None = conn.execute(select(accounts.c.id).where(*known)).scalar()
+    conn.execute(update(runs).where(runs.c.id == run_id).values(account_id=account_id, profile_start=profile))
+    return account_id
+
+
+def end_run(conn: Connection, run_id: str, **values: Any) -> None:
+    """Note how the run ended; `values` are columns of its row."""
+    conn.execute(update(runs).where(runs.c.id == run_id).values(**values))
+
+
+def token_fingerprint(token: str) -> str:
+    """What tells one token from another and gives neither away."""
+    return hashlib.sha256(b"batcher " + token.encode()).hexdigest()[:16]
+
+
+def profile_text(credits_: float | None, quota: float | None, tier: str | None) -> str:
+    """A profile as it is kept with a run; what is unknown stays so."""
+    return json.dumps({"credits": credits_, "quota": quota, "tier": tier})

@@ -1,0 +1,172 @@
+"""From submitted to rendered: looks at each open task until it has ended.
+
+No answer to a look can lead to a create. A task is gone only when the API says so repeatedly, over minutes.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from dataclasses import dataclass, field
+
+import anyio
+import structlog
+
+from batcher.client import Answer, Cause, Client, Phase, Task
+from batcher.clock import Bell, Clock
+from batcher.downloader import Downloader
+from batcher.errors import StorageError
+from batcher.guard import Guard
+from batcher.ledger import collecting
+from batcher.ledger.ledger import Ledger
+from batcher.ledger.records import Ending, OpenTask
+from batcher.pacing import next_look_seconds
+from batcher.stop import Reason, Stop
+from batcher.tally import Tally
+from batcher.throttle import Gate, Places
+
+log = structlog.get_logger()
+
+
+@dataclass(kw_only=True)
+class _Watched:
+    task: OpenTask
+    looks: int = 0
+    missed: bool = False
+    word: str | None = None
+
+
+@dataclass(kw_only=True)
+class Poller:
+    """Watches the open tasks of one account."""
+
+    ledger: Ledger
+    client: Client
+    guard: Guard
+    gate: Gate
+    places: Places
+    downloader: Downloader
+    stop: Stop
+    tally: Tally
+    clock: Clock
+    changed: Bell
+    run_id: str
+    _due: list[tuple[float, int, _Watched]] = field(default_factory=list, init=False)
+    _order: itertools.count[int] = field(default_factory=itertools.count, init=False)
+    _looking: int = field(default=0, init=False)
+    _closing: bool = field(default=False, init=False)
+
+    def watch(self, task: OpenTask, *, at_once: bool = False) -> None:
+        """Look at `task` until it ends; `at_once` when it may long have ended."""
+        watched = _Watched(task=task)
+        age = 0.0 if at_once else max(0.0, self.clock.now() - task.accepted_at)
+        self._schedule(watched, self.clock.chance() if at_once else next_look_seconds(age, self.clock))
+
+    def no_more(self) -> None:
+        """Nothing more will come to be watched: end when all have ended."""
+        self._closing = True
+        self.changed.ring()
+
+    async def run(self) -> None:
+        """Look at tasks as they become due, until `no_more` was said and none is left."""
+        async with anyio.create_task_group() as looks:
+            while self._due or self._looking or not self._closing:
+                if self._looking >= self.gate.size or not self._due:
+                    await self.changed.wait(self.clock)
+                    continue
+                due_at, _, watched = self._due[0]
+                if due_at > self.clock.now():
+                    await self.changed.wait(self.clock, until=due_at)
+                    continue
+                heapq.heappop(self._due)
+                self._looking += 1
+                looks.start_soon(self._look, watched)
+
+    def _schedule(self, watched: _Watched, seconds: float) -> None:
+        heapq.heappush(self._due, (self.clock.now() + seconds, next(self._order), watched))
+        self.changed.ring()
+
+    async def _look(self, watched: _Watched) -> None:
+        try:
+            async with self.gate.slot():
+                answer = await self.client.read(watched.task.task_id)
+            watched.looks += 1
+            self.tally.polls += 1
+            with anyio.CancelScope(shield=True):
+                ended = await self._judge(watched, answer)
+        except StorageError as error:
+            self.stop.stop_all(Reason.TROUBLE, error.message)
+            return
+        finally:
+            self._looking -= 1
+            self.changed.ring()
+        if ended:
+            self.places.release()
+        else:
+            age = self.clock.now() - watched.task.accepted_at
+            self._schedule(watched, next_look_seconds(age, self.clock))
+
+    async def _judge(self, watched: _Watched, answer: Answer) -> bool:
+        """Take the answer for what it says. Returns whether the task needs no further look."""
+        match answer.cause:
+            case Cause.OK if answer.task is not None:
+                self.gate.succeeded()
+                return await self._read(watched, answer, answer.task)
+            case Cause.NOT_FOUND:
+                self.gate.succeeded()
+                watched.missed = True
+                return await self.ledger.do(collecting.record_missing, self._ending(watched, answer))
+            case Cause.CREDENTIALS:
+                self.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")
+            case Cause.THROTTLED:
+                self.tally.throttled += 1
+                self.gate.close(answer.retry_after_seconds)
+            case _:
+                log.warning("poll unanswered", **self._words(watched), cause=answer.cause, why=answer.explain())
+                if self.gate.failed():
+                    self.stop.stop_all(Reason.TROUBLE, f"the API cannot be reached: {answer.explain()}")
+        return False
+
+    async def _read(self, watched: _Watched, answer: Answer, task: Task) -> bool:
+        ending = self._ending(watched, answer)
+        if watched.missed:
+            watched.missed = False
+            await self.ledger.do(collecting.record_found, watched.task)
+        if task.phase is Phase.RUNNING:
+            if not task.known_word and task.word != watched.word:
+                log.warning("unknown status, taken for running", **self._words(watched), status=task.word)
+            watched.word = task.word
+            return False
+        log.info("task ended", **self._words(watched), status=task.word)
+        if task.phase is Phase.SUCCEEDED:
+            await self.ledger.do(collecting.record_rendered, ending)
+            self.downloader.add(watched.task, task.audio_url)
+        elif task.unfunded:
+            self.guard.trip()
+            await self.ledger.do(collecting.record_unfunded, ending)
+        else:
+            await self.ledger.do(collecting.record_failed, ending)
+        if self.guard.halts or self.guard.tripped:
+            await self.guard.refresh()
+        return True
+
+    def _ending(self, watched: _Watched, answer: Answer) -> Ending:
+        task = answer.task
+        error = (task.error if task is not None else None) or answer.error
+        return Ending(
+            task=watched.task,
+            at=self.clock.now(),
+            run_id=self.run_id,
+            looks=watched.looks,
+            word=task.word if task is not None else None,
+            credits=task.credits_used if task is not None else None,
+            error_code=error.code,
+            error_message=error.message,
+            request_id=error.request_id or answer.error.request_id,
+            http_status=answer.error.http_status,
+            raw=answer.raw,
+        )
+
+    def _words(self, watched: _Watched) -> dict[str, object]:
+        task = watched.task
+        return {"endpoint": "poll", "key": task.key, "attempt": task.attempt, "task_id": task.task_id}

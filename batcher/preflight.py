@@ -1,0 +1,84 @@
+"""Before the first create: does the API answer, for which account, and may anything be created for it?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from batcher.client import Cause, Client, Profile, ProfileAnswer
+from batcher.clock import Clock
+from batcher.errors import CredentialsError, TroubleError
+from batcher.ledger import reading, running
+from batcher.ledger.ledger import Ledger
+from batcher.ledger.records import Wanted
+from batcher.stop import Reason, Stop
+
+_TRIES: Final = 5
+_FIRST_WAIT_SECONDS: Final = 0.5
+_LONGEST_WAIT_SECONDS: Final = 30.0
+
+
+@dataclass(kw_only=True)
+class Preflight:
+    """Finds out about the account of one run."""
+
+    ledger: Ledger
+    client: Client
+    stop: Stop
+    clock: Clock
+    run_id: str
+    origin: str
+    token: str
+
+    async def enter(self, wanted: Sequence[Wanted]) -> tuple[Profile, int | None]:
+        """Read the profile and note it with the run. Returns it and the account's number, None for an unknown one.
+
+        Stops creating when the account is unknown or wanted rows have open tasks with another.
+
+        Raises:
+            CredentialsError: the token is refused.
+            TroubleError: the profile cannot be had.
+        """
+        profile = await self._profile()
+        account_id = await self.ledger.do(
+            running.enter_account,
+            self.run_id,
+            origin=self.origin,
+            user_id=profile.user_id,
+            token=self.token,
+            profile=running.profile_text(profile.credits, profile.quota, profile.tier),
+        )
+        if profile.user_id is None:
+            message = "the profile does not say whose account this is (no user_id): nothing is created"
+            self.stop.stop_creating(Reason.CREDENTIALS, message)
+        foreign = await self.ledger.do(reading.foreign_tasks, wanted, account_id)
+        if foreign:
+            who = ", ".join(f"{number} of {name}" for name, number in foreign.items())
+            message = f"open tasks belong to another account ({who}): use its token to collect them"
+            self.stop.stop_creating(Reason.CREDENTIALS, message)
+        return profile, account_id
+
+    async def _profile(self) -> Profile:
+        wait = _FIRST_WAIT_SECONDS
+        for _ in range(_TRIES):
+            answer = await self.client.profile()
+            if answer.cause is Cause.OK and answer.profile is not None:
+                return answer.profile
+            if answer.cause is Cause.CREDENTIALS:
+                raise CredentialsError(
+                    f"the API refused the token: {answer.explain()}", "Set a valid one in BATCHER_API_TOKEN."
+                )
+            if answer.cause is Cause.WRONG_HOST:
+                break
+            await self.clock.sleep(max(wait, min(answer.retry_after_seconds or 0.0, _LONGEST_WAIT_SECONDS)))
+            wait *= 2
+        raise _unavailable(self.origin, answer)
+
+
+def _unavailable(origin: str, answer: ProfileAnswer) -> TroubleError:
+    if answer.cause is Cause.WRONG_HOST:
+        return TroubleError(
+            f"something other than the API answers at {origin}: {answer.explain()}", "Check --api-url and any proxy."
+        )
+    return TroubleError(f"the API at {origin} gives no profile: {answer.explain()}", "Nothing was created; run again.")

@@ -1,0 +1,135 @@
+"""What a run says at the end: its exit code, its words for people, its JSON for programs, its results files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any, Final
+
+from batcher.clock import utc
+from batcher.item import NEEDS_PERSON, State
+from batcher.ledger.reading import Counts
+from batcher.ledger.records import Halt
+from batcher.stop import Reason, Stop
+from batcher.tally import Tally
+
+SCHEMA: Final = 1
+OUTCOMES: Final = {
+    0: "done",
+    1: "bug",
+    2: "refused",
+    3: "needs_person",
+    4: "halted",
+    5: "credentials",
+    6: "stopped",
+    7: "locked",
+    8: "trouble",
+    130: "interrupted",
+}
+_EXITS: Final = {Reason.CREDENTIALS: 5, Reason.CREDITS: 4, Reason.TROUBLE: 8, Reason.ASKED: 6}
+_RESULT_COLUMNS: Final = (
+    *("batch", "row", "id", "state", "output", "key", "task_id", "take"),
+    *("sha256", "bytes", "audio_seconds", "error"),
+)
+UNFINISHED: Final = (State.PENDING, State.SUBMITTING, State.SUBMITTED, State.RENDERED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """The end of a run. Its fields, in this order, are the keys of `run --json`; None stands for unknown."""
+
+    schema: int = SCHEMA
+    run_id: str | None = None
+    exit_code: int
+    outcome: str
+    message: str
+    ledger: str | None = None
+    out_dir: str | None = None
+    batches: list[str] = field(default_factory=list)
+    rows: int | None = None
+    items: int | None = None
+    states: dict[str, int] = field(default_factory=dict)
+    created: int = 0
+    collected: int = 0
+    halt: dict[str, Any] | None = None
+    credits: dict[str, float | None] = field(
+        default_factory=lambda: dict.fromkeys(("start", "end", "spent", "estimated_needed"))
+    )
+    requests: dict[str, int] = field(default_factory=lambda: Tally().requests())
+    elapsed_seconds: float = 0.0
+
+    def to_json(self) -> str:
+        """One JSON object on one line."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+
+def halt_of(halts: Sequence[Halt]) -> dict[str, Any] | None:
+    """The `halt` of a report: the account's oldest open one."""
+    if not halts:
+        return None
+    halt = halts[0]
+    return {"kind": halt.kind, "since": utc(halt.since_at), "detail": halt.detail}
+
+
+def conclude(stop: Stop, counts: Counts, *, refused: str | None, unlinked: int) -> tuple[int, str]:
+    """Exit code and message of a run that came to its end.
+
+    The first that applies, in the order of the table of exit codes; a reason to stop counts only while it leaves
+    something undone. `refused` says why the manifest was not taken; `unlinked` counts outputs that were not written.
+    """
+    unfinished = sum(counts.states[state] for state in UNFINISHED)
+    if stop.interrupted:
+        return 130, "interrupted; answers that had come are recorded"
+    if refused is not None:
+        return 2, refused
+    for reason in sorted(stop.reasons):
+        if unfinished or unlinked or reason is Reason.CREDENTIALS:
+            return _EXITS[reason], stop.reasons[reason]
+    if unfinished:
+        return 6, f"{unfinished} items are still open"
+    if unlinked:
+        return 8, f"{unlinked} outputs could not be written"
+    waiting = sum(counts.states[state] for state in NEEDS_PERSON)
+    if waiting or counts.invalid:
+        parts = [f"{waiting} items"] * bool(waiting) + [f"{counts.invalid} invalid rows"] * bool(counts.invalid)
+        return 3, f"finished; {' and '.join(parts)} need a person"
+    return 0, "every row is done"
+
+
+def write_results(out_dir: Path, batch: str, lines: Iterator[dict[str, Any]]) -> None:
+    """Replace `BATCH.results.jsonl` and `.csv` in the output folder, each as a whole.
+
+    Raises:
+        OSError: the folder does not take them; the old ones stay.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    paths = [out_dir / f"{batch}.results.{ending}" for ending in ("jsonl", "csv")]
+    drafts = [path.with_name(f".{path.name}.part") for path in paths]
+    try:
+        with drafts[0].open("w", encoding="utf-8") as jsonl, drafts[1].open("w", encoding="utf-8", newline="") as table:
+            _write_lines(jsonl, table, lines)
+            for file in (jsonl, table):
+                file.flush()
+                os.fsync(file.fileno())
+        for draft, path in zip(drafts, paths, strict=True):
+            draft.replace(path)
+    finally:
+        for draft in drafts:
+            draft.unlink(missing_ok=True)
+
+
+def _write_lines(jsonl: IO[str], table: IO[str], lines: Iterator[dict[str, Any]]) -> None:
+    writer = csv.writer(table)
+    writer.writerow((*_RESULT_COLUMNS, "extra"))
+    for line in lines:
+        jsonl.write(json.dumps(line, ensure_ascii=False) + "\n")
+        cells = [_cell(line[name]) for name in _RESULT_COLUMNS]
+        writer.writerow((*cells, _cell(line["extra"] or None)))
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value

@@ -1,0 +1,337 @@
+"""One run, as a table of contents: lock, recover, take the manifests in, preflight, work, report."""
+
+from __future__ import annotations
+
+import signal
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
+
+import anyio
+from anyio.abc import TaskGroup
+
+from batcher import report, summary
+from batcher.client import Client, Endpoint, Profile
+from batcher.clock import Bell, Clock
+from batcher.delivery import Delivery
+from batcher.downloader import Downloader
+from batcher.errors import CredentialsError, TroubleError
+from batcher.guard import Guard
+from batcher.intake import Intake, take_up_files
+from batcher.item import State
+from batcher.ledger import collecting, database, reading, running
+from batcher.ledger.ledger import Connection, Ledger, opened
+from batcher.ledger.lock import owner_lock
+from batcher.ledger.records import Halt
+from batcher.poller import Poller
+from batcher.preflight import Preflight
+from batcher.progress import Progress
+from batcher.settings import Settings
+from batcher.stop import Reason, Stop
+from batcher.store import Store
+from batcher.submitter import Submitter
+from batcher.tally import Tally
+from batcher.throttle import Gate, Places
+
+DRAIN_SECONDS: Final = 30.0
+"""After the first signal, open tasks are collected for so long; the next run collects the rest at no cost."""
+_CREATES_AT_ONCE: Final = 128
+_POLLS_AT_ONCE: Final = 8
+_DOWNLOADS_AT_ONCE: Final = 4
+
+
+def run(settings: Settings, progress: Progress, clock: Clock | None = None) -> report.RunReport:
+    """Bring the wanted rows of the manifests to their end, as far as that can be done now; may be repeated at will.
+
+    Raises:
+        LockedError: another run holds the ledger.
+        LedgerError: the ledger cannot be used.
+        StorageError: the disk takes nothing.
+    """
+    with owner_lock(settings.ledger, wait_seconds=settings.wait_lock_seconds):
+        new = ready_ledger(settings, progress)
+        progress.say(f"ledger {settings.ledger}{' (NEW)' if new else ''}, output folder {settings.out_dir}")
+        with opened(settings.ledger, settings.world) as ledger:
+            return anyio.run(_Run(settings, ledger, progress, clock or Clock()).run)
+
+
+def ready_ledger(settings: Settings, progress: Progress) -> bool:
+    """Have an up-to-date ledger where the settings want it. Returns whether it is new. The caller holds the lock."""
+    if not settings.ledger.exists():
+        database.create(settings.ledger, settings.world)
+        return True
+    if database.needs_upgrade(settings.ledger):
+        backup = database.upgrade(settings.ledger)
+        progress.say(f"the ledger was of an older version and is migrated; as it was, it is kept in {backup}")
+    return False
+
+
+class _Run:
+    """What the stages of one run share."""
+
+    def __init__(self, settings: Settings, ledger: Ledger, progress: Progress, clock: Clock) -> None:
+        self.settings = settings
+        self.ledger = ledger
+        self.progress = progress
+        self.clock = clock
+        self.run_id = uuid.uuid4().hex[:12]
+        self.stop = Stop()
+        self.tally = Tally()
+        self.store = Store(settings.ledger.parent, settings.out_dir)
+        self.intake = Intake(settings, ledger, self.store, progress, clock)
+        self.client: Client | None = None
+        self.profiles: list[Profile] = []
+        self.halts: list[Halt] = []
+
+    async def run(self) -> report.RunReport:
+        started_at = self.clock.now()
+        async with anyio.create_task_group() as beside:
+            await beside.start(self._heed_signals, beside)
+            await self._recover(started_at)
+            await self.intake.run()
+            delivery = await self._deliver_leftovers()
+            if await self._has_work():
+                await self._work(delivery)
+            result = await self._finish(started_at)
+            beside.cancel_scope.cancel()
+        return result
+
+    async def _recover(self, at: float) -> None:
+        """Take up what an earlier run left in mid-air: the spill file, creates without an answer."""
+        await self.ledger.do(running.begin_run, self.run_id, out_dir=str(self.settings.out_dir), at=at)
+        doubts = await self.ledger.recover(run_id=self.run_id, at=at, max_in_doubt=self.settings.max_in_doubt)
+        if doubts:
+            self.progress.warn(f"an earlier run ended before {doubts} of its creates were answered: maybe bought")
+
+    async def _deliver_leftovers(self) -> Delivery:
+        """Take up what an earlier run left on disk, and link what new rows share with done items."""
+        delivery = Delivery(
+            ledger=self.ledger,
+            store=self.store,
+            tally=self.tally,
+            clock=self.clock,
+            run_id=self.run_id,
+            batches=await self.ledger.do(reading.current_batches),
+        )
+        await take_up_files(self.ledger, self.store, delivery)
+        await delivery.link(self.intake.to_link)
+        return delivery
+
+    async def _has_work(self) -> bool:
+        counts = await self.ledger.do(reading.count, self.intake.named)
+        self.tally.begin(counts.items, done=counts.states[State.DONE], in_doubt=counts.states[State.IN_DOUBT])
+        to_create = counts.states[State.PENDING] > 0 and bool(self.intake.wanted)
+        return to_create or await self.ledger.do(reading.collectable) > 0
+
+    async def _work(self, delivery: Delivery) -> None:
+        """Create and collect; what makes that impossible is a reason to stop like any other: the run still reports."""
+        try:
+            async with self._api() as (client, preflight):
+                profile, account_id = await preflight.enter(self.intake.named)
+                self.profiles.append(profile)
+                self.tally.credits = profile.balance
+                if account_id is not None:
+                    guard = Guard(self.ledger, self.clock, account_id=account_id, run_id=self.run_id)
+                    await guard.begin(profile, override=self.settings.override_halt)
+                    self.ledger.spill.reserve()
+                    await self._drive(client, guard, delivery, account_id)
+                    self.halts = guard.halts
+                if (end := (await client.profile()).profile) is not None:
+                    self.profiles.append(end)
+        except CredentialsError as error:
+            self.stop.stop_all(Reason.CREDENTIALS, str(error))
+        except TroubleError as error:
+            self.stop.stop_all(Reason.TROUBLE, str(error))
+
+    async def _drive(self, client: Client, guard: Guard, delivery: Delivery, account_id: int) -> None:
+        """Create, poll and download side by side until each has nothing left to do."""
+        changed = Bell()
+        places = Places(self.settings.concurrency, changed, self.tally)
+        poll_gate = Gate(self.clock, _POLLS_AT_ONCE)
+        shared: dict[str, Any] = {"ledger": self.ledger, "client": client, "stop": self.stop, "tally": self.tally}
+        shared |= {"clock": self.clock, "run_id": self.run_id}
+        download_gate = Gate(self.clock, _DOWNLOADS_AT_ONCE)
+        downloader = Downloader(**shared, gate=download_gate, poll_gate=poll_gate, store=self.store, delivery=delivery)
+        shared |= {"guard": guard, "places": places, "changed": changed}
+        poller = Poller(**shared, gate=poll_gate, downloader=downloader)
+        submitter = Submitter(
+            **shared,
+            gate=Gate(self.clock, min(self.settings.concurrency, _CREATES_AT_ONCE)),
+            poller=poller,
+            account_id=account_id,
+            wanted=self.intake.wanted,
+            max_items=self.settings.max_items,
+            max_in_doubt=self.settings.max_in_doubt,
+            wait=self.settings.wait,
+        )
+        await self._take_up_tasks(account_id, places, poller, downloader)
+        async with anyio.create_task_group() as beside:
+            beside.start_soon(self.progress.follow, self.tally, self.clock)
+            beside.start_soon(self._limit_runtime)
+            async with anyio.create_task_group() as work:
+                work.start_soon(self._collect, poller, downloader)
+                await submitter.run()
+                await self._settle(client, guard)
+                poller.no_more()
+            beside.cancel_scope.cancel()
+        await self._note_halts(guard)
+
+    async def _take_up_tasks(self, account_id: int, places: Places, poller: Poller, downloader: Downloader) -> None:
+        """Go on with the tasks that earlier runs left open, whatever became of their rows."""
+        if not self.settings.wait:
+            return
+        for task in await self.ledger.do(collecting.open_tasks, account_id, self.intake.named):
+            if task.rendered:
+                downloader.add(task, None)
+            else:
+                places.take()
+                poller.watch(task, at_once=True)
+
+    async def _collect(self, poller: Poller, downloader: Downloader) -> None:
+        with self.stop.scope("collecting"):
+            async with anyio.create_task_group() as both:
+                both.start_soon(downloader.run)
+                await poller.run()
+                downloader.no_more()
+
+    async def _settle(self, client: Client, guard: Guard) -> None:
+        """With the last creates landed, keep the balance that a halt met by this run will be measured against."""
+        if guard.tripped and any(halt.kind == "credits" and halt.balance_at is None for halt in guard.halts):
+            await guard.settle((await client.profile()).profile)
+
+    async def _note_halts(self, guard: Guard) -> None:
+        await guard.refresh()
+        for halt in guard.halts:
+            reason = Reason.CREDITS if halt.kind == "credits" else Reason.TROUBLE
+            self.stop.reasons.setdefault(reason, summary.halt_line(halt))
+
+    async def _finish(self, started_at: float) -> report.RunReport:
+        """Write the results, note the end of the run, and say how it went."""
+        self.progress.close()
+        await self.ledger.do(self._write_results)
+        counts = await self.ledger.do(reading.count, self.intake.named)
+        refused, unlinked = self.intake.refused, self.tally.unlinked
+        code, message = report.conclude(self.stop, counts, refused=refused, unlinked=unlinked)
+        result = report.RunReport(
+            run_id=self.run_id,
+            exit_code=code,
+            outcome=report.OUTCOMES[code],
+            message=message,
+            ledger=str(self.settings.ledger),
+            out_dir=str(self.settings.out_dir),
+            batches=[batch.name for batch in self.intake.named],
+            rows=counts.rows,
+            items=counts.items,
+            states=counts.states,
+            created=self.tally.created,
+            collected=self.tally.collected,
+            halt=report.halt_of(self.halts),
+            credits=await self.ledger.do(self._credits),
+            requests=self.tally.requests(),
+            elapsed_seconds=round(self.clock.now() - started_at, 3),
+        )
+        await self.ledger.do(self._note_end, result)
+        await self.ledger.do(summary.tell, self.progress, result, counts, self.intake.named)
+        return result
+
+    def _write_results(self, conn: Connection) -> None:
+        for batch in self.intake.named:
+            try:
+                report.write_results(self.settings.out_dir, batch.name, reading.results(conn, batch))
+            except OSError as error:
+                self.tally.unlinked += 1
+                message = f"cannot write the results of {batch.name}: {error.strerror}"
+                self.stop.reasons.setdefault(Reason.TROUBLE, message)
+
+    def _credits(self, conn: Connection) -> dict[str, float | None]:
+        start = self.profiles[0].balance if self.profiles else None
+        end = self.profiles[-1].balance if len(self.profiles) > 1 else None
+        spent, known = reading.spent_in_run(conn, self.run_id)
+        if not known:
+            spent = start - end if start is not None and end is not None else None
+        needed = reading.estimated_need(conn, self.intake.named)
+        return {"start": start, "end": end, "spent": spent, "estimated_needed": needed}
+
+    def _note_end(self, conn: Connection, result: report.RunReport) -> None:
+        values: dict[str, Any] = {"ended_at": self.clock.now(), "exit_code": result.exit_code}
+        values |= {"outcome": result.outcome, "message": result.message}
+        values |= {"created": result.created, "collected": result.collected}
+        if len(self.profiles) > 1:
+            end = self.profiles[-1]
+            values["profile_end"] = running.profile_text(end.credits, end.quota, end.tier)
+        running.end_run(conn, self.run_id, **values)
+
+    @asynccontextmanager
+    async def _api(self) -> AsyncIterator[tuple[Client, Preflight]]:
+        """A client for the API, or for a sandbox that lives as long as the client does."""
+        with _endpoint(self.settings) as (endpoint, origin):
+            async with Client(
+                endpoint,
+                create_connections=min(self.settings.concurrency, _CREATES_AT_ONCE),
+                poll_connections=_POLLS_AT_ONCE,
+                fetch_connections=_DOWNLOADS_AT_ONCE,
+                now=self.clock.now,
+            ) as self.client:
+                yield (
+                    self.client,
+                    Preflight(
+                        ledger=self.ledger,
+                        client=self.client,
+                        stop=self.stop,
+                        clock=self.clock,
+                        run_id=self.run_id,
+                        origin=origin,
+                        token=endpoint.token,
+                    ),
+                )
+
+    async def _heed_signals(self, beside: TaskGroup, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """The first signal ends creating, and collecting a while later; the second all but the recording."""
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            task_status.started()
+            async for _ in signals:
+                if self.stop.signalled:
+                    self.stop.interrupt()
+                    if self.client is not None:
+                        self.client.abort_creates()
+                    continue
+                self.stop.signalled = True
+                self.stop.stop_creating(Reason.ASKED, "stopped by a signal")
+                beside.start_soon(self._stop_all_after, DRAIN_SECONDS, "stopped by a signal")
+                self.progress.say(
+                    f"stopping: nothing more is created; {self.tally.open} open tasks are collected for up to "
+                    f"{DRAIN_SECONDS:.0f} s (a second Ctrl-C ends at once)"
+                )
+
+    async def _limit_runtime(self) -> None:
+        limit = self.settings.max_runtime_seconds
+        if limit is None:
+            return
+        message = "--max-runtime reached"
+        reserve = min(0.2 * limit, 120.0)
+        await self.clock.sleep(limit - reserve)
+        self.stop.stop_creating(Reason.ASKED, message)
+        await self._stop_all_after(reserve, message)
+
+    async def _stop_all_after(self, seconds: float, message: str) -> None:
+        await self.clock.sleep(seconds)
+        self.stop.stop_all(Reason.ASKED, message)
+
+
+@contextmanager
+def _endpoint(settings: Settings) -> Iterator[tuple[Endpoint, str]]:
+    """Where the API answers, and the origin that its account is known by: a sandbox is one, on whatever port."""
+    if not settings.sandbox:
+        endpoint = Endpoint(
+            url=settings.api_url,
+            token=settings.need_token(),
+            allow_http=settings.allow_http,
+            no_credits_codes=settings.no_credits_codes,
+        )
+        yield endpoint, endpoint.origin
+        return
+    from batcher.sandbox import running as sandbox_running
+
+    with sandbox_running(settings.ledger.with_name("batcher-sandbox.tasks.db")) as sandbox:
+        yield Endpoint(url=sandbox.url, token=sandbox.token), "sandbox"

@@ -1,0 +1,112 @@
+"""The sandbox's own OpenAPI 3.1 document: the paths it answers, and no others."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from batcher.sandbox.audio import CONTENT_TYPES
+from batcher.sandbox.orders import MAX_CHARS, MODELS, RANGES
+
+_Json = dict[str, Any]
+_STRING: Final[_Json] = {"type": "string"}
+_NUMBER: Final[_Json] = {"type": "number"}
+_TIME: Final[_Json] = {"type": ["string", "null"], "format": "date-time"}
+
+
+def _object(required: dict[str, _Json], optional: dict[str, _Json] | None = None) -> _Json:
+    return {"type": "object", "required": [*required], "properties": required | (optional or {})}
+
+
+def _ref(name: str) -> _Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _answer(description: str, schema: str) -> _Json:
+    return {"description": description, "content": {"application/json": {"schema": _ref(schema)}}}
+
+
+def _operation(name: str, answers: _Json, refusals: dict[int, str], **more: Any) -> _Json:
+    refused = {str(status): _answer(words, "Error") for status, words in refusals.items()}
+    return {"operationId": name, "responses": answers | refused} | more
+
+
+_NUMBERS: Final[dict[str, _Json]] = {
+    name: {"type": ["number", "null"], "minimum": low, "maximum": high} for name, (low, high) in RANGES.items()
+}
+_UNAUTHORISED: Final = {401: "The token is missing or wrong."}
+
+_CHOICES: Final[dict[str, _Json]] = {
+    "engineModelId": {"enum": [*MODELS, None]},
+    "format": {"enum": [*CONTENT_TYPES, None], "default": "mp3"},
+    "language": {"type": ["string", "null"]},
+    "emotion": {"type": ["string", "null"]},
+}
+
+_SCHEMAS: Final[_Json] = {
+    "Create": _object(
+        {"text": _STRING | {"minLength": 1, "maxLength": MAX_CHARS}, "voiceId": _STRING}, _CHOICES | _NUMBERS
+    ),
+    "Task": _object(
+        {
+            "id": _STRING,
+            "status": {"enum": ["queued", "processing", "completed", "failed"]},
+            "voiceId": _STRING,
+            "engineModelId": _STRING,
+            "format": {"enum": [*CONTENT_TYPES]},
+            "creditsUsed": _NUMBER,
+            "createdAt": _TIME,
+            "startedAt": _TIME,
+            "completedAt": _TIME,
+        },
+        {
+            "audioUrl": _STRING | {"format": "uri", "description": "Good for a short time; read the task for another."},
+            "error": _object({"code": _STRING, "message": _STRING}),
+        },
+    ),
+    "Envelope": _object(
+        {
+            "task": _ref("Task"),
+            "record": _object({"taskId": _STRING, "characters": {"type": "integer"}, "createdAt": _TIME}),
+            "requestId": _STRING,
+        },
+        {"quotaRemaining": _NUMBER, "creditsUsed": _NUMBER},
+    ),
+    "Profile": _object({"user_id": _STRING, "api_quota_remaining": _NUMBER, "tier": _STRING, "credits": _NUMBER}),
+    "Error": _object({"code": _STRING, "message": _STRING, "requestId": _STRING}),
+}
+
+_PATHS: Final[_Json] = {
+    "/speech/tts/jobs": {
+        "post": _operation(
+            "createSpeechJob",
+            {"202": _answer("The task is made and charged.", "Envelope")},
+            {
+                400: "The text, the voice, the model, the format or a parameter cannot be used.",
+                402: "The credits do not reach.",
+                429: "Too many creates; Retry-After may say for how many seconds.",
+            }
+            | _UNAUTHORISED,
+            requestBody={"required": True, "content": {"application/json": {"schema": _ref("Create")}}},
+        )
+    },
+    "/speech/tts/jobs/{taskId}": {
+        "get": _operation(
+            "readSpeechJob",
+            {"200": _answer("How the task stands.", "Envelope")},
+            {404: "The account has no such task."} | _UNAUTHORISED,
+            parameters=[{"name": "taskId", "in": "path", "required": True, "schema": _STRING}],
+        )
+    },
+    "/profile": {
+        "get": _operation("readProfile", {"200": _answer("What the account has left.", "Profile")}, _UNAUTHORISED)
+    },
+}
+
+DOCUMENT: Final[_Json] = {
+    "openapi": "3.1.0",
+    "info": {"title": "Sandbox of the speech API", "version": "1", "description": "Free speech by eSpeak NG."},
+    "servers": [{"url": "/api/open/v1"}],
+    "security": [{"token": []}],
+    "paths": _PATHS,
+    "components": {"schemas": _SCHEMAS, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+}

@@ -1,0 +1,99 @@
+"""What a create asks for: the request's body, checked as strictly as a provider would."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from batcher.sandbox.speech import Catalogue
+
+MODELS: Final = ("fishaudio-s2pro", "fishaudio-s1", "minimax-2.8-hd", "qwen3-tts-flash")
+MAX_CHARS: Final = 100_000
+RANGES: Final = {
+    "speed": (0.5, 2.0),
+    "volume": (-20.0, 20.0),
+    "pitch": (-12.0, 12.0),
+    "stability": (0.5, 1.5),
+    "similarity": (0.5, 1.5),
+}
+"""The numeric parameters and their limits; eSpeak has a use for the first three."""
+
+
+class ApiError(Exception):
+    """A refusal as the API words it: an HTTP status, a code for programs and a message for people."""
+
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = headers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A request that was found good: all that the speech depends on."""
+
+    text: str = field(repr=False)
+    voice: str
+    model: str
+    format: str
+    params: dict[str, float] = field(default_factory=dict)
+
+
+def read(body: bytes, *, catalogue: Catalogue, formats: tuple[str, ...]) -> Order:
+    """The order that a request's body makes.
+
+    Raises:
+        ApiError: 400, with the code of the first thing that is wrong.
+    """
+    request = _object(body)
+    voice, model, audio = (request.get(name) for name in ("voiceId", "engineModelId", "format"))
+    if not isinstance(voice, str) or catalogue.find(voice) is None:
+        raise ApiError(400, "unknown_voice", f"voiceId must be the name of a voice, not {voice!r:.60}")
+    if model is not None and model not in MODELS:
+        raise ApiError(400, "unknown_model", f"engineModelId must be one of {', '.join(MODELS)}")
+    if audio is not None and audio not in formats:
+        raise ApiError(400, "unsupported_format", f"format must be one of {', '.join(formats)}")
+    return Order(
+        text=_text(request.get("text")),
+        voice=voice,
+        model=model or MODELS[0],
+        format=audio or "mp3",
+        params={name: _number(name, request[name]) for name in RANGES if request.get(name) is not None},
+    )
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        request = json.loads(body)
+    except (ValueError, RecursionError):
+        raise ApiError(400, "invalid_json", "the body is not JSON") from None
+    if not isinstance(request, dict):
+        raise ApiError(400, "invalid_json", "the body is not a JSON object")
+    for name in ("language", "emotion"):
+        if not isinstance(request.get(name), str | None):
+            raise ApiError(400, "invalid_parameter", f"{name} must be a string")
+    return request
+
+
+def _text(text: Any) -> str:
+    if not isinstance(text, str) or not text.strip():
+        raise ApiError(400, "invalid_text", "text must not be empty")
+    if len(text) > MAX_CHARS:
+        raise ApiError(400, "invalid_text", f"text has {len(text)} characters, {MAX_CHARS} are the most")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ApiError(400, "invalid_text", "text holds half a surrogate pair") from None
+    return text
+
+
+def _number(name: str, value: Any) -> float:
+    low, high = RANGES[name]
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not usable or not low <= value <= high:
+        raise ApiError(400, "invalid_parameter", f"{name} must be a number from {low:g} to {high:g}")
+    return float(value)

@@ -1,0 +1,204 @@
+"""The sandbox's memory: one small SQLite file with an account and its tasks.
+
+What a task looks like at some moment follows from the times written down when it was made, so nothing has to run for it
+to get on, and a sandbox that was killed knows all of its tasks when it is started again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import math
+import os
+import secrets
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from batcher.errors import UsageError
+from batcher.sandbox.knobs import DEFAULTS, Knobs
+from batcher.sandbox.orders import Order
+
+_APPLICATION_ID: Final = 0x53_42_54_53
+_SCHEMA: Final = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS account (
+    only INTEGER PRIMARY KEY CHECK (only = 1), user_id TEXT NOT NULL, secret BLOB NOT NULL, balance REAL NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS tasks (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, request TEXT NOT NULL, cost REAL NOT NULL,
+    created_at REAL NOT NULL, started_at REAL NOT NULL, ended_at REAL NOT NULL,
+    fails INTEGER NOT NULL, given_back INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX IF NOT EXISTS tasks_owed ON tasks (ended_at) WHERE fails AND NOT given_back;
+PRAGMA application_id = {_APPLICATION_ID};
+COMMIT;
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A task as it was made; `number` counts the store's tasks from 1, `started_at` and `ended_at` may lie ahead."""
+
+    number: int
+    id: str
+    order: Order
+    cost: float
+    created_at: float
+    started_at: float
+    ended_at: float
+    fails: bool
+
+    def status(self, now: float) -> str:
+        """The provider's word for where the task is at `now`."""
+        if now < self.started_at:
+            return "queued"
+        if now < self.ended_at:
+            return "processing"
+        return "failed" if self.fails else "completed"
+
+
+class Store:
+    """An open store; made when missing, with the balance that `knobs` names. For one thread at a time.
+
+    Raises:
+        UsageError: the file cannot be opened, or is something else.
+    """
+
+    def __init__(self, path: Path, knobs: Knobs = DEFAULTS) -> None:
+        self._knobs = knobs
+        try:
+            # SQLite would create it readable by others; its side files take over the mode.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._db = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
+            self._prepare(path)
+        except (OSError, sqlite3.Error) as error:
+            raise UsageError(f"cannot use {path} as the sandbox's store: {error}") from error
+        self.user_id, self._secret = self._db.execute("SELECT user_id, secret FROM account").fetchone()
+
+    def _prepare(self, path: Path) -> None:
+        (kind,) = self._db.execute("PRAGMA application_id").fetchone()
+        if kind != _APPLICATION_ID and self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
+            self._db.close()
+            raise UsageError(f"{path} is a database, but not a sandbox's store", "name another file")
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.executescript(_SCHEMA)
+        self._db.execute(
+            "INSERT OR IGNORE INTO account VALUES (1, ?, ?, ?)",
+            (f"sandbox-{secrets.token_hex(8)}", secrets.token_bytes(32), self._knobs.credits),
+        )
+
+    def close(self) -> None:
+        """Closes the file; a killed process may leave that out."""
+        self._db.close()
+
+    def create(self, order: Order, now: float) -> Task | None:
+        """Makes and charges a task, committed on return; None when the balance does not reach."""
+        cost = len(order.text.encode()) * self._knobs.price
+        with self._writing():
+            self._give_back(now)
+            paid = self._db.execute("UPDATE account SET balance = balance - ?1 WHERE balance >= ?1", (cost,))
+            if not paid.rowcount:
+                return None
+            (number,) = self._db.execute("SELECT coalesce(max(number), 0) + 1 FROM tasks").fetchone()
+            task = self._plan(number, order, cost, now)
+            self._db.execute(
+                "INSERT INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)",
+                (number, task.id, json.dumps(asdict(order)), cost, now, task.started_at, task.ended_at, task.fails),
+            )
+        return task
+
+    def _plan(self, number: int, order: Order, cost: float, now: float) -> Task:
+        spread = 0.7 + 0.8 * self._knobs.chance("duration", number)
+        duration_seconds = (0.4 + 0.01 * len(order.text)) * spread / self._knobs.speed
+        return Task(
+            number=number,
+            id=f"task_{uuid.uuid4().hex}",
+            order=order,
+            cost=cost,
+            created_at=now,
+            started_at=now + duration_seconds / 4,
+            ended_at=now + duration_seconds,
+            fails=self._knobs.chance("fail", number) < self._knobs.fail,
+        )
+
+    def task(self, task_id: str) -> Task | None:
+        """The task of that id, if there is one."""
+        row = self._db.execute(
+            "SELECT number, request, cost, created_at, started_at, ended_at, fails FROM tasks WHERE id = ?", (task_id,)
+        ).fetchone()
+        if row is None:
+            return None
+        number, request, cost, created_at, started_at, ended_at, fails = row
+        return Task(
+            number=number,
+            id=task_id,
+            order=Order(**json.loads(request)),
+            cost=cost,
+            created_at=created_at,
+            started_at=started_at,
+            ended_at=ended_at,
+            fails=bool(fails),
+        )
+
+    def balance(self, now: float) -> float:
+        """The credits left, those of the tasks that failed by `now` included."""
+        (balance,) = self._db.execute("SELECT balance FROM account").fetchone()
+        return float(balance) + self._owed(now)
+
+    def add(self, credits: float, now: float) -> float:  # noqa: A002 - the word for them
+        """Adds to the balance and returns it."""
+        with self._writing():
+            self._db.execute("UPDATE account SET balance = balance + ?", (credits,))
+        return self.balance(now)
+
+    def sign(self, words: str) -> str:
+        """A signature that only this store can make."""
+        return hmac.new(self._secret, words.encode(), hashlib.sha256).hexdigest()
+
+    def signed(self, words: str, signature: str) -> bool:
+        """Whether `signature` was made here for these words."""
+        return hmac.compare_digest(self.sign(words).encode(), signature.encode())
+
+    def _give_back(self, now: float) -> None:
+        owed = self._owed(now)
+        if owed:
+            self._db.execute("UPDATE account SET balance = balance + ?", (owed,))
+            self._db.execute("UPDATE tasks SET given_back = 1 WHERE fails AND NOT given_back AND ended_at <= ?", (now,))
+
+    def _owed(self, now: float) -> float:
+        """What failed tasks cost and the balance does not hold yet."""
+        (owed,) = self._db.execute(
+            "SELECT total(cost) FROM tasks WHERE fails AND NOT given_back AND ended_at <= ?", (now,)
+        ).fetchone()
+        return float(owed)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        with self._db:
+            yield
+
+
+def top_up(store: Path, credits: float) -> float:  # noqa: A002 - the word for them
+    """Adds credits to an existing store, in use or not, and returns the new balance.
+
+    Raises:
+        UsageError: there is no such store, or nothing is added.
+    """
+    if not (math.isfinite(credits) and credits > 0):
+        raise UsageError(f"{credits} credits cannot be added", "name a number above 0")
+    if not store.exists():
+        raise UsageError(f"there is no sandbox store at {store}", "start the sandbox once, it makes one")
+    opened = Store(store)
+    try:
+        return opened.add(credits, time.time())
+    finally:
+        opened.close()

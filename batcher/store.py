@@ -1,0 +1,144 @@
+"""Audio on disk: one file per item under `OUT/.items/`, and a hard link to it for each row.
+
+A file appears at its path whole or not at all: it is written under a dot-name in the same folder, made durable, then
+renamed. What is there already and is not ours is never replaced.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from batcher.ledger.reading import Output
+
+ITEMS: Final = ".items"
+_READ_BYTES: Final = 1 << 20
+_NO_LINKS: Final = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+class Store:
+    """The audio of one ledger whose file lies in `home`; new items go below `out_dir`."""
+
+    def __init__(self, home: Path, out_dir: Path) -> None:
+        self._home = home
+        self._out_dir = out_dir
+        self.out_dir = os.path.relpath(out_dir, home)
+        """The output folder as the ledger keeps it: relative, so that both can move together."""
+
+    def item_path(self, key: str, audio_format: str) -> str:
+        """Where an item's audio goes, relative to the output folder."""
+        return f"{ITEMS}/{key[:2]}/{key}.{audio_format}"
+
+    def part(self, path: str) -> Path:
+        """Where the audio for the item path `path` is written until it is whole; its folder exists afterwards."""
+        final = self._out_dir / path
+        final.parent.mkdir(parents=True, exist_ok=True)
+        return final.with_name(f".{final.name}.part")
+
+    def publish(self, path: str) -> None:
+        """Rename the durable part to its final path and make that durable too; an older file there is kept aside."""
+        final = self._out_dir / path
+        part = self.part(path)
+        if final.exists() and digest(final) != digest(part):
+            final.rename(final.with_name(f"{final.stem}.{digest(final)[:8]}{final.suffix}"))
+        part.replace(final)
+        _sync_folder(final.parent)
+
+    def holds(self, path: str, sha256: str) -> bool:
+        """Whether the file at the item path `path` is there with this content."""
+        final = self._out_dir / path
+        return final.is_file() and digest(final) == sha256
+
+    def leftovers(self) -> Iterator[Path]:
+        """What unfinished downloads left behind."""
+        yield from (self._out_dir / ITEMS).glob("*/.*.part")
+
+    def conflict(self, output: Output) -> str | None:
+        """Why the row's output path cannot be written: something is there that is not ours. None when it can."""
+        target = self._target(output)
+        if not target.exists() and not target.is_symlink():
+            return self._blocked(target)
+        if self._is_copy(target, output.source, output.sha256):
+            return None
+        if output.linked_output == output.output and self._is_copy(target, output.linked_source, output.linked_sha256):
+            return None
+        return f"{target} exists and is not a file of this ledger: move it away, or choose another output"
+
+    def link(self, output: Output) -> str | None:
+        """Put the item's audio at the row's output. Returns why that could not be, or None when it is there."""
+        target = self._target(output)
+        source = self._home / (output.source or "")
+        if not source.is_file():
+            return f"the audio file {source} is gone"
+        if target.exists() and _same_file(target, source):
+            return None
+        if (reason := self.conflict(output)) is not None:
+            return reason
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f".{target.name}.part")
+        draft.unlink(missing_ok=True)
+        try:
+            draft.hardlink_to(source)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            _copy(source, draft)
+        draft.replace(target)
+        return None
+
+    def missing(self, output: Output) -> bool:
+        """Whether a row's output is no longer there."""
+        return not self._target(output).exists()
+
+    def _target(self, output: Output) -> Path:
+        return self._home / output.out_dir / output.output
+
+    def _is_copy(self, target: Path, source: str | None, sha256: str | None) -> bool:
+        if source is None or sha256 is None or not target.is_file():
+            return False
+        return _same_file(target, self._home / source) or digest(target) == sha256
+
+    def _blocked(self, target: Path) -> str | None:
+        for parent in target.parents:
+            if parent.exists() or parent.is_symlink():
+                return None if parent.is_dir() else f"{parent} is in the way: it is not a folder"
+        return None
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Replace the file at `path` as a whole: whoever opens it sees the old content or the new."""
+    draft = path.with_name(f".{path.name}.part")
+    with draft.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def _copy(source: Path, draft: Path) -> None:
+    shutil.copyfile(source, draft)
+    with draft.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    return other.exists() and one.samefile(other)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

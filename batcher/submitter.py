@@ -1,0 +1,239 @@
+"""From pending to submitted: claims what there is room for, sends each create once, and records what came back.
+
+The order is the promise: a create leaves only after its intent is durable; its answer is recorded before anything
+else is done with it; nothing that stops a run comes between an answer and its record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from batcher.client import Answer, Cause, Client
+from batcher.clock import Bell, Clock
+from batcher.errors import StorageError
+from batcher.guard import Guard
+from batcher.item import Event
+from batcher.ledger import creating
+from batcher.ledger.ledger import Ledger
+from batcher.ledger.records import AnswerRecord, Claimed, OpenTask, Wanted
+from batcher.poller import Poller
+from batcher.stop import Reason, Stop
+from batcher.tally import Tally
+from batcher.throttle import Gate, Places
+
+log = structlog.get_logger()
+
+_IDLE_SECONDS: Final = 1.0
+
+
+@dataclass(kw_only=True)
+class Submitter:
+    """Creates tasks for the wanted items of one run."""
+
+    ledger: Ledger
+    client: Client
+    guard: Guard
+    gate: Gate
+    places: Places
+    poller: Poller
+    stop: Stop
+    tally: Tally
+    clock: Clock
+    changed: Bell
+    run_id: str
+    account_id: int
+    wanted: Sequence[Wanted]
+    max_items: int | None
+    max_in_doubt: int
+    wait: bool
+    _cursor: creating.Cursor = field(default=(0, 0), init=False)
+    _cursor_was_first: bool = field(default=True, init=False)
+    _in_flight: int = field(default=0, init=False)
+    _claimed: int = field(default=0, init=False)
+
+    async def run(self) -> None:
+        """Create until nothing waits to be created or creating has stopped; returns when every create has landed."""
+        async with anyio.create_task_group() as creates:
+            with self.stop.scope("creating"):
+                try:
+                    await self._recheck()
+                    while await self._step(creates):
+                        pass
+                except StorageError as error:
+                    self.stop.stop_all(Reason.TROUBLE, error.message)
+
+    async def _step(self, creates: TaskGroup) -> bool:
+        """Claim and send what there is room for. Returns whether there may be more to do."""
+        await self.gate.opened()
+        if self.guard.tripped or self._budget_spent():
+            return False
+        room = min(self.places.free, self.gate.size - self._in_flight, self._budget())
+        if room <= 0:
+            await self.changed.wait(self.clock)
+            return True
+        claimed = await self._claim(room)
+        for one in claimed:
+            creates.start_soon(self._create, one)
+        if claimed:
+            return True
+        return await self._wait_for_more()
+
+    async def _claim(self, room: int) -> list[Claimed]:
+        self._cursor_was_first = self._cursor == (0, 0)
+        claimed, self._cursor = await self.ledger.do(
+            creating.claim,
+            Client.prepare,
+            run_id=self.run_id,
+            account_id=self.account_id,
+            wanted=self.wanted,
+            cursor=self._cursor,
+            limit=room,
+            at=self.clock.now(),
+        )
+        self.places.take(len(claimed))
+        self._in_flight += len(claimed)
+        self._claimed += len(claimed)
+        return claimed
+
+    async def _wait_for_more(self) -> bool:
+        """Nothing was claimed: wait for what may change that. Returns False when nothing can."""
+        ring = self.changed.next()
+        whole, self._cursor = self._cursor_was_first, (0, 0)
+        due_at = await self.ledger.do(creating.next_due_at, self.wanted)
+        if due_at is None and self._in_flight == 0:
+            return False
+        if due_at is None or self._in_flight or self.guard.probing:
+            await self.changed.wait(self.clock, ring=ring)
+        elif due_at > self.clock.now():
+            await self.changed.wait(self.clock, until=due_at, ring=ring)
+        elif whole:
+            await self.guard.refresh()
+            await self.clock.sleep(_IDLE_SECONDS)
+        return True
+
+    def _budget(self) -> int:
+        return self.gate.size if self.max_items is None else self.max_items - self._claimed
+
+    def _budget_spent(self) -> bool:
+        if self._budget() > 0 or self._in_flight:
+            return False
+        if self.max_items is not None and self._claimed >= self.max_items:
+            self.stop.stop_creating(Reason.ASKED, f"--max-items {self.max_items} reached")
+            return True
+        return False
+
+    async def _create(self, claimed: Claimed) -> None:
+        with anyio.CancelScope(shield=True):
+            answer = await self.client.create(claimed.body, hold=self._hold)
+            self._react(answer)
+            event = await self._record(claimed, answer)
+            if answer.cause in (Cause.NO_CREDITS, Cause.UNCLEAR) or self.guard.halts:
+                await self.guard.refresh()
+            self._landed(event)
+            if event is Event.ACCEPTED and answer.task is not None:
+                self._accepted(claimed, answer.task.id)
+
+    def _hold(self) -> bool:
+        """Asked in the last moment before a create leaves."""
+        return self.guard.tripped or self.stop.creating or self.gate.closed
+
+    def _react(self, answer: Answer) -> None:
+        """Set the latches that the answer calls for, before it is even recorded."""
+        self.tally.creates += answer.cause not in (Cause.HELD, Cause.UNSENT)
+        match answer.cause:
+            case Cause.OK | Cause.INVALID:
+                self.gate.succeeded()
+            case Cause.NO_CREDITS:
+                self.guard.trip()
+            case Cause.THROTTLED:
+                self.tally.throttled += 1
+                self.gate.close(answer.retry_after_seconds)
+            case Cause.CREDENTIALS:
+                self.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")
+            case Cause.WRONG_HOST:
+                message = f"something other than the API answers at its address: {answer.explain()}"
+                self.stop.stop_creating(Reason.TROUBLE, message)
+            case Cause.UNSENT | Cause.UNCLEAR:
+                if self.gate.failed():
+                    self.stop.stop_creating(Reason.TROUBLE, f"the API cannot be reached: {answer.explain()}")
+
+    async def _record(self, claimed: Claimed, answer: Answer) -> Event | None:
+        record = self._to_record(claimed, answer)
+        words = {"key": claimed.key, "attempt": claimed.attempt, "task_id": record.task_id, "cause": record.cause}
+        words |= {"status": record.http_status, "code": record.error_code, "request_id": record.request_id}
+        try:
+            event: Event = await self.ledger.record(record, max_in_doubt=self.max_in_doubt)
+        except StorageError as error:
+            # The last resort when not even the spill file took it: a person can adopt what the log names.
+            log.error("answer not in the ledger", endpoint="create", **words, why=error.message)
+            self.stop.stop_all(Reason.TROUBLE, error.message)
+            return None
+        log.log(20 if event is Event.ACCEPTED else 30, "create", outcome=event, endpoint="create", **words)
+        return event
+
+    def _to_record(self, claimed: Claimed, answer: Answer) -> AnswerRecord:
+        later = self.gate.opens_at if answer.cause is Cause.THROTTLED and answer.retry_after_seconds else 0.0
+        return AnswerRecord(
+            key=claimed.key,
+            attempt=claimed.attempt,
+            run_id=self.run_id,
+            account_id=self.account_id,
+            at=self.clock.now(),
+            event=answer.event,
+            cause=answer.cause,
+            task_id=answer.task.id if answer.task is not None else None,
+            http_status=answer.error.http_status,
+            error_code=answer.error.code,
+            error_message=answer.error.message or answer.transport,
+            request_id=answer.error.request_id,
+            credits=answer.credits_used,
+            not_before_at=later,
+            raw=answer.raw,
+        )
+
+    def _landed(self, event: Event | None) -> None:
+        self._in_flight -= 1
+        self.tally.answered(event)
+        if event is Event.DEFERRED:
+            self._claimed -= 1
+        if event is not Event.ACCEPTED or not self.wait:
+            self.places.release()
+        self.changed.ring()
+
+    def _accepted(self, claimed: Claimed, task_id: str) -> None:
+        if self.wait:
+            self.poller.watch(
+                OpenTask(
+                    key=claimed.key,
+                    attempt=claimed.attempt,
+                    account_id=self.account_id,
+                    task_id=task_id,
+                    format=claimed.format,
+                    chars=claimed.chars,
+                    accepted_at=self.clock.now(),
+                )
+            )
+
+    async def _recheck(self) -> None:
+        """Read tasks that failed for lack of credits once more: only if they still say so are their items created."""
+        if self.guard.tripped:
+            return
+        for task in await self.ledger.do(creating.rechecks, self.account_id, self.wanted):
+            answer = await self.client.read(task.task_id)
+            self.tally.polls += 1
+            if answer.cause is Cause.OK and answer.task is not None and answer.task.unfunded:
+                await self.ledger.do(creating.recheck_confirmed, task)
+            elif answer.cause in (Cause.OK, Cause.NOT_FOUND):
+                said = answer.task.word if answer.task is not None else answer.cause
+                at = self.clock.now()
+                await self.ledger.do(creating.readopt, task, at=at, run_id=self.run_id, detail=f"read again: {said}")
+                self.places.take()
+                self.poller.watch(task)
+            elif answer.cause is Cause.CREDENTIALS:
+                self.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")

@@ -1,0 +1,74 @@
+"""The end of a run in words: what was made and where, and for all that needs a person the command to use next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Final
+
+from batcher.clock import local
+from batcher.item import State
+from batcher.ledger import reading
+from batcher.ledger.ledger import Connection
+from batcher.ledger.records import Halt, Wanted
+from batcher.progress import Progress
+from batcher.report import UNFINISHED, RunReport
+
+_SHOWN: Final = 5
+_GROUPS: Final = {
+    State.IN_DOUBT: ("maybe bought (in doubt)", "batcher resolve"),
+    State.REJECTED: ("refused by the API; mend their rows, or have the same tried again", "batcher retry"),
+    State.FAILED: ("failed at the provider", "batcher retry"),
+    State.GONE: ("gone: the provider no longer has them", "batcher retry"),
+}
+
+
+def halt_line(halt: Halt) -> str:
+    """What halted the account, since when, and how it goes on."""
+    if halt.kind == "credits":
+        left = f"; {halt.credits:g} credits were left" if halt.credits is not None else ""
+        after = "top up: the next run goes on by itself once the balance has risen"
+    else:
+        left = ""
+        after = f"a run after {local(halt.probe_after_at)} tries again with one create; see `batcher resolve`"
+    return f"halted since {local(halt.since_at)}: {halt.detail}{left}; {after}"
+
+
+def tell(
+    conn: Connection, progress: Progress, result: RunReport, counts: reading.Counts, batches: Sequence[Wanted]
+) -> None:
+    """Say how the run ended; a quiet one speaks only of what is new and needs a person."""
+    progress.say(_first_line(result, counts))
+    if result.exit_code not in (0, 3):
+        new = result.halt is None or result.exit_code not in (4, 8) or reading.halted_in_run(conn, result.run_id)
+        (progress.warn if new and result.exit_code != 6 else progress.say)(f"exit {result.exit_code}: {result.message}")
+    where = f"--ledger {shlex.quote(result.ledger or '')}"
+    for state, (words, command) in _GROUPS.items():
+        number = counts.states[state]
+        if number:
+            fresh = reading.new_in_run(conn, result.run_id or "", state)
+            tell_one = progress.warn if fresh else progress.say
+            tell_one(f"{number} {words}: {_examples(conn, batches, state)}")
+            tell_one(f"    {command} {where}")
+    if counts.invalid:
+        progress.say(f"{counts.invalid} rows were skipped as invalid: mend them in the manifest and run again")
+
+
+def _first_line(result: RunReport, counts: reading.Counts) -> str:
+    done = counts.states[State.DONE]
+    unfinished = sum(counts.states[state] for state in UNFINISHED)
+    parts = [f"{done} of {counts.items} items done"]
+    parts.append(f"{result.created} created and {result.collected} collected in {result.elapsed_seconds:.1f} s")
+    if unfinished:
+        parts.append(f"{unfinished} still open")
+    if result.credits["spent"]:
+        parts.append(f"{result.credits['spent']:g} credits spent")
+    if result.credits["end"] is not None:
+        parts.append(f"{result.credits['end']:g} left")
+    return f"{', '.join(parts)}; audio in {result.out_dir}"
+
+
+def _examples(conn: Connection, batches: Sequence[Wanted], state: State) -> str:
+    found = reading.needing_person(conn, batches, state, _SHOWN + 1)
+    words = [f"{row.id} ({row.error_code or row.error_message or state})" for row in found[:_SHOWN]]
+    return ", ".join(words) + (", …" if len(found) > _SHOWN else "")

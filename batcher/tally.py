@@ -1,0 +1,44 @@
+"""What a run has done so far, counted as it is recorded: for the bar, the report and the exit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from batcher.item import Event
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """Counts of one run. `total`, `done` and `in_doubt` are items of the manifests named, earlier runs included."""
+
+    total: int = 0
+    done: int = 0
+    in_doubt: int = 0
+    open: int = 0
+    created: int = 0
+    collected: int = 0
+    creates: int = 0
+    polls: int = 0
+    downloads: int = 0
+    throttled: int = 0
+    unlinked: int = 0
+    credits: float | None = None
+
+    def begin(self, total: int, *, done: int, in_doubt: int) -> None:
+        """What earlier runs made of the manifests' items."""
+        self.total, self.done, self.in_doubt = total, done, in_doubt
+
+    def requests(self) -> dict[str, int]:
+        """The requests sent, by class, and how many of them were told to come later."""
+        sent = {"create": self.creates, "poll": self.polls, "download": self.downloads}
+        return sent | {"throttled": self.throttled}
+
+    def answered(self, event: Event | None) -> None:
+        """A create was answered, or given up."""
+        self.created += event is Event.ACCEPTED
+        self.in_doubt += event is Event.LOST
+
+    def saved(self, *, wanted: bool) -> None:
+        """An item's audio is on disk."""
+        self.collected += 1
+        self.done += wanted

@@ -1,0 +1,214 @@
+"""Rows of a manifest: what their values may be, what stands in for missing ones, and what is skipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batcher.manifest import Manifest, Row, Rules
+
+
+def read(folder: Path, content: str, name: str = "m.csv", **changes: Any) -> tuple[list[Row], Manifest]:
+    path = folder / name
+    path.write_text(content)
+    manifest = Manifest(path, Rules(**({"batch": "m", "voice": "anna"} | changes)))
+    return list(manifest.rows()), manifest
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ('{"text" "a"}', "not JSON at character 9: Expecting ':' delimiter"),
+        ('{"text": "a"} x', "not JSON at character 15: Extra data"),
+        ('["a"]', "must be an object, not a list"),
+        ("null", "must be an object, not null"),
+        ('{"id": 1, "text": "a", "text": "b"}', "`text` stands twice in one object"),
+        ('{"text": "a", "params": {"x": 1, "x": 2}}', "`x` stands twice in one object"),
+        ('{"text": "a", "speed": NaN}', "`NaN` is not JSON"),
+        ('{"text": "a", "params": {"x": 1e999}}', "`1e999` is too large a number"),
+        ('{"text": "a", "n": ' + "1" * 5000 + "}", "a number has too many digits"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"text": "a", "n": ' + "[" * 50 + "]" * 50 + "}", "n: is nested more than 32 levels deep"),
+        ('{"text": "a\\ud83d"}', "text: has half a surrogate pair"),
+        ('{"text": "a\\u0000b"}', "text: has a NUL character"),
+        ('{"text": "a", "notes": ["\\u0000"]}', "notes: has a NUL character"),
+        ('{"text": 1.5}', "text: must be a string, not a number"),
+        ('{"text": null}', "text: the text is empty"),
+        ('{"text": "a", "id": 1.0}', "id: must be a string, not a number"),
+        ('{"text": "a", "id": true}', "id: must be a string, not true or false"),
+        ('{"text": "a", "take": 1.5}', "take: `1.5` is not a take"),
+        ('{"text": "a", "take": -1}', "take: `-1` is not a take"),
+        ('{"text": "a", "speed": true}', "speed: must be a number, not true or false"),
+        (
+            '{"text": "a", "speed": 1' + "0" * 400 + "}",
+            "speed: `1000000000000000000000000000000000000...` is too large",
+        ),
+        ('{"text": "a", "speed": "inf"}', "speed: `inf` is not a number"),
+        ('{"text": "a", "emotion": {}}', "emotion: must be a string, not an object"),
+        ('{"text": "a", "output": ["b"]}', "output: must be a string, not a list"),
+        ('{"text": "a", "output": "C:/a.mp3"}', "output: `C:/a.mp3` is absolute"),
+        ('{"text": "a", "output": "./"}', "output: `./` names no file"),
+        ('{"text": "a", "output": "M.Results.jsonl"}', "output: `M.Results.jsonl` is where the results are written"),
+        ('{"text": "a", "voice": "b", "voiceId": "c"}', "voice: `voiceId` gives `voice` a second time"),
+        ('{"text": "a", "params": "fast"}', "params: must be an object, not a string"),
+        ('{"text": "a", "params": {"voiceId": "b"}}', "params: `voiceId` may not be set here"),
+        ('{"text": "a", "params": {"modelId": "b"}}', "params: `modelId` may not be set here"),
+        ('{"text": "a", "speed": 1, "params": {"speed": 1}}', "params: `speed` is given here and as a column"),
+        ('{"text": "a", "params": {"speed": "1,5"}}', "params: `speed`: `1,5` has a decimal comma"),
+        ('{"text": "a", "fromat": "wav"}', "fromat: looks like `format` misspelt"),
+    ],
+)
+def test_each_fault_of_a_json_line(tmp_path: Path, line: str, fault: str) -> None:
+    """A line at fault is named with what is wrong, once, and its neighbours are read."""
+    rows, manifest = read(tmp_path, f'{{"text": "before"}}\n\n{line}\n{{"text": "after"}}\n', "m.jsonl")
+    assert {"before", "after"} <= {row.inputs.text for row in rows if row.inputs}
+    (said,) = manifest.faults.lines()
+    assert said.startswith(f"{tmp_path}/m.jsonl:3: {fault}")
+
+
+def test_voices_are_mapped_and_checked(tmp_path: Path) -> None:
+    """A sheet's word stands for a voice id, in rows and as the default; what no voice can be is a fault."""
+    rows, manifest = read(
+        tmp_path,
+        "text,voice\na,Mum\nb,\nc,other\nd,none\n",
+        voice="Dad",
+        voices={"Mum": "v1", "Dad": "v2", "none": " "},
+    )
+    assert [row.inputs.voice for row in rows if row.inputs] == ["v1", "v2", "other"]
+    assert manifest.faults.lines() == [
+        f"{tmp_path}/m.csv:5: voice: `none` stands for a blank voice: give it a voice id"
+    ]
+
+
+def test_defaults_and_latest_takes(tmp_path: Path) -> None:
+    """What a row leaves blank comes from the rules: voice, model, format, and the latest take of its id."""
+    rows, manifest = read(
+        tmp_path,
+        "id,text,model,take\na,x,,\nb,x,other,1\nc,x,,\n",
+        model=" m1 ",
+        format=" opus ",
+        takes={"a": 3, "b": 2},
+    )
+    assert not manifest.faults
+    assert [(r.inputs.model, r.inputs.take, r.output) for r in rows if r.inputs] == [
+        ("m1", 3, "a.opus"), ("other", 1, "b.opus"), ("m1", 1, "c.opus"),
+    ]  # fmt: skip
+
+
+def test_params_merge_with_columns(tmp_path: Path) -> None:
+    """`params` adds to the columns; null means not given; names that the API may learn one day pass through."""
+    params = '{"speed": " 1.5 ", "emotion": "", "volume": null, "seed": 7, "deep": {"x": [1]}}'
+    line = f'{{"text": "a", "pitch": " 2 ", "params": {params}}}'
+    rows, manifest = read(tmp_path, line, "m.jsonl")
+    assert not manifest.faults
+    assert rows[0].inputs is not None
+    assert rows[0].inputs.params == {"pitch": 2, "speed": 1.5, "seed": 7, "deep": {"x": [1]}}
+
+
+def test_invalid_rows_can_be_skipped(tmp_path: Path) -> None:
+    """With skip_invalid rows at fault are yielded in place, with every reason, and none of it is fatal."""
+    content = "id,text,take,speed,n\na,x,,,1\nb,,0,fast,2\nc,y,,,3\nd,z,,,4,5\n"
+    rows, manifest = read(tmp_path, content, skip_invalid=True)
+    assert [(r.number, r.id, r.skipped) for r in rows] == [
+        (1, "a", None), (2, "b", "invalid"), (3, "c", None), (4, "000004", "invalid"),
+    ]  # fmt: skip
+    assert rows[1].inputs is None
+    assert rows[1].extra == {"n": "2"}
+    assert rows[1].output == "b.mp3"
+    assert rows[1].reason == (
+        "take: `0` is not a take: 1, 2, 3, ...; speed: `fast` is not a number; "
+        "text: the text is empty (--skip-empty leaves such rows out)"
+    )
+    assert manifest.faults.count == 4
+    assert not manifest.faults.fatal
+
+
+def test_empty_rows_can_be_skipped(tmp_path: Path) -> None:
+    """With skip_empty a row without text is yielded as empty whatever else it lacks, and is no fault."""
+    for name, content in (
+        ("m.csv", "id,text,speed\na, ,fast\nb,x,fast\n"),
+        ("m.jsonl", '{"id": "a", "text": " ", "speed": "fast"}\n{"id": "b", "text": "x", "speed": "fast"}'),
+    ):
+        rows, manifest = read(tmp_path, content, name, voice=None, skip_empty=True)
+        assert [(r.id, r.skipped, r.inputs, r.output) for r in rows] == [("a", "empty", None, "a.mp3")]
+        assert manifest.faults.count == 2
+
+
+def test_an_empty_row_with_stray_values_is_a_fault(tmp_path: Path) -> None:
+    """A row whose text may have slipped into another column is not taken for an empty one."""
+    for content in ("id,,text\na,Hello,\n", "id,text\na,,Hello\n"):
+        rows, manifest = read(tmp_path, content, skip_empty=True)
+        assert rows == []
+        assert manifest.faults
+
+
+def test_what_is_just_short_enough_is_used(tmp_path: Path) -> None:
+    """Ids of 200 characters, file names of 255 bytes and paths of 1000 are fine, one more is not."""
+    fine = [f"{'é' * 127}n", f"{'x/' * 499}yz"]
+    ids = [f"a,{'i' * length}," for length in (200, 201)]
+    outputs = [f"a,,{output}" for output in (*fine, f"{fine[0]}n", f"{fine[1]}z")]
+    rows, manifest = read(tmp_path, "\n".join(["text,id,output", *ids, *outputs]))
+    assert [row.output for row in rows] == ["i" * 200 + ".mp3", *fine]
+    assert manifest.faults.count == 3
+
+
+def test_the_results_keep_their_names(tmp_path: Path) -> None:
+    """No row takes the name of the batch's results, whatever the case, but may have it in a folder of its own."""
+    rows, manifest = read(
+        tmp_path, "text,output\na,BIG.results.csv\na,big.RESULTS.jsonl\na,d/Big.results.csv\n", batch="Big"
+    )
+    assert [row.output for row in rows] == ["d/Big.results.csv"]
+    assert manifest.faults.count == 2
+
+
+@pytest.mark.parametrize(
+    ("template", "output"),
+    [
+        ("{id}.{format}", "a_b_.mp3"),
+        ("{batch}/{row:06d}-t{take:02d}.{format}", "ba_tch/000001-t02.mp3"),
+        ("./x//{voice}.wav", "x/_hidden.wav"),
+        ("all.mp3", "all.mp3"),
+        ("e\u0301.mp3", "é.mp3"),
+    ],
+)
+def test_templates_make_safe_relative_names(tmp_path: Path, template: str, output: str) -> None:
+    """What is put into a template can't make folders or hidden files; the path is given in its plainest form."""
+    rows, manifest = read(tmp_path, "id,text,voice,take\na/b?,x,..hidden,2\n", batch="ba/tch", filename=template)
+    assert manifest.faults.lines() == []
+    assert rows[0].output == output
+
+
+def test_a_template_can_use_the_key(tmp_path: Path) -> None:
+    """`{key}` is the key of what the row buys."""
+    (row,), _ = read(tmp_path, "text\na\n", filename="{key}.{format}")
+    assert row.inputs is not None
+    assert row.output == f"{row.inputs.key()}.mp3"
+
+
+@pytest.mark.parametrize(
+    "template", ["{title}", "{}", "{0}", "{id.upper}", "{id", "id}", "{id:06d}", "{id:{row}}", "{row!x}"]
+)
+def test_broken_templates_are_one_fault(tmp_path: Path, template: str) -> None:
+    """A template that can't be used is one fatal fault, however many rows there are."""
+    _, manifest = read(tmp_path, "text\na\nb\n", filename=template)
+    (said,) = manifest.faults.lines()
+    assert said.startswith(f"{tmp_path}/m.csv: --filename `{template}` can't be used: ")
+    assert said.endswith("fields are id, row, voice, take, format, batch, key")
+    assert manifest.faults.fatal
+
+
+def test_a_template_that_leaves_the_folder_is_one_fault(tmp_path: Path) -> None:
+    """Paths made by a template are judged like given ones."""
+    rows, manifest = read(tmp_path, "text\na\nb\n", filename="../{id}.mp3")
+    assert rows == []
+    assert manifest.faults.lines() == [
+        f"{tmp_path}/m.csv:2: output: `../000001.mp3` leaves the output folder (and 1 more row: line 3)"
+    ]
+
+
+@pytest.mark.parametrize(("output", "plain"), [("a//b.mp3", "a/b.mp3"), ("./a.mp3", "a.mp3"), ("d/é .wav", "d/é .wav")])
+def test_given_outputs_are_normalised(tmp_path: Path, output: str, plain: str) -> None:
+    """An output column is used as it is, in its plainest spelling."""
+    assert [row.output for row in read(tmp_path, f"text,output\na,{output}\n")[0]] == [plain]
