@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from batcher.client import Cause, Client, Profile, ProfileAnswer
+from batcher.client import Cause, Client, Endpoint, Profile, ProfileAnswer
 from batcher.clock import Clock
 from batcher.errors import CredentialsError, TroubleError
 from batcher.ledger import reading, running
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.records import Wanted
+from batcher.settings import Settings
 from batcher.stop import Reason, Stop
 
 _TRIES: Final = 5
 _FIRST_WAIT_SECONDS: Final = 0.5
 _LONGEST_WAIT_SECONDS: Final = 30.0
+
+
+@contextmanager
+def reach(settings: Settings) -> Iterator[tuple[Endpoint, str]]:
+    """Where the API answers, and the origin that its accounts are known by: a sandbox is one, on whatever port.
+
+    Raises:
+        UsageError: the address cannot be used, or the sandbox's extra is missing.
+        CredentialsError: there is no token.
+    """
+    if settings.sandbox:
+        from batcher.sandbox import running as sandbox_running
+
+        with sandbox_running(settings.ledger.with_name("batcher-sandbox.tasks.db")) as sandbox:
+            yield Endpoint(url=sandbox.url, token=sandbox.token), "sandbox"
+        return
+    endpoint = Endpoint(
+        url=settings.api_url,
+        token=settings.need_token(),
+        allow_http=settings.allow_http,
+        no_credits_codes=settings.no_credits_codes,
+    )
+    yield endpoint, endpoint.origin
 
 
 @dataclass(kw_only=True)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import signal
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import anyio
 from anyio.abc import TaskGroup
 
 from batcher import report, summary
-from batcher.client import Client, Endpoint, Profile
+from batcher.client import Client, Profile
 from batcher.clock import Bell, Clock
 from batcher.delivery import Delivery
 from batcher.downloader import Downloader
@@ -25,7 +25,7 @@ from batcher.ledger.ledger import Connection, Ledger, opened
 from batcher.ledger.lock import owner_lock
 from batcher.ledger.records import Halt
 from batcher.poller import Poller
-from batcher.preflight import Preflight
+from batcher.preflight import Preflight, reach
 from batcher.progress import Progress
 from batcher.settings import Settings
 from batcher.stop import Reason, Stop
@@ -265,7 +265,7 @@ class _Run:
     @asynccontextmanager
     async def _api(self) -> AsyncIterator[tuple[Client, Preflight]]:
         """A client for the API, or for a sandbox that lives as long as the client does."""
-        with _endpoint(self.settings) as (endpoint, origin):
+        with reach(self.settings) as (endpoint, origin):
             async with Client(
                 endpoint,
                 create_connections=min(self.settings.concurrency, _CREATES_AT_ONCE),
@@ -317,21 +317,3 @@ class _Run:
     async def _stop_all_after(self, seconds: float, message: str) -> None:
         await self.clock.sleep(seconds)
         self.stop.stop_all(Reason.ASKED, message)
-
-
-@contextmanager
-def _endpoint(settings: Settings) -> Iterator[tuple[Endpoint, str]]:
-    """Where the API answers, and the origin that its account is known by: a sandbox is one, on whatever port."""
-    if not settings.sandbox:
-        endpoint = Endpoint(
-            url=settings.api_url,
-            token=settings.need_token(),
-            allow_http=settings.allow_http,
-            no_credits_codes=settings.no_credits_codes,
-        )
-        yield endpoint, endpoint.origin
-        return
-    from batcher.sandbox import running as sandbox_running
-
-    with sandbox_running(settings.ledger.with_name("batcher-sandbox.tasks.db")) as sandbox:
-        yield Endpoint(url=sandbox.url, token=sandbox.token), "sandbox"

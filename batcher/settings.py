@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -105,6 +106,11 @@ def batch_name(name: str) -> str:
     if not name or name.startswith(".") or any(char in '/\\:*?"<>|' or not char.isprintable() for char in name):
         raise UsageError(f"{name!r} cannot name a batch", "Pass --batch NAME, with letters, digits, - and _.")
     return name
+
+
+def token_from_environment() -> str | None:
+    """The API token, where the environment gives it."""
+    return os.environ.get("BATCHER_API_TOKEN")
 
 
 def read_token(token: str | None, file: Path | None) -> str | None:

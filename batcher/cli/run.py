@@ -130,7 +130,7 @@ def resolve(ctx: click.Context, manifests: tuple[str, ...]) -> settings.Settings
         out_dir=Path(out_dir).resolve(),
         sandbox=sandbox,
         api_url=params["api_url"],
-        token=settings.read_token(token_from_environment(), params["token_file"]),
+        token=settings.read_token(settings.token_from_environment(), params["token_file"]),
         allow_http=params["allow_http"],
         no_credits_codes=frozenset(params["no_credits_code"]),
         concurrency=params["concurrency"],
@@ -142,13 +142,6 @@ def resolve(ctx: click.Context, manifests: tuple[str, ...]) -> settings.Settings
         override_halt=params["override_halt"],
         wait_lock_seconds=params["wait_lock"],
     )
-
-
-def token_from_environment() -> str | None:
-    """The API token, where the environment gives it."""
-    import os
-
-    return os.environ.get("BATCHER_API_TOKEN")
 
 
 def _sources(
@@ -173,6 +166,5 @@ def _sources(
         "skip_empty": params["skip_empty"],
     }
     return tuple(
-        settings.Source(path=path, rules=Rules(batch=name, **rules))
-        for path, name in zip(paths, names, strict=True)
+        settings.Source(path=path, rules=Rules(batch=name, **rules)) for path, name in zip(paths, names, strict=True)
     )

@@ -67,6 +67,12 @@ def adopt(conn: Connection, key: str, attempt: int, *, account_id: int, task_id:
         return False
     values = {"account_id": account_id, "task_id": task_id, "item_key": key, "attempt": attempt, "accepted_at": at}
     counters = {"looks": 0, "missing_looks": 0, "unusable_looks": 0}
-    conn.execute(upsert(tasks).values(**values, **counters).on_conflict_do_nothing())
+    # What was recorded of an earlier end no longer holds: the task is looked at anew.
+    anew = {"ended_at": None, "missing_since_at": None, "missing_looks": 0}
+    conn.execute(
+        upsert(tasks)
+        .values(**values, **counters)
+        .on_conflict_do_update(index_elements=["account_id", "task_id"], set_=anew)
+    )
     new = _NO_ERROR | {"account_id": account_id, "task_id": task_id, "recheck_task_id": None}
     return move(conn, Event.ADOPTED, key, attempt, at=at, run_id=None, detail=f"by {who}: {task_id}", **new)

@@ -57,3 +57,10 @@ def token_fingerprint(token: str) -> str:
 def profile_text(credits_: float | None, quota: float | None, tier: str | None) -> str:
     """A profile as it is kept with a run; what is unknown stays so."""
     return json.dumps({"credits": credits_, "quota": quota, "tier": tier})
+
+
+def find_account(conn: Connection, *, origin: str, user_id: str | None) -> int | None:
+    """The number of an account that the ledger knows, or None."""
+    known = (accounts.c.origin == origin, accounts.c.user_id == user_id)
+    account_id: int | None = conn.execute(select(accounts.c.id).where(*known)).scalar()
+    return account_id

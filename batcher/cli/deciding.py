@@ -1,0 +1,53 @@
+"""What `resolve` and `retry` share: the ledger with its owner's lock, and the way to the API."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import click
+
+from batcher import settings
+from batcher.cli.options import ledger_options, option
+from batcher.clock import Clock
+from batcher.deciding import Decisions
+from batcher.ledger.ledger import opened, viewed, world_of
+from batcher.ledger.lock import owner_lock
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def api_options(command: F) -> F:
+    """How the API is reached, for commands that may have to ask it."""
+    token_file: Callable[[F], F] = option(
+        "--token-file", type=click.Path(path_type=Path), metavar="FILE", envvar="BATCHER_API_TOKEN_FILE"
+    )
+    command = option("--allow-http", is_flag=True, help="Permit plain http to hosts other than this one.")(command)
+    command = token_file(command)
+    command = option("--api-url", metavar="URL", default=settings.DEFAULT_URL, show_default=True)(command)
+    return ledger_options(command)
+
+
+def decide(ctx: click.Context, path: Path, decision: Callable[[Decisions], Awaitable[list[str]]]) -> list[str]:
+    """Carry out a decision in the ledger at `path`, as the only one that writes to it.
+
+    Raises:
+        LockedError: a run is at work.
+    """
+    with owner_lock(path):
+        with viewed(path) as conn:
+            world = world_of(conn)
+        params = ctx.params
+        chosen = settings.Settings(
+            sources=(),
+            ledger=path,
+            out_dir=path.parent,
+            sandbox=world == "sandbox",
+            api_url=params["api_url"],
+            token=settings.read_token(settings.token_from_environment(), params["token_file"]),
+            allow_http=params["allow_http"],
+        )
+        with opened(path, chosen.world) as ledger:
+            return anyio.run(decision, Decisions(ledger=ledger, settings=chosen, clock=Clock()))

@@ -1,0 +1,104 @@
+"""`batcher resolve`: settling creates whose answer was lost."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from batcher.cli.deciding import api_options, decide
+from batcher.cli.options import find_ledger, json_option
+from batcher.clock import local, utc
+from batcher.item import State
+from batcher.ledger import deciding, reading
+from batcher.ledger.ledger import viewed
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[ID...]")
+@click.option("--adopt", metavar="TASK_ID", help="The item has this task: collect it. Asks the API first.")
+@click.option("--buy-again", is_flag=True, help="Create it again. It may cost twice.")
+@click.option("--abandon", is_flag=True, help="Give it up.")
+@click.option("--all", "everything", is_flag=True, help="Every item in doubt, for --buy-again or --abandon.")
+@api_options
+@json_option
+@click.pass_context
+def resolve(
+    ctx: click.Context,
+    /,
+    names: tuple[str, ...],
+    adopt: str | None,
+    buy_again: bool,
+    abandon: bool,
+    everything: bool,
+    **_: Any,
+) -> None:
+    """Settle creates whose answer was lost. With --buy-again, the next run may charge a second time.
+
+    Without a decision it lists them with what is known: look them up in your account's history at the provider, then
+    adopt the task, or buy again, or abandon. Each is named by a row's id or the beginning of its key.
+    """
+    path, ids = find_ledger(ctx, names)
+    with viewed(path) as conn:
+        keys = reading.find_keys(conn, ids, states=[State.IN_DOUBT])
+        cases = deciding.evidence(conn, keys)
+        rows = {item["key"]: item["rows"] for item in reading.show(conn, keys)}
+    if sum((adopt is not None, buy_again, abandon)) > 1:
+        raise click.UsageError("choose one of --adopt, --buy-again and --abandon", ctx)
+    if not (adopt or buy_again or abandon):
+        _list(cases, rows, as_json=ctx.params["as_json"])
+        return
+    if not ids and not everything:
+        raise click.UsageError("name the items, or pass --all", ctx)
+    if adopt is not None and len(keys) != 1:
+        raise click.UsageError(f"--adopt is for one item in doubt, and {len(keys)} are named", ctx)
+    for line in decide(
+        ctx,
+        path,
+        lambda decisions: (
+            decisions.adopt(keys[0], adopt)
+            if adopt is not None
+            else decisions.buy_again(keys)
+            if buy_again
+            else decisions.abandon(keys)
+        ),
+    ):
+        click.echo(line)
+
+
+def _list(cases: list[Any], rows: dict[str, list[dict[str, Any]]], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([_facts(case) | {"rows": rows[case.key]} for case in cases], ensure_ascii=False))
+        return
+    if not cases:
+        click.echo("nothing is in doubt")
+    for case in cases:
+        named = ", ".join(f"{row['id']} of {row['batch']}" for row in rows[case.key]) or "no row any more"
+        click.echo(f"{case.key[:16]}  {named}: {len(case.text)} characters, voice {case.voice}")
+        click.echo(f"    create {case.attempt} was sent at {local(case.intended_at)} for account {case.user_id}")
+        status = f"HTTP {case.http_status}, " if case.http_status else ""
+        click.echo(
+            f"    what came: {status}{case.error_message or case.error_code or _CAUSES.get(case.cause, case.cause)}"
+        )
+        if case.raw:
+            click.echo(f"    its body began: {case.raw[:120].decode(errors='replace')!r}")
+
+
+_CAUSES = {"vanished": "nothing: the run that sent it ended before an answer was recorded"}
+
+
+def _facts(case: Any) -> dict[str, Any]:
+    return {
+        "key": case.key,
+        "attempt": case.attempt,
+        "account": case.user_id,
+        "sent_at": utc(case.intended_at),
+        "answered_at": utc(case.answered_at),
+        "cause": case.cause,
+        "http_status": case.http_status,
+        "code": case.error_code,
+        "message": case.error_message,
+        "request_id": case.request_id,
+        "raw": case.raw.decode(errors="replace") if case.raw else None,
+    }
