@@ -1,1 +1,17 @@
+"""batcher: a manifest of texts becomes verified speech, through a paid API of asynchronous tasks.
 
+A map, in the order in which a row meets the modules:
+
+* `cli` turns arguments, environment and `batcher.toml` into `settings`.
+* `runner` is one run as a table of contents; `stop` holds the reasons why it may end early.
+* `intake` takes the manifests in: `manifest` reads and judges them, `ledger.importing` stores their rows and items.
+* `preflight` finds the account; `guard` decides whether it may create.
+* `submitter` claims an item, sends its create once, and records the answer (`ledger.creating`).
+* `poller` looks at the task when `pacing` says so, until it has ended (`ledger.collecting`).
+* `downloader` fetches the audio, `audio` checks it, `store` puts it on disk, `delivery` hands it to the rows.
+* `report`, `summary` and `progress` say what became of it all. `deciding` carries out what a person decides.
+
+Below them all: `client` speaks HTTP (`answer` and `parsing` say what an answer means), `throttle` and `clock` hold
+requests back, `ledger` keeps everything that must survive, `item` is the machine that an item goes through, `errors`
+what can go wrong. `sandbox` is the provider's API on this machine, with real speech.
+"""

@@ -59,6 +59,7 @@ class Guard:
         if profile is not None and any(halt.kind == "credits" for halt in self.halts):
             now = self._clock.now()
             await self._ledger.do(halting.set_balance, self._account_id, profile.credits, profile.quota, now)
+            self.halts = await self._ledger.do(halting.open_halts, self._account_id)
 
     async def _may_probe(self, halt: Halt, profile: Profile) -> bool:
         if halt.kind == "unstable":

@@ -56,7 +56,7 @@ class Progress:
     async def _draw(self, tally: Tally, clock: Clock) -> None:
         layout = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
         self._bar = tqdm(
-            total=tally.total, initial=tally.done, unit="item", bar_format=layout, dynamic_ncols=True, file=sys.stderr
+            total=tally.total, initial=tally.done, unit=" items", bar_format=layout, dynamic_ncols=True, file=sys.stderr
         )
         try:
             while True:

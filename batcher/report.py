@@ -75,13 +75,14 @@ def halt_of(halts: Sequence[Halt]) -> dict[str, Any] | None:
     return {"kind": halt.kind, "since": utc(halt.since_at), "detail": halt.detail}
 
 
-def conclude(stop: Stop, counts: Counts, *, refused: str | None, unlinked: int) -> tuple[int, str]:
+def conclude(stop: Stop, counts: Counts, *, refused: str | None, unlinked: int, rows_named: bool) -> tuple[int, str]:
     """Exit code and message of a run that came to its end.
 
     The first that applies, in the order of the table of exit codes; a reason to stop counts only while it leaves
     something undone. `refused` says why the manifest was not taken; `unlinked` counts outputs that were not written.
+    Where no manifest was named (`rows_named`), what waits to be created was not asked for.
     """
-    unfinished = sum(counts.states[state] for state in UNFINISHED)
+    unfinished = sum(counts.states[state] for state in UNFINISHED if rows_named or state is not State.PENDING)
     if stop.interrupted:
         return 130, "interrupted; answers that had come are recorded"
     if refused is not None:
@@ -93,6 +94,8 @@ def conclude(stop: Stop, counts: Counts, *, refused: str | None, unlinked: int) 
         return 6, f"{unfinished} items are still open"
     if unlinked:
         return 8, f"{unlinked} outputs could not be written"
+    if not rows_named:
+        return 0, "every open task is collected"
     waiting = sum(counts.states[state] for state in NEEDS_PERSON)
     if waiting or counts.invalid:
         parts = [f"{waiting} items"] * bool(waiting) + [f"{counts.invalid} invalid rows"] * bool(counts.invalid)

@@ -175,7 +175,8 @@ class _Run:
                 await self._settle(client, guard)
                 poller.no_more()
             beside.cancel_scope.cancel()
-        await self._note_halts(guard)
+        await self._settle(client, guard)
+        self._note_halts(guard)
 
     async def _take_up_tasks(self, account_id: int, places: Places, poller: Poller, downloader: Downloader) -> None:
         """Go on with the tasks that earlier runs left open, whatever became of their rows."""
@@ -196,12 +197,15 @@ class _Run:
                 downloader.no_more()
 
     async def _settle(self, client: Client, guard: Guard) -> None:
-        """With the last creates landed, keep the balance that a halt met by this run will be measured against."""
+        """With the last creates landed, keep the balance that a halt met by this run will be measured against.
+
+        Done again at the end, since a task can fail for lack of credits long after the last create.
+        """
+        await guard.refresh()
         if guard.tripped and any(halt.kind == "credits" and halt.balance_at is None for halt in guard.halts):
             await guard.settle((await client.profile()).profile)
 
-    async def _note_halts(self, guard: Guard) -> None:
-        await guard.refresh()
+    def _note_halts(self, guard: Guard) -> None:
         for halt in guard.halts:
             reason = Reason.CREDITS if halt.kind == "credits" else Reason.TROUBLE
             self.stop.reasons.setdefault(reason, summary.halt_line(halt))
@@ -212,7 +216,8 @@ class _Run:
         await self.ledger.do(self._write_results)
         counts = await self.ledger.do(reading.count, self.intake.named)
         refused, unlinked = self.intake.refused, self.tally.unlinked
-        code, message = report.conclude(self.stop, counts, refused=refused, unlinked=unlinked)
+        named = bool(self.settings.sources)
+        code, message = report.conclude(self.stop, counts, refused=refused, unlinked=unlinked, rows_named=named)
         result = report.RunReport(
             run_id=self.run_id,
             exit_code=code,

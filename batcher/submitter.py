@@ -146,6 +146,8 @@ class Submitter:
     def _react(self, answer: Answer) -> None:
         """Set the latches that the answer calls for, before it is even recorded."""
         self.tally.creates += answer.cause not in (Cause.HELD, Cause.UNSENT)
+        if answer.quota_remaining is not None:
+            self.tally.credits = answer.quota_remaining
         match answer.cause:
             case Cause.OK | Cause.INVALID:
                 self.gate.succeeded()

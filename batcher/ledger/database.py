@@ -43,9 +43,9 @@ def open_existing(path: Path, *, world: World | None = None, readonly: bool = Fa
 
 
 def create(path: Path, world: World) -> None:
-    """Make an empty ledger, readable by its owner only, complete or not at all."""
+    """Make an empty ledger, readable by its owner only, complete or not at all. The caller holds the owner's lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
+    draft = path.with_name(f".{path.name}.new")
     draft.unlink(missing_ok=True)
     os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     engine = _engine(draft, wal=False)
@@ -93,7 +93,7 @@ def upgrade(path: Path) -> Path:
 
 
 def _back_up(path: Path) -> Path:
-    backup = path.with_name(f"{path.name}.backup-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}")
+    backup = path.with_name(f"{path.name}.backup-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}")
     os.close(os.open(backup, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(backup)) as target:
         source.backup(target)

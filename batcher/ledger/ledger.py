@@ -7,8 +7,9 @@ cannot be cut in two: it is shielded from cancellation.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
@@ -95,7 +96,8 @@ class Ledger:
 
     def close(self) -> None:
         """Fold the journal into the file and let go of it."""
-        with closing(self._engine.raw_connection()) as connection:
+        # A full disk may refuse; the journal then stays beside the file, and is as good.
+        with suppress(sqlite3.Error), closing(self._engine.raw_connection()) as connection:
             connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._engine.dispose()
         self.spill.remove()

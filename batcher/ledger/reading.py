@@ -251,11 +251,6 @@ def status(conn: Connection) -> dict[str, Any]:
     run = conn.execute(select(runs).order_by(runs.c.started_at.desc()).limit(1)).first()
     halt = conn.execute(select(halts).where(halts.c.closed_at.is_(None)).order_by(halts.c.since_at)).first()
     known = select(func.sum(tasks.c.credits))
-    start, end = (
-        (json.loads(text or "{}").get("credits") for text in (run.profile_start, run.profile_end))
-        if run
-        else (None, None)
-    )
     return {
         "batches": [batch.name for batch in wanted],
         "rows": counts.rows,
@@ -263,13 +258,19 @@ def status(conn: Connection) -> dict[str, Any]:
         "states": counts.states,
         "halt": halt and {"kind": halt.kind, "since": utc(halt.since_at), "detail": halt.detail},
         "credits": {
-            "start": start,
-            "end": end,
+            "start": _balance(run.profile_start) if run else None,
+            "end": _balance(run.profile_end) if run else None,
             "spent": conn.execute(known).scalar(),
             "estimated_needed": estimated_need(conn, wanted),
         },
         "last_run": run and _run_facts(run),
     }
+
+
+def _balance(profile: str | None) -> float | None:
+    found = json.loads(profile or "{}")
+    balance: float | None = found.get("quota") if found.get("credits") is None else found["credits"]
+    return balance
 
 
 def _run_facts(run: Row[Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class Spill:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._end = 0
+        self._end: int | None = None  # where the next record goes; unknown until the file was read
 
     def reserve(self) -> None:
         """Take the room on disk, before anything is bought.
@@ -56,25 +56,28 @@ class Spill:
         Raises:
             StorageError: not even the reserved room takes it.
         """
+        if self._end is None:
+            self.records()
+        end = self._end or 0
         payload = _shortened(record).to_json()
         data = _HEADER.pack(_MAGIC, len(payload), zlib.crc32(payload)) + payload
         try:
             descriptor = os.open(self._path, os.O_CREAT | os.O_WRONLY, 0o600)
             try:
-                os.pwrite(descriptor, data, self._end)
+                os.pwrite(descriptor, data, end)
                 os.fdatasync(descriptor)
             finally:
                 os.close(descriptor)
         except OSError as error:
             raise StorageError(f"cannot write {self._path}: {error.strerror}") from error
-        self._end += len(data)
+        self._end = end + len(data)
 
     def records(self) -> list[AnswerRecord]:
         """Every whole record, in the order written; what comes next goes behind them."""
         try:
             data = self._path.read_bytes()
         except FileNotFoundError:
-            return []
+            data = b""
         found: list[AnswerRecord] = []
         at = 0
         while at + _HEADER.size <= len(data):
@@ -89,7 +92,7 @@ class Spill:
 
     def clear(self) -> None:
         """Forget all records; called only once each of them is committed."""
-        if self._end == 0:
+        if not self._end:
             return
         descriptor = os.open(self._path, os.O_WRONLY)
         try:
@@ -100,7 +103,7 @@ class Spill:
         self._end = 0
 
     def remove(self) -> None:
-        """Give the room back, unless it holds records."""
+        """Give the room back, unless it holds records or was never looked into."""
         if self._end == 0:
             self._path.unlink(missing_ok=True)
 
