@@ -41,7 +41,11 @@ class Delivery:
         """Put audio at the outputs of rows; one that cannot be is named, and counted."""
         linked = []
         for output in found:
-            if (why := await anyio.to_thread.run_sync(self.store.link, output)) is None:
+            try:
+                why = await anyio.to_thread.run_sync(self.store.link, output)
+            except OSError as error:
+                why = f"{error.filename}: {error.strerror}"
+            if why is None:
                 linked.append((output.batch_id, output.row_id, output.key, output.output))
             else:
                 self.tally.unlinked += 1

@@ -31,12 +31,17 @@ from batcher.throttle import Gate
 
 log = structlog.get_logger()
 
+_REFUSALS: Final = (400, 401, 403, 404, 410)
 TRIES: Final = 6
 """Reads of one task for a usable address in one run; then it is left to the next."""
 
 
 class _TooLongError(Exception):
     """What comes is longer than any speech of the text."""
+
+
+class _GoneError(Exception):
+    """The audio has been unusable for so long that the item is given up."""
 
 
 @dataclass(kw_only=True)
@@ -82,6 +87,8 @@ class Downloader:
     async def _collect(self, task: OpenTask, url: str | None) -> None:
         try:
             await self._try_repeatedly(task, url)
+        except _GoneError:
+            pass
         except StorageError as error:
             self.stop.stop_all(Reason.TROUBLE, error.message)
         except OSError as error:
@@ -134,7 +141,8 @@ class Downloader:
             request_id=error.request_id if error is not None else None,
             http_status=error.http_status if error is not None else None,
         )
-        await self.ledger.do(collecting.record_unusable, ending)
+        if await self.ledger.do(collecting.record_unusable, ending):
+            raise _GoneError
 
     async def _fetch(self, task: OpenTask, url: str) -> bool:
         """One download: to a part, verified, durable, recorded, renamed, saved, linked. Returns whether all that is."""
@@ -152,6 +160,8 @@ class Downloader:
             if fetched.http_status in (429, 503):
                 self.gate.close(fetched.retry_after_seconds)
             self._log(task, "download failed", status=fetched.http_status, why=fetched.reason)
+            if fetched.http_status in _REFUSALS:
+                await self._unusable(task, None, f"its address answers HTTP {fetched.http_status}")
             return False
         if (why := audio.fault(part, task.format, task.chars)) is not None:
             part.unlink(missing_ok=True)

@@ -49,10 +49,13 @@ class Guard:
         self._tripped = any(halt.id not in self._permitted for halt in self.halts)
 
     async def refresh(self) -> None:
-        """Look at the halts again, after something was recorded that opens or closes them."""
+        """Look at the halts again, after something was recorded that opens or closes them.
+
+        What has tripped stays so for the rest of the run: a look that overlaps a trip must not undo it.
+        """
         self.halts = await self._ledger.do(halting.open_halts, self._account_id)
         permitted = await self._ledger.do(halting.allowance, self._account_id, self._run_id, 1, busy=True)
-        self._tripped = bool(self.halts) and permitted == 0
+        self._tripped = self._tripped or (bool(self.halts) and permitted == 0)
 
     async def settle(self, profile: Profile | None) -> None:
         """Keep the balance that is left once the last creates have landed; without one, the next run finds it out."""

@@ -44,14 +44,14 @@ class Intake:
         for source in self._settings.sources:
             batch = source.rules.batch
             try:
-                self.named.append(await self._import(source, first=batch not in known))
+                self.named.append(await self._import(source, known.get(batch)))
             except ManifestError as error:
                 self._refuse(error.message, error.faults, error.hint)
                 self.named += [known[batch]] if batch in known else []
         await self._survey()
         self.wanted = [] if self.refused or self._settings.collect_only else self.named
 
-    async def _import(self, source: Source, *, first: bool) -> Wanted:
+    async def _import(self, source: Source, before: Wanted | None) -> Wanted:
         rules = replace(source.rules, takes=await self._ledger.do(importing.latest_takes, source.rules.batch))
         manifest = Manifest(source.path, rules)
         wanted = await self._ledger.do(
@@ -62,9 +62,10 @@ class Intake:
             out_dir=self._store.out_dir,
             at=self._clock.now(),
         )
+        tell = self._progress.say if wanted == before else self._progress.warn
         for line in manifest.faults.lines():
-            self._progress.warn(f"skipped: {line}")
-        if first:
+            tell(f"skipped: {line}")
+        if before is None:
             self._introduce(manifest, rules.filename)
         return wanted
 

@@ -139,8 +139,8 @@ class Poller:
             return False
         log.info("task ended", **self._words(watched), status=task.word)
         if task.phase is Phase.SUCCEEDED:
-            await self.ledger.do(collecting.record_rendered, ending)
-            self.downloader.add(watched.task, task.audio_url)
+            if await self.ledger.do(collecting.record_rendered, ending):
+                self.downloader.add(watched.task, task.audio_url)
         elif task.unfunded:
             self.guard.trip()
             await self.ledger.do(collecting.record_unfunded, ending)

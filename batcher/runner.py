@@ -88,6 +88,7 @@ class _Run:
         started_at = self.clock.now()
         async with anyio.create_task_group() as beside:
             await beside.start(self._heed_signals, beside)
+            beside.start_soon(self._limit_runtime)
             await self._recover(started_at)
             await self.intake.run()
             delivery = await self._deliver_leftovers()
@@ -168,7 +169,6 @@ class _Run:
         await self._take_up_tasks(account_id, places, poller, downloader)
         async with anyio.create_task_group() as beside:
             beside.start_soon(self.progress.follow, self.tally, self.clock)
-            beside.start_soon(self._limit_runtime)
             async with anyio.create_task_group() as work:
                 work.start_soon(self._collect, poller, downloader)
                 await submitter.run()
@@ -243,7 +243,9 @@ class _Run:
     def _write_results(self, conn: Connection) -> None:
         for batch in self.intake.named:
             try:
-                report.write_results(self.settings.out_dir, batch.name, reading.results(conn, batch))
+                report.write_results(
+                    self.settings.ledger.parent / batch.out_dir, batch.name, reading.results(conn, batch)
+                )
             except OSError as error:
                 self.tally.unlinked += 1
                 message = f"cannot write the results of {batch.name}: {error.strerror}"

@@ -134,10 +134,16 @@ class Submitter:
             self._react(answer)
             event = await self._record(claimed, answer)
             if answer.cause in (Cause.NO_CREDITS, Cause.UNCLEAR) or self.guard.halts:
-                await self.guard.refresh()
+                await self._refresh_guard()
             self._landed(event)
             if event is Event.ACCEPTED and answer.task is not None:
                 self._accepted(claimed, answer.task.id)
+
+    async def _refresh_guard(self) -> None:
+        try:
+            await self.guard.refresh()
+        except StorageError as error:
+            self.stop.stop_all(Reason.TROUBLE, error.message)
 
     def _hold(self) -> bool:
         """Asked in the last moment before a create leaves."""
@@ -188,7 +194,8 @@ class Submitter:
             account_id=self.account_id,
             at=self.clock.now(),
             event=answer.event,
-            cause=answer.cause,
+            # That we broke it off ourselves says nothing about the API.
+            cause="interrupted" if self.stop.interrupted and answer.cause is Cause.UNCLEAR else answer.cause,
             task_id=answer.task.id if answer.task is not None else None,
             http_status=answer.error.http_status,
             error_code=answer.error.code,

@@ -88,10 +88,11 @@ def exit_code_of(error: BatcherError) -> int:
 
 
 def _leaf(error: BaseException) -> BaseException:
-    """The one error inside groups that task groups made of it."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+    """The error that matters most inside the groups that task groups made: a bug before what a user can mend."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    leaves = [_leaf(one) for one in error.exceptions]
+    return next((leaf for leaf in leaves if not isinstance(leaf, BatcherError)), leaves[0])
 
 
 def _end(arguments: list[str], code: int, message: str, hint: str = "") -> int:

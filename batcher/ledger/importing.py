@@ -167,12 +167,12 @@ def _version(conn: Connection, batch: str, source: str, digest: str, out_dir: st
     old = conn.execute(select(batches).where(batches.c.name == batch)).first()
     if old is None:
         made = insert(batches).values(name=batch, version=1, **values).returning(batches.c.id)
-        return Wanted(batch_id=conn.execute(made).scalar_one(), name=batch, version=1)
+        return Wanted(batch_id=conn.execute(made).scalar_one(), name=batch, version=1, out_dir=out_dir)
     version = old.version + (digest != old.digest)
     conn.execute(update(batches).where(batches.c.id == old.id).values(version=version, **values))
     if out_dir != old.out_dir:
         conn.execute(update(rows).where(rows.c.batch_id == old.id).values(linked_key=None, linked_output=None))
-    return Wanted(batch_id=old.id, name=batch, version=version)
+    return Wanted(batch_id=old.id, name=batch, version=version, out_dir=out_dir)
 
 
 def _merge(conn: Connection, wanted: Wanted, at: float) -> None:

@@ -107,8 +107,8 @@ class Ledger:
             with self._engine.begin() as connection:
                 for call in batch:
                     _apply(connection, call)
-        except DBAPIError as error:
-            refused = storage_error(self.path, error)
+        except Exception as error:  # noqa: BLE001 - nothing is committed: each caller must know
+            refused = storage_error(self.path, error) if isinstance(error, DBAPIError) else error
             for call in batch:
                 call.error = refused
         finally:

@@ -51,8 +51,8 @@ class Output:
 
 def current_batches(conn: Connection) -> list[Wanted]:
     """Every batch of the ledger, as it reads now."""
-    query = select(batches.c.id, batches.c.name, batches.c.version).order_by(batches.c.id)
-    return [Wanted(batch_id=row.id, name=row.name, version=row.version) for row in conn.execute(query)]
+    found = conn.execute(select(batches).order_by(batches.c.id))
+    return [Wanted(batch_id=row.id, name=row.name, version=row.version, out_dir=row.out_dir) for row in found]
 
 
 def _current(wanted: Sequence[Wanted]) -> ColumnElement[bool]:

@@ -17,6 +17,7 @@ class Wanted:
     batch_id: int
     name: str
     version: int
+    out_dir: str  # relative to the ledger's folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
