@@ -1,0 +1,151 @@
+"""What a person decides: doubts settled with `resolve`, another try with `retry`, on the real program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Ended, Project
+from tests.fake_tts import FakeTTS, Twist, refusal
+
+CHARGED_AND_DROPPED = Twist(charge=True)
+
+
+def _decide(project: Project, *arguments: str | Path) -> Ended:
+    return project.batcher(*arguments, "--ledger", project.ledger, "--api-url", project.provider.url)
+
+
+def _doubt(project: Project, provider: FakeTTS) -> Path:
+    """Three rows, of which the second's create was charged and its answer lost."""
+    provider.on_create = lambda create: CHARGED_AND_DROPPED if create.text == "Line number 2 of the script." else None
+    manifest = project.manifest(3)
+    assert project.run(manifest).exit_code == 3
+    provider.on_create = lambda _: None
+    return manifest
+
+
+def test_a_doubt_is_listed_with_what_is_known(project: Project, provider: FakeTTS) -> None:
+    """`resolve` without a decision names the row, when it was sent and what came back, and changes nothing."""
+    _doubt(project, provider)
+    told = _decide(project, "resolve")
+    assert "r2 of lines" in told.out
+    assert "was sent at" in told.out
+    (case,) = _decide(project, "resolve", "--json").report
+    assert case["attempt"] == 1
+    assert case["account"] == "user-1"
+    assert project.states() == {"done": 2, "in_doubt": 1}
+
+
+def test_a_doubt_is_adopted(project: Project, provider: FakeTTS) -> None:
+    """An adopted task is collected by the next run, and nothing is bought."""
+    manifest = _doubt(project, provider)
+    (lost,) = provider.paid["Line number 2 of the script."]
+    assert _decide(project, "resolve", "r2", "--adopt", lost).exit_code == 0
+    ended = project.run(manifest)
+    assert (ended.exit_code, ended.report["created"]) == (0, 0)
+    assert len(provider.creates) == 3
+    project.assert_whole(project.rows(3))
+
+
+@pytest.mark.parametrize(("task_id", "why"), [("task_999", "does not know"), ("task_1", "belongs to another item")])
+def test_only_a_fitting_task_is_adopted(project: Project, provider: FakeTTS, task_id: str, why: str) -> None:
+    """A task that the API does not know, or that another item has, is refused and the doubt stays."""
+    _doubt(project, provider)
+    refused = _decide(project, "resolve", "r2", "--adopt", task_id)
+    assert refused.exit_code == 2
+    assert why in refused.err
+    assert project.states() == {"done": 2, "in_doubt": 1}
+
+
+def test_another_account_cannot_adopt(project: Project, provider: FakeTTS) -> None:
+    """A task is adopted only with a token of the account that sent the create."""
+    _doubt(project, provider)
+    provider.user_id = "user-2"
+    (lost,) = provider.paid["Line number 2 of the script."]
+    assert _decide(project, "resolve", "r2", "--adopt", lost).exit_code == 5
+    assert project.states() == {"done": 2, "in_doubt": 1}
+
+
+def test_a_doubt_is_bought_again(project: Project, provider: FakeTTS) -> None:
+    """Only after a person has accepted it is an item in doubt created a second time, once."""
+    manifest = _doubt(project, provider)
+    assert project.run(manifest).report["created"] == 0
+    assert _decide(project, "resolve", "--all", "--buy-again").exit_code == 0
+    ended = project.run(manifest)
+    assert (ended.exit_code, ended.report["created"]) == (0, 1)
+    assert provider.asked.count("Line number 2 of the script.") == 2
+    project.assert_whole(project.rows(3))
+
+
+def test_a_doubt_is_abandoned(project: Project, provider: FakeTTS) -> None:
+    """An abandoned item is settled: the run exits 0 and never creates it."""
+    manifest = _doubt(project, provider)
+    assert _decide(project, "resolve", "r2", "--abandon").exit_code == 0
+    ended = project.run(manifest)
+    assert (ended.exit_code, ended.report["created"]) == (0, 0)
+    assert project.states() == {"done": 2, "abandoned": 1}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--buy-again",), ("r2", "--buy-again", "--abandon"), ("--all", "--adopt", "x"), ("nobody", "--abandon")],
+)
+def test_an_unclear_decision_changes_nothing(project: Project, provider: FakeTTS, arguments: Sequence[str]) -> None:
+    """Without a name, with two decisions, or for an item that is not there, nothing is decided."""
+    provider.on_create = lambda _: CHARGED_AND_DROPPED
+    project.run(project.manifest(2))
+    assert _decide(project, "resolve", *arguments).exit_code == 2
+    assert project.states() == {"in_doubt": 2}
+
+
+def test_a_failed_item_is_tried_again_only_by_a_person(project: Project, provider: FakeTTS) -> None:
+    """A failed task is not created again by a run; after `retry` it is, once."""
+    provider.ending = lambda _: {"status": "failed", "error": {"code": "render_failed", "message": "no luck"}}
+    manifest = project.manifest(1)
+    assert project.run(manifest).exit_code == 3
+    provider.ending = lambda _: {}
+    provider.on_read = lambda job: (
+        Twist(status=200, body={"id": job.id, "status": "failed"}) if job.id == "task_1" else None
+    )
+    assert project.run(manifest).report["created"] == 0
+    retried = _decide(project, "retry", "r1")
+    assert "will be created again" in retried.out
+    ended = project.run(manifest)
+    assert (ended.exit_code, ended.report["created"]) == (0, 1)
+
+
+def test_retry_collects_what_ended_well_after_all(project: Project, provider: FakeTTS) -> None:
+    """A task that was read as failed and now says completed is collected by the next run, not bought again."""
+    provider.ending = lambda _: {"status": "failed"}
+    manifest = project.manifest(1)
+    assert project.run(manifest).exit_code == 3
+    provider.ending = lambda _: {}
+    assert "after all" in _decide(project, "retry", "--state", "failed").out
+    ended = project.run(manifest)
+    assert (ended.exit_code, ended.report["created"]) == (0, 0)
+    assert len(provider.creates) == 1
+    project.assert_whole(project.rows(1))
+
+
+def test_retry_changes_nothing_while_the_task_cannot_be_read(project: Project, provider: FakeTTS) -> None:
+    """If the old task gives no clear answer, its item stays failed: it might have ended well."""
+    provider.ending = lambda _: {"status": "failed"}
+    project.run(project.manifest(1))
+    provider.on_read = lambda _: refusal(500, "oops")
+    assert _decide(project, "retry", "r1").exit_code == 8
+    assert project.states() == {"failed": 1}
+
+
+def test_a_rejected_row_is_retried_without_a_task(project: Project, provider: FakeTTS) -> None:
+    """A row that the API refused is named, and can be sent again as it is."""
+    provider.on_create = lambda _: refusal(400, "invalid_voice")
+    manifest = project.manifest(1)
+    ended = project.run(manifest)
+    assert ended.exit_code == 3
+    assert "invalid_voice" in ended.err
+    provider.on_create = lambda _: None
+    assert project.run(manifest).report["created"] == 0
+    _decide(project, "retry", "--state", "rejected")
+    assert project.run(manifest).exit_code == 0
