@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 from typing import Any, Final
@@ -100,7 +101,7 @@ def _end(arguments: list[str], code: int, message: str, hint: str = "") -> int:
     click.echo(f"batcher: {message}", err=True)
     if hint:
         click.echo(f"  {hint}", err=True)
-    if arguments[:1] == ["run"] and "--json" in arguments:
+    if arguments[:1] == ["run"] and ("--json" in arguments or os.environ.get("BATCHER_JSON", "0") not in ("", "0")):
         from batcher.report import OUTCOMES, RunReport
 
         click.echo(RunReport(exit_code=code, outcome=OUTCOMES[code], message=message).to_json())

@@ -47,7 +47,7 @@ def ledger_options(command: F) -> F:
 
 def json_option(command: F) -> F:
     """Data for programs."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")(command)
+    return option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")(command)
 
 
 def fill_from_file(ctx: click.Context, folder: Path) -> dict[str, Any]:

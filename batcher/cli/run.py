@@ -41,7 +41,7 @@ class _Grouped(click.Command):
 @option("--encoding", metavar="NAME", help="The manifest's encoding, if not UTF-8 or UTF-16 with its mark.")
 @option("--skip-invalid", is_flag=True, help="Go on with the good rows when others have faults.")
 @option("--skip-empty", is_flag=True, help="Pass over rows whose text is not written yet.")
-@option("--voice", metavar="ID")
+@option("--voice", metavar="ID", help="A voice of the provider's.")
 @option("--model", metavar="ID", help="By default the provider chooses.")
 @option(
     "--format", "audio_format", metavar="FORMAT", default="mp3", show_default=True, help="mp3, wav, opus, ogg, pcm."
@@ -88,15 +88,15 @@ class _Grouped(click.Command):
 @option("--sandbox", is_flag=True, help="Use the built-in sandbox: no account, no cost.")
 @option("--allow-http", is_flag=True, help="Permit plain http to hosts other than this one.")
 @option("--no-credits-code", multiple=True, metavar="CODE", help="Another error code that means: out of credits.")
-@click.option("--json", "as_json", is_flag=True, help="End with one JSON object on standard output.")
+@option("--json", "as_json", is_flag=True, help="End with one JSON object on standard output.")
 @option("--quiet", is_flag=True, help="Say only what is wrong, and new.")
 @option("-v", "--verbose", is_flag=True, help="Log each create, look and download.")
 @option("--debug", is_flag=True, help="Log everything; show tracebacks.")
 @click.pass_context
 def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
-    """Create audio for the rows of MANIFEST (CSV, TSV or JSONL; - for JSONL on standard input). This can charge.
+    """Create audio for the rows of manifests. This can charge.
 
-    May be repeated at will: what is done or paid for is never created again, what is open is collected.
+    MANIFEST is a CSV, TSV or JSONL file, or - for JSONL on standard input. The run may be repeated at will: what is done or paid for is never created again, what is open is collected.
     """
     from batcher import logs, runner
     from batcher.progress import Progress
