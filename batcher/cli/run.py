@@ -96,7 +96,8 @@ class _Grouped(click.Command):
 def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     """Create audio for the rows of manifests. This can charge.
 
-    MANIFEST is a CSV, TSV or JSONL file, or - for JSONL on standard input. The run may be repeated at will: what is done or paid for is never created again, what is open is collected.
+    MANIFEST is a CSV, TSV or JSONL file, or - for JSONL on standard input. The run may be repeated at will: what is
+    done or paid for is never created again, what is open is collected.
     """
     from batcher import logs, runner
     from batcher.progress import Progress
