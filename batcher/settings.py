@@ -119,7 +119,7 @@ def read_token(token: str | None, file: Path | None) -> str | None:
     Raises:
         UsageError: the file cannot be read, or what it holds cannot be a token.
     """
-    if token is None and file is not None:
+    if not (token or "").strip() and file is not None:
         try:
             token = file.read_text(encoding="utf-8").strip().partition("\n")[0]
         except (OSError, UnicodeDecodeError) as error:

@@ -18,6 +18,7 @@ from batcher.tally import Tally
 
 FIRST_WAIT_SECONDS: Final = 1.0
 LONGEST_WAIT_SECONDS: Final = 60.0
+_MOST_DOUBLINGS: Final = 10
 SPREAD: Final = 0.25
 """Waking up is spread over this share of the wait, or this many seconds if that is longer."""
 PATIENCE_SECONDS: Final = 120.0
@@ -61,7 +62,7 @@ class Gate:
 
     def close(self, retry_after_seconds: float | None = None) -> None:
         """An answer said "later", or none came: wait twice as long each time, at least what the answer asked for."""
-        rule = min(FIRST_WAIT_SECONDS * 2**self._refusals, LONGEST_WAIT_SECONDS)
+        rule = min(FIRST_WAIT_SECONDS * 2 ** min(self._refusals, _MOST_DOUBLINGS), LONGEST_WAIT_SECONDS)
         wait = max(rule, retry_after_seconds or 0.0)
         if not self.closed:
             self._refusals += 1

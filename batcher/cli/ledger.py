@@ -24,9 +24,9 @@ def upgrade(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
     from batcher.ledger.lock import owner_lock
 
     path, _rest = find_ledger(ctx, manifest)
+    if not database.needs_upgrade(path):
+        click.echo(f"{path} is up to date")
+        return
     with owner_lock(path):
-        if not database.needs_upgrade(path):
-            click.echo(f"{path} is up to date")
-            return
         backup = database.upgrade(path)
     click.echo(f"{path} is up to date; as it was, it is kept in {backup}")

@@ -75,10 +75,12 @@ def fill_from_file(ctx: click.Context, folder: Path) -> dict[str, Any]:
 def _configurable(ctx: click.Context) -> set[str]:
     """The names that the file may set: those of every command, since all share it."""
     root = ctx.find_root().command
-    commands = [root, *(root.commands.values() if isinstance(root, click.Group) else ())]
+    names = root.list_commands(ctx) if isinstance(root, click.Group) else []
+    commands = [root.get_command(ctx, name) for name in names] if isinstance(root, click.Group) else [root]
     return {
         _file_name(param)
         for command in commands
+        if command is not None
         for param in command.params
         if isinstance(param, click.Option) and param.envvar is not None
     }

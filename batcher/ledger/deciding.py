@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from batcher.item import Event
+from batcher.item import Event, sources
 from batcher.ledger.machine import move
 from batcher.ledger.schema import accounts, attempts, items, tasks
 
@@ -63,7 +63,11 @@ def adopt(conn: Connection, key: str, attempt: int, *, account_id: int, task_id:
 
     Returns False, changing nothing, when another item has it or the item's state does not allow it.
     """
-    if task_owner(conn, account_id, task_id) not in (None, key):
+    fits = (items.c.key == key, items.c.attempt == attempt, items.c.state.in_(sources(Event.ADOPTED)))
+    if (
+        task_owner(conn, account_id, task_id) not in (None, key)
+        or not conn.execute(select(items.c.key).where(*fits)).first()
+    ):
         return False
     values = {"account_id": account_id, "task_id": task_id, "item_key": key, "attempt": attempt, "accepted_at": at}
     counters = {"looks": 0, "missing_looks": 0, "unusable_looks": 0}

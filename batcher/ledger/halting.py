@@ -49,6 +49,7 @@ def open_halt(
             index_elements=["account_id", "kind"],
             index_where=halts.c.closed_at.is_(None),
             set_={
+                "run_id": run_id,
                 "probe_run_id": None,
                 "probe_key": None,
                 "balance_at": None,
@@ -147,7 +148,7 @@ def _count_lost(conn: Connection, record: AnswerRecord, max_in_doubt: int) -> No
     accepted = select(func.max(attempts.c.answered_at)).where(ours, attempts.c.outcome == "accepted").scalar_subquery()
     since = attempts.c.answered_at > func.coalesce(accepted, 0.0)
     # A run that was killed or interrupted says nothing about the API: only answers that never came count.
-    lost = and_(attempts.c.outcome == "lost", attempts.c.cause == "unclear")
+    lost = and_(attempts.c.outcome == "lost", attempts.c.cause.not_in(("vanished", "interrupted")))
     count = conn.execute(select(func.count()).where(ours, since, lost)).scalar_one()
     already = conn.execute(select(halts.c.id).where(_open(record.account_id), halts.c.kind == "unstable")).first()
     if count > max_in_doubt and already is None:

@@ -18,7 +18,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from batcher.errors import ManifestError
 from batcher.item import KEY_VERSION, State
 from batcher.ledger.records import Wanted
-from batcher.ledger.schema import batches, items, rows
+from batcher.ledger.schema import REPEAT_MARK, batches, items, rows
 from batcher.manifest import Manifest, Row, Rules
 
 _CHUNK: Final = 500
@@ -158,7 +158,7 @@ def _set_aside(
     manifest.faults.add(line, column, reason, cause=cause)
     values: dict[str, Any] = {"skipped": "invalid", "item_key": None, "reason": reason}
     if column == "id":
-        values["id"] = _staged.c.id + f"#{number}"
+        values["id"] = _staged.c.id + f"{REPEAT_MARK}{number}"
     conn.execute(update(_staged).where(_staged.c.number == number).values(**values))
 
 

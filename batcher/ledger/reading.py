@@ -13,7 +13,19 @@ from batcher.clock import utc
 from batcher.errors import UsageError
 from batcher.item import COLLECTABLE, State
 from batcher.ledger.records import Wanted
-from batcher.ledger.schema import accounts, attempts, batches, events, files, halts, items, rows, runs, tasks
+from batcher.ledger.schema import (
+    REPEAT_MARK,
+    accounts,
+    attempts,
+    batches,
+    events,
+    files,
+    halts,
+    items,
+    rows,
+    runs,
+    tasks,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +76,7 @@ def count(conn: Connection, wanted: Sequence[Wanted]) -> Counts:
     """Count the rows of `wanted`, and the items that they stand for, by state."""
     ours = select(rows.c.item_key).where(_current(wanted), rows.c.item_key.is_not(None)).distinct().subquery()
     by_state = select(items.c.state, func.count()).join(ours, ours.c.item_key == items.c.key).group_by(items.c.state)
-    states = dict.fromkeys(map(str, State), 0) | dict(conn.execute(by_state).tuples().all())
+    states = dict.fromkeys(map(str, State), 0) | dict(conn.execute(by_state).all())
     invalid, empty = (func.count(case((rows.c.skipped == word, 1))) for word in ("invalid", "empty"))
     total = conn.execute(select(func.count(), invalid, empty).select_from(rows).where(_current(wanted))).one()
     return Counts(rows=total[0], items=sum(states.values()), states=states, invalid=total[1], empty=total[2])
@@ -86,7 +98,7 @@ def foreign_tasks(conn: Connection, wanted: Sequence[Wanted], account_id: int | 
         .where(accounts.c.id.is_distinct_from(account_id))
         .group_by(name)
     )
-    return dict(conn.execute(query).tuples().all())
+    return dict(conn.execute(query).all())
 
 
 def outputs(conn: Connection, wanted: Sequence[Wanted], *, key: str | None = None) -> Iterator[Output]:
@@ -142,7 +154,7 @@ def results(conn: Connection, batch: Wanted) -> Iterator[dict[str, Any]]:
         yield {
             "batch": batch.name,
             "row": row.number,
-            "id": row.id,
+            "id": row.id.partition(REPEAT_MARK)[0],
             "state": row.skipped or row.state,
             "output": row.output if there else None,
             "key": row.item_key,

@@ -94,6 +94,9 @@ items = Table(
     Index("items_task", "account_id", "task_id", unique=True),
 )
 
+REPEAT_MARK: Final = "\n"
+"""Follows the id of a row that was skipped for an id that another row has; no id holds it."""
+
 rows = Table(
     "rows",
     metadata,

@@ -83,7 +83,7 @@ class Spill:
         while at + _HEADER.size <= len(data):
             magic, length, checksum = _HEADER.unpack_from(data, at)
             payload = data[at + _HEADER.size : at + _HEADER.size + length]
-            if magic != _MAGIC or len(payload) != length or zlib.crc32(payload) != checksum:
+            if magic != _MAGIC or length == 0 or len(payload) != length or zlib.crc32(payload) != checksum:
                 break
             found.append(AnswerRecord.from_json(payload))
             at += _HEADER.size + length

@@ -1,0 +1,188 @@
+"""What the end-to-end tests share: a provider, a project folder, and the program as its users start it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fake_tts import TOKEN, FakeTTS, audio_of, running
+
+MOST_SECONDS = 60.0
+"""No command of any test takes that long: what does, hangs."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has come to its end, with all that it wrote."""
+
+    exit_code: int
+    out: str
+    err: str
+
+    @property
+    def report(self) -> Any:
+        """What was printed on standard output, which must be one line of JSON and nothing else."""
+        assert self.out.count("\n") == 1, self
+        return json.loads(self.out)
+
+
+class Started:
+    """A command under way; it is killed if the test ends before it does."""
+
+    def __init__(self, process: subprocess.Popen[str], err: Path) -> None:
+        self._process = process
+        self._err = err
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def end(self) -> Ended:
+        """Wait for it to end."""
+        out, _ = self._process.communicate(timeout=MOST_SECONDS)
+        return Ended(self._process.returncode, out, self._err.read_text(encoding="utf-8"))
+
+    def until_says(self, words: str) -> None:
+        """Wait until it has said these words on standard error."""
+        self.until(lambda: words in self._err.read_text(encoding="utf-8"))
+
+    def until(self, holds: Callable[[], object]) -> None:
+        """Wait until something has come about that only looking can tell."""
+        give_up_at = time.monotonic() + 10.0
+        while not holds():
+            assert time.monotonic() < give_up_at, "what the test waits for did not come about"
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        """Make sure that nothing of it is left."""
+        self._process.kill()
+        self._process.communicate()
+
+
+@dataclass
+class Project:
+    """A user's folder, and `batcher` run on it against the provider."""
+
+    folder: Path
+    provider: FakeTTS
+    environment: dict[str, str]
+    _started: list[Started] = field(default_factory=list)
+
+    @property
+    def ledger(self) -> Path:
+        """Where the ledger is by default."""
+        return self.folder / "batcher.db"
+
+    @property
+    def audio(self) -> Path:
+        """Where the audio goes by default."""
+        return self.folder / "audio"
+
+    def rows(self, number: int, *, first: int = 1) -> list[dict[str, str]]:
+        """Rows with ids `r1`, `r2`, … and texts of their own."""
+        numbers = range(first, first + number)
+        return [{"id": f"r{i}", "text": f"Line number {i} of the script.", "voice": "anna"} for i in numbers]
+
+    def manifest(self, rows: int | Sequence[dict[str, str]], name: str = "lines.csv") -> Path:
+        """Write a manifest of so many rows, or of these."""
+        found = self.rows(rows) if isinstance(rows, int) else rows
+        path = self.folder / name
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(found[0]))
+            writer.writeheader()
+            writer.writerows(found)
+        return path
+
+    def run(self, *arguments: str | Path, **how: Any) -> Ended:
+        """`batcher run … --json` against the provider, to its end."""
+        return self.start_run(*arguments, **how).end()
+
+    def start_run(self, *arguments: str | Path, **how: Any) -> Started:
+        """The same, under way."""
+        return self.start("run", *arguments, "--api-url", self.provider.url, "--json", **how)
+
+    def batcher(self, *arguments: str | Path, **how: Any) -> Ended:
+        """Any command, as it is given, to its end."""
+        return self.start(*arguments, **how).end()
+
+    def start(
+        self,
+        *arguments: str | Path,
+        cwd: Path | None = None,
+        stdin: str = "",
+        environment: dict[str, str] | None = None,
+    ) -> Started:
+        """Any command, as it is given, under way; `environment` comes on top of the usual one."""
+        typed, err = (self.folder.with_name(f"{name}-{len(self._started)}") for name in ("stdin", "stderr"))
+        typed.write_text(stdin, encoding="utf-8")
+        with typed.open("rb") as from_file, err.open("wb") as to_file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "batcher", *map(str, arguments)],
+                cwd=cwd or self.folder,
+                env=self.environment | (environment or {}),
+                stdin=from_file,
+                stdout=subprocess.PIPE,
+                stderr=to_file,
+                encoding="utf-8",
+            )
+        self._started.append(Started(process, err))
+        return self._started[-1]
+
+    def states(self) -> dict[str, int]:
+        """The states that items are in, with how many are in each, as `status` tells."""
+        found = self.batcher("status", "--json", "--ledger", self.ledger).report["states"]
+        return {state: number for state, number in found.items() if number}
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """What the ledger itself holds."""
+        with closing(sqlite3.connect(f"{self.ledger.as_uri()}?mode=ro", uri=True)) as connection:
+            return connection.execute(sql).fetchall()
+
+    def results(self, batch: str = "lines") -> list[dict[str, Any]]:
+        """The lines of the batch's results file."""
+        text = (self.audio / f"{batch}.results.jsonl").read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines()]
+
+    def assert_whole(self, rows: Sequence[dict[str, str]]) -> None:
+        """Every row's file is there and is the one right audio for its text; nothing unfinished lies about."""
+        for row in rows:
+            assert (self.audio / f"{row['id']}.mp3").read_bytes() == audio_of(row["text"], "mp3"), row["id"]
+        assert not [path for path in self.audio.rglob("*") if path.name.endswith(".part")]
+
+    def close(self) -> None:
+        """End what a failed test left running."""
+        for started in self._started:
+            started.close()
+
+
+@pytest.fixture
+def provider() -> Iterator[FakeTTS]:
+    """A provider in perfect health."""
+    with running() as provider:
+        yield provider
+
+
+@pytest.fixture
+def project(tmp_path: Path, provider: FakeTTS) -> Iterator[Project]:
+    """An empty project folder, and an environment in which nothing but the token speaks to the program."""
+    inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("BATCHER_")}
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        inherited.pop(name, None)
+    folder = tmp_path / "project"
+    folder.mkdir()
+    project = Project(folder, provider, inherited | {"BATCHER_API_TOKEN": TOKEN})
+    yield project
+    project.close()

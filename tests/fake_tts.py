@@ -1,0 +1,302 @@
+"""A provider of speech to try the program on: it speaks the API over real sockets, keeps books on every create that
+reaches it, and misbehaves as the test at hand has it do. Whatever is set on it may be changed while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+import threading
+import time
+import wave
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+TOKEN: Final = "sk-first-token-of-the-tests"
+SIGNATURE: Final = "c2lnbmF0dXJl"
+"""A part of every address that audio has, and of nothing else."""
+_JOBS: Final = "/api/open/v1/speech/tts/jobs"
+_PROFILE: Final = "/api/open/v1/profile"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Twist:
+    """What happens to a request instead of the usual. Without a status its connection is dropped.
+
+    `charge`: a create is paid for and gets its task all the same. A body that is a dict is sent as JSON. A
+    `content-length` among the headers is sent as it is, and the connection closed after the body.
+    """
+
+    status: int | None = None
+    body: dict[str, Any] | bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    charge: bool = False
+
+
+def refusal(status: int, code: str, **headers: str) -> Twist:
+    """An error of the API's own."""
+    body = {"code": code, "message": f"this is {code}", "requestId": "req_0123"}
+    return Twist(status=status, body=body, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+
+NO_CREDITS: Final = refusal(402, "insufficient_credits")
+HTML_404: Final = Twist(status=404, body=b"<html><h1>Not here</h1></html>", headers={"content-type": "text/html"})
+
+
+@dataclass(eq=False)
+class Create:
+    """One create that arrived, numbered from 1."""
+
+    number: int
+    text: str
+    body: dict[str, Any]
+    arrived_at: float
+    answered_at: float | None = None
+    status: int | None = None
+    task_id: str | None = None
+
+
+@dataclass(eq=False)
+class Job:
+    """One task that was made and paid for."""
+
+    id: str
+    text: str
+    format: str
+    ends_at: float
+    reads: int = 0
+    downloads: int = 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as it came in; header names are in lower case."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+def _as_usual(*_: Any) -> None:
+    """The twist of a request that goes well."""
+
+
+def _ends_well(_: Job) -> dict[str, Any]:
+    return {}
+
+
+@dataclass(eq=False)
+class FakeTTS:
+    """What the provider does (the first part, for the test to set) and what it has seen (the second)."""
+
+    shape: str = "envelope"  # or flat, or wrapped
+    token: str = TOKEN
+    user_id: str = "user-1"
+    credits: float = 1_000_000.0  # one create costs one
+    hidden: tuple[str, ...] = ()  # fields that the profile leaves out
+    task_seconds: float = 0.05
+    create_seconds: float = 0.0  # between the charge and the answer
+    on_create: Callable[[Create], Twist | None] = _as_usual
+    on_read: Callable[[Job], Twist | None] = _as_usual
+    on_profile: Callable[[int], Twist | None] = _as_usual
+    on_audio: Callable[[Job], Twist | None] = _as_usual
+    ending: Callable[[Job], dict[str, Any]] = _ends_well  # fields that an ended task has besides or instead
+
+    creates: list[Create] = field(default_factory=list)
+    jobs: dict[str, Job] = field(default_factory=dict)
+    profiles: int = 0
+    audio_headers: list[dict[str, str]] = field(default_factory=list)
+    api_headers: list[dict[str, str]] = field(default_factory=list)
+    url: str = ""
+    _audio_origin: str = ""
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+
+    @property
+    def paid(self) -> dict[str, list[str]]:
+        """The task ids that each text was charged for."""
+        found: dict[str, list[str]] = {}
+        for job in list(self.jobs.values()):
+            found.setdefault(job.text, []).append(job.id)
+        return found
+
+    @property
+    def asked(self) -> list[str]:
+        """The text of every create that arrived, in order."""
+        return [create.text for create in list(self.creates)]
+
+    def until(self, holds: Callable[[], bool], seconds: float = 10.0) -> None:
+        """Wait until `holds`, which is asked whenever something has arrived or been answered."""
+        with self._changed:
+            assert self._changed.wait_for(holds, seconds), "the provider was not asked what the test expects"
+
+    async def api(self, request: Request) -> Twist:
+        """The answer to a call of the API."""
+        self.api_headers.append(request.headers)
+        if request.headers.get("authorization") != f"Bearer {self.token}":
+            return refusal(401, "invalid_token")
+        if request.method == "POST" and request.path == _JOBS:
+            return await self._create(json.loads(request.body))
+        if request.method == "GET" and request.path == _PROFILE:
+            return self._profile()
+        if request.method == "GET" and request.path.startswith(f"{_JOBS}/"):
+            return self._read(request.path.rpartition("/")[2])
+        return HTML_404
+
+    async def audio(self, request: Request) -> Twist:
+        """The answer of the host that has the audio."""
+        self.audio_headers.append(request.headers)
+        job = self.jobs[request.path.partition("?")[0].rpartition("/")[2].partition(".")[0]]
+        job.downloads += 1
+        usual = Twist(status=200, body=audio_of(job.text, job.format), headers={"content-type": "audio/mpeg"})
+        return self.on_audio(job) or usual
+
+    async def _create(self, body: dict[str, Any]) -> Twist:
+        create = Create(len(self.creates) + 1, body["text"], body, time.monotonic())
+        self.creates.append(create)
+        self._tell()
+        twist = self.on_create(create) or (NO_CREDITS if self.credits < 1 else None)
+        if twist is None or twist.charge:
+            self.credits -= 1
+            create.task_id = f"task_{create.number}"
+            ends_at = time.monotonic() + self.task_seconds
+            self.jobs[create.task_id] = Job(create.task_id, create.text, body["format"], ends_at)
+        await asyncio.sleep(self.create_seconds)
+        answer = twist or Twist(status=202, body=self._shaped({"id": create.task_id, "status": "queued"}))
+        create.status, create.answered_at = answer.status, time.monotonic()
+        return answer
+
+    def _read(self, task_id: str) -> Twist:
+        job = self.jobs.get(task_id)
+        if job is None:
+            return refusal(404, "task_not_found")
+        job.reads += 1
+        if (twist := self.on_read(job)) is not None:
+            return twist
+        if time.monotonic() < job.ends_at:
+            return Twist(status=200, body=self._shaped({"id": job.id, "status": "processing"}))
+        url = f"{self._audio_origin}/{job.id}.{job.format}?read={job.reads}&X-Signature={SIGNATURE}"
+        return Twist(
+            status=200, body=self._shaped({"id": job.id, "status": "completed", "audioUrl": url} | self.ending(job))
+        )
+
+    def _profile(self) -> Twist:
+        self.profiles += 1
+        if (twist := self.on_profile(self.profiles)) is not None:
+            return twist
+        whole = {"user_id": self.user_id, "credits": self.credits, "api_quota_remaining": self.credits, "tier": "pro"}
+        return Twist(status=200, body={name: value for name, value in whole.items() if name not in self.hidden})
+
+    def _shaped(self, task: dict[str, Any]) -> dict[str, Any]:
+        if self.shape == "flat":
+            return task
+        if self.shape == "wrapped":
+            return {"success": True, "message": "ok", "data": task}
+        return {"task": task, "record": {"kind": "tts"}, "requestId": "req_4567", "creditsUsed": 1}
+
+    def _tell(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    async def _answer(
+        self, serve: Callable[[Request], Awaitable[Twist]], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Serve one connection for as long as both sides keep it up."""
+        try:
+            while (request := await _received(reader)) is not None:
+                answer = await serve(request)
+                if answer.status is None:
+                    break
+                writer.write(_sent(answer))
+                await writer.drain()
+                self._tell()
+                if "content-length" in answer.headers:
+                    break
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # the program was killed, or has had enough
+        finally:
+            writer.close()
+            self._tell()
+
+    async def _serve(self, ready: threading.Event, stop: asyncio.Event) -> None:
+        connections: set[asyncio.Task[None]] = set()
+
+        def connect(serve: Callable[[Request], Awaitable[Twist]]) -> Callable[..., None]:
+            def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                task = asyncio.create_task(self._answer(serve, reader, writer))
+                connections.add(task)
+                task.add_done_callback(connections.discard)
+
+            return accept
+
+        api = await asyncio.start_server(connect(self.api), "127.0.0.1", 0, backlog=500)
+        audio = await asyncio.start_server(connect(self.audio), "127.0.0.1", 0, backlog=500)
+        self.url = f"http://127.0.0.1:{api.sockets[0].getsockname()[1]}/api/open/v1"
+        self._audio_origin = f"http://127.0.0.1:{audio.sockets[0].getsockname()[1]}"
+        ready.set()
+        await stop.wait()
+        for server in (api, audio):
+            server.close()
+        for task in list(connections):
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
+
+@contextmanager
+def running() -> Iterator[FakeTTS]:
+    """A provider that lives, in a thread of its own, as long as the context."""
+    provider, ready, stop = FakeTTS(), threading.Event(), asyncio.Event()
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_until_complete, args=[provider._serve(ready, stop)])
+    thread.start()
+    try:
+        ready.wait()
+        yield provider
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
+
+
+def audio_of(text: str, audio_format: str) -> bytes:
+    """The one right audio for a text: small, well formed, and different for every text."""
+    seed = hashlib.sha256(text.encode()).digest() * (2 + len(text) // 64)
+    if audio_format == "mp3":
+        frame = (seed * 13)[:413].replace(b"\xff", b"\xfe")
+        return (b"\xff\xfb\x90\x00" + frame) * (2 + len(text) // 200)
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(8000)
+        out.writeframes(seed)
+    return file.getvalue()
+
+
+async def _received(reader: asyncio.StreamReader) -> Request | None:
+    """The next whole request, or None when the other side has gone."""
+    try:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    except asyncio.IncompleteReadError:
+        return None
+    first, *lines = head.strip().split("\r\n")
+    pairs = (line.partition(":") for line in lines)
+    headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    method, path, _ = first.split(" ")
+    body = await reader.readexactly(int(headers.get("content-length", 0)))
+    return Request(method, path, headers, body)
+
+
+def _sent(answer: Twist) -> bytes:
+    is_json = isinstance(answer.body, dict)
+    body = json.dumps(answer.body).encode() if isinstance(answer.body, dict) else answer.body
+    headers = {"content-length": str(len(body))}
+    headers |= {"content-type": "application/json"} if is_json else {}
+    lines = [
+        f"HTTP/1.1 {answer.status} Said",
+        *(f"{name}: {value}" for name, value in (headers | answer.headers).items()),
+    ]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body

@@ -1,0 +1,172 @@
+"""A real ledger on disk and the steps that tests take in it, without a provider."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, Engine
+
+from batcher.item import Event, Inputs, canonical
+from batcher.ledger import creating, database, importing, running
+from batcher.ledger.records import AnswerRecord, Claimed, Ending, OpenTask, Wanted
+from batcher.manifest import Manifest, Rules
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+AT: Final = 1_800_000_000.0
+"""When everything happens that names no other time."""
+RUN: Final = "run-1"
+NEVER: Final = 10**6
+"""More lost creates than any test makes."""
+
+
+class Book:
+    """One ledger with a run that has begun for one account, and everything done in it one transaction at a time."""
+
+    def __init__(self, path: Path, engine: Engine) -> None:
+        self.path = path
+        self.engine = engine
+        self.account_id = 0
+        self.wanted: list[Wanted] = []
+        self.cursor: creating.Cursor = (0, 0)
+
+    def do(self, verb: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run the verb in a transaction of its own."""
+        with self.engine.begin() as connection:
+            return verb(connection, *args, **kwargs)
+
+    def begin(self, run_id: str = RUN, *, user_id: str = "u1", credits_: float | None = 100.0) -> int:
+        """Begin a run for an account; returns the account's number."""
+        profile = running.profile_text(credits_, None, None)
+        self.do(running.begin_run, run_id, out_dir="audio", at=AT)
+        who = {"origin": "https://api.test", "user_id": user_id, "token": "secret", "profile": profile}
+        account_id = self.do(running.enter_account, run_id, **who)
+        assert account_id is not None
+        self.account_id = account_id
+        return account_id
+
+    def take_in(
+        self, content: str, *, batch: str = "m", at: float = AT, out_dir: str = "audio", **rules: Any
+    ) -> Wanted:
+        """Import a CSV manifest of that content as the batch; its rows are claimed for from now on."""
+        file = self.path.with_name(f"{batch}.csv")
+        file.write_text(content)
+        how = Rules(**({"batch": batch, "voice": "anna"} | rules))
+        wanted = self.do(importing.import_manifest, Manifest(file, how), how, source=str(file), out_dir=out_dir, at=at)
+        self.wanted = [one for one in self.wanted if one.name != batch] + [wanted]
+        return wanted
+
+    def claim(self, limit: int = 1, *, run_id: str = RUN, at: float = AT) -> list[Claimed]:
+        """Claim up to `limit` items, going on where the last claim stopped."""
+        claimed, self.cursor = self.do(
+            creating.claim,
+            prepare,
+            run_id=run_id,
+            account_id=self.account_id,
+            wanted=self.wanted,
+            cursor=self.cursor,
+            limit=limit,
+            at=at,
+        )
+        return claimed
+
+    def claim_anew(self, limit: int = 1, *, run_id: str = RUN, at: float = AT) -> list[Claimed]:
+        """The same from the first row on."""
+        self.cursor = (0, 0)
+        return self.claim(limit, run_id=run_id, at=at)
+
+    def answer(self, claimed: Claimed, event: Event, cause: str = "unclear", **changes: Any) -> AnswerRecord:
+        """The record of an answer to the claimed create."""
+        who: dict[str, Any] = {"key": claimed.key, "attempt": claimed.attempt, "run_id": RUN, "at": AT}
+        who |= {"account_id": self.account_id, "event": event, "cause": cause}
+        return AnswerRecord(**(who | changes))
+
+    def accepted(self, claimed: Claimed, task_id: str, **changes: Any) -> AnswerRecord:
+        """The record of an answer that names a task."""
+        return self.answer(claimed, Event.ACCEPTED, "ok", **({"task_id": task_id, "http_status": 202} | changes))
+
+    def record(self, record: AnswerRecord, *, max_in_doubt: int = NEVER) -> Event:
+        """Record the answer."""
+        return self.do(creating.record_answer, record, max_in_doubt=max_in_doubt)
+
+    def submitted(self, task_id: str) -> OpenTask:
+        """Claim the next item and have its create accepted."""
+        (claimed,) = self.claim()
+        self.record(self.accepted(claimed, task_id))
+        return OpenTask(
+            key=claimed.key,
+            attempt=claimed.attempt,
+            account_id=self.account_id,
+            task_id=task_id,
+            format=claimed.format,
+            chars=claimed.chars,
+            accepted_at=AT,
+        )
+
+    def item(self, key: str) -> dict[str, Any]:
+        """The item's columns."""
+        return self.one("SELECT * FROM items WHERE key = ?", key)
+
+    def state(self, key: str) -> str:
+        """The item's state."""
+        return str(self.item(key)["state"])
+
+    def events(self, key: str) -> list[str]:
+        """The names of the item's events, in order."""
+        return [row["event"] for row in self.all("SELECT event FROM events WHERE item_key = ? ORDER BY id", key)]
+
+    def one(self, statement: str, *values: Any) -> dict[str, Any]:
+        """The one row that the statement finds."""
+        (row,) = self.all(statement, *values)
+        return row
+
+    def all(self, statement: str, *values: Any) -> list[dict[str, Any]]:
+        """The rows that the statement finds, read past the program as another process would."""
+        with closing(sqlite3.connect(self.path)) as connection:
+            connection.row_factory = sqlite3.Row
+            return [dict(row) for row in connection.execute(statement, values)]
+
+    def dump(self) -> list[str]:
+        """The ledger's whole content as SQL."""
+        with closing(sqlite3.connect(self.path)) as connection:
+            return list(connection.iterdump())
+
+
+@contextmanager
+def book_in(folder: Path) -> Iterator[Book]:
+    """A new ledger in `folder`, with a run of one account."""
+    path = folder / "batcher.db"
+    database.create(path, "real")
+    engine = database.open_existing(path)
+    try:
+        book = Book(path, engine)
+        book.begin()
+        yield book
+    finally:
+        engine.dispose()
+
+
+def prepare(inputs: Inputs) -> bytes:
+    """The body of a create."""
+    return canonical(inputs.body())
+
+
+def sheet(*texts: str) -> str:
+    """A manifest of these texts, whose rows are called a, b, c and so on."""
+    return "id,text\n" + "".join(f"{chr(ord('a') + number)},{text}\n" for number, text in enumerate(texts))
+
+
+def ending(task: OpenTask, *, at: float = AT, **changes: Any) -> Ending:
+    """One look at the task."""
+    values: dict[str, Any] = {"task": task, "at": at, "run_id": RUN, "looks": 1}
+    return Ending(**(values | changes))
+
+
+def keys_of(claimed: Sequence[Claimed]) -> list[str]:
+    """The keys of what was claimed, in order."""
+    return [one.key for one in claimed]
