@@ -16,8 +16,8 @@ from batcher.ledger.records import Wanted
 from batcher.settings import Settings
 from batcher.stop import Reason, Stop
 
-_TRIES: Final = 5
-_FIRST_WAIT_SECONDS: Final = 0.5
+_WAITS_SECONDS: Final = (0.5, 1.0, 2.0)
+"""Between the tries to read the profile; then the run ends, and the next one tries again."""
 _LONGEST_WAIT_SECONDS: Final = 30.0
 
 
@@ -85,8 +85,7 @@ class Preflight:
         return profile, account_id
 
     async def _profile(self) -> Profile:
-        wait = _FIRST_WAIT_SECONDS
-        for _ in range(_TRIES):
+        for wait in (*_WAITS_SECONDS, None):
             answer = await self.client.profile()
             if answer.cause is Cause.OK and answer.profile is not None:
                 return answer.profile
@@ -94,10 +93,9 @@ class Preflight:
                 raise CredentialsError(
                     f"the API refused the token: {answer.explain()}", "Set a valid one in BATCHER_API_TOKEN."
                 )
-            if answer.cause is Cause.WRONG_HOST:
+            if answer.cause is Cause.WRONG_HOST or wait is None:
                 break
             await self.clock.sleep(max(wait, min(answer.retry_after_seconds or 0.0, _LONGEST_WAIT_SECONDS)))
-            wait *= 2
         raise _unavailable(self.origin, answer)
 
 

@@ -16,7 +16,7 @@ from batcher.manifest import Rules
 
 DEFAULT_URL: Final = "https://fishaudio.org/api/open/v1"
 FILE_NAME: Final = "batcher.toml"
-_DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", re.IGNORECASE)
+_DURATION: Final = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s?)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import anyio
 import anyio.to_thread
+import structlog
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
@@ -26,6 +27,8 @@ from batcher.ledger.schema import meta
 from batcher.ledger.spill import Spill
 
 __all__ = ["Connection", "Ledger", "opened", "viewed", "world_of"]
+
+log = structlog.get_logger()
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -80,18 +83,25 @@ class Ledger:
         """
         try:
             return await self.do(record_answer, record, max_in_doubt=max_in_doubt)
-        except StorageError as error:
+        except Exception as error:
             self.spill.append(record)
-            raise StorageError(f"{error.message}; the answer is kept in the spill file", error.hint) from error
+            why = error.message if isinstance(error, StorageError) else f"the ledger refused an answer: {error}"
+            raise StorageError(f"{why}; it is kept in {self.spill.path}", "Run again: it is recorded then.") from error
 
     async def recover(self, *, run_id: str, at: float, max_in_doubt: int) -> int:
         """Record what an earlier run left in the spill file, then put its unanswered creates in doubt.
 
         Only the holder of the owner's lock may call this. Returns the number of creates put in doubt.
         """
+        kept = False
         for record in self.spill.records():
-            await self.do(record_answer, record, max_in_doubt=max_in_doubt)
-        self.spill.clear()
+            try:
+                await self.do(record_answer, record, max_in_doubt=max_in_doubt)
+            except IntegrityError as error:
+                kept = True
+                log.error("an answer in the spill file does not fit the ledger", key=record.key, why=str(error.orig))
+        if not kept:
+            self.spill.clear()
         return await self.do(abandon_creates, at=at, run_id=run_id)
 
     def close(self) -> None:

@@ -27,7 +27,7 @@ class Spill:
     """The spill file of one ledger; used by the holder of the owner's lock alone."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._end: int | None = None  # where the next record goes; unknown until the file was read
 
     def reserve(self) -> None:
@@ -36,10 +36,10 @@ class Spill:
         Raises:
             StorageError: there is no room.
         """
-        if self._path.exists() and self._path.stat().st_size >= _SIZE:
+        if self.path.exists() and self.path.stat().st_size >= _SIZE:
             return
         try:
-            descriptor = os.open(self._path, os.O_CREAT | os.O_WRONLY, 0o600)
+            descriptor = os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600)
             try:
                 os.pwrite(descriptor, bytes(_SIZE), 0)
                 os.fsync(descriptor)
@@ -47,7 +47,7 @@ class Spill:
                 os.close(descriptor)
         except OSError as error:
             raise StorageError(
-                f"no room for {self._path}: {error.strerror}", "Free some space; nothing was created."
+                f"no room for {self.path}: {error.strerror}", "Free some space; nothing was created."
             ) from error
 
     def append(self, record: AnswerRecord) -> None:
@@ -62,20 +62,20 @@ class Spill:
         payload = _shortened(record).to_json()
         data = _HEADER.pack(_MAGIC, len(payload), zlib.crc32(payload)) + payload
         try:
-            descriptor = os.open(self._path, os.O_CREAT | os.O_WRONLY, 0o600)
+            descriptor = os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600)
             try:
                 os.pwrite(descriptor, data, end)
                 os.fdatasync(descriptor)
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise StorageError(f"cannot write {self._path}: {error.strerror}") from error
+            raise StorageError(f"cannot write {self.path}: {error.strerror}") from error
         self._end = end + len(data)
 
     def records(self) -> list[AnswerRecord]:
         """Every whole record, in the order written; what comes next goes behind them."""
         try:
-            data = self._path.read_bytes()
+            data = self.path.read_bytes()
         except FileNotFoundError:
             data = b""
         found: list[AnswerRecord] = []
@@ -94,7 +94,7 @@ class Spill:
         """Forget all records; called only once each of them is committed."""
         if not self._end:
             return
-        descriptor = os.open(self._path, os.O_WRONLY)
+        descriptor = os.open(self.path, os.O_WRONLY)
         try:
             os.pwrite(descriptor, bytes(self._end), 0)
             os.fsync(descriptor)
@@ -105,7 +105,7 @@ class Spill:
     def remove(self) -> None:
         """Give the room back, unless it holds records or was never looked into."""
         if self._end == 0:
-            self._path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
 
 
 def _shortened(record: AnswerRecord) -> AnswerRecord:
