@@ -102,6 +102,14 @@ def test_without_json(project: Project, provider: FakeTTS) -> None:
     assert (quiet.exit_code, quiet.out, quiet.err) == (0, "", "")
 
 
+def test_json_by_the_environment(project: Project, provider: FakeTTS) -> None:
+    """BATCHER_JSON asks for the JSON as --json does, also of a command that cannot even be read."""
+    asked = {"BATCHER_JSON": "1"}
+    assert_contract(project.batcher("run", "--no-such-option", environment=asked), 2, "refused")
+    ended = project.batcher("run", project.manifest(1), "--api-url", provider.url, environment=asked)
+    assert_contract(ended, 0, "done")
+
+
 def test_no_token(project: Project, provider: FakeTTS) -> None:
     """Without a token a run exits 5 with the whole JSON."""
     del project.environment["BATCHER_API_TOKEN"]
@@ -317,7 +325,7 @@ def test_looking_makes_no_ledger(project: Project, provider: FakeTTS, command: s
 
 def test_looking_while_a_run_works(project: Project, provider: FakeTTS) -> None:
     """`status` can be asked while a run is at work on the same ledger."""
-    provider.task_seconds = 2.0
+    provider.task_seconds = 1.0
     run = project.start_run(project.manifest(3))
     provider.until(lambda: len(provider.creates) == 3)
     status = project.batcher("status", "--json")

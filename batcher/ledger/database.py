@@ -113,7 +113,7 @@ def _engine(path: Path, *, readonly: bool = False, wal: bool = True) -> Engine:
             uri, uri=True, check_same_thread=False, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None
         )
 
-    engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
+    engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def _pragmas(connection: sqlite3.Connection, _record: object) -> None:

@@ -85,7 +85,11 @@ class Ledger:
             return await self.do(record_answer, record, max_in_doubt=max_in_doubt)
         except Exception as error:
             self.spill.append(record)
-            why = error.message if isinstance(error, StorageError) else f"the ledger refused an answer: {error}"
+            why = (
+                error.message
+                if isinstance(error, StorageError)
+                else f"the ledger refused an answer: {getattr(error, 'orig', error)}"
+            )
             raise StorageError(f"{why}; it is kept in {self.spill.path}", "Run again: it is recorded then.") from error
 
     async def recover(self, *, run_id: str, at: float, max_in_doubt: int) -> int:
@@ -141,6 +145,8 @@ def _apply(connection: Connection, call: _Call[Any]) -> None:
 
 def storage_error(path: Path, error: DBAPIError) -> StorageError:
     """What a database that refuses to write means for a user."""
+    while isinstance(error.__context__, DBAPIError):
+        error = error.__context__  # what went wrong first: rolling back may fail after it
     return StorageError(
         f"the ledger {path} cannot be written: {error.orig}",
         "Free some space or mend the disk, then run again: it goes on where it stopped.",
