@@ -146,8 +146,8 @@ def test_unusable_ledger(project: Project, provider: FakeTTS) -> None:
 def test_first_line(project: Project, provider: FakeTTS) -> None:
     """The first line names ledger and output folder by absolute paths, and says NEW for a new ledger only."""
     manifest = project.manifest(1)
-    first = project.run("lines.csv").err.splitlines()[0]
-    second = project.run(manifest).err.splitlines()[0]
+    first = project.run("lines.csv", "--no-wait").err.splitlines()[0]
+    second = project.run(manifest, "--no-wait").err.splitlines()[0]
     for line in (first, second):
         assert str(project.ledger) in line
         assert str(project.audio) in line
@@ -216,8 +216,8 @@ def test_columns_and_voices(project: Project, provider: FakeTTS) -> None:
     toml = '[columns]\ntext = "Notes"\nvoice = "Speaker"\n\n[voices]\nGran = "voice-77"\n'
     (project.folder / "batcher.toml").write_text(toml)
     row = {"id": "a", "Line": "Well, well.", "Speaker": "Gran", "emotion": "calm", "Notes": "slowly"}
-    ended = project.run(project.manifest([row]), "--column", "text=Line", "--column", "emotion=")
-    assert ended.exit_code == 0
+    ended = project.run(project.manifest([row]), "--column", "text=Line", "--column", "emotion=", "--no-wait")
+    assert ended.exit_code == 6
     assert provider.creates[0].body == {"text": "Well, well.", "voiceId": "voice-77", "format": "mp3"}
     assert project.results()[0]["extra"] == {"emotion": "calm", "Notes": "slowly"}
 
@@ -225,8 +225,8 @@ def test_columns_and_voices(project: Project, provider: FakeTTS) -> None:
 def test_standard_input(project: Project, provider: FakeTTS) -> None:
     """A manifest may come as JSONL on standard input; the current folder is then the project folder."""
     row = {"id": "a", "text": "Piped.", "voice": "anna", "params": {"speed": 1.5, "seed": 7}}
-    ended = project.run("-", "--batch", "piped", stdin=json.dumps(row) + "\n")
-    assert (ended.exit_code, ended.report["batches"], ended.report["ledger"]) == (0, ["piped"], str(project.ledger))
+    ended = project.run("-", "--batch", "piped", "--no-wait", stdin=json.dumps(row) + "\n")
+    assert (ended.exit_code, ended.report["batches"], ended.report["ledger"]) == (6, ["piped"], str(project.ledger))
     sent = {"text": "Piped.", "voiceId": "anna", "format": "mp3", "speed": 1.5, "seed": 7}
     assert provider.creates[0].body == sent
     assert [result["id"] for result in project.results("piped")] == ["a"]
@@ -250,7 +250,7 @@ def test_two_manifests(project: Project, provider: FakeTTS) -> None:
 
 def test_two_batches_cannot_share_an_output(project: Project, provider: FakeTTS) -> None:
     """An output path that a row of another batch has is refused: nobody's audio is replaced."""
-    assert project.run(project.manifest(1, "one.csv")).exit_code == 0
+    project.run(project.manifest(1, "one.csv"), "--no-wait")
     other = [{"id": "r1", "text": "Something else.", "voice": "anna"}]
     ended = project.run(project.manifest(other, "two.csv"))
     assert_contract(ended, 2, "refused")
