@@ -61,6 +61,7 @@ class Intake:
             source=source.name,
             out_dir=self._store.out_dir,
             at=self._clock.now(),
+            rebuy=self._settings.rebuy,
         )
         tell = self._progress.say if wanted == before else self._progress.warn
         for line in manifest.faults.lines():

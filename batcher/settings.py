@@ -51,6 +51,7 @@ class Settings:
     wait: bool = True
     collect_only: bool = False
     override_halt: bool = False
+    rebuy: bool = False
     wait_lock_seconds: float = 0.0
 
     @property

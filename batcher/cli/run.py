@@ -17,7 +17,7 @@ _GROUPS: Final = {
     "Defaults for rows that name none": ("voice", "model", "format"),
     "Where": ("ledger", "out_dir", "filename", "wait_lock"),
     "How much": ("concurrency", "max_items", "max_in_doubt", "max_runtime", "no_wait", "collect_only"),
-    "Consent (flags only)": ("override_halt",),
+    "Consent (flags only)": ("rebuy", "override_halt"),
     "API": ("api_url", "token_file", "sandbox", "allow_http", "no_credits_code"),
     "Output": ("as_json", "quiet", "verbose", "debug", "help"),
 }
@@ -76,6 +76,7 @@ class _Grouped(click.Command):
 @option("--max-runtime", type=Duration(), metavar="TIME", help="End within it, with what is open collected: 50m, 90s.")
 @option("--no-wait", is_flag=True, help="Create and leave; another run collects.")
 @option("--collect-only", is_flag=True, help="Create nothing; needs no manifest.")
+@option("--rebuy", consent=True, is_flag=True, help="Buy again what a changed default or many edits would.")
 @option("--override-halt", consent=True, is_flag=True, help="Try one create although the account is halted.")
 @option("--api-url", metavar="URL", default=settings.DEFAULT_URL, show_default=True)
 @option(
@@ -141,6 +142,7 @@ def resolve(ctx: click.Context, manifests: tuple[str, ...]) -> settings.Settings
         wait=not params["no_wait"],
         collect_only=params["collect_only"],
         override_halt=params["override_halt"],
+        rebuy=params["rebuy"],
         wait_lock_seconds=params["wait_lock"],
     )
 

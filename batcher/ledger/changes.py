@@ -10,13 +10,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, FromClause, Row, and_, exists, func, or_, select
+from sqlalchemy import Connection, FromClause, Row, Select, and_, exists, func, or_, select
 
+from batcher.errors import ManifestError
 from batcher.item import State
+from batcher.ledger.pricing import prices
 from batcher.ledger.schema import batches, items, rows
 
 MAYBE_PAID: Final = (State.SUBMITTING, State.IN_DOUBT, State.SUBMITTED, State.RENDERED, State.DONE)
 """States of items that cost something, or may have."""
+EDITS_AT_LEAST: Final = 20
+EDITS_SHARE: Final = 0.1
+"""So many edited rows, and such a share of the paid ones, pass for a day's corrections."""
+_SHOWN: Final = 5
 _FIELDS: Final = ("text", "voice", "model", "format", "params", "take")
 
 
@@ -33,6 +39,16 @@ class Change:
     by_default: bool
     old: str  # the value before of the first field that differs, and after; never a text
     new: str
+    model: str | None
+    bytes: int
+
+    def why(self) -> str:
+        """What changed, in words."""
+        what = " and ".join(self.fields)
+        values = f" from {self.old} to {self.new}" if self.old != self.new else ""
+        return (
+            f"row {self.row_id}: {'a default or setting' if self.by_default else 'the row'} changed its {what}{values}"
+        )
 
 
 def rebuys(conn: Connection, staged: FromClause, batch: str, *, same_file: bool) -> Iterator[Change]:
@@ -42,29 +58,63 @@ def rebuys(conn: Connection, staged: FromClause, batch: str, *, same_file: bool)
     that no staged row stands for any more. With `same_file`, the manifest reads as before, so that whatever changed
     was configured. A row that only asks for another take is no such row.
     """
-    new_item, old_item, old_row = items.alias("new_item"), items.alias("old_item"), rows.alias("old_row")
     batch_id = select(batches.c.id).where(batches.c.name == batch).scalar_subquery()
-    still_wanted = exists().where(staged.c.item_key == old_item.c.key)
-    by_id = old_item.c.key == old_row.c.item_key
-    by_text = and_(old_row.c.id.is_(None), old_item.c.text_hash == staged.c.text_hash, ~still_wanted)
-    query = (
-        select(staged, *(old_item.c[name].label(f"old_{name}") for name in (*_FIELDS, "text_hash")))
-        .outerjoin(new_item, new_item.c.key == staged.c.item_key)
-        .outerjoin(old_row, and_(old_row.c.batch_id == batch_id, old_row.c.id == staged.c.id))
-        .join(old_item, or_(by_id, by_text))
-        .where(staged.c.item_key.is_not(None), old_item.c.key != staged.c.item_key)
-        .where(or_(new_item.c.key.is_(None), new_item.c.state == State.PENDING))
-        .where(old_item.c.state.in_(MAYBE_PAID))
-        .order_by(staged.c.number)
+    other = staged.alias("other")
+    known = and_(_old_row.c.batch_id == batch_id, _old_row.c.id == staged.c.id)
+    by_id = _bought_anew(staged).join(_old_row, known).join(_old_item, _old_item.c.key == _old_row.c.item_key)
+    by_text = (
+        _bought_anew(staged)
+        .outerjoin(_old_row, known)
+        .join(_old_item, _old_item.c.text_hash == staged.c.text_hash)
+        .where(_old_row.c.id.is_(None), ~exists().where(other.c.item_key == _old_item.c.key))
     )
-    last = None
-    for row in conn.execute(query):
-        if row.number != last and (change := _change(row, same_file=same_file)) is not None:
-            last = row.number
-            yield change
+    for query in (by_id, by_text):
+        last = None
+        for row in conn.execute(_replacing(query, staged)):
+            if row.number != last and (change := _change(row, same_file=same_file)) is not None:
+                last = row.number
+                yield change
 
 
-def paid_rows(conn: Connection, batch: str) -> int:
+_new_item, _old_item, _old_row = items.alias("new_item"), items.alias("old_item"), rows.alias("old_row")
+
+
+def _bought_anew(staged: FromClause) -> Select[Any]:
+    """Staged rows whose item is new to the ledger, or waits there to be created."""
+    columns = (*staged.c, *(_old_item.c[name].label(f"old_{name}") for name in _FIELDS))
+    query = select(*columns).select_from(staged).outerjoin(_new_item, _new_item.c.key == staged.c.item_key)
+    return query.where(or_(_new_item.c.key.is_(None), _new_item.c.state == State.PENDING))
+
+
+def _replacing(query: Select[Any], staged: FromClause) -> Select[Any]:
+    """Only where something else, that may be paid for, stood in the row's place."""
+    other_item = (staged.c.item_key.is_not(None), _old_item.c.key != staged.c.item_key)
+    return query.where(*other_item, _old_item.c.state.in_(MAYBE_PAID)).order_by(staged.c.number)
+
+
+def refuse_rebuys(conn: Connection, staged: FromClause, name: str, batch: str, *, same_file: bool) -> None:
+    """Let a few edited rows pass, and nothing that a changed default or setting would have bought again.
+
+    Raises:
+        ManifestError: more than that would be bought again.
+    """
+    found = list(rebuys(conn, staged, batch, same_file=same_file))
+    defaulted = [change for change in found if change.by_default]
+    paid = _paid_rows(conn, batch) or conn.execute(select(func.count()).select_from(staged)).scalar_one()
+    too_many = len(found) > EDITS_AT_LEAST and len(found) > EDITS_SHARE * paid
+    if not defaulted and not too_many:
+        return
+    told = defaulted or found
+    cost = prices(conn).of((change.model, change.bytes) for change in found)
+    about = "an unknown number of" if cost is None else f"about {cost.credits:g}"
+    raise ManifestError(
+        f"{name}: {len(found)} rows whose audio may be paid for would be bought again; nothing was created",
+        [f"{name}:{change.line}: {change.why()}" for change in told[:_SHOWN]],
+        f"It would cost {about} credits. Put the old value back, or pass --rebuy if it is wanted.",
+    )
+
+
+def _paid_rows(conn: Connection, batch: str) -> int:
     """How many rows of the batch, as it was last read, have an item that may be paid for."""
     query = (
         select(func.count())
@@ -89,6 +139,8 @@ def _change(row: Row[Any], *, same_file: bool) -> Change | None:
         by_default=same_file or any(name in defaulted for name in fields),
         old=_shown(getattr(row, f"old_{shown}")) if shown else "",
         new=_shown(getattr(row, shown)) if shown else "",
+        model=row.model,
+        bytes=row.bytes,
     )
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.errors import ManifestError
 from batcher.item import KEY_VERSION, State
+from batcher.ledger import changes
 from batcher.ledger.records import Wanted
 from batcher.ledger.schema import REPEAT_MARK, batches, items, rows
 from batcher.manifest import Manifest, Row, Rules
@@ -41,9 +42,11 @@ _staged = Table(
     Column("model", Text),
     Column("format", Text),
     Column("params", Text),
+    Column("bytes", Integer),
+    Column("defaulted", Text, nullable=False),
     prefixes=["TEMPORARY"],
 )
-_ITEM_COLUMNS: Final = ("text_hash", "text", "voice", "model", "format", "params", "take")
+_ITEM_COLUMNS: Final = ("text_hash", "text", "voice", "model", "format", "params", "bytes", "take")
 _ROW_COLUMNS: Final = ("id", "number", "line", "take", "item_key", "skipped", "reason", "output", "extra")
 
 
@@ -54,12 +57,20 @@ def latest_takes(conn: Connection, batch: str) -> dict[str, int]:
 
 
 def import_manifest(
-    conn: Connection, manifest: Manifest, rules: Rules, *, source: str, out_dir: str, at: float
+    conn: Connection,
+    manifest: Manifest,
+    rules: Rules,
+    *,
+    source: str,
+    out_dir: str,
+    at: float,
+    rebuy: bool = False,
 ) -> Wanted:
     """Read the manifest into the ledger as its batch's newest version; `rules` are those that it is read by.
 
     Raises:
-        ManifestError: it has faults that are not to be skipped; the ledger is as it was.
+        ManifestError: it has faults that are not to be skipped, or without `rebuy` too much that is paid for would be
+            bought again; the ledger is as it was.
     """
     _staged.create(conn)
     for chunk in _chunks(manifest.rows()):
@@ -75,10 +86,18 @@ def import_manifest(
             manifest.faults.lines(),
             "Mend them, or pass --skip-invalid to go on with the good rows.",
         )
-    wanted = _version(conn, batch, source, f"{manifest.digest} {_how(rules)}", out_dir, at)
+    values = {"source": source, "digest": manifest.digest, "rules": _how(rules), "out_dir": out_dir}
+    if not rebuy:
+        changes.refuse_rebuys(conn, _staged, manifest.name, batch, same_file=_is_same_file(conn, batch, values))
+    wanted = _version(conn, batch, values, at)
     _merge(conn, wanted, at)
     _staged.drop(conn)
     return wanted
+
+
+def _is_same_file(conn: Connection, batch: str, values: dict[str, Any]) -> bool:
+    before: str | None = conn.execute(select(batches.c.digest).where(batches.c.name == batch)).scalar()
+    return before is not None and before == str(values["digest"])
 
 
 def _how(rules: Rules) -> str:
@@ -103,12 +122,14 @@ def _stage(row: Row) -> dict[str, Any]:
         "reason": row.reason,
         "output": row.output,
         "extra": json.dumps(row.extra, ensure_ascii=False),
+        "defaulted": ",".join(row.defaulted),
         **dict.fromkeys(_ITEM_COLUMNS[:-1]),
     }
     if row.inputs is not None:
         inputs = row.inputs
         staged |= {"item_key": inputs.key(), "take": inputs.take, "text_hash": inputs.text_hash(), "text": inputs.text}
         staged |= {"voice": inputs.voice, "model": inputs.model, "format": inputs.format}
+        staged |= {"bytes": len(inputs.text.encode())}
         staged |= {"params": json.dumps(inputs.params, ensure_ascii=False, sort_keys=True)}
     return staged
 
@@ -162,13 +183,14 @@ def _set_aside(
     conn.execute(update(_staged).where(_staged.c.number == number).values(**values))
 
 
-def _version(conn: Connection, batch: str, source: str, digest: str, out_dir: str, at: float) -> Wanted:
-    values = {"source": source, "digest": digest, "out_dir": out_dir, "imported_at": at}
+def _version(conn: Connection, batch: str, values: dict[str, Any], at: float) -> Wanted:
+    values = values | {"imported_at": at}
+    out_dir = values["out_dir"]
     old = conn.execute(select(batches).where(batches.c.name == batch)).first()
     if old is None:
         made = insert(batches).values(name=batch, version=1, **values).returning(batches.c.id)
         return Wanted(batch_id=conn.execute(made).scalar_one(), name=batch, version=1, out_dir=out_dir)
-    version = old.version + (digest != old.digest)
+    version = old.version + ((values["digest"], values["rules"]) != (old.digest, old.rules))
     conn.execute(update(batches).where(batches.c.id == old.id).values(version=version, **values))
     if out_dir != old.out_dir:
         conn.execute(update(rows).where(rows.c.batch_id == old.id).values(linked_key=None, linked_output=None))

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, LargeBinary, Row, and_, case, cast, false, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, false, func, or_, select
 
 from batcher.clock import utc
 from batcher.errors import UsageError
 from batcher.item import COLLECTABLE, State
+from batcher.ledger.pricing import prices
 from batcher.ledger.records import Wanted
 from batcher.ledger.schema import (
     REPEAT_MARK,
@@ -299,18 +300,16 @@ def _run_facts(run: Row[Any]) -> dict[str, Any]:
 
 
 def estimated_need(conn: Connection, wanted: Sequence[Wanted]) -> float | None:
-    """Credits that the wanted items still to be created may cost; None while no task has said a price.
+    """Credits that the wanted items still to be created may cost; None while no task has said a price."""
+    estimate = prices(conn).of(to_buy(conn, wanted))
+    return None if estimate is None else estimate.credits
 
-    The mean price of a UTF-8 byte of text over all tasks that say one, a mean of totals: long texts weigh more.
-    """
-    size = func.sum(func.length(cast(items.c.text, LargeBinary)))
+
+def to_buy(conn: Connection, wanted: Sequence[Wanted]) -> list[tuple[str | None, int]]:
+    """Models, and the bytes of all texts of each, of the wanted items that are still to be created."""
     ours = select(rows.c.item_key).where(_current(wanted))
-    to_buy = conn.execute(select(size).where(items.c.key.in_(ours), items.c.state == State.PENDING)).scalar_one() or 0
-    priced = select(func.sum(tasks.c.credits), size).join(items, items.c.key == tasks.c.item_key)
-    total, sizes = conn.execute(priced.where(tasks.c.credits.is_not(None), tasks.c.ended_at.is_not(None))).one()
-    if to_buy == 0:
-        return 0.0
-    return round(total / sizes * to_buy, 2) if sizes else None
+    query = select(items.c.model, func.sum(items.c.bytes)).where(items.c.state == State.PENDING, items.c.key.in_(ours))
+    return [(row[0], row[1]) for row in conn.execute(query.group_by(items.c.model))]
 
 
 def spent_in_run(conn: Connection, run_id: str) -> tuple[float | None, bool]:

@@ -55,7 +55,8 @@ batches = Table(
     Column("name", Text, nullable=False, unique=True),
     Column("source", Text, nullable=False),
     Column("version", Integer, nullable=False),
-    Column("digest", Text, nullable=False),  # of the file and of how it was read
+    Column("digest", Text, nullable=False),  # of the file
+    Column("rules", Text, nullable=False),  # a digest of how it was read
     Column("out_dir", Text, nullable=False),  # relative to the ledger's folder, so that both can move together
     Column("imported_at", Float, nullable=False),
 )
@@ -72,6 +73,7 @@ items = Table(
     Column("format", Text, nullable=False),
     Column("params", Text, nullable=False),
     Column("take", Integer, nullable=False),
+    Column("bytes", Integer, nullable=False),  # of the text in UTF-8: what is priced
     Column("state", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("account_id", Integer),
@@ -91,6 +93,7 @@ items = Table(
     CheckConstraint("take >= 1", name="items_take"),
     ForeignKeyConstraint(["account_id", "task_id"], ["tasks.account_id", "tasks.task_id"], name="items_own_task"),
     Index("items_state", "state"),
+    Index("items_text", "text_hash"),
     Index("items_task", "account_id", "task_id", unique=True),
 )
 

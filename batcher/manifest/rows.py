@@ -58,7 +58,8 @@ class Row:
     """A row as it is to be staged. `number` counts records from 1, `line` is where the record begins in the file.
 
     `inputs` is None exactly for rows that are skipped, and `reason` then says why. `output` is a relative path with
-    forward slashes; "" if none could be made. `extra` holds the carried columns in the file's order.
+    forward slashes; "" if none could be made. `extra` holds the carried columns in the file's order. `defaulted` names
+    those of voice, model and format that the configuration decided and not the row.
     """
 
     number: int
@@ -69,6 +70,7 @@ class Row:
     reason: str | None = None
     output: str
     extra: dict[str, Any]
+    defaulted: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -119,7 +121,19 @@ class Judge:
             return self._skipped(record, row_id, output, "empty", _NO_TEXT.reason)
         if inputs is None or problems:
             return self._invalid(record, row_id, output)
-        return Row(number=record.number, line=record.line, id=row_id, inputs=inputs, output=output, extra=record.extra)
+        return Row(
+            number=record.number,
+            line=record.line,
+            id=row_id,
+            inputs=inputs,
+            output=output,
+            extra=record.extra,
+            defaulted=self._defaulted(record),
+        )
+
+    def _defaulted(self, record: Record) -> tuple[str, ...]:
+        given = record.given.keys() - ({"voice"} if record.given.get("voice") in self._rules.voices else set())
+        return tuple(name for name in ("voice", "model", "format") if name not in given)
 
     def _checked(self, record: Record, problems: list[Problem]) -> dict[str, Any]:
         """The values that are right or go without saying, as they will be used; a problem for each of the others."""

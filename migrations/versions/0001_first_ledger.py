@@ -51,6 +51,7 @@ def _batches() -> None:
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("rules", sa.Text(), nullable=False),
         sa.Column("out_dir", sa.Text(), nullable=False),
         sa.Column("imported_at", sa.Float(), nullable=False),
     )
@@ -137,6 +138,7 @@ def _items() -> None:
         sa.Column("format", sa.Text(), nullable=False),
         sa.Column("params", sa.Text(), nullable=False),
         sa.Column("take", sa.Integer(), nullable=False),
+        sa.Column("bytes", sa.Integer(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("account_id", sa.Integer()),
@@ -165,6 +167,7 @@ def _items() -> None:
         ),
     )
     op.create_index("items_state", "items", ["state"])
+    op.create_index("items_text", "items", ["text_hash"])
     op.create_index("items_task", "items", ["account_id", "task_id"], unique=True)
 
 
