@@ -20,6 +20,7 @@ LAYERS = [
     "poller",
     "downloader",
     "intake",
+    "planning",
     "deciding",
     "delivery",
     "summary",

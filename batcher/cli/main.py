@@ -14,6 +14,7 @@ from batcher.errors import BatcherError, CredentialsError, LockedError, TroubleE
 
 _COMMANDS: Final = {
     "run": "Create audio for the rows of a manifest. This can charge.",
+    "plan": "Show what a run would do and cost. Creates nothing.",
     "status": "Show how the batches of a ledger stand.",
     "show": "Show items: where each is and what went wrong.",
     "resolve": "Settle creates whose answer was lost. Settling can lead to a second charge.",

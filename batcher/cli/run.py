@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from batcher import settings
-from batcher.cli.options import Duration, fill_from_file, ledger_path, merged_columns, option, project_folder
-from batcher.errors import UsageError
-from batcher.manifest import Rules
+from batcher.cli.options import option
+from batcher.cli.plan import show_plan
+from batcher.cli.request import manifest_options, resolve
 
 _GROUPS: Final = {
     "What": ("batch", "column", "encoding", "skip_invalid", "skip_empty"),
@@ -19,7 +17,7 @@ _GROUPS: Final = {
     "How much": ("concurrency", "max_items", "max_in_doubt", "max_runtime", "no_wait", "collect_only"),
     "Consent (flags only)": ("rebuy", "override_halt"),
     "API": ("api_url", "token_file", "sandbox", "allow_http", "no_credits_code"),
-    "Output": ("as_json", "quiet", "verbose", "debug", "help"),
+    "Output": ("dry_run", "as_json", "quiet", "verbose", "debug", "help"),
 }
 
 
@@ -35,64 +33,8 @@ class _Grouped(click.Command):
 
 
 @click.command(cls=_Grouped)
-@click.argument("manifests", nargs=-1, metavar="MANIFEST...")
-@option("--batch", metavar="NAME", help="The batch's name; by default the file's, without its ending.")
-@option("--column", multiple=True, metavar="FIELD=HEADER", help="Read FIELD from that column; FIELD= leaves it unread.")
-@option("--encoding", metavar="NAME", help="The manifest's encoding, if not UTF-8 or UTF-16 with its mark.")
-@option("--skip-invalid", is_flag=True, help="Go on with the good rows when others have faults.")
-@option("--skip-empty", is_flag=True, help="Pass over rows whose text is not written yet.")
-@option("--voice", metavar="ID", help="A voice of the provider's.")
-@option("--model", metavar="ID", help="By default the provider chooses.")
-@option(
-    "--format", "audio_format", metavar="FORMAT", default="mp3", show_default=True, help="mp3, wav, opus, ogg, pcm."
-)
-@option("--ledger", metavar="PATH", help="By default batcher.db beside the manifest.")
-@option("--out-dir", type=click.Path(path_type=Path), metavar="DIR", help="By default audio beside the manifest.")
-@option(
-    "--filename",
-    metavar="TEMPLATE",
-    default="{id}.{format}",
-    show_default=True,
-    help="Fields: id row voice take format batch key.",
-)
-@option("--wait-lock", type=Duration(), default="0s", metavar="TIME", help="Wait so long for another run to end.")
-@option(
-    "--concurrency",
-    type=click.IntRange(1, 20_000),
-    default=5,
-    show_default=True,
-    metavar="N",
-    help="Tasks open at the provider at once.",
-)
-@option("--max-items", type=click.IntRange(0), metavar="N", help="Create at most so many in this run.")
-@option(
-    "--max-in-doubt",
-    type=click.IntRange(0),
-    default=5,
-    show_default=True,
-    metavar="N",
-    help="Stop creating after more lost answers than this in a row.",
-)
-@option("--max-runtime", type=Duration(), metavar="TIME", help="End within it, with what is open collected: 50m, 90s.")
-@option("--no-wait", is_flag=True, help="Create and leave; another run collects.")
-@option("--collect-only", is_flag=True, help="Create nothing; needs no manifest.")
-@option("--rebuy", consent=True, is_flag=True, help="Buy again what a changed default or many edits would.")
-@option("--override-halt", consent=True, is_flag=True, help="Try one create although the account is halted.")
-@option("--api-url", metavar="URL", default=settings.DEFAULT_URL, show_default=True)
-@option(
-    "--token-file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    envvar="BATCHER_API_TOKEN_FILE",
-    help="Holds the API token; BATCHER_API_TOKEN wins.",
-)
-@option("--sandbox", is_flag=True, help="Use the built-in sandbox: no account, no cost.")
-@option("--allow-http", is_flag=True, help="Permit plain http to hosts other than this one.")
-@option("--no-credits-code", multiple=True, metavar="CODE", help="Another error code that means: out of credits.")
-@option("--json", "as_json", is_flag=True, help="End with one JSON object on standard output.")
-@option("--quiet", is_flag=True, help="Say only what is wrong, and new.")
-@option("-v", "--verbose", is_flag=True, help="Log each create, look and download.")
-@option("--debug", is_flag=True, help="Log everything; show tracebacks.")
+@manifest_options
+@option("--dry-run", consent=True, is_flag=True, help="Show what the run would do and cost, as `plan` does.")
 @click.pass_context
 def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     """Create audio for the rows of manifests. This can charge.
@@ -103,6 +45,8 @@ def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     from batcher import logs, runner
     from batcher.progress import Progress
 
+    if ctx.params["dry_run"]:
+        ctx.exit(show_plan(ctx, manifests))
     chosen = resolve(ctx, manifests)
     progress = Progress(quiet=ctx.params["quiet"])
     logs.configure(progress.warn, verbose=ctx.params["verbose"], debug=ctx.params["debug"])
@@ -110,64 +54,3 @@ def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     if ctx.params["as_json"]:
         click.echo(report.to_json())
     ctx.exit(report.exit_code)
-
-
-def resolve(ctx: click.Context, manifests: tuple[str, ...]) -> settings.Settings:
-    """The run's settings, from flags, environment and file.
-
-    Raises:
-        UsageError: they do not fit together.
-    """
-    paths = [None if name == "-" else Path(name) for name in manifests]
-    folder = project_folder(paths[0] if paths else None)
-    file = fill_from_file(ctx, folder)
-    params = ctx.params
-    if not paths and not params["collect_only"]:
-        raise UsageError("no manifest named", "Give one, as in: batcher run lines.csv (or --collect-only).")
-    sandbox = params["sandbox"]
-    out_dir = params["out_dir"] or folder / ("audio-sandbox" if sandbox else "audio")
-    return settings.Settings(
-        sources=_sources(params, paths, file, folder),
-        ledger=ledger_path(params["ledger"], folder, sandbox=sandbox),
-        out_dir=Path(out_dir).resolve(),
-        sandbox=sandbox,
-        api_url=params["api_url"],
-        token=settings.read_token(settings.token_from_environment(), params["token_file"]),
-        allow_http=params["allow_http"],
-        no_credits_codes=frozenset(params["no_credits_code"]),
-        concurrency=params["concurrency"],
-        max_items=params["max_items"],
-        max_in_doubt=params["max_in_doubt"],
-        max_runtime_seconds=params["max_runtime"],
-        wait=not params["no_wait"],
-        collect_only=params["collect_only"],
-        override_halt=params["override_halt"],
-        rebuy=params["rebuy"],
-        wait_lock_seconds=params["wait_lock"],
-    )
-
-
-def _sources(
-    params: dict[str, Any], paths: list[Path | None], file: dict[str, Any], folder: Path
-) -> tuple[settings.Source, ...]:
-    if params["batch"] is not None and len(paths) > 1:
-        raise UsageError("--batch names one batch, and there are several manifests", "Run them one by one.")
-    names = [settings.batch_name(params["batch"] or (path.stem if path is not None else "stdin")) for path in paths]
-    if len(set(names)) < len(names):
-        raise UsageError(
-            f"two manifests would be the same batch ({', '.join(names)})", "Run them one by one with --batch."
-        )
-    rules = {
-        "voice": params["voice"],
-        "model": params["model"],
-        "format": params["audio_format"].lower(),
-        "columns": merged_columns(params["column"], file, folder),
-        "voices": settings.words(file.get("voices"), "voices", folder / settings.FILE_NAME),
-        "encoding": params["encoding"],
-        "filename": params["filename"],
-        "skip_invalid": params["skip_invalid"],
-        "skip_empty": params["skip_empty"],
-    }
-    return tuple(
-        settings.Source(path=path, rules=Rules(batch=name, **rules)) for path, name in zip(paths, names, strict=True)
-    )

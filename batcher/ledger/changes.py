@@ -92,6 +92,26 @@ def _replacing(query: Select[Any], staged: FromClause) -> Select[Any]:
     return query.where(*other_item, _old_item.c.state.in_(MAYBE_PAID)).order_by(staged.c.number)
 
 
+def changed_rows(conn: Connection, staged: FromClause, batch: str) -> dict[str, list[str]]:
+    """Rows that the batch had with other inputs: which fields differ, and the ids of all such rows, by field."""
+    batch_id = select(batches.c.id).where(batches.c.name == batch).scalar_subquery()
+    known = and_(_old_row.c.batch_id == batch_id, _old_row.c.id == staged.c.id)
+    old = (_old_item.c[name].label(f"old_{name}") for name in _FIELDS)
+    query = (
+        select(*staged.c, *old)
+        .select_from(staged)
+        .join(_old_row, known)
+        .join(_old_item, _old_item.c.key == _old_row.c.item_key)
+        .where(_old_item.c.key != staged.c.item_key)
+        .order_by(staged.c.number)
+    )
+    found: dict[str, list[str]] = {}
+    for row in conn.execute(query):
+        for name in _differing(row):
+            found.setdefault(name, []).append(row.id)
+    return found
+
+
 def refuse_rebuys(conn: Connection, staged: FromClause, name: str, batch: str, *, same_file: bool) -> None:
     """Let a few edited rows pass, and nothing that a changed default or setting would have bought again.
 
@@ -127,7 +147,7 @@ def _paid_rows(conn: Connection, batch: str) -> int:
 
 
 def _change(row: Row[Any], *, same_file: bool) -> Change | None:
-    fields = tuple(name for name in _FIELDS if getattr(row, name) != getattr(row, f"old_{name}"))
+    fields = _differing(row)
     if not fields or fields == ("take",):
         return None
     defaulted: Sequence[str] = row.defaulted.split(",")
@@ -142,6 +162,10 @@ def _change(row: Row[Any], *, same_file: bool) -> Change | None:
         model=row.model,
         bytes=row.bytes,
     )
+
+
+def _differing(row: Row[Any]) -> tuple[str, ...]:
+    return tuple(name for name in _FIELDS if getattr(row, name) != getattr(row, f"old_{name}"))
 
 
 def _shown(value: Any) -> str:

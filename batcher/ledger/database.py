@@ -92,11 +92,21 @@ def upgrade(path: Path) -> Path:
     return backup
 
 
+def copy(path: Path, target: Path) -> None:
+    """A consistent copy of the ledger at `path`, which a run may be working on, in a new file.
+
+    Raises:
+        LedgerError: there is no ledger, or it is no such thing.
+    """
+    _check_header(path)
+    os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(target)) as copied:
+        source.backup(copied)
+
+
 def _back_up(path: Path) -> Path:
     backup = path.with_name(f"{path.name}.backup-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}")
-    os.close(os.open(backup, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(backup)) as target:
-        source.backup(target)
+    copy(path, backup)
     descriptor = os.open(backup, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -72,6 +72,44 @@ def import_manifest(
         ManifestError: it has faults that are not to be skipped, or without `rebuy` too much that is paid for would be
             bought again; the ledger is as it was.
     """
+    batch = rules.batch
+    _stage_all(conn, manifest, rules, out_dir)
+    values = {"source": source, "digest": manifest.digest, "rules": _how(rules), "out_dir": out_dir}
+    if not rebuy:
+        changes.refuse_rebuys(conn, _staged, manifest.name, batch, same_file=_is_same_file(conn, batch, values))
+    wanted = _version(conn, batch, values, at)
+    _merge(conn, wanted, at)
+    _staged.drop(conn)
+    return wanted
+
+
+def foresee(
+    conn: Connection, manifest: Manifest, rules: Rules, *, out_dir: str, at: float
+) -> tuple[Wanted, dict[str, list[str]], str | None]:
+    """Import for a plan, into a ledger that is thrown away afterwards.
+
+    Returns the batch, what changed in rows that the ledger knows (fields, and the ids of some such rows), and why
+    `--rebuy` would be wanted, if it would.
+
+    Raises:
+        ManifestError: it has faults that are not to be skipped.
+    """
+    _stage_all(conn, manifest, rules, out_dir)
+    values = {"source": "", "digest": manifest.digest, "rules": _how(rules), "out_dir": out_dir}
+    changed = changes.changed_rows(conn, _staged, rules.batch)
+    refusal = None
+    try:
+        same_file = _is_same_file(conn, rules.batch, values)
+        changes.refuse_rebuys(conn, _staged, manifest.name, rules.batch, same_file=same_file)
+    except ManifestError as error:
+        refusal = "\n".join([*error.faults, error.hint])
+    wanted = _version(conn, rules.batch, values, at)
+    _merge(conn, wanted, at)
+    _staged.drop(conn)
+    return wanted, changed, refusal
+
+
+def _stage_all(conn: Connection, manifest: Manifest, rules: Rules, out_dir: str) -> None:
     _staged.create(conn)
     for chunk in _chunks(manifest.rows()):
         conn.execute(insert(_staged), chunk)
@@ -86,13 +124,6 @@ def import_manifest(
             manifest.faults.lines(),
             "Mend them, or pass --skip-invalid to go on with the good rows.",
         )
-    values = {"source": source, "digest": manifest.digest, "rules": _how(rules), "out_dir": out_dir}
-    if not rebuy:
-        changes.refuse_rebuys(conn, _staged, manifest.name, batch, same_file=_is_same_file(conn, batch, values))
-    wanted = _version(conn, batch, values, at)
-    _merge(conn, wanted, at)
-    _staged.drop(conn)
-    return wanted
 
 
 def _is_same_file(conn: Connection, batch: str, values: dict[str, Any]) -> bool:

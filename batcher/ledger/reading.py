@@ -312,6 +312,22 @@ def to_buy(conn: Connection, wanted: Sequence[Wanted]) -> list[tuple[str | None,
     return [(row[0], row[1]) for row in conn.execute(query.group_by(items.c.model))]
 
 
+def sizes_to_buy(conn: Connection, wanted: Sequence[Wanted]) -> Iterator[tuple[str | None, int]]:
+    """Model and bytes of each wanted item that is still to be created, in the order in which a run would."""
+    first = select(rows.c.item_key, func.min(rows.c.batch_id), func.min(rows.c.number).label("number"))
+    ours = first.where(_current(wanted), rows.c.item_key.is_not(None)).group_by(rows.c.item_key).subquery()
+    query = select(items.c.model, items.c.bytes).join(ours, ours.c.item_key == items.c.key)
+    for row in conn.execute(query.where(items.c.state == State.PENDING).order_by(ours.c[1], ours.c.number)):
+        yield row[0], row[1]
+
+
+def characters_to_buy(conn: Connection, wanted: Sequence[Wanted]) -> int:
+    """Characters of the texts that are still to be created."""
+    ours = select(rows.c.item_key).where(_current(wanted))
+    query = select(func.sum(func.length(items.c.text))).where(items.c.state == State.PENDING, items.c.key.in_(ours))
+    return conn.execute(query).scalar_one() or 0
+
+
 def spent_in_run(conn: Connection, run_id: str) -> tuple[float | None, bool]:
     """Credits that the run's accepted creates say they cost, and whether every one of them says so."""
     query = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -93,7 +92,6 @@ def _text(text: Any) -> str:
 
 def _number(name: str, value: Any) -> float:
     low, high = RANGES[name]
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not usable or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise ApiError(400, "invalid_parameter", f"{name} must be a number from {low:g} to {high:g}")
     return float(value)

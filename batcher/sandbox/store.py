@@ -16,7 +16,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -75,9 +75,12 @@ class Store:
         self._knobs = knobs
         try:
             # SQLite would create it readable by others; its side files take over the mode.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             self._db = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
-            self._prepare(path)
+            with ExitStack() as undo:
+                undo.callback(self._db.close)
+                self._prepare(path)
+                undo.pop_all()
         except (OSError, sqlite3.Error) as error:
             raise UsageError(f"cannot use {path} as the sandbox's store: {error}") from error
         self.user_id, self._secret = self._db.execute("SELECT user_id, secret FROM account").fetchone()
@@ -85,7 +88,6 @@ class Store:
     def _prepare(self, path: Path) -> None:
         (kind,) = self._db.execute("PRAGMA application_id").fetchone()
         if kind != _APPLICATION_ID and self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
-            self._db.close()
             raise UsageError(f"{path} is a database, but not a sandbox's store", "name another file")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")

@@ -1,0 +1,71 @@
+"""`batcher plan`: what a run would do and cost."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from batcher.cli.request import manifest_options, resolve
+
+
+@click.command()
+@manifest_options
+@click.pass_context
+def plan(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
+    """Show what a run would do and cost. Creates nothing, and makes no ledger.
+
+    Takes the options of `run`. What it may cost is learned from the tasks in the ledger; the balance is asked for when
+    there is a token. Exits 2 when a run would refuse to create anything.
+    """
+    ctx.exit(show_plan(ctx, manifests))
+
+
+def show_plan(ctx: click.Context, manifests: tuple[str, ...]) -> int:
+    """Print the plan. Returns the exit code."""
+    from batcher import planning
+
+    chosen = resolve(ctx, manifests)
+    found = planning.plan(chosen)
+    refused = bool(found.faults and not ctx.params["skip_invalid"]) or bool(found.rebuy and not chosen.rebuy)
+    if ctx.params["as_json"]:
+        click.echo(json.dumps(asdict(found), ensure_ascii=False))
+    else:
+        for line in _lines(found):
+            click.echo(line)
+    return 2 if refused else 0
+
+
+def _lines(found: Any) -> list[str]:
+    lines = list(found.faults)
+    lines.append(f"{found.rows:,} rows stand for {found.items:,} items ({found.shared:,} rows share another's)")
+    counts = {"new": found.new, "done": found.done, "in flight": found.in_flight, "need a person": found.need_person}
+    lines += [f"  {number:>9,}  {what}" for what, number in counts.items() if number or what == "new"]
+    if found.skipped:
+        lines.append(f"  {found.skipped:>9,}  rows skipped")
+    for name, ids in found.changed.items():
+        more = ", …" if len(ids) > 5 else ""
+        lines.append(f"{len(ids):,} rows changed their {name} since the last run: {', '.join(ids[:5])}{more}")
+    sent = (header if header == name else f"{header} (as {name})" for header, name in found.columns_sent.items())
+    lines.append(f"columns used: {', '.join(sent)}; only carried: {', '.join(found.columns_carried) or 'none'}")
+    lines.append(f"to be created: {found.characters:,} characters, {_cost(found)}")
+    if found.balance is not None:
+        lines.append(f"balance: {found.balance:,.0f} credits{_verdict(found)}")
+    if found.rebuy:
+        lines += ["a run would want --rebuy:", found.rebuy]
+    return lines
+
+
+def _cost(found: Any) -> str:
+    if found.estimate is None:
+        return "for an unknown number of credits (no finished task in the ledger has said its price yet)"
+    cost = found.estimate
+    return f"for about {cost['credits']:,.0f} credits ({cost['low']:,.0f} to {cost['high']:,.0f})"
+
+
+def _verdict(found: Any) -> str:
+    if found.suffices is None:
+        return ""
+    return ", which suffices" if found.suffices else f", which would last for about {found.stops_after:,} items"

@@ -1,0 +1,148 @@
+"""What a run would do and cost. Works on a copy of the ledger that is thrown away, and asks the API for nothing but
+the balance."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from batcher.client import Client
+from batcher.clock import Clock
+from batcher.errors import CredentialsError, ManifestError
+from batcher.item import NEEDS_PERSON, OPEN, State
+from batcher.ledger import database, importing, reading
+from batcher.ledger.ledger import Connection, opened
+from batcher.ledger.pricing import Estimate, prices
+from batcher.ledger.records import Wanted
+from batcher.manifest import Manifest
+from batcher.preflight import reach
+from batcher.settings import Settings
+from batcher.store import Store
+
+
+@dataclass(kw_only=True)
+class Plan:
+    """What the manifests come to. Its fields are the keys of `plan --json`; None stands for unknown."""
+
+    schema: int = 1
+    batches: list[str] = field(default_factory=list)
+    rows: int = 0
+    items: int = 0
+    shared: int = 0  # rows whose item another row has too
+    new: int = 0  # items that would be created
+    done: int = 0
+    in_flight: int = 0
+    need_person: int = 0
+    skipped: int = 0
+    changed: dict[str, list[str]] = field(default_factory=dict)  # by field: ids of rows that changed it
+    faults: list[str] = field(default_factory=list)
+    rebuy: str | None = None  # why --rebuy would be wanted
+    columns_sent: dict[str, str] = field(default_factory=dict)
+    columns_carried: list[str] = field(default_factory=list)
+    characters: int = 0
+    estimate: dict[str, float] | None = None  # credits, low, high
+    balance: float | None = None
+    suffices: bool | None = None
+    stops_after: int | None = None  # items that the balance pays for, if not all
+
+
+def plan(settings: Settings) -> Plan:
+    """Find out what a run with these settings would do. Creates nothing and makes no ledger.
+
+    Raises:
+        LedgerError: there is a ledger that cannot be used.
+        UsageError: a setting cannot be used.
+    """
+    with tempfile.TemporaryDirectory(prefix="batcher-plan-") as folder:
+        scratch = Path(folder) / settings.ledger.name
+        if settings.ledger.exists():
+            database.open_existing(settings.ledger, world=settings.world, readonly=True).dispose()
+            database.copy(settings.ledger, scratch)
+        else:
+            database.create(scratch, settings.world)
+        with opened(scratch, settings.world) as ledger:
+            return anyio.run(_Planning(settings).run, ledger)
+
+
+class _Planning:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._plan = Plan()
+        self._wanted: list[Wanted] = []
+        self._store = Store(settings.ledger.parent, settings.out_dir)
+
+    async def run(self, ledger: Any) -> Plan:
+        await ledger.do(self._take_in)
+        self._plan.balance = await self._balance()
+        await ledger.do(self._count)
+        return self._plan
+
+    def _take_in(self, conn: Connection) -> None:
+        for source in self._settings.sources:
+            rules = source.rules
+            manifest = Manifest(source.path, rules)
+            self._plan.batches.append(rules.batch)
+            try:
+                out_dir, at = self._store.out_dir, Clock().now()
+                wanted, changed, rebuy = importing.foresee(conn, manifest, rules, out_dir=out_dir, at=at)
+            except ManifestError as error:
+                self._plan.faults += error.faults
+                continue
+            self._wanted.append(wanted)
+            self._plan.faults += manifest.faults.lines()
+            self._plan.rebuy = self._plan.rebuy or rebuy
+            for name, ids in changed.items():
+                self._plan.changed.setdefault(name, []).extend(ids)
+            self._plan.columns_sent |= manifest.columns_sent
+            self._plan.columns_carried += manifest.columns_carried
+
+    async def _balance(self) -> float | None:
+        """What the account has, if there is a token and the API answers; a sandbox that is new has no say."""
+        if self._settings.sandbox and not self._settings.ledger.exists():
+            return None
+        try:
+            with reach(self._settings) as (endpoint, _):
+                async with Client(endpoint, create_connections=1) as client:
+                    answer = await client.profile()
+        except CredentialsError:
+            return None
+        return None if answer.profile is None else answer.profile.balance
+
+    def _count(self, conn: Connection) -> None:
+        found, plan = reading.count(conn, self._wanted), self._plan
+        plan.rows, plan.items = found.rows, found.items
+        plan.skipped = found.invalid + found.empty
+        plan.shared = found.rows - plan.skipped - found.items
+        plan.new, plan.done = found.states[State.PENDING], found.states[State.DONE]
+        plan.in_flight = sum(found.states[state] for state in (*OPEN, State.RENDERED))
+        plan.need_person = sum(found.states[state] for state in NEEDS_PERSON)
+        plan.characters = reading.characters_to_buy(conn, self._wanted)
+        estimate = prices(conn).of(reading.to_buy(conn, self._wanted))
+        if estimate is not None:
+            plan.estimate = {"credits": estimate.credits, "low": estimate.low, "high": estimate.high}
+            self._compare(conn, estimate)
+
+    def _compare(self, conn: Connection, estimate: Estimate) -> None:
+        balance = self._plan.balance
+        if balance is None:
+            return
+        self._plan.suffices = balance >= estimate.credits
+        if not self._plan.suffices:
+            self._plan.stops_after = _affordable(conn, self._wanted, balance)
+
+
+def _affordable(conn: Connection, wanted: Sequence[Wanted], balance: float) -> int:
+    known = prices(conn)
+    number, spent = 0, 0.0
+    for size in reading.sizes_to_buy(conn, wanted):
+        one = known.of([size])
+        spent += 0.0 if one is None else one.credits
+        if spent > balance:
+            break
+        number += 1
+    return number
