@@ -32,7 +32,7 @@ def fault(path: Path, audio_format: str, chars: int) -> str | None:
 
 
 def seconds(path: Path, audio_format: str) -> float | None:
-    """How long the audio plays, to a tenth of a second; None where its format or its header does not tell."""
+    """How long the audio plays, good to a tenth of a second; None where its format or its header does not tell."""
     if audio_format == "pcm":
         return None
     from tinytag import TinyTag, TinyTagException

@@ -72,6 +72,8 @@ class Decisions:
                         return f"its task says {task.word} after all: the next run collects it"
         at, who = self.clock.now(), getpass.getuser()
         if await self.ledger.do(deciding.retry, case.key, case.attempt, at=at, who=who):
+            if case.state == State.ABANDONED:
+                return "will be created again by the next run; it may have been bought before, and cost twice"
             return "will be created again by the next run, and paid for"
         return f"is {case.state}: left alone"
 
@@ -102,10 +104,15 @@ class Decisions:
         """A client for the account that the item's create was sent with.
 
         Raises:
+            UsageError: the account is at another address: the token must not go here.
             CredentialsError: the token is another account's, or refused.
             TroubleError: the profile cannot be had.
         """
         with reach(self.settings) as (endpoint, origin):
+            if case.origin != origin:
+                raise UsageError(
+                    f"the item belongs to an account at {case.origin}, not {origin}", "Pass its --api-url."
+                )
             async with Client(endpoint, create_connections=1) as client:
                 answer = await client.profile()
                 if answer.cause is Cause.CREDENTIALS:

@@ -28,6 +28,10 @@ class BatcherError(Exception):
         self.message = message
         self.hint = hint
 
+    def in_one_line(self) -> str:
+        """Message and hint in one line."""
+        return f"{self.message}. {self.hint}" if self.hint else self.message
+
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
 

@@ -16,6 +16,7 @@ from batcher.manifest import Manifest
 from batcher.progress import Progress
 from batcher.settings import Settings, Source
 from batcher.store import Store
+from batcher.words import counted
 
 
 class Intake:
@@ -35,6 +36,7 @@ class Intake:
         self.wanted: list[Wanted] = []
         self.to_link: list[Output] = []
         self.refused: str | None = None
+        self.told: str | None = None  # what the last run ended with: the same again is no news
 
     async def run(self) -> None:
         """Take every manifest in; all that is wrong with any of them is told before the first create."""
@@ -46,7 +48,7 @@ class Intake:
             try:
                 self.named.append(await self._import(source, known.get(batch)))
             except ManifestError as error:
-                self._refuse(error.message, error.faults, error.hint)
+                self.refuse(error.message, error.faults, error.hint)
                 self.named += [known[batch]] if batch in known else []
         await self._survey()
         self.wanted = [] if self.refused or self._settings.collect_only else self.named
@@ -85,18 +87,20 @@ class Intake:
     async def _survey(self) -> None:
         conflicts, self.to_link = await self._ledger.do(survey, self.named, self._store)
         if conflicts:
-            self._refuse(
-                f"{len(conflicts)} output paths are taken by other files; nothing was created",
+            self.refuse(
+                f"{counted(len(conflicts), 'output')} would take the place of other files; nothing was created",
                 conflicts[:50],
                 "Move those files away, or choose another --out-dir or --filename.",
             )
 
-    def _refuse(self, message: str, lines: Sequence[str], hint: str) -> None:
-        for line in lines:
-            self._progress.warn(line)
-        if hint:
-            self._progress.warn(hint)
+    def refuse(self, message: str, lines: Sequence[str], hint: str) -> None:
+        """Let nothing be created, and say why."""
+        tell = self._progress.say if message == self.told else self._progress.warn
+        for line in (*lines, hint):
+            if line:
+                tell(line)
         self.refused = message if self.refused is None else f"{self.refused}; {message}"
+        self.wanted = []
 
 
 def survey(conn: Connection, batches: Sequence[Wanted], store: Store) -> tuple[list[str], list[Output]]:

@@ -16,6 +16,7 @@ from batcher.ledger.reading import Counts
 from batcher.ledger.records import Halt
 from batcher.stop import Reason, Stop
 from batcher.tally import Tally
+from batcher.words import counted
 
 SCHEMA: Final = 1
 OUTCOMES: Final = {
@@ -91,16 +92,17 @@ def conclude(stop: Stop, counts: Counts, *, refused: str | None, unlinked: int, 
         if unfinished or unlinked or reason is Reason.CREDENTIALS:
             return _EXITS[reason], stop.reasons[reason]
     if unfinished:
-        return 6, f"{unfinished} items are still open"
+        return 6, f"{counted(unfinished, 'item')} still to be finished"
     if unlinked:
-        return 8, f"{unlinked} outputs could not be written"
+        return 8, f"{counted(unlinked, 'output')} could not be written"
     if not rows_named:
         return 0, "every open task is collected"
     waiting = sum(counts.states[state] for state in NEEDS_PERSON)
     if waiting or counts.invalid:
-        parts = [f"{waiting} items"] * bool(waiting) + [f"{counts.invalid} invalid rows"] * bool(counts.invalid)
-        return 3, f"finished; {' and '.join(parts)} need a person"
-    return 0, "every row is done"
+        parts = [counted(waiting, "item")] * bool(waiting)
+        parts += [counted(counts.invalid, "invalid row")] * bool(counts.invalid)
+        return 3, f"finished; a person is needed for {' and '.join(parts)}"
+    return 0, "every row is done or settled"
 
 
 def write_results(out_dir: Path, batch: str, lines: Iterator[dict[str, Any]]) -> None:

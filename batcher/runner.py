@@ -16,7 +16,7 @@ from batcher.client import Client, Profile
 from batcher.clock import Bell, Clock
 from batcher.delivery import Delivery
 from batcher.downloader import Downloader
-from batcher.errors import CredentialsError, TroubleError
+from batcher.errors import CredentialsError, TroubleError, UsageError
 from batcher.guard import Guard
 from batcher.intake import Intake, take_up_files
 from batcher.item import State
@@ -46,14 +46,23 @@ def run(settings: Settings, progress: Progress, clock: Clock | None = None) -> r
 
     Raises:
         LockedError: another run holds the ledger.
-        LedgerError: the ledger cannot be used.
+        UsageError: there is neither a manifest nor a ledger, or the ledger cannot be used.
         StorageError: the disk takes nothing.
     """
+    if not settings.ledger.exists():
+        _need_manifests(settings)
     with owner_lock(settings.ledger, wait_seconds=settings.wait_lock_seconds):
         new = ready_ledger(settings, progress)
         progress.say(f"ledger {settings.ledger}{' (NEW)' if new else ''}, output folder {settings.out_dir}")
         with opened(settings.ledger, settings.world) as ledger:
             return anyio.run(_Run(settings, ledger, progress, clock or Clock()).run)
+
+
+def _need_manifests(settings: Settings) -> None:
+    """A name that was mistyped must not make a ledger; where there is one, its tasks are collected all the same."""
+    for source in settings.sources:
+        if source.path is not None and not source.path.is_file():
+            raise UsageError(f"there is no manifest {source.path}", "Nothing was created.")
 
 
 def ready_ledger(settings: Settings, progress: Progress) -> bool:
@@ -83,6 +92,7 @@ class _Run:
         self.client: Client | None = None
         self.profiles: list[Profile] = []
         self.halts: list[Halt] = []
+        self.last_end: tuple[int | None, str | None] = (None, None)  # how the run before this one ended
 
     async def run(self) -> report.RunReport:
         started_at = self.clock.now()
@@ -100,7 +110,9 @@ class _Run:
 
     async def _recover(self, at: float) -> None:
         """Take up what an earlier run left in mid-air: the spill file, creates without an answer."""
-        await self.ledger.do(running.begin_run, self.run_id, out_dir=str(self.settings.out_dir), at=at)
+        out_dir = str(self.settings.out_dir)
+        self.last_end = await self.ledger.do(running.begin_run, self.run_id, out_dir=out_dir, at=at)
+        self.intake.told = self.last_end[1]
         doubts = await self.ledger.recover(run_id=self.run_id, at=at, max_in_doubt=self.settings.max_in_doubt)
         if doubts:
             self.progress.warn(f"an earlier run ended before {doubts} of its creates were answered: maybe bought")
@@ -140,10 +152,12 @@ class _Run:
                     self.halts = guard.halts
                 if (end := (await client.profile()).profile) is not None:
                     self.profiles.append(end)
+        except UsageError as error:
+            self.intake.refuse(error.message, [], error.hint)
         except CredentialsError as error:
-            self.stop.stop_all(Reason.CREDENTIALS, str(error))
+            self.stop.stop_all(Reason.CREDENTIALS, error.in_one_line())
         except TroubleError as error:
-            self.stop.stop_all(Reason.TROUBLE, str(error))
+            self.stop.stop_all(Reason.TROUBLE, error.in_one_line())
 
     async def _drive(self, client: Client, guard: Guard, delivery: Delivery, account_id: int) -> None:
         """Create, poll and download side by side until each has nothing left to do."""
@@ -237,7 +251,8 @@ class _Run:
             elapsed_seconds=round(self.clock.now() - started_at, 3),
         )
         await self.ledger.do(self._note_end, result)
-        await self.ledger.do(summary.tell, self.progress, result, counts, self.intake.named)
+        ending = summary.Ending(result, counts, where=self.settings.where, last=self.last_end)
+        await self.ledger.do(summary.tell, self.progress, ending, self.intake.named)
         return result
 
     def _write_results(self, conn: Connection) -> None:

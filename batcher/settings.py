@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -58,6 +59,12 @@ class Settings:
     def world(self) -> Literal["real", "sandbox"]:
         """The world that the ledger must belong to."""
         return "sandbox" if self.sandbox else "real"
+
+    @property
+    def where(self) -> str:
+        """The options that lead other commands to this ledger and its API."""
+        api = "" if self.sandbox or self.api_url == DEFAULT_URL else f" --api-url {shlex.quote(self.api_url)}"
+        return f"--ledger {shlex.quote(str(self.ledger))}{api}"
 
     def need_token(self) -> str:
         """The token.

@@ -17,7 +17,6 @@ from typing import Final
 from batcher.ledger.reading import Output
 
 ITEMS: Final = ".items"
-_READ_BYTES: Final = 1 << 20
 _NO_LINKS: Final = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
@@ -114,16 +113,6 @@ def digest(path: Path) -> str:
     """SHA-256 of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Replace the file at `path` as a whole: whoever opens it sees the old content or the new."""
-    draft = path.with_name(f".{path.name}.part")
-    with draft.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def _copy(source: Path, draft: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from batcher.clock import local
@@ -13,14 +13,37 @@ from batcher.ledger.ledger import Connection
 from batcher.ledger.records import Halt, Wanted
 from batcher.progress import Progress
 from batcher.report import UNFINISHED, RunReport
+from batcher.words import counted
 
 _SHOWN: Final = 5
 _GROUPS: Final = {
     State.IN_DOUBT: ("maybe bought (in doubt)", "batcher resolve"),
-    State.REJECTED: ("refused by the API; mend their rows, or have the same tried again", "batcher retry"),
-    State.FAILED: ("failed at the provider", "batcher retry"),
-    State.GONE: ("gone: the provider no longer has them", "batcher retry"),
+    State.REJECTED: (
+        "refused by the API: mend their rows, or have the same tried again",
+        "batcher retry --state rejected",
+    ),
+    State.FAILED: ("failed at the provider", "batcher retry --state failed"),
+    State.GONE: ("gone: the provider no longer has them", "batcher retry --state gone"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended, what its items came to, how other commands find them, and how the run before it ended."""
+
+    result: RunReport
+    counts: reading.Counts
+    where: str
+    last: tuple[int | None, str | None]
+
+    @property
+    def is_news(self) -> bool:
+        """Whether it ended otherwise than the run before."""
+        result = self.result
+        return (result.exit_code, result.message if result.exit_code == 2 else None) != (
+            self.last[0],
+            self.last[1] if result.exit_code == 2 else None,
+        )
 
 
 def halt_line(halt: Halt) -> str:
@@ -34,33 +57,36 @@ def halt_line(halt: Halt) -> str:
     return f"halted since {local(halt.since_at)}: {halt.detail}{left}; {after}"
 
 
-def tell(
-    conn: Connection, progress: Progress, result: RunReport, counts: reading.Counts, batches: Sequence[Wanted]
-) -> None:
+def tell(conn: Connection, progress: Progress, ending: Ending, batches: Sequence[Wanted]) -> None:
     """Say how the run ended; a quiet one speaks only of what is new and needs a person."""
-    progress.say(_first_line(result, counts))
-    if result.exit_code not in (0, 3):
-        new = result.halt is None or result.exit_code not in (4, 8) or reading.halted_in_run(conn, result.run_id)
-        (progress.warn if new and result.exit_code != 6 else progress.say)(f"exit {result.exit_code}: {result.message}")
-    where = f"--ledger {shlex.quote(result.ledger or '')}"
+    result, counts = ending.result, ending.counts
+    if counts.rows or result.exit_code != 2:
+        progress.say(_first_line(result, counts))
+    if result.exit_code != 0:
+        needs_word = ending.is_news and result.exit_code not in (3, 6)
+        (progress.warn if needs_word else progress.say)(f"exit {result.exit_code}: {result.message}")
     for state, (words, command) in _GROUPS.items():
         number = counts.states[state]
         if number:
             fresh = reading.new_in_run(conn, result.run_id or "", state)
             tell_one = progress.warn if fresh else progress.say
             tell_one(f"{number} {words}: {_examples(conn, batches, state)}")
-            tell_one(f"    {command} {where}")
+            tell_one(f"    {command} {ending.where}")
     if counts.invalid:
-        progress.say(f"{counts.invalid} rows were skipped as invalid: mend them in the manifest and run again")
+        progress.say(f"{counted(counts.invalid, 'row')} skipped as invalid: mend them in the manifest and run again")
+    if counts.empty:
+        progress.say(f"{counted(counts.empty, 'row')} skipped as empty")
 
 
 def _first_line(result: RunReport, counts: reading.Counts) -> str:
-    done = counts.states[State.DONE]
-    unfinished = sum(counts.states[state] for state in UNFINISHED)
-    parts = [f"{done} of {counts.items} items done"]
+    done, pending = counts.states[State.DONE], counts.states[State.PENDING]
+    open_ = sum(counts.states[state] for state in UNFINISHED) - pending
+    parts = [f"{done} of {counted(counts.items, 'item')} done"]
     parts.append(f"{result.created} created and {result.collected} collected in {result.elapsed_seconds:.1f} s")
-    if unfinished:
-        parts.append(f"{unfinished} still open")
+    if pending:
+        parts.append(f"{pending} not bought yet")
+    if open_:
+        parts.append(f"{open_} bought and not collected yet")
     if result.credits["spent"]:
         parts.append(f"{result.credits['spent']:g} credits spent")
     if result.credits["end"] is not None:

@@ -43,6 +43,7 @@ LAYERS = [
     "answer",
     "logs",
     "clock",
+    "words",
     "item",
     "errors",
 ]

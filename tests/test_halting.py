@@ -270,7 +270,7 @@ def test_other_answers_do_not_start_the_count_anew(book: Book) -> None:
 def test_vanished_creates_do_not_count(book: Book) -> None:
     """Creates that a killed run left behind say nothing about the API."""
     book.claim(10)
-    book.do(creating.abandon_creates, at=AT + 1, run_id=RUN)
+    book.do(creating.doubt_unanswered, at=AT + 1, run_id=RUN)
     lose(book, MOST, at=AT + 2)
     assert halts(book) == []
 

@@ -137,17 +137,17 @@ def test_takes_are_kept(book: Book) -> None:
         (
             "id,text,output\na,one,1.mp3\n\nb,two,2.mp3\na,three,3.mp3\n",
             {},
-            "m.csv:5: id: id 'a' is taken by line 2",
+            "m.csv:5: id: 'a' is taken by line 2",
         ),
         (
             "id,text,output\na,one,x.mp3\nb,two,y.mp3\nc,three,./x.mp3\n",
             {},
-            "m.csv:4: output: output path 'x.mp3' is taken by line 2",
+            "m.csv:4: output: 'x.mp3' is taken by line 2",
         ),
         (
             "id,text\na,one\nb,two\n",
             {"filename": "same.{format}"},
-            "m.csv:3: output: output path 'same.mp3' is taken by line 2",
+            "m.csv:3: output: 'same.mp3' is taken by line 2",
         ),
     ],
 )
@@ -160,16 +160,16 @@ def test_all_repeats_are_told(book: Book) -> None:
     """Every repeated id is reported, and those of one id on one line."""
     told = faults(book, "id,text,output\na,1,1\nb,2,2\na,3,3\nb,4,4\na,5,5\n")
     assert len(told) == 2
-    assert told[0].startswith("m.csv:4: id: id 'a' is taken by line 2")
+    assert told[0].startswith("m.csv:4: id: 'a' is taken by line 2")
     assert told[0].endswith("line 6)")
-    assert told[1] == "m.csv:5: id: id 'b' is taken by line 3"
+    assert told[1] == "m.csv:5: id: 'b' is taken by line 3"
 
 
 def test_outputs_of_another_batch(book: Book) -> None:
     """An output that another batch has in the same folder is refused with that batch's name and the ways out."""
     book.take_in(sheet("one", "two"), batch="first")
     (told,) = faults(book, "id,text\nz,zero\nb,other\n", batch="second")
-    assert told.startswith("second.csv:3: output: output path 'b.mp3' belongs to batch 'first'")
+    assert told.startswith("second.csv:3: output: 'b.mp3' belongs to batch 'first'")
     assert "--filename" in told
     assert ids(book, "second") == []
     book.take_in("id,text\nz,zero\nb,other\n", batch="second", out_dir="elsewhere")
@@ -192,7 +192,7 @@ def test_skip_invalid(book: Book) -> None:
     assert [row["number"] for row in found] == [1, 2, 3, 4, 5]
     assert [row["skipped"] for row in found] == [None, "invalid", "invalid", "invalid", "invalid"]
     assert "`fast` is not a number" in found[1]["reason"]
-    assert found[2]["reason"] == "id 'a' is taken by line 2"
+    assert found[2]["reason"] == "'a' is taken by line 2"
     assert "belongs to batch 'other'" in found[3]["reason"]
     assert "text is empty" in found[4]["reason"]
     assert {row["item_key"] is None for row in found[1:]} == {True}

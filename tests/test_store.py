@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from batcher.ledger.reading import Output
-from batcher.store import Store, digest, write_durably
+from batcher.store import Store, digest
 
 KEY = "ab" + "0" * 62
 OTHER = "cd" + "1" * 62
@@ -249,14 +249,3 @@ def test_link_falls_back_to_a_copy(home: Path, elsewhere: Path) -> None:
         assert (elsewhere / "a.mp3").read_bytes() == OURS
         assert (elsewhere / "a.mp3").stat().st_nlink == 1
         assert store.conflict(row) is None
-
-
-def test_files_are_replaced_as_a_whole(tmp_path: Path) -> None:
-    """A results file is swapped, never rewritten: who has it open keeps the old content."""
-    path = tmp_path / "m.results.jsonl"
-    write_durably(path, b"old")
-    with path.open("rb") as reader:
-        write_durably(path, b"new")
-        assert reader.read() == b"old"
-    assert path.read_bytes() == b"new"
-    assert list(tmp_path.iterdir()) == [path]

@@ -65,6 +65,9 @@ def _run(arguments: list[str]) -> int:
         return getattr(error, "exit_code", 130)
     except KeyboardInterrupt:
         return _end(arguments, 130, "interrupted")
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
     except click.ClickException as error:
         return _end(arguments, 2, error.format_message(), _usage_hint(error))
     except BaseException as error:  # noqa: BLE001 - the last one to see it

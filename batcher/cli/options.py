@@ -139,7 +139,9 @@ def find_ledger(ctx: click.Context, names: tuple[str, ...]) -> tuple[Path, tuple
     Returns it and the names that are not manifests.
     """
     manifests = [Path(name) for name in names if Path(name).is_file()]
-    folder = project_folder(manifests[0] if manifests else None)
+    named = ctx.params["ledger"]
+    beside = manifests[0] if manifests else ledger_path(named, Path(), sandbox=False) if named is not None else None
+    folder = project_folder(beside)
     fill_from_file(ctx, folder)
     path = ledger_path(ctx.params["ledger"], folder, sandbox=ctx.params["sandbox"])
     if not path.exists() and ctx.params["ledger"] is None and not ctx.params["sandbox"]:

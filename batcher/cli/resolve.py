@@ -10,6 +10,7 @@ import click
 from batcher.cli.deciding import api_options, decide
 from batcher.cli.options import find_ledger, json_option
 from batcher.clock import local, utc
+from batcher.errors import UsageError
 from batcher.item import State
 from batcher.ledger import deciding, reading
 from batcher.ledger.ledger import viewed
@@ -46,6 +47,8 @@ def resolve(
         rows = {item["key"]: item["rows"] for item in reading.show(conn, keys)}
     if sum((adopt is not None, buy_again, abandon)) > 1:
         raise click.UsageError("choose one of --adopt, --buy-again and --abandon", ctx)
+    if ids and not keys:
+        raise UsageError("none of them is in doubt", "`batcher show` tells how items stand.")
     if not (adopt or buy_again or abandon):
         _list(cases, rows, as_json=ctx.params["as_json"])
         return
@@ -83,6 +86,8 @@ def _list(cases: list[Any], rows: dict[str, list[dict[str, Any]]], *, as_json: b
         )
         if case.raw:
             click.echo(f"    its body began: {case.raw[:120].decode(errors='replace')!r}")
+    if cases:
+        click.echo("settle each with --adopt TASK_ID, --buy-again or --abandon")
 
 
 _CAUSES = {"vanished": "nothing: the run that sent it ended before an answer was recorded"}

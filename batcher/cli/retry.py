@@ -9,6 +9,7 @@ import click
 from batcher.cli.deciding import api_options, decide
 from batcher.cli.options import find_ledger, option
 from batcher.deciding import SETTLED_BY_RETRY
+from batcher.errors import UsageError
 from batcher.ledger import reading
 from batcher.ledger.ledger import viewed
 
@@ -38,7 +39,7 @@ def retry(ctx: click.Context, /, names: tuple[str, ...], states: tuple[str, ...]
     with viewed(path) as conn:
         keys = reading.find_keys(conn, ids, states=chosen, batch=batch)
     if not keys:
-        click.echo("none of them ended badly: nothing to retry", err=True)
-        return
+        wanted = " or ".join(states or map(str, SETTLED_BY_RETRY))
+        raise UsageError(f"none of them is {wanted}: nothing to retry", "`batcher show` tells how items stand.")
     for line in decide(ctx, path, lambda decisions: decisions.retry(keys)):
         click.echo(line)

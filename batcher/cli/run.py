@@ -12,12 +12,12 @@ from batcher.cli.request import manifest_options, resolve
 
 _GROUPS: Final = {
     "What": ("batch", "column", "encoding", "skip_invalid", "skip_empty"),
-    "Defaults for rows that name none": ("voice", "model", "format"),
+    "Defaults for rows that name none": ("voice", "model", "audio_format"),
     "Where": ("ledger", "out_dir", "filename", "wait_lock"),
     "How much": ("concurrency", "max_items", "max_in_doubt", "max_runtime", "no_wait", "collect_only"),
     "Consent (flags only)": ("rebuy", "override_halt"),
     "API": ("api_url", "token_file", "sandbox", "allow_http", "no_credits_code"),
-    "Output": ("dry_run", "as_json", "quiet", "verbose", "debug", "help"),
+    "Output": ("dry_run", "as_json", "quiet", "verbose", "debug"),
 }
 
 
@@ -27,7 +27,9 @@ class _Grouped(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, group by group."""
         records = {param.name: param.get_help_record(ctx) for param in self.get_params(ctx)}
-        for title, names in _GROUPS.items():
+        grouped = {name for names in _GROUPS.values() for name in names}
+        others = tuple(name for name in records if name not in grouped)
+        for title, names in (_GROUPS | {"Output": _GROUPS["Output"] + others}).items():
             with formatter.section(title):
                 formatter.write_dl([record for name in names if (record := records.get(name)) is not None])
 

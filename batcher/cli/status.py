@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+from datetime import datetime
 from typing import Any
 
 import click
 
 from batcher.cli.options import find_ledger, json_option, ledger_options
+from batcher.clock import local
+from batcher.words import counted
 
 
 @click.command()
@@ -18,7 +23,8 @@ from batcher.cli.options import find_ledger, json_option, ledger_options
 def status(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
     """Show how the batches of a ledger stand: items by state, a halt, the last run. Creates nothing.
 
-    The ledger is the one beside MANIFEST, or the current folder's, or --ledger.
+    The ledger is the one beside MANIFEST, or the current folder's, or --ledger; all its batches are counted. In JSON,
+    the credits spent are those of all its tasks, start and end those of the last run.
     """
     from batcher.ledger import reading
     from batcher.ledger.ledger import viewed
@@ -32,16 +38,38 @@ def status(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
         click.echo(json.dumps(found, ensure_ascii=False))
         return
     click.echo(f"ledger {path}")
-    click.echo(f"{len(found['batches'])} batches ({', '.join(found['batches'])}): {found['rows']} rows, ", nl=False)
-    click.echo(f"{found['items']} items")
+    names = ", ".join(found["batches"])
+    rows, items = counted(found["rows"], "row"), counted(found["items"], "item")
+    click.echo(f"{counted(len(found['batches']), 'batch')} ({names}): {rows}, {items}")
     for state, number in found["states"].items():
         if number:
             click.echo(f"  {number:>9,}  {state}")
     if found["halt"] is not None:
-        click.echo(f"halted ({found['halt']['kind']}) since {found['halt']['since']}: {found['halt']['detail']}")
-    last = found["last_run"]
-    if last is not None:
         click.echo(
-            f"last run {last['run_id']}: began {last['started_at']}, ended {last['ended_at'] or 'not yet'}", nl=False
+            f"halted ({found['halt']['kind']}) since {_local(found['halt']['since'])}: {found['halt']['detail']}"
         )
-        click.echo(f", exit {last['exit_code']}: {last['message']}" if last["ended_at"] else "")
+    if found["last_run"] is not None:
+        click.echo(_last_run(found["last_run"]))
+
+
+def _last_run(run: dict[str, Any]) -> str:
+    began = f"last run {run['run_id']}: began {_local(run['started_at'])}"
+    if run["ended_at"] is not None:
+        return f"{began}, ended {_local(run['ended_at'])}, exit {run['exit_code']}: {run['message']}"
+    if run["host"] == socket.gethostname() and not _is_alive(run["pid"]):
+        return f"{began}, and ended without a word (killed?): the next run goes on"
+    return f"{began}, at work (pid {run['pid']} on {run['host']})"
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _local(at: str) -> str:
+    return local(datetime.fromisoformat(at).timestamp())

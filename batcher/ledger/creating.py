@@ -180,7 +180,7 @@ def _step(conn: Connection, record: AnswerRecord, event: Event) -> None:
         )
 
 
-def abandon_creates(conn: Connection, *, at: float, run_id: str) -> int:
+def doubt_unanswered(conn: Connection, *, at: float, run_id: str) -> int:
     """Put every create that no living run owns in doubt. Only the holder of the owner's lock may call this."""
     found = conn.execute(select(items.c.key, items.c.attempt).where(items.c.state == State.SUBMITTING)).all()
     for key, attempt in found:

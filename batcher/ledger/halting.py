@@ -14,7 +14,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.item import Event
 from batcher.ledger.records import AnswerRecord, Halt, OpenTask
-from batcher.ledger.schema import attempts, halts, runs
+from batcher.ledger.schema import attempts, halts, runs, tasks
 
 Kind = Literal["credits", "unstable"]
 UNSTABLE_WAIT_SECONDS: Final = 300.0
@@ -69,10 +69,17 @@ def set_balance(conn: Connection, account_id: int, credits_: float | None, quota
 
 
 def balance_before(conn: Connection, halt_id: int) -> tuple[float | None, float | None]:
-    """Credits and quota as the profile had them when the run that met the halt began."""
-    query = select(runs.c.profile_start).join(halts, halts.c.run_id == runs.c.id).where(halts.c.id == halt_id)
-    profile = json.loads(conn.execute(query).scalar() or "{}")
-    return profile.get("credits"), profile.get("quota")
+    """Credits and quota as the run that met the halt began with them, less what its tasks say they cost."""
+    query = (
+        select(runs.c.id, runs.c.profile_start).join(halts, halts.c.run_id == runs.c.id).where(halts.c.id == halt_id)
+    )
+    run_id, profile = conn.execute(query).one()
+    mine = and_(attempts.c.item_key == tasks.c.item_key, attempts.c.attempt == tasks.c.attempt)
+    spent = select(func.total(tasks.c.credits)).join(attempts, mine).where(attempts.c.run_id == run_id)
+    cost: float = conn.execute(spent).scalar_one()
+    found = (json.loads(profile or "{}").get(name) for name in ("credits", "quota"))
+    credits_, quota = (None if left is None else left - cost for left in found)
+    return credits_, quota
 
 
 def permit_probe(conn: Connection, halt_id: int, run_id: str) -> None:

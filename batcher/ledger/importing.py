@@ -21,6 +21,7 @@ from batcher.ledger import changes
 from batcher.ledger.records import Wanted
 from batcher.ledger.schema import REPEAT_MARK, batches, items, rows
 from batcher.manifest import Manifest, Row, Rules
+from batcher.words import counted
 
 _CHUNK: Final = 500
 
@@ -118,12 +119,11 @@ def _stage_all(conn: Connection, manifest: Manifest, rules: Rules, out_dir: str)
     _find_repeats(conn, manifest, "output")
     _find_taken_outputs(conn, manifest, batch, out_dir)
     if manifest.faults.fatal or (manifest.faults and not rules.skip_invalid):
-        count = manifest.faults.count
-        raise ManifestError(
-            f"{manifest.name}: {count} fault{'s' if count > 1 else ''}; nothing was created",
-            manifest.faults.lines(),
-            "Mend them, or pass --skip-invalid to go on with the good rows.",
-        )
+        hint = "Mend them; --skip-invalid cannot pass over all of them."
+        if not manifest.faults.fatal:
+            hint = "Mend them, or pass --skip-invalid to go on with the good rows."
+        message = f"{manifest.name}: {counted(manifest.faults.count, 'fault')}; nothing was created"
+        raise ManifestError(message, manifest.faults.lines(), hint)
 
 
 def _is_same_file(conn: Connection, batch: str, values: dict[str, Any]) -> bool:
@@ -184,7 +184,7 @@ def _find_repeats(conn: Connection, manifest: Manifest, column: str) -> None:
     )
     for row in conn.execute(query).all():
         what = "id" if column == "id" else "output path"
-        reason = f"{what} {row.value!r} is taken by line {row.first_line}"
+        reason = f"{row.value!r} is taken by line {row.first_line}"
         _set_aside(conn, manifest, row.number, row.line, column, reason, f"{what} {row.value}")
 
 
@@ -198,9 +198,7 @@ def _find_taken_outputs(conn: Connection, manifest: Manifest, batch: str, out_di
         .order_by(_staged.c.number)
     )
     for row in conn.execute(query).all():
-        reason = (
-            f"output path {row.output!r} belongs to batch {row.name!r}: choose another --filename, --out-dir or --batch"
-        )
+        reason = f"{row.output!r} belongs to batch {row.name!r}: choose another --filename, --out-dir or --batch"
         _set_aside(conn, manifest, row.number, row.line, "output", reason, f"outputs of batch {row.name}")
 
 

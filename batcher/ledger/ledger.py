@@ -19,9 +19,9 @@ import structlog
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from batcher.errors import StorageError
+from batcher.errors import LedgerError, StorageError
 from batcher.ledger import database
-from batcher.ledger.creating import abandon_creates, record_answer
+from batcher.ledger.creating import doubt_unanswered, record_answer
 from batcher.ledger.records import AnswerRecord
 from batcher.ledger.schema import meta
 from batcher.ledger.spill import Spill
@@ -29,6 +29,8 @@ from batcher.ledger.spill import Spill
 __all__ = ["Connection", "Ledger", "opened", "viewed", "world_of"]
 
 log = structlog.get_logger()
+
+_DISK_ERRORS = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -106,7 +108,7 @@ class Ledger:
                 log.error("an answer in the spill file does not fit the ledger", key=record.key, why=str(error.orig))
         if not kept:
             self.spill.clear()
-        return await self.do(abandon_creates, at=at, run_id=run_id)
+        return await self.do(doubt_unanswered, at=at, run_id=run_id)
 
     def close(self) -> None:
         """Fold the journal into the file and let go of it."""
@@ -143,10 +145,16 @@ def _apply(connection: Connection, call: _Call[Any]) -> None:
         call.error = error
 
 
-def storage_error(path: Path, error: DBAPIError) -> StorageError:
+def storage_error(path: Path, error: DBAPIError) -> StorageError | LedgerError:
     """What a database that refuses to write means for a user."""
-    while isinstance(error.__context__, DBAPIError):
-        error = error.__context__  # what went wrong first: rolling back may fail after it
+    before: BaseException | None = error
+    while before is not None:
+        error = before if isinstance(before, DBAPIError) else error  # the first: rolling back may fail after it
+        before = before.__context__
+    if not getattr(error.orig, "sqlite_errorname", "").startswith(_DISK_ERRORS):
+        return LedgerError(
+            f"the ledger {path} does not fit this program: {error.orig}", "Was it made by another version?"
+        )
     return StorageError(
         f"the ledger {path} cannot be written: {error.orig}",
         "Free some space or mend the disk, then run again: it goes on where it stopped.",

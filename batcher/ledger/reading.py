@@ -31,7 +31,7 @@ from batcher.ledger.schema import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """Rows and items of some batches: `states` has every state, `skipped` and `unlinked` count rows."""
+    """Rows and items of some batches: `states` has every state; `invalid` and `empty` count rows that were skipped."""
 
     rows: int
     items: int
@@ -291,6 +291,8 @@ def _run_facts(run: Row[Any]) -> dict[str, Any]:
         "run_id": run.id,
         "started_at": utc(run.started_at),
         "ended_at": utc(run.ended_at),
+        "pid": run.pid,
+        "host": run.host,
         "exit_code": run.exit_code,
         "outcome": run.outcome,
         "message": run.message,
@@ -337,9 +339,3 @@ def spent_in_run(conn: Connection, run_id: str) -> tuple[float | None, bool]:
     )
     number, known, total = conn.execute(query).one()
     return total, number == known
-
-
-def halted_in_run(conn: Connection, run_id: str | None) -> bool:
-    """Whether the run itself met a halt that is still open."""
-    query = select(halts.c.id).where(halts.c.run_id == run_id, halts.c.closed_at.is_(None))
-    return conn.execute(query).first() is not None

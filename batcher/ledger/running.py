@@ -14,11 +14,16 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from batcher.ledger.schema import accounts, runs
 
 
-def begin_run(conn: Connection, run_id: str, *, out_dir: str, at: float) -> None:
-    """Note that a run has begun; the earlier ones have ended, since this one holds the owner's lock."""
+def begin_run(conn: Connection, run_id: str, *, out_dir: str, at: float) -> tuple[int | None, str | None]:
+    """Note that a run has begun; the earlier ones have ended, since this one holds the owner's lock.
+
+    Returns the exit code and the message of the last one.
+    """
+    last = conn.execute(select(runs.c.exit_code, runs.c.message).order_by(runs.c.started_at.desc()).limit(1)).first()
     conn.execute(update(runs).where(runs.c.ended_at.is_(None)).values(ended_at=at, outcome="vanished"))
     who = {"pid": os.getpid(), "host": socket.gethostname()}
     conn.execute(insert(runs).values(id=run_id, started_at=at, out_dir=out_dir, **who))
+    return (last.exit_code, last.message) if last is not None else (None, None)
 
 
 def enter_account(

@@ -266,7 +266,7 @@ def _csv_record(number: int, line: int, cells: list[str], layout: Layout, conten
 
 def _object(line: str) -> dict[str, Any]:
     try:
-        value = _DECODER.decode(line)
+        value = _DECODER.decode(line.rstrip("\r\n"))
     except json.JSONDecodeError as error:
         raise WrongError("json", f"not JSON at character {error.colno}: {error.msg}") from None
     except WrongError:
