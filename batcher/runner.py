@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import anyio
+import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from batcher import report, summary
@@ -36,13 +37,17 @@ from batcher.throttle import Gate, Places
 
 DRAIN_SECONDS: Final = 30.0
 """After the first signal, open tasks are collected for so long; the next run collects the rest at no cost."""
+ASK_ABOVE: Final = 50
+"""More new items than this are created for real money only after a person at a terminal has said so."""
 _CREATES_AT_ONCE: Final = 128
 _POLLS_AT_ONCE: Final = 8
 _DOWNLOADS_AT_ONCE: Final = 4
 
 
-def run(settings: Settings, progress: Progress, clock: Clock | None = None) -> report.RunReport:
+def run(settings: Settings, progress: Progress, *, confirm: Callable[[str], bool] | None = None) -> report.RunReport:
     """Bring the wanted rows of the manifests to their end, as far as that can be done now; may be repeated at will.
+
+    `confirm` asks a person before many new items are created for real money; without it nobody is asked.
 
     Raises:
         LockedError: another run holds the ledger.
@@ -55,7 +60,7 @@ def run(settings: Settings, progress: Progress, clock: Clock | None = None) -> r
         new = ready_ledger(settings, progress)
         progress.say(f"ledger {settings.ledger}{' (NEW)' if new else ''}, output folder {settings.out_dir}")
         with opened(settings.ledger, settings.world) as ledger:
-            return anyio.run(_Run(settings, ledger, progress, clock or Clock()).run)
+            return anyio.run(_Run(settings, ledger, progress, Clock(), confirm).run)
 
 
 def _need_manifests(settings: Settings) -> None:
@@ -79,8 +84,16 @@ def ready_ledger(settings: Settings, progress: Progress) -> bool:
 class _Run:
     """What the stages of one run share."""
 
-    def __init__(self, settings: Settings, ledger: Ledger, progress: Progress, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        progress: Progress,
+        clock: Clock,
+        confirm: Callable[[str], bool] | None,
+    ) -> None:
         self.settings = settings
+        self.confirm = confirm
         self.ledger = ledger
         self.progress = progress
         self.clock = clock
@@ -144,6 +157,7 @@ class _Run:
                 profile, account_id = await preflight.enter(self.intake.named)
                 self.profiles.append(profile)
                 self.tally.credits = profile.balance
+                await self._agree(profile)
                 if account_id is not None:
                     guard = Guard(self.ledger, self.clock, account_id=account_id, run_id=self.run_id)
                     await guard.begin(profile, override=self.settings.override_halt)
@@ -158,6 +172,20 @@ class _Run:
             self.stop.stop_all(Reason.CREDENTIALS, error.in_one_line())
         except TroubleError as error:
             self.stop.stop_all(Reason.TROUBLE, error.in_one_line())
+
+    async def _agree(self, profile: Profile) -> None:
+        """Ask before many new items are created for real money; without a yes, only what is open is collected."""
+        new = (await self.ledger.do(reading.count, self.intake.wanted)).states[State.PENDING]
+        if self.confirm is None or self.settings.sandbox or new <= ASK_ABOVE:
+            return
+        cost = await self.ledger.do(reading.estimated_need, self.intake.wanted)
+        about = "an unknown number of" if cost is None else f"about {cost:,.0f}"
+        left = "unknown" if profile.balance is None else f"{profile.balance:,.0f} credits"
+        question = f"create {new:,} items for {about} credits (the balance is {left})?"
+        with self.stop.scope("creating"):
+            if await anyio.to_thread.run_sync(self.confirm, question, abandon_on_cancel=True):
+                return
+        self.intake.refuse(f"not agreed to: {new:,} items were not created", [], "--yes agrees without asking.")
 
     async def _drive(self, client: Client, guard: Guard, delivery: Delivery, account_id: int) -> None:
         """Create, poll and download side by side until each has nothing left to do."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -332,3 +336,28 @@ def test_looking_while_a_run_works(project: Project, provider: FakeTTS) -> None:
     assert (status.exit_code, status.report["rows"]) == (0, 3)
     assert status.report["last_run"]["ended_at"] is None
     assert run.end().exit_code == 0
+
+
+@pytest.mark.parametrize(("answer", "code", "created"), [(b"y\n", 0, 51), (b"\n", 2, 0)])
+def test_many_items_are_asked_for_on_a_terminal(
+    project: Project, provider: FakeTTS, answer: bytes, code: int, created: int
+) -> None:
+    """On a terminal, more than fifty new items are created only after a yes to one question with count and balance."""
+    manifest = project.manifest(51)
+    terminal, side = pty.openpty()
+    arguments = [sys.executable, "-m", "batcher", "run", str(manifest), "--api-url", provider.url]
+    process = subprocess.Popen(
+        [*arguments, "--concurrency", "51"], env=project.environment, stdin=side, stdout=side, stderr=side
+    )
+    os.close(side)
+    said = b""
+    while b"[y/N]" not in said:
+        said += os.read(terminal, 4096)
+    os.write(terminal, answer)
+    with contextlib.suppress(OSError):  # what Linux says at the end of a terminal
+        while chunk := os.read(terminal, 4096):
+            said += chunk
+    os.close(terminal)
+    assert process.wait(30) == code
+    assert b"create 51 items for an unknown number of credits (the balance is 1,000,000 credits)?" in said
+    assert len(provider.creates) == created

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Final
 
 import click
@@ -15,7 +16,7 @@ _GROUPS: Final = {
     "Defaults for rows that name none": ("voice", "model", "audio_format"),
     "Where": ("ledger", "out_dir", "filename", "wait_lock"),
     "How much": ("concurrency", "max_items", "max_in_doubt", "max_runtime", "no_wait", "collect_only"),
-    "Consent (flags only)": ("rebuy", "override_halt"),
+    "Consent (flags only)": ("yes", "rebuy", "override_halt"),
     "API": ("api_url", "token_file", "sandbox", "allow_http", "no_credits_code"),
     "Output": ("dry_run", "as_json", "quiet", "verbose", "debug"),
 }
@@ -36,6 +37,7 @@ class _Grouped(click.Command):
 
 @click.command(cls=_Grouped)
 @manifest_options
+@option("--yes", consent=True, is_flag=True, help="Do not ask before many items are created.")
 @option("--dry-run", consent=True, is_flag=True, help="Show what the run would do and cost, as `plan` does.")
 @click.pass_context
 def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
@@ -52,7 +54,13 @@ def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     chosen = resolve(ctx, manifests)
     progress = Progress(quiet=ctx.params["quiet"])
     logs.configure(progress.warn, verbose=ctx.params["verbose"], debug=ctx.params["debug"])
-    report = runner.run(chosen, progress)
+    asks = not ctx.params["yes"] and sys.stdin.isatty() and sys.stderr.isatty()
+    report = runner.run(chosen, progress, confirm=_confirm if asks else None)
     if ctx.params["as_json"]:
         click.echo(report.to_json())
     ctx.exit(report.exit_code)
+
+
+def _confirm(question: str) -> bool:
+    click.echo(f"{question} [y/N] ", err=True, nl=False)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
