@@ -244,7 +244,7 @@ CREATE_RULES: Final[Rules] = (
     # A task that was accepted may carry its own failure's code; its id comes first.
     (Cause.NO_CREDITS, lambda r: r.status(402) or (r.lacks_credits and not r.named)),
     (Cause.OK, lambda r: r.named),
-    (Cause.INVALID, lambda r: r.api(400, 413, 414, 415, 422)),
+    (Cause.INVALID, lambda r: r.status(400, 413, 414, 415, 422) and r.json is not None),
     (Cause.CREDENTIALS, lambda r: r.api(401, 403)),
     (Cause.THROTTLED, lambda r: r.api(429) or (r.api(503) and r.busy)),
     (Cause.WRONG_HOST, lambda r: r.api(404, 405, 409)),

@@ -142,10 +142,14 @@ class Client:
         headers = {"Authorization": f"Bearer {endpoint.token}", "Accept": "application/json"}
         # httpx leaks a socket that is cancelled in its TLS handshake, so that has to time out before the deadline does.
         timeout = httpx.Timeout(None, connect=deadline_seconds / 4)
-        self._creating = _Pool(create_connections, secure, headers, timeout)
-        self._asking = _Pool(poll_connections, secure, headers, timeout)
+        # Nobody stands between this machine and itself: the token would go to a proxy in clear.
+        proxied = not _is_loopback(httpx.URL(endpoint.url).host)
+        self._creating = _Pool(create_connections, secure, headers, timeout, proxied=proxied)
+        self._asking = _Pool(poll_connections, secure, headers, timeout, proxied=proxied)
         self._fetching = {
-            scheme: _Pool(fetch_connections, scheme == "https", {"Accept": "*/*"}, httpx.Timeout(FETCH_SECONDS))
+            scheme: _Pool(
+                fetch_connections, scheme == "https", {"Accept": "*/*"}, httpx.Timeout(FETCH_SECONDS), proxied=proxied
+            )
             for scheme in ("http", "https")
         }
         self._creates: set[_Exchange] = set()
@@ -319,8 +323,11 @@ class _StopError(Exception):
 class _Pool:
     """A few small httpx clients, and never more requests in flight than they have connections."""
 
-    def __init__(self, connections: int, secure: bool, headers: Mapping[str, str], timeout: httpx.Timeout) -> None:
+    def __init__(
+        self, connections: int, secure: bool, headers: Mapping[str, str], timeout: httpx.Timeout, *, proxied: bool
+    ) -> None:
         self._connections = connections
+        self._proxied = proxied
         self._slots = anyio.Semaphore(connections)
         self._free: dict[httpx.AsyncClient, int] = {}
         self._secure = secure
@@ -337,7 +344,12 @@ class _Pool:
             context = _trusting() if self._secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             try:
                 client = httpx.AsyncClient(
-                    verify=context, limits=limits, headers=self._headers, timeout=self._timeout, follow_redirects=False
+                    verify=context,
+                    limits=limits,
+                    headers=self._headers,
+                    timeout=self._timeout,
+                    follow_redirects=False,
+                    trust_env=self._proxied,
                 )
             except (ValueError, ImportError, httpx.InvalidURL):  # the texts of these may show a proxy's password
                 raise UsageError("The proxy that the environment names cannot be used.", "See HTTPS_PROXY.") from None

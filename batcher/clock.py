@@ -26,6 +26,10 @@ class Clock:
         """UTC, in unix seconds."""
         return time.time()
 
+    def steady(self) -> float:
+        """Seconds that only ever grow, whoever sets the clock: for waiting."""
+        return time.monotonic()
+
     async def sleep(self, seconds: float) -> None:
         """Return after `seconds`, at once when they are not positive."""
         await anyio.sleep(max(0.0, seconds))
@@ -54,11 +58,11 @@ class Bell:
         """The next ring: taken before something is looked up, so that what changes meanwhile is not missed."""
         return self._rung
 
-    async def wait(self, clock: Clock, *, until: float | None = None, ring: anyio.Event | None = None) -> None:
-        """Return at the next ring (or at `ring`), or at the time `until` if that is earlier."""
+    async def wait(self, clock: Clock, *, seconds: float | None = None, ring: anyio.Event | None = None) -> None:
+        """Return at the next ring (or at `ring`), or after `seconds` if that is earlier."""
         ring = ring or self._rung
-        if until is None:
+        if seconds is None:
             await ring.wait()
             return
-        with clock.limit(until - clock.now()):
+        with clock.limit(seconds):
             await ring.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import anyio.to_thread
 import structlog
@@ -11,7 +12,7 @@ import structlog
 from batcher.clock import Clock
 from batcher.ledger import collecting
 from batcher.ledger.ledger import Ledger
-from batcher.ledger.reading import Output, outputs_of
+from batcher.ledger.reading import Output, is_known_audio, outputs_of
 from batcher.ledger.records import OpenTask, Wanted
 from batcher.store import Store
 from batcher.tally import Tally
@@ -29,6 +30,7 @@ class Delivery:
     clock: Clock
     run_id: str
     batches: Sequence[Wanted]
+    named: Sequence[int]  # those that the run speaks of
 
     async def save(self, task: OpenTask) -> None:
         """The item's recorded file is at its path: note that, then link it."""
@@ -42,13 +44,20 @@ class Delivery:
         linked = []
         for output in found:
             try:
-                why = await anyio.to_thread.run_sync(self.store.link, output)
+                why = await self._link(output)
             except OSError as error:
                 why = f"{error.filename}: {error.strerror}"
             if why is None:
                 linked.append((output.batch_id, output.row_id, output.key, output.output))
             else:
-                self.tally.unlinked += 1
+                self.tally.unlinked += output.batch_id in self.named
                 log.error("output not written", row=output.row_id, why=why)
         if linked:
             await self.ledger.do(collecting.record_links, linked)
+
+    async def _link(self, output: Output) -> str | None:
+        why = await anyio.to_thread.run_sync(self.store.link, output)
+        sha256 = await anyio.to_thread.run_sync(self.store.digest_at, output) if why is not None else None
+        if sha256 is not None and await self.ledger.do(is_known_audio, sha256):
+            return await anyio.to_thread.run_sync(partial(self.store.link, output, replace=True))
+        return why

@@ -59,7 +59,9 @@ class Guard:
 
     async def settle(self, profile: Profile | None) -> None:
         """Keep the balance that is left once the last creates have landed; without one, the next run finds it out."""
-        if profile is not None and any(halt.kind == "credits" for halt in self.halts):
+        if profile is None or profile.balance is None:
+            return
+        if any(halt.kind == "credits" for halt in self.halts):
             now = self._clock.now()
             await self._ledger.do(halting.set_balance, self._account_id, profile.credits, profile.quota, now)
             self.halts = await self._ledger.do(halting.open_halts, self._account_id)

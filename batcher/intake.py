@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import BinaryIO
 
+from batcher import report
 from batcher.clock import Clock
 from batcher.delivery import Delivery
 from batcher.errors import ManifestError
@@ -26,7 +28,16 @@ class Intake:
     says what is wrong with any.
     """
 
-    def __init__(self, settings: Settings, ledger: Ledger, store: Store, progress: Progress, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        store: Store,
+        progress: Progress,
+        clock: Clock,
+        stdin: BinaryIO | None,
+    ) -> None:
+        self._stdin = stdin
         self._settings = settings
         self._ledger = ledger
         self._store = store
@@ -50,12 +61,12 @@ class Intake:
             except ManifestError as error:
                 self.refuse(error.message, error.faults, error.hint)
                 self.named += [known[batch]] if batch in known else []
-        await self._survey()
+        await self._survey(known)
         self.wanted = [] if self.refused or self._settings.collect_only else self.named
 
     async def _import(self, source: Source, before: Wanted | None) -> Wanted:
         rules = replace(source.rules, takes=await self._ledger.do(importing.latest_takes, source.rules.batch))
-        manifest = Manifest(source.path, rules)
+        manifest = Manifest(source.path, rules, stdin=self._stdin)
         wanted = await self._ledger.do(
             importing.import_manifest,
             manifest,
@@ -84,7 +95,16 @@ class Intake:
                 "there is no id column: outputs are named by row number, and inserting a row renames what follows"
             )
 
-    async def _survey(self) -> None:
+    async def _survey(self, known: dict[str, Wanted]) -> None:
+        """Look at what is on disk where the rows' outputs and the results belong."""
+        new = [batch.name for batch in self.named if batch.name not in known]
+        foreign = [path for path in report.results_paths(self._settings.out_dir, new) if path.exists()]
+        if foreign:
+            self.refuse(
+                f"{foreign[0]} was not written by this ledger; nothing was created",
+                [],
+                "Move it away, or choose another --batch or --out-dir.",
+            )
         conflicts, self.to_link = await self._ledger.do(survey, self.named, self._store)
         if conflicts:
             self.refuse(
@@ -110,17 +130,23 @@ def survey(conn: Connection, batches: Sequence[Wanted], store: Store) -> tuple[l
         if output.linked:
             if store.missing(output):
                 to_link.append(output)
-        elif (why := store.conflict(output)) is not None:
+        elif (why := store.conflict(output)) is not None and not _is_our_audio(conn, store, output):
             conflicts.append(f"row {output.row_id}: {why}")
         elif output.saved:
             to_link.append(output)
     return conflicts, to_link
 
 
+def _is_our_audio(conn: Connection, store: Store, output: Output) -> bool:
+    """Whether what lies at the output is audio that the ledger keeps anyway: another row's, that moved."""
+    sha256 = store.digest_at(output)
+    return sha256 is not None and reading.is_known_audio(conn, sha256)
+
+
 async def take_up_files(ledger: Ledger, store: Store, delivery: Delivery) -> None:
     """Take up what an earlier run left on disk: a recorded file in its place is saved, unfinished parts go."""
     for task, out_dir, path, sha256 in await ledger.do(collecting.recorded_files):
-        if out_dir == store.out_dir and store.holds(path, sha256):
+        if store.holds(out_dir, path, sha256):
             await delivery.save(task)
     for part in list(store.leftovers()):
         part.unlink(missing_ok=True)

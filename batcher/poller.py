@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from dataclasses import dataclass, field
+from typing import Final
 
 import anyio
 import structlog
@@ -26,6 +27,9 @@ from batcher.tally import Tally
 from batcher.throttle import Gate, Places
 
 log = structlog.get_logger()
+
+MISSED_SECONDS: Final = 50.0
+"""Between two looks at a task that the API did not know: so it is gone after minutes, whatever the clock says."""
 
 
 @dataclass(kw_only=True)
@@ -75,15 +79,15 @@ class Poller:
                     await self.changed.wait(self.clock)
                     continue
                 due_at, _, watched = self._due[0]
-                if due_at > self.clock.now():
-                    await self.changed.wait(self.clock, until=due_at)
+                if (wait := due_at - self.clock.steady()) > 0:
+                    await self.changed.wait(self.clock, seconds=wait)
                     continue
                 heapq.heappop(self._due)
                 self._looking += 1
                 looks.start_soon(self._look, watched)
 
     def _schedule(self, watched: _Watched, seconds: float) -> None:
-        heapq.heappush(self._due, (self.clock.now() + seconds, next(self._order), watched))
+        heapq.heappush(self._due, (self.clock.steady() + seconds, next(self._order), watched))
         self.changed.ring()
 
     async def _look(self, watched: _Watched) -> None:
@@ -103,8 +107,9 @@ class Poller:
         if ended:
             self.places.release()
         else:
-            age = self.clock.now() - watched.task.accepted_at
-            self._schedule(watched, next_look_seconds(age, self.clock))
+            age = max(0.0, self.clock.now() - watched.task.accepted_at)
+            pause = next_look_seconds(age, self.clock)
+            self._schedule(watched, max(pause, MISSED_SECONDS) if watched.missed else pause)
 
     async def _judge(self, watched: _Watched, answer: Answer) -> bool:
         """Take the answer for what it says. Returns whether the task needs no further look."""

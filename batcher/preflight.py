@@ -59,13 +59,17 @@ class Preflight:
     async def enter(self, wanted: Sequence[Wanted]) -> tuple[Profile, int | None]:
         """Read the profile and note it with the run. Returns it and the account's number, None for an unknown one.
 
-        Stops creating when the account is unknown or wanted rows have open tasks with another.
+        Stops creating when the account is unknown or wanted rows have open tasks with another. When the profile cannot
+        be had, the account that the token was last seen with is good enough for collecting.
 
         Raises:
             CredentialsError: the token is refused.
-            TroubleError: the profile cannot be had.
+            TroubleError: the profile cannot be had, and the token is new to the ledger.
         """
-        profile = await self._profile()
+        try:
+            profile = await self._profile()
+        except TroubleError as error:
+            return Profile(), await self._known_account(error)
         account_id = await self.ledger.do(
             running.enter_account,
             self.run_id,
@@ -83,6 +87,13 @@ class Preflight:
             message = f"open tasks belong to another account ({who}): use its token to collect them"
             self.stop.stop_creating(Reason.CREDENTIALS, message)
         return profile, account_id
+
+    async def _known_account(self, error: TroubleError) -> int:
+        account_id = await self.ledger.do(running.account_of_token, origin=self.origin, token=self.token)
+        if account_id is None:
+            raise error
+        self.stop.stop_creating(Reason.TROUBLE, error.in_one_line())
+        return account_id
 
     async def _profile(self) -> Profile:
         for wait in (*_WAITS_SECONDS, None):

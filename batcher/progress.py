@@ -6,6 +6,7 @@ Everything goes to standard error.
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Any, Final
 
 from tqdm import tqdm
@@ -32,11 +33,13 @@ class Progress:
 
     def warn(self, line: str) -> None:
         """Tell the user about a problem, without tearing the bar."""
-        if self._bar is not None:
-            tqdm.write(line, file=sys.stderr)
-        else:
-            sys.stderr.write(line + "\n")
-            sys.stderr.flush()
+        # Whoever listened may have gone away: no reason to stop working.
+        with suppress(OSError):
+            if self._bar is not None:
+                tqdm.write(line, file=sys.stderr)
+            else:
+                sys.stderr.write(line + "\n")
+                sys.stderr.flush()
 
     async def follow(self, tally: Tally, clock: Clock) -> None:
         """Show the tally, again and again, until cancelled."""
@@ -68,9 +71,10 @@ class Progress:
     def _update(self, tally: Tally) -> None:
         if self._bar is None:
             return
-        self._bar.set_postfix_str(_state(tally), refresh=False)
-        self._bar.update(tally.done - self._bar.n)
-        self._bar.refresh()
+        with suppress(OSError):
+            self._bar.set_postfix_str(_state(tally), refresh=False)
+            self._bar.update(tally.done - self._bar.n)
+            self._bar.refresh()
 
     async def _print(self, tally: Tally, clock: Clock) -> None:
         started_at, before = clock.now(), tally.done

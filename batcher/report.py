@@ -105,6 +105,11 @@ def conclude(stop: Stop, counts: Counts, *, refused: str | None, unlinked: int, 
     return 0, "every row is done or settled"
 
 
+def results_paths(out_dir: Path, batches: Sequence[str]) -> list[Path]:
+    """The results files of these batches."""
+    return [out_dir / f"{batch}.results.{ending}" for batch in batches for ending in ("jsonl", "csv")]
+
+
 def write_results(out_dir: Path, batch: str, lines: Iterator[dict[str, Any]]) -> None:
     """Replace `BATCH.results.jsonl` and `.csv` in the output folder, each as a whole.
 
@@ -112,7 +117,7 @@ def write_results(out_dir: Path, batch: str, lines: Iterator[dict[str, Any]]) ->
         OSError: the folder does not take them; the old ones stay.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
-    paths = [out_dir / f"{batch}.results.{ending}" for ending in ("jsonl", "csv")]
+    paths = results_paths(out_dir, [batch])
     drafts = [path.with_name(f".{path.name}.part") for path in paths]
     try:
         with drafts[0].open("w", encoding="utf-8") as jsonl, drafts[1].open("w", encoding="utf-8", newline="") as table:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import sys
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import anyio
 import anyio.to_thread
@@ -17,7 +20,7 @@ from batcher.client import Client, Profile
 from batcher.clock import Bell, Clock
 from batcher.delivery import Delivery
 from batcher.downloader import Downloader
-from batcher.errors import CredentialsError, TroubleError, UsageError
+from batcher.errors import CredentialsError, StorageError, TroubleError, UsageError
 from batcher.guard import Guard
 from batcher.intake import Intake, take_up_files
 from batcher.item import State
@@ -56,11 +59,26 @@ def run(settings: Settings, progress: Progress, *, confirm: Callable[[str], bool
     """
     if not settings.ledger.exists():
         _need_manifests(settings)
+    stdin = _spool() if any(source.path is None for source in settings.sources) else None
     with owner_lock(settings.ledger, wait_seconds=settings.wait_lock_seconds):
         new = ready_ledger(settings, progress)
         progress.say(f"ledger {settings.ledger}{' (NEW)' if new else ''}, output folder {settings.out_dir}")
         with opened(settings.ledger, settings.world) as ledger:
-            return anyio.run(_Run(settings, ledger, progress, Clock(), confirm).run)
+            return anyio.run(_Run(settings, ledger, progress, Clock(), confirm, stdin).run)
+
+
+def _spool() -> BinaryIO:
+    """Standard input to its end: whoever writes it may take their time, and nothing waits for them but this.
+
+    Raises:
+        UsageError: it is closed.
+    """
+    if sys.stdin is None:
+        raise UsageError("standard input is closed", "Pipe JSONL into it, or name a file.")
+    spooled = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the run
+    shutil.copyfileobj(sys.stdin.buffer, spooled)
+    spooled.seek(0)
+    return spooled
 
 
 def _need_manifests(settings: Settings) -> None:
@@ -91,6 +109,7 @@ class _Run:
         progress: Progress,
         clock: Clock,
         confirm: Callable[[str], bool] | None,
+        stdin: BinaryIO | None,
     ) -> None:
         self.settings = settings
         self.confirm = confirm
@@ -101,7 +120,7 @@ class _Run:
         self.stop = Stop()
         self.tally = Tally()
         self.store = Store(settings.ledger.parent, settings.out_dir)
-        self.intake = Intake(settings, ledger, self.store, progress, clock)
+        self.intake = Intake(settings, ledger, self.store, progress, clock, stdin)
         self.client: Client | None = None
         self.profiles: list[Profile] = []
         self.halts: list[Halt] = []
@@ -139,6 +158,7 @@ class _Run:
             clock=self.clock,
             run_id=self.run_id,
             batches=await self.ledger.do(reading.current_batches),
+            named=[batch.batch_id for batch in self.intake.named],
         )
         await take_up_files(self.ledger, self.store, delivery)
         await delivery.link(self.intake.to_link)
@@ -153,8 +173,11 @@ class _Run:
     async def _work(self, delivery: Delivery) -> None:
         """Create and collect; what makes that impossible is a reason to stop like any other: the run still reports."""
         try:
+            self.store.prepare()
             async with self._api() as (client, preflight):
-                profile, account_id = await preflight.enter(self.intake.named)
+                profile, account_id = Profile(), None
+                with self.stop.scope("collecting"):
+                    profile, account_id = await preflight.enter(self.intake.named)
                 self.profiles.append(profile)
                 self.tally.credits = profile.balance
                 await self._agree(profile)
@@ -164,8 +187,9 @@ class _Run:
                     self.ledger.spill.reserve()
                     await self._drive(client, guard, delivery, account_id)
                     self.halts = guard.halts
-                if (end := (await client.profile()).profile) is not None:
-                    self.profiles.append(end)
+                with self.stop.scope("collecting"):
+                    if (end := (await client.profile()).profile) is not None:
+                        self.profiles.append(end)
         except UsageError as error:
             self.intake.refuse(error.message, [], error.hint)
         except CredentialsError as error:
@@ -255,6 +279,24 @@ class _Run:
     async def _finish(self, started_at: float) -> report.RunReport:
         """Write the results, note the end of the run, and say how it went."""
         self.progress.close()
+        try:
+            return await self._conclude(started_at)
+        except StorageError as error:
+            # What was bought is in the spill file by now; this is said even if nothing more can be written.
+            return report.RunReport(
+                run_id=self.run_id,
+                exit_code=8,
+                outcome=report.OUTCOMES[8],
+                message=self.stop.reasons.get(Reason.TROUBLE, error.in_one_line()),
+                ledger=str(self.settings.ledger),
+                out_dir=str(self.settings.out_dir),
+                created=self.tally.created,
+                collected=self.tally.collected,
+                requests=self.tally.requests(),
+                elapsed_seconds=round(self.clock.now() - started_at, 3),
+            )
+
+    async def _conclude(self, started_at: float) -> report.RunReport:
         await self.ledger.do(self._write_results)
         counts = await self.ledger.do(reading.count, self.intake.named)
         refused, unlinked = self.intake.refused, self.tally.unlinked
@@ -338,7 +380,9 @@ class _Run:
 
     async def _heed_signals(self, beside: TaskGroup, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """The first signal ends creating, and collecting a while later; the second all but the recording."""
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        # A terminal that was closed ends a run like any signal, unless nohup has it ignored.
+        heeded = [number for number in (signal.SIGHUP,) if signal.getsignal(number) is not signal.SIG_IGN]
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, *heeded) as signals:
             task_status.started()
             async for _ in signals:
                 if self.stop.signalled:

@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from batcher.errors import StorageError, UsageError
 from batcher.ledger.reading import Output
 
 ITEMS: Final = ".items"
-_NO_LINKS: Final = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP)
+_NO_LINKS: Final = (errno.EPERM, errno.ENOSYS, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 class Store:
@@ -48,9 +49,28 @@ class Store:
         part.replace(final)
         _sync_folder(final.parent)
 
-    def holds(self, path: str, sha256: str) -> bool:
-        """Whether the file at the item path `path` is there with this content."""
-        final = self._out_dir / path
+    def prepare(self) -> None:
+        """Make sure that audio can be written, before any is bought.
+
+        Raises:
+            UsageError: the output folder cannot be written.
+            StorageError: the disk is full.
+        """
+        probe = self._out_dir / ITEMS / ".probe.part"
+        try:
+            probe.parent.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"x")
+            probe.unlink()
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageError(f"no room in {self._out_dir}: {error.strerror}", "Free some space.") from error
+            raise UsageError(
+                f"cannot write to {self._out_dir}: {error.strerror}", "Choose another --out-dir."
+            ) from error
+
+    def holds(self, out_dir: str, path: str, sha256: str) -> bool:
+        """Whether the file at the item path `path` below `out_dir` is there with this content."""
+        final = self._home / out_dir / path
         return final.is_file() and digest(final) == sha256
 
     def leftovers(self) -> Iterator[Path]:
@@ -68,15 +88,23 @@ class Store:
             return None
         return f"{target} exists and is not a file of this ledger: move it away, or choose another output"
 
-    def link(self, output: Output) -> str | None:
-        """Put the item's audio at the row's output. Returns why that could not be, or None when it is there."""
+    def digest_at(self, output: Output) -> str | None:
+        """The digest of what lies at the row's output, None when that is no file."""
+        target = self._target(output)
+        return digest(target) if target.is_file() else None
+
+    def link(self, output: Output, *, replace: bool = False) -> str | None:
+        """Put the item's audio at the row's output. Returns why that could not be, or None when it is there.
+
+        With `replace`, what lies there is known to be audio of the ledger's own.
+        """
         target = self._target(output)
         source = self._home / (output.source or "")
         if not source.is_file():
             return f"the audio file {source} is gone"
         if target.exists() and _same_file(target, source):
             return None
-        if (reason := self.conflict(output)) is not None:
+        if not replace and (reason := self.conflict(output)) is not None:
             return reason
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(f".{target.name}.part")

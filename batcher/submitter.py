@@ -105,13 +105,14 @@ class Submitter:
         """Nothing was claimed: wait for what may change that. Returns False when nothing can."""
         ring = self.changed.next()
         whole, self._cursor = self._cursor_was_first, (0, 0)
-        due_at = await self.ledger.do(creating.next_due_at, self.wanted)
-        if due_at is None and self._in_flight == 0:
-            return False
+        due_at = await self.ledger.do(creating.next_due_at, self.run_id, self.wanted)
+        settled = self._in_flight == 0
+        if settled and (due_at is None or (self.guard.probing and (self.places.none_taken or not self.wait))):
+            return False  # nothing waits, or a probe was sent whose task nobody here will see ending
         if due_at is None or self._in_flight or self.guard.probing:
             await self.changed.wait(self.clock, ring=ring)
         elif due_at > self.clock.now():
-            await self.changed.wait(self.clock, until=due_at, ring=ring)
+            await self.changed.wait(self.clock, seconds=due_at - self.clock.now(), ring=ring)
         elif whole:
             await self.guard.refresh()
             await self.clock.sleep(_IDLE_SECONDS)
@@ -186,7 +187,11 @@ class Submitter:
         return event
 
     def _to_record(self, claimed: Claimed, answer: Answer) -> AnswerRecord:
-        later = self.gate.opens_at if answer.cause is Cause.THROTTLED and answer.retry_after_seconds else 0.0
+        later = (
+            self.clock.now() + self.gate.closed_seconds
+            if answer.cause is Cause.THROTTLED and answer.retry_after_seconds
+            else 0.0
+        )
         return AnswerRecord(
             key=claimed.key,
             attempt=claimed.attempt,
@@ -237,7 +242,7 @@ class Submitter:
             answer = await self.client.read(task.task_id)
             self.tally.polls += 1
             if answer.cause is Cause.OK and answer.task is not None and answer.task.unfunded:
-                await self.ledger.do(creating.recheck_confirmed, task)
+                await self.ledger.do(creating.recheck_confirmed, task, run_id=self.run_id)
             elif answer.cause in (Cause.OK, Cause.NOT_FOUND):
                 said = answer.task.word if answer.task is not None else answer.cause
                 at = self.clock.now()

@@ -7,6 +7,7 @@ together.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -33,23 +34,23 @@ class Gate:
         self.size = requests
         self._limiter = anyio.CapacityLimiter(requests)
         self._patience_seconds = patience_seconds
-        self._opens_at = 0.0
+        self._opens_at = -math.inf
         self._refusals = 0
         self._failing_since_at: float | None = None
 
     @property
     def closed(self) -> bool:
         """Whether no request may leave now."""
-        return self._clock.now() < self._opens_at
+        return self._clock.steady() < self._opens_at
 
     @property
-    def opens_at(self) -> float:
-        """When the first request may leave again."""
-        return self._opens_at
+    def closed_seconds(self) -> float:
+        """How long until the first request may leave again."""
+        return max(0.0, self._opens_at - self._clock.steady())
 
     async def opened(self) -> None:
         """Wait until the gate is open, and a little longer if it was closed."""
-        while (wait := self._opens_at - self._clock.now()) > 0:
+        while (wait := self._opens_at - self._clock.steady()) > 0:
             spread = max(SPREAD * wait, SPREAD) * self._clock.chance()
             await self._clock.sleep(wait + spread)
 
@@ -66,7 +67,7 @@ class Gate:
         wait = max(rule, retry_after_seconds or 0.0)
         if not self.closed:
             self._refusals += 1
-        self._opens_at = max(self._opens_at, self._clock.now() + wait)
+        self._opens_at = max(self._opens_at, self._clock.steady() + wait)
 
     def succeeded(self) -> None:
         """An answer came that means business: the next refusal waits briefly again."""
@@ -75,7 +76,7 @@ class Gate:
 
     def failed(self) -> bool:
         """No answer came, or none that makes sense. Returns whether that has now lasted beyond patience."""
-        now = self._clock.now()
+        now = self._clock.steady()
         if self._failing_since_at is None:
             self._failing_since_at = now
         self.close()
@@ -94,6 +95,11 @@ class Places:
     def free(self) -> int:
         """Places that are left."""
         return max(0, self._limit - self._tally.open)
+
+    @property
+    def none_taken(self) -> bool:
+        """Whether no task is open."""
+        return self._tally.open <= 0
 
     def take(self, number: int = 1) -> None:
         """Fill places; tasks of earlier runs may fill more than there are."""

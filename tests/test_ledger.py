@@ -167,10 +167,10 @@ def test_the_cursor_wraps(book: Book) -> None:
     book.record(book.accepted(second, "t2"))
     assert book.claim(2) == []
     assert book.claim_anew(2, at=AT + 59) == []
-    assert book.do(creating.next_due_at, book.wanted) == AT + 60
+    assert book.do(creating.next_due_at, RUN, book.wanted) == AT + 60
     (again,) = book.claim_anew(2, at=AT + 60)
     assert (again.key, again.attempt) == (first.key, 2)
-    assert book.do(creating.next_due_at, book.wanted) is None
+    assert book.do(creating.next_due_at, RUN, book.wanted) is None
 
 
 def test_shared_items_are_claimed_once(book: Book) -> None:
@@ -194,7 +194,7 @@ def test_only_wanted_rows_are_claimed(book: Book) -> None:
     assert [row["text"] for row in left] == ["old", "other"]
     book.wanted = []
     assert book.claim_anew(10) == []
-    assert book.do(creating.next_due_at, []) is None
+    assert book.do(creating.next_due_at, RUN, []) is None
 
 
 # --- answers
@@ -388,7 +388,9 @@ def test_unfunded_waits_for_a_recheck(book: Book) -> None:
     assert book.claim_anew() == []
     (old,) = book.do(creating.rechecks, book.account_id, book.wanted)
     assert (old.key, old.task_id, old.attempt) == (task.key, "t1", 1)
-    book.do(creating.recheck_confirmed, old)
+    book.do(creating.recheck_confirmed, old, run_id="an earlier run")
+    assert book.claim_anew() == []
+    book.do(creating.recheck_confirmed, old, run_id=RUN)
     (again,) = book.claim_anew()
     assert (again.key, again.attempt) == (task.key, 2)
 

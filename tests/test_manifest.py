@@ -184,7 +184,7 @@ def test_broken_sample_names_every_fault() -> None:
         "20: output: `.a.mp3` begins with a dot",
         "21: output: `a\\x1bb.mp3` has a control character",
         "22: output: `nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn...` is too long",
-        "23: output: `broken.results.csv` is where the results are written",
+        "23: output: `broken.results.csv` is where results are written",
         "25: 15 cells, but the first line names 14 columns",
         "26: a value in column 13, which has no name",
         "27: text: has a NUL character",

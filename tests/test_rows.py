@@ -50,7 +50,7 @@ def read(folder: Path, content: str, name: str = "m.csv", **changes: Any) -> tup
         ('{"text": "a", "output": ["b"]}', "output: must be a string, not a list"),
         ('{"text": "a", "output": "C:/a.mp3"}', "output: `C:/a.mp3` is absolute"),
         ('{"text": "a", "output": "./"}', "output: `./` names no file"),
-        ('{"text": "a", "output": "M.Results.jsonl"}', "output: `M.Results.jsonl` is where the results are written"),
+        ('{"text": "a", "output": "M.Results.jsonl"}', "output: `M.Results.jsonl` is where results are written"),
         ('{"text": "a", "voice": "b", "voiceId": "c"}', "voice: `voiceId` gives `voice` a second time"),
         ('{"text": "a", "params": "fast"}', "params: must be an object, not a string"),
         ('{"text": "a", "params": {"voiceId": "b"}}', "params: `voiceId` may not be set here"),
@@ -145,8 +145,8 @@ def test_an_empty_row_with_stray_values_is_a_fault(tmp_path: Path) -> None:
 
 
 def test_what_is_just_short_enough_is_used(tmp_path: Path) -> None:
-    """Ids of 200 characters, file names of 255 bytes and paths of 1000 are fine, one more is not."""
-    fine = [f"{'é' * 127}n", f"{'x/' * 499}yz"]
+    """Ids of 200 characters, file names of 249 bytes and paths of 1000 are fine, one more is not."""
+    fine = [f"{'é' * 124}n", f"{'x/' * 499}yz"]
     ids = [f"a,{'i' * length}," for length in (200, 201)]
     outputs = [f"a,,{output}" for output in (*fine, f"{fine[0]}n", f"{fine[1]}z")]
     rows, manifest = read(tmp_path, "\n".join(["text,id,output", *ids, *outputs]))

@@ -69,7 +69,7 @@ def test_a_part_is_no_audio_yet(home: Path, store: Store) -> None:
     assert part.parent.is_dir()
     assert part.name.startswith(".")
     part.write_bytes(OURS)
-    assert not store.holds(path, digest(part))
+    assert not store.holds(store.out_dir, path, digest(part))
     assert list(store.leftovers()) == [part]
 
 
@@ -80,8 +80,8 @@ def test_publish(home: Path, store: Store) -> None:
     part.write_bytes(OURS)
     store.publish(path)
     assert target(home, path).read_bytes() == OURS
-    assert store.holds(path, digest(target(home, path)))
-    assert not store.holds(path, "0" * 64)
+    assert store.holds(store.out_dir, path, digest(target(home, path)))
+    assert not store.holds(store.out_dir, path, "0" * 64)
     assert list(store.leftovers()) == []
 
 

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import traceback
+from contextlib import suppress
 from typing import Any, Final
 
 import click
@@ -102,9 +103,10 @@ def _leaf(error: BaseException) -> BaseException:
 
 def _end(arguments: list[str], code: int, message: str, hint: str = "") -> int:
     """Say what is wrong, to people, and to programs that asked `run --json`."""
-    click.echo(f"batcher: {message}", err=True)
-    if hint:
-        click.echo(f"  {hint}", err=True)
+    with suppress(OSError):
+        click.echo(f"batcher: {message}", err=True)
+        if hint:
+            click.echo(f"  {hint}", err=True)
     if arguments[:1] == ["run"] and ("--json" in arguments or os.environ.get("BATCHER_JSON", "0") not in ("", "0")):
         from batcher.report import OUTCOMES, RunReport
 

@@ -36,12 +36,28 @@ def record_failed(conn: Connection, ending: Ending) -> bool:
 
 
 def record_unfunded(conn: Connection, ending: Ending) -> bool:
-    """The task failed for lack of credits and charged nothing: halts the account; the item waits for a recheck."""
-    moved = _collect(conn, Event.UNFUNDED, ending, task_id=None, recheck_task_id=ending.task.task_id, **_error(ending))
+    """The task failed for lack of credits: halts the account.
+
+    Returns whether the item may be created again after a recheck: only if nothing says that the task was charged.
+    """
+    charged = _charged(conn, ending)
+    again = {"task_id": None, "recheck_task_id": ending.task.task_id, "recheck_run_id": None}
+    if charged:
+        moved = record_failed(conn, ending)
+    else:
+        moved = _collect(conn, Event.UNFUNDED, ending, **again, **_error(ending))
     if moved:
         detail = f"a task failed for lack of credits ({ending.error_code})"
         halting.open_halt(conn, ending.task.account_id, "credits", ending.at, detail, ending.run_id, from_task=True)
-    return moved
+    return moved and not charged
+
+
+def _charged(conn: Connection, ending: Ending) -> bool:
+    """Whether the task cost something, by the latest answer that says so either way."""
+    if ending.credits is not None:
+        return ending.credits > 0
+    said: float | None = conn.execute(select(tasks.c.credits).where(_this(ending.task))).scalar()
+    return (said or 0.0) > 0
 
 
 def record_missing(conn: Connection, ending: Ending) -> bool:
@@ -50,6 +66,7 @@ def record_missing(conn: Connection, ending: Ending) -> bool:
     if ending.at - since < GONE_AFTER_SECONDS or looks < GONE_AFTER_LOOKS:
         return False
     _end_task(conn, ending)
+    halting.after_ending(conn, ending.task, ending.at, rendered=False)
     return _collect(conn, Event.GONE, ending, **_error(ending))
 
 

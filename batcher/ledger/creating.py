@@ -39,7 +39,7 @@ def claim(
     allowed = halting.allowance(conn, account_id, run_id, limit)
     if alive is None or allowed == 0:
         return [], cursor
-    found, cursor = _pending(conn, wanted, cursor, allowed, at)
+    found, cursor = _pending(conn, run_id, wanted, cursor, allowed, at)
     claimed = [_claimed(row, prepare) for row in found]
     for one in claimed:
         values = {"item_key": one.key, "attempt": one.attempt, "run_id": run_id, "account_id": account_id}
@@ -51,7 +51,7 @@ def claim(
 
 
 def _pending(
-    conn: Connection, wanted: Sequence[Wanted], cursor: Cursor, limit: int, at: float
+    conn: Connection, run_id: str, wanted: Sequence[Wanted], cursor: Cursor, limit: int, at: float
 ) -> tuple[list[Row[Any]], Cursor]:
     found: dict[str, Row[Any]] = {}
     index, number = cursor
@@ -59,7 +59,7 @@ def _pending(
         query = (
             select(items, rows.c.number)
             .join(rows, rows.c.item_key == items.c.key)
-            .where(_in_batch(wanted[index]), rows.c.number > number, _claimable(), items.c.not_before_at <= at)
+            .where(_in_batch(wanted[index]), rows.c.number > number, _claimable(run_id), items.c.not_before_at <= at)
             .order_by(rows.c.number)
             .limit(limit - len(found))
         )
@@ -73,20 +73,22 @@ def _in_batch(batch: Wanted) -> ColumnElement[bool]:
     return and_(rows.c.batch_id == batch.batch_id, rows.c.version == batch.version)
 
 
-def _claimable() -> ColumnElement[bool]:
-    return and_(items.c.state == State.PENDING, items.c.recheck_task_id.is_(None))
+def _claimable(run_id: str) -> ColumnElement[bool]:
+    """To be created, and if a task failed for lack of credits, read once more in this very run."""
+    rechecked = or_(items.c.recheck_task_id.is_(None), items.c.recheck_run_id == run_id)
+    return and_(items.c.state == State.PENDING, rechecked)
 
 
 def of_wanted(wanted: Sequence[Wanted]) -> ColumnElement[bool]:
     return or_(*(_in_batch(batch) for batch in wanted))
 
 
-def next_due_at(conn: Connection, wanted: Sequence[Wanted]) -> float | None:
+def next_due_at(conn: Connection, run_id: str, wanted: Sequence[Wanted]) -> float | None:
     """When the next wanted item may be claimed (which may be past), or None when none waits to be created."""
     if not wanted:
         return None
     query = select(func.min(items.c.not_before_at)).join(rows, rows.c.item_key == items.c.key)
-    due: float | None = conn.execute(query.where(of_wanted(wanted), _claimable())).scalar()
+    due: float | None = conn.execute(query.where(of_wanted(wanted), _claimable(run_id))).scalar()
     return due
 
 
@@ -139,6 +141,10 @@ def _answer_attempt(conn: Connection, record: AnswerRecord, event: Event) -> Non
         .where(attempts.c.item_key == record.key, attempts.c.attempt == record.attempt, unanswered)
         .values(
             answered_at=record.at,
+            answer_no=select(func.coalesce(func.max(attempts.c.answer_no), 0) + 1)
+            .where(attempts.c.account_id == record.account_id)
+            .correlate(None)
+            .scalar_subquery(),
             outcome=event.value,
             cause=record.cause if event is record.event else "owned_by_another",
             http_status=record.http_status,
@@ -161,6 +167,7 @@ def _step(conn: Connection, record: AnswerRecord, event: Event) -> None:
     values: Mapping[str, Any]
     if event is Event.ACCEPTED:
         values = dict.fromkeys(error) | {"task_id": record.task_id, "account_id": record.account_id, "deferrals": 0}
+        values |= {"recheck_task_id": None, "recheck_run_id": None}
     elif event is Event.DEFERRED:
         values = {"not_before_at": record.not_before_at, "deferrals": items.c.deferrals + 1}
     else:
@@ -209,10 +216,10 @@ def rechecks(conn: Connection, account_id: int, wanted: Sequence[Wanted]) -> lis
     return [OpenTask(account_id=account_id, **row._mapping) for row in conn.execute(query)]
 
 
-def recheck_confirmed(conn: Connection, task: OpenTask) -> None:
-    """The old task still failed for lack of credits and charged nothing: its item may be created again."""
+def recheck_confirmed(conn: Connection, task: OpenTask, *, run_id: str) -> None:
+    """The old task still failed for lack of credits and charged nothing: this run may create its item again."""
     where = (items.c.key == task.key, items.c.recheck_task_id == task.task_id)
-    conn.execute(update(items).where(*where).values(recheck_task_id=None))
+    conn.execute(update(items).where(*where).values(recheck_run_id=run_id))
 
 
 def readopt(conn: Connection, task: OpenTask, *, at: float, run_id: str, detail: str) -> bool:

@@ -6,15 +6,16 @@ import os
 import sqlite3
 import time
 import uuid
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, text
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.pool import StaticPool
 
-from batcher.errors import LedgerError, TroubleError
+from batcher.errors import LedgerError, StorageError, TroubleError
 from batcher.ledger.schema import REVISION, meta
 
 if TYPE_CHECKING:
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 
 World = Literal["real", "sandbox"]
 _BUSY_TIMEOUT_SECONDS: Final = 30
+_DISK_ERRORS: Final = (
+    "SQLITE_FULL",
+    "SQLITE_IOERR",
+    "SQLITE_READONLY",
+    "SQLITE_BUSY",
+    "SQLITE_LOCKED",
+    "SQLITE_CANTOPEN",
+)
 
 
 def open_existing(path: Path, *, world: World | None = None, readonly: bool = False) -> Engine:
@@ -33,7 +42,7 @@ def open_existing(path: Path, *, world: World | None = None, readonly: bool = Fa
     _check_header(path)
     engine = _engine(path, readonly=readonly)
     try:
-        with engine.connect() as connection:
+        with _translating(path), engine.connect() as connection:
             _check_revision(connection, path)
             _check_world(connection, path, world)
     except BaseException:
@@ -44,13 +53,14 @@ def open_existing(path: Path, *, world: World | None = None, readonly: bool = Fa
 
 def create(path: Path, world: World) -> None:
     """Make an empty ledger, readable by its owner only, complete or not at all. The caller holds the owner's lock."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.new")
-    draft.unlink(missing_ok=True)
-    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    with _translating(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.unlink(missing_ok=True)
+        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     engine = _engine(draft, wal=False)
     try:
-        with engine.begin() as connection:
+        with _translating(path), engine.begin() as connection:
             _migrate(connection)
             facts = {"world": world, "ledger_id": uuid.uuid4().hex, "created_at": str(time.time())}
             connection.execute(insert(meta), [{"name": name, "value": value} for name, value in facts.items()])
@@ -68,7 +78,7 @@ def needs_upgrade(path: Path) -> bool:
     _check_header(path)
     engine = _engine(path, readonly=True)
     try:
-        with engine.connect() as connection:
+        with _translating(path), engine.connect() as connection:
             revision = _revision(connection, path)
     finally:
         engine.dispose()
@@ -82,10 +92,11 @@ def upgrade(path: Path) -> Path:
 
     The caller holds the owner's lock.
     """
-    backup = _back_up(path)
+    with _translating(path):
+        backup = _back_up(path)
     engine = _engine(path)
     try:
-        with engine.begin() as connection:
+        with _translating(path), engine.begin() as connection:
             _migrate(connection)
     finally:
         engine.dispose()
@@ -216,3 +227,32 @@ def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(next(place for place in places if place.is_dir())).replace("%", "%%"))
     return config
+
+
+def storage_error(path: Path, error: DBAPIError) -> StorageError | LedgerError:
+    """What a database that refuses to write means for a user."""
+    before: BaseException | None = error
+    while before is not None:
+        error = before if isinstance(before, DBAPIError) else error  # the first: rolling back may fail after it
+        before = before.__context__
+    if not getattr(error.orig, "sqlite_errorname", "").startswith(_DISK_ERRORS):
+        return LedgerError(
+            f"the ledger {path} does not fit this program: {error.orig}", "Was it made by another version?"
+        )
+    return StorageError(
+        f"the ledger {path} cannot be written: {error.orig}",
+        "Free some space or mend the disk, then run again: it goes on where it stopped.",
+    )
+
+
+@contextmanager
+def _translating(path: Path) -> Iterator[None]:
+    """What the disk refuses below SQLite, and around it, is a StorageError."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise storage_error(path, error) from error
+    except OSError as error:
+        raise StorageError(
+            f"{error.filename or path}: {error.strerror}", "Free some space or mend the disk."
+        ) from error

@@ -152,8 +152,8 @@ def _postpone(conn: Connection, record: AnswerRecord) -> None:
 
 def _count_lost(conn: Connection, record: AnswerRecord, max_in_doubt: int) -> None:
     ours = attempts.c.account_id == record.account_id
-    accepted = select(func.max(attempts.c.answered_at)).where(ours, attempts.c.outcome == "accepted").scalar_subquery()
-    since = attempts.c.answered_at > func.coalesce(accepted, 0.0)
+    accepted = select(func.max(attempts.c.answer_no)).where(ours, attempts.c.outcome == "accepted").scalar_subquery()
+    since = attempts.c.answer_no > func.coalesce(accepted, 0)
     # A run that was killed or interrupted says nothing about the API: only answers that never came count.
     lost = and_(attempts.c.outcome == "lost", attempts.c.cause.not_in(("vanished", "interrupted")))
     count = conn.execute(select(func.count()).where(ours, since, lost)).scalar_one()

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, func, insert, literal, select, update
@@ -117,6 +118,7 @@ def _stage_all(conn: Connection, manifest: Manifest, rules: Rules, out_dir: str)
     batch = rules.batch
     _find_repeats(conn, manifest, "id")
     _find_repeats(conn, manifest, "output")
+    _find_folders(conn, manifest)
     _find_taken_outputs(conn, manifest, batch, out_dir)
     if manifest.faults.fatal or (manifest.faults and not rules.skip_invalid):
         hint = "Mend them; --skip-invalid cannot pass over all of them."
@@ -186,6 +188,19 @@ def _find_repeats(conn: Connection, manifest: Manifest, column: str) -> None:
         what = "id" if column == "id" else "output path"
         reason = f"{row.value!r} is taken by line {row.first_line}"
         _set_aside(conn, manifest, row.number, row.line, column, reason, f"{what} {row.value}")
+
+
+def _find_folders(conn: Connection, manifest: Manifest) -> None:
+    """Report every row whose output would have to be a file and a folder at once."""
+    nested = select(_staged.c.output).where(_staged.c.skipped.is_(None), _staged.c.output.contains("/"))
+    folders = {
+        str(folder) for row in conn.execute(nested) for folder in PurePosixPath(row.output).parents if folder.name
+    }
+    query = select(_staged.c.number, _staged.c.line, _staged.c.output).where(_staged.c.skipped.is_(None))
+    for folder in sorted(folders):
+        for row in conn.execute(query.where(_staged.c.output == folder)).all():
+            reason = f"{row.output!r} is also the folder of other outputs"
+            _set_aside(conn, manifest, row.number, row.line, "output", reason, f"folder {folder}")
 
 
 def _find_taken_outputs(conn: Connection, manifest: Manifest, batch: str, out_dir: str) -> None:

@@ -19,7 +19,7 @@ import structlog
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from batcher.errors import LedgerError, StorageError
+from batcher.errors import StorageError
 from batcher.ledger import database
 from batcher.ledger.creating import doubt_unanswered, record_answer
 from batcher.ledger.records import AnswerRecord
@@ -29,8 +29,6 @@ from batcher.ledger.spill import Spill
 __all__ = ["Connection", "Ledger", "opened", "viewed", "world_of"]
 
 log = structlog.get_logger()
-
-_DISK_ERRORS = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -124,7 +122,7 @@ class Ledger:
                 for call in batch:
                     _apply(connection, call)
         except Exception as error:  # noqa: BLE001 - nothing is committed: each caller must know
-            refused = storage_error(self.path, error) if isinstance(error, DBAPIError) else error
+            refused = database.storage_error(self.path, error) if isinstance(error, DBAPIError) else error
             for call in batch:
                 call.error = refused
         finally:
@@ -143,22 +141,6 @@ def _apply(connection: Connection, call: _Call[Any]) -> None:
         raise
     except Exception as error:  # noqa: BLE001 - handed to whoever called
         call.error = error
-
-
-def storage_error(path: Path, error: DBAPIError) -> StorageError | LedgerError:
-    """What a database that refuses to write means for a user."""
-    before: BaseException | None = error
-    while before is not None:
-        error = before if isinstance(before, DBAPIError) else error  # the first: rolling back may fail after it
-        before = before.__context__
-    if not getattr(error.orig, "sqlite_errorname", "").startswith(_DISK_ERRORS):
-        return LedgerError(
-            f"the ledger {path} does not fit this program: {error.orig}", "Was it made by another version?"
-        )
-    return StorageError(
-        f"the ledger {path} cannot be written: {error.orig}",
-        "Free some space or mend the disk, then run again: it goes on where it stopped.",
-    )
 
 
 @contextmanager

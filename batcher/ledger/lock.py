@@ -8,13 +8,13 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from batcher.errors import LockedError
+from batcher.errors import LockedError, StorageError
 
 
 @contextmanager
@@ -25,15 +25,17 @@ def owner_lock(ledger: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
         LockedError: another process holds it; its message names the holder.
     """
     real = ledger.resolve()
-    real.parent.mkdir(parents=True, exist_ok=True)
     path = real.with_name(real.name + ".lock")
     lock = FileLock(path, timeout=wait_seconds, fallback_to_soft=False, mode=0o600)
     try:
+        real.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
         raise LockedError(
             f"another run holds the ledger {ledger}{_holder(path)}", "Wait for it: --wait-lock 5m"
         ) from None
+    except OSError as error:
+        raise StorageError(f"cannot lock {ledger}: {error.strerror}", "Free some space or mend the folder.") from error
     try:
         _sign(path)
         yield
@@ -42,8 +44,9 @@ def owner_lock(ledger: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
 
 
 def _sign(path: Path) -> None:
-    """Write who holds the lock into its file, for whoever waits."""
-    path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started_at": time.time()}))
+    """Write who holds the lock into its file, for whoever waits; a full disk may refuse."""
+    with suppress(OSError):
+        path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started_at": time.time()}))
 
 
 def _holder(path: Path) -> str:

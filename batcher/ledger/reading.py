@@ -95,7 +95,7 @@ def foreign_tasks(conn: Connection, wanted: Sequence[Wanted], account_id: int | 
         select(name, func.count(items.c.key.distinct()))
         .join(items, items.c.account_id == accounts.c.id)
         .join(rows, rows.c.item_key == items.c.key)
-        .where(_current(wanted), items.c.state.in_(COLLECTABLE))
+        .where(_current(wanted), or_(items.c.state.in_(COLLECTABLE), items.c.recheck_task_id.is_not(None)))
         .where(accounts.c.id.is_distinct_from(account_id))
         .group_by(name)
     )
@@ -132,6 +132,12 @@ def outputs(conn: Connection, wanted: Sequence[Wanted], *, key: str | None = Non
     if key is not None:
         query = query.where(rows.c.item_key == key)
     return (Output(**row._mapping) for row in conn.execute(query))
+
+
+def is_known_audio(conn: Connection, sha256: str) -> bool:
+    """Whether some item's saved audio has this digest."""
+    query = select(files.c.item_key).where(files.c.sha256 == sha256, files.c.saved_at.is_not(None)).limit(1)
+    return conn.execute(query).first() is not None
 
 
 def outputs_of(conn: Connection, wanted: Sequence[Wanted], key: str) -> list[Output]:

@@ -49,6 +49,13 @@ def enter_account(
     return account_id
 
 
+def account_of_token(conn: Connection, *, origin: str, token: str) -> int | None:
+    """The account that this token was last seen with at this origin, if any."""
+    known = (accounts.c.origin == origin, accounts.c.token_fingerprint == token_fingerprint(token))
+    account_id: int | None = conn.execute(select(accounts.c.id).where(*known)).scalar()
+    return account_id
+
+
 def end_run(conn: Connection, run_id: str, **values: Any) -> None:
     """Note how the run ended; `values` are columns of its row."""
     conn.execute(update(runs).where(runs.c.id == run_id).values(**values))

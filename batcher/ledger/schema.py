@@ -79,6 +79,7 @@ items = Table(
     Column("account_id", Integer),
     Column("task_id", Text),
     Column("recheck_task_id", Text),  # pending: a task that failed for lack of credits, to be read before a new create
+    Column("recheck_run_id", Text),  # the run in which that task was read and still said so
     Column("not_before_at", Float, nullable=False),
     Column("deferrals", Integer, nullable=False),
     Column("error_code", Text),
@@ -152,6 +153,7 @@ attempts = Table(
     Column("account_id", Integer, ForeignKey("accounts.id"), nullable=False),
     Column("intended_at", Float, nullable=False),
     Column("answered_at", Float),
+    Column("answer_no", Integer),  # in which order answers were recorded: clocks can be set back
     Column("outcome", Text),
     Column("cause", Text),
     Column("http_status", Integer),
@@ -162,7 +164,7 @@ attempts = Table(
     Column("raw", LargeBinary),
     CheckConstraint(_one_of("outcome", ("accepted", "deferred", "rejected", "lost")), name="attempts_outcome"),
     CheckConstraint("(answered_at IS NULL) = (outcome IS NULL)", name="attempts_answered"),
-    Index("attempts_answers", "account_id", "answered_at"),
+    Index("attempts_answers", "account_id", "answer_no"),
 )
 
 tasks = Table(
@@ -199,6 +201,7 @@ files = Table(
     Column("recorded_at", Float, nullable=False),
     Column("saved_at", Float),
     CheckConstraint("bytes > 0", name="files_bytes"),
+    Index("files_sha256", "sha256"),
 )
 
 events = Table(

@@ -41,7 +41,8 @@ class Spill:
         try:
             descriptor = os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600)
             try:
-                os.pwrite(descriptor, bytes(_SIZE), 0)
+                size = os.fstat(descriptor).st_size
+                os.pwrite(descriptor, bytes(_SIZE - size), size)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)

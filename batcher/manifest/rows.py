@@ -27,8 +27,9 @@ _CONTROL: Final = re.compile(f"[{_CONTROLS}]")
 _UNSAFE: Final = re.compile(rf'[/\\:*?"<>|{_CONTROLS}]|^\.+')
 _PLAIN: Final = re.compile(r"\w[\w.-]{0,199}", re.ASCII)  # most names: a file in the output folder itself
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
+_RESULTS: Final = re.compile(r"[^/]*\.results\.(jsonl|csv)", re.IGNORECASE)
 _WORD_LENGTH: Final = 200
-_COMPONENT_BYTES: Final = 255
+_COMPONENT_BYTES: Final = 249  # of 255: an unfinished file has a dot before and .part behind
 _PATH_BYTES: Final = 1000  # leaves room for the output folder's own path below what systems allow
 
 
@@ -97,8 +98,6 @@ class Judge:
             if value and value.strip():
                 self._defaults[name] = value.strip()
         self._checks: dict[str, Callable[[Any], Any]] = _CHECKS | {"voice": self._voice}
-        results = (f"{rules.batch}.results{ending}" for ending in (".jsonl", ".csv"))
-        self._taken = frozenset(unicodedata.normalize("NFC", name).casefold() for name in results)
         self._template_fields = self._checked_template()
 
     def row(self, record: Record, *, has_text: bool) -> Row | None:
@@ -177,7 +176,7 @@ class Judge:
         if path is None:
             return ""
         try:
-            return _relative(path, self._taken)
+            return _relative(path)
         except WrongError as wrong:
             problems.append(Problem(field="output", cause=wrong.cause, reason=str(wrong)))
             return ""
@@ -319,11 +318,11 @@ def _params(value: Any) -> dict[str, Any]:
     return checked
 
 
-def _relative(path: str, taken: frozenset[str]) -> str:
+def _relative(path: str) -> str:
     """`path` in its plainest spelling, if it stays below the output folder and a file can have that name."""
     relative = path if _PLAIN.fullmatch(path) else _normal_path(path)
-    if relative.casefold() in taken:
-        raise WrongError("taken", f"{quoted(path)} is where the results are written")
+    if _RESULTS.fullmatch(relative):
+        raise WrongError("taken", f"{quoted(path)} is where results are written")
     return relative
 
 

@@ -87,6 +87,7 @@ def _attempts() -> None:
         sa.Column("account_id", sa.Integer(), sa.ForeignKey("accounts.id"), nullable=False),
         sa.Column("intended_at", sa.Float(), nullable=False),
         sa.Column("answered_at", sa.Float()),
+        sa.Column("answer_no", sa.Integer()),
         sa.Column("outcome", sa.Text()),
         sa.Column("cause", sa.Text()),
         sa.Column("http_status", sa.Integer()),
@@ -98,7 +99,7 @@ def _attempts() -> None:
         sa.CheckConstraint("outcome IN ('accepted', 'deferred', 'rejected', 'lost')", name="attempts_outcome"),
         sa.CheckConstraint("(answered_at IS NULL) = (outcome IS NULL)", name="attempts_answered"),
     )
-    op.create_index("attempts_answers", "attempts", ["account_id", "answered_at"])
+    op.create_index("attempts_answers", "attempts", ["account_id", "answer_no"])
 
 
 def _tasks() -> None:
@@ -144,6 +145,7 @@ def _items() -> None:
         sa.Column("account_id", sa.Integer()),
         sa.Column("task_id", sa.Text()),
         sa.Column("recheck_task_id", sa.Text()),
+        sa.Column("recheck_run_id", sa.Text()),
         sa.Column("not_before_at", sa.Float(), nullable=False),
         sa.Column("deferrals", sa.Integer(), nullable=False),
         sa.Column("error_code", sa.Text()),
@@ -208,6 +210,7 @@ def _files() -> None:
         sa.Column("saved_at", sa.Float()),
         sa.CheckConstraint("bytes > 0", name="files_bytes"),
     )
+    op.create_index("files_sha256", "files", ["sha256"])
 
 
 def _events() -> None:

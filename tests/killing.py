@@ -1,0 +1,83 @@
+"""Runs `batcher` in this process and takes it from the world at points that the command line names::
+
+    python tests/killing.py "after batcher.ledger.creating:claim 2" -- run lines.csv
+
+A point is `WHEN MODULE:NAME NTH`, where NAME is a function, or a method as `Class.method`. WHEN is
+
+    before   SIGKILL as its NTH call begins
+    after    SIGKILL as the NTH of its calls to return does so; one that raises does not count
+    full     from the beginning of its NTH call on, no file grows beyond the ledger's journal as it is then
+
+Nothing else about the program is changed, and points that the run does not come to change nothing at all.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import itertools
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, NoReturn
+
+from batcher.cli import main
+
+
+def kill() -> NoReturn:
+    """End this process as nothing in it can see coming."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("a process outlived SIGKILL")
+
+
+def fill_disk() -> None:
+    """Let files only change, not grow: the kernel refuses every write behind the end of the journal."""
+    size = max(path.stat().st_size for path in Path.cwd().glob("*-wal"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+def arm(point: str) -> None:
+    """Put a point in the way of the function that it names."""
+    when, target, nth = point.split()
+    module, _, path = target.partition(":")
+    holder, _, name = path.rpartition(".")
+    owner: Any = importlib.import_module(module)
+    owner = getattr(owner, holder) if holder else owner
+    happens = {"before": kill, "after": kill, "full": fill_disk}[when]
+    setattr(owner, name, _wrapped(getattr(owner, name), happens, int(nth), when == "after"))
+
+
+def _wrapped(function: Callable[..., Any], happens: Callable[[], None], nth: int, at_end: bool) -> Any:
+    calls = itertools.count(1)
+
+    def reached(end: bool) -> None:
+        if end == at_end and next(calls) == nth:
+            happens()
+
+    @wraps(function)
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        reached(False)
+        value = function(*args, **kwargs)
+        reached(True)
+        return value
+
+    @wraps(function)
+    async def waiting(*args: Any, **kwargs: Any) -> Any:
+        reached(False)
+        value = await function(*args, **kwargs)
+        reached(True)
+        return value
+
+    return waiting if inspect.iscoroutinefunction(function) else plain
+
+
+if __name__ == "__main__":
+    end = sys.argv.index("--")
+    for argument in sys.argv[1:end]:
+        arm(argument)
+    sys.argv[1:] = sys.argv[end + 1 :]
+    main()
