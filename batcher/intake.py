@@ -61,10 +61,12 @@ class Intake:
             except ManifestError as error:
                 self.refuse(error.message, error.faults, error.hint)
                 self.named += [known[batch]] if batch in known else []
-        await self._survey(known)
+        await self._survey()
         self.wanted = [] if self.refused or self._settings.collect_only else self.named
 
     async def _import(self, source: Source, before: Wanted | None) -> Wanted:
+        if before is None:
+            self._need_free_results(source.rules.batch)
         rules = replace(source.rules, takes=await self._ledger.do(importing.latest_takes, source.rules.batch))
         manifest = Manifest(source.path, rules, stdin=self._stdin)
         wanted = await self._ledger.do(
@@ -83,6 +85,12 @@ class Intake:
             self._introduce(manifest, rules.filename)
         return wanted
 
+    def _need_free_results(self, batch: str) -> None:
+        for path in report.results_paths(self._settings.out_dir, [batch]):
+            if path.exists():
+                message = f"{path} was not written by this ledger; nothing was created"
+                raise ManifestError(message, [], "Move it away, or choose another --batch or --out-dir.")
+
     def _introduce(self, manifest: Manifest, filename: str) -> None:
         """Say, the first time, what is made of the columns."""
         sent = ", ".join(
@@ -95,16 +103,7 @@ class Intake:
                 "there is no id column: outputs are named by row number, and inserting a row renames what follows"
             )
 
-    async def _survey(self, known: dict[str, Wanted]) -> None:
-        """Look at what is on disk where the rows' outputs and the results belong."""
-        new = [batch.name for batch in self.named if batch.name not in known]
-        foreign = [path for path in report.results_paths(self._settings.out_dir, new) if path.exists()]
-        if foreign:
-            self.refuse(
-                f"{foreign[0]} was not written by this ledger; nothing was created",
-                [],
-                "Move it away, or choose another --batch or --out-dir.",
-            )
+    async def _survey(self) -> None:
         conflicts, self.to_link = await self._ledger.do(survey, self.named, self._store)
         if conflicts:
             self.refuse(

@@ -29,14 +29,14 @@ from batcher.throttle import Gate, Places
 log = structlog.get_logger()
 
 MISSED_SECONDS: Final = 50.0
-"""Between two looks at a task that the API did not know: so it is gone after minutes, whatever the clock says."""
+"""Only looks so far apart count as misses of a task: so it is gone after minutes, whatever the clock says."""
 
 
 @dataclass(kw_only=True)
 class _Watched:
     task: OpenTask
     looks: int = 0
-    missed: bool = False
+    missed_at: float | None = None  # when a miss was counted last, in steady seconds
     word: str | None = None
 
 
@@ -108,8 +108,7 @@ class Poller:
             self.places.release()
         else:
             age = max(0.0, self.clock.now() - watched.task.accepted_at)
-            pause = next_look_seconds(age, self.clock)
-            self._schedule(watched, max(pause, MISSED_SECONDS) if watched.missed else pause)
+            self._schedule(watched, next_look_seconds(age, self.clock))
 
     async def _judge(self, watched: _Watched, answer: Answer) -> bool:
         """Take the answer for what it says. Returns whether the task needs no further look."""
@@ -119,8 +118,7 @@ class Poller:
                 return await self._read(watched, answer, answer.task)
             case Cause.NOT_FOUND:
                 self.gate.succeeded()
-                watched.missed = True
-                return await self.ledger.do(collecting.record_missing, self._ending(watched, answer))
+                return await self._missed(watched, answer)
             case Cause.CREDENTIALS:
                 self.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")
             case Cause.THROTTLED:
@@ -132,10 +130,17 @@ class Poller:
                     self.stop.stop_all(Reason.TROUBLE, f"the API cannot be reached: {answer.explain()}")
         return False
 
+    async def _missed(self, watched: _Watched, answer: Answer) -> bool:
+        now = self.clock.steady()
+        if watched.missed_at is not None and now - watched.missed_at < MISSED_SECONDS:
+            return False
+        watched.missed_at = now
+        return await self.ledger.do(collecting.record_missing, self._ending(watched, answer))
+
     async def _read(self, watched: _Watched, answer: Answer, task: Task) -> bool:
         ending = self._ending(watched, answer)
-        if watched.missed:
-            watched.missed = False
+        if watched.missed_at is not None:
+            watched.missed_at = None
             await self.ledger.do(collecting.record_found, watched.task)
         if task.phase is Phase.RUNNING:
             if not task.known_word and task.word != watched.word:

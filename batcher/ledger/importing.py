@@ -8,12 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, func, insert, literal, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.errors import ManifestError
@@ -204,17 +218,29 @@ def _find_folders(conn: Connection, manifest: Manifest) -> None:
 
 
 def _find_taken_outputs(conn: Connection, manifest: Manifest, batch: str, out_dir: str) -> None:
-    query = (
-        select(_staged.c.number, _staged.c.line, _staged.c.output, batches.c.name)
-        .join(rows, rows.c.output == _staged.c.output)
-        .join(batches, (batches.c.id == rows.c.batch_id) & (batches.c.version == rows.c.version))
-        .where(batches.c.name != batch, batches.c.out_dir == out_dir)
-        .where(_staged.c.skipped.is_(None), rows.c.skipped.is_(None))
-        .order_by(_staged.c.number)
-    )
-    for row in conn.execute(query).all():
-        reason = f"{row.output!r} belongs to batch {row.name!r}: choose another --filename, --out-dir or --batch"
-        _set_aside(conn, manifest, row.number, row.line, "output", reason, f"outputs of batch {row.name}")
+    """Report every row whose output is another batch's, also where one's output folder lies within the other's."""
+    others = select(batches).where(batches.c.name != batch)
+    for other in conn.execute(others).all():
+        inwards, outwards = os.path.relpath(out_dir, other.out_dir), os.path.relpath(other.out_dir, out_dir)
+        mine: ColumnElement[str] = _staged.c.output
+        theirs: ColumnElement[str] = rows.c.output
+        if inwards != "." and not inwards.startswith(".."):
+            mine = literal(f"{inwards}/") + mine
+        elif outwards != "." and not outwards.startswith(".."):
+            theirs = literal(f"{outwards}/") + theirs
+        elif inwards != ".":
+            continue
+        query = (
+            select(_staged.c.number, _staged.c.line, _staged.c.output)
+            .join(rows, theirs == mine)
+            .where(rows.c.batch_id == other.id, rows.c.version == other.version)
+            .where(_staged.c.skipped.is_(None), rows.c.skipped.is_(None))
+            .order_by(_staged.c.number)
+        )
+        for row in conn.execute(query).all():
+            way_out = "choose another --filename, --out-dir or --batch"
+            reason = f"{row.output!r} belongs to batch {other.name!r}: {way_out}"
+            _set_aside(conn, manifest, row.number, row.line, "output", reason, f"outputs of batch {other.name}")
 
 
 def _set_aside(
