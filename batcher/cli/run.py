@@ -54,7 +54,7 @@ def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     chosen = resolve(ctx, manifests)
     progress = Progress(quiet=ctx.params["quiet"])
     logs.configure(progress.warn, verbose=ctx.params["verbose"], debug=ctx.params["debug"])
-    asks = not ctx.params["yes"] and sys.stdin.isatty() and sys.stderr.isatty()
+    asks = not ctx.params["yes"] and all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
     report = runner.run(chosen, progress, confirm=_confirm if asks else None)
     if ctx.params["as_json"]:
         click.echo(report.to_json())

@@ -1,0 +1,130 @@
+"""Trouble around the program: closed and broken streams, folders that refuse, a profile that is silent, proxies."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.fake_tts import FakeTTS, Twist, refusal
+
+if TYPE_CHECKING:
+    from tests.conftest import Project
+
+
+def _shell(project: Project, manifest: Path, redirections: str) -> int:
+    command = f"{sys.executable} -m batcher run {manifest} --api-url {project.provider.url} {redirections}"
+    return subprocess.run(["/bin/sh", "-c", command], env=project.environment, check=False, timeout=60).returncode
+
+
+@pytest.mark.parametrize("redirections", ["2>/dev/full", "2>&1 | head -n 1 >/dev/null"])
+def test_nobody_listens(project: Project, provider: FakeTTS, redirections: str) -> None:
+    """A standard error that takes nothing is no reason to stop: everything is made all the same."""
+    assert _shell(project, project.manifest(2), redirections) == 0
+    project.assert_whole(project.rows(2))
+
+
+def test_standard_input_is_closed(project: Project, provider: FakeTTS) -> None:
+    """A manifest that is to be piped in and cannot be is said in one line, exit 2."""
+    assert _shell(project, Path("-"), "--voice anna <&- 2>/dev/null") == 2
+    assert provider.creates == []
+
+
+def test_a_closed_terminal_drains(project: Project, provider: FakeTTS) -> None:
+    """SIGHUP ends a run like any first signal: what is in the air lands, nothing is left in doubt."""
+    provider.create_seconds = 0.3
+    started = project.start_run(project.manifest(30), "--concurrency", "5")
+    provider.until(lambda: len(provider.creates) >= 5)
+    started.send(signal.SIGHUP)
+    assert started.end().exit_code == 6
+    assert "in_doubt" not in project.states()
+    assert project.run(project.folder / "lines.csv", "--concurrency", "30").exit_code == 0
+    assert len(provider.creates) == 30
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder that nobody can write to")
+def test_a_folder_that_cannot_be_written(project: Project, provider: FakeTTS) -> None:
+    """Audio that could not be kept is not bought."""
+    ended = project.run(project.manifest(2), "--out-dir", "/proc/nowhere")
+    assert (ended.exit_code, provider.creates) == (2, [])
+    assert "/proc/nowhere" in ended.err
+
+
+def test_a_silent_profile_keeps_nothing_from_being_collected(project: Project, provider: FakeTTS) -> None:
+    """With the profile out of order nothing is created, and what the same token has bought is collected."""
+    manifest = project.manifest(2)
+    assert project.run(manifest, "--no-wait").exit_code == 6
+    provider.on_profile = lambda _: refusal(500, "oops")
+    ended = project.run(project.manifest(3))
+    assert (ended.exit_code, ended.report["created"], ended.report["collected"]) == (8, 0, 2)
+    assert len(provider.creates) == 2
+
+
+def test_a_balance_that_was_unreadable_heals(project: Project, provider: FakeTTS) -> None:
+    """A halt that was met while the profile told no numbers ends once they have been seen and have risen."""
+    provider.credits, provider.hidden = 1, ("credits", "api_quota_remaining")
+    manifest = project.manifest(3)
+    assert project.run(manifest, "--concurrency", "1").exit_code == 4
+    provider.hidden = ()
+    assert project.run(manifest).exit_code == 4
+    provider.credits = 100
+    assert project.run(manifest).exit_code == 0
+    assert max(map(len, provider.paid.values())) == 1
+
+
+def test_this_machine_needs_no_proxy(project: Project, provider: FakeTTS) -> None:
+    """The token for an API on this machine does not go to a proxy that the environment names."""
+    proxied = {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
+    assert project.run(project.manifest(1), environment=proxied).exit_code == 0
+
+
+def test_a_probe_that_is_not_waited_for(project: Project, provider: FakeTTS) -> None:
+    """After a task that failed for lack of credits, a run with --no-wait sends its probe and ends."""
+    provider.ending = lambda _: {"status": "failed", "error": {"code": "insufficient_credits"}, "creditsUsed": 0}
+    manifest = project.manifest(2)
+    assert project.run(manifest, "--concurrency", "1").exit_code == 4
+    provider.ending = lambda _: {}
+    provider.credits += 50
+    provider.on_read = lambda job: (
+        Twist(
+            status=200,
+            body={"id": job.id, "status": "failed", "error": {"code": "insufficient_credits"}, "creditsUsed": 0},
+        )
+        if job.id == "task_1"
+        else None
+    )
+    assert project.run(manifest, "--no-wait").exit_code in (4, 6)
+    assert len(provider.creates) == 2
+    assert project.run(manifest).exit_code == 0
+    assert len(provider.creates) == 3
+
+
+def test_results_and_outputs_of_others_stay(project: Project, provider: FakeTTS) -> None:
+    """A results file that this ledger did not write, and another batch's outputs, are never written over."""
+    project.audio.mkdir()
+    theirs = project.audio / "lines.results.csv"
+    theirs.write_text("mine")
+    assert project.run(project.manifest(1)).exit_code == 2
+    assert theirs.read_text() == "mine"
+    theirs.unlink()
+    rows = project.rows(1)
+    nested = [rows[0] | {"output": "sub/r1.mp3"}]
+    assert project.run(project.manifest(nested, "a.csv")).exit_code == 0
+    inside = project.manifest([rows[0] | {"text": "Another."}], "b.csv")
+    assert project.run(inside, "--out-dir", project.audio / "sub").exit_code == 2
+    assert provider.asked == [rows[0]["text"]]
+
+
+def test_outputs_may_trade_places(project: Project, provider: FakeTTS) -> None:
+    """Rows that exchange their outputs get each other's, at no cost: all that is replaced is the ledger's own."""
+    rows = [row | {"output": f"{row['id']}.mp3"} for row in project.rows(2)]
+    assert project.run(project.manifest(rows)).exit_code == 0
+    before = [(project.audio / row["output"]).read_bytes() for row in rows]
+    rows[0]["output"], rows[1]["output"] = rows[1]["output"], rows[0]["output"]
+    assert project.run(project.manifest(rows)).exit_code == 0
+    assert [(project.audio / row["output"]).read_bytes() for row in rows] == before
+    assert len(provider.creates) == 2
