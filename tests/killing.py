@@ -8,7 +8,8 @@ A point is `WHEN MODULE:NAME NTH`, where NAME is a function, or a method as `Cla
     after    SIGKILL as the NTH of its calls to return does so; one that raises does not count
     full     from the beginning of its NTH call on, no file grows beyond the ledger's journal as it is then
 
-Nothing else about the program is changed, and points that the run does not come to change nothing at all.
+Several points, separated by semicolons, may be given. Nothing else about the program is changed, and a point that
+the run does not come to changes nothing at all.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import itertools
 import os
 import resource
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
@@ -75,9 +77,15 @@ def _wrapped(function: Callable[..., Any], happens: Callable[[], None], nth: int
     return waiting if inspect.iscoroutinefunction(function) else plain
 
 
+def killed(points: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
+    """Start `batcher` with these arguments in `folder`, and see to it that one of the points is its end."""
+    command = [sys.executable, __file__, points, "--", *arguments]
+    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", timeout=30)
+    assert ended.returncode == -signal.SIGKILL, f"{points}: was not reached\n{ended.stdout}{ended.stderr}"
+
+
 if __name__ == "__main__":
-    end = sys.argv.index("--")
-    for argument in sys.argv[1:end]:
-        arm(argument)
-    sys.argv[1:] = sys.argv[end + 1 :]
+    for armed in sys.argv[1].split(";"):
+        arm(armed)
+    sys.argv[1:] = sys.argv[3:]
     main()

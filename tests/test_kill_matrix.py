@@ -1,23 +1,19 @@
 """The kill matrix: the program is killed at every step that leaves a trace on disk or at the provider, then run again.
 
 Each line of `MATRIX` is a step, and where a kill hits it. After the kill a plain run comes to its end, a second one
-finds nothing to create, and a person settles what is in doubt; the promises are held against each of these.
-
-One step is not here: the migration of an older ledger. There is a single migration yet, so no ledger that is older
-than the program can be had without inventing one.
+finds nothing to create, and a person settles what is in doubt; the promises are held against each of these. Steps
+that only the provider can see, or that need a story of their own, have tests behind the matrix.
 """
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
-import subprocess
-import sys
-import threading
+import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import closing
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,15 +21,17 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from batcher.item import Event
+from batcher.ledger.schema import REVISION
 from batcher.ledger.spill import Spill
 from tests.fake_tts import FakeTTS, audio_of
+from tests.killing import killed
 
 if TYPE_CHECKING:
     from tests.conftest import Ended, Project
 
+ROOT: Final = Path(__file__).parents[1]
 ROWS: Final = 6
 CONCURRENCY: Final = "3"
-KILLING: Final = Path(__file__).with_name("killing.py")
 
 
 class Doubt(Enum):
@@ -46,139 +44,113 @@ class Doubt(Enum):
 
 NEVER, MAYBE, SURELY = Doubt
 
-
-@dataclass(frozen=True)
-class Step:
-    """One line of the matrix.
-
-    `runs` are killed one after the other, each at the last of its points; `{n}` stands for each of `nth` in turn.
-    A step that is `core` is tried at the first of `nth` in every test run, everything else only among the slow tests.
-    """
-
-    name: str
-    doubt: Doubt
-    nth: tuple[int, ...]
-    runs: tuple[str, ...]
-    core: bool
-
-
-def step(name: str, doubt: Doubt, nth: Sequence[int], *runs: str, core: bool = False) -> Step:
-    """A line of the matrix; the points of a run are separated by semicolons."""
-    return Step(name, doubt, tuple(nth), runs, core)
-
-
+COMMIT: Final = "sqlalchemy.engine.default:DefaultDialect.do_commit"
 RECORD: Final = "batcher.ledger.ledger:Ledger.record"
 SPILLED: Final = f"full {RECORD} 1; after batcher.ledger.spill:Spill.append 3"
 """The disk is full when the first answers come: all three of them go to the spill file."""
+UNANSWERED: Final = f"before {RECORD} 2"
+ACCEPTED: Final = f"after {RECORD} {ROWS}"
+RECORDED: Final = "before batcher.store:Store.publish 3"
+IN_PLACE: Final = "after batcher.store:Store.publish 3"
 
-MATRIX: Final = [
+MATRIX: Final[list[tuple[str, Doubt, list[int], *tuple[str, ...]]]] = [
+    # What is hit, what becomes of creates, at which calls, and the runs: each is killed at the last of its points.
     # Before anything can be bought.
-    step("ledger-drafted", NEVER, [1], "after batcher.ledger.database:_migrate {n}"),
-    step("ledger-not-in-place", NEVER, [1], "before pathlib:Path.replace {n}", core=True),
-    step("ledger-in-place", NEVER, [1], "after batcher.ledger.database:create {n}"),
-    step("run-noted-not-committed", NEVER, [1], "after batcher.ledger.running:begin_run {n}"),
-    step("manifest-half-staged", NEVER, [ROWS // 2], "after batcher.ledger.importing:_stage {n}"),
-    step("import-not-committed", NEVER, [1], "after batcher.ledger.importing:import_manifest {n}", core=True),
-    step("import-committed", NEVER, [1], "after batcher.intake:Intake._import {n}"),
-    step("profile-unread", NEVER, [1], "before batcher.client:Client.profile {n}"),
-    step("profile-read", NEVER, [1], "after batcher.client:Client.profile {n}"),
-    step("account-not-committed", NEVER, [1], "after batcher.ledger.running:enter_account {n}"),
-    step("spill-reserved", NEVER, [1], "after batcher.ledger.spill:Spill.reserve {n}"),
+    ("ledger-drafted", NEVER, [1], "after batcher.ledger.database:_migrate {n}"),
+    ("ledger-not-in-place", NEVER, [1], "before pathlib:Path.replace {n}"),
+    ("ledger-in-place", NEVER, [1], "after batcher.ledger.database:create {n}"),
+    ("run-noted-not-committed", NEVER, [1], "after batcher.ledger.running:begin_run {n}"),
+    ("manifest-half-staged", NEVER, [ROWS // 2], "after batcher.ledger.importing:_stage {n}"),
+    ("import-not-committed", NEVER, [1], "after batcher.ledger.importing:import_manifest {n}"),
+    ("import-committed", NEVER, [1], "after batcher.intake:Intake._import {n}"),
+    ("profile-unread", NEVER, [1], "before batcher.client:Client.profile {n}"),
+    ("profile-read", NEVER, [1], "after batcher.client:Client.profile {n}"),
+    ("account-not-committed", NEVER, [1], "after batcher.ledger.running:enter_account {n}"),
+    ("spill-reserved", NEVER, [1], "after batcher.ledger.spill:Spill.reserve {n}"),
     # The create. Between its intent and the record of its answer, every kill is a doubt.
-    step("claim-not-committed", NEVER, [1], "after batcher.ledger.creating:claim {n}", core=True),
-    step("claim-not-committed", MAYBE, [2], "after batcher.ledger.creating:claim {n}"),
-    step("claim-committed", SURELY, [1, 2], "after batcher.submitter:Submitter._claim {n}", core=True),
-    step("create-to-be-sent", SURELY, [1, 4], "before batcher.client:Client.create {n}"),
-    step("create-connected", SURELY, [1, 5], "after batcher.submitter:Submitter._hold {n}"),
-    step("answer-in-memory", SURELY, [1, 4], f"before {RECORD} {{n}}", core=True),
-    step("answer-not-committed", SURELY, [1, 4], "after batcher.ledger.ledger:record_answer {n}", core=True),
-    step("answer-committed", MAYBE, [1, 4], f"after {RECORD} {{n}}"),
-    step("answer-committed", NEVER, [ROWS], f"after {RECORD} {{n}}"),
+    ("claim-not-committed", NEVER, [1], "after batcher.ledger.creating:claim {n}"),
+    ("claim-not-committed", MAYBE, [2], "after batcher.ledger.creating:claim {n}"),
+    ("claim-committed", SURELY, [1, 2], "after batcher.submitter:Submitter._claim {n}"),
+    ("create-to-be-sent", SURELY, [1, 4], "before batcher.client:Client.create {n}"),
+    ("create-connected", SURELY, [1, 5], "after batcher.submitter:Submitter._hold {n}"),
+    ("answer-in-memory", SURELY, [1, 4], f"before {RECORD} {{n}}"),
+    ("answer-not-committed", SURELY, [1, 4], "after batcher.ledger.ledger:record_answer {n}"),
+    ("answer-committed", MAYBE, [1, 4], f"after {RECORD} {{n}}"),
+    ("answer-committed", NEVER, [ROWS], f"after {RECORD} {{n}}"),
     # The spill file, and its way into the ledger.
-    step("answer-spilled", MAYBE, [1, 2], f"full {RECORD} 1; after batcher.ledger.spill:Spill.append {{n}}"),
-    step("answers-spilled", NEVER, [1], SPILLED, core=True),
-    step("replay-not-committed", NEVER, [1, 2], SPILLED, "after batcher.ledger.ledger:record_answer {n}"),
-    step("spill-to-be-cleared", NEVER, [1], SPILLED, "before batcher.ledger.spill:Spill.clear {n}"),
-    step("spill-cleared", NEVER, [1], SPILLED, "after batcher.ledger.spill:Spill.clear {n}"),
+    ("answer-spilled", MAYBE, [1, 2], f"full {RECORD} 1; after batcher.ledger.spill:Spill.append {{n}}"),
+    ("answers-spilled", NEVER, [1], SPILLED),
+    ("replay-not-committed", NEVER, [1, 2], SPILLED, "after batcher.ledger.ledger:record_answer {n}"),
+    ("spill-to-be-cleared", NEVER, [1], SPILLED, "before batcher.ledger.spill:Spill.clear {n}"),
+    ("spill-cleared", NEVER, [1], SPILLED, "after batcher.ledger.spill:Spill.clear {n}"),
     # Recovery of creates without an answer.
-    step("doubts-not-committed", SURELY, [1], f"before {RECORD} 2", "after batcher.ledger.ledger:doubt_unanswered {n}"),
-    step("doubts-committed", SURELY, [1], f"before {RECORD} 2", "after batcher.ledger.ledger:Ledger.recover {n}"),
+    ("doubts-not-committed", SURELY, [1], UNANSWERED, "after batcher.ledger.ledger:doubt_unanswered {n}"),
+    ("doubts-committed", SURELY, [1], UNANSWERED, "after batcher.ledger.ledger:Ledger.recover {n}"),
     # The polls.
-    step("task-to-be-read", MAYBE, [1, 4], "before batcher.client:Client.read {n}"),
-    step("task-read", MAYBE, [1, 4], "before batcher.poller:Poller._read {n}"),
-    step("ending-not-committed", MAYBE, [1, 4], "after batcher.ledger.collecting:record_rendered {n}"),
-    step("ending-not-committed", NEVER, [ROWS], "after batcher.ledger.collecting:record_rendered {n}"),
-    step("ending-committed", MAYBE, [1, 4], "before batcher.downloader:Downloader.add {n}", core=True),
-    step(
-        "task-of-an-earlier-run-ended",
-        NEVER,
-        [2],
-        f"after {RECORD} {ROWS}",
-        "before batcher.downloader:Downloader.add {n}",
-    ),
+    ("task-to-be-read", MAYBE, [1, 4], "before batcher.client:Client.read {n}"),
+    ("task-read", MAYBE, [1, 4], "before batcher.poller:Poller._read {n}"),
+    ("ending-not-committed", MAYBE, [1, 4], "after batcher.ledger.collecting:record_rendered {n}"),
+    ("ending-not-committed", NEVER, [ROWS], "after batcher.ledger.collecting:record_rendered {n}"),
+    ("ending-committed", MAYBE, [1, 4], "before batcher.downloader:Downloader.add {n}"),
+    ("task-of-an-earlier-run-ended", NEVER, [2], ACCEPTED, "before batcher.downloader:Downloader.add {n}"),
     # From the download to the rows' outputs.
-    step("audio-to-be-fetched", MAYBE, [1, 4], "before batcher.client:Client.fetch {n}"),
-    step("part-in-buffer", MAYBE, [1, 4], "after batcher.client:Client.fetch {n}"),
-    step("part-whole", MAYBE, [1, 4], "before batcher.downloader:Downloader._keep {n}"),
-    step("file-not-committed", MAYBE, [1, 4], "after batcher.ledger.collecting:record_file {n}"),
-    step("file-to-be-renamed", MAYBE, [4, 1], "before batcher.store:Store.publish {n}", core=True),
-    step("folder-not-durable", MAYBE, [1, 4], "before batcher.store:_sync_folder {n}"),
-    step("file-in-place", MAYBE, [4, 1], "after batcher.store:Store.publish {n}", core=True),
-    step("saved-not-committed", MAYBE, [1, 4], "after batcher.ledger.collecting:record_saved {n}"),
-    step("saved-not-committed", NEVER, [ROWS], "after batcher.ledger.collecting:record_saved {n}"),
-    step("output-to-be-linked", MAYBE, [1, 4], "before batcher.store:Store.link {n}"),
-    step("output-drafted", MAYBE, [1, 4], "after pathlib:Path.hardlink_to {n}", core=True),
-    step("output-linked", MAYBE, [1, 4], "after batcher.store:Store.link {n}"),
-    step("link-not-committed", MAYBE, [1, 4], "after batcher.ledger.collecting:record_links {n}"),
-    step("link-committed", MAYBE, [2, 5], "after batcher.delivery:Delivery.link {n}"),  # the first call links nothing
+    ("audio-to-be-fetched", MAYBE, [1, 4], "before batcher.client:Client.fetch {n}"),
+    ("part-in-buffer", MAYBE, [1, 4], "after batcher.client:Client.fetch {n}"),
+    ("part-whole", MAYBE, [1, 4], "before batcher.downloader:Downloader._keep {n}"),
+    ("file-not-committed", MAYBE, [1, 4], "after batcher.ledger.collecting:record_file {n}"),
+    ("file-to-be-renamed", MAYBE, [1, 4], "before batcher.store:Store.publish {n}"),
+    ("folder-not-durable", MAYBE, [1, 4], "before batcher.store:_sync_folder {n}"),
+    ("file-in-place", MAYBE, [1, 4], "after batcher.store:Store.publish {n}"),
+    ("saved-not-committed", MAYBE, [1, 4], "after batcher.ledger.collecting:record_saved {n}"),
+    ("saved-not-committed", NEVER, [ROWS], "after batcher.ledger.collecting:record_saved {n}"),
+    ("output-to-be-linked", MAYBE, [1, 4], "before batcher.store:Store.link {n}"),
+    ("output-drafted", MAYBE, [1, 4], "after pathlib:Path.hardlink_to {n}"),
+    ("output-linked", MAYBE, [1, 4], "after batcher.store:Store.link {n}"),
+    ("link-not-committed", MAYBE, [1, 4], "after batcher.ledger.collecting:record_links {n}"),
+    ("link-committed", MAYBE, [2, 5], "after batcher.delivery:Delivery.link {n}"),  # the first call links nothing
     # Taking up, in the next run, what the one before left on disk.
-    step(
-        "file-found-in-place",
-        MAYBE,
-        [1],
-        "after batcher.store:Store.publish 3",
-        "before batcher.delivery:Delivery.save {n}",
-    ),
-    step(
-        "file-found-not-committed",
-        MAYBE,
-        [1],
-        "after batcher.store:Store.publish 3",
-        "after batcher.ledger.collecting:record_saved {n}",
-    ),
-    step("parts-swept", MAYBE, [1], "before batcher.store:Store.publish 3", "after batcher.runner:take_up_files {n}"),
+    ("file-found-in-place", MAYBE, [1], IN_PLACE, "before batcher.delivery:Delivery.save {n}"),
+    ("file-found-not-committed", MAYBE, [1], IN_PLACE, "after batcher.ledger.collecting:record_saved {n}"),
+    ("parts-swept", MAYBE, [1], RECORDED, "after batcher.runner:take_up_files {n}"),
     # The end of a run.
-    step("results-half-written", NEVER, [3], "after batcher.report:_cell {n}"),
-    step("results-to-be-renamed", NEVER, [1], "after batcher.report:_write_lines {n}", core=True),
+    ("results-half-written", NEVER, [3], "after batcher.report:_cell {n}"),
+    ("results-to-be-renamed", NEVER, [1], "after batcher.report:_write_lines {n}"),
     # A rename for the ledger, two for each row, one for the first of the two results files.
-    step("results-half-renamed", NEVER, [1 + 2 * ROWS + 2], "before pathlib:Path.replace {n}"),
-    step("end-to-be-noted", NEVER, [1], "before batcher.ledger.running:end_run {n}"),
-    step("end-not-committed", NEVER, [1], "after batcher.ledger.running:end_run {n}"),
-    step("ledger-to-be-closed", NEVER, [1], "before batcher.ledger.ledger:Ledger.close {n}", core=True),
-    step("spill-to-be-removed", NEVER, [1], "before batcher.ledger.spill:Spill.remove {n}"),
-    step("ledger-closed", NEVER, [1], "after batcher.ledger.ledger:Ledger.close {n}"),
+    ("results-half-renamed", NEVER, [1 + 2 * ROWS + 2], "before pathlib:Path.replace {n}"),
+    ("end-to-be-noted", NEVER, [1], "before batcher.ledger.running:end_run {n}"),
+    ("end-not-committed", NEVER, [1], "after batcher.ledger.running:end_run {n}"),
+    ("ledger-to-be-closed", NEVER, [1], "before batcher.ledger.ledger:Ledger.close {n}"),
+    ("spill-to-be-removed", NEVER, [1], "before batcher.ledger.spill:Spill.remove {n}"),
+    ("ledger-closed", NEVER, [1], "after batcher.ledger.ledger:Ledger.close {n}"),
+    # Wherever it may be: a run like this has over fifty commits, and fifteen flushes of files that are not SQLite's.
+    ("any-commit-begins", MAYBE, [*range(2, 48, 6)], f"before {COMMIT} {{n}}"),
+    ("any-commit-is-durable", MAYBE, [*range(5, 48, 9)], f"after {COMMIT} {{n}}"),
+    ("any-flush-begins", MAYBE, [*range(1, 16, 3)], "before os:fsync {n}"),
 ]
+
+CORE: Final = {
+    *("ledger-not-in-place-1", "import-not-committed-1", "claim-committed-1", "answer-not-committed-1"),
+    *("answers-spilled-1", "file-to-be-renamed-4", "file-in-place-4", "output-drafted-1", "results-to-be-renamed-1"),
+}
+"""What every test run tries; the other lines take minutes."""
 
 
 def cases() -> list[Any]:
-    """Every step of the matrix, once for each call that is to be hit."""
-    found = []
-    for line in MATRIX:
-        for place, nth in enumerate(line.nth):
-            runs = [run.format(n=nth) for run in line.runs]
-            marks = [] if line.core and place == 0 else [pytest.mark.slow]
-            found.append(pytest.param(runs, line.doubt, id=f"{line.name}-{nth}", marks=marks))
-    return found
+    """Every line of the matrix, once for each call that is to be hit."""
+    found = {}
+    for name, doubt, calls, *runs in MATRIX:
+        for nth in calls:
+            at = f"{name}-{nth}"
+            marks = [] if at in CORE else [pytest.mark.slow]
+            found[at] = pytest.param([run.format(n=nth) for run in runs], doubt, id=at, marks=marks)
+    assert found.keys() >= CORE
+    return list(found.values())
 
 
 def kill_at(project: Project, manifest: Path, points: str) -> None:
-    """Run on the manifest until the last of the points kills the run; the test fails if it lives to its end."""
-    command = [sys.executable, str(KILLING), *points.split("; "), "--", "run", str(manifest)]
-    command += ["--api-url", project.provider.url, "--json", "--concurrency", CONCURRENCY]
-    ended = subprocess.run(
-        command, cwd=project.folder, env=project.environment, capture_output=True, encoding="utf-8", timeout=30
-    )
-    assert ended.returncode == -signal.SIGKILL, f"{points} was not reached:\n{ended.stdout}{ended.stderr}"
+    """Run on the manifest until the last of the points kills the run."""
+    options = ["--api-url", project.provider.url, "--json", "--concurrency", CONCURRENCY]
+    killed(points, ["run", str(manifest), *options], project.folder, project.environment)
 
 
 def unrecorded(project: Project) -> set[str]:
@@ -189,6 +161,14 @@ def unrecorded(project: Project) -> set[str]:
     spilled = {record.key for record in spill.records() if record.event is Event.ACCEPTED}
     found = project.query("SELECT key, text FROM items WHERE state IN ('submitting', 'in_doubt')")
     return {text for key, text in found if key not in spilled}
+
+
+def downloads(project: Project) -> dict[str, int]:
+    """How often the audio was fetched of each task whose recorded file is in its place."""
+    if not project.ledger.exists():
+        return {}
+    files = project.query("SELECT task_id, path FROM items JOIN files ON item_key = key")
+    return {task: project.provider.jobs[task].downloads for task, path in files if (project.audio / path).exists()}
 
 
 def run_on(project: Project, manifest: Path) -> Ended:
@@ -217,12 +197,13 @@ def assert_kept(project: Project, rows: Sequence[dict[str, str]], doubts: set[st
 
 def settle(project: Project, rows: Sequence[dict[str, str]], doubts: set[str]) -> None:
     """Decide as a person would who looks doubtful creates up in the account's history at the provider."""
-    for row in rows:
-        if row["text"] in doubts:
-            paid = project.provider.paid.get(row["text"])
-            how = ["--adopt", paid[0]] if paid else ["--buy-again"]
-            settled = project.batcher("resolve", row["id"], *how, "--api-url", project.provider.url)
-            assert settled.exit_code == 0, settled
+    paid = project.provider.paid
+    decisions = [[row["id"], "--adopt", *paid[row["text"]]] for row in rows if row["text"] in doubts & paid.keys()]
+    if never_arrived := [row["id"] for row in rows if row["text"] in doubts - paid.keys()]:
+        decisions.append([*never_arrived, "--buy-again"])
+    for decision in decisions:
+        settled = project.batcher("resolve", *decision, "--api-url", project.provider.url)
+        assert settled.exit_code == 0, settled
 
 
 def assert_recovers(project: Project, manifest: Path, rows: Sequence[dict[str, str]]) -> set[str]:
@@ -230,9 +211,10 @@ def assert_recovers(project: Project, manifest: Path, rows: Sequence[dict[str, s
 
     They are exactly those whose create was without a record when the last run was killed.
     """
-    doubts = unrecorded(project)
+    doubts, fetched = unrecorded(project), downloads(project)
     again = run_on(project, manifest)
     assert again.exit_code == (3 if doubts else 0), again
+    assert fetched.items() <= downloads(project).items(), "fetched again although in place"
     assert_kept(project, rows, doubts)
     asked = len(project.provider.creates)
     third = run_on(project, manifest)
@@ -266,7 +248,8 @@ def test_killed(project: Project, provider: FakeTTS, runs: list[str], doubt: Dou
     assert Counter(provider.asked) == Counter(row["text"] for row in rows)
 
 
-@pytest.mark.parametrize("nth", [pytest.param(1, marks=pytest.mark.slow), 5])
+@pytest.mark.slow
+@pytest.mark.parametrize("nth", [1, 5])
 def test_killed_on_the_wire(project: Project, provider: FakeTTS, nth: int) -> None:
     """A kill while the provider, who has charged, holds its answer back leaves that create in doubt, to be adopted."""
     rows = project.rows(ROWS)
@@ -283,42 +266,25 @@ def test_killed_on_the_wire(project: Project, provider: FakeTTS, nth: int) -> No
     assert Counter(provider.asked) == Counter(row["text"] for row in rows)
 
 
-@contextmanager
-def half_sent(audio: bytes) -> Iterator[str]:
-    """The address of an audio that comes half, and then no further for as long as the context lasts."""
-    done = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            connection, _ = server.accept()
-            with connection:
-                connection.recv(65536)
-                head = f"HTTP/1.1 200 OK\r\ncontent-type: audio/mpeg\r\ncontent-length: {len(audio)}\r\n\r\n"
-                connection.sendall(head.encode() + audio[: len(audio) // 2])
-                done.wait()
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.getsockname()[1]}/half.mp3"
-        finally:
-            done.set()
-            thread.join()
-
-
 def test_killed_with_half_a_download(project: Project, provider: FakeTTS) -> None:
-    """A kill with half the audio on disk leaves no half file: the next run fetches it whole, and buys nothing."""
-    rows = [{"id": "long", "text": "It was a long, long story. " * 1000, "voice": "anna"}]
-    rows[0]["text"] = rows[0]["text"].strip()
-    manifest = project.manifest(rows)
-    with half_sent(audio_of(rows[0]["text"], "mp3")) as url:
-        provider.ending = lambda _: {"audioUrl": url}
+    """A kill with half the audio on disk leaves no half file: the next run sweeps it away, and buys nothing."""
+    rows = [{"id": "long", "text": " ".join(["It was a long, long story."] * 1000), "voice": "anna"}]
+    manifest, audio = project.manifest(rows), audio_of(rows[0]["text"], "mp3")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10.0)
+        provider.ending = lambda _: {"audioUrl": f"http://127.0.0.1:{server.getsockname()[1]}/half.mp3"}
         run = project.start_run(manifest)
-        run.until(lambda: any(path.stat().st_size for path in project.audio.rglob("*.part")))
-        run.send(signal.SIGKILL)
-        assert run.end().exit_code == -signal.SIGKILL
+        with server.accept()[0] as connection:
+            connection.recv(65536)
+            head = f"HTTP/1.1 200 OK\r\ncontent-type: audio/mpeg\r\ncontent-length: {len(audio)}\r\n\r\n"
+            connection.sendall(head.encode() + audio[: len(audio) // 2])
+            run.until(lambda: any(path.stat().st_size for path in project.audio.rglob("*.part")))
+            run.send(signal.SIGKILL)
+            assert run.end().exit_code == -signal.SIGKILL
     assert [path.name[-9:] for path in project.audio.rglob("*") if path.is_file()] == [".mp3.part"]
     provider.ending = lambda _: {}
+    assert project.run(manifest, "--no-wait").exit_code == 6
+    assert not list(project.audio.rglob("*.part"))
     assert assert_recovers(project, manifest, rows) == set()
     assert len(provider.creates) == 1
 
@@ -327,7 +293,7 @@ OUT_OF_CREDITS: Final = [
     # The fourth create is the first that is refused. Until that is on record nothing halts the account, and the
     # refused create is in doubt for nothing; from then on no run creates, whatever it was killed at.
     pytest.param(f"before {RECORD} 4", False, id="refusal-in-memory", marks=pytest.mark.slow),
-    pytest.param("after batcher.ledger.halting:open_halt 1", False, id="halt-not-committed"),
+    pytest.param("after batcher.ledger.halting:open_halt 1", False, id="halt-not-committed", marks=pytest.mark.slow),
     pytest.param(f"after {RECORD} 4", True, id="halt-committed"),
     pytest.param(
         "after batcher.ledger.halting:set_balance 1", True, id="balance-not-committed", marks=pytest.mark.slow
@@ -353,6 +319,7 @@ def test_killed_out_of_credits(project: Project, provider: FakeTTS, point: str, 
     assert provider.credits == 1000 - (ROWS - 3)
 
 
+@pytest.mark.slow
 def test_killed_while_adopting(project: Project, provider: FakeTTS) -> None:
     """A decision that a kill cuts short has not been taken; it is taken again, and collects the task."""
     rows = project.rows(1)
@@ -360,9 +327,66 @@ def test_killed_while_adopting(project: Project, provider: FakeTTS) -> None:
     kill_at(project, manifest, f"before {RECORD} 1")
     assert run_on(project, manifest).exit_code == 3
     command = ["resolve", "r1", "--adopt", "task_1", "--api-url", provider.url]
-    adopting = [sys.executable, str(KILLING), "after batcher.ledger.deciding:adopt 1", "--", *command]
-    ended = subprocess.run(adopting, cwd=project.folder, env=project.environment, capture_output=True, timeout=30)
-    assert ended.returncode == -signal.SIGKILL
+    killed("after batcher.ledger.deciding:adopt 1", command, project.folder, project.environment)
     assert project.states() == {"in_doubt": 1}
     assert_doubt(SURELY, assert_recovers(project, manifest, rows))
     assert len(provider.creates) == 1
+
+
+SECOND_MIGRATION: Final = """
+from alembic import op
+
+revision, down_revision = "{new}", "{old}"
+
+def upgrade():
+    op.execute("INSERT INTO meta VALUES ('later', 'yes')")
+    op.create_index("items_voice", "items", ["voice"])
+"""
+LATER: Final = (
+    "SELECT value, sql.name FROM meta, sqlite_master sql WHERE meta.name = 'later' AND sql.name = 'items_voice'"
+)
+
+
+@pytest.fixture
+def next_version(tmp_path: Path) -> Path:
+    """Where a later version of this program is: the same source, with a further migration."""
+    later, new = tmp_path / "later", f"{int(REVISION) + 1:04}"
+    for name in ("batcher", "migrations"):
+        shutil.copytree(ROOT / name, later / name, ignore=shutil.ignore_patterns("__pycache__"))
+    schema = later / "batcher/ledger/schema.py"
+    said = schema.read_text(encoding="utf-8").replace(f'REVISION: Final = "{REVISION}"', f'REVISION: Final = "{new}"')
+    schema.write_text(said, encoding="utf-8")
+    migration = SECOND_MIGRATION.format(old=REVISION, new=new)
+    (later / f"migrations/versions/{new}_later.py").write_text(migration, encoding="utf-8")
+    return later
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("point", "migrated"),
+    [
+        ("after batcher.ledger.database:copy 1", False),
+        ("after batcher.ledger.database:_back_up 1", False),
+        ("after batcher.ledger.database:_migrate 1", False),
+        ("after batcher.ledger.database:upgrade 1", True),
+    ],
+)
+def test_killed_while_upgrading(
+    project: Project, provider: FakeTTS, next_version: Path, point: str, migrated: bool
+) -> None:
+    """A ledger with work under way is of the old version or of the new, whole; the next run upgrades it and goes on."""
+    rows = project.rows(ROWS)
+    manifest = project.manifest(rows)
+    kill_at(project, manifest, f"before {RECORD} 4")
+    project.environment["PYTHONPATH"] = str(next_version)
+    before = project.query("SELECT version_num FROM alembic_version")
+    kill_at(project, manifest, point)
+    assert (project.query("SELECT version_num FROM alembic_version") != before) == migrated
+    assert bool(project.query(LATER)) == migrated
+    assert_doubt(SURELY, assert_recovers(project, manifest, rows))
+    assert project.query(LATER) == [("yes", "items_voice")]
+    assert Counter(provider.asked) == Counter(row["text"] for row in rows)
+    *_, backup = sorted(project.folder.glob("batcher.db.backup-*"), key=lambda path: path.stat().st_mtime)
+    with closing(sqlite3.connect(backup)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == before
