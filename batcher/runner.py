@@ -42,6 +42,7 @@ DRAIN_SECONDS: Final = 30.0
 """After the first signal, open tasks are collected for so long; the next run collects the rest at no cost."""
 ASK_ABOVE: Final = 50
 """More new items than this are created for real money only after a person at a terminal has said so."""
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _CREATES_AT_ONCE: Final = 128
 _POLLS_AT_ONCE: Final = 8
 _DOWNLOADS_AT_ONCE: Final = 4
@@ -137,6 +138,8 @@ class _Run:
             if await self._has_work():
                 await self._work(delivery)
             result = await self._finish(started_at)
+            # All is done but the telling: a signal must not keep the report from being printed.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
             beside.cancel_scope.cancel()
         return result
 
@@ -381,8 +384,8 @@ class _Run:
     async def _heed_signals(self, beside: TaskGroup, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """The first signal ends creating, and collecting a while later; the second all but the recording."""
         # A terminal that was closed ends a run like any signal, unless nohup has it ignored.
-        heeded = [number for number in (signal.SIGHUP,) if signal.getsignal(number) is not signal.SIG_IGN]
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, *heeded) as signals:
+        heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        with anyio.open_signal_receiver(*heeded) as signals:
             task_status.started()
             async for _ in signals:
                 if self.stop.signalled:
