@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -88,15 +87,12 @@ def test_a_doubt_is_abandoned(project: Project, provider: FakeTTS) -> None:
     assert project.states() == {"done": 2, "abandoned": 1}
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [("--buy-again",), ("r2", "--buy-again", "--abandon"), ("--all", "--adopt", "x"), ("nobody", "--abandon")],
-)
-def test_an_unclear_decision_changes_nothing(project: Project, provider: FakeTTS, arguments: Sequence[str]) -> None:
-    """Without a name, with two decisions, or for an item that is not there, nothing is decided."""
+def test_an_unclear_decision_changes_nothing(project: Project, provider: FakeTTS) -> None:
+    """Without a name, with two decisions, for too many, or for an item that is not there, nothing is decided."""
     provider.on_create = lambda _: CHARGED_AND_DROPPED
     project.run(project.manifest(2))
-    assert _decide(project, "resolve", *arguments).exit_code == 2
+    for arguments in ("--buy-again", "r2 --buy-again --abandon", "--all --adopt x", "nobody --abandon"):
+        assert _decide(project, "resolve", *arguments.split()).exit_code == 2, arguments
     assert project.states() == {"in_doubt": 2}
 
 

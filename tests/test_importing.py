@@ -257,5 +257,5 @@ def _peak(book: Book, number: int) -> int:
 def test_memory_does_not_grow_with_the_manifest(book: Book) -> None:
     """Ten times the rows take about the same memory."""
     small = _peak(book, 5_000)
-    large = _peak(book, 50_000)
+    large = _peak(book, 25_000)
     assert large < 1.2 * small + 200_000

@@ -56,7 +56,7 @@ IN_PLACE: Final = "after batcher.store:Store.publish 3"
 MATRIX: Final[list[tuple[str, Doubt, list[int], *tuple[str, ...]]]] = [
     # What is hit, what becomes of creates, at which calls, and the runs: each is killed at the last of its points.
     # Before anything can be bought.
-    ("ledger-drafted", NEVER, [1], "after batcher.ledger.database:_migrate {n}"),
+    ("ledger-drafted", NEVER, [1], "before pathlib:Path.replace {n}"),
     ("ledger-not-in-place", NEVER, [1], "before pathlib:Path.replace {n}"),
     ("ledger-in-place", NEVER, [1], "after batcher.ledger.database:create {n}"),
     ("run-noted-not-committed", NEVER, [1], "after batcher.ledger.running:begin_run {n}"),

@@ -23,14 +23,16 @@ def _objects(path: Path) -> dict[str, str]:
 
 
 def test_migrations_build_the_schema(tmp_path: Path) -> None:
-    """A ledger made by every migration in turn has the tables of the schema, word for word."""
-    database.create(tmp_path / "migrated.db", "real")
-    declared = create_engine(f"sqlite:///{tmp_path / 'declared.db'}")
-    schema.metadata.create_all(declared)
-    declared.dispose()
-    migrated = _objects(tmp_path / "migrated.db")
-    expected = _objects(tmp_path / "declared.db")
-    assert migrated == expected
+    """A ledger made by every migration in turn is a new ledger, word for word."""
+    database.create(tmp_path / "new.db", "real")
+    engine = create_engine(f"sqlite:///{tmp_path / 'migrated.db'}")
+    with engine.begin() as connection:
+        database._migrate(connection)
+    engine.dispose()
+    assert _objects(tmp_path / "migrated.db") == _objects(tmp_path / "new.db")
+    for name in ("new.db", "migrated.db"):
+        with closing(sqlite3.connect(tmp_path / name)) as connection:
+            assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(schema.REVISION,)]
 
 
 def test_revision_is_the_newest_migration() -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from batcher.errors import LedgerError, StorageError, TroubleError
-from batcher.ledger.schema import REVISION, meta
+from batcher.ledger.schema import REVISION, meta, metadata
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -61,7 +61,10 @@ def create(path: Path, world: World) -> None:
     engine = _engine(draft, wal=False)
     try:
         with _translating(path), engine.begin() as connection:
-            _migrate(connection)
+            # What the migrations would build, word for word, without loading what only they need.
+            metadata.create_all(connection)
+            connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
+            connection.execute(text("INSERT INTO alembic_version VALUES (:revision)"), {"revision": REVISION})
             facts = {"world": world, "ledger_id": uuid.uuid4().hex, "created_at": str(time.time())}
             connection.execute(insert(meta), [{"name": name, "value": value} for name, value in facts.items()])
     finally:
