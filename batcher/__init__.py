@@ -4,7 +4,8 @@ A map, in the order in which a row meets the modules:
 
 * `cli` turns arguments, environment and `batcher.toml` into `settings`.
 * `runner` is one run as a table of contents; `stop` holds the reasons why it may end early.
-* `intake` takes the manifests in: `manifest` reads and judges them, `ledger.importing` stores their rows and items.
+* `opening` has input and ledger ready; `intake` takes the manifests in: `manifest` reads and judges them,
+  `ledger.importing` stores their rows and items.
 * `preflight` finds the account; `guard` decides whether it may create.
 * `submitter` claims an item, sends its create once, and records the answer (`ledger.creating`).
 * `poller` looks at the task when `pacing` says so, until it has ended (`ledger.collecting`).

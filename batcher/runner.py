@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
-import sys
-import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -24,10 +21,11 @@ from batcher.errors import CredentialsError, StorageError, TroubleError, UsageEr
 from batcher.guard import Guard
 from batcher.intake import Intake, take_up_files
 from batcher.item import State
-from batcher.ledger import collecting, database, reading, running
+from batcher.ledger import collecting, reading, running
 from batcher.ledger.ledger import Connection, Ledger, opened
 from batcher.ledger.lock import owner_lock
 from batcher.ledger.records import Halt
+from batcher.opening import need_manifests, ready_ledger, spool
 from batcher.poller import Poller
 from batcher.preflight import Preflight, reach
 from batcher.progress import Progress
@@ -59,45 +57,13 @@ def run(settings: Settings, progress: Progress, *, confirm: Callable[[str], bool
         StorageError: the disk takes nothing.
     """
     if not settings.ledger.exists():
-        _need_manifests(settings)
-    stdin = _spool() if any(source.path is None for source in settings.sources) else None
+        need_manifests(settings)
+    stdin = spool() if any(source.path is None for source in settings.sources) else None
     with owner_lock(settings.ledger, wait_seconds=settings.wait_lock_seconds):
         new = ready_ledger(settings, progress)
         progress.say(f"ledger {settings.ledger}{' (NEW)' if new else ''}, output folder {settings.out_dir}")
         with opened(settings.ledger, settings.world) as ledger:
             return anyio.run(_Run(settings, ledger, progress, Clock(), confirm, stdin).run)
-
-
-def _spool() -> BinaryIO:
-    """Standard input to its end: whoever writes it may take their time, and nothing waits for them but this.
-
-    Raises:
-        UsageError: it is closed.
-    """
-    if sys.stdin is None:
-        raise UsageError("standard input is closed", "Pipe JSONL into it, or name a file.")
-    spooled = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the run
-    shutil.copyfileobj(sys.stdin.buffer, spooled)
-    spooled.seek(0)
-    return spooled
-
-
-def _need_manifests(settings: Settings) -> None:
-    """A name that was mistyped must not make a ledger; where there is one, its tasks are collected all the same."""
-    for source in settings.sources:
-        if source.path is not None and not source.path.is_file():
-            raise UsageError(f"there is no manifest {source.path}", "Nothing was created.")
-
-
-def ready_ledger(settings: Settings, progress: Progress) -> bool:
-    """Have an up-to-date ledger where the settings want it. Returns whether it is new. The caller holds the lock."""
-    if not settings.ledger.exists():
-        database.create(settings.ledger, settings.world)
-        return True
-    if database.needs_upgrade(settings.ledger):
-        backup = database.upgrade(settings.ledger)
-        progress.say(f"the ledger was of an older version and is migrated; as it was, it is kept in {backup}")
-    return False
 
 
 class _Run:

@@ -19,6 +19,7 @@ LAYERS = [
     "submitter",
     "poller",
     "downloader",
+    "opening",
     "intake",
     "planning",
     "deciding",
