@@ -105,6 +105,8 @@ class Submitter:
         """Nothing was claimed: wait for what may change that. Returns False when nothing can."""
         ring = self.changed.next()
         whole, self._cursor = self._cursor_was_first, (0, 0)
+        if not whole:
+            return True  # what was put back before the cursor has not been looked at again
         due_at = await self.ledger.do(creating.next_due_at, self.run_id, self.wanted)
         settled = self._in_flight == 0
         if settled and (due_at is None or (self.guard.probing and (self.places.none_taken or not self.wait))):
@@ -113,7 +115,7 @@ class Submitter:
             await self.changed.wait(self.clock, ring=ring)
         elif due_at > self.clock.now():
             await self.changed.wait(self.clock, seconds=due_at - self.clock.now(), ring=ring)
-        elif whole:
+        else:
             await self.guard.refresh()
             await self.clock.sleep(_IDLE_SECONDS)
         return True
