@@ -10,7 +10,8 @@ A map, in the order in which a row meets the modules:
 * `submitter` claims an item, sends its create once, and records the answer (`ledger.creating`).
 * `poller` looks at the task when `pacing` says so, until it has ended (`ledger.collecting`).
 * `downloader` fetches the audio, `audio` checks it, `store` puts it on disk, `delivery` hands it to the rows.
-* `report`, `summary` and `progress` say what became of it all, with `words`; `tally` counts it, `logs` writes it down.
+* `ending` closes the run: `report`, `summary` and `progress` say what became of it all, with `words`; `tally` counts
+  it, `logs` writes it down.
 * Beside a run: `planning` tells what one would do, `deciding` carries out what a person decides.
 
 Below them all: `client` speaks HTTP (`answer` and `parsing` say what an answer means), `throttle` and `clock` hold

@@ -19,6 +19,11 @@ def local(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
 
 
+def said(at: str) -> str:
+    """The same for a time that `utc` wrote."""
+    return local(datetime.fromisoformat(at).timestamp())
+
+
 class Clock:
     """The real time, and fair dice."""
 

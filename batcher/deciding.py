@@ -16,6 +16,7 @@ from batcher.clock import Clock
 from batcher.errors import CredentialsError, TroubleError, UsageError
 from batcher.item import State
 from batcher.ledger import deciding, running
+from batcher.ledger.evidence import evidence
 from batcher.ledger.ledger import Ledger
 from batcher.preflight import reach
 from batcher.settings import Settings
@@ -97,7 +98,7 @@ class Decisions:
         )
 
     async def _case(self, key: str) -> Any:
-        return (await self.ledger.do(deciding.evidence, [key]))[0]
+        return (await self.ledger.do(evidence, [key]))[0]
 
     @asynccontextmanager
     async def _account(self, case: Any) -> AsyncIterator[tuple[Client, int]]:

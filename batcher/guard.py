@@ -6,11 +6,17 @@ a create leaves, and the decision whether a halt may be probed.
 
 from __future__ import annotations
 
-from batcher.client import Profile
+import math
+from typing import Final
+
+from batcher.client import Client, Profile
 from batcher.clock import Clock
-from batcher.ledger import halting
+from batcher.ledger import halting, running
 from batcher.ledger.ledger import Ledger
-from batcher.ledger.records import Halt
+from batcher.ledger.records import Balance, Halt, OpenTask
+
+SUSPECT_SECONDS: Final = 10.0
+"""So often at most is the balance read for tasks that failed without a word of why, and so long may that take."""
 
 
 class Guard:
@@ -23,6 +29,7 @@ class Guard:
         self._run_id = run_id
         self._tripped = False
         self._permitted: set[int] = set()
+        self._suspected_at = -math.inf
         self.halts: list[Halt] = []
 
     @property
@@ -57,8 +64,29 @@ class Guard:
         permitted = await self._ledger.do(halting.allowance, self._account_id, self._run_id, 1, busy=True)
         self._tripped = self._tripped or (bool(self.halts) and permitted == 0)
 
+    async def note(self, profile: Profile | None) -> None:
+        """Keep a balance that was read in the course of the run: it bounds what was spent before it."""
+        if profile is not None:
+            balance = Balance(credits=profile.credits, quota=profile.quota, tier=profile.tier)
+            now = self._clock.now()
+            await self._ledger.do(running.note_balance, self._run_id, self._account_id, balance, at=now)
+
+    async def suspect(self, client: Client, task: OpenTask) -> None:
+        """A task failed and no code says why: halt when the balance does not pay for it. Its prose says nothing."""
+        if self._clock.steady() - self._suspected_at < SUSPECT_SECONDS:
+            return
+        self._suspected_at = self._clock.steady()
+        with self._clock.limit(SUSPECT_SECONDS):
+            profile = (await client.profile()).profile
+            await self.note(profile)
+            if profile is not None and profile.balance is not None:
+                now, left = self._clock.now(), profile.balance
+                if await self._ledger.do(halting.after_unexplained, task, balance=left, at=now, run_id=self._run_id):
+                    self.trip()
+
     async def settle(self, profile: Profile | None) -> None:
         """Keep the balance that is left once the last creates have landed; without one, the next run finds it out."""
+        await self.note(profile)
         if profile is None or profile.balance is None:
             return
         if any(halt.kind == "credits" for halt in self.halts):

@@ -56,6 +56,7 @@ class Event(StrEnum):
     SAVED = "saved"  # verified audio is at its final path
     UNCOLLECTABLE = "uncollectable"  # no usable audio in many reads over a day
     RETRY = "retry"  # a person wants another create
+    RETAKE = "retake"  # a person wants another output beside this one: a new item
 
 
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
@@ -83,6 +84,7 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (State.FAILED, Event.ADOPTED): State.SUBMITTED,
     (State.GONE, Event.ADOPTED): State.SUBMITTED,
     (State.ABANDONED, Event.ADOPTED): State.SUBMITTED,
+    (State.DONE, Event.RETAKE): State.DONE,
 }
 
 OPEN: Final = (State.SUBMITTING, State.SUBMITTED)

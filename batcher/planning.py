@@ -15,7 +15,7 @@ from batcher.client import Client
 from batcher.clock import Clock
 from batcher.errors import CredentialsError, ManifestError
 from batcher.item import NEEDS_PERSON, OPEN, State
-from batcher.ledger import database, importing, reading
+from batcher.ledger import database, importing, reading, spending
 from batcher.ledger.ledger import Connection, opened
 from batcher.ledger.pricing import Estimate, prices
 from batcher.ledger.records import Wanted
@@ -122,7 +122,7 @@ class _Planning:
         plan.in_flight = sum(found.states[state] for state in (*OPEN, State.RENDERED))
         plan.need_person = sum(found.states[state] for state in NEEDS_PERSON)
         plan.characters = reading.characters_to_buy(conn, self._wanted)
-        estimate = prices(conn).of(reading.to_buy(conn, self._wanted))
+        estimate = prices(conn).of(spending.to_buy(conn, self._wanted))
         if estimate is not None:
             plan.estimate = {"credits": estimate.credits, "low": estimate.low, "high": estimate.high}
             self._compare(conn, estimate)
@@ -139,7 +139,7 @@ class _Planning:
 def _affordable(conn: Connection, wanted: Sequence[Wanted], balance: float) -> int:
     known = prices(conn)
     number, spent = 0, 0.0
-    for size in reading.sizes_to_buy(conn, wanted):
+    for size in spending.sizes_to_buy(conn, wanted):
         one = known.of([size])
         spent += 0.0 if one is None else one.credits
         if spent > balance:

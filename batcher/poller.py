@@ -156,6 +156,8 @@ class Poller:
             await self.ledger.do(collecting.record_unfunded, ending)
         else:
             await self.ledger.do(collecting.record_failed, ending)
+            if ending.error_code is None:
+                await self.guard.suspect(self.client, watched.task)
         if self.guard.halts or self.guard.tripped:
             await self.guard.refresh()
         return True

@@ -12,7 +12,7 @@ from batcher.clock import Clock
 from batcher.errors import CredentialsError, TroubleError
 from batcher.ledger import reading, running
 from batcher.ledger.ledger import Ledger
-from batcher.ledger.records import Wanted
+from batcher.ledger.records import Balance, Wanted
 from batcher.settings import Settings
 from batcher.stop import Reason, Stop
 
@@ -76,7 +76,8 @@ class Preflight:
             origin=self.origin,
             user_id=profile.user_id,
             token=self.token,
-            profile=running.profile_text(profile.credits, profile.quota, profile.tier),
+            balance=Balance(credits=profile.credits, quota=profile.quota, tier=profile.tier),
+            at=self.clock.now(),
         )
         if profile.user_id is None:
             message = "the profile does not say whose account this is (no user_id): nothing is created"

@@ -12,19 +12,21 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from batcher import report, summary
+from batcher import report
 from batcher.client import Client, Profile
 from batcher.clock import Bell, Clock
 from batcher.delivery import Delivery
 from batcher.downloader import Downloader
-from batcher.errors import CredentialsError, StorageError, TroubleError, UsageError
+from batcher.ending import Ending
+from batcher.errors import CredentialsError, TroubleError, UsageError
 from batcher.guard import Guard
 from batcher.intake import Intake, take_up_files
 from batcher.item import State
-from batcher.ledger import collecting, reading, running
-from batcher.ledger.ledger import Connection, Ledger, opened
+from batcher.ledger import collecting, reading, running, spending
+from batcher.ledger.ledger import Ledger, opened
 from batcher.ledger.lock import owner_lock
 from batcher.ledger.records import Halt
+from batcher.ledger.spending import Budget
 from batcher.opening import need_manifests, ready_ledger, spool
 from batcher.poller import Poller
 from batcher.preflight import Preflight, reach
@@ -103,7 +105,7 @@ class _Run:
             delivery = await self._deliver_leftovers()
             if await self._has_work():
                 await self._work(delivery)
-            result = await self._finish(started_at)
+            result = await self._ending(started_at).tell()
             # All is done but the telling: a signal must not keep the report from being printed.
             signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
             beside.cancel_scope.cancel()
@@ -144,7 +146,7 @@ class _Run:
         try:
             self.store.prepare()
             async with self._api() as (client, preflight):
-                profile, account_id = Profile(), None
+                profile, account_id, guard = Profile(), None, None
                 with self.stop.scope("collecting"):
                     profile, account_id = await preflight.enter(self.intake.named)
                 self.profiles.append(profile)
@@ -159,6 +161,8 @@ class _Run:
                 with self.stop.scope("collecting"):
                     if (end := (await client.profile()).profile) is not None:
                         self.profiles.append(end)
+                        if guard is not None:
+                            await guard.note(end)
         except UsageError as error:
             self.intake.refuse(error.message, [], error.hint)
         except CredentialsError as error:
@@ -171,7 +175,7 @@ class _Run:
         new = (await self.ledger.do(reading.count, self.intake.wanted)).states[State.PENDING]
         if self.confirm is None or self.settings.sandbox or new <= ASK_ABOVE:
             return
-        cost = await self.ledger.do(reading.estimated_need, self.intake.wanted)
+        cost = await self.ledger.do(spending.estimated_need, self.intake.wanted)
         about = "an unknown number of" if cost is None else f"about {cost:,.0f}"
         left = "unknown" if profile.balance is None else f"{profile.balance:,.0f} credits"
         question = f"create {new:,} items for {about} credits (the balance is {left})?"
@@ -199,6 +203,7 @@ class _Run:
             wanted=self.intake.wanted,
             max_items=self.settings.max_items,
             max_in_doubt=self.settings.max_in_doubt,
+            budget=None if self.settings.max_credits is None else Budget(self.settings.max_credits),
             wait=self.settings.wait,
         )
         await self._take_up_tasks(account_id, places, poller, downloader)
@@ -211,7 +216,6 @@ class _Run:
                 poller.no_more()
             beside.cancel_scope.cancel()
         await self._settle(client, guard)
-        self._note_halts(guard)
 
     async def _take_up_tasks(self, account_id: int, places: Places, poller: Poller, downloader: Downloader) -> None:
         """Go on with the tasks that earlier runs left open, whatever became of their rows."""
@@ -240,88 +244,21 @@ class _Run:
         if guard.tripped and any(halt.kind == "credits" and halt.balance_at is None for halt in guard.halts):
             await guard.settle((await client.profile()).profile)
 
-    def _note_halts(self, guard: Guard) -> None:
-        for halt in guard.halts:
-            reason = Reason.CREDITS if halt.kind == "credits" else Reason.TROUBLE
-            self.stop.reasons.setdefault(reason, summary.halt_line(halt))
-
-    async def _finish(self, started_at: float) -> report.RunReport:
-        """Write the results, note the end of the run, and say how it went."""
-        self.progress.close()
-        try:
-            return await self._conclude(started_at)
-        except StorageError as error:
-            # What was bought is in the spill file by now; this is said even if nothing more can be written.
-            return report.RunReport(
-                run_id=self.run_id,
-                exit_code=8,
-                outcome=report.OUTCOMES[8],
-                message=self.stop.reasons.get(Reason.TROUBLE, error.in_one_line()),
-                ledger=str(self.settings.ledger),
-                out_dir=str(self.settings.out_dir),
-                created=self.tally.created,
-                collected=self.tally.collected,
-                requests=self.tally.requests(),
-                elapsed_seconds=round(self.clock.now() - started_at, 3),
-            )
-
-    async def _conclude(self, started_at: float) -> report.RunReport:
-        await self.ledger.do(self._write_results)
-        counts = await self.ledger.do(reading.count, self.intake.named)
-        refused, unlinked = self.intake.refused, self.tally.unlinked
-        named = bool(self.settings.sources)
-        code, message = report.conclude(self.stop, counts, refused=refused, unlinked=unlinked, rows_named=named)
-        result = report.RunReport(
+    def _ending(self, started_at: float) -> Ending:
+        return Ending(
+            settings=self.settings,
+            ledger=self.ledger,
+            progress=self.progress,
+            clock=self.clock,
             run_id=self.run_id,
-            exit_code=code,
-            outcome=report.OUTCOMES[code],
-            message=message,
-            ledger=str(self.settings.ledger),
-            out_dir=str(self.settings.out_dir),
-            batches=[batch.name for batch in self.intake.named],
-            rows=counts.rows,
-            items=counts.items,
-            states=counts.states,
-            created=self.tally.created,
-            collected=self.tally.collected,
-            halt=report.halt_of(self.halts),
-            credits=await self.ledger.do(self._credits),
-            requests=self.tally.requests(),
-            elapsed_seconds=round(self.clock.now() - started_at, 3),
+            started_at=started_at,
+            stop=self.stop,
+            tally=self.tally,
+            intake=self.intake,
+            profiles=self.profiles,
+            halts=self.halts,
+            last_end=self.last_end,
         )
-        await self.ledger.do(self._note_end, result)
-        ending = summary.Ending(result, counts, where=self.settings.where, last=self.last_end)
-        await self.ledger.do(summary.tell, self.progress, ending, self.intake.named)
-        return result
-
-    def _write_results(self, conn: Connection) -> None:
-        for batch in self.intake.named:
-            try:
-                report.write_results(
-                    self.settings.ledger.parent / batch.out_dir, batch.name, reading.results(conn, batch)
-                )
-            except OSError as error:
-                self.tally.unlinked += 1
-                message = f"cannot write the results of {batch.name}: {error.strerror}"
-                self.stop.reasons.setdefault(Reason.TROUBLE, message)
-
-    def _credits(self, conn: Connection) -> dict[str, float | None]:
-        start = self.profiles[0].balance if self.profiles else None
-        end = self.profiles[-1].balance if len(self.profiles) > 1 else None
-        spent, known = reading.spent_in_run(conn, self.run_id)
-        if not known:
-            spent = start - end if start is not None and end is not None else None
-        needed = reading.estimated_need(conn, self.intake.named)
-        return {"start": start, "end": end, "spent": spent, "estimated_needed": needed}
-
-    def _note_end(self, conn: Connection, result: report.RunReport) -> None:
-        values: dict[str, Any] = {"ended_at": self.clock.now(), "exit_code": result.exit_code}
-        values |= {"outcome": result.outcome, "message": result.message}
-        values |= {"created": result.created, "collected": result.collected}
-        if len(self.profiles) > 1:
-            end = self.profiles[-1]
-            values["profile_end"] = running.profile_text(end.credits, end.quota, end.tier)
-        running.end_run(conn, self.run_id, **values)
 
     @asynccontextmanager
     async def _api(self) -> AsyncIterator[tuple[Client, Preflight]]:

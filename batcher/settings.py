@@ -47,6 +47,7 @@ class Settings:
     no_credits_codes: frozenset[str] = frozenset()
     concurrency: int = 5
     max_items: int | None = None
+    max_credits: float | None = None
     max_in_doubt: int = 5
     max_runtime_seconds: float | None = None
     wait: bool = True

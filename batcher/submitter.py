@@ -22,6 +22,7 @@ from batcher.item import Event
 from batcher.ledger import creating
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.records import AnswerRecord, Claimed, OpenTask, Wanted
+from batcher.ledger.spending import Budget
 from batcher.poller import Poller
 from batcher.stop import Reason, Stop
 from batcher.tally import Tally
@@ -51,11 +52,13 @@ class Submitter:
     wanted: Sequence[Wanted]
     max_items: int | None
     max_in_doubt: int
+    budget: Budget | None
     wait: bool
     _cursor: creating.Cursor = field(default=(0, 0), init=False)
     _cursor_was_first: bool = field(default=True, init=False)
     _in_flight: int = field(default=0, init=False)
     _claimed: int = field(default=0, init=False)
+    _look_at_balance: bool = field(default=False, init=False)
 
     async def run(self) -> None:
         """Create until nothing waits to be created or creating has stopped; returns when every create has landed."""
@@ -71,9 +74,10 @@ class Submitter:
     async def _step(self, creates: TaskGroup) -> bool:
         """Claim and send what there is room for. Returns whether there may be more to do."""
         await self.gate.opened()
-        if self.guard.tripped or self._budget_spent():
+        if self.guard.tripped or self._items_spent():
             return False
-        room = min(self.places.free, self.gate.size - self._in_flight, self._budget())
+        await self._note_balance()
+        room = min(self.places.free, self.gate.size - self._in_flight, self._items_left())
         if room <= 0:
             await self.changed.wait(self.clock)
             return True
@@ -95,6 +99,7 @@ class Submitter:
             cursor=self._cursor,
             limit=room,
             at=self.clock.now(),
+            budget=self.budget,
         )
         self.places.take(len(claimed))
         self._in_flight += len(claimed)
@@ -107,8 +112,16 @@ class Submitter:
         whole, self._cursor = self._cursor_was_first, (0, 0)
         if not whole:
             return True  # what was put back before the cursor has not been looked at again
-        due_at = await self.ledger.do(creating.next_due_at, self.run_id, self.wanted)
+        short = self.budget.short if self.budget is not None else {}
+        affordable = [batch for batch in self.wanted if batch.batch_id not in short]
+        due_at = await self.ledger.do(creating.next_due_at, self.run_id, affordable)
         settled = self._in_flight == 0
+        if short and due_at is None and settled and self.places.none_taken:
+            self.stop.stop_creating(Reason.ASKED, "; ".join(short.values()))
+            return False
+        if short and due_at is None:
+            await self.changed.wait(self.clock, ring=ring)  # what is open may turn out cheaper, or say its price
+            return True
         if settled and (due_at is None or (self.guard.probing and (self.places.none_taken or not self.wait))):
             return False  # nothing waits, or a probe was sent whose task nobody here will see ending
         if due_at is None or self._in_flight or self.guard.probing:
@@ -120,11 +133,21 @@ class Submitter:
             await self.clock.sleep(_IDLE_SECONDS)
         return True
 
-    def _budget(self) -> int:
+    async def _note_balance(self) -> None:
+        """Read the balance where that says what a create cost: after a lost answer, and while no price is known."""
+        blind = self.budget is not None and self.budget.blind and self.places.none_taken and not self._in_flight
+        if not (blind or self._look_at_balance):
+            return
+        self._look_at_balance = False
+        if self.budget is not None:
+            self.budget.blind = self.budget.blind and not blind
+        await self.guard.note((await self.client.profile()).profile)
+
+    def _items_left(self) -> int:
         return self.gate.size if self.max_items is None else self.max_items - self._claimed
 
-    def _budget_spent(self) -> bool:
-        if self._budget() > 0 or self._in_flight:
+    def _items_spent(self) -> bool:
+        if self._items_left() > 0 or self._in_flight:
             return False
         if self.max_items is not None and self._claimed >= self.max_items:
             self.stop.stop_creating(Reason.ASKED, f"--max-items {self.max_items} reached")
@@ -136,6 +159,7 @@ class Submitter:
             answer = await self.client.create(claimed.body, hold=self._hold)
             self._react(answer)
             event = await self._record(claimed, answer)
+            self._look_at_balance |= event is Event.LOST and not self.stop.interrupted
             if answer.cause in (Cause.NO_CREDITS, Cause.UNCLEAR) or self.guard.halts:
                 await self._refresh_guard()
             self._landed(event)

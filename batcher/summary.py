@@ -8,7 +8,7 @@ from typing import Final
 
 from batcher.clock import local
 from batcher.item import State
-from batcher.ledger import reading
+from batcher.ledger import reading, spending
 from batcher.ledger.ledger import Connection
 from batcher.ledger.records import Halt, Wanted
 from batcher.progress import Progress
@@ -28,7 +28,7 @@ _GROUPS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class Words:
     """How a run ended, what its items came to, how other commands find them, and how the run before it ended."""
 
     result: RunReport
@@ -46,32 +46,38 @@ class Ending:
         )
 
 
-def halt_line(halt: Halt) -> str:
-    """What halted the account, since when, and how it goes on."""
+def halt_line(halt: Halt, counts: reading.Counts, *, balance: float | None, need: float | None) -> str:
+    """What halted the account, since when, with what balance then and now, what waits, and how it goes on."""
+    parts = [f"halted since {local(halt.since_at)}: {halt.detail}"]
     if halt.kind == "credits":
-        left = f"; {halt.credits:g} credits were left" if halt.credits is not None else ""
-        after = "top up: the next run goes on by itself once the balance has risen"
+        then = "the balance then is not known" if halt.credits is None else f"{halt.credits:,.10g} credits were left"
+        parts.append(then if balance is None else f"{then}, {balance:,.10g} are now")
+        parts.append("what the next item needs is not known" if need is None else f"the next item needs about {need:g}")
+    parts.append(f"{counts.states[State.DONE]:,} items are made and {counts.states[State.PENDING]:,} wait")
+    if halt.kind == "credits":
+        parts.append("after a top-up the next run goes on by itself")
     else:
-        left = ""
-        after = f"a run after {local(halt.probe_after_at)} tries again with one create; see `batcher resolve`"
-    return f"halted since {local(halt.since_at)}: {halt.detail}{left}; {after}"
+        parts.append(f"a run after {local(halt.probe_after_at)} tries again with one create; see `batcher resolve`")
+    return "; ".join(parts)
 
 
-def tell(conn: Connection, progress: Progress, ending: Ending, batches: Sequence[Wanted]) -> None:
+def tell(conn: Connection, progress: Progress, words: Words, batches: Sequence[Wanted]) -> None:
     """Say how the run ended; a quiet one speaks only of what is new and needs a person."""
-    result, counts = ending.result, ending.counts
+    result, counts = words.result, words.counts
     if counts.rows or result.exit_code != 2:
         progress.say(_first_line(result, counts))
     if result.exit_code != 0:
-        needs_word = ending.is_news and result.exit_code not in (3, 6)
+        needs_word = words.is_news and result.exit_code not in (3, 6)
         (progress.warn if needs_word else progress.say)(f"exit {result.exit_code}: {result.message}")
-    for state, (words, command) in _GROUPS.items():
+    if (statement := _statement(conn, result)) is not None:
+        progress.say(statement)
+    for state, (label, command) in _GROUPS.items():
         number = counts.states[state]
         if number:
             fresh = reading.new_in_run(conn, result.run_id or "", state)
             tell_one = progress.warn if fresh else progress.say
-            tell_one(f"{number} {words}: {_examples(conn, batches, state)}")
-            tell_one(f"    {command} {ending.where}")
+            tell_one(f"{number} {label}: {_examples(conn, batches, state)}")
+            tell_one(f"    {command} {words.where}")
     if counts.invalid:
         progress.say(f"{counted(counts.invalid, 'row')} skipped as invalid: mend them in the manifest and run again")
     if counts.empty:
@@ -92,6 +98,26 @@ def _first_line(result: RunReport, counts: reading.Counts) -> str:
     if result.credits["end"] is not None:
         parts.append(f"{result.credits['end']:g} left")
     return f"{', '.join(parts)}; audio in {result.out_dir}"
+
+
+def _statement(conn: Connection, result: RunReport) -> str | None:
+    """The balances around the run set against what its tasks say they cost; None where nothing moved or is known."""
+    start, end = result.credits["start"], result.credits["end"]
+    if start is None or end is None:
+        return None
+    told, complete = spending.spent_in_run(conn, result.run_id or "")
+    if start == end and not told:
+        return None
+    words = f"statement: the balance went from {start:,.10g} to {end:,.10g}"
+    if told is None:
+        return f"{words}; this run's tasks do not say what they cost"
+    words += f"; this run's tasks say they cost {told:,.10g}" + ("" if complete else " so far")
+    unexplained = round(start - end - told, 6)
+    if not unexplained:
+        return f"{words}: nothing is unexplained"
+    doubts = reading.new_in_run(conn, result.run_id or "", State.IN_DOUBT)
+    part = f", of which {counted(doubts, 'create')} in doubt may be a part" if doubts else ""
+    return f"{words}: {unexplained:+,.10g} credits are unexplained{part}"
 
 
 def _examples(conn: Connection, batches: Sequence[Wanted], state: State) -> str:

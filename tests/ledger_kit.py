@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 
 from batcher.item import Event, Inputs, canonical
 from batcher.ledger import creating, database, importing, running
-from batcher.ledger.records import AnswerRecord, Claimed, Ending, OpenTask, Wanted
+from batcher.ledger.records import AnswerRecord, Balance, Claimed, Ending, OpenTask, Wanted
 from batcher.manifest import Manifest, Rules
 
 P = ParamSpec("P")
@@ -42,10 +42,10 @@ class Book:
 
     def begin(self, run_id: str = RUN, *, user_id: str = "u1", credits_: float | None = 100.0) -> int:
         """Begin a run for an account; returns the account's number."""
-        profile = running.profile_text(credits_, None, None)
         self.do(running.begin_run, run_id, out_dir="audio", at=AT)
-        who = {"origin": "https://api.test", "user_id": user_id, "token": "secret", "profile": profile}
-        account_id = self.do(running.enter_account, run_id, **who)
+        who = {"origin": "https://api.test", "user_id": user_id, "token": "secret"}
+        balance = Balance(credits=credits_)
+        account_id = self.do(running.enter_account, run_id, **who, balance=balance, at=AT)
         assert account_id is not None
         self.account_id = account_id
         return account_id

@@ -16,6 +16,7 @@ LAYERS = [
     "__main__",
     "cli",
     "runner",
+    "ending",
     "submitter",
     "poller",
     "downloader",

@@ -145,3 +145,42 @@ def test_a_rejected_row_is_retried_without_a_task(project: Project, provider: Fa
     assert project.run(manifest).report["created"] == 0
     _decide(project, "retry", "--state", "rejected")
     assert project.run(manifest).exit_code == 0
+
+
+def test_a_retake_is_another_output_beside_the_first(project: Project, provider: FakeTTS) -> None:
+    """`retake` has the next run buy a second output of the row, once, with a file of its own; the first stays."""
+    rows = project.rows(3)
+    manifest = project.manifest(rows)
+    project.run(manifest)
+    first = (project.audio / "r2.mp3").stat().st_ino
+    assert "take 2: created by the next run" in _retake(project, "r2").out
+    assert project.states() == {"done": 2, "pending": 1}
+    assert "left alone" in _retake(project, "r2").out  # it was asked for already
+    for created in (1, 0):
+        ended = project.run(manifest)
+        assert (ended.exit_code, ended.report["created"]) == (0, created)
+    assert provider.asked.count("Line number 2 of the script.") == 2
+    assert (project.audio / "r2.mp3").stat().st_ino == first
+    assert (project.audio / "r2.take2.mp3").stat().st_ino != first
+    line = project.results()[1]
+    assert (line["take"], line["output"], line["state"]) == (2, "r2.take2.mp3", "done")
+    _retake(project, "r2")
+    project.run(manifest)
+    assert project.results()[1]["output"] == "r2.take3.mp3"
+    project.assert_whole(rows)
+
+
+def test_the_whole_story_of_an_item(project: Project, provider: FakeTTS) -> None:
+    """`show ID` tells the inputs, every attempt with its answer, the task, the file and who decided what."""
+    provider.on_create = lambda create: refusal(400, "invalid_voice") if create.number == 1 else None
+    manifest = project.manifest(1)
+    project.run(manifest)
+    _decide(project, "retry", "r1")
+    project.run(manifest)
+    told = project.batcher("show", "r1", "--ledger", project.ledger).out
+    for part in ("Line number 1", "outcome rejected", "http_status 400", "retry -> pending (by ", "task_2", "sha256"):
+        assert part in told
+
+
+def _retake(project: Project, name: str) -> Ended:
+    return project.batcher("retake", name, "--ledger", project.ledger)

@@ -81,7 +81,7 @@ def test_terminal_is_terminal(book: Book, state: State) -> None:
     task = book.submitted("t1")
     with closing(sqlite3.connect(book.path)) as connection, connection:
         connection.execute("UPDATE items SET state = ?", (state,))
-    theirs = set(Event) - {Event.RETRY, Event.ADOPTED, Event.BUY_AGAIN, Event.ABANDON}
+    theirs = set(Event) - {Event.RETRY, Event.RETAKE, Event.ADOPTED, Event.BUY_AGAIN, Event.ABANDON}
     assert not any(book.do(move, event, task.key, task.attempt, at=AT, run_id=RUN) for event in theirs)
     late = AnswerRecord(
         key=task.key, attempt=1, run_id=RUN, account_id=book.account_id, at=AT, event=Event.ACCEPTED, cause="ok",

@@ -83,7 +83,8 @@ def test_voices_are_mapped_and_checked(tmp_path: Path) -> None:
 
 
 def test_defaults_and_latest_takes(tmp_path: Path) -> None:
-    """What a row leaves blank comes from the rules: voice, model, format, and the latest take of its id."""
+    """What a row leaves blank comes from the rules: voice, model, format, and the latest take of its id,
+    which has a file of its own."""
     rows, manifest = read(
         tmp_path,
         "id,text,model,take\na,x,,\nb,x,other,1\nc,x,,\n",
@@ -93,7 +94,7 @@ def test_defaults_and_latest_takes(tmp_path: Path) -> None:
     )
     assert not manifest.faults
     assert [(r.inputs.model, r.inputs.take, r.output) for r in rows if r.inputs] == [
-        ("m1", 3, "a.opus"), ("other", 1, "b.opus"), ("m1", 1, "c.opus"),
+        ("m1", 3, "a.take3.opus"), ("other", 1, "b.opus"), ("m1", 1, "c.opus"),
     ]  # fmt: skip
 
 

@@ -20,6 +20,7 @@ _COMMANDS: Final = {
     "show": "Show items: where each is and what went wrong.",
     "resolve": "Settle creates whose answer was lost. Settling can lead to a second charge.",
     "retry": "Have items that ended badly created again. The next run charges for them.",
+    "retake": "Have another output of done rows created. The next run charges for it.",
     "ledger": "Look after the ledger's file.",
     "sandbox": "Serve the API on this machine, with real speech, for trying things out.",
 }

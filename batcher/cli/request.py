@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -48,6 +49,12 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         help="Tasks open at the provider at once.",
     ),
     option("--max-items", type=click.IntRange(0), metavar="N", help="Create at most so many in this run."),
+    option(
+        "--max-credits",
+        type=click.FloatRange(0),
+        metavar="N",
+        help="Spend at most so much on the batch, over all its runs.",
+    ),
     option(
         "--max-in-doubt",
         type=click.IntRange(0),
@@ -100,6 +107,8 @@ def resolve(ctx: click.Context, manifests: tuple[str, ...]) -> settings.Settings
     params = ctx.params
     if not paths and not params["collect_only"]:
         raise UsageError("no manifest named", "Give one, as in: batcher run lines.csv (or --collect-only).")
+    if math.isnan(params["max_credits"] or 0.0):
+        raise UsageError("--max-credits is not a number of credits", "Give one, as in: --max-credits 5000")
     sandbox = params["sandbox"]
     out_dir = params["out_dir"] or folder / ("audio-sandbox" if sandbox else "audio")
     return settings.Settings(
@@ -113,6 +122,7 @@ def resolve(ctx: click.Context, manifests: tuple[str, ...]) -> settings.Settings
         no_credits_codes=frozenset(params["no_credits_code"]),
         concurrency=params["concurrency"],
         max_items=params["max_items"],
+        max_credits=params["max_credits"],
         max_in_doubt=params["max_in_doubt"],
         max_runtime_seconds=params["max_runtime"],
         wait=not params["no_wait"],

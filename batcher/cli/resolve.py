@@ -12,7 +12,8 @@ from batcher.cli.options import find_ledger, json_option
 from batcher.clock import local, utc
 from batcher.errors import UsageError
 from batcher.item import State
-from batcher.ledger import deciding, reading
+from batcher.ledger import reading, showing
+from batcher.ledger.evidence import Surroundings, evidence, surroundings
 from batcher.ledger.ledger import viewed
 
 
@@ -43,14 +44,15 @@ def resolve(
     path, ids = find_ledger(ctx, names)
     with viewed(path) as conn:
         keys = reading.find_keys(conn, ids, states=[State.IN_DOUBT])
-        cases = deciding.evidence(conn, keys)
-        rows = {item["key"]: item["rows"] for item in reading.show(conn, keys)}
+        cases = evidence(conn, keys)
+        money = {case.key: surroundings(conn, case) for case in cases}
+        rows = {item["key"]: item["rows"] for item in showing.show(conn, keys)}
     if sum((adopt is not None, buy_again, abandon)) > 1:
         raise click.UsageError("choose one of --adopt, --buy-again and --abandon", ctx)
     if ids and not keys:
         raise UsageError("none of them is in doubt", "`batcher show` tells how items stand.")
     if not (adopt or buy_again or abandon):
-        _list(cases, rows, as_json=ctx.params["as_json"])
+        _list(cases, rows, money, as_json=ctx.params["as_json"])
         return
     if not ids and not everything:
         raise click.UsageError("name the items, or pass --all", ctx)
@@ -70,9 +72,12 @@ def resolve(
         click.echo(line)
 
 
-def _list(cases: list[Any], rows: dict[str, list[dict[str, Any]]], *, as_json: bool) -> None:
+def _list(
+    cases: list[Any], rows: dict[str, list[dict[str, Any]]], money: dict[str, Surroundings], *, as_json: bool
+) -> None:
     if as_json:
-        click.echo(json.dumps([_facts(case) | {"rows": rows[case.key]} for case in cases], ensure_ascii=False))
+        facts = (_facts(case) | {"rows": rows[case.key], "money": _money_facts(money[case.key])} for case in cases)
+        click.echo(json.dumps(list(facts), ensure_ascii=False))
         return
     if not cases:
         click.echo("nothing is in doubt")
@@ -81,13 +86,46 @@ def _list(cases: list[Any], rows: dict[str, list[dict[str, Any]]], *, as_json: b
         click.echo(f"{case.key[:16]}  {named}: {len(case.text)} characters, voice {case.voice}")
         click.echo(f"    create {case.attempt} was sent at {local(case.intended_at)} for account {case.user_id}")
         status = f"HTTP {case.http_status}, " if case.http_status else ""
-        click.echo(
-            f"    what came: {status}{case.error_message or case.error_code or _CAUSES.get(case.cause, case.cause)}"
-        )
+        came = case.error_message or case.error_code or _CAUSES.get(case.cause, case.cause)
+        until = f" (until {local(case.answered_at)})" if case.answered_at else ""
+        click.echo(f"    what came: {status}{came}{until}")
         if case.raw:
             click.echo(f"    its body began: {case.raw[:120].decode(errors='replace')!r}")
+        for line in _money(money[case.key]):
+            click.echo(f"    {line}")
     if cases:
         click.echo("settle each with --adopt TASK_ID, --buy-again or --abandon")
+
+
+def _money(found: Surroundings) -> list[str]:
+    """The balance around the create, what else was spent there, and what each choice may cost."""
+    lines = []
+    if found.before is not None and found.before_at is not None:
+        lines.append(f"balance before: {found.before:,.10g} at {local(found.before_at)}")
+    if found.after is not None and found.after_at is not None:
+        lines.append(f"balance after: {found.after:,.10g} at {local(found.after_at)}")
+    if found.unexplained is not None:
+        untold = f", and {found.untold} more do not say" if found.untold else ""
+        lines.append(
+            f"other creates in between say they cost {found.told:,.10g}{untold}: {found.unexplained:,.10g} unexplained"
+        )
+    cost = "an unknown number of credits" if found.estimate is None else f"about {found.estimate:g} credits"
+    lines.append(f"this one costs {cost}: --adopt pays nothing more, --buy-again pays it (twice, if it was bought), ")
+    lines[-1] += "--abandon loses it, if it was bought"
+    return lines
+
+
+def _money_facts(found: Surroundings) -> dict[str, Any]:
+    return {
+        "before": found.before,
+        "before_at": utc(found.before_at),
+        "after": found.after,
+        "after_at": utc(found.after_at),
+        "told": found.told,
+        "untold": found.untold,
+        "unexplained": found.unexplained,
+        "estimate": found.estimate,
+    }
 
 
 _CAUSES = {"vanished": "nothing: the run that sent it ended before an answer was recorded"}

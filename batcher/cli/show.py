@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from batcher.cli.options import find_ledger, json_option, ledger_options, option
+from batcher.clock import said
 from batcher.item import State
+
+_SHOWN: Final = 200
+"""Characters of a text that are printed for people."""
 
 
 @click.command()
@@ -23,20 +27,25 @@ from batcher.item import State
 def show(ctx: click.Context, /, names: tuple[str, ...], states: tuple[str, ...], batch: str | None, **_: Any) -> None:
     """Show items: their state, task, rows and error. Creates nothing.
 
-    ID is a row's id or the beginning of an item's key (8 digits or more); a manifest among them names the ledger.
+    ID is a row's id or the beginning of an item's key (8 digits or more); a manifest among them names the ledger. For
+    items named like this the whole story is told: inputs, attempts with their answers, tasks with their times and
+    costs, the file, and everything that happened to the item.
     """
-    from batcher.ledger import reading
+    from batcher.ledger import reading, showing
     from batcher.ledger.ledger import viewed
 
     path, ids = find_ledger(ctx, names)
     with viewed(path) as conn:
         keys = reading.find_keys(conn, ids, states=[State(state) for state in states], batch=batch)
-        found = list(reading.show(conn, keys))
+        found = list(showing.show(conn, keys))
+        stories = {key: showing.story(conn, key) for key in keys} if ids else {}
     if ctx.params["as_json"]:
         click.echo(json.dumps(found, ensure_ascii=False))
         return
     for item in found:
         _print(item)
+        if item["key"] in stories:
+            _tell(stories[item["key"]])
 
 
 def _print(item: dict[str, Any]) -> None:
@@ -48,3 +57,24 @@ def _print(item: dict[str, Any]) -> None:
         error = item["error"]
         named = ", ".join(f"{name} {error[name]}" for name in ("code", "http_status", "request_id") if error[name])
         click.echo(f"    {error['message'] or 'no message'}" + (f" ({named})" if named else ""))
+
+
+def _tell(story: dict[str, Any]) -> None:
+    inputs = dict(story["inputs"])
+    text = inputs.pop("text")
+    click.echo(f"    text: {text if len(text) <= _SHOWN else text[:_SHOWN] + ' …'!r}")
+    click.echo(f"    inputs: {_pairs(inputs)}")
+    for kind in ("attempts", "tasks"):
+        for one in story[kind]:
+            click.echo(f"    {kind.removesuffix('s')}: {_pairs(one)}")
+    if story["file"] is not None:
+        click.echo(f"    file: {_pairs(story['file'])}")
+    for event in story["events"]:
+        detail = f" ({event['detail']})" if event["detail"] else ""
+        run = f" in run {event['run_id']}" if event["run_id"] else ""
+        click.echo(f"    {said(event['at'])}  {event['event']} -> {event['state']}{detail}{run}")
+
+
+def _pairs(facts: dict[str, Any]) -> str:
+    told = {name: value for name, value in facts.items() if value not in (None, {}, "")}
+    return ", ".join(f"{name} {said(value) if name.endswith('_at') else value}" for name, value in told.items())

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import socket
-from datetime import datetime
 from typing import Any
 
 import click
 
 from batcher.cli.options import find_ledger, json_option, ledger_options
-from batcher.clock import local
+from batcher.clock import said
 from batcher.words import counted
 
 
@@ -26,14 +25,15 @@ def status(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
     The ledger is the one beside MANIFEST, or the current folder's, or --ledger; all its batches are counted. In JSON,
     the credits spent are those of all its tasks, start and end those of the last run.
     """
-    from batcher.ledger import reading
+    from batcher.ledger import showing, spending
     from batcher.ledger.ledger import viewed
 
     path, rest = find_ledger(ctx, manifest)
     if rest:
         raise click.UsageError(f"there is no file {rest[0]}", ctx)
     with viewed(path) as conn:
-        found = reading.status(conn)
+        found = showing.status(conn)
+        spent = spending.spending(conn)
     if ctx.params["as_json"]:
         click.echo(json.dumps(found, ensure_ascii=False))
         return
@@ -44,18 +44,24 @@ def status(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
     for state, number in found["states"].items():
         if number:
             click.echo(f"  {number:>9,}  {state}")
+    click.echo(_credits(spent, found["credits"]["estimated_needed"]))
     if found["halt"] is not None:
-        click.echo(
-            f"halted ({found['halt']['kind']}) since {_local(found['halt']['since'])}: {found['halt']['detail']}"
-        )
+        click.echo(f"halted ({found['halt']['kind']}) since {said(found['halt']['since'])}: {found['halt']['detail']}")
     if found["last_run"] is not None:
         click.echo(_last_run(found["last_run"]))
 
 
+def _credits(spent: Any, needed: float | None) -> str:
+    parts = {"spent": spent.spent, "in flight": spent.in_flight, "in doubt": spent.in_doubt}
+    parts["still needed, by estimate"] = needed
+    parts_said = (f"{'unknown' if number is None else f'{number:,.10g}'} {name}" for name, number in parts.items())
+    return f"credits: {', '.join(parts_said)}"
+
+
 def _last_run(run: dict[str, Any]) -> str:
-    began = f"last run {run['run_id']}: began {_local(run['started_at'])}"
+    began = f"last run {run['run_id']}: began {said(run['started_at'])}"
     if run["ended_at"] is not None:
-        return f"{began}, ended {_local(run['ended_at'])}, exit {run['exit_code']}: {run['message']}"
+        return f"{began}, ended {said(run['ended_at'])}, exit {run['exit_code']}: {run['message']}"
     if run["host"] == socket.gethostname() and not _is_alive(run["pid"]):
         return f"{began}, and ended without a word (killed?): the next run goes on"
     return f"{began}, at work (pid {run['pid']} on {run['host']})"
@@ -69,7 +75,3 @@ def _is_alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _local(at: str) -> str:
-    return local(datetime.fromisoformat(at).timestamp())

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, false, func, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.item import COLLECTABLE, Event, State
 from batcher.ledger import halting
-from batcher.ledger.creating import of_wanted
 from batcher.ledger.machine import move
 from batcher.ledger.records import Ending, FileRecord, OpenTask, Wanted
-from batcher.ledger.schema import files, items, rows, tasks
+from batcher.ledger.schema import files, items, of_wanted, rows, tasks
 
 GONE_AFTER_SECONDS: Final = 180.0
 GONE_AFTER_LOOKS: Final = 4
@@ -154,7 +153,7 @@ def _count(conn: Connection, ending: Ending, what: str) -> tuple[float, int]:
 
 def open_tasks(conn: Connection, account_id: int, wanted: Sequence[Wanted]) -> list[OpenTask]:
     """Every task of the account that is still to be collected, whether its rows are wanted or not."""
-    ours = select(rows.c.item_key).where(of_wanted(wanted)) if wanted else select(rows.c.item_key).where(false())
+    ours = select(rows.c.item_key).where(of_wanted(wanted))
     query = (
         select(
             items.c.key,

@@ -13,7 +13,8 @@ from batcher.item import Event, Inputs, State
 from batcher.ledger import halting
 from batcher.ledger.machine import move
 from batcher.ledger.records import AnswerRecord, Claimed, OpenTask, Wanted
-from batcher.ledger.schema import attempts, items, rows, runs, tasks
+from batcher.ledger.schema import attempts, items, of_wanted, rows, runs, tasks
+from batcher.ledger.spending import Budget
 
 Cursor = tuple[int, int]
 """Where in the wanted batches a run's claiming stands: index of the batch, number of the last row."""
@@ -29,21 +30,23 @@ def claim(
     cursor: Cursor,
     limit: int,
     at: float,
+    budget: Budget | None = None,
 ) -> tuple[list[Claimed], Cursor]:
     """Make the intent to create up to `limit` wanted items durable, in the order of their rows behind `cursor`.
 
     Checks in this same transaction that the run is alive and that no halt is open; with a halt that this run may
-    probe, at most one item is claimed until its answer is recorded. Claims nothing when nothing is due.
+    probe, at most one item is claimed until its answer is recorded; with a budget, one that its batch can afford.
+    Claims nothing when nothing is due.
     """
     alive = conn.execute(select(runs.c.id).where(runs.c.id == run_id, runs.c.ended_at.is_(None))).first()
     allowed = halting.allowance(conn, account_id, run_id, limit)
     if alive is None or allowed == 0:
         return [], cursor
-    found, cursor = _pending(conn, run_id, wanted, cursor, allowed, at)
+    found, cursor = _pending(conn, run_id, wanted, cursor, allowed if budget is None else 1, at, budget)
     claimed = [_claimed(row, prepare) for row in found]
-    for one in claimed:
+    for one, row in zip(claimed, found, strict=True):
         values = {"item_key": one.key, "attempt": one.attempt, "run_id": run_id, "account_id": account_id}
-        conn.execute(insert(attempts).values(**values, intended_at=at))
+        conn.execute(insert(attempts).values(**values, intended_at=at, batch_id=row.batch_id))
         move(conn, Event.CLAIM, one.key, one.attempt - 1, at=at, run_id=run_id, attempt=one.attempt)
     if claimed:
         halting.note_probe(conn, account_id, run_id, claimed[0].key)
@@ -51,26 +54,30 @@ def claim(
 
 
 def _pending(
-    conn: Connection, run_id: str, wanted: Sequence[Wanted], cursor: Cursor, limit: int, at: float
+    conn: Connection,
+    run_id: str,
+    wanted: Sequence[Wanted],
+    cursor: Cursor,
+    limit: int,
+    at: float,
+    budget: Budget | None,
 ) -> tuple[list[Row[Any]], Cursor]:
     found: dict[str, Row[Any]] = {}
     index, number = cursor
     while index < len(wanted) and len(found) < limit:
         query = (
-            select(items, rows.c.number)
+            select(items, rows.c.number, rows.c.batch_id)
             .join(rows, rows.c.item_key == items.c.key)
-            .where(_in_batch(wanted[index]), rows.c.number > number, _claimable(run_id), items.c.not_before_at <= at)
+            .where(of_wanted([wanted[index]]), rows.c.number > number, _claimable(run_id), items.c.not_before_at <= at)
             .order_by(rows.c.number)
             .limit(limit - len(found))
         )
         page = conn.execute(query).all()
+        if budget is not None:
+            page = [row for row in page if budget.affords(conn, row.batch_id, row.model, row.bytes)]
         found |= {row.key: row for row in page}
         index, number = (index, page[-1].number) if page else (index + 1, 0)
     return list(found.values()), (index, number)
-
-
-def _in_batch(batch: Wanted) -> ColumnElement[bool]:
-    return and_(rows.c.batch_id == batch.batch_id, rows.c.version == batch.version)
 
 
 def _claimable(run_id: str) -> ColumnElement[bool]:
@@ -79,14 +86,8 @@ def _claimable(run_id: str) -> ColumnElement[bool]:
     return and_(items.c.state == State.PENDING, rechecked)
 
 
-def of_wanted(wanted: Sequence[Wanted]) -> ColumnElement[bool]:
-    return or_(*(_in_batch(batch) for batch in wanted))
-
-
 def next_due_at(conn: Connection, run_id: str, wanted: Sequence[Wanted]) -> float | None:
     """When the next wanted item may be claimed (which may be past), or None when none waits to be created."""
-    if not wanted:
-        return None
     query = select(func.min(items.c.not_before_at)).join(rows, rows.c.item_key == items.c.key)
     due: float | None = conn.execute(query.where(of_wanted(wanted), _claimable(run_id))).scalar()
     return due
@@ -203,8 +204,6 @@ def doubt_unanswered(conn: Connection, *, at: float, run_id: str) -> int:
 
 def rechecks(conn: Connection, account_id: int, wanted: Sequence[Wanted]) -> list[OpenTask]:
     """Wanted items whose task failed for lack of credits, with that old task: to be read before a new create."""
-    if not wanted:
-        return []
     query = (
         select(items.c.key, items.c.attempt, items.c.recheck_task_id.label("task_id"), items.c.format)
         .add_columns(func.length(items.c.text).label("chars"), items.c.changed_at.label("accepted_at"))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, select
+from sqlalchemy import Connection, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from batcher.item import Event, sources
-from batcher.ledger.machine import move
-from batcher.ledger.schema import accounts, attempts, items, tasks
+from batcher.item import Event, Inputs, State, sources
+from batcher.ledger.machine import move, new_item
+from batcher.ledger.schema import items, rows, tasks
+from batcher.manifest import path_of_take
 
 _NO_ERROR: dict[str, Any] = {
     "error_code": None,
@@ -18,21 +19,6 @@ _NO_ERROR: dict[str, Any] = {
     "error_request_id": None,
     "error_http_status": None,
 }
-
-
-def evidence(conn: Connection, keys: Sequence[str]) -> list[Row[Any]]:
-    """Each item with its latest attempt: when it was sent, by which account, what came back."""
-    query = (
-        select(items.c.key, items.c.state, items.c.attempt, items.c.voice, items.c.text, items.c.account_id)
-        .add_columns(items.c.task_id, attempts.c.intended_at, attempts.c.answered_at, attempts.c.cause)
-        .add_columns(attempts.c.http_status, attempts.c.error_code, attempts.c.error_message, attempts.c.request_id)
-        .add_columns(attempts.c.raw, attempts.c.account_id.label("attempt_account_id"))
-        .add_columns(accounts.c.origin, accounts.c.user_id)
-        .outerjoin(attempts, and_(attempts.c.item_key == items.c.key, attempts.c.attempt == items.c.attempt))
-        .outerjoin(accounts, accounts.c.id == attempts.c.account_id)
-    )
-    found = (conn.execute(query.where(items.c.key == key)).one() for key in keys)
-    return list(found)
 
 
 def buy_again(conn: Connection, key: str, attempt: int, *, at: float, who: str) -> bool:
@@ -49,6 +35,29 @@ def retry(conn: Connection, key: str, attempt: int, *, at: float, who: str) -> b
     """The item may be created again."""
     values = _NO_ERROR | {"task_id": None, "not_before_at": 0.0, "deferrals": 0}
     return move(conn, Event.RETRY, key, attempt, at=at, run_id=None, detail=f"by {who}", **values)
+
+
+def retake(conn: Connection, batch_id: int, row_id: str, *, at: float, who: str) -> tuple[int, bool] | None:
+    """Let the row stand for another output of the same inputs: an item of its own, one take above its latest.
+
+    Returns that take and whether its item is still to be bought; None, changing nothing, when the row's item is not
+    done.
+    """
+    this = (rows.c.batch_id == batch_id, rows.c.id == row_id)
+    query = select(items, rows.c.output, rows.c.take.label("row_take")).join(rows, rows.c.item_key == items.c.key)
+    old = conn.execute(query.where(*this)).one()
+    take = max(old.take, old.row_take) + 1
+    params = json.loads(old.params)
+    inputs = Inputs(text=old.text, voice=old.voice, model=old.model, format=old.format, params=params, take=take)
+    key = inputs.key()
+    if not move(conn, Event.RETAKE, old.key, old.attempt, at=at, run_id=None, detail=f"by {who}: take {take}, {key}"):
+        return None
+    same = {name: getattr(old, name) for name in ("text_hash", "text", "voice", "model", "format", "params", "bytes")}
+    conn.execute(upsert(items).values(**same, **new_item(at), key=key, take=take).on_conflict_do_nothing())
+    output = path_of_take(old.output, take, old.take)
+    conn.execute(update(rows).where(*this).values(item_key=key, take=take, output=output))
+    state = conn.execute(select(items.c.state).where(items.c.key == key)).scalar_one()
+    return take, state == State.PENDING
 
 
 def task_owner(conn: Connection, account_id: int, task_id: str) -> str | None:

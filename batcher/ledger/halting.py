@@ -13,8 +13,9 @@ from sqlalchemy import ColumnElement, Connection, and_, func, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.item import Event
+from batcher.ledger.pricing import prices
 from batcher.ledger.records import AnswerRecord, Halt, OpenTask
-from batcher.ledger.schema import attempts, halts, runs, tasks
+from batcher.ledger.schema import attempts, halts, items, of_attempt, runs, tasks
 
 Kind = Literal["credits", "unstable"]
 UNSTABLE_WAIT_SECONDS: Final = 300.0
@@ -74,8 +75,7 @@ def balance_before(conn: Connection, halt_id: int) -> tuple[float | None, float 
         select(runs.c.id, runs.c.profile_start).join(halts, halts.c.run_id == runs.c.id).where(halts.c.id == halt_id)
     )
     run_id, profile = conn.execute(query).one()
-    mine = and_(attempts.c.item_key == tasks.c.item_key, attempts.c.attempt == tasks.c.attempt)
-    spent = select(func.total(tasks.c.credits)).join(attempts, mine).where(attempts.c.run_id == run_id)
+    spent = select(func.total(tasks.c.credits)).join(attempts, of_attempt).where(attempts.c.run_id == run_id)
     cost: float = conn.execute(spent).scalar_one()
     found = (json.loads(profile or "{}").get(name) for name in ("credits", "quota"))
     credits_, quota = (None if left is None else left - cost for left in found)
@@ -132,6 +132,21 @@ def after_ending(conn: Connection, task: OpenTask, at: float, *, rendered: bool)
         conn.execute(update(halts).where(probed).values(closed_at=at))
     else:
         conn.execute(update(halts).where(probed).values(probe_key=None))
+
+
+def after_unexplained(conn: Connection, task: OpenTask, *, balance: float, at: float, run_id: str) -> bool:
+    """A task failed without a code: opens a halt when `balance` is less than the task's item may cost.
+
+    Without an estimate only a balance of nothing is. Returns whether the account is halted for it.
+    """
+    item = conn.execute(select(items.c.model, items.c.bytes).where(items.c.key == task.key)).one()
+    estimate = prices(conn).of([(item.model, item.bytes)])
+    short = balance <= 0 if estimate is None else balance < estimate.credits
+    if short:
+        needed = "" if estimate is None else f", less than the {estimate.credits:g} that it may cost"
+        detail = f"a task failed without a code, and the balance is {balance:g}{needed}"
+        open_halt(conn, task.account_id, "credits", at, detail, run_id, from_task=True)
+    return short
 
 
 def _open(account_id: int) -> ColumnElement[bool]:

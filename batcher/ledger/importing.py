@@ -31,8 +31,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.errors import ManifestError
-from batcher.item import KEY_VERSION, State
 from batcher.ledger import changes
+from batcher.ledger.machine import new_item
 from batcher.ledger.records import Wanted
 from batcher.ledger.schema import REPEAT_MARK, batches, items, rows
 from batcher.manifest import Manifest, Row, Rules
@@ -268,8 +268,7 @@ def _version(conn: Connection, batch: str, values: dict[str, Any], at: float) ->
 
 
 def _merge(conn: Connection, wanted: Wanted, at: float) -> None:
-    fixed = {"key_version": KEY_VERSION, "state": State.PENDING.value, "attempt": 0, "not_before_at": 0.0}
-    fixed |= {"deferrals": 0, "created_at": at, "changed_at": at}
+    fixed = new_item(at)
     new_items = select(
         _staged.c.item_key, *(_staged.c[name] for name in _ITEM_COLUMNS), *(literal(value) for value in fixed.values())
     ).where(_staged.c.item_key.is_not(None))

@@ -144,7 +144,7 @@ def _apply(connection: Connection, call: _Call[Any]) -> None:
 
 
 @contextmanager
-def opened(path: Path, world: database.World) -> Iterator[Ledger]:
+def opened(path: Path, world: database.World | None = None) -> Iterator[Ledger]:
     """The ledger at `path`, which exists and is up to date, for the holder of the owner's lock.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The one place that writes `items.state`."""
+"""The one place that writes `items.state`: where an item begins, and each step from there."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, update
 
-from batcher.item import TARGET, Event, sources
+from batcher.item import KEY_VERSION, TARGET, Event, State, sources
 from batcher.ledger.schema import events, items
+
+
+def new_item(at: float) -> dict[str, Any]:
+    """The columns, beside its inputs, of an item that has come into the ledger and is not bought."""
+    fixed = {"key_version": KEY_VERSION, "state": State.PENDING.value, "attempt": 0, "not_before_at": 0.0}
+    return fixed | {"deferrals": 0, "created_at": at, "changed_at": at}
 
 
 def move(

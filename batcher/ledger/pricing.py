@@ -1,4 +1,4 @@
-"""What items cost, learned from what the account's own finished tasks say they cost."""
+"""What items cost, learned from what finished tasks say they cost; where none says, from how far balances fell."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Final
 
 from sqlalchemy import Connection, Float, cast, func, select
 
-from batcher.ledger.schema import items, tasks
+from batcher.ledger.schema import attempts, balances, items, tasks
 
 _ANY: Final = "*"
+_RUNS: Final = 20
+"""Balances of so many latest runs are looked at where tasks do not say what they cost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,15 +45,52 @@ class Prices:
 
 
 def prices(conn: Connection) -> Prices:
-    """What the ledger's finished tasks say."""
+    """What the ledger's finished tasks say; where none says anything, what balances fell by over whole runs."""
     each = cast(tasks.c.credits, Float) / items.c.bytes
     columns = (func.sum(tasks.c.credits), func.sum(items.c.bytes), func.min(each), func.max(each))
     said = (tasks.c.credits > 0, tasks.c.ended_at.is_not(None), items.c.bytes > 0)
     joined = tasks.join(items, items.c.key == tasks.c.item_key)
     by_model = select(items.c.model, *columns).select_from(joined).where(*said).group_by(items.c.model)
     found = {row[0] or "": _price(*row[1:]) for row in conn.execute(by_model)}
+    if not found:
+        measured = _measured(conn)
+        return Prices({_ANY: measured} if measured is not None else {})
     overall = conn.execute(select(*columns).select_from(joined).where(*said)).one()
-    return Prices(found | ({_ANY: _price(*overall)} if found else {}))
+    return Prices(found | {_ANY: _price(*overall)})
+
+
+def _measured(conn: Connection) -> tuple[float, float, float] | None:
+    """How far the balance fell from a run's first look at it to its last, spread over the texts accepted by then.
+
+    What else was bought with the account meanwhile is in it: an estimate that errs on the dear side.
+    """
+    looks = select(balances.c.run_id, func.min(balances.c.id).label("first"), func.max(balances.c.id).label("last"))
+    looks = looks.where(balances.c.run_id.is_not(None)).group_by(balances.c.run_id)
+    first, last, run = balances.alias("first"), balances.alias("last"), looks.subquery()
+    accepted = attempts.join(items, items.c.key == attempts.c.item_key).join(run, run.c.run_id == attempts.c.run_id)
+    query = (
+        select(first.c.credits, last.c.credits, first.c.quota, last.c.quota, func.sum(items.c.bytes))
+        .select_from(accepted.join(first, first.c.id == run.c.first).join(last, last.c.id == run.c.last))
+        .where(attempts.c.outcome == "accepted", attempts.c.answered_at <= last.c.at)
+        .group_by(run.c.run_id)
+        .order_by(run.c.first.desc())
+        .limit(_RUNS)
+    )
+    known = [(fall, row[4]) for row in conn.execute(query) if (fall := _fall(*row[:4])) > 0 and row[4]]
+    if not known:
+        return None
+    each = [fall / size for fall, size in known]
+    return _price(sum(fall for fall, _ in known), sum(size for _, size in known), min(each), max(each))
+
+
+def _fall(*looks: float | None) -> float:
+    """From the first to the second of the credits, or of the quota where credits are not told."""
+    credits_before, credits_after, quota_before, quota_after = looks
+    if credits_before is not None and credits_after is not None:
+        return credits_before - credits_after
+    if quota_before is not None and quota_after is not None:
+        return quota_before - quota_after
+    return 0.0
 
 
 def _price(credits_: float, size: int, low: float, high: float) -> tuple[float, float, float]:

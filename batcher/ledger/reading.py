@@ -1,4 +1,4 @@
-"""What the ledger can tell: counts, rows, items and runs, for the run itself and for the commands that only look."""
+"""What the ledger can tell of rows and items: counts, outputs, results, and which a name names."""
 
 from __future__ import annotations
 
@@ -7,26 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, false, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, false, func, or_, select
 
-from batcher.clock import utc
 from batcher.errors import UsageError
 from batcher.item import COLLECTABLE, State
-from batcher.ledger.pricing import prices
 from batcher.ledger.records import Wanted
-from batcher.ledger.schema import (
-    REPEAT_MARK,
-    accounts,
-    attempts,
-    batches,
-    events,
-    files,
-    halts,
-    items,
-    rows,
-    runs,
-    tasks,
-)
+from batcher.ledger.schema import REPEAT_MARK, accounts, batches, events, files, items, of_wanted, rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,18 +54,13 @@ def current_batches(conn: Connection) -> list[Wanted]:
     return [Wanted(batch_id=row.id, name=row.name, version=row.version, out_dir=row.out_dir) for row in found]
 
 
-def _current(wanted: Sequence[Wanted]) -> ColumnElement[bool]:
-    each = [and_(rows.c.batch_id == batch.batch_id, rows.c.version == batch.version) for batch in wanted]
-    return or_(false(), *each)
-
-
 def count(conn: Connection, wanted: Sequence[Wanted]) -> Counts:
     """Count the rows of `wanted`, and the items that they stand for, by state."""
-    ours = select(rows.c.item_key).where(_current(wanted), rows.c.item_key.is_not(None)).distinct().subquery()
+    ours = select(rows.c.item_key).where(of_wanted(wanted), rows.c.item_key.is_not(None)).distinct().subquery()
     by_state = select(items.c.state, func.count()).join(ours, ours.c.item_key == items.c.key).group_by(items.c.state)
     states = dict.fromkeys(map(str, State), 0) | dict(conn.execute(by_state).all())
     invalid, empty = (func.count(case((rows.c.skipped == word, 1))) for word in ("invalid", "empty"))
-    total = conn.execute(select(func.count(), invalid, empty).select_from(rows).where(_current(wanted))).one()
+    total = conn.execute(select(func.count(), invalid, empty).select_from(rows).where(of_wanted(wanted))).one()
     return Counts(rows=total[0], items=sum(states.values()), states=states, invalid=total[1], empty=total[2])
 
 
@@ -95,7 +76,7 @@ def foreign_tasks(conn: Connection, wanted: Sequence[Wanted], account_id: int | 
         select(name, func.count(items.c.key.distinct()))
         .join(items, items.c.account_id == accounts.c.id)
         .join(rows, rows.c.item_key == items.c.key)
-        .where(_current(wanted), or_(items.c.state.in_(COLLECTABLE), items.c.recheck_task_id.is_not(None)))
+        .where(of_wanted(wanted), or_(items.c.state.in_(COLLECTABLE), items.c.recheck_task_id.is_not(None)))
         .where(accounts.c.id.is_distinct_from(account_id))
         .group_by(name)
     )
@@ -126,7 +107,7 @@ def outputs(conn: Connection, wanted: Sequence[Wanted], *, key: str | None = Non
         .join(items, items.c.key == rows.c.item_key)
         .outerjoin(files, files.c.item_key == rows.c.item_key)
         .outerjoin(old, old.c.item_key == rows.c.linked_key)
-        .where(_current(wanted))
+        .where(of_wanted(wanted))
         .order_by(rows.c.batch_id, rows.c.number)
     )
     if key is not None:
@@ -193,7 +174,7 @@ def needing_person(conn: Connection, wanted: Sequence[Wanted], state: State, lim
         select(rows.c.id, batches.c.name.label("batch"), items)
         .join(items, items.c.key == rows.c.item_key)
         .join(batches, batches.c.id == rows.c.batch_id)
-        .where(_current(wanted), items.c.state == state)
+        .where(of_wanted(wanted), items.c.state == state)
         .order_by(rows.c.batch_id, rows.c.number)
         .limit(limit)
     )
@@ -216,14 +197,7 @@ def find_keys(
     Raises:
         UsageError: a name names nothing in the ledger.
     """
-    current = and_(batches.c.id == rows.c.batch_id, batches.c.version == rows.c.version)
-    query = select(items.c.key).outerjoin(rows, rows.c.item_key == items.c.key).outerjoin(batches, current)
-    query = query.order_by(rows.c.batch_id, rows.c.number)
-    for name in names:
-        if conn.execute(query.where(_named(name)).limit(1)).first() is None:
-            raise UsageError(f"no item is called {name!r}", "Give a row's id, or 8 digits or more of an item's key.")
-    if names:
-        query = query.where(or_(*map(_named, names)))
+    query = _by_names(conn, [items.c.key], names)
     if states:
         query = query.where(items.c.state.in_(states))
     if batch is not None:
@@ -231,117 +205,38 @@ def find_keys(
     return list(dict.fromkeys(conn.execute(query).scalars()))
 
 
+def find_rows(conn: Connection, names: Sequence[str], *, batch: str | None = None) -> list[tuple[int, str, str]]:
+    """The rows, as their manifests read now, that `names` name as in `find_keys`: batch number, batch name, id.
+
+    Raises:
+        UsageError: a name names nothing in the ledger, or no row of the batch.
+    """
+    query = _by_names(conn, [batches.c.id, batches.c.name, rows.c.id], names).where(batches.c.id.is_not(None))
+    if batch is not None:
+        query = query.where(batches.c.name == batch)
+    found = [(row[0], row[1], row[2]) for row in conn.execute(query)]
+    if not found:
+        raise UsageError("none of them is a row of the manifests as they read now", "`batcher show` tells of items.")
+    return found
+
+
+def _by_names(conn: Connection, columns: Sequence[ColumnElement[Any]], names: Sequence[str]) -> Select[Any]:
+    current = and_(batches.c.id == rows.c.batch_id, batches.c.version == rows.c.version)
+    query = select(*columns).select_from(items).outerjoin(rows, rows.c.item_key == items.c.key)
+    query = query.outerjoin(batches, current).order_by(rows.c.batch_id, rows.c.number)
+    for name in names:
+        if conn.execute(query.where(_named(name)).limit(1)).first() is None:
+            raise UsageError(f"no item is called {name!r}", "Give a row's id, or 8 digits or more of an item's key.")
+    return query.where(or_(*map(_named, names))) if names else query
+
+
 def _named(name: str) -> ColumnElement[bool]:
     by_row = and_(rows.c.id == name, batches.c.id.is_not(None))
     return or_(by_row, items.c.key.startswith(name, autoescape=True)) if len(name) >= 8 else by_row
 
 
-def show(conn: Connection, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Items as `show --json` lists them, in the order of `keys`."""
-    accounts_by_id = {row.id: row.user_id for row in conn.execute(select(accounts.c.id, accounts.c.user_id))}
-    for key in keys:
-        item = conn.execute(select(items).where(items.c.key == key)).one()
-        query = (
-            select(rows, batches.c.name.label("batch"))
-            .join(batches, and_(batches.c.id == rows.c.batch_id, batches.c.version == rows.c.version))
-            .where(rows.c.item_key == key)
-            .order_by(rows.c.batch_id, rows.c.number)
-        )
-        yield {
-            "key": item.key,
-            "state": item.state,
-            "attempt": item.attempt,
-            "task_id": item.task_id,
-            "account": accounts_by_id.get(item.account_id),
-            "take": item.take,
-            "chars": len(item.text),
-            "rows": [
-                {"batch": row.batch, "row": row.number, "id": row.id, "output": row.output}
-                for row in conn.execute(query)
-            ],
-            "error": error_of(item),
-        }
-
-
-def status(conn: Connection) -> dict[str, Any]:
-    """The whole ledger as `status --json` shows it."""
-    wanted = current_batches(conn)
-    counts = count(conn, wanted)
-    run = conn.execute(select(runs).order_by(runs.c.started_at.desc()).limit(1)).first()
-    halt = conn.execute(select(halts).where(halts.c.closed_at.is_(None)).order_by(halts.c.since_at)).first()
-    known = select(func.sum(tasks.c.credits))
-    return {
-        "batches": [batch.name for batch in wanted],
-        "rows": counts.rows,
-        "items": counts.items,
-        "states": counts.states,
-        "halt": halt and {"kind": halt.kind, "since": utc(halt.since_at), "detail": halt.detail},
-        "credits": {
-            "start": _balance(run.profile_start) if run else None,
-            "end": _balance(run.profile_end) if run else None,
-            "spent": conn.execute(known).scalar(),
-            "estimated_needed": estimated_need(conn, wanted),
-        },
-        "last_run": run and _run_facts(run),
-    }
-
-
-def _balance(profile: str | None) -> float | None:
-    found = json.loads(profile or "{}")
-    balance: float | None = found.get("quota") if found.get("credits") is None else found["credits"]
-    return balance
-
-
-def _run_facts(run: Row[Any]) -> dict[str, Any]:
-    return {
-        "run_id": run.id,
-        "started_at": utc(run.started_at),
-        "ended_at": utc(run.ended_at),
-        "pid": run.pid,
-        "host": run.host,
-        "exit_code": run.exit_code,
-        "outcome": run.outcome,
-        "message": run.message,
-        "created": run.created,
-        "collected": run.collected,
-    }
-
-
-def estimated_need(conn: Connection, wanted: Sequence[Wanted]) -> float | None:
-    """Credits that the wanted items still to be created may cost; None while no task has said a price."""
-    estimate = prices(conn).of(to_buy(conn, wanted))
-    return None if estimate is None else estimate.credits
-
-
-def to_buy(conn: Connection, wanted: Sequence[Wanted]) -> list[tuple[str | None, int]]:
-    """Models, and the bytes of all texts of each, of the wanted items that are still to be created."""
-    ours = select(rows.c.item_key).where(_current(wanted))
-    query = select(items.c.model, func.sum(items.c.bytes)).where(items.c.state == State.PENDING, items.c.key.in_(ours))
-    return [(row[0], row[1]) for row in conn.execute(query.group_by(items.c.model))]
-
-
-def sizes_to_buy(conn: Connection, wanted: Sequence[Wanted]) -> Iterator[tuple[str | None, int]]:
-    """Model and bytes of each wanted item that is still to be created, in the order in which a run would."""
-    first = select(rows.c.item_key, func.min(rows.c.batch_id), func.min(rows.c.number).label("number"))
-    ours = first.where(_current(wanted), rows.c.item_key.is_not(None)).group_by(rows.c.item_key).subquery()
-    query = select(items.c.model, items.c.bytes).join(ours, ours.c.item_key == items.c.key)
-    for row in conn.execute(query.where(items.c.state == State.PENDING).order_by(ours.c[1], ours.c.number)):
-        yield row[0], row[1]
-
-
 def characters_to_buy(conn: Connection, wanted: Sequence[Wanted]) -> int:
     """Characters of the texts that are still to be created."""
-    ours = select(rows.c.item_key).where(_current(wanted))
+    ours = select(rows.c.item_key).where(of_wanted(wanted))
     query = select(func.sum(func.length(items.c.text))).where(items.c.state == State.PENDING, items.c.key.in_(ours))
     return conn.execute(query).scalar_one() or 0
-
-
-def spent_in_run(conn: Connection, run_id: str) -> tuple[float | None, bool]:
-    """Credits that the run's accepted creates say they cost, and whether every one of them says so."""
-    query = (
-        select(func.count(), func.count(tasks.c.credits), func.sum(tasks.c.credits))
-        .join(attempts, and_(attempts.c.item_key == tasks.c.item_key, attempts.c.attempt == tasks.c.attempt))
-        .where(attempts.c.run_id == run_id)
-    )
-    number, known, total = conn.execute(query).one()
-    return total, number == known

@@ -105,6 +105,19 @@ class FileRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """What an account has, as its profile said; what is unknown stays so."""
+
+    credits: float | None = None
+    quota: float | None = None
+    tier: str | None = None
+
+    def to_json(self) -> str:
+        """The balance as it is kept with a run."""
+        return json.dumps(asdict(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Halt:
     """An open halt of an account: why nothing is created."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import socket
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from batcher.ledger.schema import accounts, runs
+from batcher.ledger.records import Balance
+from batcher.ledger.schema import accounts, balances, runs
 
 
 def begin_run(conn: Connection, run_id: str, *, out_dir: str, at: float) -> tuple[int | None, str | None]:
@@ -27,7 +27,7 @@ def begin_run(conn: Connection, run_id: str, *, out_dir: str, at: float) -> tupl
 
 
 def enter_account(
-    conn: Connection, run_id: str, *, origin: str, user_id: str | None, token: str, profile: str
+    conn: Connection, run_id: str, *, origin: str, user_id: str | None, token: str, balance: Balance, at: float
 ) -> int | None:
     """The account that the profile names, noted with the run.
 
@@ -45,8 +45,23 @@ def enter_account(
     else:
         known = (accounts.c.origin == origin, accounts.c.token_fingerprint == fingerprint)
     account_id: int | None = conn.execute(select(accounts.c.id).where(*known)).scalar()
-    conn.execute(update(runs).where(runs.c.id == run_id).values(account_id=account_id, profile_start=profile))
+    start = {"account_id": account_id, "profile_start": balance.to_json()}
+    conn.execute(update(runs).where(runs.c.id == run_id).values(start))
+    if account_id is not None:
+        _keep(conn, run_id, account_id, balance, at)
     return account_id
+
+
+def note_balance(conn: Connection, run_id: str, account_id: int, balance: Balance, *, at: float) -> None:
+    """Keep a balance that was read in the course of the run, as the last one so far."""
+    conn.execute(update(runs).where(runs.c.id == run_id).values(profile_end=balance.to_json()))
+    _keep(conn, run_id, account_id, balance, at)
+
+
+def _keep(conn: Connection, run_id: str, account_id: int, balance: Balance, at: float) -> None:
+    if balance.credits is not None or balance.quota is not None:
+        values = {"account_id": account_id, "at": at, "run_id": run_id}
+        conn.execute(insert(balances).values(values | {"credits": balance.credits, "quota": balance.quota}))
 
 
 def account_of_token(conn: Connection, *, origin: str, token: str) -> int | None:
@@ -64,11 +79,6 @@ def end_run(conn: Connection, run_id: str, **values: Any) -> None:
 def token_fingerprint(token: str) -> str:
     """What tells one token from another and gives neither away."""
     return hashlib.sha256(b"batcher " + token.encode()).hexdigest()[:16]
-
-
-def profile_text(credits_: float | None, quota: float | None, tier: str | None) -> str:
-    """A profile as it is kept with a run; what is unknown stays so."""
-    return json.dumps({"credits": credits_, "quota": quota, "tier": tier})
 
 
 def find_account(conn: Connection, *, origin: str, user_id: str | None) -> int | None:

@@ -5,11 +5,13 @@ Times are UTC unix seconds. Every rule that the program keeps and that SQL can s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from sqlalchemy import (
     CheckConstraint,
     Column,
+    ColumnElement,
     Float,
     ForeignKey,
     ForeignKeyConstraint,
@@ -19,11 +21,15 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    and_,
+    false,
+    or_,
 )
 
 from batcher.item import Event, State
+from batcher.ledger.records import Wanted
 
-REVISION: Final = "0001"
+REVISION: Final = "0002"
 """The migration that makes exactly these tables."""
 
 metadata = MetaData()
@@ -162,9 +168,11 @@ attempts = Table(
     Column("request_id", Text),
     Column("credits", Float),
     Column("raw", LargeBinary),
+    Column("batch_id", Integer),  # the batch that it was created for, and whose budget pays
     CheckConstraint(_one_of("outcome", ("accepted", "deferred", "rejected", "lost")), name="attempts_outcome"),
     CheckConstraint("(answered_at IS NULL) = (outcome IS NULL)", name="attempts_answered"),
     Index("attempts_answers", "account_id", "answer_no"),
+    Index("attempts_batch", "batch_id"),
 )
 
 tasks = Table(
@@ -243,3 +251,42 @@ halts = Table(
     CheckConstraint("kind IN ('credits', 'unstable')", name="halts_kind"),
     Index("halts_open", "account_id", "kind", unique=True, sqlite_where=Column("closed_at").is_(None)),
 )
+
+balances = Table(
+    "balances",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("account_id", Integer, ForeignKey("accounts.id"), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("run_id", Text),
+    Column("credits", Float),
+    Column("quota", Float),
+    Index("balances_at", "account_id", "at"),
+)
+"""Every profile that was read and names a balance: what lies around a doubt."""
+
+recalled = Table(
+    "recalled",
+    metadata,
+    Column("item_key", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("task_id", Text),
+    Column("source", Text, nullable=False),  # the results file that says so
+    Column("path", Text),  # of the audio, relative to the ledger's folder
+    Column("sha256", Text),
+    Column("bytes", Integer),
+    Column("audio_seconds", Float),
+    Column("recalled_at", Float, nullable=False),
+    Index("recalled_sha256", "sha256"),
+)
+"""What results files say of items that this ledger does not know to be bought, until a run has taken it up."""
+
+
+of_attempt: Final = and_(tasks.c.item_key == attempts.c.item_key, tasks.c.attempt == attempts.c.attempt)
+"""Joins attempts with the tasks that they made."""
+
+
+def of_wanted(wanted: Sequence[Wanted]) -> ColumnElement[bool]:
+    """The rows of these batches, as they read now; none when there are no batches."""
+    each = [and_(rows.c.batch_id == batch.batch_id, rows.c.version == batch.version) for batch in wanted]
+    return or_(false(), *each)

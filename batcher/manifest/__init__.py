@@ -2,6 +2,6 @@
 values of a row, `faults` gathers what is wrong with any of it."""
 
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Row, Rules
+from batcher.manifest.rows import Row, Rules, path_of_take
 
-__all__ = ["Manifest", "Row", "Rules"]
+__all__ = ["Manifest", "Row", "Rules", "path_of_take"]

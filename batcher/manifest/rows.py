@@ -114,7 +114,7 @@ class Judge:
         if "voice" not in self._defaults and "voice" not in record.given:
             problems.append(_NO_VOICE)
         inputs = self._inputs(checked) if has_text and not problems else None
-        output = self._output(record.number, checked, inputs, problems)
+        output = self._output(record, checked, inputs, problems)
         row_id = checked.get("id") or record_id(record.number)
         if to_skip:
             return self._skipped(record, row_id, output, "empty", _NO_TEXT.reason)
@@ -170,16 +170,24 @@ class Judge:
             raise WrongError("blank", f"{quoted(said)} stands for a blank voice: give it a voice id")
         return _word(voice)
 
-    def _output(self, number: int, checked: dict[str, Any], inputs: Inputs | None, problems: list[Problem]) -> str:
+    def _output(self, record: Record, checked: dict[str, Any], inputs: Inputs | None, problems: list[Problem]) -> str:
         """The row's path; "" if it can't be made, which is a problem unless another one is the reason."""
-        path = checked.get("output") or self._from_template(number, checked, inputs)
+        path = checked.get("output") or self._from_template(record.number, checked, inputs)
         if path is None:
             return ""
+        if checked.get("take", 1) > 1 and not self._tells_takes(record):
+            path = path_of_take(path, checked["take"])
         try:
             return _relative(path)
         except WrongError as wrong:
             problems.append(Problem(field="output", cause=wrong.cause, reason=str(wrong)))
             return ""
+
+    def _tells_takes(self, record: Record) -> bool:
+        """Whether a row's path differs from take to take anyway, or whoever wrote the take chose it."""
+        if "take" in record.given:
+            return True
+        return "output" not in record.given and not {"take", "key"}.isdisjoint(self._template_fields or ())
 
     def _from_template(self, number: int, checked: dict[str, Any], inputs: Inputs | None) -> str | None:
         if self._template_fields is None:
@@ -240,6 +248,13 @@ class Judge:
             output=output,
             extra=record.extra,
         )
+
+
+def path_of_take(path: str, take: int, before: int = 1) -> str:
+    """Where another take goes, beside `path` of the take `before`: `a/b.mp3`, `a/b.take2.mp3`, `a/b.take3.mp3`."""
+    folder, slash, name = path.rpartition("/")
+    stem, dot, ending = name.rpartition(".") if "." in name.strip(".") else (name, "", "")
+    return f"{folder}{slash}{stem.removesuffix(f'.take{before}')}.take{take}{dot}{ending}"
 
 
 def record_id(number: int) -> str:

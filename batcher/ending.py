@@ -1,0 +1,123 @@
+"""The end of a run: results written, the run noted in its ledger, and all of it told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from batcher import report, summary
+from batcher.client import Profile
+from batcher.clock import Clock
+from batcher.errors import StorageError
+from batcher.intake import Intake
+from batcher.ledger import reading, running, spending
+from batcher.ledger.ledger import Connection, Ledger
+from batcher.ledger.records import Halt
+from batcher.progress import Progress
+from batcher.settings import Settings
+from batcher.stop import Reason, Stop
+from batcher.tally import Tally
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """What one run leaves behind: the profiles it read, the halts it met, and how the run before it ended."""
+
+    settings: Settings
+    ledger: Ledger
+    progress: Progress
+    clock: Clock
+    run_id: str
+    started_at: float
+    stop: Stop
+    tally: Tally
+    intake: Intake
+    profiles: list[Profile]
+    halts: list[Halt]
+    last_end: tuple[int | None, str | None]
+
+    async def tell(self) -> report.RunReport:
+        """Write the results, note the end of the run, and say how it went."""
+        self.progress.close()
+        try:
+            result = await self._conclude()
+            await self.ledger.do(self._tell, result)
+            return result
+        except StorageError as error:
+            # What was bought is in the spill file by now; this is said even if nothing more can be written.
+            return self._report(8, self.stop.reasons.get(Reason.TROUBLE, error.in_one_line()))
+
+    async def _conclude(self) -> report.RunReport:
+        await self.ledger.do(self._write_results)
+        counts = await self.ledger.do(reading.count, self.intake.named)
+        await self.ledger.do(self._note_halts, counts)
+        refused, unlinked = self.intake.refused, self.tally.unlinked
+        named = bool(self.settings.sources)
+        code, message = report.conclude(self.stop, counts, refused=refused, unlinked=unlinked, rows_named=named)
+        credits_ = await self.ledger.do(self._credits)
+        result = self._report(code, message, counts=counts, credits_=credits_)
+        await self.ledger.do(self._note_end, result)
+        return result
+
+    def _report(
+        self,
+        code: int,
+        message: str,
+        *,
+        counts: reading.Counts | None = None,
+        credits_: dict[str, float | None] | None = None,
+    ) -> report.RunReport:
+        found: dict[str, Any] = {}
+        if counts is not None:
+            found = {"rows": counts.rows, "items": counts.items, "states": counts.states, "credits": credits_}
+            found |= {"batches": [batch.name for batch in self.intake.named], "halt": report.halt_of(self.halts)}
+        return report.RunReport(
+            run_id=self.run_id,
+            exit_code=code,
+            outcome=report.OUTCOMES[code],
+            message=message,
+            ledger=str(self.settings.ledger),
+            out_dir=str(self.settings.out_dir),
+            created=self.tally.created,
+            collected=self.tally.collected,
+            requests=self.tally.requests(),
+            elapsed_seconds=round(self.clock.now() - self.started_at, 3),
+            **found,
+        )
+
+    def _write_results(self, conn: Connection) -> None:
+        for batch in self.intake.named:
+            out_dir = self.settings.ledger.parent / batch.out_dir
+            try:
+                report.write_results(out_dir, batch.name, reading.results(conn, batch))
+            except OSError as error:
+                self.tally.unlinked += 1
+                message = f"cannot write the results of {batch.name}: {error.strerror}"
+                self.stop.reasons.setdefault(Reason.TROUBLE, message)
+
+    def _note_halts(self, conn: Connection, counts: reading.Counts) -> None:
+        for halt in self.halts:
+            reason = Reason.CREDITS if halt.kind == "credits" else Reason.TROUBLE
+            need = spending.next_need(conn, self.intake.named)
+            now = self.profiles[-1].balance if self.profiles else None
+            self.stop.reasons.setdefault(reason, summary.halt_line(halt, counts, balance=now, need=need))
+
+    def _credits(self, conn: Connection) -> dict[str, float | None]:
+        start = self.profiles[0].balance if self.profiles else None
+        end = self.profiles[-1].balance if len(self.profiles) > 1 else None
+        spent, known = spending.spent_in_run(conn, self.run_id)
+        if not known:
+            spent = start - end if start is not None and end is not None else None
+        needed = spending.estimated_need(conn, self.intake.named)
+        return {"start": start, "end": end, "spent": spent, "estimated_needed": needed}
+
+    def _note_end(self, conn: Connection, result: report.RunReport) -> None:
+        values: dict[str, Any] = {"ended_at": self.clock.now(), "exit_code": result.exit_code}
+        values |= {"outcome": result.outcome, "message": result.message}
+        values |= {"created": result.created, "collected": result.collected}
+        running.end_run(conn, self.run_id, **values)
+
+    def _tell(self, conn: Connection, result: report.RunReport) -> None:
+        counts = reading.count(conn, self.intake.named)
+        words = summary.Words(result, counts, where=self.settings.where, last=self.last_end)
+        summary.tell(conn, self.progress, words, self.intake.named)

@@ -1,0 +1,142 @@
+"""What `show` and `status` show: items with their stories, and how the whole ledger stands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, select
+
+from batcher.clock import utc
+from batcher.ledger.reading import count, current_batches, error_of
+from batcher.ledger.schema import accounts, attempts, batches, events, files, halts, items, rows, runs, tasks
+from batcher.ledger.spending import estimated_need, told_spending
+
+
+def show(conn: Connection, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Items as `show --json` lists them, in the order of `keys`."""
+    accounts_by_id = {row.id: row.user_id for row in conn.execute(select(accounts.c.id, accounts.c.user_id))}
+    for key in keys:
+        item = conn.execute(select(items).where(items.c.key == key)).one()
+        query = (
+            select(rows, batches.c.name.label("batch"))
+            .join(batches, and_(batches.c.id == rows.c.batch_id, batches.c.version == rows.c.version))
+            .where(rows.c.item_key == key)
+            .order_by(rows.c.batch_id, rows.c.number)
+        )
+        yield {
+            "key": item.key,
+            "state": item.state,
+            "attempt": item.attempt,
+            "task_id": item.task_id,
+            "account": accounts_by_id.get(item.account_id),
+            "take": item.take,
+            "chars": len(item.text),
+            "rows": [
+                {"batch": row.batch, "row": row.number, "id": row.id, "output": row.output}
+                for row in conn.execute(query)
+            ],
+            "error": error_of(item),
+        }
+
+
+def story(conn: Connection, key: str) -> dict[str, Any]:
+    """Everything that the ledger keeps of an item: inputs, attempts, tasks, its file, and what happened when."""
+    item = conn.execute(select(items).where(items.c.key == key)).one()
+    sent = conn.execute(select(attempts).where(attempts.c.item_key == key).order_by(attempts.c.attempt))
+    made = conn.execute(select(tasks).where(tasks.c.item_key == key).order_by(tasks.c.accepted_at))
+    happened = conn.execute(select(events).where(events.c.item_key == key).order_by(events.c.id))
+    file = conn.execute(select(files).where(files.c.item_key == key)).first()
+    inputs = {name: getattr(item, name) for name in ("text", "voice", "model", "format", "take")}
+    return {
+        "inputs": inputs | {"params": json.loads(item.params)},
+        "attempts": [_attempt(row) for row in sent],
+        "tasks": [_task(row) for row in made],
+        "file": file and _file(file),
+        "events": [
+            {"at": utc(row.at), "event": row.event, "state": row.state, "run_id": row.run_id, "detail": row.detail}
+            for row in happened
+        ],
+    }
+
+
+def _attempt(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "attempt": row.attempt,
+        "run_id": row.run_id,
+        "sent_at": utc(row.intended_at),
+        "answered_at": utc(row.answered_at),
+        "outcome": row.outcome,
+        "cause": row.cause,
+        "http_status": row.http_status,
+        "code": row.error_code,
+        "message": row.error_message,
+        "request_id": row.request_id,
+        "credits": row.credits,
+    }
+
+
+def _task(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "task_id": row.task_id,
+        "attempt": row.attempt,
+        "accepted_at": utc(row.accepted_at),
+        "ended_at": utc(row.ended_at),
+        "looks": row.looks,
+        "status": row.word,
+        "credits": row.credits,
+    }
+
+
+def _file(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "path": f"{row.out_dir}/{row.path}",
+        "sha256": row.sha256,
+        "bytes": row.bytes,
+        "audio_seconds": row.audio_seconds,
+        "saved_at": utc(row.saved_at),
+    }
+
+
+def status(conn: Connection) -> dict[str, Any]:
+    """The whole ledger as `status --json` shows it."""
+    wanted = current_batches(conn)
+    counts = count(conn, wanted)
+    run = conn.execute(select(runs).order_by(runs.c.started_at.desc()).limit(1)).first()
+    halt = conn.execute(select(halts).where(halts.c.closed_at.is_(None)).order_by(halts.c.since_at)).first()
+    return {
+        "batches": [batch.name for batch in wanted],
+        "rows": counts.rows,
+        "items": counts.items,
+        "states": counts.states,
+        "halt": halt and {"kind": halt.kind, "since": utc(halt.since_at), "detail": halt.detail},
+        "credits": {
+            "start": _balance(run.profile_start) if run else None,
+            "end": _balance(run.profile_end) if run else None,
+            "spent": told_spending(conn),
+            "estimated_needed": estimated_need(conn, wanted),
+        },
+        "last_run": run and _run_facts(run),
+    }
+
+
+def _balance(profile: str | None) -> float | None:
+    found = json.loads(profile or "{}")
+    balance: float | None = found.get("quota") if found.get("credits") is None else found["credits"]
+    return balance
+
+
+def _run_facts(run: Row[Any]) -> dict[str, Any]:
+    return {
+        "run_id": run.id,
+        "started_at": utc(run.started_at),
+        "ended_at": utc(run.ended_at),
+        "pid": run.pid,
+        "host": run.host,
+        "exit_code": run.exit_code,
+        "outcome": run.outcome,
+        "message": run.message,
+        "created": run.created,
+        "collected": run.collected,
+    }

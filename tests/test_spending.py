@@ -1,0 +1,121 @@
+"""The money as a person sees it: a batch's budget, the halt's one line, the evidence of a doubt, the statement."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.fake_tts import FakeTTS, Job, Twist
+
+if TYPE_CHECKING:
+    from tests.conftest import Project
+
+CHARGED_AND_DROPPED = Twist(charge=True)
+
+
+def test_a_budget_holds_over_all_runs(project: Project, provider: FakeTTS) -> None:
+    """A batch spends what it may over its runs, not over each, and goes on when it may spend more."""
+    rows = project.rows(15, first=10)
+    manifest = project.manifest(rows)
+    for most, created in ((6, 6), (6, 0), (9.5, 3), (0, 0)):
+        ended = project.run(manifest, "--max-credits", str(most), "--concurrency", "4")
+        assert (ended.exit_code, ended.report["outcome"], ended.report["created"]) == (6, "stopped", created)
+        assert "--max-credits" in ended.report["message"]
+    assert project.run(manifest, "--max-credits", "15").exit_code == 0
+    assert len(provider.creates) == 15
+    project.assert_whole(rows)
+
+
+def test_doubts_and_open_tasks_count_as_spent(project: Project, provider: FakeTTS) -> None:
+    """What may have been bought, and what is bought and not collected, is taken off a budget by estimate."""
+    manifest = project.manifest(project.rows(12, first=10))
+    assert project.run(manifest, "--max-items", "2").exit_code == 6
+    provider.on_create = lambda create: CHARGED_AND_DROPPED if create.number in (3, 4) else None
+    provider.task_seconds = 60.0
+    ended = project.run(manifest, "--max-credits", "7", "--no-wait")
+    assert (ended.exit_code, len(provider.creates)) == (6, 7)
+    assert ended.report["states"]["in_doubt"] == 2
+    told = project.batcher("status", "--ledger", project.ledger).out
+    assert "credits: 2 spent, 3 in flight, 2 in doubt, 5 still needed, by estimate" in told
+
+
+def test_one_at_a_time_while_no_price_is_known(project: Project, provider: FakeTTS) -> None:
+    """Until something says what a create costs, the next waits for its task; a fall of the balance is such a word."""
+    provider.shape = "flat"  # tasks say nothing of credits
+    provider.task_seconds = 0.3
+    manifest = project.manifest(project.rows(9, first=10))
+    ended = project.run(manifest, "--max-credits", "8", "--concurrency", "4")
+    assert (ended.exit_code, len(provider.creates)) == (6, 8)
+    first, second, *others = provider.creates
+    assert second.arrived_at - first.arrived_at >= 0.3
+    assert others[1].arrived_at - second.arrived_at < 0.3
+
+
+def test_a_budget_that_cannot_be_kept_stops(project: Project, provider: FakeTTS) -> None:
+    """Where neither tasks nor the balance say what one costs, a few are created one by one, and no more."""
+    provider.shape, provider.hidden = "flat", ("credits", "api_quota_remaining")
+    manifest = project.manifest(8)
+    ended = project.run(manifest, "--max-credits", "100")
+    assert (ended.exit_code, len(provider.creates)) == (6, 5)
+    assert "cannot be kept" in ended.report["message"]
+
+
+def test_a_halt_is_told_in_one_line(project: Project, provider: FakeTTS) -> None:
+    """A halted run says since when, what was left and is, what comes next needs, what is made and waits, and so on."""
+    manifest = project.manifest(project.rows(9, first=10))
+    provider.credits = 4.5
+    project.run(manifest)
+    provider.credits = 0.25
+    ended = project.run(manifest)
+    assert ended.exit_code == 4
+    said = ended.report["message"]
+    assert "\n" not in said
+    parts = ("halted since 20", "insufficient_credits", "0.5 credits were left, 0.25 are now", "needs about 1;")
+    for part in (*parts, "4 items are made and 5 wait", "goes on by itself"):
+        assert part in said
+
+
+@pytest.mark.parametrize(("left", "code"), [(1_000.0, 3), (0.5, 4)])
+def test_a_failure_without_a_code_is_judged_by_the_balance(
+    project: Project, provider: FakeTTS, left: float, code: int
+) -> None:
+    """Prose about credits halts nothing; a balance that does not pay for the item does."""
+    manifest = project.manifest(project.rows(4, first=10))
+    assert project.run(manifest, "--max-items", "1").exit_code == 6  # one task says what one costs
+    provider.credits = left + 1
+
+    def ending(_: Job) -> dict[str, object]:
+        return {"status": "failed", "audioUrl": None, "error": {"message": "Insufficient credits, please top up"}}
+
+    provider.ending = ending
+    ended = project.run(manifest, "--concurrency", "1")
+    assert ended.exit_code == code
+    assert len(provider.creates) == (4 if code == 3 else 2)
+    assert bool(ended.report["halt"]) == (code == 4)
+
+
+def test_a_doubt_comes_with_its_money(project: Project, provider: FakeTTS) -> None:
+    """`resolve` sets the balances around the lost create against what others cost, and says what each choice costs."""
+    manifest = project.manifest(project.rows(3, first=10))
+    provider.on_create = lambda create: CHARGED_AND_DROPPED if create.number == 2 else None
+    assert project.run(manifest, "--concurrency", "1").exit_code == 3
+    (case,) = project.batcher("resolve", "--json", "--ledger", project.ledger).report
+    money = case["money"]
+    assert money["before"] - money["after"] - money["told"] == money["unexplained"] == 1
+    assert (money["untold"], money["estimate"]) == (0, 1)
+    told = project.batcher("resolve", "--ledger", project.ledger).out
+    for part in ("balance before: 1,000,000", "1 unexplained", "--buy-again pays it (twice, if it was bought)"):
+        assert part in told
+
+
+def test_the_statement_shows_what_is_unexplained(project: Project, provider: FakeTTS) -> None:
+    """A run sets the balances at its start and end against its tasks' prices; what others spent is left over."""
+
+    def spend(number: int) -> None:
+        provider.credits -= 7 * (number == 2)
+
+    provider.on_profile = spend
+    ended = project.run(project.manifest(3))
+    assert "from 1,000,000 to 999,990; this run's tasks say they cost 3: +7 credits are unexplained" in ended.err
+    assert ended.report["credits"] == {"start": 1e6, "end": 1e6 - 10, "spent": 3, "estimated_needed": 0}
