@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from batcher import report, summary
+from batcher import report, restoring, summary
 from batcher.client import Profile
 from batcher.clock import Clock
 from batcher.errors import StorageError
@@ -16,6 +16,7 @@ from batcher.ledger.records import Halt
 from batcher.progress import Progress
 from batcher.settings import Settings
 from batcher.stop import Reason, Stop
+from batcher.store import Store
 from batcher.tally import Tally
 
 
@@ -25,6 +26,7 @@ class Ending:
 
     settings: Settings
     ledger: Ledger
+    store: Store
     progress: Progress
     clock: Clock
     run_id: str
@@ -48,7 +50,10 @@ class Ending:
             return self._report(8, self.stop.reasons.get(Reason.TROUBLE, error.in_one_line()))
 
     async def _conclude(self) -> report.RunReport:
-        await self.ledger.do(self._write_results)
+        written = await self.ledger.do(self._write_results)
+        owner = self.store.owner()
+        if written and owner is not None and owner.run_id == self.run_id:
+            await restoring.sign(self.ledger, self.store, self.run_id, written, whole=True)
         counts = await self.ledger.do(reading.count, self.intake.named)
         await self.ledger.do(self._note_halts, counts)
         refused, unlinked = self.intake.refused, self.tally.unlinked
@@ -85,15 +90,19 @@ class Ending:
             **found,
         )
 
-    def _write_results(self, conn: Connection) -> None:
+    def _write_results(self, conn: Connection) -> list[str]:
+        """Returns the batches whose results are written."""
+        written = []
         for batch in self.intake.named:
             out_dir = self.settings.ledger.parent / batch.out_dir
             try:
                 report.write_results(out_dir, batch.name, reading.results(conn, batch))
+                written.append(batch.name)
             except OSError as error:
                 self.tally.unlinked += 1
                 message = f"cannot write the results of {batch.name}: {error.strerror}"
                 self.stop.reasons.setdefault(Reason.TROUBLE, message)
+        return written
 
     def _note_halts(self, conn: Connection, counts: reading.Counts) -> None:
         for halt in self.halts:

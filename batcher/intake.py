@@ -65,7 +65,7 @@ class Intake:
         self.wanted = [] if self.refused or self._settings.collect_only else self.named
 
     async def _import(self, source: Source, before: Wanted | None) -> Wanted:
-        if before is None:
+        if before is None and not self._settings.restored:
             self._need_free_results(source.rules.batch)
         rules = replace(source.rules, takes=await self._ledger.do(importing.latest_takes, source.rules.batch))
         manifest = Manifest(source.path, rules, stdin=self._stdin)
@@ -137,7 +137,9 @@ def survey(conn: Connection, batches: Sequence[Wanted], store: Store) -> tuple[l
 
 
 def _is_our_audio(conn: Connection, store: Store, output: Output) -> bool:
-    """Whether what lies at the output is audio that the ledger keeps anyway: another row's, that moved."""
+    """Whether what lies at the output is audio that the ledger keeps anyway: another row's, or found when restored."""
+    if store.is_item(output):
+        return True
     sha256 = store.digest_at(output)
     return sha256 is not None and reading.is_known_audio(conn, sha256)
 

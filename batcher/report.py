@@ -36,6 +36,8 @@ _RESULT_COLUMNS: Final = (
     *("batch", "row", "id", "state", "output", "key", "task_id", "take"),
     *("sha256", "bytes", "audio_seconds", "error"),
 )
+RESULTS: Final = ".results"
+"""What the name of a results file has after the batch's."""
 UNFINISHED: Final = (State.PENDING, State.SUBMITTING, State.SUBMITTED, State.RENDERED)
 
 
@@ -107,7 +109,7 @@ def conclude(stop: Stop, counts: Counts, *, refused: str | None, unlinked: int, 
 
 def results_paths(out_dir: Path, batches: Sequence[str]) -> list[Path]:
     """The results files of these batches."""
-    return [out_dir / f"{batch}.results.{ending}" for batch in batches for ending in ("jsonl", "csv")]
+    return [out_dir / f"{batch}{RESULTS}.{ending}" for batch in batches for ending in ("jsonl", "csv")]
 
 
 def write_results(out_dir: Path, batch: str, lines: Iterator[dict[str, Any]]) -> None:

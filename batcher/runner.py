@@ -12,7 +12,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from batcher import report
+from batcher import report, restoring
 from batcher.client import Client, Profile
 from batcher.clock import Bell, Clock
 from batcher.delivery import Delivery
@@ -22,7 +22,7 @@ from batcher.errors import CredentialsError, TroubleError, UsageError
 from batcher.guard import Guard
 from batcher.intake import Intake, take_up_files
 from batcher.item import State
-from batcher.ledger import collecting, reading, running, spending
+from batcher.ledger import collecting, reading, recalling, running, spending
 from batcher.ledger.ledger import Ledger, opened
 from batcher.ledger.lock import owner_lock
 from batcher.ledger.records import Halt
@@ -64,8 +64,9 @@ def run(settings: Settings, progress: Progress, *, confirm: Callable[[str], bool
     with owner_lock(settings.ledger, wait_seconds=settings.wait_lock_seconds):
         new = ready_ledger(settings, progress)
         progress.say(f"ledger {settings.ledger}{' (NEW)' if new else ''}, output folder {settings.out_dir}")
+        outdated = restoring.need_consent(settings, Store(settings.ledger.parent, settings.out_dir))
         with opened(settings.ledger, settings.world) as ledger:
-            return anyio.run(_Run(settings, ledger, progress, Clock(), confirm, stdin).run)
+            return anyio.run(_Run(settings, ledger, progress, Clock(), confirm, stdin).run, outdated)
 
 
 class _Run:
@@ -95,12 +96,14 @@ class _Run:
         self.halts: list[Halt] = []
         self.last_end: tuple[int | None, str | None] = (None, None)  # how the run before this one ended
 
-    async def run(self) -> report.RunReport:
+    async def run(self, outdated: bool) -> report.RunReport:
         started_at = self.clock.now()
         async with anyio.create_task_group() as beside:
             await beside.start(self._heed_signals, beside)
             beside.start_soon(self._limit_runtime)
             await self._recover(started_at)
+            if outdated:
+                await restoring.recall(self.ledger, self.settings, self.store, self.progress, self.run_id, started_at)
             await self.intake.run()
             delivery = await self._deliver_leftovers()
             if await self._has_work():
@@ -138,8 +141,9 @@ class _Run:
     async def _has_work(self) -> bool:
         counts = await self.ledger.do(reading.count, self.intake.named)
         self.tally.begin(counts.items, done=counts.states[State.DONE], in_doubt=counts.states[State.IN_DOUBT])
-        to_create = counts.states[State.PENDING] > 0 and bool(self.intake.wanted)
-        return to_create or await self.ledger.do(reading.collectable) > 0
+        if counts.states[State.PENDING] and self.intake.wanted:
+            return True
+        return await self.ledger.do(reading.collectable) > 0 or await self.ledger.do(recalling.due)
 
     async def _work(self, delivery: Delivery) -> None:
         """Create and collect; what makes that impossible is a reason to stop like any other: the run still reports."""
@@ -151,7 +155,10 @@ class _Run:
                     profile, account_id = await preflight.enter(self.intake.named)
                 self.profiles.append(profile)
                 self.tally.credits = profile.balance
+                if account_id is not None:
+                    await restoring.take_up(delivery, self.progress, account_id=account_id, clock=self.clock)
                 await self._agree(profile)
+                await restoring.sign(self.ledger, self.store, self.run_id, self._names(), whole=False)
                 if account_id is not None:
                     guard = Guard(self.ledger, self.clock, account_id=account_id, run_id=self.run_id)
                     await guard.begin(profile, override=self.settings.override_halt)
@@ -169,6 +176,9 @@ class _Run:
             self.stop.stop_all(Reason.CREDENTIALS, error.in_one_line())
         except TroubleError as error:
             self.stop.stop_all(Reason.TROUBLE, error.in_one_line())
+
+    def _names(self) -> list[str]:
+        return [batch.name for batch in self.intake.named]
 
     async def _agree(self, profile: Profile) -> None:
         """Ask before many new items are created for real money; without a yes, only what is open is collected."""
@@ -248,6 +258,7 @@ class _Run:
         return Ending(
             settings=self.settings,
             ledger=self.ledger,
+            store=self.store,
             progress=self.progress,
             clock=self.clock,
             run_id=self.run_id,

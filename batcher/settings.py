@@ -54,6 +54,7 @@ class Settings:
     collect_only: bool = False
     override_halt: bool = False
     rebuy: bool = False
+    restored: bool = False
     wait_lock_seconds: float = 0.0
 
     @property

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -21,12 +23,27 @@ ITEMS: Final = ".items"
 _NO_LINKS: Final = (errno.EPERM, errno.ENOSYS, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """The ledger and the run that were last at work in an output folder.
+
+    `batches` are those that have results there: whether the file tells all that the last run of each did. `original`:
+    the folder is the one that was signed, and not a copy of it.
+    """
+
+    ledger_id: str
+    run_id: str
+    batches: dict[str, bool]
+    original: bool = True
+
+
 class Store:
     """The audio of one ledger whose file lies in `home`; new items go below `out_dir`."""
 
     def __init__(self, home: Path, out_dir: Path) -> None:
         self._home = home
-        self._out_dir = out_dir
+        self._mark = out_dir / ITEMS / ".ledger.json"
+        self.folder = out_dir
         self.out_dir = os.path.relpath(out_dir, home)
         """The output folder as the ledger keeps it: relative, so that both can move together."""
 
@@ -36,18 +53,62 @@ class Store:
 
     def part(self, path: str) -> Path:
         """Where the audio for the item path `path` is written until it is whole; its folder exists afterwards."""
-        final = self._out_dir / path
+        final = self.folder / path
         final.parent.mkdir(parents=True, exist_ok=True)
         return final.with_name(f".{final.name}.part")
 
     def publish(self, path: str) -> None:
         """Rename the durable part to its final path and make that durable too; an older file there is kept aside."""
-        final = self._out_dir / path
+        final = self.folder / path
         part = self.part(path)
         if final.exists() and digest(final) != digest(part):
             final.rename(final.with_name(f"{final.stem}.{digest(final)[:8]}{final.suffix}"))
         part.replace(final)
         _sync_folder(final.parent)
+
+    def owner(self) -> Owner | None:
+        """Which ledger's run was last at work in the output folder, as far as its mark can be read."""
+        try:
+            said = json.loads(self._mark.read_text(encoding="utf-8"))
+            return Owner(**said | {"original": said.pop("inode") == self._mark.parent.stat().st_ino})
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+    def sign(self, owner: Owner) -> None:
+        """Leave the mark of a run in the output folder, durably.
+
+        Raises:
+            StorageError: the folder does not take it.
+        """
+        said = {"ledger_id": owner.ledger_id, "run_id": owner.run_id, "batches": owner.batches}
+        draft = self._mark.with_name(f"{self._mark.name}.part")
+        try:
+            self._mark.parent.mkdir(parents=True, exist_ok=True)
+            with draft.open("w", encoding="utf-8") as file:
+                json.dump(said | {"inode": self._mark.parent.stat().st_ino}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self._mark)
+            _sync_folder(self._mark.parent)
+        except OSError as error:
+            raise StorageError(f"cannot write {self._mark}: {error.strerror}", "Free some space.") from error
+
+    def keep(self, out_dir: str, output: str, key: str, audio_format: str, sha256: str) -> str | None:
+        """Make sure that audio of this content lies at the item's path, from there or from a row's output.
+
+        Returns the path, None when neither has it.
+        """
+        path = self.item_path(key, audio_format)
+        final, from_row = self._home / out_dir / path, self._home / out_dir / output
+        if not self.holds(out_dir, path, sha256):
+            if not from_row.is_file() or digest(from_row) != sha256:
+                return None
+            final.parent.mkdir(parents=True, exist_ok=True)
+            draft = final.with_name(f".{final.name}.part")
+            _link(from_row, draft)
+            draft.replace(final)
+        _sync_folder(final.parent)
+        return path
 
     def prepare(self) -> None:
         """Make sure that audio can be written, before any is bought.
@@ -56,17 +117,15 @@ class Store:
             UsageError: the output folder cannot be written.
             StorageError: the disk is full.
         """
-        probe = self._out_dir / ITEMS / ".probe.part"
+        probe = self.folder / ITEMS / ".probe.part"
         try:
             probe.parent.mkdir(parents=True, exist_ok=True)
             probe.write_bytes(b"x")
             probe.unlink()
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StorageError(f"no room in {self._out_dir}: {error.strerror}", "Free some space.") from error
-            raise UsageError(
-                f"cannot write to {self._out_dir}: {error.strerror}", "Choose another --out-dir."
-            ) from error
+                raise StorageError(f"no room in {self.folder}: {error.strerror}", "Free some space.") from error
+            raise UsageError(f"cannot write to {self.folder}: {error.strerror}", "Choose another --out-dir.") from error
 
     def holds(self, out_dir: str, path: str, sha256: str) -> bool:
         """Whether the file at the item path `path` below `out_dir` is there with this content."""
@@ -75,7 +134,7 @@ class Store:
 
     def leftovers(self) -> Iterator[Path]:
         """What unfinished downloads left behind."""
-        yield from (self._out_dir / ITEMS).glob("*/.*.part")
+        yield from (self.folder / ITEMS).glob("*/.*.part")
 
     def conflict(self, output: Output) -> str | None:
         """Why the row's output path cannot be written: something is there that is not ours. None when it can."""
@@ -87,6 +146,11 @@ class Store:
         if output.linked_output == output.output and self._is_copy(target, output.linked_source, output.linked_sha256):
             return None
         return f"{target} exists and is not a file of this ledger: move it away, or choose another output"
+
+    def is_item(self, output: Output) -> bool:
+        """Whether what lies at the row's output is the very file that was made for its item."""
+        folder = self._home / output.out_dir / self.item_path(output.key, "*")
+        return any(_same_file(path, self._target(output)) for path in folder.parent.glob(folder.name))
 
     def digest_at(self, output: Output) -> str | None:
         """The digest of what lies at the row's output, None when that is no file."""
@@ -108,13 +172,7 @@ class Store:
             return reason
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(f".{target.name}.part")
-        draft.unlink(missing_ok=True)
-        try:
-            draft.hardlink_to(source)
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            _copy(source, draft)
+        _link(source, draft)
         draft.replace(target)
         return None
 
@@ -141,6 +199,16 @@ def digest(path: Path) -> str:
     """SHA-256 of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _link(source: Path, draft: Path) -> None:
+    draft.unlink(missing_ok=True)
+    try:
+        draft.hardlink_to(source)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        _copy(source, draft)
 
 
 def _copy(source: Path, draft: Path) -> None:

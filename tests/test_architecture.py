@@ -17,6 +17,7 @@ LAYERS = [
     "cli",
     "runner",
     "ending",
+    "restoring",
     "submitter",
     "poller",
     "downloader",

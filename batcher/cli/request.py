@@ -69,6 +69,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     option("--no-wait", is_flag=True, help="Create and leave; another run collects."),
     option("--collect-only", is_flag=True, help="Create nothing; needs no manifest."),
     option("--rebuy", consent=True, is_flag=True, help="Buy again what a changed default or many edits would."),
+    option("--restored", consent=True, is_flag=True, help="Use a copied, older or new ledger beside audio it lacks."),
     option("--override-halt", consent=True, is_flag=True, help="Try one create although the account is halted."),
     option("--api-url", metavar="URL", default=settings.DEFAULT_URL, show_default=True),
     option(
@@ -129,6 +130,7 @@ def resolve(ctx: click.Context, manifests: tuple[str, ...]) -> settings.Settings
         collect_only=params["collect_only"],
         override_halt=params["override_halt"],
         rebuy=params["rebuy"],
+        restored=params["restored"],
         wait_lock_seconds=params["wait_lock"],
     )
 

@@ -16,7 +16,7 @@ _GROUPS: Final = {
     "Defaults for rows that name none": ("voice", "model", "audio_format"),
     "Where": ("ledger", "out_dir", "filename", "wait_lock"),
     "How much": ("concurrency", "max_items", "max_credits", "max_in_doubt", "max_runtime", "no_wait", "collect_only"),
-    "Consent (flags only)": ("yes", "rebuy", "override_halt"),
+    "Consent (flags only)": ("yes", "rebuy", "restored", "override_halt"),
     "API": ("api_url", "token_file", "sandbox", "allow_http", "no_credits_code"),
     "Output": ("dry_run", "as_json", "quiet", "verbose", "debug"),
 }

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect
 from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.pool import StaticPool
 
-from batcher.errors import LedgerError, StorageError, TroubleError
+from batcher.errors import LedgerError, StorageError, TroubleError, UsageError
 from batcher.ledger.schema import REVISION, meta, metadata
 
 if TYPE_CHECKING:
@@ -118,14 +118,40 @@ def copy(path: Path, target: Path) -> None:
         source.backup(copied)
 
 
-def _back_up(path: Path) -> Path:
-    backup = path.with_name(f"{path.name}.backup-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}")
-    copy(path, backup)
-    descriptor = os.open(backup, os.O_RDONLY)
+def back_up(path: Path, target: Path) -> None:
+    """A durable copy, complete or not at all, that knows that it is one: see `Identity.copied_at`.
+
+    Raises:
+        UsageError: something is at `target` already.
+        LedgerError: there is no ledger at `path`, or it is no such thing.
+        StorageError: the disk does not take it.
+    """
+    if target.exists():
+        raise UsageError(f"{target} exists already", "Name a file that does not.")
+    draft = target.with_name(f".{target.name}.new")
+    with _translating(target):
+        draft.unlink(missing_ok=True)
+        copy(path, draft)
+        with closing(sqlite3.connect(draft)) as copied:
+            copied.execute("PRAGMA journal_mode = DELETE")
+            with copied:
+                copied.execute("INSERT OR REPLACE INTO meta VALUES ('copied_at', ?)", (str(time.time()),))
+        _sync(draft)
+        draft.replace(target)
+        _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _back_up(path: Path) -> Path:
+    backup = path.with_name(f"{path.name}.backup-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}")
+    back_up(path, backup)
     return backup
 
 

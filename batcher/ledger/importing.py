@@ -34,7 +34,7 @@ from batcher.errors import ManifestError
 from batcher.ledger import changes
 from batcher.ledger.machine import new_item
 from batcher.ledger.records import Wanted
-from batcher.ledger.schema import REPEAT_MARK, batches, items, rows
+from batcher.ledger.schema import REPEAT_MARK, batches, items, recalled, rows
 from batcher.manifest import Manifest, Row, Rules
 from batcher.words import counted
 
@@ -69,7 +69,11 @@ _ROW_COLUMNS: Final = ("id", "number", "line", "take", "item_key", "skipped", "r
 def latest_takes(conn: Connection, batch: str) -> dict[str, int]:
     """The take that each row of the batch last stood for, where it is not the first."""
     query = select(rows.c.id, rows.c.take).join(batches).where(batches.c.name == batch, rows.c.take > 1)
-    return {row.id: row.take for row in conn.execute(query)}
+    found = {row.id: row.take for row in conn.execute(query)}
+    told = select(recalled.c.row_id, recalled.c.take).where(recalled.c.batch == batch, recalled.c.take > 1)
+    for row_id, take in conn.execute(told):
+        found[row_id] = max(take, found.get(row_id, 1))
+    return found
 
 
 def import_manifest(

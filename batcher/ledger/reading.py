@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, false
 from batcher.errors import UsageError
 from batcher.item import COLLECTABLE, State
 from batcher.ledger.records import Wanted
-from batcher.ledger.schema import REPEAT_MARK, accounts, batches, events, files, items, of_wanted, rows
+from batcher.ledger.schema import REPEAT_MARK, accounts, batches, events, files, items, of_wanted, recalled, rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,9 +116,10 @@ def outputs(conn: Connection, wanted: Sequence[Wanted], *, key: str | None = Non
 
 
 def is_known_audio(conn: Connection, sha256: str) -> bool:
-    """Whether some item's saved audio has this digest."""
-    query = select(files.c.item_key).where(files.c.sha256 == sha256, files.c.saved_at.is_not(None)).limit(1)
-    return conn.execute(query).first() is not None
+    """Whether some item's saved audio has this digest, or results files say so."""
+    saved = select(files.c.item_key).where(files.c.sha256 == sha256, files.c.saved_at.is_not(None))
+    told = select(recalled.c.item_key).where(recalled.c.sha256 == sha256)
+    return any(conn.execute(query.limit(1)).first() is not None for query in (saved, told))
 
 
 def outputs_of(conn: Connection, wanted: Sequence[Wanted], key: str) -> list[Output]:

@@ -268,18 +268,22 @@ balances = Table(
 recalled = Table(
     "recalled",
     metadata,
-    Column("item_key", Text, primary_key=True),
+    Column("batch", Text, primary_key=True),
+    Column("row_id", Text, primary_key=True),
+    Column("item_key", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("task_id", Text),
-    Column("source", Text, nullable=False),  # the results file that says so
-    Column("path", Text),  # of the audio, relative to the ledger's folder
+    Column("take", Integer, nullable=False),
+    Column("out_dir", Text, nullable=False),  # relative to the ledger's folder
+    Column("output", Text),
     Column("sha256", Text),
     Column("bytes", Integer),
     Column("audio_seconds", Float),
     Column("recalled_at", Float, nullable=False),
+    Index("recalled_item", "item_key"),
     Index("recalled_sha256", "sha256"),
 )
-"""What results files say of items that this ledger does not know to be bought, until a run has taken it up."""
+"""What results files say of rows whose items are bought, or may be, until a run has taken it up."""
 
 
 of_attempt: Final = and_(tasks.c.item_key == attempts.c.item_key, tasks.c.attempt == attempts.c.attempt)

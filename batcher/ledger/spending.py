@@ -173,7 +173,7 @@ def spent_in_run(conn: Connection, run_id: str) -> tuple[float | None, bool]:
     query = (
         select(func.count(), func.count(tasks.c.credits), func.sum(tasks.c.credits))
         .select_from(tasks.join(attempts, of_attempt))
-        .where(attempts.c.run_id == run_id)
+        .where(attempts.c.run_id == run_id, attempts.c.outcome == "accepted")
     )
     number, known, total = conn.execute(query).one()
     return total, number == known

@@ -42,16 +42,20 @@ def _balances() -> None:
 def _recalled() -> None:
     op.create_table(
         "recalled",
-        sa.Column("item_key", sa.Text(), primary_key=True),
+        sa.Column("batch", sa.Text(), primary_key=True),
+        sa.Column("row_id", sa.Text(), primary_key=True),
+        sa.Column("item_key", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("task_id", sa.Text()),
-        sa.Column("source", sa.Text(), nullable=False),
-        sa.Column("path", sa.Text()),
+        sa.Column("take", sa.Integer(), nullable=False),
+        sa.Column("out_dir", sa.Text(), nullable=False),
+        sa.Column("output", sa.Text()),
         sa.Column("sha256", sa.Text()),
         sa.Column("bytes", sa.Integer()),
         sa.Column("audio_seconds", sa.Float()),
         sa.Column("recalled_at", sa.Float(), nullable=False),
     )
+    op.create_index("recalled_item", "recalled", ["item_key"])
     op.create_index("recalled_sha256", "recalled", ["sha256"])
 
 
