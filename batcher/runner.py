@@ -252,11 +252,13 @@ class _Run:
             return await self._conclude(started_at)
         except StorageError as error:
             # What was bought is in the spill file by now; this is said even if nothing more can be written.
+            message = self.stop.reasons.get(Reason.TROUBLE, error.in_one_line())
+            self.progress.warn(f"exit 8: {message}")
             return report.RunReport(
                 run_id=self.run_id,
                 exit_code=8,
                 outcome=report.OUTCOMES[8],
-                message=self.stop.reasons.get(Reason.TROUBLE, error.in_one_line()),
+                message=message,
                 ledger=str(self.settings.ledger),
                 out_dir=str(self.settings.out_dir),
                 created=self.tally.created,
