@@ -397,6 +397,6 @@ def test_in_a_namespace(pytestconfig: pytest.Config, tmp_path: Path) -> None:
     inside = ["unshare", "--map-root-user", "--mount"]
     if shutil.which("unshare") is None or subprocess.run([*inside, "true"], check=False).returncode != 0:
         pytest.skip("disks can be mounted neither here nor in a namespace")
-    options = ["-q", "-p", "no:cacheprovider", "-m", pytestconfig.option.markexpr]
+    options = ["-q", "-p", "no:cacheprovider", "--basetemp", tmp_path / "inside", "-m", pytestconfig.option.markexpr]
     ran = subprocess.run([*inside, sys.executable, "-m", "pytest", *options, __file__], check=False)
     assert ran.returncode == 0

@@ -151,11 +151,11 @@ def kill_at(project: Project, manifest: Path, points: str) -> None:
 
 
 def unrecorded(project: Project) -> set[str]:
-    """The texts whose create was intended and whose answer is neither in the ledger nor in the spill file."""
+    """The texts whose create was intended and whose answer is lost, or neither in the ledger nor in the spill file."""
     if not project.ledger.exists():
         return set()
     spill = Spill(project.ledger.with_name(f"{project.ledger.name}.spill"))
-    spilled = {record.key for record in spill.records() if record.event is Event.ACCEPTED}
+    spilled = {record.key for record in spill.records() if record.event is not Event.LOST}
     found = project.query("SELECT key, text FROM items WHERE state IN ('submitting', 'in_doubt')")
     return {text for key, text in found if key not in spilled}
 
