@@ -285,11 +285,6 @@ def test_full_while_upgrading(
     make_room(disk)
     assert project.query("SELECT version_num FROM alembic_version") == before
     assert project.query(LATER) == []
-    assert_goes_on_after_upgrade(project, manifest, disk, full, doubts)
-
-
-def assert_goes_on_after_upgrade(project: Project, manifest: Path, disk: Path, full: str, doubts: set[str]) -> None:
-    """The same as ever, and the ledger is of the new version then."""
     assert_goes_on(project, manifest, disk, full, doubts)
     assert project.query(LATER) == [("yes", "items_voice")]
 
