@@ -90,9 +90,12 @@ class Downloader:
         except _GoneError:
             pass
         except StorageError as error:
-            self.stop.stop_all(Reason.TROUBLE, error.message)
+            self.stop.stop_all(Reason.TROUBLE, error.in_one_line())
         except OSError as error:
-            self.stop.stop_all(Reason.TROUBLE, f"cannot write audio to {error.filename}: {error.strerror}")
+            # A write does not say where, unlike an open.
+            where = error.filename or self.store.part(self.store.item_path(task.key, task.format))
+            way_out = "Free some space or mend the folder, then run again."
+            self.stop.stop_all(Reason.TROUBLE, f"cannot write audio to {where}: {error.strerror}. {way_out}")
         finally:
             self._busy -= 1
             self._more.set()

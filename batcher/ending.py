@@ -47,7 +47,9 @@ class Ending:
             return result
         except StorageError as error:
             # What was bought is in the spill file by now; this is said even if nothing more can be written.
-            return self._report(8, self.stop.reasons.get(Reason.TROUBLE, error.in_one_line()))
+            message = self.stop.reasons.get(Reason.TROUBLE, error.in_one_line())
+            self.progress.warn(f"exit 8: {message}")
+            return self._report(8, message)
 
     async def _conclude(self) -> report.RunReport:
         written = await self.ledger.do(self._write_results)

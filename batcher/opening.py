@@ -7,7 +7,7 @@ import sys
 import tempfile
 from typing import BinaryIO
 
-from batcher.errors import UsageError
+from batcher.errors import StorageError, UsageError
 from batcher.ledger import database
 from batcher.progress import Progress
 from batcher.settings import Settings
@@ -18,12 +18,17 @@ def spool() -> BinaryIO:
 
     Raises:
         UsageError: it is closed.
+        StorageError: there is no room for it.
     """
     if sys.stdin is None:
         raise UsageError("standard input is closed", "Pipe JSONL into it, or name a file.")
-    spooled = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the run
-    shutil.copyfileobj(sys.stdin.buffer, spooled)
-    spooled.seek(0)
+    try:
+        spooled = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the run
+        shutil.copyfileobj(sys.stdin.buffer, spooled)
+        spooled.seek(0)
+    except OSError as error:
+        hint = "Free some space for temporary files, or name another folder for them in TMPDIR."
+        raise StorageError(f"standard input cannot be kept: {error.strerror}", hint) from error
     return spooled
 
 

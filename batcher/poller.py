@@ -99,7 +99,7 @@ class Poller:
             with anyio.CancelScope(shield=True):
                 ended = await self._judge(watched, answer)
         except StorageError as error:
-            self.stop.stop_all(Reason.TROUBLE, error.message)
+            self.stop.stop_all(Reason.TROUBLE, error.in_one_line())
             return
         finally:
             self._looking -= 1

@@ -69,7 +69,7 @@ class Submitter:
                     while await self._step(creates):
                         pass
                 except StorageError as error:
-                    self.stop.stop_all(Reason.TROUBLE, error.message)
+                    self.stop.stop_all(Reason.TROUBLE, error.in_one_line())
 
     async def _step(self, creates: TaskGroup) -> bool:
         """Claim and send what there is room for. Returns whether there may be more to do."""
@@ -170,7 +170,7 @@ class Submitter:
         try:
             await self.guard.refresh()
         except StorageError as error:
-            self.stop.stop_all(Reason.TROUBLE, error.message)
+            self.stop.stop_all(Reason.TROUBLE, error.in_one_line())
 
     def _hold(self) -> bool:
         """Asked in the last moment before a create leaves."""
@@ -207,7 +207,7 @@ class Submitter:
         except StorageError as error:
             # The last resort when not even the spill file took it: a person can adopt what the log names.
             log.error("answer not in the ledger", endpoint="create", **words, why=error.message)
-            self.stop.stop_all(Reason.TROUBLE, error.message)
+            self.stop.stop_all(Reason.TROUBLE, error.in_one_line())
             return None
         log.log(20 if event is Event.ACCEPTED else 30, "create", outcome=event, endpoint="create", **words)
         return event

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -14,12 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
+from batcher.ledger.schema import REVISION
 from tests.fake_tts import TOKEN, FakeTTS, audio_of, running
 
+ROOT: Final = Path(__file__).parents[1]
 MOST_SECONDS = 30.0
 """No command of any test takes that long: what does, hangs."""
 
@@ -186,3 +189,28 @@ def project(tmp_path: Path, provider: FakeTTS) -> Iterator[Project]:
     project = Project(folder, provider, inherited | {"BATCHER_API_TOKEN": TOKEN})
     yield project
     project.close()
+
+
+SECOND_MIGRATION: Final = """
+from alembic import op
+
+revision, down_revision = "{new}", "{old}"
+
+def upgrade():
+    op.execute("INSERT INTO meta VALUES ('later', 'yes')")
+    op.create_index("items_voice", "items", ["voice"])
+"""
+
+
+@pytest.fixture
+def next_version(tmp_path: Path) -> Path:
+    """Where a later version of this program is: the same source, with a further migration."""
+    later, new = tmp_path / "later", f"{int(REVISION) + 1:04}"
+    for name in ("batcher", "migrations"):
+        shutil.copytree(ROOT / name, later / name, ignore=shutil.ignore_patterns("__pycache__"))
+    schema = later / "batcher/ledger/schema.py"
+    said = schema.read_text(encoding="utf-8").replace(f'REVISION: Final = "{REVISION}"', f'REVISION: Final = "{new}"')
+    schema.write_text(said, encoding="utf-8")
+    migration = SECOND_MIGRATION.format(old=REVISION, new=new)
+    (later / f"migrations/versions/{new}_later.py").write_text(migration, encoding="utf-8")
+    return later

@@ -1,4 +1,4 @@
-"""Runs `batcher` in this process and takes it from the world at points that the command line names::
+"""Runs `batcher` in this process and takes it, or its disk, from the world at points that the command line names::
 
     python tests/killing.py "after batcher.ledger.creating:claim 2" -- run lines.csv
 
@@ -7,6 +7,8 @@ A point is `WHEN MODULE:NAME NTH`, where NAME is a function, or a method as `Cla
     before   SIGKILL as its NTH call begins
     after    SIGKILL as the NTH of its calls to return does so; one that raises does not count
     full     from the beginning of its NTH call on, no file grows beyond the ledger's journal as it is then
+    ballast  as its NTH call begins, the file `ballast` takes all the room that the current folder's disk has left
+    crammed  the same, and the folder `links` takes every further file or link that the disk could have held
 
 Several points, separated by semicolons, may be given. Nothing else about the program is changed, and a point that
 the run does not come to changes nothing at all.
@@ -14,6 +16,7 @@ the run does not come to changes nothing at all.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import inspect
 import itertools
@@ -22,7 +25,9 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
@@ -42,6 +47,32 @@ def fill_disk() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
+def ballast(disk: Path = Path()) -> None:
+    """Leave not a byte of the disk that this folder is on."""
+    with _until_full(), (disk / "ballast").open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(1 << 16))
+
+
+def cram(disk: Path = Path()) -> None:
+    """Leave neither a byte nor room for another name."""
+    ballast(disk)
+    with _until_full():
+        (disk / "links").mkdir(exist_ok=True)
+        while True:
+            (disk / "links" / uuid.uuid4().hex).hardlink_to(disk / "ballast")
+
+
+@contextmanager
+def _until_full() -> Iterator[None]:
+    """Go on until the disk takes no more."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+
+
 def arm(point: str) -> None:
     """Put a point in the way of the function that it names."""
     when, target, nth = point.split()
@@ -49,7 +80,7 @@ def arm(point: str) -> None:
     holder, _, name = path.rpartition(".")
     owner: Any = importlib.import_module(module)
     owner = getattr(owner, holder) if holder else owner
-    happens = {"before": kill, "after": kill, "full": fill_disk}[when]
+    happens = {"before": kill, "after": kill, "full": fill_disk, "ballast": ballast, "crammed": cram}[when]
     setattr(owner, name, _wrapped(getattr(owner, name), happens, int(nth), when == "after"))
 
 
@@ -77,10 +108,19 @@ def _wrapped(function: Callable[..., Any], happens: Callable[[], None], nth: int
     return waiting if inspect.iscoroutinefunction(function) else plain
 
 
+def struck(
+    points: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """`batcher` with these arguments and points in `folder`, come to its end."""
+    command = [sys.executable, __file__, points, "--", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, check=False, encoding="utf-8", timeout=30
+    )
+
+
 def killed(points: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
     """Start `batcher` with these arguments in `folder`, and see to it that one of the points is its end."""
-    command = [sys.executable, __file__, points, "--", *arguments]
-    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", timeout=30)
+    ended = struck(points, arguments, folder, environment)
     assert ended.returncode == -signal.SIGKILL, f"{points}: was not reached\n{ended.stdout}{ended.stderr}"
 
 

@@ -7,7 +7,6 @@ that only the provider can see, or that need a story of their own, have tests be
 
 from __future__ import annotations
 
-import shutil
 import signal
 import socket
 import sqlite3
@@ -21,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from batcher.item import Event
-from batcher.ledger.schema import REVISION
 from batcher.ledger.spill import Spill
 from tests.fake_tts import FakeTTS, audio_of
 from tests.killing import killed
@@ -29,7 +27,6 @@ from tests.killing import killed
 if TYPE_CHECKING:
     from tests.conftest import Ended, Project
 
-ROOT: Final = Path(__file__).parents[1]
 ROWS: Final = 6
 CONCURRENCY: Final = "3"
 
@@ -154,11 +151,11 @@ def kill_at(project: Project, manifest: Path, points: str) -> None:
 
 
 def unrecorded(project: Project) -> set[str]:
-    """The texts whose create was intended and whose answer is neither in the ledger nor in the spill file."""
+    """The texts whose create was intended and whose answer is lost, or neither in the ledger nor in the spill file."""
     if not project.ledger.exists():
         return set()
     spill = Spill(project.ledger.with_name(f"{project.ledger.name}.spill"))
-    spilled = {record.key for record in spill.records() if record.event is Event.ACCEPTED}
+    spilled = {record.key for record in spill.records() if record.event is not Event.LOST}
     found = project.query("SELECT key, text FROM items WHERE state IN ('submitting', 'in_doubt')")
     return {text for key, text in found if key not in spilled}
 
@@ -333,32 +330,9 @@ def test_killed_while_adopting(project: Project, provider: FakeTTS) -> None:
     assert len(provider.creates) == 1
 
 
-SECOND_MIGRATION: Final = """
-from alembic import op
-
-revision, down_revision = "{new}", "{old}"
-
-def upgrade():
-    op.execute("INSERT INTO meta VALUES ('later', 'yes')")
-    op.create_index("items_voice", "items", ["voice"])
-"""
 LATER: Final = (
     "SELECT value, sql.name FROM meta, sqlite_master sql WHERE meta.name = 'later' AND sql.name = 'items_voice'"
 )
-
-
-@pytest.fixture
-def next_version(tmp_path: Path) -> Path:
-    """Where a later version of this program is: the same source, with a further migration."""
-    later, new = tmp_path / "later", f"{int(REVISION) + 1:04}"
-    for name in ("batcher", "migrations"):
-        shutil.copytree(ROOT / name, later / name, ignore=shutil.ignore_patterns("__pycache__"))
-    schema = later / "batcher/ledger/schema.py"
-    said = schema.read_text(encoding="utf-8").replace(f'REVISION: Final = "{REVISION}"', f'REVISION: Final = "{new}"')
-    schema.write_text(said, encoding="utf-8")
-    migration = SECOND_MIGRATION.format(old=REVISION, new=new)
-    (later / f"migrations/versions/{new}_later.py").write_text(migration, encoding="utf-8")
-    return later
 
 
 @pytest.mark.slow

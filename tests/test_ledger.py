@@ -709,7 +709,7 @@ async def test_answers_go_to_the_spill_file(book: Book, ledger: Ledger) -> None:
     record = book.accepted(claimed, "t1", raw=b"r" * 9000)
     ledger.spill.reserve()
     await _full(ledger)
-    with pytest.raises(StorageError, match="it is kept in"):
+    with pytest.raises(StorageError, match="the answer is kept in"):
         await ledger.record(record, max_in_doubt=NEVER)
     assert book.state(claimed.key) == "submitting"
     ledger.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -11,7 +12,7 @@ from typing import Any, Final
 
 import click
 
-from batcher.errors import BatcherError, CredentialsError, LockedError, TroubleError, UsageError
+from batcher.errors import BatcherError, CredentialsError, LockedError, StorageError, TroubleError, UsageError
 
 _COMMANDS: Final = {
     "run": "Create audio for the rows of a manifest. This can charge.",
@@ -55,8 +56,19 @@ def cli() -> None:
 
 def main() -> None:
     """The `batcher` command."""
-    arguments = sys.argv[1:]
-    sys.exit(_run(arguments))
+    code = _run(sys.argv[1:])
+    _forget_unwritten()
+    sys.exit(code)
+
+
+def _forget_unwritten() -> None:
+    """What standard output refused would be tried again at the interpreter's end, and change the exit code."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: list[str]) -> int:
@@ -78,6 +90,9 @@ def _run(arguments: list[str]) -> int:
 
 def _explain(arguments: list[str], error: BaseException) -> int:
     leaf = _leaf(error)
+    if isinstance(leaf, OSError) and leaf.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = leaf.filename or "a file, or standard output,"
+        leaf = StorageError(f"{where} cannot be written: {leaf.strerror}", "Free some space, then run again.")
     if "--debug" in arguments or not isinstance(leaf, BatcherError):
         traceback.print_exception(error)
     if isinstance(leaf, BatcherError):
@@ -111,7 +126,8 @@ def _end(arguments: list[str], code: int, message: str, hint: str = "") -> int:
     if arguments[:1] == ["run"] and ("--json" in arguments or os.environ.get("BATCHER_JSON", "0") not in ("", "0")):
         from batcher.report import OUTCOMES, RunReport
 
-        click.echo(RunReport(exit_code=code, outcome=OUTCOMES[code], message=message).to_json())
+        with suppress(OSError):
+            click.echo(RunReport(exit_code=code, outcome=OUTCOMES[code], message=message).to_json())
     return code
 
 

@@ -69,7 +69,8 @@ def create(path: Path, world: World) -> None:
             connection.execute(insert(meta), [{"name": name, "value": value} for name, value in facts.items()])
     finally:
         engine.dispose()
-    draft.replace(path)
+    with _translating(path):
+        draft.replace(path)
 
 
 def needs_upgrade(path: Path) -> bool:
@@ -111,11 +112,17 @@ def copy(path: Path, target: Path) -> None:
 
     Raises:
         LedgerError: there is no ledger, or it is no such thing.
+        StorageError: there is no room for the copy; nothing is left of it.
     """
     _check_header(path)
-    os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(target)) as copied:
-        source.backup(copied)
+    with _translating(target):
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        try:
+            with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(target)) as copied:
+                source.backup(copied)
+        except BaseException:
+            target.unlink()  # half a copy is none, and takes room where there may be too little
+            raise
 
 
 def back_up(path: Path, target: Path) -> None:
@@ -132,12 +139,16 @@ def back_up(path: Path, target: Path) -> None:
     with _translating(target):
         draft.unlink(missing_ok=True)
         copy(path, draft)
-        with closing(sqlite3.connect(draft)) as copied:
-            copied.execute("PRAGMA journal_mode = DELETE")
-            with copied:
-                copied.execute("INSERT OR REPLACE INTO meta VALUES ('copied_at', ?)", (str(time.time()),))
-        _sync(draft)
-        draft.replace(target)
+        try:
+            with closing(sqlite3.connect(draft)) as copied:
+                copied.execute("PRAGMA journal_mode = DELETE")
+                with copied:
+                    copied.execute("INSERT OR REPLACE INTO meta VALUES ('copied_at', ?)", (str(time.time()),))
+            _sync(draft)
+            draft.replace(target)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
         _sync(target.parent)
 
 
@@ -264,12 +275,14 @@ def storage_error(path: Path, error: DBAPIError) -> StorageError | LedgerError:
     while before is not None:
         error = before if isinstance(before, DBAPIError) else error  # the first: rolling back may fail after it
         before = before.__context__
-    if not getattr(error.orig, "sqlite_errorname", "").startswith(_DISK_ERRORS):
-        return LedgerError(
-            f"the ledger {path} does not fit this program: {error.orig}", "Was it made by another version?"
-        )
+    return _refusal(path, error.orig)
+
+
+def _refusal(path: Path, error: BaseException | None) -> StorageError | LedgerError:
+    if not getattr(error, "sqlite_errorname", "").startswith(_DISK_ERRORS):
+        return LedgerError(f"the ledger {path} does not fit this program: {error}", "Was it made by another version?")
     return StorageError(
-        f"the ledger {path} cannot be written: {error.orig}",
+        f"the ledger {path} cannot be written: {error}",
         "Free some space or mend the disk, then run again: it goes on where it stopped.",
     )
 
@@ -281,6 +294,8 @@ def _translating(path: Path) -> Iterator[None]:
         yield
     except DBAPIError as error:
         raise storage_error(path, error) from error
+    except sqlite3.Error as error:
+        raise _refusal(path, error) from error
     except OSError as error:
         raise StorageError(
             f"{error.filename or path}: {error.strerror}", "Free some space or mend the disk."

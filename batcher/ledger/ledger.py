@@ -85,12 +85,12 @@ class Ledger:
             return await self.do(record_answer, record, max_in_doubt=max_in_doubt)
         except Exception as error:
             self.spill.append(record)
-            why = (
-                error.message
+            why, hint = (
+                (error.message, error.hint)
                 if isinstance(error, StorageError)
-                else f"the ledger refused an answer: {getattr(error, 'orig', error)}"
+                else (f"the ledger refused an answer: {getattr(error, 'orig', error)}", "Run again.")
             )
-            raise StorageError(f"{why}; it is kept in {self.spill.path}", "Run again: it is recorded then.") from error
+            raise StorageError(f"{why}; the answer is kept in {self.spill.path}", hint) from error
 
     async def recover(self, *, run_id: str, at: float, max_in_doubt: int) -> int:
         """Record what an earlier run left in the spill file, then put its unanswered creates in doubt.

@@ -42,7 +42,7 @@ class Spill:
             descriptor = os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600)
             try:
                 size = os.fstat(descriptor).st_size
-                os.pwrite(descriptor, bytes(_SIZE - size), size)
+                _write(descriptor, bytes(_SIZE - size), size)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
@@ -65,7 +65,7 @@ class Spill:
         try:
             descriptor = os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600)
             try:
-                os.pwrite(descriptor, data, end)
+                _write(descriptor, data, end)
                 os.fdatasync(descriptor)
             finally:
                 os.close(descriptor)
@@ -97,7 +97,7 @@ class Spill:
             return
         descriptor = os.open(self.path, os.O_WRONLY)
         try:
-            os.pwrite(descriptor, bytes(self._end), 0)
+            _write(descriptor, bytes(self._end), 0)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -107,6 +107,17 @@ class Spill:
         """Give the room back, unless it holds records or was never looked into."""
         if self._end == 0:
             self.path.unlink(missing_ok=True)
+
+
+def _write(descriptor: int, data: bytes, at: int) -> None:
+    """Write all of `data`: a disk that is nearly full takes a part of it and calls that a success.
+
+    Raises:
+        OSError: it does not fit.
+    """
+    done = 0
+    while done < len(data):
+        done += os.pwrite(descriptor, data[done:], at + done)
 
 
 def _shortened(record: AnswerRecord) -> AnswerRecord:
