@@ -63,6 +63,8 @@ MATRIX: Final[list[tuple[str, Doubt, list[int], *tuple[str, ...]]]] = [
     ("profile-unread", NEVER, [1], "before batcher.client:Client.profile {n}"),
     ("profile-read", NEVER, [1], "after batcher.client:Client.profile {n}"),
     ("account-not-committed", NEVER, [1], "after batcher.ledger.running:enter_account {n}"),
+    ("folder-to-be-signed", NEVER, [1], "before batcher.store:Store.sign {n}"),
+    ("folder-signed", NEVER, [1, 2], "after batcher.store:Store.sign {n}"),
     ("spill-reserved", NEVER, [1], "after batcher.ledger.spill:Spill.reserve {n}"),
     # The create. Between its intent and the record of its answer, every kill is a doubt.
     ("claim-not-committed", NEVER, [1], "after batcher.ledger.creating:claim {n}"),
@@ -96,7 +98,7 @@ MATRIX: Final[list[tuple[str, Doubt, list[int], *tuple[str, ...]]]] = [
     ("part-whole", MAYBE, [1, 4], "before batcher.downloader:Downloader._keep {n}"),
     ("file-not-committed", MAYBE, [1, 4], "after batcher.ledger.collecting:record_file {n}"),
     ("file-to-be-renamed", MAYBE, [1, 4], "before batcher.store:Store.publish {n}"),
-    ("folder-not-durable", MAYBE, [1, 4], "before batcher.store:_sync_folder {n}"),
+    ("folder-not-durable", MAYBE, [2, 5], "before batcher.store:_sync_folder {n}"),
     ("file-in-place", MAYBE, [1, 4], "after batcher.store:Store.publish {n}"),
     ("saved-not-committed", MAYBE, [1, 4], "after batcher.ledger.collecting:record_saved {n}"),
     ("saved-not-committed", NEVER, [ROWS], "after batcher.ledger.collecting:record_saved {n}"),
@@ -112,8 +114,8 @@ MATRIX: Final[list[tuple[str, Doubt, list[int], *tuple[str, ...]]]] = [
     # The end of a run.
     ("results-half-written", NEVER, [3], "after batcher.report:_cell {n}"),
     ("results-to-be-renamed", NEVER, [1], "after batcher.report:_write_lines {n}"),
-    # A rename for the ledger, two for each row, one for the first of the two results files.
-    ("results-half-renamed", NEVER, [1 + 2 * ROWS + 2], "before pathlib:Path.replace {n}"),
+    # A rename for the ledger, one for the mark, two for each row, one for the first of the two results files.
+    ("results-half-renamed", NEVER, [2 + 2 * ROWS + 2], "before pathlib:Path.replace {n}"),
     ("end-to-be-noted", NEVER, [1], "before batcher.ledger.running:end_run {n}"),
     ("end-not-committed", NEVER, [1], "after batcher.ledger.running:end_run {n}"),
     ("ledger-to-be-closed", NEVER, [1], "before batcher.ledger.ledger:Ledger.close {n}"),

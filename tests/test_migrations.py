@@ -8,10 +8,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from sqlalchemy import create_engine
 
 from batcher.errors import LedgerError
-from batcher.ledger import database, schema
+from batcher.item import KEY_VERSION
+from batcher.ledger import database, importing, reading, schema
+from batcher.manifest import Manifest, Rules
 
 
 def _objects(path: Path) -> dict[str, str]:
@@ -84,3 +87,74 @@ def test_odd_paths(tmp_path: Path) -> None:
     path = tmp_path / "50% off? #1 & für 語" / "batcher.db"
     database.create(path, "real")
     database.open_existing(path, world="real").dispose()
+
+
+RELEASED = {1: ("0001", "bdd09c08d6c3c543989f24473c36d7ab91ff0a7e9e06d83383d3e74c5c360dbe")}
+"""For every released version of the key: the revision that ledgers with it had, and one key that they hold."""
+
+
+def _old_ledger(path: Path, revision: str) -> None:
+    """A ledger as an earlier program has left it."""
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config = database._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        connection.exec_driver_sql("INSERT INTO meta VALUES ('world', 'real'), ('ledger_id', 'x'), ('created_at', '1')")
+    engine.dispose()
+
+
+@pytest.mark.parametrize(("version", "revision", "key"), [(v, r, k) for v, (r, k) in RELEASED.items()])
+def test_keys_survive_upgrades(tmp_path: Path, version: int, revision: str, key: str) -> None:
+    """What any released version bought is found bought by this one, when the same manifest is imported."""
+    path = tmp_path / "batcher.db"
+    _old_ledger(path, revision)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for statement in _ONE_DONE.format(version=version, key=key).split(";"):
+            connection.execute(statement)
+    database.upgrade(path)
+    (tmp_path / "m.csv").write_text("id,text,voice\nr1,Hello,anna\n")
+    engine = database.open_existing(path)
+    rules = Rules(batch="m")
+    with engine.begin() as conn:
+        manifest = Manifest(tmp_path / "m.csv", rules)
+        wanted = importing.import_manifest(conn, manifest, rules, source="m.csv", out_dir="audio", at=9.0)
+        assert reading.count(conn, [wanted]).states["done"] == 1
+        found = conn.exec_driver_sql("SELECT count(*), max(state) FROM items").one()
+    engine.dispose()
+    assert tuple(found) == (1, "done")
+    assert set(RELEASED) == set(range(1, KEY_VERSION + 1)), "a new version of the key wants a line here"
+
+
+def test_nothing_is_lost_on_the_way_to_0002(tmp_path: Path) -> None:
+    """What happened to items is kept word for word, and what was created counts for the batch that has it."""
+    path = tmp_path / "batcher.db"
+    _old_ledger(path, "0001")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for statement in _ONE_DONE.format(version=1, key="k" * 64).split(";"):
+            connection.execute(statement)
+        before = connection.execute("SELECT * FROM events").fetchall()
+    database.upgrade(path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT * FROM events").fetchall() == before
+        assert connection.execute("SELECT batch_id FROM attempts").fetchall() == [(1,)]
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+
+
+_ONE_DONE = """
+    INSERT INTO accounts VALUES (1, 'https://api.test', 'u1', 'f');
+    INSERT INTO batches VALUES (1, 'm', 'm.csv', 1, 'd', 'r', 'audio', 1.0);
+    INSERT INTO runs (id, started_at, pid, host, out_dir) VALUES ('run', 1.0, 1, 'h', 'audio');
+    INSERT INTO items (key, key_version, text_hash, text, voice, format, params, take, bytes, state, attempt,
+        not_before_at, deferrals, created_at, changed_at)
+        VALUES ('{key}', {version}, 'h', 'Hello', 'anna', 'mp3', '{{}}', 1, 5, 'pending', 0, 0, 0, 1.0, 1.0);
+    INSERT INTO attempts (item_key, attempt, run_id, account_id, intended_at, answered_at, answer_no, outcome)
+        VALUES ('{key}', 1, 'run', 1, 2.0, 3.0, 1, 'accepted');
+    INSERT INTO tasks (account_id, task_id, item_key, attempt, accepted_at, looks, missing_looks, unusable_looks)
+        VALUES (1, 't1', '{key}', 1, 3.0, 1, 0, 0);
+    UPDATE items SET state = 'done', attempt = 1, account_id = 1, task_id = 't1';
+    INSERT INTO rows (batch_id, id, number, line, version, take, item_key, output, extra)
+        VALUES (1, 'r1', 1, 2, 1, 1, '{key}', 'r1.mp3', '{{}}');
+    INSERT INTO files VALUES ('{key}', 'audio', '.items/x.mp3', 'aa', 10, 1.0, 4.0, 5.0);
+    INSERT INTO events VALUES (1, '{key}', 1, 'claim', 'submitting', 2.0, 'run', NULL);
+    INSERT INTO events VALUES (2, '{key}', 1, 'saved', 'done', 5.0, 'run', 'x')"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import sqlite3
 import time
@@ -161,6 +162,8 @@ def _sync(path: Path) -> None:
 
 
 def _back_up(path: Path) -> Path:
+    for left_by_a_kill in path.parent.glob(f".{glob.escape(path.name)}.backup-*.new"):
+        left_by_a_kill.unlink()
     backup = path.with_name(f"{path.name}.backup-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}")
     back_up(path, backup)
     return backup
