@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import random
 import signal
 from collections import Counter
 from collections.abc import Callable
@@ -378,3 +379,41 @@ def test_leftovers_and_deleted_files(project: Project, provider: FakeTTS) -> Non
     assert project.run(manifest).exit_code == 0
     project.assert_whole(rows)
     assert len(provider.api_headers) + len(provider.audio_headers) == requests
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_long_night(project: Project, provider: FakeTTS, seed: int) -> None:
+    """500 rows, ten kills, one answer in a hundred dropped: each text is charged once, each doubt settled rightly."""
+    dice = random.Random(seed)
+    rows = project.rows(500)
+    manifest = project.manifest(rows)
+    provider.create_seconds, provider.task_seconds = 0.02, 0.2
+
+    def drop(_: object) -> Twist | None:
+        return dice.choice([DROPPED, DROPPED_AFTER_CHARGE]) if dice.random() < 0.01 else None
+
+    def calm(_: object) -> None:
+        """Nothing is dropped any more."""
+
+    provider.on_create = provider.on_read = provider.on_profile = provider.on_audio = drop
+    for kill in range(1, 11):
+        run = project.start_run(manifest, "--concurrency", "10", "--max-in-doubt", "100")
+        seen = len(provider.creates) + dice.randrange(20, 45)
+        provider.until(lambda seen=seen: len(provider.creates) >= seen, 30.0)  # type: ignore[misc]
+        run.send(signal.SIGKILL)
+        assert run.end().exit_code == -signal.SIGKILL, kill
+    provider.on_create = provider.on_read = provider.on_profile = provider.on_audio = calm
+    ended = project.run(manifest, "--concurrency", "50")
+    doubts = assert_nothing_lost(project, provider)
+    assert ended.exit_code == 3
+    for text in doubts:
+        row = next(row["id"] for row in rows if row["text"] == text)
+        decision = ("--adopt", *provider.paid[text]) if text in provider.paid else ("--buy-again",)
+        where = ("--ledger", project.ledger, "--api-url", provider.url)
+        settled = project.batcher("resolve", row, *decision, *where)
+        assert settled.exit_code == 0, settled.err
+    assert project.run(manifest, "--concurrency", "50").exit_code == 0
+    assert {len(task_ids) for task_ids in provider.paid.values()} == {1}
+    assert len(provider.paid) == len(provider.jobs) == 500
+    project.assert_whole(rows)
