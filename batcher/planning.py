@@ -21,6 +21,7 @@ from batcher.ledger.pricing import Estimate, prices
 from batcher.ledger.records import Wanted
 from batcher.manifest import Manifest
 from batcher.preflight import reach
+from batcher.restoring import why_outdated
 from batcher.settings import Settings
 from batcher.store import Store
 
@@ -42,6 +43,7 @@ class Plan:
     changed: dict[str, list[str]] = field(default_factory=dict)  # by field: ids of rows that changed it
     faults: list[str] = field(default_factory=list)
     rebuy: str | None = None  # why --rebuy would be wanted
+    outdated: str | None = None  # why --restored would be wanted
     columns_sent: dict[str, str] = field(default_factory=dict)
     columns_carried: list[str] = field(default_factory=list)
     characters: int = 0
@@ -77,6 +79,7 @@ class _Planning:
         self._store = Store(settings.ledger.parent, settings.out_dir)
 
     async def run(self, ledger: Any) -> Plan:
+        self._plan.outdated = await ledger.do(why_outdated, self._store)
         await ledger.do(self._take_in)
         self._plan.balance = await self._balance()
         await ledger.do(self._count)

@@ -71,7 +71,7 @@ ROWS = st.fixed_dictionaries(
     {
         "text": st.integers(1, 7).map("Line number {} of the script.".format),
         "voice": st.sampled_from(["anna", "ben"]),
-        "take": st.sampled_from("112"),
+        "take": st.sampled_from(["1", "1", "2", ""]),
     }
 )
 CHANGES = st.dictionaries(IDS, st.one_of(ROWS, ROWS, ROWS, st.none()), max_size=5)
@@ -263,6 +263,16 @@ class Story(RuleBasedStateMachine):
         if found:
             self.try_again(*found[number % len(found)])
 
+    @rule(row_id=IDS)
+    def retake(self, row_id: str) -> None:
+        """A person wants another output of a row beside the first."""
+        if self.project.ledger.exists() and row_id in self.rows:
+            self.sound = False
+            ended = self.project.batcher("retake", row_id, "--ledger", self.project.ledger)
+            assert ended.exit_code in (0, 2), ended
+            if "created by the next run" in ended.out:
+                self.consents[self.rows[row_id]["text"], self.rows[row_id]["voice"]] += 1
+
     # How it is done.
 
     def use(self, user: str) -> None:
@@ -316,7 +326,8 @@ class Story(RuleBasedStateMachine):
     def change(self, changes: Changes) -> None:
         """Edit the manifest."""
         self.rows = {row_id: row for row_id, row in (self.rows | changes).items() if row is not None}
-        self.asked_for |= {(row["text"], row["voice"], row["take"]) for row in self.rows.values()}
+        for row_id, row in self.rows.items():  # a blank take is the row's latest: each row's own
+            self.asked_for.add((row["text"], row["voice"], row["take"] or f"the latest of {row_id}"))
 
     def manifest(self) -> Path:
         """The manifest as it now is, on disk."""

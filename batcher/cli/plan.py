@@ -30,6 +30,7 @@ def show_plan(ctx: click.Context, manifests: tuple[str, ...]) -> int:
     chosen = resolve(ctx, manifests)
     found = planning.plan(chosen)
     refused = bool(found.faults and not ctx.params["skip_invalid"]) or bool(found.rebuy and not chosen.rebuy)
+    refused = refused or bool(found.outdated and not chosen.restored)
     if ctx.params["as_json"]:
         click.echo(json.dumps(asdict(found), ensure_ascii=False))
     else:
@@ -53,6 +54,8 @@ def _lines(found: Any) -> list[str]:
     lines.append(f"to be created: {found.characters:,} characters, {_cost(found)}")
     if found.balance is not None:
         lines.append(f"balance: {found.balance:,.0f} credits{_verdict(found)}")
+    if found.outdated:
+        lines.append(f"a run would want --restored: {found.outdated}")
     if found.rebuy:
         lines += ["a run would want --rebuy:", found.rebuy]
     return lines
