@@ -54,7 +54,6 @@ NEVER_SENT: Final = (
 """What httpx raises about a request that did not leave. Whatever else it raises says nothing about that."""
 
 USER_AGENT: Final = f"tts-batcher/{version('tts-batcher')} (+python-httpx)"
-CONNECTIONS_PER_CLIENT: Final = 8  # httpx looks through its whole pool at every request: many small ones are cheaper
 KEEPALIVE_SECONDS: Final = 3.5  # servers commonly close at 5, and a create that meets the close is a doubt
 FETCH_SECONDS: Final = 30.0
 ABORT_GRACE_SECONDS: Final = 0.25
@@ -321,56 +320,59 @@ class _StopError(Exception):
 
 
 class _Pool:
-    """A few small httpx clients, and never more requests in flight than they have connections."""
+    """Clients of one connection each, since httpx looks through a client's whole pool at every request.
+
+    The one used last is lent first: its connection is the warmest, and the others may lapse.
+    """
 
     def __init__(
         self, connections: int, secure: bool, headers: Mapping[str, str], timeout: httpx.Timeout, *, proxied: bool
     ) -> None:
-        self._connections = connections
         self._proxied = proxied
         self._slots = anyio.Semaphore(connections)
-        self._free: dict[httpx.AsyncClient, int] = {}
+        self._idle: list[httpx.AsyncClient] = []
+        self._all: list[httpx.AsyncClient] = []
         self._secure = secure
         self._headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
         self._timeout = timeout
 
     def open(self) -> None:
-        """Makes the clients. Raises UsageError if a proxy that the environment names cannot be used."""
-        for start in range(0, self._connections, CONNECTIONS_PER_CLIENT):
-            size = min(CONNECTIONS_PER_CLIENT, self._connections - start)
-            limits = httpx.Limits(
-                max_connections=size, max_keepalive_connections=size, keepalive_expiry=KEEPALIVE_SECONDS
+        """Makes one more client. Raises UsageError if a proxy that the environment names cannot be used."""
+        try:
+            client = httpx.AsyncClient(
+                verify=_trusting() if self._secure else _plain(),
+                limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_SECONDS),
+                headers=self._headers,
+                timeout=self._timeout,
+                follow_redirects=False,
+                trust_env=self._proxied,
             )
-            context = _trusting() if self._secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            try:
-                client = httpx.AsyncClient(
-                    verify=context,
-                    limits=limits,
-                    headers=self._headers,
-                    timeout=self._timeout,
-                    follow_redirects=False,
-                    trust_env=self._proxied,
-                )
-            except (ValueError, ImportError, httpx.InvalidURL):  # the texts of these may show a proxy's password
-                raise UsageError("The proxy that the environment names cannot be used.", "See HTTPS_PROXY.") from None
-            self._free[client] = size
+        except (ValueError, ImportError, httpx.InvalidURL):  # the texts of these may show a proxy's password
+            raise UsageError("The proxy that the environment names cannot be used.", "See HTTPS_PROXY.") from None
+        self._all.append(client)
+        self._idle.append(client)
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[httpx.AsyncClient]:
-        """Lends the client with the most room, for one request."""
+        """Lends a client for one request, as soon as fewer are lent than there may be connections."""
         async with self._slots:
-            if not self._free:
+            if not self._idle:
                 self.open()
-            client = max(self._free, key=self._free.__getitem__)
-            self._free[client] -= 1
+            client = self._idle.pop()
             try:
                 yield client
             finally:
-                self._free[client] += 1
+                self._idle.append(client)
 
     async def aclose(self) -> None:
-        for client in self._free:
+        for client in self._all:
             await client.aclose()
+
+
+@functools.cache
+def _plain() -> ssl.SSLContext:
+    """What httpx wants for http, where it is never used."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 @functools.cache

@@ -280,7 +280,7 @@ def test_killed_with_half_a_download(project: Project, provider: FakeTTS) -> Non
             run.until(lambda: any(path.stat().st_size for path in project.audio.rglob("*.part")))
             run.send(signal.SIGKILL)
             assert run.end().exit_code == -signal.SIGKILL
-    assert [path.name[-9:] for path in project.audio.rglob("*") if path.is_file()] == [".mp3.part"]
+    assert [path.name[-9:] for path in project.audio.rglob("*.mp3*")] == [".mp3.part"]
     provider.ending = lambda _: {}
     assert project.run(manifest, "--no-wait").exit_code == 6
     assert not list(project.audio.rglob("*.part"))

@@ -1,0 +1,79 @@
+"""What people write by hand: create, poll, download, with no ledger, no verification and no durability.
+
+python -m tests.bench.loops httpx|aiohttp URL NUMBER CONCURRENCY FOLDER
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+POLL_SECONDS = 0.5
+
+
+async def httpx_loop(url: str, number: int, concurrency: int, folder: Path) -> None:
+    """One client, a semaphore, and every call retried with random exponential waits."""
+    import httpx
+    from tenacity import retry, stop_after_attempt, wait_random_exponential
+
+    limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
+    async with httpx.AsyncClient(limits=limits, timeout=60, headers={"Authorization": "Bearer t"}) as client:
+
+        @retry(wait=wait_random_exponential(max=30), stop=stop_after_attempt(5), reraise=True)
+        async def call(method: str, address: str, **how: Any) -> httpx.Response:
+            response = await client.request(method, address, **how)
+            response.raise_for_status()
+            return response
+
+        async def one(index: int) -> None:
+            made = await call("POST", f"{url}/speech/tts/jobs", json=_body(index))
+            task = made.json()["task"]
+            while task["status"] != "completed":
+                await asyncio.sleep(POLL_SECONDS)
+                task = (await call("GET", f"{url}/speech/tts/jobs/{task['id']}")).json()["task"]
+            audio = await call("GET", task["audioUrl"])
+            (folder / f"{index}.mp3").write_bytes(audio.content)
+
+        await _all(one, number, concurrency)
+
+
+async def aiohttp_loop(url: str, number: int, concurrency: int, folder: Path) -> None:
+    """The barest: one session, a semaphore, nothing else."""
+    import aiohttp
+
+    connector = aiohttp.TCPConnector(limit=concurrency)
+    async with aiohttp.ClientSession(connector=connector, headers={"Authorization": "Bearer t"}) as session:
+
+        async def one(index: int) -> None:
+            async with session.post(f"{url}/speech/tts/jobs", json=_body(index)) as made:
+                task = (await made.json())["task"]
+            while task["status"] != "completed":
+                await asyncio.sleep(POLL_SECONDS)
+                async with session.get(f"{url}/speech/tts/jobs/{task['id']}") as read:
+                    task = (await read.json())["task"]
+            async with session.get(task["audioUrl"]) as audio:
+                (folder / f"{index}.mp3").write_bytes(await audio.read())
+
+        await _all(one, number, concurrency)
+
+
+async def _all(one: Callable[[int], Awaitable[None]], number: int, concurrency: int) -> None:
+    places = asyncio.Semaphore(concurrency)
+
+    async def placed(index: int) -> None:
+        async with places:
+            await one(index)
+
+    await asyncio.gather(*(placed(index) for index in range(number)))
+
+
+def _body(index: int) -> dict[str, str]:
+    return {"text": f"Line number {index} of the script.", "voiceId": "anna", "format": "mp3"}
+
+
+if __name__ == "__main__":
+    loop = {"httpx": httpx_loop, "aiohttp": aiohttp_loop}[sys.argv[1]]
+    asyncio.run(loop(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5])))

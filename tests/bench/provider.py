@@ -1,0 +1,82 @@
+"""A provider that costs little CPU itself: creates answer after 5 ms, tasks take half a second, audio is small.
+
+Run as a program it serves on a free port of this machine, prints its address, and ends with its standard input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import sys
+import time
+from functools import lru_cache
+
+from tests.fake_tts import audio_of
+
+CREATE_SECONDS = 0.005
+TASK_SECONDS = 0.5
+
+
+class _Provider:
+    def __init__(self) -> None:
+        self.numbers = itertools.count(1)
+        self.ends_at: dict[str, float] = {}
+        self.origin = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                method, path, _ = head.split(b" ", 2)
+                length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line[:15] == _LENGTH), 0)
+                if length:
+                    await reader.readexactly(length)
+                writer.write(await self.answer(method, path.decode()))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def answer(self, method: bytes, path: str) -> bytes:
+        name = path.rpartition("/")[2]
+        if method == b"POST":
+            await asyncio.sleep(CREATE_SECONDS)
+            task_id = f"task_{next(self.numbers)}"
+            self.ends_at[task_id] = time.monotonic() + TASK_SECONDS
+            return _json(202, {"task": {"id": task_id, "status": "queued"}, "requestId": "r", "creditsUsed": 1})
+        if name == "profile":
+            return _json(200, {"user_id": "u", "credits": 1e9})
+        if name.endswith(".mp3"):
+            return _sent(200, "audio/mpeg", _audio())
+        if time.monotonic() < self.ends_at[name]:
+            return _json(200, {"task": {"id": name, "status": "processing"}})
+        url = f"{self.origin}/{name}.mp3"
+        return _json(200, {"task": {"id": name, "status": "completed", "audioUrl": url}, "creditsUsed": 1})
+
+
+_LENGTH = b"content-length:"
+
+
+@lru_cache
+def _audio() -> bytes:
+    return audio_of("the same for all " * 100, "mp3")
+
+
+def _json(status: int, body: dict[str, object]) -> bytes:
+    return _sent(status, "application/json", json.dumps(body).encode())
+
+
+def _sent(status: int, kind: str, body: bytes) -> bytes:
+    return f"HTTP/1.1 {status} OK\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def _main() -> None:
+    provider = _Provider()
+    server = await asyncio.start_server(provider.serve, "127.0.0.1", 0, backlog=2000)
+    provider.origin = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    print(provider.origin, flush=True)  # noqa: T201 - the address is what a caller waits for
+    await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())
