@@ -28,9 +28,12 @@ WINDOW: Final = 64
 """So many ended tasks are remembered, and whatever began among them."""
 _MOST_WEIGHED: Final = 256
 """Of more tasks than this, some of the open ones stand for the others."""
-_REFITS: Final = 8
-"""Learned anew whenever the remembered have changed by one part in so many."""
-_OFFSETS: Final = (math.inf, *(2.0**power for power in range(3, 14)), 0.0)
+_REFITS: Final = 4
+"""Learned anew whenever the remembered have changed by one part in so many: seldom enough to cost next to nothing."""
+_LATE_COUNTS: Final = 4
+"""That a task takes far longer than known counts like news of so many others; many may come together. That one took
+far less, which only an early look can show, is acted on at once."""
+_OFFSETS: Final = (math.inf, *(2.0 ** (half / 2) for half in range(6, 27)), 0.0)
 """Overheads to choose from, in characters of text; with the first, the text does not matter."""
 _OFFSET_EVIDENCE: Final = 3.0
 """An overhead must make what is known likelier by this much, as a logarithm, than if the text did not matter."""
@@ -77,6 +80,10 @@ class Fit:
         """Seconds that half the tasks with texts of `size` characters take at most."""
         return math.exp(self.mu + worth(size, self.offset))
 
+    def quantile(self, size: int, z: float) -> float:
+        """Seconds that lie `z` deviations above the median for texts of `size` characters."""
+        return self.median(size) * math.exp(z * self.sigma)
+
     @property
     def predictive_sigma(self) -> float:
         """The deviation to expect of the next task, mean and deviation being estimates themselves."""
@@ -118,10 +125,8 @@ class Durations:
     def running(self, course: Course, age_seconds: float) -> None:
         """The task was running at this age."""
         before, course.low = course.low, max(course.low, age_seconds)
-        if not course.kept or self.fit is None:
-            return
-        if before <= self.fit.median(course.size) * math.exp(_STRANGE * self.fit.sigma) < course.low:
-            self._hear()
+        if course.kept and self.fit is not None and before <= self.fit.quantile(course.size, _STRANGE) < course.low:
+            self._hear(_LATE_COUNTS)
 
     def ended(self, course: Course, low_seconds: float, high_seconds: float) -> None:
         """The task took more than `low_seconds` and no more than `high_seconds`, or just so long if both are equal."""
@@ -131,7 +136,8 @@ class Durations:
             self._ended += 1
             while self._ended > WINDOW:
                 self._forget()
-            self._hear()
+            quick = self.fit is not None and course.high < self.fit.quantile(course.size, -_STRANGE)
+            self._hear(WINDOW if quick else 1)
 
     def known(self) -> list[tuple[int, float, float]]:
         """Size, low and high of the ended tasks that are remembered, in the order in which they began."""
@@ -142,8 +148,8 @@ class Durations:
         self._courses.extend(Course(size, low, high, kept=True) for size, low, high in known)
         self._ended, self.fit = len(known), fit
 
-    def _hear(self) -> None:
-        self._news += 1
+    def _hear(self, news: int) -> None:
+        self._news += news
         if self._ended and self._news >= max(1, self._ended // _REFITS):
             self._news = 0
             self._learn()
