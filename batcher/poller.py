@@ -88,8 +88,12 @@ class Poller:
                 if (wait := self._due.wait_seconds(self.clock.steady())) > 0:
                     await self.changed.wait(self.clock, seconds=wait)
                     continue
+                watched = self._due.take(self.clock.steady())
+                if (early := watched.pace.early_seconds(self._age(watched))) > 0 and watched.missed_at is None:
+                    self._due.add(self.clock.steady() + early, watched)
+                    continue
                 self._looking += 1
-                looks.start_soon(self._look, self._due.take(self.clock.steady()))
+                looks.start_soon(self._look, watched)
 
     def _age(self, watched: _Watched) -> float:
         return self.clock.steady() - watched.accepted_steady

@@ -10,6 +10,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from batcher.pacing.due import Due
 from batcher.pacing.durations import WINDOW, Durations
@@ -219,6 +221,29 @@ def test_a_queue_is_gone() -> None:
     assert fmean(late[100:150]) < 0.65
 
 
+@pytest.mark.parametrize("draw", [lognormal(60.0, 0.8), by_length(0.05, 1.0, 0.1)], ids=["log-normal", "by length"])
+def test_a_few_are_looked_at_for_all(draw: Draw) -> None:
+    """Two thousand unknown tasks begun together take few looks each: most wait for what some teach."""
+    seen = learned_run(draw, 2000, 2000, seed=1)
+    assert looks_of(seen) < 3
+    assert lateness_of(seen) < 0.6 * fmean(one.seconds for one in seen)
+
+
+def test_a_look_is_put_off_when_it_has_become_too_early() -> None:
+    """What others have taught since a look was fixed postpones it, to the very time that is right now."""
+    pacing = Pacing()
+    pace = pacing.begin("m", 100)
+    assert pace.early_seconds(0.0) == 0
+    soon = pace.next_look_seconds(0.0, 0.5)
+    assert pace.early_seconds(soon) == 0
+    for _ in range(20):
+        pacing.begin("m", 100).ended(20.0, (10.0, 10.0))
+    early = pace.early_seconds(soon)
+    assert 9 < early + soon < 12
+    assert early + soon == pytest.approx(pace.next_look_seconds(0.0, 0.5))
+    assert pace.early_seconds(early + soon) == 0
+
+
 def test_models_are_learned_apart() -> None:
     """What one model's tasks take says nothing about another's."""
     pacing = taught(200.0)
@@ -283,6 +308,31 @@ def test_looks_are_never_too_close_or_too_far(age: float, chance: float) -> None
     for pacing in (Pacing(), taught(0.001), taught(1e5)):
         wait = pacing.begin("m", 100).next_look_seconds(age, chance)
         assert SHORTEST_SECONDS <= wait <= LONGEST_SECONDS
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["run", "run", "end", "exact", "new"]), st.floats(0.0, 1e6), st.integers(0, 100_000)),
+        max_size=150,
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_nothing_that_is_seen_upsets_it(steps: list[tuple[str, float, int]]) -> None:
+    """Whatever looks show, in whatever order: the next look is within its bounds, and what was learned is JSON."""
+    pacing, open_ = Pacing(), [Pacing().join("m", 1)]
+    for what, seconds, size in steps:
+        pace = open_[size % len(open_)]
+        if what == "new":
+            open_.append(pacing.begin("m", size))
+        elif what == "run":
+            pace.running(seconds)
+        elif pace is not open_[0]:
+            pace.ended(seconds, (seconds, seconds) if what == "exact" else None)
+            open_.remove(pace)
+        fresh = pacing.join("m", size)
+        assert SHORTEST_SECONDS <= fresh.next_look_seconds(seconds, 0.3) <= LONGEST_SECONDS
+        assert 0.0 <= fresh.gain(seconds) <= 1.0
+    assert Pacing.from_json(json.loads(json.dumps(pacing.to_json(), allow_nan=False))).to_json() == pacing.to_json()
 
 
 # --- which look first

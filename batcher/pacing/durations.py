@@ -40,9 +40,15 @@ _OFFSET_EVIDENCE: Final = 3.0
 _PRIOR_SIGMA: Final = 0.2
 """A deviation that counts like one more task: it keeps the first few from being taken for all there can be."""
 _LEAST_SIGMA: Final = 0.02
+_MOST_SIGMA: Final = 4.0
 _LEAST_SECONDS: Final = 1e-3
+_MOST_SECONDS: Final = 1e7
 _ROUNDS: Final = 15
 _SETTLED: Final = 0.03
+_SCOUTS: Final = 32
+"""Once so many tasks have outlived an age and none is known to have ended, no other need be looked at before it: the
+chance that the next one has ended by then is about one in thirty (Laplace's rule of succession). So many, since their
+texts must tell long from short."""
 _STRANGE: Final = 2.5
 _SHIFT: Final = 2.0
 """The change that is looked for, in deviations."""
@@ -113,6 +119,7 @@ class Durations:
     def __init__(self) -> None:
         self.fit: Fit | None = None
         self.suspect = False  # a change may be under way
+        self._scouts: list[Course] = []
         self._courses: deque[Course] = deque()
         self._ended = 0
         self._news = 0
@@ -125,6 +132,8 @@ class Durations:
     def running(self, course: Course, age_seconds: float) -> None:
         """The task was running at this age."""
         before, course.low = course.low, max(course.low, age_seconds)
+        if self.fit is None:
+            self._scout(course)
         if course.kept and self.fit is not None and before <= self.fit.quantile(course.size, _STRANGE) < course.low:
             self._hear(_LATE_COUNTS)
 
@@ -147,6 +156,18 @@ class Durations:
         """Take up what `known` and `fit` were in an earlier run."""
         self._courses.extend(Course(size, low, high, kept=True) for size, low, high in known)
         self._ended, self.fit = len(known), fit
+
+    @property
+    def outlived_seconds(self) -> float:
+        """An age that enough tasks have been seen to outlive, before any has been seen to end; 0 for none."""
+        return min(course.low for course in self._scouts) if len(self._scouts) == _SCOUTS else 0.0
+
+    def _scout(self, course: Course) -> None:
+        """Keep the few tasks that were seen running at the greatest ages."""
+        if course not in self._scouts:
+            self._scouts.append(course)
+            if len(self._scouts) > _SCOUTS:
+                self._scouts.remove(min(self._scouts, key=lambda scout: scout.low))
 
     def _hear(self, news: int) -> None:
         self._news += news
@@ -214,8 +235,10 @@ def _likelier(fit: Fit, guesses: Sequence[_Guess]) -> Fit:
     blur = sum(guess.weight * guess.variance for guess in guesses)
     scatter = sum(guess.weight * (guess.mean - mean) ** 2 for guess in guesses) + blur
     sigma = math.sqrt((fit.sigma**2 * scatter + _PRIOR_SIGMA**2) / (number + 1))
-    mu = max(fit.mu + fit.sigma * mean, math.log(_LEAST_SECONDS) - worth(0, fit.offset))
-    return Fit(mu, max(sigma, _LEAST_SIGMA), fit.offset, max(number - blur, 0.5))
+    # Tasks of which only one end is known may draw mean and deviation ever further that way.
+    least, most = (math.log(seconds) - worth(0, fit.offset) for seconds in (_LEAST_SECONDS, _MOST_SECONDS))
+    mu = min(max(fit.mu + fit.sigma * mean, least), most)
+    return Fit(mu, min(max(sigma, _LEAST_SIGMA), _MOST_SIGMA), fit.offset, max(number - blur, 0.5))
 
 
 def _with_offset(fit: Fit, guesses: Sequence[_Guess]) -> Fit:

@@ -3,7 +3,8 @@
 What is aimed at, for all tasks together, is the least expected lateness plus a price for each look (`schedule` has the
 formula), with a price in proportion to what tasks of that model and length take: so the same rule serves tasks of a
 fifth of a second and of an hour. While nothing is known, and for a task that outlives all that is known, looks come
-at ages that grow by a constant factor.
+at ages that grow by a constant factor; until the first has ended, a few are looked at for all. A look that is due is
+put off if what other tasks have taught meanwhile says that it comes too early.
 
 A schedule that always looks when a task has surely ended would never learn that tasks have become quicker. Hence one
 task in twenty is looked at once at an age at which few have ended, and every second one while that brings surprises.
@@ -30,6 +31,8 @@ FIRST_SECONDS: Final = 0.25
 _JITTER: Final = 0.1
 """Looks are spread by so many deviations to either side, that tasks begun together are not all looked at together."""
 _UNKNOWN_JITTER: Final = 0.15
+_WORTH_WAITING: Final = 0.1
+"""A look is put off only by more than this share of the whole wait."""
 _EXPLORED: Final = 1 / 20
 _EXPLORED_IN_SUSPICION: Final = 1 / 2
 _LEAST_TOLD: Final = 1.0
@@ -39,22 +42,33 @@ _DIGITS: Final = 4
 class Pace:
     """The pace of looks at one task, and what they show. Ages count from the task's acceptance, in seconds."""
 
-    __slots__ = ("_course", "_durations", "_looks")
+    __slots__ = ("_chance", "_course", "_durations", "_from", "_looks")
 
     def __init__(self, durations: Durations, course: Course) -> None:
         self._durations = durations
         self._course = course
         self._looks = 0
+        self._from: float | None = None  # the age and the chance with which the next look was last asked for
+        self._chance = 0.0
 
     def next_look_seconds(self, age_seconds: float, chance: float) -> float:
         """Seconds from this age, at which the task may still run, to the next look; `chance` is even from 0 to 1."""
+        self._from, self._chance = age_seconds, chance
         fit = self._fit
         if fit is None:
-            at = max(age_seconds * (1.0 + GROWTH), FIRST_SECONDS)
+            at = max(max(age_seconds, self._durations.outlived_seconds) * (1.0 + GROWTH), FIRST_SECONDS)
             seconds = (at - age_seconds) * (1.0 + _UNKNOWN_JITTER * (2.0 * chance - 1.0))
         else:
             seconds = self._known_look(fit, age_seconds, chance) - age_seconds
         return min(max(seconds, SHORTEST_SECONDS), LONGEST_SECONDS)
+
+    def early_seconds(self, age_seconds: float) -> float:
+        """How much too early a look at this age is, by what was learned since `next_look_seconds` was asked; or 0."""
+        if self._from is None:
+            return 0.0
+        planned = self.next_look_seconds(self._from, self._chance)
+        early = self._from + planned - age_seconds
+        return early if early > _WORTH_WAITING * planned else 0.0
 
     def running(self, age_seconds: float) -> None:
         """A look showed that the task was running at this age."""
