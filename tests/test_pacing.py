@@ -335,6 +335,19 @@ def test_nothing_that_is_seen_upsets_it(steps: list[tuple[str, float, int]]) -> 
     assert Pacing.from_json(json.loads(json.dumps(pacing.to_json(), allow_nan=False))).to_json() == pacing.to_json()
 
 
+def test_one_quick_task_among_endless_ones() -> None:
+    """Tasks of which nearly all only seem to go on for ever give no number too great to reckon with."""
+    pacing = Pacing()
+    pacing.begin("m", 100).ended(0.01)
+    endless = [pacing.begin("m", 100) for _ in range(5)]
+    for number in range(1, 10):
+        for pace in endless:
+            pace.running(1e3 * number)
+        pacing.begin("m", 100).ended(0.01)
+        assert pacing.join("m", 100).next_look_seconds(0.0, 0.5) <= LONGEST_SECONDS
+    assert json.dumps(pacing.to_json(), allow_nan=False)
+
+
 # --- which look first
 
 

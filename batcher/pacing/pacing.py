@@ -35,7 +35,6 @@ _WORTH_WAITING: Final = 0.1
 """A look is put off only by more than this share of the whole wait."""
 _EXPLORED: Final = 1 / 20
 _EXPLORED_IN_SUSPICION: Final = 1 / 2
-_LEAST_TOLD: Final = 1.0
 _DIGITS: Final = 4
 
 
@@ -54,7 +53,7 @@ class Pace:
     def next_look_seconds(self, age_seconds: float, chance: float) -> float:
         """Seconds from this age, at which the task may still run, to the next look; `chance` is even from 0 to 1."""
         self._from, self._chance = age_seconds, chance
-        fit = self._fit
+        fit = self._durations.fit
         if fit is None:
             at = max(max(age_seconds, self._durations.outlived_seconds) * (1.0 + GROWTH), FIRST_SECONDS)
             seconds = (at - age_seconds) * (1.0 + _UNKNOWN_JITTER * (2.0 * chance - 1.0))
@@ -84,7 +83,7 @@ class Pace:
 
     def gain(self, age_seconds: float) -> float:
         """How much a look at this age may tell: the chance, 0 to 1, that the task has ended since its last look."""
-        fit, low = self._fit, self._course.low
+        fit, low = self._durations.fit, self._course.low
         if age_seconds <= low:
             return 0.0
         if fit is None:
@@ -93,11 +92,6 @@ class Pace:
         running_then = below(-math.log(low / median) / sigma) if low > 0.0 else 1.0
         running_now = below(-math.log(age_seconds / median) / sigma)
         return 1.0 - running_now / running_then if running_then > 0.0 else 1.0
-
-    @property
-    def _fit(self) -> Fit | None:
-        fit = self._durations.fit
-        return fit if fit is not None and fit.told >= _LEAST_TOLD else None
 
     def _known_look(self, fit: Fit, age: float, chance: float) -> float:
         """The age of the next look, given that durations are known."""
