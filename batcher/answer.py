@@ -92,7 +92,11 @@ def explained(error: ApiError, transport: str | None) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A remote job as one answer shows it. `word` is its status in lower case; `error` is there if it failed."""
+    """A remote job as one answer shows it. `word` is its status in lower case; `error` is there if it failed.
+
+    `took_seconds` is the least and the most that it can have taken, if it carries the times of its own beginning and
+    end.
+    """
 
     id: str
     word: str
@@ -100,6 +104,7 @@ class Task:
     audio_url: str | None = field(default=None, repr=False)
     error: ApiError | None = None
     credits_used: float | None = None
+    took_seconds: tuple[float, float] | None = None
     known_word: bool = True
     no_credits_codes: frozenset[str] = field(default=NO_CREDITS_CODES, repr=False)
 

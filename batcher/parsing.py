@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import UTC
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urljoin
@@ -40,6 +40,9 @@ RETRY_AFTER_MOST_SECONDS: Final = 86_400.0
 _AUDIO_FIELDS: Final = ("audioUrl", "audio_url", "result_url")
 _CREDITS: Final = ("creditsUsed", "credits_used", "x-openapi-credits-used")
 _QUOTA: Final = ("quotaRemaining", "quota_remaining", "x-openapi-quota-remaining")
+_BEGUN: Final = ("createdAt", "created_at")
+_ENDED: Final = ("completedAt", "completed_at", "finishedAt", "finished_at")
+_MILLISECONDS: Final = 1e11  # a greater time cannot be meant in seconds
 _CODE_LIKE: Final = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _SECONDS: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _QUERY: Final = re.compile(r"(?<=\S)\?[^\s\"'<>]+")
@@ -134,6 +137,7 @@ class Reader:
             audio_url=self._audio_url(_insides(place) + _insides(body)),
             error=replace(outer, code=code or outer.code, message=message) if phase is Phase.FAILED else None,
             credits_used=_usage(body, wire, _CREDITS),
+            took_seconds=_took(_insides(place)),
             known_word=word in WORDS,
             no_credits_codes=self._no_credits,
         )
@@ -215,6 +219,28 @@ def _usage(body: _Object | None, wire: Received, names: tuple[str, ...]) -> floa
     """A number that the task, the body around it or, failing these, a header gives."""
     places = _insides(_dig(body, "task")) + _insides(_dig(body, "data")) + _insides(body)
     return _number(_first([*places, dict(wire.headers)], *names))
+
+
+def _took(places: list[_Object]) -> tuple[float, float] | None:
+    """The least and the most that a task took, by its own times: whole seconds may be rounded either way."""
+    begun, ended = _instant(_first(places, *_BEGUN)), _instant(_first(places, *_ENDED))
+    if begun is None or ended is None or ended < begun:
+        return None
+    blur = 1.0 if begun.is_integer() and ended.is_integer() else 0.001
+    return max(ended - begun - blur, 0.0), ended - begun + blur
+
+
+def _instant(value: object) -> float | None:
+    """Unix seconds, or milliseconds, or ISO 8601 (UTC unless it says otherwise), as unix seconds."""
+    if (number := _number(value)) is not None:
+        return number / 1000.0 if number > _MILLISECONDS else number
+    if not isinstance(value, str):
+        return None
+    try:
+        date = datetime.fromisoformat(value)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _is_plain(value: object) -> bool:

@@ -1,12 +1,12 @@
 """From submitted to rendered: looks at each open task until it has ended.
 
+`pacing` says when a task is looked at next, and learns from what the look shows.
+
 No answer to a look can lead to a create. A task is gone only when the API says so repeatedly, over minutes.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,7 +21,8 @@ from batcher.guard import Guard
 from batcher.ledger import collecting
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.records import Ending, OpenTask
-from batcher.pacing import next_look_seconds
+from batcher.pacing.due import Due
+from batcher.pacing.pacing import Pace, Pacing
 from batcher.stop import Reason, Stop
 from batcher.tally import Tally
 from batcher.throttle import Gate, Places
@@ -35,6 +36,8 @@ MISSED_SECONDS: Final = 50.0
 @dataclass(kw_only=True)
 class _Watched:
     task: OpenTask
+    pace: Pace
+    accepted_steady: float  # when the task was accepted, in steady seconds
     looks: int = 0
     missed_at: float | None = None  # when a miss was counted last, in steady seconds
     word: str | None = None
@@ -54,17 +57,21 @@ class Poller:
     tally: Tally
     clock: Clock
     changed: Bell
+    pacing: Pacing
     run_id: str
-    _due: list[tuple[float, int, _Watched]] = field(default_factory=list, init=False)
-    _order: itertools.count[int] = field(default_factory=itertools.count, init=False)
+    _due: Due[_Watched] = field(init=False)
     _looking: int = field(default=0, init=False)
     _closing: bool = field(default=False, init=False)
 
+    def __post_init__(self) -> None:
+        self._due = Due(lambda watched: watched.pace.gain(self._age(watched)))
+
     def watch(self, task: OpenTask, *, at_once: bool = False) -> None:
-        """Look at `task` until it ends; `at_once` when it may long have ended."""
-        watched = _Watched(task=task)
-        age = 0.0 if at_once else max(0.0, self.clock.now() - task.accepted_at)
-        self._schedule(watched, self.clock.chance() if at_once else next_look_seconds(age, self.clock))
+        """Look at `task`, accepted just now, until it ends; `at_once` when it is older and may long have ended."""
+        pace = (self.pacing.join if at_once else self.pacing.begin)(task.model, task.chars)
+        age = max(0.0, self.clock.now() - task.accepted_at)
+        watched = _Watched(task=task, pace=pace, accepted_steady=self.clock.steady() - age)
+        self._schedule(watched, self.clock.chance() if at_once else pace.next_look_seconds(age, self.clock.chance()))
 
     def no_more(self) -> None:
         """Nothing more will come to be watched: end when all have ended."""
@@ -78,26 +85,32 @@ class Poller:
                 if self._looking >= self.gate.size or not self._due:
                     await self.changed.wait(self.clock)
                     continue
-                due_at, _, watched = self._due[0]
-                if (wait := due_at - self.clock.steady()) > 0:
+                if (wait := self._due.wait_seconds(self.clock.steady())) > 0:
                     await self.changed.wait(self.clock, seconds=wait)
                     continue
-                heapq.heappop(self._due)
+                watched = self._due.take(self.clock.steady())
+                if (early := watched.pace.early_seconds(self._age(watched))) > 0 and watched.missed_at is None:
+                    self._due.add(self.clock.steady() + early, watched)
+                    continue
                 self._looking += 1
                 looks.start_soon(self._look, watched)
 
+    def _age(self, watched: _Watched) -> float:
+        return self.clock.steady() - watched.accepted_steady
+
     def _schedule(self, watched: _Watched, seconds: float) -> None:
-        heapq.heappush(self._due, (self.clock.steady() + seconds, next(self._order), watched))
+        self._due.add(self.clock.steady() + seconds, watched)
         self.changed.ring()
 
     async def _look(self, watched: _Watched) -> None:
         try:
             async with self.gate.slot():
+                age = self._age(watched)
                 answer = await self.client.read(watched.task.task_id)
             watched.looks += 1
             self.tally.polls += 1
             with anyio.CancelScope(shield=True):
-                ended = await self._judge(watched, answer)
+                ended = await self._judge(watched, answer, age)
         except StorageError as error:
             self.stop.stop_all(Reason.TROUBLE, error.in_one_line())
             return
@@ -107,14 +120,18 @@ class Poller:
         if ended:
             self.places.release()
         else:
-            age = max(0.0, self.clock.now() - watched.task.accepted_at)
-            self._schedule(watched, next_look_seconds(age, self.clock))
+            wait = watched.pace.next_look_seconds(self._age(watched), self.clock.chance())
+            self._schedule(watched, wait if watched.missed_at is None else min(wait, MISSED_SECONDS))
 
-    async def _judge(self, watched: _Watched, answer: Answer) -> bool:
-        """Take the answer for what it says. Returns whether the task needs no further look."""
+    async def _judge(self, watched: _Watched, answer: Answer, asked_age: float) -> bool:
+        """Take the answer to a look that left at `asked_age` seconds for what it says.
+
+        Returns whether the task needs no further look.
+        """
         match answer.cause:
             case Cause.OK if answer.task is not None:
                 self.gate.succeeded()
+                self._learn(watched, answer.task, asked_age)
                 return await self._read(watched, answer, answer.task)
             case Cause.NOT_FOUND:
                 self.gate.succeeded()
@@ -129,6 +146,13 @@ class Poller:
                 if self.gate.failed():
                     self.stop.stop_all(Reason.TROUBLE, f"the API cannot be reached: {answer.explain()}")
         return False
+
+    def _learn(self, watched: _Watched, task: Task, asked_age: float) -> None:
+        # What a task answers is how it was at some moment between the question and the answer.
+        if task.phase is Phase.RUNNING:
+            watched.pace.running(asked_age)
+        elif task.phase is Phase.SUCCEEDED:
+            watched.pace.ended(self._age(watched), task.took_seconds)
 
     async def _missed(self, watched: _Watched, answer: Answer) -> bool:
         now = self.clock.steady()

@@ -28,6 +28,7 @@ from batcher.ledger.lock import owner_lock
 from batcher.ledger.records import Halt
 from batcher.ledger.spending import Budget
 from batcher.opening import need_manifests, ready_ledger, spool
+from batcher.pacing.pacing import Pacing
 from batcher.poller import Poller
 from batcher.preflight import Preflight, reach
 from batcher.progress import Progress
@@ -91,6 +92,7 @@ class _Run:
         self.tally = Tally()
         self.store = Store(settings.ledger.parent, settings.out_dir)
         self.intake = Intake(settings, ledger, self.store, progress, clock, stdin)
+        self.pacing = Pacing()
         self.client: Client | None = None
         self.profiles: list[Profile] = []
         self.halts: list[Halt] = []
@@ -204,7 +206,7 @@ class _Run:
         download_gate = Gate(self.clock, _DOWNLOADS_AT_ONCE)
         downloader = Downloader(**shared, gate=download_gate, poll_gate=poll_gate, store=self.store, delivery=delivery)
         shared |= {"guard": guard, "places": places, "changed": changed}
-        poller = Poller(**shared, gate=poll_gate, downloader=downloader)
+        poller = Poller(**shared, gate=poll_gate, downloader=downloader, pacing=self.pacing)
         submitter = Submitter(
             **shared,
             gate=Gate(self.clock, min(self.settings.concurrency, _CREATES_AT_ONCE)),

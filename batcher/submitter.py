@@ -256,6 +256,7 @@ class Submitter:
                     task_id=task_id,
                     format=claimed.format,
                     chars=claimed.chars,
+                    model=claimed.model,
                     accepted_at=self.clock.now(),
                 )
             )
@@ -274,6 +275,6 @@ class Submitter:
                 at = self.clock.now()
                 await self.ledger.do(creating.readopt, task, at=at, run_id=self.run_id, detail=f"read again: {said}")
                 self.places.take()
-                self.poller.watch(task)
+                self.poller.watch(task, at_once=True)
             elif answer.cause is Cause.CREDENTIALS:
                 self.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")

@@ -621,6 +621,18 @@ async def test_redirects_are_not_followed() -> None:
 # ---------------------------------------------------------------- what is read out of an answer
 
 
+TIMES: list[tuple[dict[str, Any], tuple[float, float] | None]] = [
+    ({"createdAt": "2026-11-22T10:00:00Z", "completedAt": "2026-11-22T11:00:07+01:00"}, (6.0, 8.0)),
+    ({"created_at": 1_700_000_000.25, "finished_at": "1700000000.75"}, (0.499, 0.501)),
+    ({"createdAt": 1_700_000_000_000, "finishedAt": 1_700_000_002_500}, (2.499, 2.501)),
+    ({"createdAt": 1_700_000_000, "completedAt": 1_700_000_000}, (0.0, 1.0)),
+    ({"createdAt": "2026-11-22T10:00:00Z", "completedAt": "2026-11-22T09:00:00Z"}, None),
+    ({"createdAt": "yesterday", "completedAt": {"at": 3}}, None),
+    ({"createdAt": "2026-11-22T10:00:00Z"}, None),
+]
+"""What a task may say of its own beginning and end, and how long it then took, least and most."""
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
@@ -644,6 +656,13 @@ async def test_redirects_are_not_followed() -> None:
             {"data": {"id": "t1", "status": "succeeded"}, "audioUrl": "https://a/4", "creditsUsed": 2},
             Task(id="t1", word="succeeded", phase=Phase.SUCCEEDED, audio_url="https://a/4", credits_used=2.0),
         ),
+        *[
+            (
+                {"id": "t1", "status": "done", **times},
+                Task(id="t1", word="done", phase=Phase.SUCCEEDED, took_seconds=took),
+            )
+            for times, took in TIMES
+        ],
         (
             {"task": {"id": "t1", "status": "failed", "error": {"code": 17, "message": "x"}, "credits_used": "0"}},
             Task(

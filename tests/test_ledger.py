@@ -98,11 +98,11 @@ def test_terminal_is_terminal(book: Book, state: State) -> None:
 
 def test_claim_makes_the_intent_durable(book: Book) -> None:
     """A claimed item is submitting with its attempt written, and its body is the request that will leave."""
-    book.take_in(sheet("one"))
+    book.take_in(sheet("sea"))
     (claimed,) = book.claim()
     assert (claimed.attempt, claimed.format, claimed.chars) == (1, "mp3", 3)
-    assert claimed.body == b'{"format":"mp3","text":"one","voiceId":"anna"}'
-    assert "one" not in repr(claimed)
+    assert claimed.body == b'{"format":"mp3","text":"sea","voiceId":"anna"}'
+    assert "sea" not in repr(claimed)
     assert (book.state(claimed.key), book.events(claimed.key)) == ("submitting", ["claim"])
     attempt = book.one("SELECT * FROM attempts")
     assert (attempt["item_key"], attempt["attempt"], attempt["run_id"]) == (claimed.key, 1, RUN)

@@ -160,6 +160,7 @@ def open_tasks(conn: Connection, account_id: int, wanted: Sequence[Wanted]) -> l
             items.c.attempt,
             items.c.task_id,
             items.c.format,
+            items.c.model,
             func.length(items.c.text).label("chars"),
             tasks.c.accepted_at,
             (items.c.state == State.RENDERED).label("rendered"),

@@ -95,7 +95,14 @@ def next_due_at(conn: Connection, run_id: str, wanted: Sequence[Wanted]) -> floa
 
 def _claimed(row: Row[Any], prepare: Callable[[Inputs], bytes]) -> Claimed:
     body = prepare(_inputs(row))
-    return Claimed(key=row.key, attempt=row.attempt + 1, format=row.format, chars=len(row.text), body=body)
+    return Claimed(
+        key=row.key,
+        attempt=row.attempt + 1,
+        format=row.format,
+        chars=len(row.text),
+        model=row.model,
+        body=body,
+    )
 
 
 def _inputs(row: Row[Any]) -> Inputs:
@@ -205,7 +212,7 @@ def doubt_unanswered(conn: Connection, *, at: float, run_id: str) -> int:
 def rechecks(conn: Connection, account_id: int, wanted: Sequence[Wanted]) -> list[OpenTask]:
     """Wanted items whose task failed for lack of credits, with that old task: to be read before a new create."""
     query = (
-        select(items.c.key, items.c.attempt, items.c.recheck_task_id.label("task_id"), items.c.format)
+        select(items.c.key, items.c.attempt, items.c.recheck_task_id.label("task_id"), items.c.format, items.c.model)
         .add_columns(func.length(items.c.text).label("chars"), items.c.changed_at.label("accepted_at"))
         .join(rows, rows.c.item_key == items.c.key)
         .where(of_wanted(wanted), items.c.state == State.PENDING, items.c.recheck_task_id.is_not(None))

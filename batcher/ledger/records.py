@@ -28,6 +28,7 @@ class Claimed:
     attempt: int
     format: str
     chars: int
+    model: str | None = None
     body: bytes = field(repr=False)
 
 
@@ -73,6 +74,7 @@ class OpenTask:
     format: str
     chars: int
     accepted_at: float
+    model: str | None = None
     rendered: bool = False
     wanted: bool = True
 
