@@ -1,1 +1,1 @@
-"""Measurements, each run by its own command; what they print are ratios within one run, never a verdict by the clock."""
+"""Measurements, each run by its own command. They print ratios within one run and judge nothing by the clock."""
