@@ -92,7 +92,6 @@ class _Run:
         self.tally = Tally()
         self.store = Store(settings.ledger.parent, settings.out_dir)
         self.intake = Intake(settings, ledger, self.store, progress, clock, stdin)
-        self.pacing = Pacing()
         self.client: Client | None = None
         self.profiles: list[Profile] = []
         self.halts: list[Halt] = []
@@ -198,6 +197,7 @@ class _Run:
 
     async def _drive(self, client: Client, guard: Guard, delivery: Delivery, account_id: int) -> None:
         """Create, poll and download side by side until each has nothing left to do."""
+        pacing = Pacing.from_json(await self.ledger.do(running.lesson, account_id, "pacing") or [])
         changed = Bell()
         places = Places(self.settings.concurrency, changed, self.tally)
         poll_gate = Gate(self.clock, _POLLS_AT_ONCE)
@@ -206,7 +206,7 @@ class _Run:
         download_gate = Gate(self.clock, _DOWNLOADS_AT_ONCE)
         downloader = Downloader(**shared, gate=download_gate, poll_gate=poll_gate, store=self.store, delivery=delivery)
         shared |= {"guard": guard, "places": places, "changed": changed}
-        poller = Poller(**shared, gate=poll_gate, downloader=downloader, pacing=self.pacing)
+        poller = Poller(**shared, gate=poll_gate, downloader=downloader, pacing=pacing)
         submitter = Submitter(
             **shared,
             gate=Gate(self.clock, min(self.settings.concurrency, _CREATES_AT_ONCE)),
@@ -228,6 +228,7 @@ class _Run:
                 poller.no_more()
             beside.cancel_scope.cancel()
         await self._settle(client, guard)
+        await self.ledger.do(running.keep_lesson, account_id, "pacing", pacing.to_json(), at=self.clock.now())
 
     async def _take_up_tasks(self, account_id: int, places: Places, poller: Poller, downloader: Downloader) -> None:
         """Go on with the tasks that earlier runs left open, whatever became of their rows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import socket
 from typing import Any
@@ -11,7 +12,7 @@ from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.ledger.records import Balance
-from batcher.ledger.schema import accounts, balances, runs
+from batcher.ledger.schema import accounts, balances, lessons, runs
 
 
 def begin_run(conn: Connection, run_id: str, *, out_dir: str, at: float) -> tuple[int | None, str | None]:
@@ -74,6 +75,20 @@ def account_of_token(conn: Connection, *, origin: str, token: str) -> int | None
 def end_run(conn: Connection, run_id: str, **values: Any) -> None:
     """Note how the run ended; `values` are columns of its row."""
     conn.execute(update(runs).where(runs.c.id == run_id).values(**values))
+
+
+def lesson(conn: Connection, account_id: int, name: str) -> Any:
+    """What earlier runs have learned with the account under this name, as `keep_lesson` got it; None for nothing."""
+    kept = select(lessons.c.value).where(lessons.c.account_id == account_id, lessons.c.name == name)
+    value: str | None = conn.execute(kept).scalar()
+    return None if value is None else json.loads(value)
+
+
+def keep_lesson(conn: Connection, account_id: int, name: str, value: Any, *, at: float) -> None:
+    """Keep what was learned, a value that JSON has, in place of what was known before."""
+    new = {"value": json.dumps(value), "learned_at": at}
+    statement = upsert(lessons).values(account_id=account_id, name=name, **new)
+    conn.execute(statement.on_conflict_do_update(index_elements=["account_id", "name"], set_=new))
 
 
 def token_fingerprint(token: str) -> str:

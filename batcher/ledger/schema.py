@@ -29,7 +29,7 @@ from sqlalchemy import (
 from batcher.item import Event, State
 from batcher.ledger.records import Wanted
 
-REVISION: Final = "0002"
+REVISION: Final = "0003"
 """The migration that makes exactly these tables."""
 
 metadata = MetaData()
@@ -285,6 +285,16 @@ recalled = Table(
 )
 """What results files say of rows whose items are bought, or may be, until a run has taken it up."""
 
+
+lessons = Table(
+    "lessons",
+    metadata,
+    Column("account_id", Integer, ForeignKey("accounts.id"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("learned_at", Float, nullable=False),
+)
+"""What runs have learned about an account's API: how long tasks take, what it permits. Forgetting it costs only time."""
 
 of_attempt: Final = and_(tasks.c.item_key == attempts.c.item_key, tasks.c.attempt == attempts.c.attempt)
 """Joins attempts with the tasks that they made."""
