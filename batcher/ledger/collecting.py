@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, func, select, update
+from sqlalchemy import ColumnElement, Connection, Update, and_, bindparam, func, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.item import COLLECTABLE, Event, State
@@ -85,25 +86,36 @@ def record_unusable(conn: Connection, ending: Ending) -> bool:
 def record_file(conn: Connection, task: OpenTask, file: FileRecord, *, out_dir: str, at: float) -> None:
     """A verified file is on disk under its temporary name, about to be renamed to its path."""
     values = {"path": file.path, "sha256": file.sha256, "bytes": file.bytes, "audio_seconds": file.audio_seconds}
-    values |= {"out_dir": out_dir, "recorded_at": at}
-    conn.execute(
-        upsert(files)
-        .values(item_key=task.key, **values)
-        .on_conflict_do_update(index_elements=["item_key"], set_=values, where=files.c.saved_at.is_(None))
-    )
+    conn.execute(_KEEP_FILE, values | {"item_key": task.key, "out_dir": out_dir, "recorded_at": at})
 
 
 def record_saved(conn: Connection, task: OpenTask, *, at: float, run_id: str) -> bool:
     """The recorded file is at its final path, durably. Returns whether the item moved."""
-    conn.execute(update(files).where(files.c.item_key == task.key).values(saved_at=at))
+    conn.execute(_FILE_SAVED, {"_key": task.key, "saved_at": at})
     return move(conn, Event.SAVED, task.key, task.attempt, at=at, run_id=run_id, of_task=task.task_id)
 
 
 def record_links(conn: Connection, links: Sequence[tuple[int, str, str, str]]) -> None:
     """Rows (batch, id) whose output now holds an item's audio (key, output)."""
-    for batch_id, row_id, key, output in links:
-        where = (rows.c.batch_id == batch_id, rows.c.id == row_id)
-        conn.execute(update(rows).where(*where).values(linked_key=key, linked_output=output))
+    names = ("_batch", "_row", "linked_key", "linked_output")
+    conn.execute(_LINKED, [dict(zip(names, link, strict=True)) for link in links])
+
+
+_new_file = upsert(files)
+_KEEP_FILE: Final = _new_file.on_conflict_do_update(
+    index_elements=["item_key"],
+    set_={
+        name: _new_file.excluded[name]
+        for name in ("path", "sha256", "bytes", "audio_seconds", "out_dir", "recorded_at")
+    },
+    where=files.c.saved_at.is_(None),
+)
+_FILE_SAVED: Final = update(files).where(files.c.item_key == bindparam("_key")).values(saved_at=bindparam("saved_at"))
+_LINKED: Final = (
+    update(rows)
+    .where(rows.c.batch_id == bindparam("_batch"), rows.c.id == bindparam("_row"))
+    .values(linked_key=bindparam("linked_key"), linked_output=bindparam("linked_output"))
+)
 
 
 def _collect(conn: Connection, event: Event, ending: Ending, **values: Any) -> bool:
@@ -140,7 +152,15 @@ def _end_task(conn: Connection, ending: Ending) -> None:
     values |= {"word": ending.word, "raw": ending.raw or None}
     if ending.credits is not None:
         values["credits"] = ending.credits
-    conn.execute(update(tasks).where(_this(ending.task), tasks.c.ended_at.is_(None)).values(**values))
+    this = {"_account": ending.task.account_id, "_task": ending.task.task_id}
+    conn.execute(_ended(tuple(values)), this | values)
+
+
+@cache
+def _ended(names: tuple[str, ...]) -> Update:
+    this = (tasks.c.account_id == bindparam("_account"), tasks.c.task_id == bindparam("_task"))
+    open_ = update(tasks).where(*this, tasks.c.ended_at.is_(None))
+    return open_.values({name: bindparam(name) for name in names})
 
 
 def _count(conn: Connection, ending: Ending, what: str) -> tuple[float, int]:

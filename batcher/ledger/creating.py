@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import cache
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Update, and_, bindparam, func, insert, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.item import Event, Inputs, State
@@ -38,7 +39,7 @@ def claim(
     probe, at most one item is claimed until its answer is recorded; with a budget, one that its batch can afford.
     Claims nothing when nothing is due.
     """
-    alive = conn.execute(select(runs.c.id).where(runs.c.id == run_id, runs.c.ended_at.is_(None))).first()
+    alive = conn.execute(_ALIVE, {"_run": run_id}).first()
     allowed = halting.allowance(conn, account_id, run_id, limit)
     if alive is None or allowed == 0:
         return [], cursor
@@ -46,11 +47,15 @@ def claim(
     claimed = [_claimed(row, prepare) for row in found]
     for one, row in zip(claimed, found, strict=True):
         values = {"item_key": one.key, "attempt": one.attempt, "run_id": run_id, "account_id": account_id}
-        conn.execute(insert(attempts).values(**values, intended_at=at, batch_id=row.batch_id))
+        conn.execute(_INTEND, values | {"intended_at": at, "batch_id": row.batch_id})
         move(conn, Event.CLAIM, one.key, one.attempt - 1, at=at, run_id=run_id, attempt=one.attempt)
     if claimed:
         halting.note_probe(conn, account_id, run_id, claimed[0].key)
     return claimed, cursor
+
+
+_ALIVE: Final = select(runs.c.id).where(runs.c.id == bindparam("_run"), runs.c.ended_at.is_(None))
+_INTEND: Final = insert(attempts)
 
 
 def _pending(
@@ -130,38 +135,47 @@ def _own_task(conn: Connection, record: AnswerRecord) -> bool:
     values = {"account_id": record.account_id, "task_id": record.task_id, "item_key": record.key}
     new = {"attempt": record.attempt, "accepted_at": record.at, "credits": record.credits}
     counters = {"looks": 0, "missing_looks": 0, "unusable_looks": 0}
-    conn.execute(upsert(tasks).values(**values, **new, **counters).on_conflict_do_nothing())
-    same = (tasks.c.account_id == record.account_id, tasks.c.task_id == record.task_id)
-    owner = conn.execute(select(tasks.c.item_key, tasks.c.attempt).where(*same)).one()
+    conn.execute(_MAKE_TASK, values | new | counters)
+    owner = conn.execute(_TASK_OWNER, {"_account": record.account_id, "_task": record.task_id}).one()
     return bool(owner.item_key == record.key and owner.attempt == record.attempt)
 
 
+_MAKE_TASK: Final = upsert(tasks).on_conflict_do_nothing()
+_TASK_OWNER: Final = select(tasks.c.item_key, tasks.c.attempt).where(
+    tasks.c.account_id == bindparam("_account"), tasks.c.task_id == bindparam("_task")
+)
+
+
 def _answer_attempt(conn: Connection, record: AnswerRecord, event: Event) -> None:
+    values = {
+        "_key": record.key,
+        "_attempt": record.attempt,
+        "_account": record.account_id,
+        "answered_at": record.at,
+        "outcome": event.value,
+        "cause": record.cause if event is record.event else "owned_by_another",
+        "http_status": record.http_status,
+        "error_code": record.error_code,
+        "error_message": record.error_message,
+        "request_id": record.request_id,
+        "credits": record.credits,
+        "raw": record.raw or None,
+    }
+    conn.execute(_answer(event is Event.LOST), values)
+
+
+@cache
+def _answer(lost: bool) -> Update:
     # The attempt's own answer may come after it was given up for lost, never after a definite one.
-    known = (
-        ("accepted", "deferred", "rejected")
-        if event is not Event.LOST
-        else ("accepted", "deferred", "rejected", "lost")
-    )
-    unanswered = or_(attempts.c.outcome.is_(None), attempts.c.outcome.not_in(known))
-    conn.execute(
+    known = ("accepted", "deferred", "rejected", *(["lost"] if lost else []))
+    ours = attempts.alias("ours")
+    last = select(func.coalesce(func.max(ours.c.answer_no), 0) + 1).where(ours.c.account_id == bindparam("_account"))
+    said = ("answered_at", "outcome", "cause", "http_status", "error_code", "error_message", "request_id", "credits")
+    return (
         update(attempts)
-        .where(attempts.c.item_key == record.key, attempts.c.attempt == record.attempt, unanswered)
-        .values(
-            answered_at=record.at,
-            answer_no=select(func.coalesce(func.max(attempts.c.answer_no), 0) + 1)
-            .where(attempts.c.account_id == record.account_id)
-            .correlate(None)
-            .scalar_subquery(),
-            outcome=event.value,
-            cause=record.cause if event is record.event else "owned_by_another",
-            http_status=record.http_status,
-            error_code=record.error_code,
-            error_message=record.error_message,
-            request_id=record.request_id,
-            credits=record.credits,
-            raw=record.raw or None,
-        )
+        .where(attempts.c.item_key == bindparam("_key"), attempts.c.attempt == bindparam("_attempt"))
+        .where(or_(attempts.c.outcome.is_(None), attempts.c.outcome.not_in(known)))
+        .values(answer_no=last.scalar_subquery(), **{name: bindparam(name) for name in (*said, "raw")})
     )
 
 
@@ -177,7 +191,7 @@ def _step(conn: Connection, record: AnswerRecord, event: Event) -> None:
         values = dict.fromkeys(error) | {"task_id": record.task_id, "account_id": record.account_id, "deferrals": 0}
         values |= {"recheck_task_id": None, "recheck_run_id": None}
     elif event is Event.DEFERRED:
-        values = {"not_before_at": record.not_before_at, "deferrals": items.c.deferrals + 1}
+        values = {"not_before_at": record.not_before_at}
     else:
         values = error
     detail = record.cause

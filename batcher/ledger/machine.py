@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from typing import Any, Final
 
-from sqlalchemy import Connection, insert, update
+from sqlalchemy import Connection, Update, bindparam, insert, update
 
 from batcher.item import KEY_VERSION, TARGET, Event, State, sources
 from batcher.ledger.schema import events, items
@@ -31,14 +32,30 @@ def move(
 ) -> bool:
     """Take the item along `event`, if its attempt, its state and (when given) its task still allow it.
 
-    Returns whether it moved; the event is written in the same transaction. `values` are further columns to set.
+    Returns whether it moved; the event is written in the same transaction. `values` are further columns to set. An
+    item that is deferred is counted as such.
     """
-    where = [items.c.key == key, items.c.attempt == attempt, items.c.state.in_(sources(event))]
+    bound = {"_key": key, "_attempt": attempt, "changed_at": at, **values}
     if of_task is not None:
-        where.append(items.c.task_id == of_task)
-    target = TARGET[event]
-    moved = conn.execute(update(items).where(*where).values(state=target, changed_at=at, **values)).rowcount == 1
+        bound["_task"] = of_task
+    moved = conn.execute(_step(event, of_task is not None, tuple(values)), bound).rowcount == 1
     if moved:
-        record = {"item_key": key, "attempt": values.get("attempt", attempt), "event": event, "state": target}
-        conn.execute(insert(events).values(**record, at=at, run_id=run_id, detail=detail))
+        record = {"item_key": key, "attempt": values.get("attempt", attempt), "event": event, "state": TARGET[event]}
+        conn.execute(_HAPPENED, record | {"at": at, "run_id": run_id, "detail": detail})
     return moved
+
+
+_HAPPENED: Final = insert(events)
+
+
+@cache
+def _step(event: Event, with_task: bool, names: tuple[str, ...]) -> Update:
+    """The statement, made once: making one costs more than its execution."""
+    where = [items.c.key == bindparam("_key"), items.c.attempt == bindparam("_attempt")]
+    where.append(items.c.state.in_(sources(event)))
+    if with_task:
+        where.append(items.c.task_id == bindparam("_task"))
+    values: dict[str, Any] = {name: bindparam(name) for name in ("changed_at", *names)}
+    if event is Event.DEFERRED:
+        values["deferrals"] = items.c.deferrals + 1
+    return update(items).where(*where).values(state=TARGET[event], **values)
