@@ -1,10 +1,9 @@
-"""From a whole file to done: the item is recorded as saved, its rows get their outputs."""
+"""From a whole file to done: its rows get their outputs, and the item is recorded as saved."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import anyio.to_thread
 import structlog
@@ -13,7 +12,7 @@ from batcher.clock import Clock
 from batcher.ledger import collecting
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.reading import Output, is_known_audio, outputs_of
-from batcher.ledger.records import OpenTask, Wanted
+from batcher.ledger.records import OpenTask
 from batcher.store import Store
 from batcher.tally import Tally
 
@@ -22,42 +21,53 @@ log = structlog.get_logger()
 
 @dataclass(kw_only=True)
 class Delivery:
-    """Hands audio to the rows of `batches`: every batch of the ledger, since what is paid for is also theirs."""
+    """Hands audio to the rows of every batch of the ledger, since what is paid for is also theirs."""
 
     ledger: Ledger
     store: Store
     tally: Tally
     clock: Clock
     run_id: str
-    batches: Sequence[Wanted]
-    named: Sequence[int]  # those that the run speaks of
+    named: Sequence[int]  # the batches that the run speaks of
 
-    async def save(self, task: OpenTask) -> None:
-        """The item's recorded file is at its path: note that, then link it."""
-        await self.ledger.do(collecting.record_saved, task, at=self.clock.now(), run_id=self.run_id)
+    async def save(self, task: OpenTask, outputs: Sequence[Output] | None = None) -> None:
+        """The item's recorded file is at its path: link it to its rows (`outputs`, if they are known), and note it."""
+        if outputs is None:
+            outputs = await self.ledger.do(outputs_of, task.key)
+        links = await self._put(outputs)
+        at = self.clock.now()
+        await self.ledger.do(collecting.record_delivered, task, links, at=at, run_id=self.run_id)
         self.tally.saved(wanted=task.wanted)
         log.info("saved", endpoint="download", key=task.key, attempt=task.attempt, task_id=task.task_id)
-        await self.link(await self.ledger.do(outputs_of, self.batches, task.key))
 
     async def link(self, found: Sequence[Output]) -> None:
-        """Put audio at the outputs of rows; one that cannot be is named, and counted."""
-        linked = []
-        for output in found:
-            try:
-                why = await self._link(output)
-            except OSError as error:
-                why = f"{error.filename}: {error.strerror}"
+        """Put the audio of done items at the outputs of rows."""
+        if links := await self._put(found):
+            await self.ledger.do(collecting.record_links, links)
+
+    async def _put(self, outputs: Sequence[Output]) -> list[collecting.Link]:
+        """Link them, as far as can be; an output that cannot be written is named, and counted."""
+        links = []
+        for output, why in await anyio.to_thread.run_sync(self._link_all, outputs):
+            if why is not None and await self._is_ours(output):
+                [(_, why)] = await anyio.to_thread.run_sync(self._link_all, [output], True)
             if why is None:
-                linked.append((output.batch_id, output.row_id, output.key, output.output))
+                links.append((output.batch_id, output.row_id, output.key, output.output))
             else:
                 self.tally.unlinked += output.batch_id in self.named
                 log.error("output not written", row=output.row_id, why=why)
-        if linked:
-            await self.ledger.do(collecting.record_links, linked)
+        return links
 
-    async def _link(self, output: Output) -> str | None:
-        why = await anyio.to_thread.run_sync(self.store.link, output)
-        sha256 = await anyio.to_thread.run_sync(self.store.digest_at, output) if why is not None else None
-        if sha256 is not None and await self.ledger.do(is_known_audio, sha256):
-            return await anyio.to_thread.run_sync(partial(self.store.link, output, replace=True))
-        return why
+    def _link_all(self, outputs: Sequence[Output], replace: bool = False) -> list[tuple[Output, str | None]]:
+        found: list[tuple[Output, str | None]] = []
+        for output in outputs:
+            try:
+                found.append((output, self.store.link(output, replace=replace)))
+            except OSError as error:
+                found.append((output, f"{error.filename}: {error.strerror}"))
+        return found
+
+    async def _is_ours(self, output: Output) -> bool:
+        """Whether what is in the way is audio that the ledger keeps anyway."""
+        sha256 = await anyio.to_thread.run_sync(self.store.digest_at, output)
+        return sha256 is not None and await self.ledger.do(is_known_audio, sha256)

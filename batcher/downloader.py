@@ -22,7 +22,8 @@ from batcher.clock import Clock
 from batcher.delivery import Delivery
 from batcher.errors import StorageError
 from batcher.ledger import collecting
-from batcher.ledger.ledger import Ledger
+from batcher.ledger.ledger import Connection, Ledger
+from batcher.ledger.reading import Output, outputs_of
 from batcher.ledger.records import Ending, FileRecord, OpenTask
 from batcher.stop import Reason, Stop
 from batcher.store import Store
@@ -189,18 +190,31 @@ class Downloader:
                 file.write(chunk)
 
             fetched = await self.client.fetch(url, sink)
-            file.flush()
-            if fetched.ok:
-                await anyio.to_thread.run_sync(os.fsync, file.fileno())
         return fetched, seen.hexdigest()
 
     async def _keep(self, task: OpenTask, path: str, part: Path, sha256: str, size: int) -> None:
-        seconds = await anyio.to_thread.run_sync(audio.seconds, part, task.format)
+        seconds = await anyio.to_thread.run_sync(_durable, part, task.format)
         file = FileRecord(path=path, sha256=sha256, bytes=size, audio_seconds=seconds)
-        await self.ledger.do(collecting.record_file, task, file, out_dir=self.store.out_dir, at=self.clock.now())
+        outputs = await self.ledger.do(_record, task, file, self.store.out_dir, self.clock.now())
         await anyio.to_thread.run_sync(self.store.publish, path)
-        await self.delivery.save(task)
+        await self.delivery.save(task, outputs)
 
     def _log(self, task: OpenTask, what: str, **words: object) -> None:
         names = {"endpoint": "download", "key": task.key, "attempt": task.attempt, "task_id": task.task_id}
         log.warning(what, **names, **words)
+
+
+def _durable(part: Path, audio_format: str) -> float | None:
+    """Make the part durable. Returns how long its audio is."""
+    descriptor = os.open(part, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return audio.seconds(part, audio_format)
+
+
+def _record(conn: Connection, task: OpenTask, file: FileRecord, out_dir: str, at: float) -> list[Output]:
+    """Note the file that is about to be renamed. Returns where its rows want it."""
+    collecting.record_file(conn, task, file, out_dir=out_dir, at=at)
+    return outputs_of(conn, task.key)

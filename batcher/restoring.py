@@ -120,7 +120,7 @@ async def take_up(delivery: Delivery, progress: Progress, *, account_id: int, cl
         for key, state in found.items():
             states[state] = states.get(state, 0) + 1
             if state is State.DONE:
-                await delivery.link(await ledger.do(reading.outputs_of, delivery.batches, key))
+                await delivery.link(await ledger.do(reading.outputs_of, key))
     doubts = await ledger.do(recalling.finish, account_id=account_id, run_id=run_id, at=clock.now())
     told = ", ".join(f"{number} {state}" for state, number in states.items()) or "nothing"
     progress.say(f"restored: results files tell of items now {told}; {doubts} more may have been bought (in doubt)")

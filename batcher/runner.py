@@ -132,7 +132,6 @@ class _Run:
             tally=self.tally,
             clock=self.clock,
             run_id=self.run_id,
-            batches=await self.ledger.do(reading.current_batches),
             named=[batch.batch_id for batch in self.intake.named],
         )
         await take_up_files(self.ledger, self.store, delivery)

@@ -132,15 +132,18 @@ class Ledger:
 
 def _apply(connection: Connection, call: _Call[Any]) -> None:
     """Run one verb in a savepoint; only what the database as a whole cannot take is raised."""
+    connection.exec_driver_sql("SAVEPOINT one")
     try:
-        with connection.begin_nested():
-            call.value = call.verb(connection)
-    except IntegrityError as error:
+        call.value = call.verb(connection)
+    except DBAPIError as error:
+        if not isinstance(error, IntegrityError):
+            raise
         call.error = error
-    except DBAPIError:
-        raise
     except Exception as error:  # noqa: BLE001 - handed to whoever called
         call.error = error
+    if call.error is not None:
+        connection.exec_driver_sql("ROLLBACK TO one")
+    connection.exec_driver_sql("RELEASE one")
 
 
 @contextmanager

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, false, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, case, false, func, or_, select
 
 from batcher.errors import UsageError
 from batcher.item import COLLECTABLE, State
@@ -83,11 +83,20 @@ def foreign_tasks(conn: Connection, wanted: Sequence[Wanted], account_id: int | 
     return dict(conn.execute(query).all())
 
 
-def outputs(conn: Connection, wanted: Sequence[Wanted], *, key: str | None = None) -> Iterator[Output]:
-    """The outputs of the rows of `wanted` (with `key`: of that item), in manifest order."""
+def outputs(conn: Connection, wanted: Sequence[Wanted]) -> Iterator[Output]:
+    """The outputs of the rows of `wanted`, in manifest order."""
+    return (Output(**row._mapping) for row in conn.execute(_OUTPUTS.where(of_wanted(wanted))))
+
+
+def outputs_of(conn: Connection, key: str) -> list[Output]:
+    """The outputs of one item, in every batch as it reads now."""
+    return [Output(**row._mapping) for row in conn.execute(_OUTPUTS_OF, {"_key": key})]
+
+
+def _select_outputs() -> Select[Any]:
     old = files.alias("old")
     linked = and_(rows.c.linked_key == rows.c.item_key, rows.c.linked_output == rows.c.output)
-    query = (
+    return (
         select(
             rows.c.batch_id,
             rows.c.id.label("row_id"),
@@ -103,16 +112,16 @@ def outputs(conn: Connection, wanted: Sequence[Wanted], *, key: str | None = Non
             (old.c.out_dir + "/" + old.c.path).label("linked_source"),
             old.c.sha256.label("linked_sha256"),
         )
-        .join(batches, batches.c.id == rows.c.batch_id)
+        .join(batches, and_(batches.c.id == rows.c.batch_id, batches.c.version == rows.c.version))
         .join(items, items.c.key == rows.c.item_key)
         .outerjoin(files, files.c.item_key == rows.c.item_key)
         .outerjoin(old, old.c.item_key == rows.c.linked_key)
-        .where(of_wanted(wanted))
         .order_by(rows.c.batch_id, rows.c.number)
     )
-    if key is not None:
-        query = query.where(rows.c.item_key == key)
-    return (Output(**row._mapping) for row in conn.execute(query))
+
+
+_OUTPUTS: Final = _select_outputs()
+_OUTPUTS_OF: Final = _OUTPUTS.where(rows.c.item_key == bindparam("_key"))
 
 
 def is_known_audio(conn: Connection, sha256: str) -> bool:
@@ -120,11 +129,6 @@ def is_known_audio(conn: Connection, sha256: str) -> bool:
     saved = select(files.c.item_key).where(files.c.sha256 == sha256, files.c.saved_at.is_not(None))
     told = select(recalled.c.item_key).where(recalled.c.sha256 == sha256)
     return any(conn.execute(query.limit(1)).first() is not None for query in (saved, told))
-
-
-def outputs_of(conn: Connection, wanted: Sequence[Wanted], key: str) -> list[Output]:
-    """The outputs of one item."""
-    return list(outputs(conn, wanted, key=key))
 
 
 def results(conn: Connection, batch: Wanted) -> Iterator[dict[str, Any]]:

@@ -294,7 +294,7 @@ lessons = Table(
     Column("value", Text, nullable=False),
     Column("learned_at", Float, nullable=False),
 )
-"""What runs have learned about an account's API: how long tasks take, what it permits. Forgetting it costs only time."""
+"""What runs learn of an account's API: how long tasks take, what it permits. Forgetting it costs only time."""
 
 of_attempt: Final = and_(tasks.c.item_key == attempts.c.item_key, tasks.c.attempt == attempts.c.attempt)
 """Joins attempts with the tasks that they made."""
