@@ -381,6 +381,16 @@ def test_leftovers_and_deleted_files(project: Project, provider: FakeTTS) -> Non
     assert len(provider.api_headers) + len(provider.audio_headers) == requests
 
 
+def test_a_task_whose_row_is_gone_beside_a_skipped_row(project: Project, provider: FakeTTS) -> None:
+    """A task that no row wants any more is collected also when the manifest has rows without an item."""
+    rows = project.rows(2)
+    project.run(project.manifest(rows), "--no-wait")
+    manifest = project.manifest([rows[0], rows[1] | {"text": " "}])
+    ended = project.run(manifest, "--skip-invalid")
+    assert (ended.exit_code, ended.report["collected"]) == (3, 2)
+    assert len(provider.creates) == 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_long_night(project: Project, provider: FakeTTS, seed: int) -> None:

@@ -184,7 +184,8 @@ def _count(conn: Connection, ending: Ending, what: str) -> tuple[float, int]:
 
 def open_tasks(conn: Connection, account_id: int, wanted: Sequence[Wanted]) -> list[OpenTask]:
     """Every task of the account that is still to be collected, whether its rows are wanted or not."""
-    ours = select(rows.c.item_key).where(of_wanted(wanted))
+    # A null among them would make "not one of ours" neither true nor false.
+    ours = select(rows.c.item_key).where(of_wanted(wanted), rows.c.item_key.is_not(None))
     query = (
         select(
             items.c.key,
