@@ -25,7 +25,7 @@ from batcher.ledger.records import AnswerRecord, Claimed, OpenTask, Wanted
 from batcher.poller import Poller
 from batcher.stop import Reason, Stop
 from batcher.tally import Tally
-from batcher.throttle import Gate, Places
+from batcher.throttle import Gate, Places, Sent
 
 log = structlog.get_logger()
 
@@ -70,16 +70,16 @@ class Submitter:
 
     async def _step(self, creates: TaskGroup) -> bool:
         """Claim and send what there is room for. Returns whether there may be more to do."""
-        await self.gate.opened()
+        await self.gate.turn()  # before the claim: a create that is claimed and held back costs two commits
         if self.guard.tripped or self._budget_spent():
             return False
-        room = min(self.places.free, self.gate.size - self._in_flight, self._budget())
+        room = min(self.places.free, self.gate.room, self._budget())
         if room <= 0:
             await self.changed.wait(self.clock)
             return True
         claimed = await self._claim(room)
         for one in claimed:
-            creates.start_soon(self._create, one)
+            creates.start_soon(self._create, one, self.gate.enter())
         if claimed:
             return True
         return await self._wait_for_more()
@@ -131,10 +131,11 @@ class Submitter:
             return True
         return False
 
-    async def _create(self, claimed: Claimed) -> None:
+    async def _create(self, claimed: Claimed, sent: Sent) -> None:
         with anyio.CancelScope(shield=True):
             answer = await self.client.create(claimed.body, hold=self._hold)
-            self._react(answer)
+            self.gate.leave(sent)
+            self._react(answer, sent)
             event = await self._record(claimed, answer)
             if answer.cause in (Cause.NO_CREDITS, Cause.UNCLEAR) or self.guard.halts:
                 await self._refresh_guard()
@@ -152,19 +153,19 @@ class Submitter:
         """Asked in the last moment before a create leaves."""
         return self.guard.tripped or self.stop.creating or self.gate.closed
 
-    def _react(self, answer: Answer) -> None:
+    def _react(self, answer: Answer, sent: Sent) -> None:
         """Set the latches that the answer calls for, before it is even recorded."""
         self.tally.creates += answer.cause not in (Cause.HELD, Cause.UNSENT)
         if answer.quota_remaining is not None:
             self.tally.credits = answer.quota_remaining
         match answer.cause:
             case Cause.OK | Cause.INVALID:
-                self.gate.succeeded()
+                self.gate.succeeded(sent)
             case Cause.NO_CREDITS:
                 self.guard.trip()
             case Cause.THROTTLED:
                 self.tally.throttled += 1
-                self.gate.close(answer.retry_after_seconds)
+                self.gate.close(sent, answer.retry_after_seconds)
             case Cause.CREDENTIALS:
                 self.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")
             case Cause.WRONG_HOST:

@@ -36,6 +36,7 @@ LAYERS = [
     "sandbox",
     "manifest",
     "throttle",
+    "limit",
     "pacing",
     "tally",
     "stop",
