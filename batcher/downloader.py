@@ -114,12 +114,12 @@ class Downloader:
         self.stop.reasons.setdefault(Reason.TROUBLE, "the audio of finished tasks could not be fetched")
 
     async def _fresh_url(self, task: OpenTask) -> str | None:
-        async with self.poll_gate.slot():
+        async with self.poll_gate.slot() as sent:
             answer = await self.client.read(task.task_id)
         self.tally.polls += 1
         found = answer.task
         if answer.cause is Cause.OK and found is not None:
-            self.poll_gate.succeeded()
+            self.poll_gate.succeeded(sent)
             if found.audio_url is None or found.phase is Phase.FAILED:
                 await self._unusable(task, answer, f"status {found.word}, no audio address")
             return found.audio_url if found.phase is Phase.SUCCEEDED else None
@@ -127,7 +127,7 @@ class Downloader:
             self.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")
         elif answer.cause is Cause.THROTTLED:
             self.tally.throttled += 1
-            self.poll_gate.close(answer.retry_after_seconds)
+            self.poll_gate.close(sent, answer.retry_after_seconds)
         elif answer.cause is Cause.NOT_FOUND:
             await self._unusable(task, answer, "the API does not know the task")
         return None
@@ -153,7 +153,7 @@ class Downloader:
         path = self.store.item_path(task.key, task.format)
         part = self.store.part(path)
         try:
-            async with self.gate.slot():
+            async with self.gate.slot() as sent:
                 fetched, sha256 = await self._stream(task, url, part)
         except _TooLongError:
             await self._unusable(task, None, "longer than any speech of its text")
@@ -162,7 +162,7 @@ class Downloader:
             self.tally.downloads += 1
         if not fetched.ok:
             if fetched.http_status in (429, 503):
-                self.gate.close(fetched.retry_after_seconds)
+                self.gate.close(sent, fetched.retry_after_seconds)
             self._log(task, "download failed", status=fetched.http_status, why=fetched.reason)
             if fetched.http_status in _REFUSALS:
                 await self._unusable(task, None, f"its address answers HTTP {fetched.http_status}")
@@ -171,7 +171,7 @@ class Downloader:
             part.unlink(missing_ok=True)
             await self._unusable(task, None, why)
             return False
-        self.gate.succeeded()
+        self.gate.succeeded(sent)
         with anyio.CancelScope(shield=True):
             await self._keep(task, path, part, sha256, fetched.bytes)
         return True

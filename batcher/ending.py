@@ -22,7 +22,7 @@ from batcher.tally import Tally
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """What one run leaves behind: the profiles it read, the halts it met, and how the run before it ended."""
+    """What one run leaves behind: profiles it read, halts it met, keys of overdue items; how the last one ended."""
 
     settings: Settings
     ledger: Ledger
@@ -36,6 +36,7 @@ class Ending:
     intake: Intake
     profiles: list[Profile]
     halts: list[Halt]
+    overdue: list[str]
     last_end: tuple[int | None, str | None]
 
     async def tell(self) -> report.RunReport:
@@ -61,6 +62,7 @@ class Ending:
         refused, unlinked = self.intake.refused, self.tally.unlinked
         named = bool(self.settings.sources)
         code, message = report.conclude(self.stop, counts, refused=refused, unlinked=unlinked, rows_named=named)
+        message += await self.ledger.do(summary.overdue_words, self.intake.named, self.overdue)
         credits_ = await self.ledger.do(self._credits)
         result = self._report(code, message, counts=counts, credits_=credits_)
         await self.ledger.do(self._note_end, result)

@@ -37,7 +37,7 @@ from batcher.stop import Reason, Stop
 from batcher.store import Store
 from batcher.submitter import Submitter
 from batcher.tally import Tally
-from batcher.throttle import Gate, Places
+from batcher.throttle import Places, Throttle
 
 DRAIN_SECONDS: Final = 30.0
 """After the first signal, open tasks are collected for so long; the next run collects the rest at no cost."""
@@ -95,6 +95,7 @@ class _Run:
         self.client: Client | None = None
         self.profiles: list[Profile] = []
         self.halts: list[Halt] = []
+        self.overdue: list[str] = []
         self.last_end: tuple[int | None, str | None] = (None, None)  # how the run before this one ended
 
     async def run(self, outdated: bool) -> report.RunReport:
@@ -199,16 +200,18 @@ class _Run:
         pacing = Pacing.from_json(await self.ledger.do(running.lesson, account_id, "pacing") or [])
         changed = Bell()
         places = Places(self.settings.concurrency, changed, self.tally)
-        poll_gate = Gate(self.clock, _POLLS_AT_ONCE)
+        throttle = self._throttle(await self.ledger.do(running.lesson, account_id, "throttle"))
         shared: dict[str, Any] = {"ledger": self.ledger, "client": client, "stop": self.stop, "tally": self.tally}
         shared |= {"clock": self.clock, "run_id": self.run_id}
-        download_gate = Gate(self.clock, _DOWNLOADS_AT_ONCE)
-        downloader = Downloader(**shared, gate=download_gate, poll_gate=poll_gate, store=self.store, delivery=delivery)
+        downloader = Downloader(
+            **shared, gate=throttle.download, poll_gate=throttle.poll, store=self.store, delivery=delivery
+        )
         shared |= {"guard": guard, "places": places, "changed": changed}
-        poller = Poller(**shared, gate=poll_gate, downloader=downloader, pacing=pacing)
+        patient = self.settings.max_runtime_seconds is not None
+        poller = Poller(**shared, gate=throttle.poll, downloader=downloader, pacing=pacing, patient=patient)
         submitter = Submitter(
             **shared,
-            gate=Gate(self.clock, min(self.settings.concurrency, _CREATES_AT_ONCE)),
+            gate=throttle.create,
             poller=poller,
             account_id=account_id,
             wanted=self.intake.wanted,
@@ -226,8 +229,21 @@ class _Run:
                 await self._settle(client, guard)
                 poller.no_more()
             beside.cancel_scope.cancel()
+        self.overdue = list(poller.overdue)
         await self._settle(client, guard)
-        await self.ledger.do(running.keep_lesson, account_id, "pacing", pacing.to_json(), at=self.clock.now())
+        for name, lesson in (("pacing", pacing.to_json()), ("throttle", throttle.to_json())):
+            await self.ledger.do(running.keep_lesson, account_id, name, lesson, at=self.clock.now())
+
+    def _throttle(self, learned: dict[str, Any] | None) -> Throttle:
+        return Throttle(
+            self.clock,
+            creates_at_once=min(self.settings.concurrency, _CREATES_AT_ONCE),
+            polls_at_once=_POLLS_AT_ONCE,
+            downloads_at_once=_DOWNLOADS_AT_ONCE,
+            create_rate=self.settings.create_rate,
+            poll_rate=self.settings.poll_rate,
+            learned=learned,
+        )
 
     async def _take_up_tasks(self, account_id: int, places: Places, poller: Poller, downloader: Downloader) -> None:
         """Go on with the tasks that earlier runs left open, whatever became of their rows."""
@@ -270,6 +286,7 @@ class _Run:
             intake=self.intake,
             profiles=self.profiles,
             halts=self.halts,
+            overdue=self.overdue,
             last_end=self.last_end,
         )
 

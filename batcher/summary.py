@@ -61,6 +61,14 @@ def halt_line(halt: Halt, counts: reading.Counts, *, balance: float | None, need
     return "; ".join(parts)
 
 
+def overdue_words(conn: Connection, batches: Sequence[Wanted], keys: Sequence[str]) -> str:
+    """Which tasks were overdue when a run ended, to follow its message; nothing if none of these batches' was."""
+    found = reading.ids_of(conn, batches, keys[: _SHOWN + 1])
+    if not found:
+        return ""
+    return f"; overdue: {', '.join(found[:_SHOWN])}{', …' * (len(found) > _SHOWN)}; run again to collect"
+
+
 def tell(conn: Connection, progress: Progress, words: Words, batches: Sequence[Wanted]) -> None:
     """Say how the run ended; a quiet one speaks only of what is new and needs a person."""
     result, counts = words.result, words.counts

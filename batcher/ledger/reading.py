@@ -186,6 +186,13 @@ def needing_person(conn: Connection, wanted: Sequence[Wanted], state: State, lim
     return list(conn.execute(query))
 
 
+def ids_of(conn: Connection, wanted: Sequence[Wanted], keys: Sequence[str]) -> list[str]:
+    """The ids of the rows whose items have these keys, in manifest order."""
+    query = select(rows.c.id).join(batches, batches.c.id == rows.c.batch_id)
+    query = query.where(of_wanted(wanted), rows.c.item_key.in_(keys)).order_by(rows.c.batch_id, rows.c.number)
+    return list(conn.execute(query).scalars())
+
+
 def new_in_run(conn: Connection, run_id: str, state: State) -> int:
     """How many items came into `state` during the run."""
     query = select(func.count(events.c.item_key.distinct())).where(events.c.run_id == run_id, events.c.state == state)
