@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Plan:
     changed: dict[str, list[str]] = field(default_factory=dict)  # by field: ids of rows that changed it
     faults: list[str] = field(default_factory=list)
     rebuy: str | None = None  # why --rebuy would be wanted
+    outdated: str | None = None  # why --restored would be wanted
     columns_sent: dict[str, str] = field(default_factory=dict)
     columns_carried: list[str] = field(default_factory=list)
     characters: int = 0
@@ -84,7 +85,7 @@ class _Planning:
 
     def _take_in(self, conn: Connection) -> None:
         for source in self._settings.sources:
-            rules = source.rules
+            rules = replace(source.rules, takes=importing.latest_takes(conn, source.rules.batch))
             manifest = Manifest(source.path, rules)
             self._plan.batches.append(rules.batch)
             try:
