@@ -25,11 +25,13 @@ def plan(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
 
 def show_plan(ctx: click.Context, manifests: tuple[str, ...]) -> int:
     """Print the plan. Returns the exit code."""
-    from batcher import planning
+    from batcher import planning, restoring
 
     chosen = resolve(ctx, manifests)
     found = planning.plan(chosen)
+    found.outdated = restoring.need(chosen)
     refused = bool(found.faults and not ctx.params["skip_invalid"]) or bool(found.rebuy and not chosen.rebuy)
+    refused = refused or bool(found.outdated and not chosen.restored)
     if ctx.params["as_json"]:
         click.echo(json.dumps(asdict(found), ensure_ascii=False))
     else:
@@ -40,6 +42,8 @@ def show_plan(ctx: click.Context, manifests: tuple[str, ...]) -> int:
 
 def _lines(found: Any) -> list[str]:
     lines = list(found.faults)
+    if found.outdated:
+        lines.append(f"{found.outdated}: a run wants --restored")
     lines.append(f"{found.rows:,} rows stand for {found.items:,} items ({found.shared:,} rows share another's)")
     counts = {"new": found.new, "done": found.done, "in flight": found.in_flight, "need a person": found.need_person}
     lines += [f"  {number:>9,}  {what}" for what, number in counts.items() if number or what == "new"]
