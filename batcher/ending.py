@@ -10,7 +10,7 @@ from batcher.client import Profile
 from batcher.clock import Clock
 from batcher.errors import StorageError
 from batcher.intake import Intake
-from batcher.ledger import reading, running, spending
+from batcher.ledger import reading, recalling, running, spending
 from batcher.ledger.ledger import Connection, Ledger
 from batcher.ledger.records import Halt
 from batcher.progress import Progress
@@ -54,6 +54,8 @@ class Ending:
 
     async def _conclude(self) -> report.RunReport:
         written = await self.ledger.do(self._write_results)
+        here = [batch.name for batch in self.intake.named if batch.out_dir == self.store.out_dir]
+        written = [name for name in written if name in here]
         owner = self.store.owner()
         if written and owner is not None and owner.run_id == self.run_id:
             await restoring.sign(self.ledger, self.store, self.run_id, written, whole=True)
@@ -95,7 +97,9 @@ class Ending:
         )
 
     def _write_results(self, conn: Connection) -> list[str]:
-        """Returns the batches whose results are written."""
+        """Returns the batches whose results are written: none while old ones tell what the ledger does not know yet."""
+        if recalling.due(conn):
+            return []
         written = []
         for batch in self.intake.named:
             out_dir = self.settings.ledger.parent / batch.out_dir

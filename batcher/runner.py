@@ -65,7 +65,7 @@ def run(settings: Settings, progress: Progress, *, confirm: Callable[[str], bool
     with owner_lock(settings.ledger, wait_seconds=settings.wait_lock_seconds):
         new = ready_ledger(settings, progress)
         progress.say(f"ledger {settings.ledger}{' (NEW)' if new else ''}, output folder {settings.out_dir}")
-        outdated = restoring.need_consent(settings, Store(settings.ledger.parent, settings.out_dir))
+        outdated = restoring.need_consent(settings)
         with opened(settings.ledger, settings.world) as ledger:
             return anyio.run(_Run(settings, ledger, progress, Clock(), confirm, stdin).run, outdated)
 
@@ -104,8 +104,9 @@ class _Run:
             await beside.start(self._heed_signals, beside)
             beside.start_soon(self._limit_runtime)
             await self._recover(started_at)
-            if outdated:
-                await restoring.recall(self.ledger, self.settings, self.store, self.progress, self.run_id, started_at)
+            if outdated or self.settings.restored:
+                how: dict[str, Any] = {"run_id": self.run_id, "at": started_at, "outdated": outdated}
+                await restoring.recall(self.ledger, self.settings, self.progress, **how)
             await self.intake.run()
             delivery = await self._deliver_leftovers()
             if await self._has_work():
@@ -157,9 +158,12 @@ class _Run:
                 self.profiles.append(profile)
                 self.tally.credits = profile.balance
                 if account_id is not None:
-                    await restoring.take_up(delivery, self.progress, account_id=account_id, clock=self.clock)
+                    imported = bool(self.settings.sources) and self.intake.refused is None
+                    how: dict[str, Any] = {"account_id": account_id, "clock": self.clock, "imported": imported}
+                    await restoring.take_up(delivery, self.progress, **how)
                 await self._agree(profile)
-                await restoring.sign(self.ledger, self.store, self.run_id, self._names(), whole=False)
+                if not await self.ledger.do(recalling.due):
+                    await restoring.sign(self.ledger, self.store, self.run_id, self._names(), whole=False)
                 if account_id is not None:
                     guard = Guard(self.ledger, self.clock, account_id=account_id, run_id=self.run_id)
                     await guard.begin(profile, override=self.settings.override_halt)
@@ -179,7 +183,8 @@ class _Run:
             self.stop.stop_all(Reason.TROUBLE, error.in_one_line())
 
     def _names(self) -> list[str]:
-        return [batch.name for batch in self.intake.named]
+        """The batches of the run whose results are in its output folder."""
+        return [batch.name for batch in self.intake.named if batch.out_dir == self.store.out_dir]
 
     async def _agree(self, profile: Profile) -> None:
         """Ask before many new items are created for real money; without a yes, only what is open is collected."""

@@ -27,13 +27,13 @@ _NO_LINKS: Final = (errno.EPERM, errno.ENOSYS, errno.EXDEV, errno.EMLINK, errno.
 class Owner:
     """The ledger and the run that were last at work in an output folder.
 
-    `batches` are those that have results there: whether the file tells all that the last run of each did. `original`:
-    the folder is the one that was signed, and not a copy of it.
+    `batches` are those that have results there: the digest of the file that tells all that the last run of each did,
+    None while there is no such file. `original`: the folder is the one that was signed, and not a copy of it.
     """
 
     ledger_id: str
     run_id: str
-    batches: dict[str, bool]
+    batches: dict[str, str | None]
     original: bool = True
 
 

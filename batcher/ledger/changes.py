@@ -15,7 +15,7 @@ from sqlalchemy import Connection, FromClause, Row, Select, and_, exists, func, 
 from batcher.errors import ManifestError
 from batcher.item import State
 from batcher.ledger.pricing import prices
-from batcher.ledger.schema import batches, items, rows
+from batcher.ledger.schema import batches, items, recalled, rows
 
 MAYBE_PAID: Final = (State.SUBMITTING, State.IN_DOUBT, State.SUBMITTED, State.RENDERED, State.DONE)
 """States of items that cost something, or may have."""
@@ -118,6 +118,7 @@ def refuse_rebuys(conn: Connection, staged: FromClause, name: str, batch: str, *
     Raises:
         ManifestError: more than that would be bought again.
     """
+    _refuse_untold(conn, staged, name, batch)
     found = list(rebuys(conn, staged, batch, same_file=same_file))
     defaulted = [change for change in found if change.by_default]
     paid = _paid_rows(conn, batch) or conn.execute(select(func.count()).select_from(staged)).scalar_one()
@@ -131,6 +132,33 @@ def refuse_rebuys(conn: Connection, staged: FromClause, name: str, batch: str, *
         f"{name}: {len(found)} rows whose audio may be paid for would be bought again; nothing was created",
         [f"{name}:{change.line}: {change.why()}" for change in told[:_SHOWN]],
         f"It would cost {about} credits. Put the old value back, or pass --rebuy if it is wanted.",
+    )
+
+
+def _refuse_untold(conn: Connection, staged: FromClause, name: str, batch: str) -> None:
+    """While a ledger is being restored, no row passes for which results files tell of audio with other inputs.
+
+    What those inputs were only their key says, so that an edit cannot be told from a default that was forgotten.
+    """
+    same_row = and_(recalled.c.batch == batch, recalled.c.row_id == staged.c.id)
+    elsewhere = staged.alias("elsewhere")
+    query = (
+        select(staged.c.id, staged.c.line, staged.c.model, staged.c.bytes)
+        .select_from(staged)
+        .join(recalled, same_row)
+        .outerjoin(items, items.c.key == staged.c.item_key)
+        .where(staged.c.item_key.is_not(None), recalled.c.item_key != staged.c.item_key)
+        .where(or_(items.c.key.is_(None), items.c.state == State.PENDING))
+        .where(~exists().where(elsewhere.c.item_key == recalled.c.item_key))
+        .order_by(staged.c.number)
+    )
+    found = conn.execute(query).all()
+    if not found:
+        return
+    raise ManifestError(
+        f"{name}: {len(found)} rows whose audio may be paid for would be bought again; nothing was created",
+        [f"{name}:{row.line}: row {row.id}: results files tell of it with other inputs" for row in found[:_SHOWN]],
+        "Give the --voice, --model and --format that they were bought with, or pass --rebuy if it is wanted.",
     )
 
 

@@ -22,6 +22,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    delete,
     func,
     insert,
     literal,
@@ -99,8 +100,16 @@ def import_manifest(
         changes.refuse_rebuys(conn, _staged, manifest.name, batch, same_file=_is_same_file(conn, batch, values))
     wanted = _version(conn, batch, values, at)
     _merge(conn, wanted, at)
+    if rebuy:
+        _forget_told(conn, batch)
     _staged.drop(conn)
     return wanted
+
+
+def _forget_told(conn: Connection, batch: str) -> None:
+    """A person has agreed to buy rows that results files tell of with other inputs: that is asked once."""
+    told = recalled.c.item_key.in_(select(items.c.key))
+    conn.execute(delete(recalled).where(recalled.c.batch == batch, ~told))
 
 
 def foresee(

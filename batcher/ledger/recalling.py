@@ -17,7 +17,7 @@ from batcher.item import Event, State, sources
 from batcher.ledger import collecting, deciding
 from batcher.ledger.machine import move
 from batcher.ledger.records import Ending, FileRecord, OpenTask
-from batcher.ledger.schema import attempts, items, meta, recalled, runs
+from batcher.ledger.schema import attempts, balances, items, meta, recalled, rows, runs
 
 MAYBE_BOUGHT: Final = frozenset(set(map(str, State)) - {State.PENDING, State.REJECTED})
 """States of results lines that say that a create was, or may have been, paid for."""
@@ -133,8 +133,11 @@ def _state(conn: Connection, key: str) -> tuple[State, int]:
 def _doubt(conn: Connection, key: str, attempt: int, *, account_id: int, at: float, run_id: str) -> int:
     """Write down the create that this ledger does not know of, as one whose answer is lost. Returns its number."""
     missing = "bought, or not, in a time that this ledger does not know: it was restored"
-    values = {"item_key": key, "attempt": attempt + 1, "run_id": run_id, "account_id": account_id, "intended_at": at}
-    answer = {"answered_at": at, "outcome": "lost", "cause": "vanished", "error_message": missing}
+    batch = select(func.min(rows.c.batch_id)).where(rows.c.item_key == key)
+    since = select(func.max(balances.c.at)).where(balances.c.run_id.is_distinct_from(run_id))  # the last that is known
+    values = {"item_key": key, "attempt": attempt + 1, "run_id": run_id, "account_id": account_id}
+    values |= {"batch_id": conn.execute(batch).scalar(), "intended_at": conn.execute(since).scalar() or at}
+    answer = {"answered_at": at, "outcome": "lost", "cause": "restored", "error_message": missing}
     conn.execute(insert(attempts).values(**values, **answer))
     move(conn, Event.CLAIM, key, attempt, at=at, run_id=run_id, detail="restored", attempt=attempt + 1)
     move(conn, Event.LOST, key, attempt + 1, at=at, run_id=run_id, detail="restored", error_message=missing)

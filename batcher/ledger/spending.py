@@ -14,7 +14,10 @@ from batcher.ledger.records import Wanted
 from batcher.ledger.schema import attempts, events, items, of_attempt, of_wanted, rows, tasks
 
 UNPRICED_AT_MOST: Final = 5
-"""Tasks that may end without a word of what they cost, nor a fall of the balance, before a budget stops a batch."""
+"""Creates that may end in a task or a doubt without a word of what they cost, nor a fall of the balance, before a
+budget stops a batch."""
+_RECOUNT_SHARE: Final = 8
+"""What is left is counted anew after each further eighth of a batch's creates: what they cost may have changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +36,7 @@ class Spending:
         """All three: what a budget counts as spent."""
         parts = (self.spent, self.in_flight, self.in_doubt)
         known = [part for part in parts if part is not None]
-        return round(sum(known), 2) if len(known) == len(parts) else None
+        return round(sum(known), 6) if len(known) == len(parts) else None
 
 
 def spending(conn: Connection, *, batch_id: int | None = None, known: Prices | None = None) -> Spending:
@@ -57,7 +60,7 @@ def spending(conn: Connection, *, batch_id: int | None = None, known: Prices | N
     for name, model, sum_, size in conn.execute(query):
         more = known.of([(model, size)] if size else [])
         so_far = found[name]
-        found[name] = None if more is None or so_far is None else round(so_far + sum_ + more.credits, 2)
+        found[name] = None if more is None or so_far is None else round(so_far + sum_ + more.credits, 6)
     return Spending(**found)
 
 
@@ -86,6 +89,7 @@ class Budget:
         """Whether something was created whose price nobody knows: worth a look at the balance when it has ended."""
         self._left: dict[int, float] = {}
         self._recount_below: dict[int, float] = {}
+        self._trusted: dict[int, int] = {}  # creates until the next count
         self._known = Prices({})
 
     def affords(self, conn: Connection, batch_id: int, model: str | None, size: int) -> bool:
@@ -95,8 +99,10 @@ class Budget:
         price = self._known.of([(model, size)])
         if price is None:
             return self._alone(conn, batch_id)
-        # Estimates err, so what is left is counted anew each time that half of it has been given away.
-        if self._left[batch_id] - price.credits < self._recount_below[batch_id]:
+        # Estimates err, so what is left is counted anew each time that half of it has been given away, and before the
+        # prices that it was counted with are those of too few.
+        self._trusted[batch_id] -= 1
+        if self._trusted[batch_id] < 0 or self._left[batch_id] - price.credits < self._recount_below[batch_id]:
             self._count(conn, batch_id)
             price = self._known.of([(model, size)]) or price
         if price.credits > self._left[batch_id]:
@@ -118,6 +124,8 @@ class Budget:
         total = spending(conn, batch_id=batch_id, known=self._known).total
         self._left[batch_id] = self.most - (total or 0.0)
         self._recount_below[batch_id] = self._left[batch_id] / 2
+        number = select(func.count()).select_from(attempts).where(attempts.c.batch_id == batch_id)
+        self._trusted[batch_id] = conn.execute(number).scalar_one() // _RECOUNT_SHARE
 
     def _alone(self, conn: Connection, batch_id: int) -> bool:
         """With no price known, whether nothing of the batch is open, and not too much has ended without a price."""
@@ -127,11 +135,13 @@ class Budget:
         if conn.execute(of_batch.where(*latest, items.c.state.in_(OPEN))).scalar_one():
             self.short[batch_id] = "--max-credits: no price is known before the first task has ended"
             return False
-        ended = select(func.count()).select_from(attempts.join(tasks, of_attempt))
-        number = conn.execute(ended.where(attempts.c.batch_id == batch_id, tasks.c.ended_at.is_not(None))).scalar_one()
+        ended = select(func.count()).select_from(attempts.outerjoin(tasks, of_attempt))
+        in_doubt = and_(attempts.c.outcome == "lost", tasks.c.task_id.is_(None))
+        here = (attempts.c.batch_id == batch_id, attempts.c.cause.is_distinct_from("restored"))
+        number = conn.execute(ended.where(*here, or_(tasks.c.ended_at.is_not(None), in_doubt))).scalar_one()
         if number >= UNPRICED_AT_MOST:
             self.short[batch_id] = (
-                f"--max-credits cannot be kept: after {number} tasks neither they nor the balance say what one costs"
+                f"--max-credits cannot be kept: after {number} creates neither they nor the balance say what one costs"
             )
             return False
         self.blind = True
