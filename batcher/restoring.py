@@ -57,8 +57,14 @@ def need_consent(settings: Settings) -> bool:
     """Whether the ledger is to be restored first.
 
     Raises:
-        UsageError: it is, and nobody has agreed to that.
+        UsageError: it is, and nobody has agreed to that; or the output folder is the sandbox's, or not the sandbox's.
     """
+    owner = Store(settings.ledger.parent, settings.out_dir).owner()
+    if owner is not None and owner.world != settings.world:
+        raise UsageError(
+            f"the audio in {settings.out_dir} belongs to the {owner.world} world; nothing was created",
+            "Choose another --out-dir.",
+        )
     with viewed(settings.ledger) as conn:
         why = why_outdated(conn, settings)
     if why is not None and not settings.restored:
@@ -107,7 +113,7 @@ async def _begin(ledger: Ledger, stores: Sequence[Store], run_id: str, batches: 
     for store, owner in owners:
         if store is stores[0] or (owner is not None and owner.ledger_id == who.ledger_id):
             told = {} if owner is None else owner.batches
-            store.sign(Owner(ledger_id=who.ledger_id, run_id=run_id, batches=told))
+            store.sign(Owner(ledger_id=who.ledger_id, run_id=run_id, batches=told, world=who.world))
 
 
 def _tells_all(store: Store, owner: Owner | None) -> bool:
@@ -164,7 +170,7 @@ async def sign(ledger: Ledger, store: Store, run_id: str, batches: Sequence[str]
     who, owner = await ledger.do(recalling.identity), store.owner()
     new = {batch: _results_digest(store, batch) if whole else None for batch in batches}
     told = ({} if owner is None else owner.batches) | new
-    store.sign(Owner(ledger_id=who.ledger_id, run_id=run_id, batches=told))
+    store.sign(Owner(ledger_id=who.ledger_id, run_id=run_id, batches=told, world=who.world))
 
 
 async def take_up(delivery: Delivery, progress: Progress, *, account_id: int, clock: Clock, imported: bool) -> None:
@@ -189,7 +195,7 @@ async def take_up(delivery: Delivery, progress: Progress, *, account_id: int, cl
     if not imported:
         progress.say("restoring goes on with the next run that takes the manifests in; until then nothing is created")
         return
-    doubts = await ledger.do(recalling.finish, account_id=account_id, run_id=run_id, at=clock.now())
+    doubts = await ledger.do(recalling.finish, store.has_item, account_id=account_id, run_id=run_id, at=clock.now())
     told = ", ".join(f"{number} {state}" for state, number in states.items()) or "nothing"
     progress.say(f"restored: results files tell of items now {told}; {doubts} more may have been bought (in doubt)")
 

@@ -34,6 +34,7 @@ class Owner:
     ledger_id: str
     run_id: str
     batches: dict[str, str | None]
+    world: str = "real"
     original: bool = True
 
 
@@ -80,7 +81,7 @@ class Store:
         Raises:
             StorageError: the folder does not take it.
         """
-        said = {"ledger_id": owner.ledger_id, "run_id": owner.run_id, "batches": owner.batches}
+        said = {"ledger_id": owner.ledger_id, "run_id": owner.run_id, "batches": owner.batches, "world": owner.world}
         draft = self._mark.with_name(f"{self._mark.name}.part")
         try:
             self._mark.parent.mkdir(parents=True, exist_ok=True)
@@ -92,6 +93,10 @@ class Store:
             _sync_folder(self._mark.parent)
         except OSError as error:
             raise StorageError(f"cannot write {self._mark}: {error.strerror}", "Free some space.") from error
+
+    def has_item(self, key: str, audio_format: str) -> bool:
+        """Whether audio for the item lies in its place, whoever knows of it."""
+        return (self.folder / self.item_path(key, audio_format)).exists()
 
     def keep(self, out_dir: str, output: str, key: str, audio_format: str, sha256: str) -> str | None:
         """Make sure that audio of this content lies at the item's path, from there or from a row's output.

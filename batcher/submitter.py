@@ -118,7 +118,7 @@ class Submitter:
         due_at = await self.ledger.do(creating.next_due_at, self.run_id, affordable)
         settled = self._in_flight == 0
         if short and due_at is None and settled and self.places.none_taken:
-            self.stop.stop_creating(Reason.ASKED, "; ".join(short.values()))
+            self.stop.stop_creating(Reason.ASKED, "; ".join(dict.fromkeys(short.values())))
             return False
         if short and due_at is None:
             await self.changed.wait(self.clock, ring=ring)  # what is open may turn out cheaper, or say its price

@@ -374,3 +374,26 @@ def test_a_budget_counts_what_was_restored(project: Project, provider: FakeTTS) 
     manifest = project.manifest(20)
     assert project.run(manifest, "--max-credits", "12").exit_code == 6
     assert len(provider.creates) in (11, 12)  # restored ones count by estimate
+
+
+def test_an_earlier_take_is_not_bought_again(project: Project, provider: FakeTTS) -> None:
+    """Results tell only of a row's latest take; audio of an earlier one puts that in doubt instead of buying it."""
+    manifest, _ = _bought_since(project)
+    project.batcher("retake", "r1", "--ledger", project.ledger)
+    assert project.run(manifest).report["created"] == 1
+    project.ledger.unlink()
+    manifest = project.manifest([row | {"take": "1" if row["id"] == "r1" else ""} for row in project.rows(ROWS)])
+    ended = project.run(manifest, "--restored", "--rebuy")
+    assert (ended.exit_code, ended.report["created"], ended.report["states"]["in_doubt"]) == (3, 0, 1)
+
+
+def test_the_sandbox_never_speaks_for_real(project: Project, provider: FakeTTS) -> None:
+    """An output folder that a sandbox filled is no place for a real run, restored or not."""
+    manifest = project.manifest(2)
+    project.run(manifest)
+    mark = project.audio / ".items/.ledger.json"
+    mark.write_text(mark.read_text().replace('"real"', '"sandbox"'))
+    for consent in ((), ("--restored",)):
+        ended = project.run(manifest, *consent)
+        assert (ended.exit_code, len(provider.creates)) == (2, 2)
+        assert "sandbox world" in ended.report["message"]

@@ -154,6 +154,8 @@ def back_up(path: Path, target: Path) -> None:
     """
     if target.exists():
         raise UsageError(f"{target} exists already", "Name a file that does not.")
+    if not target.parent.is_dir():
+        raise UsageError(f"there is no folder {target.parent}", "Make it, or name another file.")
     draft = target.with_name(f".{target.name}.new")
     with _translating(target):
         draft.unlink(missing_ok=True)
