@@ -30,11 +30,15 @@ class Delivery:
     run_id: str
     named: Sequence[int]  # the batches that the run speaks of
 
-    async def save(self, task: OpenTask, outputs: Sequence[Output] | None = None) -> None:
-        """The item's recorded file is at its path: link it to its rows (`outputs`, if they are known), and note it."""
-        if outputs is None:
-            outputs = await self.ledger.do(outputs_of, task.key)
-        links = await self._put(outputs)
+    async def publish(self, task: OpenTask, path: str, outputs: Sequence[Output]) -> None:
+        """The item's part is durable and recorded: give it its path, link it to its rows, and note that."""
+        await self._save(task, await self._put(outputs, path))
+
+    async def save(self, task: OpenTask) -> None:
+        """The item's recorded file is at its path already: link it to its rows, and note that."""
+        await self._save(task, await self._put(await self.ledger.do(outputs_of, task.key)))
+
+    async def _save(self, task: OpenTask, links: Sequence[collecting.Link]) -> None:
         at = self.clock.now()
         await self.ledger.do(collecting.record_delivered, task, links, at=at, run_id=self.run_id)
         self.tally.saved(wanted=task.wanted)
@@ -45,10 +49,14 @@ class Delivery:
         if links := await self._put(found):
             await self.ledger.do(collecting.record_links, links)
 
-    async def _put(self, outputs: Sequence[Output]) -> list[collecting.Link]:
-        """Link them, as far as can be; an output that cannot be written is named, and counted."""
+    async def _put(self, outputs: Sequence[Output], path: str | None = None) -> list[collecting.Link]:
+        """Link them (after publishing `path`), as far as can be; one that cannot be written is named, and counted.
+
+        Raises:
+            OSError: the part cannot be published.
+        """
         links = []
-        for output, why in await anyio.to_thread.run_sync(self._link_all, outputs):
+        for output, why in await anyio.to_thread.run_sync(self._publish_and_link, path, outputs):
             if why is not None and await self._is_ours(output):
                 [(_, why)] = await anyio.to_thread.run_sync(self._link_all, [output], True)
             if why is None:
@@ -57,6 +65,11 @@ class Delivery:
                 self.tally.unlinked += output.batch_id in self.named
                 log.error("output not written", row=output.row_id, why=why)
         return links
+
+    def _publish_and_link(self, path: str | None, outputs: Sequence[Output]) -> list[tuple[Output, str | None]]:
+        if path is not None:
+            self.store.publish(path)
+        return self._link_all(outputs)
 
     def _link_all(self, outputs: Sequence[Output], replace: bool = False) -> list[tuple[Output, str | None]]:
         found: list[tuple[Output, str | None]] = []

@@ -196,8 +196,7 @@ class Downloader:
         seconds = await anyio.to_thread.run_sync(_durable, part, task.format)
         file = FileRecord(path=path, sha256=sha256, bytes=size, audio_seconds=seconds)
         outputs = await self.ledger.do(_record, task, file, self.store.out_dir, self.clock.now())
-        await anyio.to_thread.run_sync(self.store.publish, path)
-        await self.delivery.save(task, outputs)
+        await self.delivery.publish(task, path, outputs)
 
     def _log(self, task: OpenTask, what: str, **words: object) -> None:
         names = {"endpoint": "download", "key": task.key, "attempt": task.attempt, "task_id": task.task_id}

@@ -88,6 +88,7 @@ def test_first_signal_drains(project: Project, provider: FakeTTS) -> None:
     """SIGTERM ends creating and collects what is open; the next run buys just the rest."""
     rows = project.rows(40)
     manifest = project.manifest(rows)
+    provider.task_seconds = 0.5  # so that the signal comes long before the end
     run = project.start_run(manifest, "--concurrency", "10")
     provider.until(lambda: len(provider.creates) >= 12)
     run.send(signal.SIGTERM)
