@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from batcher.settings import Settings, Source
 from tests.fake_tts import TOKEN, Create, FakeTTS, Job, Twist, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.conftest import Project
@@ -43,6 +44,14 @@ class HastyClock(Clock):
 
     def limit(self, seconds: float) -> anyio.CancelScope:
         return anyio.move_on_after(max(0.0, seconds) / HASTE)
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_before() -> Iterator[None]:
+    """A run blocks signals at its very end, since its process is about to end as well; this one goes on."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def run_hastily(project: Project, manifest: Path, provider: FakeTTS, **changes: object) -> RunReport:
