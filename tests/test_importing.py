@@ -24,8 +24,8 @@ def book(tmp_path: Path) -> Iterator[Book]:
 def rows(book: Book, batch: str = "m") -> list[dict[str, Any]]:
     """The batch's rows as they read now."""
     return book.all(
-        "SELECT rows.* FROM rows JOIN batches ON batches.id = batch_id AND batches.version = rows.version "
-        "WHERE name = ? ORDER BY number",
+        "SELECT rows.* FROM rows JOIN batches ON batches.id = batch_id WHERE name = ? AND is_current = 1 "
+        "ORDER BY number",
         batch,
     )
 

@@ -135,7 +135,7 @@ def results(conn: Connection, batch: Wanted) -> Iterator[dict[str, Any]]:
         .add_columns(files.c.sha256, files.c.bytes, files.c.audio_seconds)
         .outerjoin(items, items.c.key == rows.c.item_key)
         .outerjoin(files, and_(files.c.item_key == rows.c.item_key, items.c.state == State.DONE))
-        .where(rows.c.batch_id == batch.batch_id, rows.c.version == batch.version)
+        .where(rows.c.batch_id == batch.batch_id, rows.c.is_current == 1)
         .order_by(rows.c.number)
     )
     for row in conn.execute(query):
@@ -222,7 +222,7 @@ def find_rows(conn: Connection, names: Sequence[str], *, batch: str | None = Non
 
 
 def _by_names(conn: Connection, columns: Sequence[ColumnElement[Any]], names: Sequence[str]) -> Select[Any]:
-    current = and_(batches.c.id == rows.c.batch_id, batches.c.version == rows.c.version)
+    current = and_(batches.c.id == rows.c.batch_id, rows.c.is_current == 1)
     query = select(*columns).select_from(items).outerjoin(rows, rows.c.item_key == items.c.key)
     query = query.outerjoin(batches, current).order_by(rows.c.batch_id, rows.c.number)
     for name in names:

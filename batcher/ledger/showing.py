@@ -21,7 +21,7 @@ def show(conn: Connection, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
         item = conn.execute(select(items).where(items.c.key == key)).one()
         query = (
             select(rows, batches.c.name.label("batch"))
-            .join(batches, and_(batches.c.id == rows.c.batch_id, batches.c.version == rows.c.version))
+            .join(batches, and_(batches.c.id == rows.c.batch_id, rows.c.is_current == 1))
             .where(rows.c.item_key == key)
             .order_by(rows.c.batch_id, rows.c.number)
         )
