@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -134,13 +134,22 @@ class Store:
 
     def leftovers(self) -> Iterator[Path]:
         """What unfinished downloads left behind."""
-        yield from (self.folder / ITEMS).glob("*/.*.part")
+        for folder in (self.folder / ITEMS).glob("*/"):
+            with os.scandir(folder) as found:
+                yield from (Path(one.path) for one in found if one.name.startswith(".") and one.name.endswith(".part"))
+
+    def stamps(self, out_dir: str, folders: Sequence[str]) -> dict[str, list[int] | None]:
+        """By what folders below `out_dir` are known not to have gained or lost a file; None for one that is not there.
+
+        Files of theirs that were written over are not noticed.
+        """
+        return {folder: stamp(self._home / out_dir / folder) for folder in folders}
 
     def conflict(self, output: Output) -> str | None:
         """Why the row's output path cannot be written: something is there that is not ours. None when it can."""
         target = self._target(output)
-        if not target.exists() and not target.is_symlink():
-            return self._blocked(target)
+        if not os.path.lexists(target):
+            return None if os.path.isdir(os.path.dirname(target)) else self._blocked(target)  # noqa: PTH112, PTH120
         if self._is_copy(target, output.source, output.sha256):
             return None
         if output.linked_output == output.output and self._is_copy(target, output.linked_source, output.linked_sha256):
@@ -178,7 +187,7 @@ class Store:
 
     def missing(self, output: Output) -> bool:
         """Whether a row's output is no longer there."""
-        return not self._target(output).exists()
+        return not os.path.exists(os.path.join(self._home, output.out_dir, output.output))  # noqa: PTH110, PTH118
 
     def _target(self, output: Output) -> Path:
         return self._home / output.out_dir / output.output
@@ -193,6 +202,18 @@ class Store:
             if parent.exists() or parent.is_symlink():
                 return None if parent.is_dir() else f"{parent} is in the way: it is not a folder"
         return None
+
+
+def stamp(path: Path) -> list[int] | None:
+    """By what a file or folder is known to be as it was: number, size, times in nanoseconds; None when it is not there.
+
+    A change within the clock's own grain of the one before does not show.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
 def digest(path: Path) -> str:

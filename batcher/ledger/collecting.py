@@ -118,6 +118,17 @@ _LINKED: Final = (
 )
 
 
+def forget_links(conn: Connection, batch_id: int, row_ids: Sequence[str]) -> None:
+    """What was put at the outputs of these rows is there no longer."""
+    if row_ids:
+        conn.execute(_UNLINKED, [{"_batch": batch_id, "_row": row_id} for row_id in row_ids])
+
+
+_UNLINKED: Final = (
+    update(rows).where(rows.c.batch_id == bindparam("_batch"), rows.c.id == bindparam("_row")).values(linked_key=None)
+)
+
+
 def _collect(conn: Connection, event: Event, ending: Ending, **values: Any) -> bool:
     task = ending.task
     return move(

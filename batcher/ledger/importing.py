@@ -9,11 +9,12 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, text, update
 
 from batcher.errors import ManifestError
+from batcher.item import KEY_VERSION
 from batcher.ledger import changes
 from batcher.ledger.records import Wanted
 from batcher.ledger.schema import LATER_TAKE, batches, recalled, rows
 from batcher.ledger.staging import ROW_COLUMNS, Staging, staged
-from batcher.manifest import Manifest, Rules
+from batcher.manifest import READING, Manifest, Rules
 from batcher.words import counted
 
 
@@ -52,7 +53,7 @@ def import_manifest(
     if not rebuy:
         same_file = _is_same_file(conn, batch, values)
         changes.refuse_rebuys(conn, staging, manifest.name, batch, same_file=same_file)
-    values["trusted"] = None if manifest.faults else trusted
+    values["trusted"] = None if manifest.faults or trusted is None else _as_read(trusted)
     return _merge(conn, staging, batch, values, at)
 
 
@@ -79,13 +80,18 @@ def foresee(
     return _merge(conn, staging, rules.batch, values, at), changed, refusal
 
 
-def known_again(conn: Connection, rules: Rules, *, source: str, out_dir: str, trusted: str | None) -> Wanted | None:
+def known_again(conn: Connection, rules: Rules, *, source: str, out_dir: str, trusted: str) -> Wanted | None:
     """The batch, if it was imported from just this file, with no fault, by the same rules; None to have it read."""
     where = (batches.c.name == rules.batch, batches.c.source == source, batches.c.out_dir == out_dir)
-    found = conn.execute(select(batches).where(*where, batches.c.trusted == trusted)).first()
+    found = conn.execute(select(batches).where(*where, batches.c.trusted == _as_read(trusted))).first()
     if found is None or found.rules != _how(rules):
         return None
     return Wanted(batch_id=found.id, name=found.name, version=found.version, out_dir=found.out_dir)
+
+
+def _as_read(trusted: str) -> str:
+    """The same, for as long as this program would read the file as the one that imported it did."""
+    return f"{READING}.{KEY_VERSION} {trusted}"
 
 
 def _stage_all(conn: Connection, manifest: Manifest, rules: Rules, out_dir: str, at: float) -> Staging:

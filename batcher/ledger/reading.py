@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, false, func, or_, select
 
 from batcher.errors import UsageError
 from batcher.item import COLLECTABLE, State
+from batcher.ledger import standing
 from batcher.ledger.records import Wanted
-from batcher.ledger.schema import REPEAT_MARK, accounts, batches, events, files, items, of_wanted, recalled, rows
+from batcher.ledger.schema import (
+    REPEAT_MARK,
+    accounts,
+    batches,
+    events,
+    files,
+    ids_of,
+    items,
+    of_wanted,
+    recalled,
+    rows,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +47,7 @@ class Output:
 
     batch_id: int
     row_id: str
-    line: int
+    number: int
     key: str
     out_dir: str
     output: str
@@ -56,6 +68,10 @@ def current_batches(conn: Connection) -> list[Wanted]:
 
 def count(conn: Connection, wanted: Sequence[Wanted]) -> Counts:
     """Count the rows of `wanted`, and the items that they stand for, by state."""
+    return Counts(**standing.known(conn, f"counts {ids_of(wanted)}", "rows", lambda: asdict(_count(conn, wanted))))
+
+
+def _count(conn: Connection, wanted: Sequence[Wanted]) -> Counts:
     ours = select(rows.c.item_key).where(of_wanted(wanted), rows.c.item_key.is_not(None)).distinct().subquery()
     by_state = select(items.c.state, func.count()).join(ours, ours.c.item_key == items.c.key).group_by(items.c.state)
     states = dict.fromkeys(map(str, State), 0) | dict(conn.execute(by_state).all())
@@ -83,15 +99,36 @@ def foreign_tasks(conn: Connection, wanted: Sequence[Wanted], account_id: int | 
     return dict(conn.execute(query).all())
 
 
-def outputs(conn: Connection, wanted: Sequence[Wanted], *, key: str | None = None) -> Iterator[Output]:
-    """The outputs of the rows of `wanted` (with `key`: of that item), in manifest order."""
+def outputs(conn: Connection, wanted: Sequence[Wanted]) -> Iterator[Output]:
+    """The outputs of the rows of `wanted`, in manifest order."""
+    found = conn.execute(_outputs(wanted).order_by(rows.c.batch_id, rows.c.number))
+    return (Output(**row._mapping) for row in found)
+
+
+def outputs_of(conn: Connection, wanted: Sequence[Wanted], key: str) -> list[Output]:
+    """The outputs of one item."""
+    found = conn.execute(_outputs(wanted).where(rows.c.item_key == key).order_by(rows.c.batch_id, rows.c.number))
+    return [Output(**row._mapping) for row in found]
+
+
+def to_link(conn: Connection, batch: Wanted, after: int, limit: int) -> list[Output]:
+    """The first outputs of the batch, behind the row of number `after`, whose audio is there and not linked."""
+    unlinked = or_(  # says `UNLINKED`
+        rows.c.linked_key.is_distinct_from(rows.c.item_key), rows.c.linked_output.is_distinct_from(rows.c.output)
+    )
+    ready = (items.c.state == State.DONE, rows.c.number > after)
+    found = conn.execute(_outputs([batch]).where(unlinked, *ready).order_by(rows.c.number).limit(limit))
+    return [Output(**row._mapping) for row in found]
+
+
+def _outputs(wanted: Sequence[Wanted]) -> Select[Any]:
     old = files.alias("old")
     linked = and_(rows.c.linked_key == rows.c.item_key, rows.c.linked_output == rows.c.output)
-    query = (
+    return (
         select(
             rows.c.batch_id,
             rows.c.id.label("row_id"),
-            rows.c.line,
+            rows.c.number,
             rows.c.item_key.label("key"),
             batches.c.out_dir,
             rows.c.output,
@@ -108,11 +145,14 @@ def outputs(conn: Connection, wanted: Sequence[Wanted], *, key: str | None = Non
         .outerjoin(files, files.c.item_key == rows.c.item_key)
         .outerjoin(old, old.c.item_key == rows.c.linked_key)
         .where(of_wanted(wanted))
-        .order_by(rows.c.batch_id, rows.c.number)
     )
-    if key is not None:
-        query = query.where(rows.c.item_key == key)
-    return (Output(**row._mapping) for row in conn.execute(query))
+
+
+def folders(conn: Connection, batch: Wanted, limit: int) -> list[str]:
+    """Up to `limit` folders, relative to the output folder, that the batch's outputs belong in."""
+    folder = func.rtrim(rows.c.output, func.replace(rows.c.output, "/", ""))
+    query = select(folder).where(of_wanted([batch]), rows.c.item_key.is_not(None)).distinct().limit(limit)
+    return list(conn.execute(query).scalars())
 
 
 def is_known_audio(conn: Connection, sha256: str) -> bool:
@@ -120,11 +160,6 @@ def is_known_audio(conn: Connection, sha256: str) -> bool:
     saved = select(files.c.item_key).where(files.c.sha256 == sha256, files.c.saved_at.is_not(None))
     told = select(recalled.c.item_key).where(recalled.c.sha256 == sha256)
     return any(conn.execute(query.limit(1)).first() is not None for query in (saved, told))
-
-
-def outputs_of(conn: Connection, wanted: Sequence[Wanted], key: str) -> list[Output]:
-    """The outputs of one item."""
-    return list(outputs(conn, wanted, key=key))
 
 
 def results(conn: Connection, batch: Wanted) -> Iterator[dict[str, Any]]:
@@ -169,17 +204,18 @@ def error_of(row: Row[Any]) -> dict[str, Any] | None:
     }
 
 
-def needing_person(conn: Connection, wanted: Sequence[Wanted], state: State, limit: int) -> list[Row[Any]]:
-    """The first rows whose item is in `state`: id, batch name, key and error."""
+def needing_person(conn: Connection, wanted: Sequence[Wanted], state: State, limit: int) -> list[list[str]]:
+    """The first rows whose item is in `state`: the id, and what the error is called."""
     query = (
-        select(rows.c.id, batches.c.name.label("batch"), items)
+        select(rows.c.id, func.coalesce(items.c.error_code, items.c.error_message, items.c.state))
         .join(items, items.c.key == rows.c.item_key)
-        .join(batches, batches.c.id == rows.c.batch_id)
         .where(of_wanted(wanted), items.c.state == state)
         .order_by(rows.c.batch_id, rows.c.number)
         .limit(limit)
     )
-    return list(conn.execute(query))
+    name = f"first {limit} {state} {ids_of(wanted)}"
+    found: list[list[str]] = standing.known(conn, name, "rows", lambda: [list(row) for row in conn.execute(query)])
+    return found
 
 
 def new_in_run(conn: Connection, run_id: str, state: State) -> int:

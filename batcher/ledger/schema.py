@@ -346,6 +346,11 @@ of_attempt: Final = and_(tasks.c.item_key == attempts.c.item_key, tasks.c.attemp
 """Joins attempts with the tasks that they made."""
 
 
+def ids_of(wanted: Sequence[Wanted]) -> str:
+    """What names these batches, whatever their order, in the name of standing facts."""
+    return " ".join(map(str, sorted(batch.batch_id for batch in wanted)))
+
+
 def of_wanted(wanted: Sequence[Wanted]) -> ColumnElement[bool]:
     """The rows of these batches, as they read now; none when there are no batches."""
     each = [and_(rows.c.batch_id == batch.batch_id, rows.c.is_current == 1) for batch in wanted]
