@@ -152,7 +152,7 @@ def estimated_need(conn: Connection, wanted: Sequence[Wanted]) -> float | None:
 
 def to_buy(conn: Connection, wanted: Sequence[Wanted]) -> list[tuple[str | None, int]]:
     """Models, and the bytes of all texts of each, of the wanted items that are still to be created."""
-    ours = exists().where(rows.c.item_key == items.c.key, of_wanted(wanted))
+    ours = exists().where(rows.c.item_key == items.c.key, of_wanted(wanted, by_item=True))
     query = select(items.c.model, func.sum(items.c.bytes)).where(items.c.state == State.PENDING, ours)
     sums = query.group_by(items.c.model)
     found = standing.known(conn, f"to buy {ids_of(wanted)}", "rows", lambda: [list(row) for row in conn.execute(sums)])

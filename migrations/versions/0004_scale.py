@@ -42,6 +42,8 @@ def _indexes() -> None:
     op.create_index("items_task", "items", ["account_id", "task_id"], unique=True, sqlite_where=known)
     op.create_index("items_recheck", "items", ["account_id"], sqlite_where=sa.text("recheck_task_id IS NOT NULL"))
     op.create_index("attempts_run", "attempts", ["run_id"])
+    op.drop_index("rows_item")
+    op.create_index("rows_item", "rows", ["item_key", "batch_id", "is_current"])
     op.create_index("rows_takes", "rows", ["batch_id"], sqlite_where=sa.text("take > 1"))
     unlinked = sa.text("linked_key IS NOT item_key OR linked_output IS NOT output")
     op.create_index("rows_unlinked", "rows", ["batch_id", "number"], sqlite_where=unlinked)
