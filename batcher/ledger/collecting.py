@@ -202,7 +202,7 @@ def open_tasks(conn: Connection, account_id: int, wanted: Sequence[Wanted]) -> l
             items.c.account_id + 0 == account_id,  # by state, not by account: see `of_wanted`
             items.c.state.in_(COLLECTABLE),
         )
-        .order_by(tasks.c.accepted_at)
+        .order_by(tasks.c.accepted_at, items.c.task_id)
     )
     return [OpenTask(account_id=account_id, **row._mapping) for row in conn.execute(query)]
 
