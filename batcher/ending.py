@@ -11,7 +11,7 @@ from batcher.client import Profile
 from batcher.clock import Clock
 from batcher.errors import StorageError
 from batcher.intake import SWEPT, Intake, are_as_left, leave, sweep
-from batcher.ledger import reading, running, spending, standing
+from batcher.ledger import reading, running, showing, spending, standing
 from batcher.ledger.ledger import Connection, Ledger
 from batcher.ledger.records import Halt, Wanted
 from batcher.progress import Progress
@@ -68,6 +68,7 @@ class Ending:
         credits_ = await self.ledger.do(self._credits)
         result = self._report(code, message, counts=counts, credits_=credits_)
         await self.ledger.do(self._note_end, result)
+        await self.ledger.do(showing.look_ahead)
         return result
 
     def _report(
