@@ -163,12 +163,14 @@ class _Conflicts:
 def survey(conn: Connection, batch: Wanted, store: Store, conflicts: _Conflicts) -> None:
     """Look at where the rows' outputs belong: what is in the way, and which are there no longer, to be linked again."""
     missing = []
-    for output in reading.outputs(conn, [batch]):
-        if output.linked:
-            if store.missing(output):
-                missing.append(output.row_id)
-        elif (why := store.conflict(output)) is not None and not _is_our_audio(conn, store, output):
-            conflicts.add(f"row {output.row_id}: {why}")
+    for row_id, place, linked in reading.places(conn, batch):
+        if linked:
+            if not store.is_there(batch.out_dir, place):
+                missing.append(row_id)
+        elif not store.is_free(batch.out_dir, place):
+            output = reading.output_of(conn, batch, row_id)
+            if (why := store.conflict(output)) is not None and not _is_our_audio(conn, store, output):
+                conflicts.add(f"row {row_id}: {why}")
         if len(missing) >= _CHUNK:
             collecting.forget_links(conn, batch.batch_id, missing)
             missing.clear()

@@ -43,6 +43,7 @@ class Store:
     def __init__(self, home: Path, out_dir: Path) -> None:
         self._home = home
         self._mark = out_dir / ITEMS / ".ledger.json"
+        self._free_folder: str | None = None
         self.folder = out_dir
         self.out_dir = os.path.relpath(out_dir, home)
         """The output folder as the ledger keeps it: relative, so that both can move together."""
@@ -148,8 +149,8 @@ class Store:
     def conflict(self, output: Output) -> str | None:
         """Why the row's output path cannot be written: something is there that is not ours. None when it can."""
         target = self._target(output)
-        if not os.path.lexists(target):
-            return None if os.path.isdir(os.path.dirname(target)) else self._blocked(target)  # noqa: PTH112, PTH120
+        if not target.exists() and not target.is_symlink():
+            return self._blocked(target)
         if self._is_copy(target, output.source, output.sha256):
             return None
         if output.linked_output == output.output and self._is_copy(target, output.linked_source, output.linked_sha256):
@@ -185,9 +186,19 @@ class Store:
         draft.replace(target)
         return None
 
-    def missing(self, output: Output) -> bool:
-        """Whether a row's output is no longer there."""
-        return not os.path.exists(os.path.join(self._home, output.out_dir, output.output))  # noqa: PTH110, PTH118
+    def is_there(self, out_dir: str, output: str) -> bool:
+        """Whether something is at the output path. Asked a million times in a row, so in plain strings."""
+        return os.path.exists(os.path.join(self._home, out_dir, output))  # noqa: PTH110, PTH118
+
+    def is_free(self, out_dir: str, output: str) -> bool:
+        """Whether nothing is at the output path, nor in the way to it. Of outputs in a row, one folder is looked at."""
+        target = os.path.join(self._home, out_dir, output)  # noqa: PTH118
+        if os.path.lexists(target):
+            return False
+        folder = target.rpartition("/")[0]
+        if folder != self._free_folder:
+            self._free_folder = folder if self._blocked(Path(target)) is None else None
+        return folder == self._free_folder
 
     def _target(self, output: Output) -> Path:
         return self._home / output.out_dir / output.output

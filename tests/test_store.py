@@ -116,11 +116,11 @@ def test_no_folder_no_leftovers(store: Store) -> None:
 def test_link(home: Path, store: Store) -> None:
     """A row's output is the item's audio itself under another name, in folders that are made for it."""
     row = output(home, "sub/folder/a.mp3")
-    assert store.missing(row)
+    assert not store.is_there(row.out_dir, row.output)
     assert store.conflict(row) is None
     assert store.link(row) is None
     assert target(home, "sub/folder/a.mp3").samefile(home / (row.source or ""))
-    assert not store.missing(row)
+    assert store.is_there(row.out_dir, row.output)
     assert sorted(target(home, "sub/folder").iterdir()) == [target(home, "sub/folder/a.mp3")]
 
 

@@ -112,12 +112,6 @@ def foreign_tasks(conn: Connection, wanted: Sequence[Wanted], account_id: int | 
     return found
 
 
-def outputs(conn: Connection, wanted: Sequence[Wanted]) -> Iterator[Output]:
-    """The outputs of the rows of `wanted`, in manifest order."""
-    found = conn.execute(_outputs(of_wanted(wanted)).order_by(rows.c.batch_id, rows.c.number))
-    return (Output(**row._mapping) for row in found)
-
-
 def outputs_of(conn: Connection, wanted: Sequence[Wanted], key: str) -> list[Output]:
     """The outputs of one item."""
     found = conn.execute(_outputs(of_wanted(wanted, by_item=True)).where(rows.c.item_key == key))
@@ -178,44 +172,60 @@ def is_known_audio(conn: Connection, sha256: str) -> bool:
 
 def results(conn: Connection, batch: Wanted) -> Iterator[dict[str, Any]]:
     """The batch's result lines, in manifest order; `output` is relative to the output folder, None until it is made."""
+    linked = and_(rows.c.linked_key == rows.c.item_key, rows.c.linked_output == rows.c.output)
+    errors = (items.c.error_code, items.c.error_message, items.c.error_request_id, items.c.error_http_status)
     query = (
-        select(rows, items.c.state, items.c.task_id, items.c.attempt)
-        .add_columns(items.c.error_code, items.c.error_message, items.c.error_request_id, items.c.error_http_status)
-        .add_columns(files.c.sha256, files.c.bytes, files.c.audio_seconds)
+        select(rows.c.number, rows.c.id, func.coalesce(rows.c.skipped, items.c.state))
+        .add_columns(case((linked, rows.c.output)), rows.c.item_key, items.c.task_id, rows.c.take)
+        .add_columns(files.c.sha256, files.c.bytes, files.c.audio_seconds, rows.c.reason, rows.c.extra, *errors)
         .outerjoin(items, items.c.key == rows.c.item_key)
         .outerjoin(files, and_(files.c.item_key == rows.c.item_key, items.c.state == State.DONE))
-        .where(rows.c.batch_id == batch.batch_id, rows.c.is_current == 1)
+        .where(of_wanted([batch]))
         .order_by(rows.c.number)
     )
-    for row in conn.execute(query):
-        there = row.linked_key is not None and row.linked_key == row.item_key and row.linked_output == row.output
+    for number, row_id, state, output, key, task_id, take, sha256, size, seconds, reason, extra, *error in conn.execute(
+        query
+    ):
         yield {
             "batch": batch.name,
-            "row": row.number,
-            "id": row.id.partition(REPEAT_MARK)[0],
-            "state": row.skipped or row.state,
-            "output": row.output if there else None,
-            "key": row.item_key,
-            "task_id": row.task_id,
-            "take": row.take if row.item_key else None,
-            "sha256": row.sha256,
-            "bytes": row.bytes,
-            "audio_seconds": row.audio_seconds,
-            "error": {"code": "invalid", "message": row.reason} if row.skipped == "invalid" else error_of(row),
-            "extra": json.loads(row.extra),
+            "row": number,
+            "id": row_id.partition(REPEAT_MARK)[0],
+            "state": state,
+            "output": output,
+            "key": key,
+            "task_id": task_id,
+            "take": take if key else None,
+            "sha256": sha256,
+            "bytes": size,
+            "audio_seconds": seconds,
+            "error": {"code": "invalid", "message": reason} if state == "invalid" else _error(*error),
+            "extra": json.loads(extra) if extra != "{}" else {},
         }
 
 
 def error_of(row: Row[Any]) -> dict[str, Any] | None:
     """The item's recorded error, or None."""
-    if row.error_code is None and row.error_message is None and row.error_http_status is None:
+    return _error(row.error_code, row.error_message, row.error_request_id, row.error_http_status)
+
+
+def _error(code: str | None, message: str | None, request_id: str | None, status: int | None) -> dict[str, Any] | None:
+    if code is None and message is None and status is None:
         return None
-    return {
-        "code": row.error_code,
-        "message": row.error_message,
-        "request_id": row.error_request_id,
-        "http_status": row.error_http_status,
-    }
+    return {"code": code, "message": message, "request_id": request_id, "http_status": status}
+
+
+def places(conn: Connection, batch: Wanted) -> Iterator[tuple[str, str, bool]]:
+    """Of each row that stands for an item: its id, its output, and whether that was put there; in manifest order."""
+    linked = and_(rows.c.linked_key == rows.c.item_key, rows.c.linked_output == rows.c.output)
+    query = select(rows.c.id, rows.c.output, func.coalesce(linked, false())).where(of_wanted([batch]))
+    for row in conn.execute(query.where(rows.c.item_key.is_not(None)).order_by(rows.c.number)):
+        yield row[0], row[1], row[2]
+
+
+def output_of(conn: Connection, batch: Wanted, row_id: str) -> Output:
+    """The output of one row."""
+    this = and_(rows.c.batch_id == batch.batch_id, rows.c.id == row_id)
+    return Output(**conn.execute(_outputs(this)).one()._mapping)
 
 
 def needing_person(conn: Connection, wanted: Sequence[Wanted], state: State, limit: int) -> list[list[str]]:
