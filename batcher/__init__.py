@@ -14,9 +14,9 @@ A map, in the order in which a row meets the modules:
   it, `logs` writes it down.
 * Beside a run: `planning` tells what one would do, `deciding` carries out what a person decides.
 
-Below them all: `client` speaks HTTP (`answer` and `parsing` say what an answer means), `throttle` and `clock` hold
-requests back, `ledger` keeps everything that must survive, `item` is the machine that an item goes through, `errors`
-what can go wrong. `sandbox` is the provider's API on this machine, with real speech.
+Below them all: `client` speaks HTTP (`answer` and `parsing` say what an answer means), `throttle` (with `limit`) and
+`clock` hold requests back, `ledger` keeps everything that must survive, `item` is the machine that an item goes
+through, `errors` what can go wrong. `sandbox` is the provider's API on this machine, with real speech.
 """
 
 __version__ = "0.1.0"

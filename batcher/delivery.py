@@ -1,10 +1,9 @@
-"""From a whole file to done: the item is recorded as saved, its rows get their outputs."""
+"""From a whole file to done: its rows get their outputs, and the item is recorded as saved."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 import anyio.to_thread
@@ -25,38 +24,50 @@ _CHUNK: Final = 500
 
 @dataclass(kw_only=True)
 class Delivery:
-    """Hands audio to the rows of `batches`: every batch of the ledger, since what is paid for is also theirs."""
+    """Hands audio to the rows of every batch of the ledger, since what is paid for is also theirs."""
 
     ledger: Ledger
     store: Store
     tally: Tally
     clock: Clock
     run_id: str
-    batches: Sequence[Wanted]
-    named: Sequence[int]  # those that the run speaks of
+    named: Sequence[int]  # the batches that the run speaks of
+
+    async def publish(self, task: OpenTask, path: str, outputs: Sequence[Output]) -> None:
+        """The item's part is durable and recorded: give it its path, link it to its rows, and note that."""
+        await self._save(task, await self._put(outputs, path))
 
     async def save(self, task: OpenTask) -> None:
-        """The item's recorded file is at its path: note that, then link it."""
-        await self.ledger.do(collecting.record_saved, task, at=self.clock.now(), run_id=self.run_id)
+        """The item's recorded file is at its path already: link it to its rows, and note that."""
+        await self._save(task, await self._put(await self.ledger.do(outputs_of, task.key)))
+
+    async def _save(self, task: OpenTask, links: Sequence[collecting.Link]) -> None:
+        at = self.clock.now()
+        await self.ledger.do(collecting.record_delivered, task, links, at=at, run_id=self.run_id)
         self.tally.saved(wanted=task.wanted)
         log.info("saved", endpoint="download", key=task.key, attempt=task.attempt, task_id=task.task_id)
-        await self.link(await self.ledger.do(outputs_of, self.batches, task.key))
 
     async def link(self, found: Sequence[Output]) -> None:
-        """Put audio at the outputs of rows; one that cannot be is named, and counted."""
-        linked = []
-        for output in found:
-            try:
-                why = await self._link(output)
-            except OSError as error:
-                why = f"{error.filename}: {error.strerror}"
+        """Put the audio of done items at the outputs of rows."""
+        if links := await self._put(found):
+            await self.ledger.do(collecting.record_links, links)
+
+    async def _put(self, outputs: Sequence[Output], path: str | None = None) -> list[collecting.Link]:
+        """Link them (after publishing `path`), as far as can be; one that cannot be written is named, and counted.
+
+        Raises:
+            OSError: the part cannot be published.
+        """
+        links = []
+        for output, why in await anyio.to_thread.run_sync(self._publish_and_link, path, outputs):
+            if why is not None and await self._is_ours(output):
+                [(_, why)] = await anyio.to_thread.run_sync(self._link_all, [output], True)
             if why is None:
-                linked.append((output.batch_id, output.row_id, output.key, output.output))
+                links.append((output.batch_id, output.row_id, output.key, output.output))
             else:
                 self.tally.unlinked += output.batch_id in self.named
                 log.error("output not written", row=output.row_id, why=why)
-        if linked:
-            await self.ledger.do(collecting.record_links, linked)
+        return links
 
     async def link_saved(self, batches: Sequence[Wanted]) -> None:
         """Put audio that is there already at every output of these batches that has it not."""
@@ -66,9 +77,21 @@ class Delivery:
                 await self.link(found)
                 after = found[-1].number
 
-    async def _link(self, output: Output) -> str | None:
-        why = await anyio.to_thread.run_sync(self.store.link, output)
-        sha256 = await anyio.to_thread.run_sync(self.store.digest_at, output) if why is not None else None
-        if sha256 is not None and await self.ledger.do(is_known_audio, sha256):
-            return await anyio.to_thread.run_sync(partial(self.store.link, output, replace=True))
-        return why
+    def _publish_and_link(self, path: str | None, outputs: Sequence[Output]) -> list[tuple[Output, str | None]]:
+        if path is not None:
+            self.store.publish(path)
+        return self._link_all(outputs)
+
+    def _link_all(self, outputs: Sequence[Output], replace: bool = False) -> list[tuple[Output, str | None]]:
+        found: list[tuple[Output, str | None]] = []
+        for output in outputs:
+            try:
+                found.append((output, self.store.link(output, replace=replace)))
+            except OSError as error:
+                found.append((output, f"{error.filename}: {error.strerror}"))
+        return found
+
+    async def _is_ours(self, output: Output) -> bool:
+        """Whether what is in the way is audio that the ledger keeps anyway."""
+        sha256 = await anyio.to_thread.run_sync(self.store.digest_at, output)
+        return sha256 is not None and await self.ledger.do(is_known_audio, sha256)

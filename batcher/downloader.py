@@ -22,7 +22,8 @@ from batcher.clock import Clock
 from batcher.delivery import Delivery
 from batcher.errors import StorageError
 from batcher.ledger import collecting
-from batcher.ledger.ledger import Ledger
+from batcher.ledger.ledger import Connection, Ledger
+from batcher.ledger.reading import Output, outputs_of
 from batcher.ledger.records import Ending, FileRecord, OpenTask
 from batcher.stop import Reason, Stop
 from batcher.store import Store
@@ -113,12 +114,12 @@ class Downloader:
         self.stop.reasons.setdefault(Reason.TROUBLE, "the audio of finished tasks could not be fetched")
 
     async def _fresh_url(self, task: OpenTask) -> str | None:
-        async with self.poll_gate.slot():
+        async with self.poll_gate.slot() as sent:
             answer = await self.client.read(task.task_id)
         self.tally.polls += 1
         found = answer.task
         if answer.cause is Cause.OK and found is not None:
-            self.poll_gate.succeeded()
+            self.poll_gate.succeeded(sent)
             if found.audio_url is None or found.phase is Phase.FAILED:
                 await self._unusable(task, answer, f"status {found.word}, no audio address")
             return found.audio_url if found.phase is Phase.SUCCEEDED else None
@@ -126,7 +127,7 @@ class Downloader:
             self.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")
         elif answer.cause is Cause.THROTTLED:
             self.tally.throttled += 1
-            self.poll_gate.close(answer.retry_after_seconds)
+            self.poll_gate.close(sent, answer.retry_after_seconds)
         elif answer.cause is Cause.NOT_FOUND:
             await self._unusable(task, answer, "the API does not know the task")
         return None
@@ -152,7 +153,7 @@ class Downloader:
         path = self.store.item_path(task.key, task.format)
         part = self.store.part(path)
         try:
-            async with self.gate.slot():
+            async with self.gate.slot() as sent:
                 fetched, sha256 = await self._stream(task, url, part)
         except _TooLongError:
             await self._unusable(task, None, "longer than any speech of its text")
@@ -161,7 +162,7 @@ class Downloader:
             self.tally.downloads += 1
         if not fetched.ok:
             if fetched.http_status in (429, 503):
-                self.gate.close(fetched.retry_after_seconds)
+                self.gate.close(sent, fetched.retry_after_seconds)
             self._log(task, "download failed", status=fetched.http_status, why=fetched.reason)
             if fetched.http_status in _REFUSALS:
                 await self._unusable(task, None, f"its address answers HTTP {fetched.http_status}")
@@ -170,7 +171,7 @@ class Downloader:
             part.unlink(missing_ok=True)
             await self._unusable(task, None, why)
             return False
-        self.gate.succeeded()
+        self.gate.succeeded(sent)
         with anyio.CancelScope(shield=True):
             await self._keep(task, path, part, sha256, fetched.bytes)
         return True
@@ -189,18 +190,30 @@ class Downloader:
                 file.write(chunk)
 
             fetched = await self.client.fetch(url, sink)
-            file.flush()
-            if fetched.ok:
-                await anyio.to_thread.run_sync(os.fsync, file.fileno())
         return fetched, seen.hexdigest()
 
     async def _keep(self, task: OpenTask, path: str, part: Path, sha256: str, size: int) -> None:
-        seconds = await anyio.to_thread.run_sync(audio.seconds, part, task.format)
+        seconds = await anyio.to_thread.run_sync(_durable, part, task.format)
         file = FileRecord(path=path, sha256=sha256, bytes=size, audio_seconds=seconds)
-        await self.ledger.do(collecting.record_file, task, file, out_dir=self.store.out_dir, at=self.clock.now())
-        await anyio.to_thread.run_sync(self.store.publish, path)
-        await self.delivery.save(task)
+        outputs = await self.ledger.do(_record, task, file, self.store.out_dir, self.clock.now())
+        await self.delivery.publish(task, path, outputs)
 
     def _log(self, task: OpenTask, what: str, **words: object) -> None:
         names = {"endpoint": "download", "key": task.key, "attempt": task.attempt, "task_id": task.task_id}
         log.warning(what, **names, **words)
+
+
+def _durable(part: Path, audio_format: str) -> float | None:
+    """Make the part durable. Returns how long its audio is."""
+    descriptor = os.open(part, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return audio.seconds(part, audio_format)
+
+
+def _record(conn: Connection, task: OpenTask, file: FileRecord, out_dir: str, at: float) -> list[Output]:
+    """Note the file that is about to be renamed. Returns where its rows want it."""
+    collecting.record_file(conn, task, file, out_dir=out_dir, at=at)
+    return outputs_of(conn, task.key)

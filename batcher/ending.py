@@ -11,7 +11,7 @@ from batcher.client import Profile
 from batcher.clock import Clock
 from batcher.errors import StorageError
 from batcher.intake import SWEPT, Intake, are_as_left, leave, sweep
-from batcher.ledger import reading, running, showing, spending, standing
+from batcher.ledger import reading, recalling, running, showing, spending, standing
 from batcher.ledger.ledger import Connection, Ledger
 from batcher.ledger.records import Halt, Wanted
 from batcher.progress import Progress
@@ -23,7 +23,7 @@ from batcher.tally import Tally
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """What one run leaves behind: the profiles it read, the halts it met, and how the run before it ended."""
+    """What one run leaves behind: profiles it read, halts it met, keys of overdue items; how the last one ended."""
 
     settings: Settings
     ledger: Ledger
@@ -37,6 +37,7 @@ class Ending:
     intake: Intake
     profiles: list[Profile]
     halts: list[Halt]
+    overdue: list[str]
     last_end: tuple[int | None, str | None]
 
     async def tell(self) -> report.RunReport:
@@ -56,6 +57,8 @@ class Ending:
         if not self.stop.interrupted and not await self.ledger.do(standing.look, SWEPT):
             await sweep(self.ledger, self.store)
         written = await self.ledger.do(self._write_results)
+        here = [batch.name for batch in self.intake.named if batch.out_dir == self.store.out_dir]
+        written = [name for name in written if name in here]
         owner = self.store.owner()
         if written and owner is not None and owner.run_id == self.run_id:
             await restoring.sign(self.ledger, self.store, self.run_id, written, whole=True)
@@ -65,6 +68,7 @@ class Ending:
         refused, unlinked = self.intake.refused, self.tally.unlinked
         named = bool(self.settings.sources)
         code, message = report.conclude(self.stop, counts, refused=refused, unlinked=unlinked, rows_named=named)
+        message += await self.ledger.do(summary.overdue_words, self.intake.named, self.overdue)
         credits_ = await self.ledger.do(self._credits)
         result = self._report(code, message, counts=counts, credits_=credits_)
         await self.ledger.do(self._note_end, result)
@@ -98,7 +102,9 @@ class Ending:
         )
 
     def _write_results(self, conn: Connection) -> list[str]:
-        """Returns the batches whose results are written."""
+        """Returns the batches whose results are written: none while old ones tell what the ledger does not know yet."""
+        if recalling.due(conn):
+            return []
         written = []
         for batch in self.intake.named:
             out_dir = self.settings.ledger.parent / batch.out_dir

@@ -44,6 +44,7 @@ def ready_ledger(settings: Settings, progress: Progress) -> bool:
     if not settings.ledger.exists():
         database.create(settings.ledger, settings.world)
         return True
+    database.set_stray_journal_aside(settings.ledger)
     if database.needs_upgrade(settings.ledger):
         backup = database.upgrade(settings.ledger)
         progress.say(f"the ledger was of an older version and is migrated; as it was, it is kept in {backup}")

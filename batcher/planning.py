@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ class _Planning:
         self._store = Store(settings.ledger.parent, settings.out_dir)
 
     async def run(self, ledger: Any) -> Plan:
-        self._plan.outdated = await ledger.do(why_outdated, self._store)
+        self._plan.outdated = await ledger.do(why_outdated, self._settings)
         await ledger.do(self._take_in)
         self._plan.balance = await self._balance()
         await ledger.do(self._count)
@@ -87,7 +87,7 @@ class _Planning:
 
     def _take_in(self, conn: Connection) -> None:
         for source in self._settings.sources:
-            rules = source.rules
+            rules = replace(source.rules, takes=importing.latest_takes(conn, source.rules.batch))
             manifest = Manifest(source.path, rules)
             self._plan.batches.append(rules.batch)
             try:

@@ -25,27 +25,35 @@ from batcher.pacing.due import Due
 from batcher.pacing.pacing import Pace, Pacing
 from batcher.stop import Reason, Stop
 from batcher.tally import Tally
-from batcher.throttle import Gate, Places
+from batcher.throttle import Gate, Places, Sent, overdue_seconds
 
 log = structlog.get_logger()
 
 MISSED_SECONDS: Final = 50.0
 """Only looks so far apart count as misses of a task: so it is gone after minutes, whatever the clock says."""
+OVERDUE_LOOK_SECONDS: Final = 60.0
+"""So long is the wait between two looks at a task that is overdue."""
 
 
 @dataclass(kw_only=True)
 class _Watched:
     task: OpenTask
     pace: Pace
-    accepted_steady: float  # when the task was accepted, in steady seconds
+    accepted_at: float  # this and the next in steady seconds
+    told_at: float  # when there was a word of progress last
     looks: int = 0
     missed_at: float | None = None  # when a miss was counted last, in steady seconds
     word: str | None = None
+    overdue_looks: int = 0  # looks that found it overdue
 
 
 @dataclass(kw_only=True)
 class Poller:
-    """Watches the open tasks of one account."""
+    """Watches the open tasks of one account.
+
+    `overdue` holds, by their items' keys, those that have shown no progress for far too long. Unless it is `patient`,
+    it ends without them, once no others are left and each was looked at again.
+    """
 
     ledger: Ledger
     client: Client
@@ -59,9 +67,12 @@ class Poller:
     changed: Bell
     pacing: Pacing
     run_id: str
+    patient: bool
+    overdue: dict[str, OpenTask] = field(default_factory=dict, init=False)
     _due: Due[_Watched] = field(init=False)
     _looking: int = field(default=0, init=False)
     _closing: bool = field(default=False, init=False)
+    _longest_seconds: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         self._due = Due(lambda watched: watched.pace.gain(self._age(watched)))
@@ -70,7 +81,8 @@ class Poller:
         """Look at `task`, accepted just now, until it ends; `at_once` when it is older and may long have ended."""
         pace = (self.pacing.join if at_once else self.pacing.begin)(task.model, task.chars)
         age = max(0.0, self.clock.now() - task.accepted_at)
-        watched = _Watched(task=task, pace=pace, accepted_steady=self.clock.steady() - age)
+        accepted_at = self.clock.steady() - age
+        watched = _Watched(task=task, pace=pace, accepted_at=accepted_at, told_at=accepted_at)
         self._schedule(watched, self.clock.chance() if at_once else pace.next_look_seconds(age, self.clock.chance()))
 
     def no_more(self) -> None:
@@ -82,6 +94,8 @@ class Poller:
         """Look at tasks as they become due, until `no_more` was said and none is left."""
         async with anyio.create_task_group() as looks:
             while self._due or self._looking or not self._closing:
+                if self._has_only_overdue():
+                    return
                 if self._looking >= self.gate.size or not self._due:
                     await self.changed.wait(self.clock)
                     continue
@@ -96,21 +110,27 @@ class Poller:
                 looks.start_soon(self._look, watched)
 
     def _age(self, watched: _Watched) -> float:
-        return self.clock.steady() - watched.accepted_steady
+        return self.clock.steady() - watched.accepted_at
 
     def _schedule(self, watched: _Watched, seconds: float) -> None:
         self._due.add(self.clock.steady() + seconds, watched)
         self.changed.ring()
 
+    def _has_only_overdue(self) -> bool:
+        """Whether nothing is left to wait for but what may never end."""
+        if self.patient or self._looking or not self._closing:
+            return False
+        return all(watched.overdue_looks > 1 for watched in self._due)
+
     async def _look(self, watched: _Watched) -> None:
         try:
-            async with self.gate.slot():
+            async with self.gate.slot() as sent:
                 age = self._age(watched)
                 answer = await self.client.read(watched.task.task_id)
             watched.looks += 1
             self.tally.polls += 1
             with anyio.CancelScope(shield=True):
-                ended = await self._judge(watched, answer, age)
+                ended = await self._judge(watched, answer, sent, age)
         except StorageError as error:
             self.stop.stop_all(Reason.TROUBLE, error.in_one_line())
             return
@@ -118,29 +138,32 @@ class Poller:
             self._looking -= 1
             self.changed.ring()
         if ended:
-            self.places.release()
+            if self.overdue.pop(watched.task.key, None) is None:
+                self.places.release()
+        elif watched.overdue_looks:
+            self._schedule(watched, OVERDUE_LOOK_SECONDS)
         else:
             wait = watched.pace.next_look_seconds(self._age(watched), self.clock.chance())
             self._schedule(watched, wait if watched.missed_at is None else min(wait, MISSED_SECONDS))
 
-    async def _judge(self, watched: _Watched, answer: Answer, asked_age: float) -> bool:
+    async def _judge(self, watched: _Watched, answer: Answer, sent: Sent, asked_age: float) -> bool:
         """Take the answer to a look that left at `asked_age` seconds for what it says.
 
         Returns whether the task needs no further look.
         """
         match answer.cause:
             case Cause.OK if answer.task is not None:
-                self.gate.succeeded()
+                self.gate.succeeded(sent)
                 self._learn(watched, answer.task, asked_age)
                 return await self._read(watched, answer, answer.task)
             case Cause.NOT_FOUND:
-                self.gate.succeeded()
+                self.gate.succeeded(sent)
                 return await self._missed(watched, answer)
             case Cause.CREDENTIALS:
                 self.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")
             case Cause.THROTTLED:
                 self.tally.throttled += 1
-                self.gate.close(answer.retry_after_seconds)
+                self.gate.close(sent, answer.retry_after_seconds)
             case _:
                 log.warning("poll unanswered", **self._words(watched), cause=answer.cause, why=answer.explain())
                 if self.gate.failed():
@@ -169,8 +192,10 @@ class Poller:
         if task.phase is Phase.RUNNING:
             if not task.known_word and task.word != watched.word:
                 log.warning("unknown status, taken for running", **self._words(watched), status=task.word)
-            watched.word = task.word
+            self._heard(watched, task.word)
             return False
+        if watched.word is not None and not watched.overdue_looks:  # seen running, so its age is what it took
+            self._longest_seconds = max(self._longest_seconds, self.clock.steady() - watched.accepted_at)
         log.info("task ended", **self._words(watched), status=task.word)
         if task.phase is Phase.SUCCEEDED:
             if await self.ledger.do(collecting.record_rendered, ending):
@@ -185,6 +210,20 @@ class Poller:
         if self.guard.halts or self.guard.tripped:
             await self.guard.refresh()
         return True
+
+    def _heard(self, watched: _Watched, word: str) -> None:
+        """The task runs still. One without progress for far too long gives up its place: it must not stop the batch."""
+        now = self.clock.steady()
+        if watched.word not in (None, word):
+            watched.told_at = now
+        watched.word = word
+        if watched.overdue_looks:
+            watched.overdue_looks += 1
+        elif now - watched.told_at > overdue_seconds(self._longest_seconds):
+            watched.overdue_looks = 1
+            self.overdue[watched.task.key] = watched.task
+            log.warning("task overdue", **self._words(watched), status=word)
+            self.places.release()
 
     def _ending(self, watched: _Watched, answer: Answer) -> Ending:
         task = answer.task

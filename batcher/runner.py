@@ -37,7 +37,7 @@ from batcher.stop import Reason, Stop
 from batcher.store import Store
 from batcher.submitter import Submitter
 from batcher.tally import Tally
-from batcher.throttle import Gate, Places
+from batcher.throttle import Places, Throttle
 
 DRAIN_SECONDS: Final = 30.0
 """After the first signal, open tasks are collected for so long; the next run collects the rest at no cost."""
@@ -65,7 +65,7 @@ def run(settings: Settings, progress: Progress, *, confirm: Callable[[str], bool
     with owner_lock(settings.ledger, wait_seconds=settings.wait_lock_seconds):
         new = ready_ledger(settings, progress)
         progress.say(f"ledger {settings.ledger}{' (NEW)' if new else ''}, output folder {settings.out_dir}")
-        outdated = restoring.need_consent(settings, Store(settings.ledger.parent, settings.out_dir))
+        outdated = restoring.need_consent(settings)
         with opened(settings.ledger, settings.world) as ledger:
             return anyio.run(_Run(settings, ledger, progress, Clock(), confirm, stdin).run, outdated)
 
@@ -95,6 +95,7 @@ class _Run:
         self.client: Client | None = None
         self.profiles: list[Profile] = []
         self.halts: list[Halt] = []
+        self.overdue: list[str] = []
         self.last_end: tuple[int | None, str | None] = (None, None)  # how the run before this one ended
 
     async def run(self, outdated: bool) -> report.RunReport:
@@ -103,8 +104,9 @@ class _Run:
             await beside.start(self._heed_signals, beside)
             beside.start_soon(self._limit_runtime)
             await self._recover(started_at)
-            if outdated:
-                await restoring.recall(self.ledger, self.settings, self.store, self.progress, self.run_id, started_at)
+            if outdated or self.settings.restored:
+                how: dict[str, Any] = {"run_id": self.run_id, "at": started_at, "outdated": outdated}
+                await restoring.recall(self.ledger, self.settings, self.progress, **how)
             await self.intake.run()
             delivery = await self._deliver_leftovers()
             if await self._has_work():
@@ -132,7 +134,6 @@ class _Run:
             tally=self.tally,
             clock=self.clock,
             run_id=self.run_id,
-            batches=await self.ledger.do(reading.current_batches),
             named=[batch.batch_id for batch in self.intake.named],
         )
         await take_up_files(self.ledger, self.store, delivery)
@@ -157,9 +158,12 @@ class _Run:
                 self.profiles.append(profile)
                 self.tally.credits = profile.balance
                 if account_id is not None:
-                    await restoring.take_up(delivery, self.progress, account_id=account_id, clock=self.clock)
+                    imported = bool(self.settings.sources) and self.intake.refused is None
+                    how: dict[str, Any] = {"account_id": account_id, "clock": self.clock, "imported": imported}
+                    await restoring.take_up(delivery, self.progress, **how)
                 await self._agree(profile)
-                await restoring.sign(self.ledger, self.store, self.run_id, self._names(), whole=False)
+                if not await self.ledger.do(recalling.due):
+                    await restoring.sign(self.ledger, self.store, self.run_id, self._names(), whole=False)
                 if account_id is not None:
                     guard = Guard(self.ledger, self.clock, account_id=account_id, run_id=self.run_id)
                     await guard.begin(profile, override=self.settings.override_halt)
@@ -179,7 +183,8 @@ class _Run:
             self.stop.stop_all(Reason.TROUBLE, error.in_one_line())
 
     def _names(self) -> list[str]:
-        return [batch.name for batch in self.intake.named]
+        """The batches of the run whose results are in its output folder."""
+        return [batch.name for batch in self.intake.named if batch.out_dir == self.store.out_dir]
 
     async def _agree(self, profile: Profile) -> None:
         """Ask before many new items are created for real money; without a yes, only what is open is collected."""
@@ -200,16 +205,18 @@ class _Run:
         pacing = Pacing.from_json(await self.ledger.do(running.lesson, account_id, "pacing") or [])
         changed = Bell()
         places = Places(self.settings.concurrency, changed, self.tally)
-        poll_gate = Gate(self.clock, _POLLS_AT_ONCE)
+        throttle = self._throttle(await self.ledger.do(running.lesson, account_id, "throttle"))
         shared: dict[str, Any] = {"ledger": self.ledger, "client": client, "stop": self.stop, "tally": self.tally}
         shared |= {"clock": self.clock, "run_id": self.run_id}
-        download_gate = Gate(self.clock, _DOWNLOADS_AT_ONCE)
-        downloader = Downloader(**shared, gate=download_gate, poll_gate=poll_gate, store=self.store, delivery=delivery)
+        downloader = Downloader(
+            **shared, gate=throttle.download, poll_gate=throttle.poll, store=self.store, delivery=delivery
+        )
         shared |= {"guard": guard, "places": places, "changed": changed}
-        poller = Poller(**shared, gate=poll_gate, downloader=downloader, pacing=pacing)
+        patient = self.settings.max_runtime_seconds is not None
+        poller = Poller(**shared, gate=throttle.poll, downloader=downloader, pacing=pacing, patient=patient)
         submitter = Submitter(
             **shared,
-            gate=Gate(self.clock, min(self.settings.concurrency, _CREATES_AT_ONCE)),
+            gate=throttle.create,
             poller=poller,
             account_id=account_id,
             wanted=self.intake.wanted,
@@ -227,8 +234,21 @@ class _Run:
                 await self._settle(client, guard)
                 poller.no_more()
             beside.cancel_scope.cancel()
+        self.overdue = list(poller.overdue)
         await self._settle(client, guard)
-        await self.ledger.do(running.keep_lesson, account_id, "pacing", pacing.to_json(), at=self.clock.now())
+        for name, lesson in (("pacing", pacing.to_json()), ("throttle", throttle.to_json())):
+            await self.ledger.do(running.keep_lesson, account_id, name, lesson, at=self.clock.now())
+
+    def _throttle(self, learned: dict[str, Any] | None) -> Throttle:
+        return Throttle(
+            self.clock,
+            creates_at_once=min(self.settings.concurrency, _CREATES_AT_ONCE),
+            polls_at_once=_POLLS_AT_ONCE,
+            downloads_at_once=_DOWNLOADS_AT_ONCE,
+            create_rate=self.settings.create_rate,
+            poll_rate=self.settings.poll_rate,
+            learned=learned,
+        )
 
     async def _take_up_tasks(self, account_id: int, places: Places, poller: Poller, downloader: Downloader) -> None:
         """Go on with the tasks that earlier runs left open, whatever became of their rows."""
@@ -271,6 +291,7 @@ class _Run:
             intake=self.intake,
             profiles=self.profiles,
             halts=self.halts,
+            overdue=self.overdue,
             last_end=self.last_end,
         )
 

@@ -46,6 +46,8 @@ class Settings:
     allow_http: bool = False
     no_credits_codes: frozenset[str] = frozenset()
     concurrency: int = 5
+    create_rate: float | None = None  # requests per second at most
+    poll_rate: float | None = None
     max_items: int | None = None
     max_credits: float | None = None
     max_in_doubt: int = 5

@@ -27,13 +27,14 @@ _NO_LINKS: Final = (errno.EPERM, errno.ENOSYS, errno.EXDEV, errno.EMLINK, errno.
 class Owner:
     """The ledger and the run that were last at work in an output folder.
 
-    `batches` are those that have results there: whether the file tells all that the last run of each did. `original`:
-    the folder is the one that was signed, and not a copy of it.
+    `batches` are those that have results there: the digest of the file that tells all that the last run of each did,
+    None while there is no such file. `original`: the folder is the one that was signed, and not a copy of it.
     """
 
     ledger_id: str
     run_id: str
-    batches: dict[str, bool]
+    batches: dict[str, str | None]
+    world: str = "real"
     original: bool = True
 
 
@@ -81,7 +82,7 @@ class Store:
         Raises:
             StorageError: the folder does not take it.
         """
-        said = {"ledger_id": owner.ledger_id, "run_id": owner.run_id, "batches": owner.batches}
+        said = {"ledger_id": owner.ledger_id, "run_id": owner.run_id, "batches": owner.batches, "world": owner.world}
         draft = self._mark.with_name(f"{self._mark.name}.part")
         try:
             self._mark.parent.mkdir(parents=True, exist_ok=True)
@@ -93,6 +94,10 @@ class Store:
             _sync_folder(self._mark.parent)
         except OSError as error:
             raise StorageError(f"cannot write {self._mark}: {error.strerror}", "Free some space.") from error
+
+    def has_item(self, key: str, audio_format: str) -> bool:
+        """Whether audio for the item lies in its place, whoever knows of it."""
+        return (self.folder / self.item_path(key, audio_format)).exists()
 
     def keep(self, out_dir: str, output: str, key: str, audio_format: str, sha256: str) -> str | None:
         """Make sure that audio of this content lies at the item's path, from there or from a row's output.

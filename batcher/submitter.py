@@ -26,7 +26,7 @@ from batcher.ledger.spending import Budget
 from batcher.poller import Poller
 from batcher.stop import Reason, Stop
 from batcher.tally import Tally
-from batcher.throttle import Gate, Places
+from batcher.throttle import Gate, Places, Sent
 
 log = structlog.get_logger()
 
@@ -73,17 +73,18 @@ class Submitter:
 
     async def _step(self, creates: TaskGroup) -> bool:
         """Claim and send what there is room for. Returns whether there may be more to do."""
-        await self.gate.opened()
+        await self.gate.turn()  # before the claim: a create that is claimed and held back costs two commits
         if self.guard.tripped or self._items_spent():
             return False
-        await self._note_balance()
-        room = min(self.places.free, self.gate.size - self._in_flight, self._items_left())
+        if await self._note_balance():
+            return True
+        room = min(self.places.free, self.gate.room, self._items_left())
         if room <= 0:
             await self.changed.wait(self.clock)
             return True
         claimed = await self._claim(room)
         for one in claimed:
-            creates.start_soon(self._create, one)
+            creates.start_soon(self._create, one, self.gate.enter())
         if claimed:
             return True
         return await self._wait_for_more()
@@ -117,7 +118,7 @@ class Submitter:
         due_at = await self.ledger.do(creating.next_due_at, self.run_id, affordable)
         settled = self._in_flight == 0
         if short and due_at is None and settled and self.places.none_taken:
-            self.stop.stop_creating(Reason.ASKED, "; ".join(short.values()))
+            self.stop.stop_creating(Reason.ASKED, "; ".join(dict.fromkeys(short.values())))
             return False
         if short and due_at is None:
             await self.changed.wait(self.clock, ring=ring)  # what is open may turn out cheaper, or say its price
@@ -133,15 +134,19 @@ class Submitter:
             await self.clock.sleep(_IDLE_SECONDS)
         return True
 
-    async def _note_balance(self) -> None:
-        """Read the balance where that says what a create cost: after a lost answer, and while no price is known."""
+    async def _note_balance(self) -> bool:
+        """Read the balance where that says what a create cost: after a lost answer, and while no price is known.
+
+        Returns whether it was read.
+        """
         blind = self.budget is not None and self.budget.blind and self.places.none_taken and not self._in_flight
         if not (blind or self._look_at_balance):
-            return
+            return False
         self._look_at_balance = False
         if self.budget is not None:
             self.budget.blind = self.budget.blind and not blind
         await self.guard.note((await self.client.profile()).profile)
+        return True
 
     def _items_left(self) -> int:
         return self.gate.size if self.max_items is None else self.max_items - self._claimed
@@ -154,10 +159,11 @@ class Submitter:
             return True
         return False
 
-    async def _create(self, claimed: Claimed) -> None:
+    async def _create(self, claimed: Claimed, sent: Sent) -> None:
         with anyio.CancelScope(shield=True):
             answer = await self.client.create(claimed.body, hold=self._hold)
-            self._react(answer)
+            self.gate.leave(sent)
+            self._react(answer, sent)
             event = await self._record(claimed, answer)
             self._look_at_balance |= event is Event.LOST and not self.stop.interrupted
             if answer.cause in (Cause.NO_CREDITS, Cause.UNCLEAR) or self.guard.halts:
@@ -176,19 +182,19 @@ class Submitter:
         """Asked in the last moment before a create leaves."""
         return self.guard.tripped or self.stop.creating or self.gate.closed
 
-    def _react(self, answer: Answer) -> None:
+    def _react(self, answer: Answer, sent: Sent) -> None:
         """Set the latches that the answer calls for, before it is even recorded."""
         self.tally.creates += answer.cause not in (Cause.HELD, Cause.UNSENT)
         if answer.quota_remaining is not None:
             self.tally.credits = answer.quota_remaining
         match answer.cause:
             case Cause.OK | Cause.INVALID:
-                self.gate.succeeded()
+                self.gate.succeeded(sent)
             case Cause.NO_CREDITS:
                 self.guard.trip()
             case Cause.THROTTLED:
                 self.tally.throttled += 1
-                self.gate.close(answer.retry_after_seconds)
+                self.gate.close(sent, answer.retry_after_seconds)
             case Cause.CREDENTIALS:
                 self.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")
             case Cause.WRONG_HOST:

@@ -9,11 +9,12 @@ from typing import Final
 from batcher.clock import local
 from batcher.item import State
 from batcher.ledger import reading, spending
+from batcher.ledger.forecast import forecast
 from batcher.ledger.ledger import Connection
 from batcher.ledger.records import Halt, Wanted
 from batcher.progress import Progress
 from batcher.report import UNFINISHED, RunReport
-from batcher.words import counted
+from batcher.words import counted, span
 
 _SHOWN: Final = 5
 _GROUPS: Final = {
@@ -61,6 +62,27 @@ def halt_line(halt: Halt, counts: reading.Counts, *, balance: float | None, need
     return "; ".join(parts)
 
 
+def forecast_words(conn: Connection, run_id: str, remaining: int) -> str | None:
+    """How quickly the run's last items were done, and what that foretells for the rest; None where nothing does."""
+    found = forecast(conn, run_id, remaining)
+    if found is None:
+        return None
+    rate = found.per_second * 60
+    least, most = span(found.least_seconds), span(found.most_seconds)
+    return (
+        f"{rate:,.{0 if rate >= 10 else 1}f} items a minute: the remaining {remaining:,} need about "
+        f"{span(found.seconds)} more ({least} to {most})"
+    )
+
+
+def overdue_words(conn: Connection, batches: Sequence[Wanted], keys: Sequence[str]) -> str:
+    """Which tasks were overdue when a run ended, to follow its message; nothing if none of these batches' was."""
+    found = reading.ids_of(conn, batches, keys[: _SHOWN + 1])
+    if not found:
+        return ""
+    return f"; overdue: {', '.join(found[:_SHOWN])}{', …' * (len(found) > _SHOWN)}; run again to collect"
+
+
 def tell(conn: Connection, progress: Progress, words: Words, batches: Sequence[Wanted]) -> None:
     """Say how the run ended; a quiet one speaks only of what is new and needs a person."""
     result, counts = words.result, words.counts
@@ -69,6 +91,9 @@ def tell(conn: Connection, progress: Progress, words: Words, batches: Sequence[W
     if result.exit_code != 0:
         needs_word = words.is_news and result.exit_code not in (3, 6)
         (progress.warn if needs_word else progress.say)(f"exit {result.exit_code}: {result.message}")
+    remaining = sum(counts.states[state] for state in UNFINISHED)
+    if (ahead := forecast_words(conn, result.run_id or "", remaining)) is not None:
+        progress.say(ahead)
     if (statement := _statement(conn, result)) is not None:
         progress.say(statement)
     for state, (label, command) in _GROUPS.items():

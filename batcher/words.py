@@ -1,4 +1,4 @@
-"""Words that depend on a number."""
+"""Words that depend on a number, and numbers as people say them."""
 
 from __future__ import annotations
 
@@ -7,3 +7,14 @@ def counted(number: int, word: str) -> str:
     """`1 row`, `2 rows`, `3 batches`."""
     ending = "" if number == 1 else "es" if word.endswith(("ch", "s")) else "s"
     return f"{number:,} {word}{ending}"
+
+
+def span(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.5 h`, `2 days`."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 36 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.0f} days"

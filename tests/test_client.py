@@ -500,7 +500,7 @@ async def test_a_crowd_waits_within_the_deadline() -> None:
 
 async def test_http_costs_no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
     """The slow reading of certificates is left out where nothing is encrypted."""
-    monkeypatch.setattr("batcher.client._trusting", pytest.fail)
+    monkeypatch.setattr("batcher.client.pool.trusting", pytest.fail)
     assert (await created(answering(http(202, ID)))).cause is Cause.OK
 
 

@@ -241,6 +241,8 @@ def test_killed(project: Project, provider: FakeTTS, runs: list[str], doubt: Dou
     """A kill at this step buys nothing twice, loses nothing that was bought, and the next runs finish the rest."""
     rows = project.rows(ROWS)
     manifest = project.manifest(rows)
+    if any("Spill.append" in points for points in runs):
+        provider.create_seconds = 0.3  # so that all the creates are on their way when the first answer fails the disk
     for points in runs:
         kill_at(project, manifest, points)
     assert_doubt(doubt, assert_recovers(project, manifest, rows))

@@ -88,6 +88,7 @@ def test_first_signal_drains(project: Project, provider: FakeTTS) -> None:
     """SIGTERM ends creating and collects what is open; the next run buys just the rest."""
     rows = project.rows(40)
     manifest = project.manifest(rows)
+    provider.task_seconds = 0.5  # so that the signal comes long before the end
     run = project.start_run(manifest, "--concurrency", "10")
     provider.until(lambda: len(provider.creates) >= 12)
     run.send(signal.SIGTERM)
@@ -379,6 +380,16 @@ def test_leftovers_and_deleted_files(project: Project, provider: FakeTTS) -> Non
     assert project.run(manifest).exit_code == 0
     project.assert_whole(rows)
     assert len(provider.api_headers) + len(provider.audio_headers) == requests
+
+
+def test_a_task_whose_row_is_gone_beside_a_skipped_row(project: Project, provider: FakeTTS) -> None:
+    """A task that no row wants any more is collected also when the manifest has rows without an item."""
+    rows = project.rows(2)
+    project.run(project.manifest(rows), "--no-wait")
+    manifest = project.manifest([rows[0], rows[1] | {"text": " "}])
+    ended = project.run(manifest, "--skip-invalid")
+    assert (ended.exit_code, ended.report["collected"]) == (3, 2)
+    assert len(provider.creates) == 2
 
 
 @pytest.mark.slow

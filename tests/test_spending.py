@@ -119,3 +119,36 @@ def test_the_statement_shows_what_is_unexplained(project: Project, provider: Fak
     ended = project.run(project.manifest(3))
     assert "from 1,000,000 to 999,990; this run's tasks say they cost 3: +7 credits are unexplained" in ended.err
     assert ended.report["credits"] == {"start": 1e6, "end": 1e6 - 10, "spent": 3, "estimated_needed": 0}
+
+
+@pytest.mark.parametrize(("first", "then", "most"), [(0.004, 0.004, 0.02), (1.0, 20.0, 200.0)])
+def test_a_budget_holds_whatever_one_costs(
+    project: Project, provider: FakeTTS, first: float, then: float, most: float
+) -> None:
+    """Prices far below one credit count, and prices that rise are noticed in time."""
+    provider.shape = "flat"
+
+    def cost(job: Job) -> float:
+        return first if int(job.id.removeprefix("task_")) < 3 else then
+
+    provider.ending = lambda job: {"creditsUsed": cost(job)}
+    ended = project.run(project.manifest(project.rows(100, first=100)), "--max-credits", str(most))
+    assert ended.exit_code == 6
+    assert sum(map(cost, provider.jobs.values())) <= most + 5 * then
+
+
+def test_doubts_without_a_price_stop_a_budget(project: Project, provider: FakeTTS) -> None:
+    """Where no price is known, creates whose answers are lost count among the few."""
+    provider.shape, provider.hidden = "flat", ("credits", "api_quota_remaining")
+    provider.on_create = lambda create: None if create.number == 3 else CHARGED_AND_DROPPED
+    ended = project.run(project.manifest(9), "--max-credits", "1")
+    assert (ended.exit_code, len(provider.creates)) == (6, 5)
+
+
+def test_a_plan_knows_of_a_retake(project: Project, provider: FakeTTS) -> None:
+    """A plan reads rows by their latest takes, as a run does."""
+    manifest = project.manifest(2)
+    project.run(manifest)
+    project.batcher("retake", "r1", "--ledger", project.ledger)
+    plan = project.batcher("plan", manifest, "--api-url", provider.url, "--json").report
+    assert (plan["new"], plan["changed"]) == (1, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import sqlite3
@@ -212,3 +213,187 @@ def test_killed_while_restoring(project: Project, provider: FakeTTS, point: str)
     if ended.exit_code == 2:
         ended = project.run(manifest, "--restored")
     assert_restored(project, provider, ended)
+
+
+def _lose(project: Project) -> None:
+    """Take the ledger away, and what a kill left of it."""
+    for path in project.folder.glob("batcher.db*"):
+        path.unlink()
+
+
+def test_results_outlive_a_restoring_that_came_to_nothing(project: Project, provider: FakeTTS) -> None:
+    """A run that could not take over what results files tell leaves them as they are, for the next ledger too."""
+    manifest = project.manifest(ROWS)
+    project.run(manifest)
+    kept = (project.audio / "lines.results.jsonl").read_bytes()
+    _lose(project)
+    assert project.run(manifest, "--restored", environment={"BATCHER_API_TOKEN": ""}).exit_code == 5
+    assert (project.audio / "lines.results.jsonl").read_bytes() == kept
+    _lose(project)
+    assert_restored(project, provider, project.run(manifest, "--restored"))
+
+
+@pytest.mark.parametrize("first", ["refused", "collecting"])
+def test_doubts_wait_for_their_rows(project: Project, provider: FakeTTS, first: str) -> None:
+    """What results files cannot tell is put in doubt when the rows are in the ledger, not before."""
+    rows = project.rows(ROWS)
+    manifest = project.manifest(rows)
+    project.run(manifest)
+    _lose(project)
+    for path in project.audio.glob("*.results.*"):
+        path.unlink()
+    project.manifest([*rows, rows[0]])  # an id twice
+    assert project.run(manifest, *["--restored"] * (first == "refused")).exit_code == 2
+    if first == "collecting":
+        assert project.run("--collect-only", "--restored").exit_code == 0
+    project.manifest(rows)
+    assert project.run(manifest, "--restored").exit_code == 3
+    assert (len(provider.creates), project.states()) == (ROWS, {"in_doubt": ROWS})
+
+
+def test_results_with_any_character_in_them(project: Project, provider: FakeTTS) -> None:
+    """Only a line feed ends a line of results, whatever a carried column holds."""
+    manifest = project.manifest([row | {"note": "a\u2028b\x85c\x0bd"} for row in project.rows(ROWS)])
+    project.run(manifest)
+    _lose(project)
+    assert_restored(project, provider, project.run(manifest, "--restored"))
+
+
+@pytest.mark.parametrize(
+    "edit", [{"state": ["done"]}, {"take": "2"}, {"bytes": -1}, {"bytes": 10**30}, {"key": 5}, {"batch": None}]
+)
+def test_results_that_were_spoilt(project: Project, provider: FakeTTS, edit: dict[str, object]) -> None:
+    """Values that no run has written are refused before anything is taken in."""
+    manifest = project.manifest(2)
+    project.run(manifest)
+    lines = [project.results()[0], project.results()[1] | edit]
+    _lose(project)
+    (project.audio / "lines.results.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    ended = project.run(manifest, "--restored")
+    assert (ended.exit_code, len(provider.creates)) == (2, 2)
+    assert "does not hold lines of results" in ended.report["message"]
+
+
+def test_results_that_lost_a_line(project: Project, provider: FakeTTS) -> None:
+    """Results that are not those that the last run wrote do not tell all."""
+    manifest = project.manifest(ROWS)
+    project.run(manifest)
+    _lose(project)
+    path = project.audio / "lines.results.jsonl"
+    path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
+    assert project.run(manifest, "--restored").exit_code == 3
+    assert (len(provider.creates), project.states()) == (ROWS, {"done": ROWS - 1, "in_doubt": 1})
+
+
+def test_an_older_state_with_another_output_folder(project: Project, provider: FakeTTS) -> None:
+    """The folders of the ledger's batches give it away as well as the one that the run would work in."""
+    manifest = project.manifest(ROWS)
+    project.run(manifest, "--max-items", "4")
+    shutil.copy(project.ledger, project.folder / "plain.db")
+    project.run(manifest)
+    _go_back(project, project.folder / "plain.db")
+    assert project.run(manifest, "--out-dir", "elsewhere").exit_code == 2
+    assert project.batcher("plan", manifest, "--api-url", provider.url).exit_code == 2
+    ended = project.run(manifest, "--out-dir", "elsewhere", "--restored")
+    assert (ended.exit_code, len(provider.creates)) == (0, ROWS)
+    assert project.run(manifest, "--out-dir", "elsewhere").report["created"] == 0
+
+
+def test_a_default_that_was_forgotten(project: Project, provider: FakeTTS) -> None:
+    """Rows that results files tell of with other inputs are not bought unseen by a new ledger."""
+    manifest = project.manifest([{"id": row["id"], "text": row["text"]} for row in project.rows(3)])
+    project.run(manifest, "--voice", "anna")
+    _lose(project)
+    ended = project.run(manifest, "--voice", "bob", "--restored")
+    assert (ended.exit_code, len(provider.creates)) == (2, 3)
+    assert "would be bought again" in ended.report["message"]
+    assert project.run(manifest, "--voice", "anna", "--restored").exit_code == 0
+    assert len(provider.creates) == 3
+
+
+def test_foreign_results_beside_a_sound_ledger(project: Project, provider: FakeTTS) -> None:
+    """`--restored` listens to results of a batch that the ledger does not know, also when nothing else is wrong."""
+    project.run(project.manifest(2, "a.csv"))
+    manifest = project.manifest(project.rows(3, first=50), "b.csv")
+    project.run(manifest, "--ledger", "other.db", "--out-dir", "other")
+    shutil.copy(project.folder / "other/b.results.jsonl", project.audio)
+    ended = project.run(manifest, "--restored")
+    assert (ended.exit_code, ended.report["created"], len(provider.creates)) == (0, 0, 5)
+
+
+def test_rows_that_share_an_item_of_which_one_has_its_file(project: Project, provider: FakeTTS) -> None:
+    """One row's file is enough: nothing is fetched again."""
+    rows = project.rows(2)
+    rows[1]["text"] = rows[0]["text"]
+    manifest = project.manifest(rows)
+    project.run(manifest)
+    lines = [project.results()[0], project.results()[1] | {"output": None}]
+    _lose(project)
+    (project.audio / "lines.results.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    provider.jobs.clear()
+    assert project.run(manifest, "--restored").exit_code == 0
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_journal_that_a_kill_left(project: Project, provider: FakeTTS, copied: bool) -> None:
+    """The journal of a ledger that is gone is not taken for that of the one in its place."""
+    manifest = project.manifest(60)
+    project.run(manifest, "--max-items", "10")
+    copy = _backup(project)
+    run = project.start_run(manifest)
+    provider.until(lambda: len(provider.jobs) >= 40)
+    run.send(signal.SIGKILL)
+    run.end()
+    made = len(provider.jobs)
+    project.ledger.unlink()
+    if copied:
+        shutil.copy(copy, project.ledger)
+    assert project.run(manifest, "--restored").exit_code == 3
+    assert len(provider.jobs) == made
+    assert project.query("PRAGMA integrity_check") == [("ok",)]
+    assert project.states() == {"done": 10, "in_doubt": 50}
+
+
+def test_a_restored_doubt_does_not_pass_for_free(project: Project) -> None:
+    """The balances around a restored doubt are those before and after the time that the ledger does not know."""
+    manifest, copy = _bought_since(project)
+    _go_back(project, copy)
+    for path in project.audio.glob("*.results.*"):
+        path.unlink()
+    project.run(manifest, "--restored")
+    case, *_ = project.batcher("resolve", "--json", "--ledger", project.ledger).report
+    assert case["money"]["unexplained"] == ROWS - 4
+    assert "may have been sent between" in project.batcher("resolve", "--ledger", project.ledger).out
+
+
+def test_a_budget_counts_what_was_restored(project: Project, provider: FakeTTS) -> None:
+    """What results files tell of is a batch's spending like any other."""
+    manifest, copy = _bought_since(project)
+    _go_back(project, copy)
+    project.run(manifest, "--restored")
+    manifest = project.manifest(20)
+    assert project.run(manifest, "--max-credits", "12").exit_code == 6
+    assert len(provider.creates) in (11, 12)  # restored ones count by estimate
+
+
+def test_an_earlier_take_is_not_bought_again(project: Project, provider: FakeTTS) -> None:
+    """Results tell only of a row's latest take; audio of an earlier one puts that in doubt instead of buying it."""
+    manifest, _ = _bought_since(project)
+    project.batcher("retake", "r1", "--ledger", project.ledger)
+    assert project.run(manifest).report["created"] == 1
+    project.ledger.unlink()
+    manifest = project.manifest([row | {"take": "1" if row["id"] == "r1" else ""} for row in project.rows(ROWS)])
+    ended = project.run(manifest, "--restored", "--rebuy")
+    assert (ended.exit_code, ended.report["created"], ended.report["states"]["in_doubt"]) == (3, 0, 1)
+
+
+def test_the_sandbox_never_speaks_for_real(project: Project, provider: FakeTTS) -> None:
+    """An output folder that a sandbox filled is no place for a real run, restored or not."""
+    manifest = project.manifest(2)
+    project.run(manifest)
+    mark = project.audio / ".items/.ledger.json"
+    mark.write_text(mark.read_text().replace('"real"', '"sandbox"'))
+    for consent in ((), ("--restored",)):
+        ended = project.run(manifest, *consent)
+        assert (ended.exit_code, len(provider.creates)) == (2, 2)
+        assert "sandbox world" in ended.report["message"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -29,6 +30,22 @@ class Duration(click.ParamType[float]):
             return settings.duration(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Rate(click.ParamType[float]):
+    """So many a second."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number, which is above 0 and finite."""
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = 0.0
+        if not 0 < number < math.inf:
+            self.fail(f"{value!r} is not a number above 0", param, ctx)
+        return number
 
 
 def option(*names: str, consent: bool = False, **attributes: Any) -> Callable[[F], F]:

@@ -55,7 +55,7 @@ def _lines(found: Any) -> list[str]:
     if found.balance is not None:
         lines.append(f"balance: {found.balance:,.0f} credits{_verdict(found)}")
     if found.outdated:
-        lines.append(f"a run would want --restored: {found.outdated}")
+        lines.append(f"{found.outdated}: a run wants --restored")
     if found.rebuy:
         lines += ["a run would want --rebuy:", found.rebuy]
     return lines

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from batcher import settings
-from batcher.cli.options import Duration, fill_from_file, ledger_path, merged_columns, option, project_folder
+from batcher.cli.options import Duration, Rate, fill_from_file, ledger_path, merged_columns, option, project_folder
 from batcher.errors import UsageError
 from batcher.manifest import Rules
 
@@ -48,6 +48,8 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         metavar="N",
         help="Tasks open at the provider at once.",
     ),
+    option("--create-rate", type=Rate(), metavar="N", help="Creates a second at most; otherwise found out by itself."),
+    option("--poll-rate", type=Rate(), metavar="N", help="The same for looks at open tasks."),
     option("--max-items", type=click.IntRange(0), metavar="N", help="Create at most so many in this run."),
     option(
         "--max-credits",
@@ -123,6 +125,8 @@ def resolve(ctx: click.Context, manifests: tuple[str, ...]) -> settings.Settings
         allow_http=params["allow_http"],
         no_credits_codes=frozenset(params["no_credits_code"]),
         concurrency=params["concurrency"],
+        create_rate=params["create_rate"],
+        poll_rate=params["poll_rate"],
         max_items=params["max_items"],
         max_credits=params["max_credits"],
         max_in_doubt=params["max_in_doubt"],

@@ -84,7 +84,7 @@ def _list(
     for case in cases:
         named = ", ".join(f"{row['id']} of {row['batch']}" for row in rows[case.key]) or "no row any more"
         click.echo(f"{case.key[:16]}  {named}: {len(case.text)} characters, voice {case.voice}")
-        click.echo(f"    create {case.attempt} was sent at {local(case.intended_at)} for account {case.user_id}")
+        click.echo(f"    create {case.attempt} {_sent(case)} for account {case.user_id}")
         status = f"HTTP {case.http_status}, " if case.http_status else ""
         came = case.error_message or case.error_code or _CAUSES.get(case.cause, case.cause)
         until = f" (until {local(case.answered_at)})" if case.answered_at else ""
@@ -95,6 +95,12 @@ def _list(
             click.echo(f"    {line}")
     if cases:
         click.echo("settle each with --adopt TASK_ID, --buy-again or --abandon")
+
+
+def _sent(case: Any) -> str:
+    if case.cause == "restored":
+        return f"may have been sent between {local(case.intended_at)} and {local(case.answered_at)}"
+    return f"was sent at {local(case.intended_at)}"
 
 
 def _money(found: Surroundings) -> list[str]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from batcher.cli.options import find_ledger, json_option, ledger_options
 from batcher.clock import said
 from batcher.words import counted
+
+if TYPE_CHECKING:
+    from batcher.ledger.ledger import Connection
 
 
 @click.command()
@@ -34,6 +37,7 @@ def status(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
     with viewed(path) as conn:
         found = showing.status(conn)
         spent = spending.spending(conn)
+        ahead = _forecast(conn, found)
     if ctx.params["as_json"]:
         click.echo(json.dumps(found, ensure_ascii=False))
         return
@@ -49,6 +53,8 @@ def status(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
         click.echo(f"halted ({found['halt']['kind']}) since {said(found['halt']['since'])}: {found['halt']['detail']}")
     if found["last_run"] is not None:
         click.echo(_last_run(found["last_run"]))
+    if ahead is not None:
+        click.echo(ahead)
 
 
 def _credits(spent: Any, needed: float | None) -> str:
@@ -56,6 +62,16 @@ def _credits(spent: Any, needed: float | None) -> str:
     parts["still needed, by estimate"] = needed
     parts_said = (f"{'unknown' if number is None else f'{number:,.10g}'} {name}" for name, number in parts.items())
     return f"credits: {', '.join(parts_said)}"
+
+
+def _forecast(conn: Connection, found: dict[str, Any]) -> str | None:
+    """When the rest is likely done, by the last run's pace."""
+    from batcher.report import UNFINISHED
+    from batcher.summary import forecast_words
+
+    if found["last_run"] is None:
+        return None
+    return forecast_words(conn, found["last_run"]["run_id"], sum(found["states"][state] for state in UNFINISHED))
 
 
 def _last_run(run: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, fun
 from batcher.errors import ManifestError
 from batcher.item import State
 from batcher.ledger.pricing import prices
-from batcher.ledger.schema import NOT_PENDING, batches, items, rows
+from batcher.ledger.schema import NOT_PENDING, batches, items, recalled, rows
 from batcher.ledger.staging import UNCHANGED, Staging, staged
 
 MAYBE_PAID: Final = (State.SUBMITTING, State.IN_DOUBT, State.SUBMITTED, State.RENDERED, State.DONE)
@@ -130,6 +130,7 @@ def refuse_rebuys(conn: Connection, staging: Staging, name: str, batch: str, *, 
     Raises:
         ManifestError: more than that would be bought again.
     """
+    _refuse_untold(conn, name, batch)
     found = _Rebuys()
     for change in rebuys(conn, staging, same_file=same_file):
         found.add(change)
@@ -164,6 +165,32 @@ class _Rebuys:
 def _share(conn: Connection, staging: Staging, batch: str) -> float:
     """As many edited rows as pass, by the number of the batch's rows that are paid for."""
     return EDITS_SHARE * (_paid_rows(conn, batch) or staging.last)
+
+
+def _refuse_untold(conn: Connection, name: str, batch: str) -> None:
+    """While a ledger is being restored, no row passes for which results files tell of audio with other inputs.
+
+    What those inputs were only their key says, so that an edit cannot be told from a default that was forgotten.
+    """
+    same_row = and_(recalled.c.batch == batch, recalled.c.row_id == staged.c.id)
+    elsewhere = staged.alias("elsewhere")
+    query = (
+        select(staged.c.id, staged.c.line)
+        .select_from(staged)
+        .join(recalled, same_row)
+        .join(items, items.c.key == staged.c.item_key)
+        .where(recalled.c.item_key != staged.c.item_key, items.c.state == State.PENDING)
+        .where(~exists().where(elsewhere.c.item_key == recalled.c.item_key))
+        .order_by(staged.c.number)
+    )
+    found = conn.execute(query).all()
+    if not found:
+        return
+    raise ManifestError(
+        f"{name}: {len(found)} rows whose audio may be paid for would be bought again; nothing was created",
+        [f"{name}:{row.line}: row {row.id}: results files tell of it with other inputs" for row in found[:_SHOWN]],
+        "Give the --voice, --model and --format that they were bought with, or pass --rebuy if it is wanted.",
+    )
 
 
 def _paid_rows(conn: Connection, batch: str) -> int:

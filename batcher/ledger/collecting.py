@@ -95,8 +95,19 @@ def record_saved(conn: Connection, task: OpenTask, *, at: float, run_id: str) ->
     return move(conn, Event.SAVED, task.key, task.attempt, at=at, run_id=run_id, of_task=task.task_id)
 
 
-def record_links(conn: Connection, links: Sequence[tuple[int, str, str, str]]) -> None:
-    """Rows (batch, id) whose output now holds an item's audio (key, output)."""
+Link = tuple[int, str, str, str]
+"""A row (batch, id) and the item's audio (key) that now lies at its output."""
+
+
+def record_delivered(conn: Connection, task: OpenTask, links: Sequence[Link], *, at: float, run_id: str) -> bool:
+    """The recorded file is at its final path, durably, and linked to these rows. Returns whether the item moved."""
+    if links:
+        record_links(conn, links)
+    return record_saved(conn, task, at=at, run_id=run_id)
+
+
+def record_links(conn: Connection, links: Sequence[Link]) -> None:
+    """These rows' outputs now hold their items' audio."""
     names = ("_batch", "_row", "linked_key", "linked_output")
     conn.execute(_LINKED, [dict(zip(names, link, strict=True)) for link in links])
 

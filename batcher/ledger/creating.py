@@ -143,14 +143,14 @@ def _own_task(conn: Connection, record: AnswerRecord) -> bool:
     values = {"account_id": record.account_id, "task_id": record.task_id, "item_key": record.key}
     new = {"attempt": record.attempt, "accepted_at": record.at, "credits": record.credits}
     counters = {"looks": 0, "missing_looks": 0, "unusable_looks": 0}
-    conn.execute(_MAKE_TASK, values | new | counters)
-    owner = conn.execute(_TASK_OWNER, {"_account": record.account_id, "_task": record.task_id}).one()
+    owner = conn.execute(_MAKE_TASK, values | new | counters).one()
     return bool(owner.item_key == record.key and owner.attempt == record.attempt)
 
 
-_MAKE_TASK: Final = upsert(tasks).on_conflict_do_nothing()
-_TASK_OWNER: Final = select(tasks.c.item_key, tasks.c.attempt).where(
-    tasks.c.account_id == bindparam("_account"), tasks.c.task_id == bindparam("_task")
+_MAKE_TASK: Final = (
+    upsert(tasks)
+    .on_conflict_do_update(index_elements=["account_id", "task_id"], set_={"looks": tasks.c.looks})  # says whose it is
+    .returning(tasks.c.item_key, tasks.c.attempt)
 )
 
 

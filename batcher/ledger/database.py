@@ -71,7 +71,25 @@ def create(path: Path, world: World) -> None:
     finally:
         engine.dispose()
     with _translating(path):
+        set_stray_journal_aside(path)
         draft.replace(path)
+
+
+def set_stray_journal_aside(path: Path) -> None:
+    """A journal that a kill left, beside a backup that took its ledger's place or beside none: SQLite would apply it.
+
+    A ledger in use is never in that state: it has its journal's mark in its header before it has a journal. The caller
+    holds the owner's lock.
+    """
+    journal = path.with_name(f"{path.name}-wal")
+    if not journal.exists():
+        return
+    if path.exists():
+        with path.open("rb") as file:
+            if file.read(20)[18:] != b"\1\1":
+                return
+    journal.replace(journal.with_name(f"{journal.name}.stray-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"))
+    path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
 
 
 def needs_upgrade(path: Path) -> bool:
@@ -136,6 +154,8 @@ def back_up(path: Path, target: Path) -> None:
     """
     if target.exists():
         raise UsageError(f"{target} exists already", "Name a file that does not.")
+    if not target.parent.is_dir():
+        raise UsageError(f"there is no folder {target.parent}", "Make it, or name another file.")
     draft = target.with_name(f".{target.name}.new")
     with _translating(target):
         draft.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ def evidence(conn: Connection, keys: Sequence[str]) -> list[Row[Any]]:
         select(items.c.key, items.c.state, items.c.attempt, items.c.voice, items.c.text, items.c.account_id)
         .add_columns(items.c.task_id, attempts.c.intended_at, attempts.c.answered_at, attempts.c.cause)
         .add_columns(attempts.c.http_status, attempts.c.error_code, attempts.c.error_message, attempts.c.request_id)
-        .add_columns(attempts.c.raw, attempts.c.account_id.label("attempt_account_id"))
+        .add_columns(attempts.c.raw, attempts.c.account_id.label("attempt_account_id"), attempts.c.run_id)
         .add_columns(accounts.c.origin, accounts.c.user_id, items.c.model, items.c.bytes)
         .outerjoin(attempts, and_(attempts.c.item_key == items.c.key, attempts.c.attempt == items.c.attempt))
         .outerjoin(accounts, accounts.c.id == attempts.c.account_id)
@@ -55,6 +55,8 @@ def surroundings(conn: Connection, case: Row[Any]) -> Surroundings:
     ours = balances.c.account_id == case.attempt_account_id
     given_up_at = case.answered_at if case.answered_at is not None else case.intended_at
     earlier = select(balances).where(ours, balances.c.at <= case.intended_at)
+    if case.cause == "restored":  # the run that wrote the doubt down is not the one that may have bought
+        earlier = earlier.where(balances.c.run_id.is_distinct_from(case.run_id))
     later = select(balances).where(ours, balances.c.at >= max(given_up_at, case.intended_at))
     before = conn.execute(earlier.order_by(balances.c.at.desc()).limit(1)).first()
     after = conn.execute(later.order_by(balances.c.at).limit(1)).first()

@@ -180,8 +180,8 @@ def _count_lost(conn: Connection, record: AnswerRecord, max_in_doubt: int) -> No
     ours = attempts.c.account_id == record.account_id
     accepted = select(func.max(attempts.c.answer_no)).where(ours, attempts.c.outcome == "accepted").scalar_subquery()
     since = attempts.c.answer_no > func.coalesce(accepted, 0)
-    # A run that was killed or interrupted says nothing about the API: only answers that never came count.
-    lost = and_(attempts.c.outcome == "lost", attempts.c.cause.not_in(("vanished", "interrupted")))
+    # A run that was killed, interrupted or forgotten says nothing about the API: only answers that never came count.
+    lost = and_(attempts.c.outcome == "lost", attempts.c.cause.not_in(("vanished", "restored", "interrupted")))
     count = conn.execute(select(func.count()).where(ours, since, lost)).scalar_one()
     already = conn.execute(select(halts.c.id).where(_open(record.account_id), halts.c.kind == "unstable")).first()
     if count > max_in_doubt and already is None:

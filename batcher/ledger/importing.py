@@ -6,13 +6,13 @@ import hashlib
 import json
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, text, update
+from sqlalchemy import Connection, delete, insert, select, text, update
 
 from batcher.errors import ManifestError
 from batcher.item import KEY_VERSION
 from batcher.ledger import changes
 from batcher.ledger.records import Wanted
-from batcher.ledger.schema import LATER_TAKE, batches, recalled, rows
+from batcher.ledger.schema import LATER_TAKE, batches, items, recalled, rows
 from batcher.ledger.staging import ROW_COLUMNS, Staging, staged
 from batcher.manifest import READING, Manifest, Rules
 from batcher.words import counted
@@ -54,7 +54,16 @@ def import_manifest(
         same_file = _is_same_file(conn, batch, values)
         changes.refuse_rebuys(conn, staging, manifest.name, batch, same_file=same_file)
     values["trusted"] = None if manifest.faults or trusted is None else _as_read(trusted)
-    return _merge(conn, staging, batch, values, at)
+    wanted = _merge(conn, staging, batch, values, at)
+    if rebuy:
+        _forget_told(conn, batch)
+    return wanted
+
+
+def _forget_told(conn: Connection, batch: str) -> None:
+    """A person has agreed to buy rows that results files tell of with other inputs: that is asked once."""
+    told = recalled.c.item_key.in_(select(items.c.key))
+    conn.execute(delete(recalled).where(recalled.c.batch == batch, ~told))
 
 
 def foresee(
@@ -95,7 +104,9 @@ def _as_read(trusted: str) -> str:
 
 
 def _stage_all(conn: Connection, manifest: Manifest, rules: Rules, out_dir: str, at: float) -> Staging:
-    staging = Staging(conn, manifest, _number_of(conn, rules.batch))
+    # What results files tell while a ledger is restored is held against every row, changed or not.
+    told = conn.execute(select(recalled.c.row_id).where(recalled.c.batch == rules.batch).limit(1)).first()
+    staging = Staging(conn, manifest, _number_of(conn, rules.batch), whole=told is not None)
     staging.stage(rules.batch, out_dir, at)
     if manifest.faults.fatal or (manifest.faults and not rules.skip_invalid):
         hint = "Mend them; --skip-invalid cannot pass over all of them."

@@ -7,11 +7,12 @@ cannot be cut in two: it is shielded from cancellation.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -29,6 +30,9 @@ from batcher.ledger.spill import Spill
 __all__ = ["Connection", "Ledger", "opened", "viewed", "world_of"]
 
 log = structlog.get_logger()
+
+GATHER_SECONDS: Final = 0.005
+"""Between two commits: what comes meanwhile shares the next. A call that comes alone does not wait."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,6 +61,7 @@ class Ledger:
         self.spill = Spill(path.with_name(path.name + ".spill"))
         self._engine = engine
         self._waiting: list[_Call[Any]] = []
+        self._committed_at = -math.inf
         self._turn = anyio.Lock()
         self._thread = anyio.CapacityLimiter(1)
 
@@ -71,8 +76,10 @@ class Ledger:
         with anyio.CancelScope(shield=True):
             async with self._turn:
                 if not call.settled:
+                    await anyio.sleep(max(0.0, self._committed_at + GATHER_SECONDS - anyio.current_time()))
                     batch, self._waiting = self._waiting, []
                     await anyio.to_thread.run_sync(self._commit, batch, limiter=self._thread)
+                    self._committed_at = anyio.current_time()
         return call.result()
 
     async def record(self, record: AnswerRecord, *, max_in_doubt: int) -> Any:
@@ -132,15 +139,18 @@ class Ledger:
 
 def _apply(connection: Connection, call: _Call[Any]) -> None:
     """Run one verb in a savepoint; only what the database as a whole cannot take is raised."""
+    connection.exec_driver_sql("SAVEPOINT one")
     try:
-        with connection.begin_nested():
-            call.value = call.verb(connection)
-    except IntegrityError as error:
+        call.value = call.verb(connection)
+    except DBAPIError as error:
+        if not isinstance(error, IntegrityError):
+            raise
         call.error = error
-    except DBAPIError:
-        raise
     except Exception as error:  # noqa: BLE001 - handed to whoever called
         call.error = error
+    if call.error is not None:
+        connection.exec_driver_sql("ROLLBACK TO one")
+    connection.exec_driver_sql("RELEASE one")
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from batcher.ledger import standing
 from batcher.ledger.schema import attempts, balances, items, tasks
 
 _ANY: Final = "*"
+_DIGITS: Final = 9
+"""An item may cost a small part of a credit; what is rounded away would never be counted."""
 _RUNS: Final = 20
 """Balances of so many latest runs are looked at where tasks do not say what they cost."""
 
@@ -42,7 +44,8 @@ class Prices:
             if price is None:
                 return None
             total = [sum_ + size * one for sum_, one in zip(total, price, strict=True)]
-        return Estimate(credits=round(total[0], 2), low=round(total[1], 2), high=round(total[2], 2))
+        credits_, low, high = (round(sum_, _DIGITS) for sum_ in total)
+        return Estimate(credits=credits_, low=low, high=high)
 
 
 def prices(conn: Connection) -> Prices:

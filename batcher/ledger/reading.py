@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, false, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, case, false, func, or_, select
 
 from batcher.errors import UsageError
 from batcher.item import COLLECTABLE, State
@@ -19,8 +19,8 @@ from batcher.ledger.schema import (
     batches,
     events,
     files,
-    ids_of,
     items,
+    numbers_of,
     of_wanted,
     recalled,
     rows,
@@ -70,7 +70,7 @@ def current_batches(conn: Connection) -> list[Wanted]:
 
 def count(conn: Connection, wanted: Sequence[Wanted]) -> Counts:
     """Count the rows of `wanted`, and the items that they stand for, by state."""
-    return Counts(**standing.known(conn, f"counts {ids_of(wanted)}", "rows", lambda: asdict(_count(conn, wanted))))
+    return Counts(**standing.known(conn, f"counts {numbers_of(wanted)}", "rows", lambda: asdict(_count(conn, wanted))))
 
 
 def _count(conn: Connection, wanted: Sequence[Wanted]) -> Counts:
@@ -112,10 +112,9 @@ def foreign_tasks(conn: Connection, wanted: Sequence[Wanted], account_id: int | 
     return found
 
 
-def outputs_of(conn: Connection, wanted: Sequence[Wanted], key: str) -> list[Output]:
-    """The outputs of one item."""
-    found = conn.execute(_outputs(of_wanted(wanted, by_item=True)).where(rows.c.item_key == key))
-    return sorted((Output(**row._mapping) for row in found), key=lambda output: (output.batch_id, output.number))
+def outputs_of(conn: Connection, key: str) -> list[Output]:
+    """The outputs of one item, in every batch as it reads now."""
+    return [Output(**row._mapping) for row in conn.execute(_OUTPUTS_OF, {"_key": key})]
 
 
 def to_link(conn: Connection, batch: Wanted, after: int, limit: int) -> list[Output]:
@@ -124,12 +123,12 @@ def to_link(conn: Connection, batch: Wanted, after: int, limit: int) -> list[Out
         rows.c.linked_key.is_distinct_from(rows.c.item_key), rows.c.linked_output.is_distinct_from(rows.c.output)
     )
     ready = (items.c.state == State.DONE, rows.c.number > after)
-    ours = and_(rows.c.batch_id == batch.batch_id, rows.c.is_current + 0 == 1)  # by the index of such rows
-    found = conn.execute(_outputs(ours).where(unlinked, *ready).order_by(rows.c.number).limit(limit))
+    ours = rows.c.batch_id == batch.batch_id
+    found = conn.execute(_OUTPUTS.where(ours, unlinked, *ready).limit(limit))
     return [Output(**row._mapping) for row in found]
 
 
-def _outputs(ours: ColumnElement[bool]) -> Select[Any]:
+def _select_outputs() -> Select[Any]:
     old = files.alias("old")
     linked = and_(rows.c.linked_key == rows.c.item_key, rows.c.linked_output == rows.c.output)
     return (
@@ -148,12 +147,16 @@ def _outputs(ours: ColumnElement[bool]) -> Select[Any]:
             (old.c.out_dir + "/" + old.c.path).label("linked_source"),
             old.c.sha256.label("linked_sha256"),
         )
-        .join(batches, batches.c.id == rows.c.batch_id)
+        .join(batches, and_(batches.c.id == rows.c.batch_id, rows.c.is_current + 0 == 1))
         .join(items, items.c.key == rows.c.item_key)
         .outerjoin(files, files.c.item_key == rows.c.item_key)
         .outerjoin(old, old.c.item_key == rows.c.linked_key)
-        .where(ours)
+        .order_by(rows.c.batch_id, rows.c.number)
     )
+
+
+_OUTPUTS: Final = _select_outputs()
+_OUTPUTS_OF: Final = _OUTPUTS.where(rows.c.item_key == bindparam("_key"))
 
 
 def folders(conn: Connection, batch: Wanted, limit: int) -> list[str]:
@@ -224,8 +227,8 @@ def places(conn: Connection, batch: Wanted) -> Iterator[tuple[str, str, bool]]:
 
 def output_of(conn: Connection, batch: Wanted, row_id: str) -> Output:
     """The output of one row."""
-    this = and_(rows.c.batch_id == batch.batch_id, rows.c.id == row_id)
-    return Output(**conn.execute(_outputs(this)).one()._mapping)
+    this = (rows.c.batch_id == batch.batch_id, rows.c.id == row_id)
+    return Output(**conn.execute(_OUTPUTS.where(*this)).one()._mapping)
 
 
 def needing_person(conn: Connection, wanted: Sequence[Wanted], state: State, limit: int) -> list[list[str]]:
@@ -237,9 +240,16 @@ def needing_person(conn: Connection, wanted: Sequence[Wanted], state: State, lim
         .order_by(rows.c.batch_id, rows.c.number)
         .limit(limit)
     )
-    name = f"first {limit} {state} {ids_of(wanted)}"
+    name = f"first {limit} {state} {numbers_of(wanted)}"
     found: list[list[str]] = standing.known(conn, name, "rows", lambda: [list(row) for row in conn.execute(query)])
     return found
+
+
+def ids_of(conn: Connection, wanted: Sequence[Wanted], keys: Sequence[str]) -> list[str]:
+    """The ids of the rows whose items have these keys, in manifest order."""
+    query = select(rows.c.id).join(batches, batches.c.id == rows.c.batch_id)
+    query = query.where(of_wanted(wanted), rows.c.item_key.in_(keys)).order_by(rows.c.batch_id, rows.c.number)
+    return list(conn.execute(query).scalars())
 
 
 def new_in_run(conn: Connection, run_id: str, state: State) -> int:

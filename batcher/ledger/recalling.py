@@ -6,7 +6,7 @@ gets its task or its file. Where results files may be incomplete, whatever else 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -17,7 +17,7 @@ from batcher.item import Event, State, sources
 from batcher.ledger import collecting, deciding
 from batcher.ledger.machine import move
 from batcher.ledger.records import Ending, FileRecord, OpenTask
-from batcher.ledger.schema import attempts, items, meta, recalled, runs
+from batcher.ledger.schema import attempts, balances, items, meta, recalled, rows, runs
 
 MAYBE_BOUGHT: Final = frozenset(set(map(str, State)) - {State.PENDING, State.REJECTED})
 """States of results lines that say that a create was, or may have been, paid for."""
@@ -30,6 +30,7 @@ class Identity:
     """What tells one ledger from another, and from its own past. `copied_at`: it is a backup, and no run knows it."""
 
     ledger_id: str
+    world: str
     copied_at: float | None
 
 
@@ -37,7 +38,9 @@ def identity(conn: Connection) -> Identity:
     """Who the ledger is."""
     facts = dict(conn.execute(select(meta.c.name, meta.c.value)).all())
     copied_at = facts.get("copied_at")
-    return Identity(ledger_id=facts["ledger_id"], copied_at=None if copied_at is None else float(copied_at))
+    return Identity(
+        ledger_id=facts["ledger_id"], world=facts["world"], copied_at=None if copied_at is None else float(copied_at)
+    )
 
 
 def knows_run(conn: Connection, run_id: str) -> bool:
@@ -111,14 +114,15 @@ def take_up(
     return _state(conn, case.item_key)[0]
 
 
-def finish(conn: Connection, *, account_id: int, run_id: str, at: float) -> int:
+def finish(conn: Connection, has_audio: Callable[[str, str], bool], *, account_id: int, run_id: str, at: float) -> int:
     """All that was told is taken up: where there may be a gap, put in doubt what else would be bought.
 
-    Returns how many items that are.
+    So is, gap or no gap, an item whose audio (by key and format) lies there although nothing tells of it. Returns how
+    many items that are.
     """
     gap = conn.execute(select(meta.c.value).where(meta.c.name == "restoring")).scalar()
-    query = select(items.c.key, items.c.attempt).where(items.c.state == State.PENDING)
-    found = conn.execute(query).all() if gap == "some" else []
+    query = select(items.c.key, items.c.attempt, items.c.format).where(items.c.state == State.PENDING)
+    found = [row for row in conn.execute(query).all() if gap == "some" or has_audio(row.key, row.format)]
     for row in found:
         _doubt(conn, row.key, row.attempt, account_id=account_id, at=at, run_id=run_id)
     conn.execute(delete(meta).where(meta.c.name == "restoring"))
@@ -133,8 +137,11 @@ def _state(conn: Connection, key: str) -> tuple[State, int]:
 def _doubt(conn: Connection, key: str, attempt: int, *, account_id: int, at: float, run_id: str) -> int:
     """Write down the create that this ledger does not know of, as one whose answer is lost. Returns its number."""
     missing = "bought, or not, in a time that this ledger does not know: it was restored"
-    values = {"item_key": key, "attempt": attempt + 1, "run_id": run_id, "account_id": account_id, "intended_at": at}
-    answer = {"answered_at": at, "outcome": "lost", "cause": "vanished", "error_message": missing}
+    batch = select(func.min(rows.c.batch_id)).where(rows.c.item_key == key)
+    since = select(func.max(balances.c.at)).where(balances.c.run_id.is_distinct_from(run_id))  # the last that is known
+    values = {"item_key": key, "attempt": attempt + 1, "run_id": run_id, "account_id": account_id}
+    values |= {"batch_id": conn.execute(batch).scalar(), "intended_at": conn.execute(since).scalar() or at}
+    answer = {"answered_at": at, "outcome": "lost", "cause": "restored", "error_message": missing}
     conn.execute(insert(attempts).values(**values, **answer))
     move(conn, Event.CLAIM, key, attempt, at=at, run_id=run_id, detail="restored", attempt=attempt + 1)
     move(conn, Event.LOST, key, attempt + 1, at=at, run_id=run_id, detail="restored", error_message=missing)

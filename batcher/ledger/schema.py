@@ -307,7 +307,7 @@ lessons = Table(
     Column("value", Text, nullable=False),
     Column("learned_at", Float, nullable=False),
 )
-"""What runs learned about an account's API: how long tasks take, what it permits. Forgetting it costs only time."""
+"""What runs learn of an account's API: how long tasks take, what it permits. Forgetting it costs only time."""
 
 standing = Table(
     "standing",
@@ -346,7 +346,7 @@ of_attempt: Final = and_(tasks.c.item_key == attempts.c.item_key, tasks.c.attemp
 """Joins attempts with the tasks that they made."""
 
 
-def ids_of(wanted: Sequence[Wanted]) -> str:
+def numbers_of(wanted: Sequence[Wanted]) -> str:
     """What names these batches, whatever their order, in the name of standing facts."""
     return " ".join(map(str, sorted(batch.batch_id for batch in wanted)))
 

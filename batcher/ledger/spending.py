@@ -12,10 +12,13 @@ from batcher.item import OPEN, Event, State
 from batcher.ledger import standing
 from batcher.ledger.pricing import Prices, prices
 from batcher.ledger.records import Wanted
-from batcher.ledger.schema import attempts, events, ids_of, items, of_attempt, of_wanted, rows, tasks
+from batcher.ledger.schema import attempts, events, items, numbers_of, of_attempt, of_wanted, rows, tasks
 
 UNPRICED_AT_MOST: Final = 5
-"""Tasks that may end without a word of what they cost, nor a fall of the balance, before a budget stops a batch."""
+"""Creates that may end in a task or a doubt without a word of what they cost, nor a fall of the balance, before a
+budget stops a batch."""
+_RECOUNT_SHARE: Final = 8
+"""What is left is counted anew after each further eighth of a batch's creates: what they cost may have changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +37,7 @@ class Spending:
         """All three: what a budget counts as spent."""
         parts = (self.spent, self.in_flight, self.in_doubt)
         known = [part for part in parts if part is not None]
-        return round(sum(known), 2) if len(known) == len(parts) else None
+        return round(sum(known), 6) if len(known) == len(parts) else None
 
 
 def spending(conn: Connection, *, batch_id: int | None = None, known: Prices | None = None) -> Spending:
@@ -62,7 +65,7 @@ def _spending(conn: Connection, batch_id: int | None, known: Prices) -> dict[str
     for name, model, sum_, size in conn.execute(query):
         more = known.of([(model, size)] if size else [])
         so_far = found[name]
-        found[name] = None if more is None or so_far is None else round(so_far + sum_ + more.credits, 2)
+        found[name] = None if more is None or so_far is None else round(so_far + sum_ + more.credits, 6)
     return found
 
 
@@ -91,6 +94,7 @@ class Budget:
         """Whether something was created whose price nobody knows: worth a look at the balance when it has ended."""
         self._left: dict[int, float] = {}
         self._recount_below: dict[int, float] = {}
+        self._trusted: dict[int, int] = {}  # creates until the next count
         self._known = Prices({})
 
     def affords(self, conn: Connection, batch_id: int, model: str | None, size: int) -> bool:
@@ -100,8 +104,10 @@ class Budget:
         price = self._known.of([(model, size)])
         if price is None:
             return self._alone(conn, batch_id)
-        # Estimates err, so what is left is counted anew each time that half of it has been given away.
-        if self._left[batch_id] - price.credits < self._recount_below[batch_id]:
+        # Estimates err, so what is left is counted anew each time that half of it has been given away, and before the
+        # prices that it was counted with are those of too few.
+        self._trusted[batch_id] -= 1
+        if self._trusted[batch_id] < 0 or self._left[batch_id] - price.credits < self._recount_below[batch_id]:
             self._count(conn, batch_id)
             price = self._known.of([(model, size)]) or price
         if price.credits > self._left[batch_id]:
@@ -123,6 +129,8 @@ class Budget:
         total = spending(conn, batch_id=batch_id, known=self._known).total
         self._left[batch_id] = self.most - (total or 0.0)
         self._recount_below[batch_id] = self._left[batch_id] / 2
+        number = select(func.count()).select_from(attempts).where(attempts.c.batch_id == batch_id)
+        self._trusted[batch_id] = conn.execute(number).scalar_one() // _RECOUNT_SHARE
 
     def _alone(self, conn: Connection, batch_id: int) -> bool:
         """With no price known, whether nothing of the batch is open, and not too much has ended without a price."""
@@ -132,11 +140,13 @@ class Budget:
         if conn.execute(of_batch.where(*latest, items.c.state.in_(OPEN))).scalar_one():
             self.short[batch_id] = "--max-credits: no price is known before the first task has ended"
             return False
-        ended = select(func.count()).select_from(attempts.join(tasks, of_attempt))
-        number = conn.execute(ended.where(attempts.c.batch_id == batch_id, tasks.c.ended_at.is_not(None))).scalar_one()
+        ended = select(func.count()).select_from(attempts.outerjoin(tasks, of_attempt))
+        in_doubt = and_(attempts.c.outcome == "lost", tasks.c.task_id.is_(None))
+        here = (attempts.c.batch_id == batch_id, attempts.c.cause.is_distinct_from("restored"))
+        number = conn.execute(ended.where(*here, or_(tasks.c.ended_at.is_not(None), in_doubt))).scalar_one()
         if number >= UNPRICED_AT_MOST:
             self.short[batch_id] = (
-                f"--max-credits cannot be kept: after {number} tasks neither they nor the balance say what one costs"
+                f"--max-credits cannot be kept: after {number} creates neither they nor the balance say what one costs"
             )
             return False
         self.blind = True
@@ -155,7 +165,9 @@ def to_buy(conn: Connection, wanted: Sequence[Wanted]) -> list[tuple[str | None,
     ours = exists().where(rows.c.item_key == items.c.key, of_wanted(wanted, by_item=True))
     query = select(items.c.model, func.sum(items.c.bytes)).where(items.c.state == State.PENDING, ours)
     sums = query.group_by(items.c.model)
-    found = standing.known(conn, f"to buy {ids_of(wanted)}", "rows", lambda: [list(row) for row in conn.execute(sums)])
+    found = standing.known(
+        conn, f"to buy {numbers_of(wanted)}", "rows", lambda: [list(row) for row in conn.execute(sums)]
+    )
     return [(model, size) for model, size in found]
 
 
@@ -171,7 +183,7 @@ def sizes_to_buy(conn: Connection, wanted: Sequence[Wanted]) -> Iterator[tuple[s
 def next_need(conn: Connection, wanted: Sequence[Wanted]) -> float | None:
     """Credits that the item to be created next may cost; None when there is none, or no price is known."""
     find = lambda: next(([model, size] for model, size in sizes_to_buy(conn, wanted)), [])  # noqa: E731
-    first = standing.known(conn, f"next to buy {ids_of(wanted)}", "rows", find)
+    first = standing.known(conn, f"next to buy {numbers_of(wanted)}", "rows", find)
     estimate = prices(conn).of([(first[0], first[1])]) if first else None
     return None if estimate is None else estimate.credits
 

@@ -56,10 +56,14 @@ _RIVALS: Final = (
 
 
 class Staging:
-    """One manifest against its batch, whose number is `batch_id` (None for a new one)."""
+    """One manifest against its batch, whose number is `batch_id` (None for a new one).
 
-    def __init__(self, conn: Connection, manifest: Manifest, batch_id: int | None) -> None:
+    With `whole` every row is staged, as if it had changed.
+    """
+
+    def __init__(self, conn: Connection, manifest: Manifest, batch_id: int | None, *, whole: bool = False) -> None:
         self.batch_id = batch_id
+        self._compared = None if whole else batch_id
         self.last = 0
         """The number of the manifest's last row, once all are staged."""
         self.changed = 0
@@ -92,7 +96,7 @@ class Staging:
 
     def _fresh(self) -> Iterator[tuple[Row, tuple[Any, ...]]]:
         """The rows that the batch has not got in just that place with just these values."""
-        known = iter(self._conn.exec_driver_sql(_KNOWN, (self.batch_id,)))
+        known = iter(self._conn.exec_driver_sql(_KNOWN, (self._compared,)))
         old = next(known, None)
         for row in self._manifest.rows():
             self.last = row.number

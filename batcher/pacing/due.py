@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Generic, TypeVar
 
 _COMPARED: Final = 16
@@ -26,6 +26,9 @@ class Due(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._heap)
+
+    def __iter__(self) -> Iterator[T]:
+        return (look for _, _, look in self._heap)
 
     def add(self, due: float, look: T) -> None:
         """`look` becomes due at the time `due`, in seconds of any clock that only grows."""

@@ -1,63 +1,31 @@
-"""The API over HTTP: create, read, profile, and the audio itself. The only importer of httpx.
+"""The calls of the API.
 
-Nothing is ever sent a second time here: no retry, no redirect, no renewed login. Each request keeps track of how far it
-got, since a failure before its first byte left is harmless and the same failure afterwards may hide a purchase.
-What the answers mean is in `batcher.answer`, whose names are to be had from here as well.
+Nothing is ever sent a second time here: no retry, no redirect, no renewed login.
 """
 
 from __future__ import annotations
 
-import functools
-import ipaddress
 import logging
 import math
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from collections.abc import Callable
 from typing import Any, Final, Self
 from urllib.parse import quote
 
 import anyio
-import anyio.lowlevel
 import httpx
 
-from batcher.answer import (
-    CREATE_RULES,
-    READ_RULES,
-    Answer,
-    ApiError,
-    Cause,
-    Fetched,
-    Phase,
-    Profile,
-    ProfileAnswer,
-    Received,
-    Task,
-)
-from batcher.errors import UsageError
+from batcher.answer import CREATE_RULES, READ_RULES, Answer, Fetched, ProfileAnswer, Received
+from batcher.client.endpoint import Endpoint, is_loopback
+from batcher.client.exchange import Exchange
+from batcher.client.pool import Pool
 from batcher.item import Inputs, canonical
 from batcher.parsing import Reader, retry_after
 
-__all__ = ["Answer", "ApiError", "Cause", "Client", "Endpoint", "Fetched", "Phase", "Profile", "ProfileAnswer", "Task"]
-
-NEVER_SENT: Final = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.ProxyError,
-    httpx.LocalProtocolError,
-)
-"""What httpx raises about a request that did not leave. Whatever else it raises says nothing about that."""
-
-USER_AGENT: Final = f"tts-batcher/{version('tts-batcher')} (+python-httpx)"
-KEEPALIVE_SECONDS: Final = 3.5  # servers commonly close at 5, and a create that meets the close is a doubt
 FETCH_SECONDS: Final = 30.0
 ABORT_GRACE_SECONDS: Final = 0.25
-MOST_BODY_BYTES: Final = 1 << 20
 MOST_REDIRECTS: Final = 5
 
 _URL: Final = re.compile(r"\w+://[^\s\"'<>]*")
@@ -73,44 +41,6 @@ _BROKEN: Final = (
 
 for _name in ("httpx", "httpcore"):  # both print whole URLs
     logging.getLogger(_name).setLevel(logging.WARNING)
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where the API is, and the token for it, which no `repr` shows.
-
-    Raises:
-        UsageError: the URL is no plain http(s) address or is unencrypted without leave, or the token is unusable.
-    """
-
-    url: str
-    token: str = field(repr=False)
-    allow_http: bool = False
-    no_credits_codes: frozenset[str] = frozenset()
-
-    def __post_init__(self) -> None:
-        try:
-            url = httpx.URL(self.url)
-        except httpx.InvalidURL as error:
-            raise UsageError(f"The API's URL cannot be read: {error}") from None
-        if url.scheme not in ("http", "https") or not url.host:
-            raise UsageError("The API's URL must start with https:// and name a host.")
-        if url.userinfo or "?" in self.url or "#" in self.url:
-            raise UsageError("The API's URL may hold no user, query or fragment.", "The token is given separately.")
-        if not self.permits(url):
-            raise UsageError(f"The token would go to {url.host} unencrypted.", "Use https, or allow http explicitly.")
-        if not re.fullmatch(r"[!-~]+", self.token):
-            raise UsageError("The API token is empty or holds characters that no token has.", "Copy it once more.")
-
-    @property
-    def origin(self) -> str:
-        """`scheme://host[:port]` in lower case, the port only where it is not the scheme's own."""
-        url = httpx.URL(self.url)
-        return f"{url.scheme}://{url.netloc.decode('ascii')}"
-
-    def permits(self, url: httpx.URL) -> bool:
-        """Whether `url` may be called: encrypted, on this machine, or http with the user's leave."""
-        return url.scheme == "https" or (url.scheme == "http" and (self.allow_http or _is_loopback(url.host)))
 
 
 class Client:
@@ -142,16 +72,16 @@ class Client:
         # httpx leaks a socket that is cancelled in its TLS handshake, so that has to time out before the deadline does.
         timeout = httpx.Timeout(None, connect=deadline_seconds / 4)
         # Nobody stands between this machine and itself: the token would go to a proxy in clear.
-        proxied = not _is_loopback(httpx.URL(endpoint.url).host)
-        self._creating = _Pool(create_connections, secure, headers, timeout, proxied=proxied)
-        self._asking = _Pool(poll_connections, secure, headers, timeout, proxied=proxied)
+        proxied = not is_loopback(httpx.URL(endpoint.url).host)
+        self._creating = Pool(create_connections, secure, headers, timeout, proxied=proxied)
+        self._asking = Pool(poll_connections, secure, headers, timeout, proxied=proxied)
         self._fetching = {
-            scheme: _Pool(
+            scheme: Pool(
                 fetch_connections, scheme == "https", {"Accept": "*/*"}, httpx.Timeout(FETCH_SECONDS), proxied=proxied
             )
             for scheme in ("http", "https")
         }
-        self._creates: set[_Exchange] = set()
+        self._creates: set[Exchange] = set()
         self._aborted = False
 
     async def __aenter__(self) -> Self:
@@ -174,7 +104,7 @@ class Client:
 
         `hold` is asked when everything is ready but the first byte; if it says yes, none leaves.
         """
-        exchange = _Exchange(hold, -math.inf if self._aborted else self._deadline_seconds)
+        exchange = Exchange(hold, -math.inf if self._aborted else self._deadline_seconds)
         self._creates.add(exchange)
         try:
             await self._run(exchange, self._creating, "POST", "/speech/tts/jobs", body)
@@ -184,13 +114,13 @@ class Client:
 
     async def read(self, task_id: str) -> Answer:
         """Asks about a task. Whatever kept the question from being answered is UNCLEAR, and safe to ask again."""
-        exchange = _Exchange(_go_on, self._deadline_seconds)
+        exchange = Exchange(_go_on, self._deadline_seconds)
         await self._run(exchange, self._asking, "GET", f"/speech/tts/jobs/{quote(task_id, safe='')}")
         return self._reader.answer(self._received(exchange), READ_RULES, self._now(), asked=task_id)
 
     async def profile(self) -> ProfileAnswer:
         """Asks about the account."""
-        exchange = _Exchange(_go_on, self._deadline_seconds)
+        exchange = Exchange(_go_on, self._deadline_seconds)
         await self._run(exchange, self._asking, "GET", "/profile")
         return self._reader.profile(self._received(exchange), self._now())
 
@@ -245,7 +175,7 @@ class Client:
             reason=reason,
         )
 
-    async def _run(self, exchange: _Exchange, pool: _Pool, method: str, path: str, body: bytes | None = None) -> None:
+    async def _run(self, exchange: Exchange, pool: Pool, method: str, path: str, body: bytes | None = None) -> None:
         """Sends one request and fills `exchange` with all that comes back before it ends or breaks off."""
         headers = None if body is None else {"Content-Type": "application/json"}
         sending: dict[str, Any] = {"content": body, "headers": headers, "extensions": {"trace": exchange.trace}}
@@ -257,7 +187,7 @@ class Client:
         except Exception as error:  # noqa: BLE001
             exchange.error = error
 
-    def _received(self, exchange: _Exchange) -> Received:
+    def _received(self, exchange: Exchange) -> Received:
         transport: str | None = None
         if exchange.error is not None and not exchange.whole:
             transport = self._reader.clean(_describe(exchange.error))
@@ -274,123 +204,9 @@ class Client:
         )
 
 
-class _Exchange:
-    """One request and what came of it, filled in while it happens so that a break loses nothing that had arrived."""
-
-    def __init__(self, hold: Callable[[], bool], seconds: float) -> None:
-        self.scope = anyio.CancelScope(deadline=anyio.current_time() + seconds)
-        self.held = False
-        self.left = False  # from here on a byte may be on its way
-        self.status: int | None = None
-        self.headers: Mapping[str, str] = {}
-        self.body = bytearray()
-        self.whole = False
-        self.error: Exception | None = None
-        self._hold = hold
-        self._head_sent = False
-
-    @property
-    def unsent(self) -> bool:
-        """Whether it is certain that no server has seen the request."""
-        return not self.left or (isinstance(self.error, NEVER_SENT) and not self._head_sent)
-
-    async def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Follows httpx on its way. A tunnel's CONNECT runs through here as well, but it isn't our request."""
-        if event == "http11.send_request_headers.started" and info["request"].method != b"CONNECT":
-            await anyio.lowlevel.checkpoint_if_cancelled()
-            if self._hold():
-                self.held = True
-                raise _StopError("held back")
-            self.left = True
-        elif event == "http11.send_request_headers.complete" and self.left:
-            self._head_sent = True
-
-    async def take(self, response: httpx.Response) -> None:
-        """Takes in the answer as it comes, up to the most that a body may have."""
-        self.status, self.headers = response.status_code, response.headers
-        async for chunk in response.aiter_bytes():
-            self.body += chunk
-            if len(self.body) > MOST_BODY_BYTES:
-                raise _StopError(f"the answer is longer than {MOST_BODY_BYTES} bytes")
-        self.whole = True
-
-
-class _StopError(Exception):
-    """We end an exchange ourselves."""
-
-
-class _Pool:
-    """Clients of one connection each, since httpx looks through a client's whole pool at every request.
-
-    The one used last is lent first: its connection is the warmest, and the others may lapse.
-    """
-
-    def __init__(
-        self, connections: int, secure: bool, headers: Mapping[str, str], timeout: httpx.Timeout, *, proxied: bool
-    ) -> None:
-        self._proxied = proxied
-        self._slots = anyio.Semaphore(connections)
-        self._idle: list[httpx.AsyncClient] = []
-        self._all: list[httpx.AsyncClient] = []
-        self._secure = secure
-        self._headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
-        self._timeout = timeout
-
-    def open(self) -> None:
-        """Makes one more client. Raises UsageError if a proxy that the environment names cannot be used."""
-        try:
-            client = httpx.AsyncClient(
-                verify=_trusting() if self._secure else _plain(),
-                limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_SECONDS),
-                headers=self._headers,
-                timeout=self._timeout,
-                follow_redirects=False,
-                trust_env=self._proxied,
-            )
-        except (ValueError, ImportError, httpx.InvalidURL):  # the texts of these may show a proxy's password
-            raise UsageError("The proxy that the environment names cannot be used.", "See HTTPS_PROXY.") from None
-        self._all.append(client)
-        self._idle.append(client)
-
-    @asynccontextmanager
-    async def client(self) -> AsyncIterator[httpx.AsyncClient]:
-        """Lends a client for one request, as soon as fewer are lent than there may be connections."""
-        async with self._slots:
-            if not self._idle:
-                self.open()
-            client = self._idle.pop()
-            try:
-                yield client
-            finally:
-                self._idle.append(client)
-
-    async def aclose(self) -> None:
-        for client in self._all:
-            await client.aclose()
-
-
-@functools.cache
-def _plain() -> ssl.SSLContext:
-    """What httpx wants for http, where it is never used."""
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-@functools.cache
-def _trusting() -> ssl.SSLContext:
-    """The one context for all of https, made when first needed: it takes a tenth of a second and more."""
-    return httpx.create_ssl_context()
-
-
 def _go_on() -> bool:
     """The latch of a mere question."""
     return False
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _describe(error: Exception) -> str:
