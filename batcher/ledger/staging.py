@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -22,6 +21,9 @@ from batcher.ledger.schema import REPEAT_MARK, batches, rows
 from batcher.manifest import Manifest, Row
 
 _CHUNK: Final = 500
+_CHUNK_CHARACTERS: Final = 1 << 20
+"""Rows are written so many together, or fewer if their texts are long."""
+_Fresh = tuple[Row, tuple[Any, ...]]
 
 staged = Table(
     "staged",
@@ -80,8 +82,7 @@ class Staging:
         self._conn.exec_driver_sql("DROP TABLE IF EXISTS temp.staged")
         staged.create(self._conn)
         newest: int = self._conn.exec_driver_sql("SELECT coalesce(max(rowid), 0) FROM items").scalar_one()
-        fresh = self._fresh()
-        while chunk := list(islice(fresh, _CHUNK)):
+        for chunk in _chunks(self._fresh()):
             self.changed += len(chunk)
             _keep_items(self._conn, chunk, at)
             self._conn.exec_driver_sql(_STAGE, [(*values, ",".join(row.defaulted)) for row, values in chunk])
@@ -94,7 +95,7 @@ class Staging:
         """What stands for the names in `UNCHANGED`."""
         return {"batch_id": self.batch_id, "last": self.last}
 
-    def _fresh(self) -> Iterator[tuple[Row, tuple[Any, ...]]]:
+    def _fresh(self) -> Iterator[_Fresh]:
         """The rows that the batch has not got in just that place with just these values."""
         known = iter(self._conn.exec_driver_sql(_KNOWN, (self._compared,)))
         old = next(known, None)
@@ -203,6 +204,19 @@ class Staging:
         self._conn.execute(update(staged).where(staged.c.number == number).values(**values))
 
 
+def _chunks(found: Iterator[_Fresh]) -> Iterator[list[_Fresh]]:
+    chunk: list[_Fresh] = []
+    size = 0
+    for one in found:
+        chunk.append(one)
+        size += len(one[0].inputs.text) if one[0].inputs is not None else 0
+        if len(chunk) == _CHUNK or size > _CHUNK_CHARACTERS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
 def _values(row: Row) -> tuple[Any, ...]:
     """The row as its table has it, in the order of `ROW_COLUMNS`."""
     key, take = (None, 1) if row.inputs is None else (row.inputs.key(), row.inputs.take)
@@ -210,7 +224,7 @@ def _values(row: Row) -> tuple[Any, ...]:
     return row.number, row.line, row.id, take, key, row.skipped, row.reason, row.output, extra
 
 
-def _keep_items(conn: Connection, found: Sequence[tuple[Row, tuple[Any, ...]]], at: float) -> None:
+def _keep_items(conn: Connection, found: Sequence[_Fresh], at: float) -> None:
     """Make an item of each row that the ledger has none for."""
     fixed = new_item(at)
     new = [_item(row.inputs, key) + tuple(fixed.values()) for row, (*_, key, _, _, _, _) in found if row.inputs]
