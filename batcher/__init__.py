@@ -18,3 +18,5 @@ Below them all: `client` speaks HTTP (`answer` and `parsing` say what an answer 
 `clock` hold requests back, `ledger` keeps everything that must survive, `item` is the machine that an item goes
 through, `errors` what can go wrong. `sandbox` is the provider's API on this machine, with real speech.
 """
+
+__version__ = "0.1.0"

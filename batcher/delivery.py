@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import anyio.to_thread
 import structlog
@@ -11,12 +12,14 @@ import structlog
 from batcher.clock import Clock
 from batcher.ledger import collecting
 from batcher.ledger.ledger import Ledger
-from batcher.ledger.reading import Output, is_known_audio, outputs_of
-from batcher.ledger.records import OpenTask
+from batcher.ledger.reading import Output, is_known_audio, outputs_of, to_link
+from batcher.ledger.records import OpenTask, Wanted
 from batcher.store import Store
 from batcher.tally import Tally
 
 log = structlog.get_logger()
+
+_CHUNK: Final = 500
 
 
 @dataclass(kw_only=True)
@@ -65,6 +68,14 @@ class Delivery:
                 self.tally.unlinked += output.batch_id in self.named
                 log.error("output not written", row=output.row_id, why=why)
         return links
+
+    async def link_saved(self, batches: Sequence[Wanted]) -> None:
+        """Put audio that is there already at every output of these batches that has it not."""
+        for batch in batches:
+            after = 0
+            while found := await self.ledger.do(to_link, batch, after, _CHUNK):
+                await self.link(found)
+                after = found[-1].number
 
     def _publish_and_link(self, path: str | None, outputs: Sequence[Output]) -> list[tuple[Output, str | None]]:
         if path is not None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from batcher import report, restoring, summary
 from batcher.client import Profile
 from batcher.clock import Clock
 from batcher.errors import StorageError
-from batcher.intake import Intake
-from batcher.ledger import reading, recalling, running, spending
+from batcher.intake import SWEPT, Intake, are_as_left, leave, sweep
+from batcher.ledger import reading, recalling, running, showing, spending, standing
 from batcher.ledger.ledger import Connection, Ledger
-from batcher.ledger.records import Halt
+from batcher.ledger.records import Halt, Wanted
 from batcher.progress import Progress
 from batcher.settings import Settings
 from batcher.stop import Reason, Stop
-from batcher.store import Store
+from batcher.store import Store, stamp
 from batcher.tally import Tally
 
 
@@ -53,12 +54,15 @@ class Ending:
             return self._report(8, message)
 
     async def _conclude(self) -> report.RunReport:
+        if not self.stop.interrupted and not await self.ledger.do(standing.look, SWEPT):
+            await sweep(self.ledger, self.store)
         written = await self.ledger.do(self._write_results)
         here = [batch.name for batch in self.intake.named if batch.out_dir == self.store.out_dir]
         written = [name for name in written if name in here]
         owner = self.store.owner()
         if written and owner is not None and owner.run_id == self.run_id:
             await restoring.sign(self.ledger, self.store, self.run_id, written, whole=True)
+        await self.ledger.do(self._leave)
         counts = await self.ledger.do(reading.count, self.intake.named)
         await self.ledger.do(self._note_halts, counts)
         refused, unlinked = self.intake.refused, self.tally.unlinked
@@ -68,6 +72,7 @@ class Ending:
         credits_ = await self.ledger.do(self._credits)
         result = self._report(code, message, counts=counts, credits_=credits_)
         await self.ledger.do(self._note_end, result)
+        await self.ledger.do(showing.look_ahead)
         return result
 
     def _report(
@@ -104,13 +109,29 @@ class Ending:
         for batch in self.intake.named:
             out_dir = self.settings.ledger.parent / batch.out_dir
             try:
-                report.write_results(out_dir, batch.name, reading.results(conn, batch))
+                self._write(conn, batch, out_dir)
                 written.append(batch.name)
             except OSError as error:
                 self.tally.unlinked += 1
                 message = f"cannot write the results of {batch.name}: {error.strerror}"
                 self.stop.reasons.setdefault(Reason.TROUBLE, message)
         return written
+
+    def _write(self, conn: Connection, batch: Wanted, out_dir: Path) -> None:
+        """Write the results of the batch, unless they lie there as they were written and nothing has changed since."""
+        name = f"results {batch.batch_id}"
+        paths = report.results_paths(out_dir, [batch.name])
+        known = standing.look(conn, name)
+        if self.settings.rescan or known is None or known != [stamp(path) for path in paths]:
+            report.write_results(out_dir, batch.name, reading.results(conn, batch))
+            standing.keep(conn, name, "rows", [stamp(path) for path in paths])
+
+    def _leave(self, conn: Connection) -> None:
+        """With every output that can be there in its place, the next run need not look for each."""
+        if self.intake.refused is None and not self.tally.unlinked:
+            for batch in self.intake.named:
+                if not are_as_left(conn, batch, self.store):
+                    leave(conn, batch, self.store)
 
     def _note_halts(self, conn: Connection, counts: reading.Counts) -> None:
         for halt in self.halts:

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from batcher import report
 from batcher.clock import Clock
 from batcher.delivery import Delivery
 from batcher.errors import ManifestError
-from batcher.ledger import collecting, importing, reading
+from batcher.ledger import collecting, importing, reading, standing
 from batcher.ledger.ledger import Connection, Ledger
 from batcher.ledger.reading import Output
 from batcher.ledger.records import Wanted
 from batcher.manifest import Manifest
 from batcher.progress import Progress
 from batcher.settings import Settings, Source
-from batcher.store import Store
+from batcher.store import Store, stamp
 from batcher.words import counted
+
+_CLOCK_GRAIN_SECONDS: Final = 2.0
+"""Two changes within it may leave a file with the same time: the coarsest file systems count in twos."""
+_CONFLICTS_SHOWN: Final = 50
+_FOLDERS_KEPT: Final = 1000
+"""The outputs of a batch that has more are looked for by every run."""
+_CHUNK: Final = 500
+SWEPT: Final = "swept"
 
 
 class Intake:
@@ -45,7 +53,7 @@ class Intake:
         self._clock = clock
         self.named: list[Wanted] = []
         self.wanted: list[Wanted] = []
-        self.to_link: list[Output] = []
+        self.surveyed: list[Wanted] = []  # whose outputs were looked for, and may have to be linked
         self.refused: str | None = None
         self.told: str | None = None  # what the last run ended with: the same again is no news
 
@@ -68,15 +76,21 @@ class Intake:
         if before is None and not self._settings.restored:
             self._need_free_results(source.rules.batch)
         rules = replace(source.rules, takes=await self._ledger.do(importing.latest_takes, source.rules.batch))
+        trusted = self._stamp(source)
+        names = {"source": source.name, "out_dir": self._store.out_dir}
+        if trusted is not None and not (self._settings.rescan or self._settings.restored):
+            known = await self._ledger.do(importing.known_again, rules, **names, trusted=trusted)
+            if known is not None:
+                return known
         manifest = Manifest(source.path, rules, stdin=self._stdin)
         wanted = await self._ledger.do(
             importing.import_manifest,
             manifest,
             rules,
-            source=source.name,
-            out_dir=self._store.out_dir,
+            **names,
             at=self._clock.now(),
             rebuy=self._settings.rebuy,
+            trusted=trusted if trusted == self._stamp(source) else None,
         )
         tell = self._progress.say if wanted == before else self._progress.warn
         for line in manifest.faults.lines():
@@ -103,12 +117,23 @@ class Intake:
                 "there is no id column: outputs are named by row number, and inserting a row renames what follows"
             )
 
+    def _stamp(self, source: Source) -> str | None:
+        """By what an unchanged file will be known again; None where a change might leave that as it is."""
+        found = stamp(source.path) if source.path is not None else None
+        if found is None or max(found[-2:]) / 1e9 > self._clock.now() - _CLOCK_GRAIN_SECONDS:
+            return None
+        return " ".join(map(str, found))
+
     async def _survey(self) -> None:
-        conflicts, self.to_link = await self._ledger.do(survey, self.named, self._store)
-        if conflicts:
+        conflicts = _Conflicts()
+        for batch in self.named:
+            if self._settings.rescan or not await self._ledger.do(are_as_left, batch, self._store):
+                self.surveyed.append(batch)
+                await self._ledger.do(survey, batch, self._store, conflicts)
+        if conflicts.number:
             self.refuse(
-                f"{counted(len(conflicts), 'output')} would take the place of other files; nothing was created",
-                conflicts[:50],
+                f"{counted(conflicts.number, 'output')} would take the place of other files; nothing was created",
+                conflicts.first,
                 "Move those files away, or choose another --out-dir or --filename.",
             )
 
@@ -122,18 +147,48 @@ class Intake:
         self.wanted = []
 
 
-def survey(conn: Connection, batches: Sequence[Wanted], store: Store) -> tuple[list[str], list[Output]]:
-    """Look at where the rows' outputs belong. Returns what is in the way, and the outputs that only need linking."""
-    conflicts, to_link = [], []
-    for output in reading.outputs(conn, batches):
-        if output.linked:
-            if store.missing(output):
-                to_link.append(output)
-        elif (why := store.conflict(output)) is not None and not _is_our_audio(conn, store, output):
-            conflicts.append(f"row {output.row_id}: {why}")
-        elif output.saved:
-            to_link.append(output)
-    return conflicts, to_link
+class _Conflicts:
+    """How many outputs are taken by other files, and the first of them."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.first: list[str] = []
+
+    def add(self, line: str) -> None:
+        self.number += 1
+        if self.number <= _CONFLICTS_SHOWN:
+            self.first.append(line)
+
+
+def survey(conn: Connection, batch: Wanted, store: Store, conflicts: _Conflicts) -> None:
+    """Look at where the rows' outputs belong: what is in the way, and which are there no longer, to be linked again."""
+    missing = []
+    for row_id, place, linked in reading.places(conn, batch):
+        if linked:
+            if not store.is_there(batch.out_dir, place):
+                missing.append(row_id)
+        elif not store.is_free(batch.out_dir, place):
+            output = reading.output_of(conn, batch, row_id)
+            if (why := store.conflict(output)) is not None and not _is_our_audio(conn, store, output):
+                conflicts.add(f"row {row_id}: {why}")
+        if len(missing) >= _CHUNK:
+            collecting.forget_links(conn, batch.batch_id, missing)
+            missing.clear()
+    collecting.forget_links(conn, batch.batch_id, missing)
+
+
+def are_as_left(conn: Connection, batch: Wanted, store: Store) -> bool:
+    """Whether neither the batch nor a folder of its outputs has changed since a run left every output in its place."""
+    left = standing.look(conn, f"outputs {batch.batch_id}")
+    return left is not None and store.stamps(batch.out_dir, list(left)) == left
+
+
+def leave(conn: Connection, batch: Wanted, store: Store) -> None:
+    """Every output that can be there is in its place: keep by what the next run will know that."""
+    name = f"outputs {batch.batch_id}"
+    folders = reading.folders(conn, batch, _FOLDERS_KEPT + 1)
+    if len(folders) <= _FOLDERS_KEPT:
+        standing.keep(conn, name, "rows", store.stamps(batch.out_dir, folders))
 
 
 def _is_our_audio(conn: Connection, store: Store, output: Output) -> bool:
@@ -149,5 +204,13 @@ async def take_up_files(ledger: Ledger, store: Store, delivery: Delivery) -> Non
     for task, out_dir, path, sha256 in await ledger.do(collecting.recorded_files):
         if store.holds(out_dir, path, sha256):
             await delivery.save(task)
+    open_tasks = await ledger.do(reading.collectable)
+    if open_tasks or not await ledger.do(standing.look, SWEPT):
+        await sweep(ledger, store)
+
+
+async def sweep(ledger: Ledger, store: Store) -> None:
+    """Remove unfinished parts, and remember that there are none."""
     for part in list(store.leftovers()):
         part.unlink(missing_ok=True)
+    await ledger.do(standing.keep, SWEPT, "rows", True)

@@ -138,13 +138,16 @@ class Inputs:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
 def canonical(value: Any) -> bytes:
     """The one JSON spelling of `value` that is hashed.
 
     Raises:
         ValueError: a number is not finite.
     """
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return _CANONICAL.encode(value).encode()
 
 
 def _plain(value: Any) -> Any:

@@ -137,7 +137,7 @@ class _Run:
             named=[batch.batch_id for batch in self.intake.named],
         )
         await take_up_files(self.ledger, self.store, delivery)
-        await delivery.link(self.intake.to_link)
+        await delivery.link_saved(self.intake.surveyed)
         return delivery
 
     async def _has_work(self) -> bool:

@@ -57,6 +57,7 @@ class Settings:
     override_halt: bool = False
     rebuy: bool = False
     restored: bool = False
+    rescan: bool = False
     wait_lock_seconds: float = 0.0
 
     @property

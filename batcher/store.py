@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -44,6 +44,7 @@ class Store:
     def __init__(self, home: Path, out_dir: Path) -> None:
         self._home = home
         self._mark = out_dir / ITEMS / ".ledger.json"
+        self._free_folder: str | None = None
         self.folder = out_dir
         self.out_dir = os.path.relpath(out_dir, home)
         """The output folder as the ledger keeps it: relative, so that both can move together."""
@@ -139,7 +140,16 @@ class Store:
 
     def leftovers(self) -> Iterator[Path]:
         """What unfinished downloads left behind."""
-        yield from (self.folder / ITEMS).glob("*/.*.part")
+        for folder in (self.folder / ITEMS).glob("*/"):
+            with os.scandir(folder) as found:
+                yield from (Path(one.path) for one in found if one.name.startswith(".") and one.name.endswith(".part"))
+
+    def stamps(self, out_dir: str, folders: Sequence[str]) -> dict[str, list[int] | None]:
+        """By what folders below `out_dir` are known not to have gained or lost a file; None for one that is not there.
+
+        Files of theirs that were written over are not noticed.
+        """
+        return {folder: stamp(self._home / out_dir / folder) for folder in folders}
 
     def conflict(self, output: Output) -> str | None:
         """Why the row's output path cannot be written: something is there that is not ours. None when it can."""
@@ -181,9 +191,19 @@ class Store:
         draft.replace(target)
         return None
 
-    def missing(self, output: Output) -> bool:
-        """Whether a row's output is no longer there."""
-        return not self._target(output).exists()
+    def is_there(self, out_dir: str, output: str) -> bool:
+        """Whether something is at the output path. Asked a million times in a row, so in plain strings."""
+        return os.path.exists(os.path.join(self._home, out_dir, output))  # noqa: PTH110, PTH118
+
+    def is_free(self, out_dir: str, output: str) -> bool:
+        """Whether nothing is at the output path, nor in the way to it. Of outputs in a row, one folder is looked at."""
+        target = os.path.join(self._home, out_dir, output)  # noqa: PTH118
+        if os.path.lexists(target):
+            return False
+        folder = target.rpartition("/")[0]
+        if folder != self._free_folder:
+            self._free_folder = folder if self._blocked(Path(target)) is None else None
+        return folder == self._free_folder
 
     def _target(self, output: Output) -> Path:
         return self._home / output.out_dir / output.output
@@ -198,6 +218,18 @@ class Store:
             if parent.exists() or parent.is_symlink():
                 return None if parent.is_dir() else f"{parent} is in the way: it is not a folder"
         return None
+
+
+def stamp(path: Path) -> list[int] | None:
+    """By what a file or folder is known to be as it was: number, size, times in nanoseconds; None when it is not there.
+
+    A change within the clock's own grain of the one before does not show.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
 def digest(path: Path) -> str:

@@ -147,5 +147,5 @@ def _statement(conn: Connection, result: RunReport) -> str | None:
 
 def _examples(conn: Connection, batches: Sequence[Wanted], state: State) -> str:
     found = reading.needing_person(conn, batches, state, _SHOWN + 1)
-    words = [f"{row.id} ({row.error_code or row.error_message or state})" for row in found[:_SHOWN]]
+    words = [f"{row_id} ({error})" for row_id, error in found[:_SHOWN]]
     return ", ".join(words) + (", …" if len(found) > _SHOWN else "")

@@ -500,7 +500,7 @@ _DONE: Final = (
     " WHERE i.state = 'done'"
 )
 _OUTPUTS: Final = (
-    "SELECT i.text, r.output FROM rows r JOIN batches b ON b.id = r.batch_id AND b.version = r.version"
+    "SELECT i.text, r.output FROM rows r JOIN batches b ON b.id = r.batch_id AND r.is_current = 1"
     " JOIN items i ON i.key = r.item_key WHERE r.linked_key = r.item_key AND r.linked_output = r.output"
 )
 

@@ -41,7 +41,7 @@ def saved(home: Path, key: str = KEY, content: bytes = OURS) -> tuple[str, str]:
 def output(home: Path, name: str = "a.mp3", *, linked: tuple[str, str, str] | None = None, **changes: Any) -> Output:
     """A row whose audio is saved; `linked`: the output, the source and the hash of what was put there last."""
     source, sha256 = saved(home)
-    values: dict[str, Any] = {"batch_id": 1, "row_id": "a", "line": 2, "key": KEY, "out_dir": "audio", "output": name}
+    values: dict[str, Any] = {"batch_id": 1, "row_id": "a", "number": 1, "key": KEY, "out_dir": "audio", "output": name}
     values |= {"saved": True, "source": source, "sha256": sha256, "linked": False}
     values |= dict(zip(("linked_output", "linked_source", "linked_sha256"), linked or (None,) * 3, strict=True))
     return Output(**(values | changes))
@@ -116,11 +116,11 @@ def test_no_folder_no_leftovers(store: Store) -> None:
 def test_link(home: Path, store: Store) -> None:
     """A row's output is the item's audio itself under another name, in folders that are made for it."""
     row = output(home, "sub/folder/a.mp3")
-    assert store.missing(row)
+    assert not store.is_there(row.out_dir, row.output)
     assert store.conflict(row) is None
     assert store.link(row) is None
     assert target(home, "sub/folder/a.mp3").samefile(home / (row.source or ""))
-    assert not store.missing(row)
+    assert store.is_there(row.out_dir, row.output)
     assert sorted(target(home, "sub/folder").iterdir()) == [target(home, "sub/folder/a.mp3")]
 
 

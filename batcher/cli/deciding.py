@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import anyio
 import click
 
 from batcher import settings
 from batcher.cli.options import ledger_options, option
-from batcher.clock import Clock
-from batcher.deciding import Decisions
-from batcher.ledger.ledger import opened, viewed, world_of
-from batcher.ledger.lock import owner_lock
+
+if TYPE_CHECKING:
+    from batcher.deciding import Decisions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,6 +34,13 @@ def decide(ctx: click.Context, path: Path, decision: Callable[[Decisions], Await
     Raises:
         LockedError: a run is at work.
     """
+    import anyio
+
+    from batcher.clock import Clock
+    from batcher.deciding import Decisions
+    from batcher.ledger.ledger import opened, viewed, world_of
+    from batcher.ledger.lock import owner_lock
+
     with owner_lock(path):
         with viewed(path) as conn:
             world = world_of(conn)

@@ -8,23 +8,13 @@ import os
 import sys
 import traceback
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any
 
 import click
 
+from batcher import __version__
+from batcher.cli.front import COMMANDS, HELP, VERSION
 from batcher.errors import BatcherError, CredentialsError, LockedError, StorageError, TroubleError, UsageError
-
-_COMMANDS: Final = {
-    "run": "Create audio for the rows of a manifest. This can charge.",
-    "plan": "Show what a run would do and cost. Creates nothing.",
-    "status": "Show how the batches of a ledger stand.",
-    "show": "Show items: where each is and what went wrong.",
-    "resolve": "Settle creates whose answer was lost. Settling can lead to a second charge.",
-    "retry": "Have items that ended badly created again. The next run charges for them.",
-    "retake": "Have another output of done rows created. The next run charges for it.",
-    "ledger": "Look after the ledger's file.",
-    "sandbox": "Serve the API on this machine, with real speech, for trying things out.",
-}
 
 
 class _Lazy(click.Group):
@@ -32,30 +22,29 @@ class _Lazy(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """The commands, in the order that people need them."""
-        return list(_COMMANDS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """The command of that name."""
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"batcher.cli.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """List the commands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The help of the whole program, which is also there without this class."""
+        formatter.write(HELP + "\n")
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="tts-batcher", prog_name="batcher")
+@click.version_option(message=VERSION, version=__version__)
 def cli() -> None:
-    """Turn a manifest of texts into speech through a paid API: nothing bought twice, nothing paid for lost."""
+    """What all commands hang on."""
 
 
-def main() -> None:
-    """The `batcher` command."""
+def run() -> None:
+    """The `batcher` command, whatever it was asked for."""
     code = _run(sys.argv[1:])
     _forget_unwritten()
     sys.exit(code)

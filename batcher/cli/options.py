@@ -77,7 +77,7 @@ def fill_from_file(ctx: click.Context, folder: Path) -> dict[str, Any]:
     """
     found = settings.read_file(folder)
     path = folder / settings.FILE_NAME
-    known = _configurable(ctx)
+    known = _configurable(ctx) if found else set()  # knowing them takes the loading of every command
     for name, value in found.items():
         if name in SECTIONS:
             continue

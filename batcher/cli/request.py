@@ -70,6 +70,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     ),
     option("--no-wait", is_flag=True, help="Create and leave; another run collects."),
     option("--collect-only", is_flag=True, help="Create nothing; needs no manifest."),
+    option("--rescan", is_flag=True, help="Trust no file to be as it was: read every manifest, look for every output."),
     option("--rebuy", consent=True, is_flag=True, help="Buy again what a changed default or many edits would."),
     option("--restored", consent=True, is_flag=True, help="Use a copied, older or new ledger beside audio it lacks."),
     option("--override-halt", consent=True, is_flag=True, help="Try one create although the account is halted."),
@@ -135,6 +136,7 @@ def resolve(ctx: click.Context, manifests: tuple[str, ...]) -> settings.Settings
         override_halt=params["override_halt"],
         rebuy=params["rebuy"],
         restored=params["restored"],
+        rescan=params["rescan"],
         wait_lock_seconds=params["wait_lock"],
     )
 

@@ -12,7 +12,7 @@ from batcher.cli.plan import show_plan
 from batcher.cli.request import manifest_options, resolve
 
 _GROUPS: Final = {
-    "What": ("batch", "column", "encoding", "skip_invalid", "skip_empty"),
+    "What": ("batch", "column", "encoding", "skip_invalid", "skip_empty", "rescan"),
     "Defaults for rows that name none": ("voice", "model", "audio_format"),
     "Where": ("ledger", "out_dir", "filename", "wait_lock"),
     "How much": ("concurrency", "max_items", "max_credits", "max_in_doubt", "max_runtime", "no_wait", "collect_only"),

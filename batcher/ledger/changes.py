@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, FromClause, Row, Select, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, or_, select, text
 
 from batcher.errors import ManifestError
 from batcher.item import State
 from batcher.ledger.pricing import prices
-from batcher.ledger.schema import batches, items, recalled, rows
+from batcher.ledger.schema import NOT_PENDING, batches, items, recalled, rows
+from batcher.ledger.staging import UNCHANGED, Staging, staged
 
 MAYBE_PAID: Final = (State.SUBMITTING, State.IN_DOUBT, State.SUBMITTED, State.RENDERED, State.DONE)
 """States of items that cost something, or may have."""
@@ -51,26 +52,31 @@ class Change:
         )
 
 
-def rebuys(conn: Connection, staged: FromClause, batch: str, *, same_file: bool) -> Iterator[Change]:
+def rebuys(conn: Connection, staging: Staging, *, same_file: bool) -> Iterator[Change]:
     """Staged rows that stand for an item still to be bought while a paid one stood in their place.
 
     In their place means: the row of the same id in the batch; or, for an id that is new, any item with the same text
-    that no staged row stands for any more. With `same_file`, the manifest reads as before, so that whatever changed
-    was configured. A row that only asks for another take is no such row.
+    that no row of the manifest stands for any more. With `same_file`, the manifest reads as before, so that whatever
+    changed was configured. A row that only asks for another take is no such row.
     """
-    batch_id = select(batches.c.id).where(batches.c.name == batch).scalar_subquery()
+    if conn.execute(select(items.c.key).where(items.c.state.in_(MAYBE_PAID)).limit(1)).first() is None:
+        return
     other = staged.alias("other")
-    known = and_(_old_row.c.batch_id == batch_id, _old_row.c.id == staged.c.id)
-    by_id = _bought_anew(staged).join(_old_row, known).join(_old_item, _old_item.c.key == _old_row.c.item_key)
+    known = and_(_old_row.c.batch_id == staging.batch_id, _old_row.c.id == staged.c.id)
+    by_id = _bought_anew().join(_old_row, known).join(_old_item, _old_item.c.key == _old_row.c.item_key)
+    still_there = or_(
+        exists().where(other.c.item_key == _old_item.c.key),
+        exists().where(rows.c.item_key == _old_item.c.key, text(UNCHANGED)),
+    )
     by_text = (
-        _bought_anew(staged)
+        _bought_anew()
         .outerjoin(_old_row, known)
-        .join(_old_item, _old_item.c.text_hash == staged.c.text_hash)
-        .where(_old_row.c.id.is_(None), ~exists().where(other.c.item_key == _old_item.c.key))
+        .join(_old_item, and_(_old_item.c.text_hash == _new_item.c.text_hash, text(f"old_item.{NOT_PENDING}")))
+        .where(_old_row.c.id.is_(None), ~still_there)
     )
     for query in (by_id, by_text):
         last = None
-        for row in conn.execute(_replacing(query, staged)):
+        for row in conn.execute(_replacing(query), staging.bound):
             if row.number != last and (change := _change(row, same_file=same_file)) is not None:
                 last = row.number
                 yield change
@@ -79,29 +85,35 @@ def rebuys(conn: Connection, staged: FromClause, batch: str, *, same_file: bool)
 _new_item, _old_item, _old_row = items.alias("new_item"), items.alias("old_item"), rows.alias("old_row")
 
 
-def _bought_anew(staged: FromClause) -> Select[Any]:
-    """Staged rows whose item is new to the ledger, or waits there to be created."""
-    columns = (*staged.c, *(_old_item.c[name].label(f"old_{name}") for name in _FIELDS))
-    query = select(*columns).select_from(staged).outerjoin(_new_item, _new_item.c.key == staged.c.item_key)
-    return query.where(or_(_new_item.c.key.is_(None), _new_item.c.state == State.PENDING))
+def _both_items() -> list[ColumnElement[Any]]:
+    """What the row asks for, and as `old_…` what it is held against."""
+    old = (_old_item.c[name].label(f"old_{name}") for name in _FIELDS)
+    return [*(_new_item.c[name] for name in (*_FIELDS, "bytes")), *old]
 
 
-def _replacing(query: Select[Any], staged: FromClause) -> Select[Any]:
+def _bought_anew() -> Select[Any]:
+    """Staged rows whose item waits to be created, as all do that are new to the ledger."""
+    query = select(staged.c.number, staged.c.line, staged.c.id, staged.c.defaulted, *_both_items())
+    return query.select_from(staged).join(
+        _new_item, and_(_new_item.c.key == staged.c.item_key, _new_item.c.state == State.PENDING)
+    )
+
+
+def _replacing(query: Select[Any]) -> Select[Any]:
     """Only where something else, that may be paid for, stood in the row's place."""
     other_item = (staged.c.item_key.is_not(None), _old_item.c.key != staged.c.item_key)
     return query.where(*other_item, _old_item.c.state.in_(MAYBE_PAID)).order_by(staged.c.number)
 
 
-def changed_rows(conn: Connection, staged: FromClause, batch: str) -> dict[str, list[str]]:
+def changed_rows(conn: Connection, batch: str) -> dict[str, list[str]]:
     """Rows that the batch had with other inputs: which fields differ, and the ids of all such rows, by field."""
     batch_id = select(batches.c.id).where(batches.c.name == batch).scalar_subquery()
-    known = and_(_old_row.c.batch_id == batch_id, _old_row.c.id == staged.c.id)
-    old = (_old_item.c[name].label(f"old_{name}") for name in _FIELDS)
     query = (
-        select(*staged.c, *old)
+        select(staged.c.id, *_both_items())
         .select_from(staged)
-        .join(_old_row, known)
+        .join(_old_row, and_(_old_row.c.batch_id == batch_id, _old_row.c.id == staged.c.id))
         .join(_old_item, _old_item.c.key == _old_row.c.item_key)
+        .join(_new_item, _new_item.c.key == staged.c.item_key)
         .where(_old_item.c.key != staged.c.item_key)
         .order_by(staged.c.number)
     )
@@ -112,30 +124,50 @@ def changed_rows(conn: Connection, staged: FromClause, batch: str) -> dict[str, 
     return found
 
 
-def refuse_rebuys(conn: Connection, staged: FromClause, name: str, batch: str, *, same_file: bool) -> None:
+def refuse_rebuys(conn: Connection, staging: Staging, name: str, batch: str, *, same_file: bool) -> None:
     """Let a few edited rows pass, and nothing that a changed default or setting would have bought again.
 
     Raises:
         ManifestError: more than that would be bought again.
     """
-    _refuse_untold(conn, staged, name, batch)
-    found = list(rebuys(conn, staged, batch, same_file=same_file))
-    defaulted = [change for change in found if change.by_default]
-    paid = _paid_rows(conn, batch) or conn.execute(select(func.count()).select_from(staged)).scalar_one()
-    too_many = len(found) > EDITS_AT_LEAST and len(found) > EDITS_SHARE * paid
-    if not defaulted and not too_many:
+    _refuse_untold(conn, name, batch)
+    found = _Rebuys()
+    for change in rebuys(conn, staging, same_file=same_file):
+        found.add(change)
+    if not found.number or not (found.defaulted or found.number > max(EDITS_AT_LEAST, _share(conn, staging, batch))):
         return
-    told = defaulted or found
-    cost = prices(conn).of((change.model, change.bytes) for change in found)
+    cost = prices(conn).of(found.bytes.items())
     about = "an unknown number of" if cost is None else f"about {cost.credits:g}"
     raise ManifestError(
-        f"{name}: {len(found)} rows whose audio may be paid for would be bought again; nothing was created",
-        [f"{name}:{change.line}: {change.why()}" for change in told[:_SHOWN]],
+        f"{name}: {found.number} rows whose audio may be paid for would be bought again; nothing was created",
+        [f"{name}:{change.line}: {change.why()}" for change in found.defaulted or found.first],
         f"It would cost {about} credits. Put the old value back, or pass --rebuy if it is wanted.",
     )
 
 
-def _refuse_untold(conn: Connection, staged: FromClause, name: str, batch: str) -> None:
+class _Rebuys:
+    """How many there are, their bytes by model, and the first of them: memory does not grow with them."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.bytes: dict[str | None, int] = {}
+        self.first: list[Change] = []
+        self.defaulted: list[Change] = []
+
+    def add(self, change: Change) -> None:
+        self.number += 1
+        self.bytes[change.model] = self.bytes.get(change.model, 0) + change.bytes
+        for shown in (self.first, self.defaulted) if change.by_default else (self.first,):
+            if len(shown) < _SHOWN:
+                shown.append(change)
+
+
+def _share(conn: Connection, staging: Staging, batch: str) -> float:
+    """As many edited rows as pass, by the number of the batch's rows that are paid for."""
+    return EDITS_SHARE * (_paid_rows(conn, batch) or staging.last)
+
+
+def _refuse_untold(conn: Connection, name: str, batch: str) -> None:
     """While a ledger is being restored, no row passes for which results files tell of audio with other inputs.
 
     What those inputs were only their key says, so that an edit cannot be told from a default that was forgotten.
@@ -143,12 +175,11 @@ def _refuse_untold(conn: Connection, staged: FromClause, name: str, batch: str) 
     same_row = and_(recalled.c.batch == batch, recalled.c.row_id == staged.c.id)
     elsewhere = staged.alias("elsewhere")
     query = (
-        select(staged.c.id, staged.c.line, staged.c.model, staged.c.bytes)
+        select(staged.c.id, staged.c.line)
         .select_from(staged)
         .join(recalled, same_row)
-        .outerjoin(items, items.c.key == staged.c.item_key)
-        .where(staged.c.item_key.is_not(None), recalled.c.item_key != staged.c.item_key)
-        .where(or_(items.c.key.is_(None), items.c.state == State.PENDING))
+        .join(items, items.c.key == staged.c.item_key)
+        .where(recalled.c.item_key != staged.c.item_key, items.c.state == State.PENDING)
         .where(~exists().where(elsewhere.c.item_key == recalled.c.item_key))
         .order_by(staged.c.number)
     )
@@ -167,7 +198,7 @@ def _paid_rows(conn: Connection, batch: str) -> int:
     query = (
         select(func.count())
         .select_from(rows)
-        .join(batches, and_(batches.c.id == rows.c.batch_id, batches.c.version == rows.c.version))
+        .join(batches, and_(batches.c.id == rows.c.batch_id, rows.c.is_current == 1))
         .join(items, items.c.key == rows.c.item_key)
         .where(batches.c.name == batch, items.c.state.in_(MAYBE_PAID))
     )

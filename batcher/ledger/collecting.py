@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Update, and_, bindparam, func, select, update
+from sqlalchemy import ColumnElement, Connection, Update, and_, bindparam, exists, func, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.item import COLLECTABLE, Event, State
@@ -129,6 +129,17 @@ _LINKED: Final = (
 )
 
 
+def forget_links(conn: Connection, batch_id: int, row_ids: Sequence[str]) -> None:
+    """What was put at the outputs of these rows is there no longer."""
+    if row_ids:
+        conn.execute(_UNLINKED, [{"_batch": batch_id, "_row": row_id} for row_id in row_ids])
+
+
+_UNLINKED: Final = (
+    update(rows).where(rows.c.batch_id == bindparam("_batch"), rows.c.id == bindparam("_row")).values(linked_key=None)
+)
+
+
 def _collect(conn: Connection, event: Event, ending: Ending, **values: Any) -> bool:
     task = ending.task
     return move(
@@ -184,8 +195,7 @@ def _count(conn: Connection, ending: Ending, what: str) -> tuple[float, int]:
 
 def open_tasks(conn: Connection, account_id: int, wanted: Sequence[Wanted]) -> list[OpenTask]:
     """Every task of the account that is still to be collected, whether its rows are wanted or not."""
-    # A null among them would make "not one of ours" neither true nor false.
-    ours = select(rows.c.item_key).where(of_wanted(wanted), rows.c.item_key.is_not(None))
+    ours = exists().where(rows.c.item_key == items.c.key, of_wanted(wanted, by_item=True))
     query = (
         select(
             items.c.key,
@@ -196,11 +206,14 @@ def open_tasks(conn: Connection, account_id: int, wanted: Sequence[Wanted]) -> l
             func.length(items.c.text).label("chars"),
             tasks.c.accepted_at,
             (items.c.state == State.RENDERED).label("rendered"),
-            items.c.key.in_(ours).label("wanted"),
+            ours.label("wanted"),
         )
         .join(tasks, and_(tasks.c.account_id == items.c.account_id, tasks.c.task_id == items.c.task_id))
-        .where(items.c.account_id == account_id, items.c.state.in_(COLLECTABLE))
-        .order_by(tasks.c.accepted_at)
+        .where(
+            items.c.account_id + 0 == account_id,  # by state, not by account: see `of_wanted`
+            items.c.state.in_(COLLECTABLE),
+        )
+        .order_by(tasks.c.accepted_at, items.c.task_id)
     )
     return [OpenTask(account_id=account_id, **row._mapping) for row in conn.execute(query)]
 

@@ -13,6 +13,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from batcher.item import Event, Inputs, State
 from batcher.ledger import halting
 from batcher.ledger.machine import move
+from batcher.ledger.reading import are_few
 from batcher.ledger.records import AnswerRecord, Claimed, OpenTask, Wanted
 from batcher.ledger.schema import attempts, items, of_wanted, rows, runs, tasks
 from batcher.ledger.spending import Budget
@@ -69,11 +70,17 @@ def _pending(
 ) -> tuple[list[Row[Any]], Cursor]:
     found: dict[str, Row[Any]] = {}
     index, number = cursor
+    by_item = are_few(conn, State.PENDING)
     while index < len(wanted) and len(found) < limit:
         query = (
             select(items, rows.c.number, rows.c.batch_id)
             .join(rows, rows.c.item_key == items.c.key)
-            .where(of_wanted([wanted[index]]), rows.c.number > number, _claimable(run_id), items.c.not_before_at <= at)
+            .where(
+                of_wanted([wanted[index]], by_item=by_item),
+                rows.c.number > number,
+                _claimable(run_id),
+                items.c.not_before_at <= at,
+            )
             .order_by(rows.c.number)
             .limit(limit - len(found))
         )
@@ -94,7 +101,8 @@ def _claimable(run_id: str) -> ColumnElement[bool]:
 def next_due_at(conn: Connection, run_id: str, wanted: Sequence[Wanted]) -> float | None:
     """When the next wanted item may be claimed (which may be past), or None when none waits to be created."""
     query = select(func.min(items.c.not_before_at)).join(rows, rows.c.item_key == items.c.key)
-    due: float | None = conn.execute(query.where(of_wanted(wanted), _claimable(run_id))).scalar()
+    ours = of_wanted(wanted, by_item=are_few(conn, State.PENDING))
+    due: float | None = conn.execute(query.where(ours, _claimable(run_id))).scalar()
     return due
 
 
@@ -229,7 +237,7 @@ def rechecks(conn: Connection, account_id: int, wanted: Sequence[Wanted]) -> lis
         select(items.c.key, items.c.attempt, items.c.recheck_task_id.label("task_id"), items.c.format, items.c.model)
         .add_columns(func.length(items.c.text).label("chars"), items.c.changed_at.label("accepted_at"))
         .join(rows, rows.c.item_key == items.c.key)
-        .where(of_wanted(wanted), items.c.state == State.PENDING, items.c.recheck_task_id.is_not(None))
+        .where(of_wanted(wanted, by_item=True), items.c.state == State.PENDING, items.c.recheck_task_id.is_not(None))
         .where(items.c.account_id == account_id)
         .distinct()
     )

@@ -203,6 +203,7 @@ def _engine(path: Path, *, readonly: bool = False, wal: bool = True) -> Engine:
     def _pragmas(connection: sqlite3.Connection, _record: object) -> None:
         if wal and not readonly:
             connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA query_only = {int(readonly)}")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
 

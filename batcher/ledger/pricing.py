@@ -8,6 +8,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Float, cast, func, select
 
+from batcher.ledger import standing
 from batcher.ledger.schema import attempts, balances, items, tasks
 
 _ANY: Final = "*"
@@ -49,6 +50,11 @@ class Prices:
 
 def prices(conn: Connection) -> Prices:
     """What the ledger's finished tasks say; where none says anything, what balances fell by over whole runs."""
+    found = standing.known(conn, "prices", "credits", lambda: _prices(conn).by_model)
+    return Prices({model: tuple(price) for model, price in found.items()})
+
+
+def _prices(conn: Connection) -> Prices:
     each = cast(tasks.c.credits, Float) / items.c.bytes
     columns = (func.sum(tasks.c.credits), func.sum(items.c.bytes), func.min(each), func.max(each))
     said = (tasks.c.credits > 0, tasks.c.ended_at.is_not(None), items.c.bytes > 0)

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, case, false, func, or_, select
 
 from batcher.errors import UsageError
 from batcher.item import COLLECTABLE, State
+from batcher.ledger import standing
 from batcher.ledger.records import Wanted
-from batcher.ledger.schema import REPEAT_MARK, accounts, batches, events, files, items, of_wanted, recalled, rows
+from batcher.ledger.schema import (
+    REPEAT_MARK,
+    accounts,
+    batches,
+    events,
+    files,
+    items,
+    numbers_of,
+    of_wanted,
+    recalled,
+    rows,
+)
+
+_FEW: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +49,7 @@ class Output:
 
     batch_id: int
     row_id: str
-    line: int
+    number: int
     key: str
     out_dir: str
     output: str
@@ -56,6 +70,10 @@ def current_batches(conn: Connection) -> list[Wanted]:
 
 def count(conn: Connection, wanted: Sequence[Wanted]) -> Counts:
     """Count the rows of `wanted`, and the items that they stand for, by state."""
+    return Counts(**standing.known(conn, f"counts {numbers_of(wanted)}", "rows", lambda: asdict(_count(conn, wanted))))
+
+
+def _count(conn: Connection, wanted: Sequence[Wanted]) -> Counts:
     ours = select(rows.c.item_key).where(of_wanted(wanted), rows.c.item_key.is_not(None)).distinct().subquery()
     by_state = select(items.c.state, func.count()).join(ours, ours.c.item_key == items.c.key).group_by(items.c.state)
     states = dict.fromkeys(map(str, State), 0) | dict(conn.execute(by_state).all())
@@ -69,6 +87,12 @@ def collectable(conn: Connection) -> int:
     return conn.execute(select(func.count()).where(items.c.state.in_(COLLECTABLE))).scalar_one()
 
 
+def are_few(conn: Connection, state: State) -> bool:
+    """Whether it is better to go from the items in `state` to their rows, and to sort those, than from row to row."""
+    such = select(items.c.key).where(items.c.state == state).limit(_FEW).subquery()
+    return conn.execute(select(func.count()).select_from(such)).scalar_one() < _FEW
+
+
 def foreign_tasks(conn: Connection, wanted: Sequence[Wanted], account_id: int | None) -> dict[str, int]:
     """Open tasks of wanted rows that belong to another account: how many, by that account's name."""
     name = accounts.c.user_id + " at " + accounts.c.origin
@@ -76,21 +100,32 @@ def foreign_tasks(conn: Connection, wanted: Sequence[Wanted], account_id: int | 
         select(name, func.count(items.c.key.distinct()))
         .join(items, items.c.account_id == accounts.c.id)
         .join(rows, rows.c.item_key == items.c.key)
-        .where(of_wanted(wanted), or_(items.c.state.in_(COLLECTABLE), items.c.recheck_task_id.is_not(None)))
-        .where(accounts.c.id.is_distinct_from(account_id))
+        .where(of_wanted(wanted, by_item=True), accounts.c.id.is_distinct_from(account_id))
         .group_by(name)
     )
-    return dict(conn.execute(query).all())
-
-
-def outputs(conn: Connection, wanted: Sequence[Wanted]) -> Iterator[Output]:
-    """The outputs of the rows of `wanted`, in manifest order."""
-    return (Output(**row._mapping) for row in conn.execute(_OUTPUTS.where(of_wanted(wanted))))
+    found: dict[str, int] = {}
+    # Two questions rather than one with an "or" between them: each has an index.
+    rechecked = and_(items.c.recheck_task_id.is_not(None), items.c.account_id > 0)
+    for open_ in (items.c.state.in_(COLLECTABLE), rechecked):
+        for who, number in conn.execute(query.where(open_)):
+            found[who] = found.get(who, 0) + number
+    return found
 
 
 def outputs_of(conn: Connection, key: str) -> list[Output]:
     """The outputs of one item, in every batch as it reads now."""
     return [Output(**row._mapping) for row in conn.execute(_OUTPUTS_OF, {"_key": key})]
+
+
+def to_link(conn: Connection, batch: Wanted, after: int, limit: int) -> list[Output]:
+    """The first outputs of the batch, behind the row of number `after`, whose audio is there and not linked."""
+    unlinked = or_(  # says `UNLINKED`
+        rows.c.linked_key.is_distinct_from(rows.c.item_key), rows.c.linked_output.is_distinct_from(rows.c.output)
+    )
+    ready = (items.c.state == State.DONE, rows.c.number > after)
+    ours = rows.c.batch_id == batch.batch_id
+    found = conn.execute(_OUTPUTS.where(ours, unlinked, *ready).limit(limit))
+    return [Output(**row._mapping) for row in found]
 
 
 def _select_outputs() -> Select[Any]:
@@ -100,7 +135,7 @@ def _select_outputs() -> Select[Any]:
         select(
             rows.c.batch_id,
             rows.c.id.label("row_id"),
-            rows.c.line,
+            rows.c.number,
             rows.c.item_key.label("key"),
             batches.c.out_dir,
             rows.c.output,
@@ -112,7 +147,7 @@ def _select_outputs() -> Select[Any]:
             (old.c.out_dir + "/" + old.c.path).label("linked_source"),
             old.c.sha256.label("linked_sha256"),
         )
-        .join(batches, and_(batches.c.id == rows.c.batch_id, batches.c.version == rows.c.version))
+        .join(batches, and_(batches.c.id == rows.c.batch_id, rows.c.is_current + 0 == 1))
         .join(items, items.c.key == rows.c.item_key)
         .outerjoin(files, files.c.item_key == rows.c.item_key)
         .outerjoin(old, old.c.item_key == rows.c.linked_key)
@@ -124,6 +159,13 @@ _OUTPUTS: Final = _select_outputs()
 _OUTPUTS_OF: Final = _OUTPUTS.where(rows.c.item_key == bindparam("_key"))
 
 
+def folders(conn: Connection, batch: Wanted, limit: int) -> list[str]:
+    """Up to `limit` folders, relative to the output folder, that the batch's outputs belong in."""
+    folder = func.rtrim(rows.c.output, func.replace(rows.c.output, "/", ""))
+    query = select(folder).where(of_wanted([batch]), rows.c.item_key.is_not(None)).distinct().limit(limit)
+    return list(conn.execute(query).scalars())
+
+
 def is_known_audio(conn: Connection, sha256: str) -> bool:
     """Whether some item's saved audio has this digest, or results files say so."""
     saved = select(files.c.item_key).where(files.c.sha256 == sha256, files.c.saved_at.is_not(None))
@@ -133,57 +175,74 @@ def is_known_audio(conn: Connection, sha256: str) -> bool:
 
 def results(conn: Connection, batch: Wanted) -> Iterator[dict[str, Any]]:
     """The batch's result lines, in manifest order; `output` is relative to the output folder, None until it is made."""
+    linked = and_(rows.c.linked_key == rows.c.item_key, rows.c.linked_output == rows.c.output)
+    errors = (items.c.error_code, items.c.error_message, items.c.error_request_id, items.c.error_http_status)
     query = (
-        select(rows, items.c.state, items.c.task_id, items.c.attempt)
-        .add_columns(items.c.error_code, items.c.error_message, items.c.error_request_id, items.c.error_http_status)
-        .add_columns(files.c.sha256, files.c.bytes, files.c.audio_seconds)
+        select(rows.c.number, rows.c.id, func.coalesce(rows.c.skipped, items.c.state))
+        .add_columns(case((linked, rows.c.output)), rows.c.item_key, items.c.task_id, rows.c.take)
+        .add_columns(files.c.sha256, files.c.bytes, files.c.audio_seconds, rows.c.reason, rows.c.extra, *errors)
         .outerjoin(items, items.c.key == rows.c.item_key)
         .outerjoin(files, and_(files.c.item_key == rows.c.item_key, items.c.state == State.DONE))
-        .where(rows.c.batch_id == batch.batch_id, rows.c.version == batch.version)
+        .where(of_wanted([batch]))
         .order_by(rows.c.number)
     )
-    for row in conn.execute(query):
-        there = row.linked_key is not None and row.linked_key == row.item_key and row.linked_output == row.output
+    for number, row_id, state, output, key, task_id, take, sha256, size, seconds, reason, extra, *error in conn.execute(
+        query
+    ):
         yield {
             "batch": batch.name,
-            "row": row.number,
-            "id": row.id.partition(REPEAT_MARK)[0],
-            "state": row.skipped or row.state,
-            "output": row.output if there else None,
-            "key": row.item_key,
-            "task_id": row.task_id,
-            "take": row.take if row.item_key else None,
-            "sha256": row.sha256,
-            "bytes": row.bytes,
-            "audio_seconds": row.audio_seconds,
-            "error": {"code": "invalid", "message": row.reason} if row.skipped == "invalid" else error_of(row),
-            "extra": json.loads(row.extra),
+            "row": number,
+            "id": row_id.partition(REPEAT_MARK)[0],
+            "state": state,
+            "output": output,
+            "key": key,
+            "task_id": task_id,
+            "take": take if key else None,
+            "sha256": sha256,
+            "bytes": size,
+            "audio_seconds": seconds,
+            "error": {"code": "invalid", "message": reason} if state == "invalid" else _error(*error),
+            "extra": json.loads(extra) if extra != "{}" else {},
         }
 
 
 def error_of(row: Row[Any]) -> dict[str, Any] | None:
     """The item's recorded error, or None."""
-    if row.error_code is None and row.error_message is None and row.error_http_status is None:
+    return _error(row.error_code, row.error_message, row.error_request_id, row.error_http_status)
+
+
+def _error(code: str | None, message: str | None, request_id: str | None, status: int | None) -> dict[str, Any] | None:
+    if code is None and message is None and status is None:
         return None
-    return {
-        "code": row.error_code,
-        "message": row.error_message,
-        "request_id": row.error_request_id,
-        "http_status": row.error_http_status,
-    }
+    return {"code": code, "message": message, "request_id": request_id, "http_status": status}
 
 
-def needing_person(conn: Connection, wanted: Sequence[Wanted], state: State, limit: int) -> list[Row[Any]]:
-    """The first rows whose item is in `state`: id, batch name, key and error."""
+def places(conn: Connection, batch: Wanted) -> Iterator[tuple[str, str, bool]]:
+    """Of each row that stands for an item: its id, its output, and whether that was put there; in manifest order."""
+    linked = and_(rows.c.linked_key == rows.c.item_key, rows.c.linked_output == rows.c.output)
+    query = select(rows.c.id, rows.c.output, func.coalesce(linked, false())).where(of_wanted([batch]))
+    for row in conn.execute(query.where(rows.c.item_key.is_not(None)).order_by(rows.c.number)):
+        yield row[0], row[1], row[2]
+
+
+def output_of(conn: Connection, batch: Wanted, row_id: str) -> Output:
+    """The output of one row."""
+    this = (rows.c.batch_id == batch.batch_id, rows.c.id == row_id)
+    return Output(**conn.execute(_OUTPUTS.where(*this)).one()._mapping)
+
+
+def needing_person(conn: Connection, wanted: Sequence[Wanted], state: State, limit: int) -> list[list[str]]:
+    """The first rows whose item is in `state`: the id, and what the error is called."""
     query = (
-        select(rows.c.id, batches.c.name.label("batch"), items)
+        select(rows.c.id, func.coalesce(items.c.error_code, items.c.error_message, items.c.state))
         .join(items, items.c.key == rows.c.item_key)
-        .join(batches, batches.c.id == rows.c.batch_id)
-        .where(of_wanted(wanted), items.c.state == state)
+        .where(of_wanted(wanted, by_item=are_few(conn, state)), items.c.state == state)
         .order_by(rows.c.batch_id, rows.c.number)
         .limit(limit)
     )
-    return list(conn.execute(query))
+    name = f"first {limit} {state} {numbers_of(wanted)}"
+    found: list[list[str]] = standing.known(conn, name, "rows", lambda: [list(row) for row in conn.execute(query)])
+    return found
 
 
 def ids_of(conn: Connection, wanted: Sequence[Wanted], keys: Sequence[str]) -> list[str]:
@@ -233,7 +292,7 @@ def find_rows(conn: Connection, names: Sequence[str], *, batch: str | None = Non
 
 
 def _by_names(conn: Connection, columns: Sequence[ColumnElement[Any]], names: Sequence[str]) -> Select[Any]:
-    current = and_(batches.c.id == rows.c.batch_id, batches.c.version == rows.c.version)
+    current = and_(batches.c.id == rows.c.batch_id, rows.c.is_current == 1)
     query = select(*columns).select_from(items).outerjoin(rows, rows.c.item_key == items.c.key)
     query = query.outerjoin(batches, current).order_by(rows.c.batch_id, rows.c.number)
     for name in names:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from sqlalchemy import (
+    DDL,
     CheckConstraint,
     Column,
     ColumnElement,
@@ -22,14 +23,16 @@ from sqlalchemy import (
     Table,
     Text,
     and_,
+    event,
     false,
     or_,
+    text,
 )
 
 from batcher.item import Event, State
 from batcher.ledger.records import Wanted
 
-REVISION: Final = "0003"
+REVISION: Final = "0004"
 """The migration that makes exactly these tables."""
 
 metadata = MetaData()
@@ -65,7 +68,13 @@ batches = Table(
     Column("rules", Text, nullable=False),  # a digest of how it was read
     Column("out_dir", Text, nullable=False),  # relative to the ledger's folder, so that both can move together
     Column("imported_at", Float, nullable=False),
+    Column("trusted", Text),  # by what the file is known again without being read; see `ledger.trusting`
 )
+
+NOT_PENDING: Final = "state <> 'pending'"
+UNLINKED: Final = "linked_key IS NOT item_key OR linked_output IS NOT output"
+LATER_TAKE: Final = "take > 1"
+"""Conditions of partial indexes. SQLite uses such an index only where a query says the same with the same constants."""
 
 items = Table(
     "items",
@@ -100,8 +109,9 @@ items = Table(
     CheckConstraint("take >= 1", name="items_take"),
     ForeignKeyConstraint(["account_id", "task_id"], ["tasks.account_id", "tasks.task_id"], name="items_own_task"),
     Index("items_state", "state"),
-    Index("items_text", "text_hash"),
-    Index("items_task", "account_id", "task_id", unique=True),
+    Index("items_text", "text_hash", sqlite_where=text(NOT_PENDING)),
+    Index("items_task", "account_id", "task_id", unique=True, sqlite_where=text("task_id IS NOT NULL")),
+    Index("items_recheck", "account_id", sqlite_where=text("recheck_task_id IS NOT NULL")),
 )
 
 REPEAT_MARK: Final = "\n"
@@ -114,7 +124,7 @@ rows = Table(
     Column("id", Text, primary_key=True),
     Column("number", Integer, nullable=False),
     Column("line", Integer, nullable=False),
-    Column("version", Integer, nullable=False),  # the last version of the batch that had it
+    Column("is_current", Integer, nullable=False),  # 1: the batch, as it reads now, has it; else 0
     Column("take", Integer, nullable=False),
     Column("item_key", Text, ForeignKey("items.key")),
     Column("skipped", Text),
@@ -125,9 +135,11 @@ rows = Table(
     Column("linked_output", Text),
     CheckConstraint("(item_key IS NULL) = (skipped IS NOT NULL)", name="rows_item"),
     CheckConstraint("skipped IN ('invalid', 'empty')", name="rows_skipped"),
-    Index("rows_order", "batch_id", "version", "number"),
-    Index("rows_item", "item_key"),
+    Index("rows_order", "batch_id", "is_current", "number"),
+    Index("rows_item", "item_key", "batch_id", "is_current"),
     Index("rows_output", "output"),
+    Index("rows_takes", "batch_id", sqlite_where=text(LATER_TAKE)),
+    Index("rows_unlinked", "batch_id", "number", sqlite_where=text(UNLINKED)),
 )
 
 runs = Table(
@@ -173,6 +185,7 @@ attempts = Table(
     CheckConstraint("(answered_at IS NULL) = (outcome IS NULL)", name="attempts_answered"),
     Index("attempts_answers", "account_id", "answer_no"),
     Index("attempts_batch", "batch_id"),
+    Index("attempts_run", "run_id"),
 )
 
 tasks = Table(
@@ -296,11 +309,56 @@ lessons = Table(
 )
 """What runs learn of an account's API: how long tasks take, what it permits. Forgetting it costs only time."""
 
+standing = Table(
+    "standing",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("depends", Text, nullable=False),
+    Column("facts", Text, nullable=False),
+    CheckConstraint("depends IN ('rows', 'credits')", name="standing_depends"),
+)
+"""What was found out by reading a great part of the ledger, and holds until something that it depends on changes.
+
+Triggers see to that, in the very transaction of the change: whatever writes, nothing that is outdated stays.
+"""
+
+_FORGET: Final = {
+    rows: "DELETE FROM standing",
+    items: "DELETE FROM standing",
+    files: "DELETE FROM standing",
+    attempts: "DELETE FROM standing WHERE depends = 'credits'",
+    tasks: "DELETE FROM standing WHERE depends = 'credits'",
+    balances: "DELETE FROM standing WHERE depends = 'credits'",
+}
+
+
+def _watch(table: Table, change: str) -> None:
+    trigger = f"CREATE TRIGGER {table.name}_{change} AFTER {change.upper()} ON {table.name}"
+    event.listen(metadata, "after_create", DDL(f"{trigger} BEGIN {_FORGET[table]}; END"))  # type: ignore[no-untyped-call]
+
+
+for _table in _FORGET:
+    for _change in ("insert", "update", "delete"):
+        if (_table, _change) != (items, "insert"):  # an item that no row stands for changes nothing
+            _watch(_table, _change)
+
 of_attempt: Final = and_(tasks.c.item_key == attempts.c.item_key, tasks.c.attempt == attempts.c.attempt)
 """Joins attempts with the tasks that they made."""
 
 
-def of_wanted(wanted: Sequence[Wanted]) -> ColumnElement[bool]:
-    """The rows of these batches, as they read now; none when there are no batches."""
-    each = [and_(rows.c.batch_id == batch.batch_id, rows.c.version == batch.version) for batch in wanted]
+def numbers_of(wanted: Sequence[Wanted]) -> str:
+    """What names these batches, whatever their order, in the name of standing facts."""
+    return " ".join(map(str, sorted(batch.batch_id for batch in wanted)))
+
+
+def of_wanted(wanted: Sequence[Wanted], *, by_item: bool = False) -> ColumnElement[bool]:
+    """The rows of these batches, as they read now; none when there are no batches.
+
+    With `by_item`, SQLite is to go to them from their items; left to itself it may go through a million rows for the
+    few of one item. (It uses no index for a column that something is added to.)
+    """
+    batch_id, is_current = (
+        (rows.c.batch_id + 0, rows.c.is_current + 0) if by_item else (rows.c.batch_id, rows.c.is_current)
+    )
+    each = [and_(batch_id == batch.batch_id, is_current == 1) for batch in wanted]
     return or_(false(), *each)

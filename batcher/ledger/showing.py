@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, and_, select
 from batcher.clock import utc
 from batcher.ledger.reading import count, current_batches, error_of
 from batcher.ledger.schema import accounts, attempts, batches, events, files, halts, items, rows, runs, tasks
-from batcher.ledger.spending import estimated_need, told_spending
+from batcher.ledger.spending import estimated_need, spending, told_spending
 
 
 def show(conn: Connection, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -21,7 +21,7 @@ def show(conn: Connection, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
         item = conn.execute(select(items).where(items.c.key == key)).one()
         query = (
             select(rows, batches.c.name.label("batch"))
-            .join(batches, and_(batches.c.id == rows.c.batch_id, batches.c.version == rows.c.version))
+            .join(batches, and_(batches.c.id == rows.c.batch_id, rows.c.is_current == 1))
             .where(rows.c.item_key == key)
             .order_by(rows.c.batch_id, rows.c.number)
         )
@@ -119,6 +119,12 @@ def status(conn: Connection) -> dict[str, Any]:
         },
         "last_run": run and _run_facts(run),
     }
+
+
+def look_ahead(conn: Connection) -> None:
+    """Find out now what `status` will ask for: it keeps nothing itself, since it only reads."""
+    status(conn)
+    spending(conn)
 
 
 def _balance(profile: str | None) -> float | None:

@@ -9,9 +9,10 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, or_, select
 
 from batcher.item import OPEN, Event, State
+from batcher.ledger import standing
 from batcher.ledger.pricing import Prices, prices
 from batcher.ledger.records import Wanted
-from batcher.ledger.schema import attempts, events, items, of_attempt, of_wanted, rows, tasks
+from batcher.ledger.schema import attempts, events, items, numbers_of, of_attempt, of_wanted, rows, tasks
 
 UNPRICED_AT_MOST: Final = 5
 """Creates that may end in a task or a doubt without a word of what they cost, nor a fall of the balance, before a
@@ -41,7 +42,11 @@ class Spending:
 
 def spending(conn: Connection, *, batch_id: int | None = None, known: Prices | None = None) -> Spending:
     """What the creates of the batch (of all) cost, over all runs; what no task told is estimated."""
-    known = prices(conn) if known is None else known
+    name = "spending" if batch_id is None else f"spending {batch_id}"
+    return Spending(**standing.known(conn, name, "credits", lambda: _spending(conn, batch_id, known or prices(conn))))
+
+
+def _spending(conn: Connection, batch_id: int | None, known: Prices) -> dict[str, float | None]:
     told: ColumnElement[float | None] = func.coalesce(tasks.c.credits, attempts.c.credits)
     kind = case(
         (and_(attempts.c.outcome == "lost", tasks.c.task_id.is_(None)), "in_doubt"),
@@ -61,7 +66,7 @@ def spending(conn: Connection, *, batch_id: int | None = None, known: Prices | N
         more = known.of([(model, size)] if size else [])
         so_far = found[name]
         found[name] = None if more is None or so_far is None else round(so_far + sum_ + more.credits, 6)
-    return Spending(**found)
+    return found
 
 
 def _may_cost(told: ColumnElement[float | None]) -> ColumnElement[bool]:
@@ -157,9 +162,13 @@ def estimated_need(conn: Connection, wanted: Sequence[Wanted]) -> float | None:
 
 def to_buy(conn: Connection, wanted: Sequence[Wanted]) -> list[tuple[str | None, int]]:
     """Models, and the bytes of all texts of each, of the wanted items that are still to be created."""
-    ours = select(rows.c.item_key).where(of_wanted(wanted))
-    query = select(items.c.model, func.sum(items.c.bytes)).where(items.c.state == State.PENDING, items.c.key.in_(ours))
-    return [(row[0], row[1]) for row in conn.execute(query.group_by(items.c.model))]
+    ours = exists().where(rows.c.item_key == items.c.key, of_wanted(wanted, by_item=True))
+    query = select(items.c.model, func.sum(items.c.bytes)).where(items.c.state == State.PENDING, ours)
+    sums = query.group_by(items.c.model)
+    found = standing.known(
+        conn, f"to buy {numbers_of(wanted)}", "rows", lambda: [list(row) for row in conn.execute(sums)]
+    )
+    return [(model, size) for model, size in found]
 
 
 def sizes_to_buy(conn: Connection, wanted: Sequence[Wanted]) -> Iterator[tuple[str | None, int]]:
@@ -173,8 +182,9 @@ def sizes_to_buy(conn: Connection, wanted: Sequence[Wanted]) -> Iterator[tuple[s
 
 def next_need(conn: Connection, wanted: Sequence[Wanted]) -> float | None:
     """Credits that the item to be created next may cost; None when there is none, or no price is known."""
-    size = next(sizes_to_buy(conn, wanted), None)
-    estimate = None if size is None else prices(conn).of([size])
+    find = lambda: next(([model, size] for model, size in sizes_to_buy(conn, wanted)), [])  # noqa: E731
+    first = standing.known(conn, f"next to buy {numbers_of(wanted)}", "rows", find)
+    estimate = prices(conn).of([(first[0], first[1])]) if first else None
     return None if estimate is None else estimate.credits
 
 
@@ -191,4 +201,5 @@ def spent_in_run(conn: Connection, run_id: str) -> tuple[float | None, bool]:
 
 def told_spending(conn: Connection) -> Any:
     """Credits that all tasks of the ledger say they cost; None when none says anything."""
-    return conn.execute(select(func.sum(tasks.c.credits))).scalar()
+    query = select(func.sum(tasks.c.credits))
+    return standing.known(conn, "told", "credits", lambda: conn.execute(query).scalar())

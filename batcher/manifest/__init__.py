@@ -2,6 +2,6 @@
 values of a row, `faults` gathers what is wrong with any of it."""
 
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Row, Rules, path_of_take
+from batcher.manifest.rows import READING, Row, Rules, path_of_take
 
-__all__ = ["Manifest", "Row", "Rules", "path_of_take"]
+__all__ = ["READING", "Manifest", "Row", "Rules", "path_of_take"]

@@ -14,6 +14,8 @@ from batcher.item import FORMATS, PARAMETERS, RESERVED, Inputs
 from batcher.manifest.columns import Columns
 from batcher.manifest.faults import Faults, Problem, WrongError, kind, printable, quoted
 
+READING: Final = 1
+"""Goes up whenever a file, by the same rules, comes to other rows than before: all are then read anew."""
 TEMPLATE_FIELDS: Final = ("id", "row", "voice", "take", "format", "batch", "key")
 """What a template for file names may use."""
 
