@@ -25,6 +25,7 @@ from urllib.parse import unquote
 import pytest
 
 from batcher.page.charts import TimeAxis
+from tests.bench.page import made_up
 from tests.conftest import Ended, Project
 from tests.fake_tts import FakeTTS, Twist
 
@@ -397,6 +398,21 @@ def test_browser_plays_what_is_embedded(browser: Any, spoken: Path, tmp_path: Pa
     assert opened.tab.evaluate("audio.src.slice(0, 22)") == "data:audio/mpeg;base64"
     assert opened.complaints == []
     context.close()
+
+
+def test_browser_keeps_few_of_many_rows(browser: Any, tmp_path: Path) -> None:
+    """Of thousands of rows only those in sight are in the document, and the last can be reached by a key."""
+    made_up(tmp_path / "batcher.db", 3000)
+    told = _batcher(tmp_path, "report", "--output", "p.html")
+    assert told.exit_code == 0, told.err
+    tab = browser.new_page()
+    tab.goto((tmp_path / "p.html").as_uri())
+    for key, last in (("End", "n003000"), ("Home", "n000001")):
+        tab.focus("#table")
+        tab.keyboard.press(key)
+        tab.locator("#window .chosen b").filter(has_text=last).wait_for()
+        assert tab.locator("#window .row").count() < 100
+    tab.close()
 
 
 def test_browser_prints_every_row(browser: Any, page: Path) -> None:

@@ -24,10 +24,10 @@ STATES: Final[dict[str, tuple[str, str, str]]] = {
     State.PENDING: ("waiting", "not bought yet; the next run creates it", ""),
     "empty": ("no text yet", "skipped, since its text is empty", ""),
     State.ABANDONED: ("given up", "a person settled it so", ""),
-    State.IN_DOUBT: ("maybe bought", "its answer was lost", "batcher resolve"),
-    State.FAILED: ("failed", "the task ended badly", "batcher retry --state failed"),
+    State.IN_DOUBT: ("maybe bought", "its answer was lost:", "batcher resolve"),
+    State.FAILED: ("failed", "the task ended badly:", "batcher retry --state failed"),
     State.REJECTED: ("refused", "mend the row, or", "batcher retry --state rejected"),
-    State.GONE: ("gone", "the provider has it no more", "batcher retry --state gone"),
+    State.GONE: ("gone", "the provider has it no more:", "batcher retry --state gone"),
     "invalid": ("invalid", "skipped: mend the row in the manifest", ""),
 }
 """Every state of a row in the order of the page, with its name there, its meaning, and the command that helps."""

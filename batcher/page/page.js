@@ -21,12 +21,8 @@
     return whole < 3600 ? `${Math.floor(whole / 60)}:${rest}`
       : `${Math.floor(whole / 3600)}:${String(Math.floor(whole / 60) % 60).padStart(2, "0")}:${rest}`;
   };
-  const element = (tag, name, words) => {
-    const made = document.createElement(tag);
-    if (name) made.className = name;
-    if (words) made.textContent = words;
-    return made;
-  };
+  const element = (tag, name = "", words = "") => (
+    Object.assign(document.createElement(tag), { className: name, textContent: words }));
   const playable = (row) => row[LINK] !== null && !row[LINK].endsWith(".pcm");
 
   // Marks: kept in this browser, by batch, row and item, so that another take begins without one.
@@ -290,10 +286,10 @@
   }
 
   function showMarks() {
-    const { mark } = chosen < 0 ? { mark: "" } : markOf(rows[view[chosen]]);
+    const row = chosen < 0 ? null : rows[view[chosen]];
     for (const name of ["good", "retake"]) {
-      $(name).setAttribute("aria-pressed", String(mark === name));
-      $(name).disabled = chosen < 0 || rows[view[chosen]][LINK] === null;
+      $(name).setAttribute("aria-pressed", String(row !== null && markOf(row).mark === name));
+      $(name).disabled = row === null || row[LINK] === null;
     }
     const number = marks.size ? markedRows().length : 0;
     $("export").disabled = number === 0;
@@ -307,9 +303,8 @@
     if (row[LINK] !== null) setMark(row, { mark: markOf(row).mark === name ? "" : name });
   };
 
-  for (const name of ["play", "pause", "timeupdate", "durationchange", "seeked"]) {
-    audio.addEventListener(name, () => { showTime(); if (name !== "timeupdate") draw(false); });
-  }
+  for (const name of ["play", "pause", "timeupdate", "durationchange"]) audio.addEventListener(name, showTime);
+  for (const name of ["play", "pause"]) audio.addEventListener(name, () => draw(false));
   audio.addEventListener("error", () => {
     $("now-error").textContent = "The audio cannot be played: is its file still where it was?";
     sounding = -1;
@@ -358,7 +353,7 @@
   table.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || !view.length) return;
     const move = moves[event.key];
-    if (move) choose(Math.max(0, Math.min(view.length - 1, move())));
+    if (move) go(Math.max(0, Math.min(view.length - 1, move())));
     else if (event.key === "Enter" && event.shiftKey) playFrom(chosen);
     else if (event.key === "Enter" || event.key === " ") toggle(Math.max(0, chosen));
     else return;
@@ -368,11 +363,12 @@
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Escape") return void table.focus({ preventScroll: true });
     if (event.target.closest("input, select, textarea")) return;
-    const acts = { g: () => flip("good"), r: () => flip("retake"), n: () => chosen >= 0 && $("note").focus(), "/": () => $("search").focus() };
-    const act = acts[event.key.toLowerCase()];
-    if (!act) return;
+    const key = event.key.toLowerCase();
+    if (key === "g" || key === "r") flip(key === "g" ? "good" : "retake");
+    else if (key === "n" && chosen >= 0) $("note").focus();
+    else if (key === "/") $("search").focus();
+    else return;
     event.preventDefault();
-    act();
   });
 
   $("filters").addEventListener("input", filter);
