@@ -12,6 +12,7 @@ A map, in the order in which a row meets the modules:
 * `downloader` fetches the audio, `audio` checks it, `store` puts it on disk, `delivery` hands it to the rows.
 * `ending` closes the run: `report`, `summary` and `progress` say what became of it all, with `words`; `tally` counts
   it, `logs` writes it down.
+* `page` and `sheet` tell of whole batches, for people and for programs; `marks` are what listeners send back.
 * Beside a run: `planning` tells what one would do, `deciding` carries out what a person decides.
 
 Below them all: `client` speaks HTTP (`answer` and `parsing` say what an answer means), `throttle` (with `limit`) and

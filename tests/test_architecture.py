@@ -30,11 +30,14 @@ LAYERS = [
     "preflight",
     "guard",
     "store",
+    "page",
+    "sheet",
     "report",
     "progress",
     "client",
     "ledger",
     "settings",
+    "marks",
     "sandbox",
     "manifest",
     "throttle",
@@ -59,6 +62,7 @@ OWNERS = {
     "alembic": "batcher.ledger",
     "tqdm": "batcher.progress",
     "click": "batcher.cli",
+    "jinja2": "batcher.page",
 }
 """Libraries that one part of the package hides from all others."""
 

@@ -12,6 +12,7 @@ COMMANDS: Final = {
     "plan": "Show what a run would do and cost. Creates nothing.",
     "status": "Show how the batches of a ledger stand.",
     "show": "Show items: where each is and what went wrong.",
+    "report": "Make a page of what became of every row, to look at and listen to. Creates nothing.",
     "resolve": "Settle creates whose answer was lost. Settling can lead to a second charge.",
     "retry": "Have items that ended badly created again. The next run charges for them.",
     "retake": "Have another output of done rows created. The next run charges for it.",

@@ -83,7 +83,8 @@ def fill_from_file(ctx: click.Context, folder: Path) -> dict[str, Any]:
             continue
         if name not in known:
             _refuse(name, known, path)
-        param = next((param for param in ctx.command.params if _file_name(param) == name), None)
+        here = (param for param in ctx.command.params if isinstance(param, click.Option) and param.envvar is not None)
+        param = next((param for param in here if _file_name(param) == name), None)
         if param is not None and param.name is not None and _unset(ctx, param.name):
             ctx.params[param.name] = _converted(ctx, param, value, path)
     return found

@@ -112,8 +112,8 @@ def status(conn: Connection) -> dict[str, Any]:
         "states": counts.states,
         "halt": halt and {"kind": halt.kind, "since": utc(halt.since_at), "detail": halt.detail},
         "credits": {
-            "start": _balance(run.profile_start) if run else None,
-            "end": _balance(run.profile_end) if run else None,
+            "start": balance_of(run.profile_start) if run else None,
+            "end": balance_of(run.profile_end) if run else None,
             "spent": told_spending(conn),
             "estimated_needed": estimated_need(conn, wanted),
         },
@@ -127,7 +127,8 @@ def look_ahead(conn: Connection) -> None:
     spending(conn)
 
 
-def _balance(profile: str | None) -> float | None:
+def balance_of(profile: str | None) -> float | None:
+    """The credits that a kept profile names, or else its quota; None where it names neither."""
     found = json.loads(profile or "{}")
     balance: float | None = found.get("quota") if found.get("credits") is None else found["credits"]
     return balance

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NoReturn
 
 from batcher.errors import ManifestError
-from batcher.manifest.columns import Columns, Layout
+from batcher.manifest.columns import FIELDS, Columns, Layout
 from batcher.manifest.faults import Faults, Problem, WrongError, kind, quoted
 from batcher.manifest.rows import Judge, Record, Row, Rules
 
@@ -137,17 +137,19 @@ class Manifest:
         Raises:
             ManifestError: the file can't be read at all: it isn't there, its encoding or its first line is no use.
         """
+        for record in self._records():
+            row = self._judge.row(record, has_text=self._has_text)
+            if row is not None:
+                yield row
+
+    def _records(self) -> Iterator[Record]:
         try:
             with (
                 nullcontext(self._stdin or sys.stdin.buffer) if self._path is None else self._path.open("rb") as stream
             ):
                 tap = _Tap(self.name, stream)
                 lines = _Lines(tap, self._encoding)
-                records = self._csv_records(lines) if self._is_csv(lines) else self._json_records(lines)
-                for record in records:
-                    row = self._judge.row(record, has_text=self._has_text)
-                    if row is not None:
-                        yield row
+                yield from self._csv_records(lines) if self._is_csv(lines) else self._json_records(lines)
                 tap.drain()
                 self.digest, self.size = tap.sha256.hexdigest(), tap.size
         except OSError as error:
@@ -230,6 +232,16 @@ class Manifest:
             yield record
         if number:
             self._columns.check_file(None)
+
+
+def given_columns(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each record's number with all its columns as the file has them, in its order; none of one that is broken.
+
+    Raises:
+        ManifestError: the file can't be read at all.
+    """
+    unread = Rules(batch="", columns=dict.fromkeys(FIELDS, ""))  # without fields, every column is carried along
+    return ((record.number, record.extra) for record in Manifest(path, unread)._records())
 
 
 def _delimiter(header: str) -> str:
