@@ -293,7 +293,7 @@ def find_rows(conn: Connection, names: Sequence[str], *, batch: str | None = Non
 
 def row_with(conn: Connection, batch: str, row_id: str, key: str) -> int | None:
     """The number of the batch whose row of this id stands for the item whose key begins so; None if it does not."""
-    current = and_(batches.c.id == rows.c.batch_id, batches.c.version == rows.c.version)
+    current = and_(batches.c.id == rows.c.batch_id, rows.c.is_current == 1)
     this = (batches.c.name == batch, rows.c.id == row_id, rows.c.item_key.startswith(key, autoescape=True))
     return conn.execute(select(batches.c.id).join(rows, current).where(*this)).scalar()
 
