@@ -16,6 +16,8 @@ LAYERS = [
     "__main__",
     "cli",
     "runner",
+    "healing",
+    "verifying",
     "planning",
     "deciding",
     "ending",
