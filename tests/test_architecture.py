@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     "__main__",
     "cli",
+    "doctor",
     "runner",
     "healing",
     "verifying",

@@ -136,7 +136,7 @@ def test_a_folder_that_is_gone(project: Project, provider: FakeTTS) -> None:
 
 
 def test_other_bytes_than_the_first_time(project: Project, provider: FakeTTS) -> None:
-    """What the provider renders anew counts from then on, once it has passed as audio; what does not pass never does."""
+    """What the provider renders anew counts from then on, if it passes as audio."""
     made(project, 1)
     shutil.rmtree(project.audio / ".items")
     (project.audio / "r1.mp3").unlink()
@@ -170,7 +170,7 @@ def test_no_longer_possible(project: Project, provider: FakeTTS) -> None:
     ("why", "exit_code"), [("no token", 5), ("another account", 3), ("refused", 5), ("down", 8), ("locked", 7)]
 )
 def test_trouble(project: Project, provider: FakeTTS, why: str, exit_code: int) -> None:
-    """What keeps healing from the provider has the exit code that it has everywhere, and the rest is told all the same."""
+    """What keeps healing from the provider has its usual exit code; the rest is told all the same."""
     made(project, 1)
     (project.audio / "r1.mp3").unlink()
     item(project, "r1").unlink()

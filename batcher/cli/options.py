@@ -86,6 +86,7 @@ def fill_from_file(ctx: click.Context, folder: Path) -> dict[str, Any]:
         param = next((param for param in ctx.command.params if _file_name(param) == name), None)
         if param is not None and param.name is not None and _unset(ctx, param.name):
             ctx.params[param.name] = _converted(ctx, param, value, path)
+            ctx.set_parameter_source(param.name, click.core.ParameterSource.DEFAULT_MAP)
     return found
 
 

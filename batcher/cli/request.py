@@ -98,17 +98,19 @@ def manifest_options(command: F) -> F:
     return command
 
 
-def resolve(ctx: click.Context, manifests: tuple[str, ...]) -> settings.Settings:
+def resolve(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path | None = None) -> settings.Settings:
     """The run's settings, from flags, environment and file.
+
+    With `beside`, a file in the project folder, no manifest is needed.
 
     Raises:
         UsageError: they do not fit together.
     """
     paths = [None if name == "-" else Path(name) for name in manifests]
-    folder = project_folder(paths[0] if paths else None)
+    folder = project_folder(paths[0] if paths else beside)
     file = fill_from_file(ctx, folder)
     params = ctx.params
-    if not paths and not params["collect_only"]:
+    if not paths and beside is None and not params["collect_only"]:
         raise UsageError("no manifest named", "Give one, as in: batcher run lines.csv (or --collect-only).")
     if math.isnan(params["max_credits"] or 0.0):
         raise UsageError("--max-credits is not a number of credits", "Give one, as in: --max-credits 5000")

@@ -4,8 +4,20 @@
 answers mean is in `batcher.answer`, whose names are to be had from here as well.
 """
 
-from batcher.answer import Answer, ApiError, Cause, Fetched, Phase, Profile, ProfileAnswer, Task
+from batcher.answer import Answer, ApiError, Cause, Fetched, Phase, Profile, ProfileAnswer, SchemaAnswer, Task
 from batcher.client.client import Client
 from batcher.client.endpoint import Endpoint
 
-__all__ = ["Answer", "ApiError", "Cause", "Client", "Endpoint", "Fetched", "Phase", "Profile", "ProfileAnswer", "Task"]
+__all__ = [
+    "Answer",
+    "ApiError",
+    "Cause",
+    "Client",
+    "Endpoint",
+    "Fetched",
+    "Phase",
+    "Profile",
+    "ProfileAnswer",
+    "SchemaAnswer",
+    "Task",
+]
