@@ -8,7 +8,6 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, select
 from sqlalchemy.exc import DatabaseError
 
-from batcher.errors import LedgerError
 from batcher.item import State
 from batcher.ledger.schema import attempts, batches, events, files, items, rows, tasks
 
@@ -47,21 +46,14 @@ def inconsistencies(conn: Connection) -> list[Inconsistency]:
 
 
 def audio_to_come(conn: Connection) -> dict[str, tuple[int, float | None]]:
-    """By format: the characters of texts without audio that may get some, and bytes a character of audio so far.
-
-    Raises:
-        LedgerError: the ledger is damaged.
-    """
+    """By format: the characters of texts without audio that may get some, and bytes a character of audio so far."""
     open_ = (State.PENDING, State.SUBMITTING, State.SUBMITTED, State.RENDERED, State.IN_DOUBT)
     length = func.length(items.c.text)
     waiting = select(items.c.format, func.sum(length)).where(items.c.state.in_(open_)).group_by(items.c.format)
     made = select(items.c.format, func.sum(files.c.bytes) * 1.0 / func.sum(length))
     made = made.join(files, files.c.item_key == items.c.key).group_by(items.c.format)
-    try:
-        rate: dict[str, float] = dict(conn.execute(made).all())
-        return {row[0]: (row[1], rate.get(row[0])) for row in conn.execute(waiting)}
-    except DatabaseError as error:
-        raise LedgerError(f"the ledger is damaged: {error.orig}", "`batcher doctor` tells more.") from error
+    rate: dict[str, float] = dict(conn.execute(made).all())
+    return {row[0]: (row[1], rate.get(row[0])) for row in conn.execute(waiting)}
 
 
 def _items(*where: ColumnElement[bool]) -> Select[Any]:
