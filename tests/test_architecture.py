@@ -33,6 +33,7 @@ LAYERS = [
     "preflight",
     "guard",
     "store",
+    "metrics",
     "report",
     "progress",
     "client",

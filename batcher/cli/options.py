@@ -48,6 +48,18 @@ class Rate(click.ParamType[float]):
         return number
 
 
+class WebAddress(click.ParamType[str]):
+    """An address that begins with https:// or http://."""
+
+    name = "url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The address itself."""
+        if not str(value).startswith(("https://", "http://")):
+            self.fail("it must begin with https:// or http://", param, ctx)
+        return str(value)
+
+
 def option(*names: str, consent: bool = False, **attributes: Any) -> Callable[[F], F]:
     """An option that is also `BATCHER_<NAME>` in the environment; a consent is a flag on the command line alone."""
     name = next(name for name in names if name.startswith("--")).removeprefix("--").partition("/")[0]
