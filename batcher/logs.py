@@ -69,7 +69,7 @@ class LogFile(WatchedFileHandler):
         with suppress(OSError):  # from opening anew
             self.handle(logging.makeLogRecord({"msg": line}))
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 - the name is logging's
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
         """A line that could not be written is lost: the ledger has what matters."""
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -161,6 +166,25 @@ def test_leftovers(project: Project, provider: FakeTTS) -> None:
     ]
     assert part.exists()
     assert stray.exists()
+
+
+@pytest.mark.parametrize(("set_to", "coloured"), [(None, True), ("1", False)])
+def test_colours(project: Project, set_to: str | None, coloured: bool) -> None:
+    """On a terminal levels are coloured, unless NO_COLOR is set; elsewhere never."""
+    environment = {name: value for name, value in project.environment.items() if name != "NO_COLOR"}
+    environment |= {} if set_to is None else {"NO_COLOR": set_to}
+    command = [sys.executable, "-m", "batcher", "doctor", "--api-url", project.provider.url]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command, cwd=project.folder, env=environment, stdout=theirs)
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):  # what a terminal answers when nobody writes to it any more
+        while chunk := os.read(ours, 4096):
+            said += chunk
+    os.close(ours)
+    assert process.wait(30) == 0
+    assert (b"\x1b[" in said) is coloured
+    assert "\x1b[" not in doctor(project).out + project.batcher("doctor", "--api-url", project.provider.url).out
 
 
 MOUNTS = """/dev/sda1 / ext4 rw 0 0

@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from batcher.cli.options import ledger_path
-from batcher.cli.request import manifest_options, resolve
+from batcher.cli.request import Grouped, manifest_options, resolve
 from batcher.settings import FILE_NAME
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _SOURCES: Final[dict[ParameterSource | None, str]] = {
 _COLOURS: Final = {"ok": "green", "hint": "yellow", "problem": "red"}
 
 
-@click.command()
+@click.command(cls=Grouped)
 @manifest_options
 @click.pass_context
 def doctor(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 MEANINGS: Final = {
-    0: "all is well; of run: every row is done, abandoned or skipped as empty",
+    0: "every row is done, abandoned or skipped as empty",
     1: "unexpected: a bug",
     2: "usage, configuration or manifest: nothing was created",
     3: "a person is needed",
@@ -16,6 +16,8 @@ MEANINGS: Final = {
     8: "trouble that may pass: run again later",
     130: "interrupted",
 }
+_ELSEWHERE: Final = {0: "all is well", 2: "usage, configuration, or what must be mended first"}
+"""What some of them mean for commands that do not run."""
 _EVERY: Final = (0, 1, 2, 8, 130)
 _LOCKING: Final = (*_EVERY, 7)
 
@@ -49,5 +51,6 @@ _OF: Final[dict[str, tuple[tuple[int, ...], tuple[str, ...]]]] = {
 def epilog(command: str) -> str:
     """The lines for a command, as click takes them."""
     codes, examples = _OF[command]
+    meanings = MEANINGS if command == "run" else MEANINGS | _ELSEWHERE
     lines = ["\b", "Examples:", *(f"  {line}" for line in examples), "", "\b", "Exit codes:"]
-    return "\n".join([*lines, *(f"  {code:>3}  {MEANINGS[code]}" for code in sorted(codes))])
+    return "\n".join([*lines, *(f"  {code:>3}  {meanings[code]}" for code in sorted(codes))])

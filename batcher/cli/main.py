@@ -43,7 +43,8 @@ class _Lazy(click.Group):
             return None
         module = importlib.import_module(f"batcher.cli.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
-        command.epilog = epilog(cmd_name)
+        for one in (command, *(command.commands.values() if isinstance(command, click.Group) else ())):
+            one.epilog = epilog(cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

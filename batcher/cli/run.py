@@ -4,45 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from batcher.cli.options import WebAddress, option
 from batcher.cli.plan import show_plan
-from batcher.cli.request import manifest_options, resolve
+from batcher.cli.request import Grouped, manifest_options, resolve
 from batcher.cli.watching import begun, ended, failed
 
 if TYPE_CHECKING:
     from batcher.progress import Progress
     from batcher.report import RunReport
 
-_GROUPS: Final = {
-    "What": ("batch", "column", "encoding", "skip_invalid", "skip_empty"),
-    "Defaults for rows that name none": ("voice", "model", "audio_format"),
-    "Where": ("ledger", "out_dir", "filename", "wait_lock"),
-    "How much": ("concurrency", "max_items", "max_credits", "max_in_doubt", "max_runtime", "no_wait", "collect_only"),
-    "Consent (flags only)": ("yes", "rebuy", "restored", "override_halt"),
-    "API": ("api_url", "token_file", "sandbox", "allow_http", "no_credits_code"),
-    "Output": ("dry_run", "as_json", "quiet", "verbose", "debug", "log_format", "log_file"),
-    "Watching": ("ping", "metrics"),
-}
 
-
-class _Grouped(click.Command):
-    """A command whose help has its options in groups."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, group by group."""
-        records = {param.name: param.get_help_record(ctx) for param in self.get_params(ctx)}
-        grouped = {name for names in _GROUPS.values() for name in names}
-        others = tuple(name for name in records if name not in grouped)
-        for title, names in (_GROUPS | {"Output": _GROUPS["Output"] + others}).items():
-            with formatter.section(title):
-                formatter.write_dl([record for name in names if (record := records.get(name)) is not None])
-
-
-@click.command(cls=_Grouped)
+@click.command(cls=Grouped)
 @manifest_options
 @option("--yes", consent=True, is_flag=True, help="Do not ask before many items are created.")
 @option("--dry-run", consent=True, is_flag=True, help="Show what the run would do and cost, as `plan` does.")
