@@ -65,17 +65,26 @@ class Healing:
         """Mend what can be. Returns what became of each fault.
 
         Raises:
-            OSError: the disk does not take it.
-            StorageError: the ledger's does not.
+            StorageError: the ledger's disk takes nothing.
         """
-        to_fetch = [fault for fault in faults if fault.output is None and not await self._from_disk(fault)]
+        to_fetch = [fault for fault in faults if fault.output is None and not await self._try_disk(fault)]
         if to_fetch:
             await self._from_provider(to_fetch)
         bad = {one.fault.saved.key for one in self._mended if not one.healed}
         for fault in faults:
             if fault.output is not None:
-                self._mended.append(await self._link(fault, fault.output, lacking=fault.saved.key in bad))
+                try:
+                    self._mended.append(await self._link(fault, fault.output, lacking=fault.saved.key in bad))
+                except OSError as error:
+                    self._mended.append(_unwritten(fault, error))
         return self._mended
+
+    async def _try_disk(self, fault: Fault) -> bool:
+        try:
+            return await self._from_disk(fault)
+        except OSError as error:
+            self._mended.append(_unwritten(fault, error))
+            return True
 
     async def _from_disk(self, fault: Fault) -> bool:
         """Settle an item's fault without the provider. Returns whether it is settled, one way or the other."""
@@ -133,6 +142,8 @@ class Healing:
             except CredentialsError as error:
                 self.trouble = error
                 left.append(fault)
+            except OSError as error:
+                self._mended.append(_unwritten(fault, error))
             finally:
                 self._store(fault.saved).part(fault.saved.path).unlink(missing_ok=True)
 
@@ -211,6 +222,12 @@ def _put(source: Path, target: Path) -> Path | None:
 
 def _kept(aside: Path | None) -> str:
     return "" if aside is None else f"; what was there is now {aside}"
+
+
+def _unwritten(fault: Fault, error: OSError) -> Mended:
+    where = error.filename or fault.path
+    way_out = "Free some space or mend the folder, then heal again."
+    return Mended(fault=fault, healed=False, how=f"{where}: {error.strerror}", way_out=way_out, passing=True)
 
 
 def _foreign(fault: Fault) -> Mended:

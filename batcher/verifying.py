@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from batcher.errors import StorageError
 from batcher.ledger import auditing, reading
 from batcher.ledger.auditing import Saved
 from batcher.ledger.ledger import Connection
@@ -45,24 +47,38 @@ class Findings:
     faults: list[Fault] = field(default_factory=list)
 
 
-def verify(conn: Connection, home: Path) -> Findings:
-    """Compare the disk with the ledger whose folder is `home`. Reads every file of it once, and changes nothing.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remembered:
+    """What the ledger remembers of the disk: done items by their keys, and the rows' outputs of their audio."""
+
+    items: dict[str, Saved]
+    outputs: list[Output]
+
+
+def remember(conn: Connection) -> Remembered:
+    """What should lie on disk; quickly read, so that no run waits while the disk is looked at."""
+    every = {one.key: one for one in auditing.saved(conn)}
+    found = reading.outputs(conn, reading.current_batches(conn))
+    return Remembered(items=every, outputs=[one for one in found if one.key in every])
+
+
+def compare(memory: Remembered, home: Path) -> Findings:
+    """Compare the disk with what the ledger whose folder is `home` remembers. Changes nothing.
 
     Raises:
-        OSError: a file is there and cannot be read.
+        StorageError: a file is there and cannot be read.
     """
-    every = {one.key: one for one in auditing.saved(conn)}
-    faults, bad, number = [], {}, 0
-    for one in every.values():
-        if (fault := _judge_item(one, home)) is not None:
-            faults.append(fault)
-            bad[one.key] = fault
-    for output in reading.outputs(conn, reading.current_batches(conn)):
-        if output.saved and output.key in every:
-            number += 1
-            if (fault := _judge_output(conn, every[output.key], output, home, bad.get(output.key))) is not None:
-                faults.append(fault)
-    return Findings(items=len(every), outputs=number, faults=faults)
+    known = {one.sha256 for one in memory.items.values()}
+    try:
+        bad = {key: fault for key, one in memory.items.items() if (fault := _judge_item(one, home)) is not None}
+        judged = (
+            _judge_output(memory.items[output.key], output, home, bad.get(output.key), known)
+            for output in memory.outputs
+        )
+        faults = [*bad.values(), *(fault for fault in judged if fault is not None)]
+    except OSError as error:
+        raise StorageError(f"{error.filename}: {error.strerror}", "Mend the disk or the file's permissions.") from error
+    return Findings(items=len(memory.items), outputs=len(memory.outputs), faults=faults)
 
 
 def item_path(saved: Saved, home: Path) -> Path:
@@ -87,7 +103,7 @@ def _judge_item(saved: Saved, home: Path) -> Fault | None:
     return Fault(kind=Kind.TRUNCATED if size < saved.bytes else Kind.CHANGED, path=path, saved=saved)
 
 
-def _judge_output(conn: Connection, saved: Saved, output: Output, home: Path, item: Fault | None) -> Fault | None:
+def _judge_output(saved: Saved, output: Output, home: Path, item: Fault | None, known: Set[str]) -> Fault | None:
     path, source = output_path(output, home), item_path(saved, home)
     if not path.exists() and not path.is_symlink():
         return Fault(kind=Kind.MISSING, path=path, saved=saved, output=output)
@@ -100,8 +116,7 @@ def _judge_output(conn: Connection, saved: Saved, output: Output, home: Path, it
         return None
     if item is None and _begins(source, path):
         return Fault(kind=Kind.TRUNCATED, path=path, saved=saved, output=output)
-    ours = reading.is_known_audio(conn, found)
-    return Fault(kind=Kind.REPLACED, path=path, saved=saved, output=output, ours=ours)
+    return Fault(kind=Kind.REPLACED, path=path, saved=saved, output=output, ours=found in known)
 
 
 def _begins(whole: Path, part: Path) -> bool:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -213,6 +213,7 @@ def test_synced_folders() -> None:
     ("url", "level"),
     [
         ("https://fishaudio.org/api/open/v1", "ok"),
+        ("https://eu.fishaudio.org/api/open/v1", "ok"),
         ("https://fishaudio.org/v1", "hint"),
         ("https://fishaudi0.org/api/open/v1", "problem"),
         ("https://fish-audio.org/api/open/v1", "problem"),

@@ -135,6 +135,20 @@ def test_a_folder_that_is_gone(project: Project, provider: FakeTTS) -> None:
     assert len(provider.creates) == 2
 
 
+def test_a_folder_that_cannot_be_written(project: Project, provider: FakeTTS) -> None:
+    """What the disk refuses is told with its place, exit 8, and the rest is mended all the same."""
+    rows = made(project, 2)
+    for row in rows:
+        (project.audio / f"{row['id']}.mp3").unlink()
+    (project.audio / ".r1.mp3.part").mkdir()
+    ended = verify(project, "--heal")
+    assert (ended.exit_code, [one["healed"] for one in ended.report["faults"]]) == (8, [False, True])
+    assert "r1.mp3.part" in ended.report["faults"][0]["how"]
+    (project.audio / ".r1.mp3.part").rmdir()
+    assert verify(project, "--heal").exit_code == 0
+    project.assert_whole(rows)
+
+
 def test_other_bytes_than_the_first_time(project: Project, provider: FakeTTS) -> None:
     """What the provider renders anew counts from then on, if it passes as audio."""
     made(project, 1)

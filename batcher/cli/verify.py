@@ -33,7 +33,7 @@ def verify(ctx: click.Context, /, manifest: tuple[str, ...], heal: bool, **_: An
     kept beside it under another name; what the ledger did not make is left alone.
     """
     from batcher.ledger.ledger import viewed
-    from batcher.verifying import verify as look
+    from batcher.verifying import compare, remember
 
     path, rest = find_ledger(ctx, manifest)
     if rest:
@@ -42,7 +42,8 @@ def verify(ctx: click.Context, /, manifest: tuple[str, ...], heal: bool, **_: An
         found, mended, code, trouble = _heal(ctx, path)
     else:
         with viewed(path) as conn:
-            found = look(conn, path.parent)
+            memory = remember(conn)
+        found = compare(memory, path.parent)
         mended, code, trouble = [], 3 if found.faults else 0, None
     if ctx.params["as_json"]:
         click.echo(json.dumps(_facts(path, found, mended, code), ensure_ascii=False))
@@ -59,13 +60,13 @@ def _heal(ctx: click.Context, path: Path) -> tuple[Findings, Sequence[Mended], i
     from batcher.healing import Healing
     from batcher.ledger.ledger import opened
     from batcher.ledger.lock import owner_lock
-    from batcher.verifying import verify as look
+    from batcher.verifying import compare, remember
 
     with owner_lock(path):
         chosen = api_settings(ctx, path)
         with opened(path, chosen.world) as ledger:
             healing = Healing(ledger=ledger, settings=chosen, clock=Clock())
-            found = anyio.run(ledger.do, look, path.parent)
+            found = compare(anyio.run(ledger.do, remember), path.parent)
             mended = anyio.run(healing.heal, found.faults)
     return found, mended, _exit_code(healing, mended), healing.trouble
 

@@ -1,8 +1,7 @@
 """The API over HTTP: create, read, profile, and the audio itself. The only importer of httpx.
 
-`client` sends, `endpoint` says where to, `pool` over which connections, `exchange` how far a request got; `ping` tells a
-monitor. What the
-answers mean is in `batcher.answer`, whose names are to be had from here as well.
+`client` sends, `endpoint` says where to, `pool` over which connections, `exchange` how far a request got; `ping` tells
+a monitor. What the answers mean is in `batcher.answer`, whose names are to be had from here as well.
 """
 
 from batcher.answer import Answer, ApiError, Cause, Fetched, Phase, Profile, ProfileAnswer, SchemaAnswer, Task

@@ -43,7 +43,7 @@ def _host(url: str) -> Finding:
     """Whether the token goes where it is meant to go."""
     usual, chosen = urlsplit(DEFAULT_URL), urlsplit(url)
     host, known = chosen.hostname or "", usual.hostname or ""
-    if host == known:
+    if host == known or host.endswith(f".{known}"):
         if chosen.path.rstrip("/") == usual.path:
             return ok("host", f"{url} is the provider's usual address")
         return hint("host", f"{url} has another path than the API's usual {usual.path}", "Check --api-url.")
