@@ -10,6 +10,7 @@ import pytest
 from filelock import FileLock
 
 from tests.fake_tts import FakeTTS, Twist, audio_of, refusal
+from tests.killing import killed
 
 if TYPE_CHECKING:
     from tests.conftest import Ended, Project
@@ -34,7 +35,7 @@ def verify(project: Project, *arguments: str, **how: Any) -> Ended:
 
 def kinds(ended: Ended) -> dict[str, str]:
     """What is wrong, by the file's name; an item's file goes by `item`."""
-    return {Path(one["path"]).name if one["row"] else "item": one["kind"] for one in ended.report["faults"]}
+    return {Path(one["path"]).name if one["id"] else "item": one["kind"] for one in ended.report["faults"]}
 
 
 def cut(path: Path) -> None:
@@ -120,6 +121,31 @@ def test_an_edit_in_place_is_downloaded_again(project: Project, provider: FakeTT
     project.assert_whole(rows)
     assert [path.read_bytes() for path in project.audio.glob("r1.*.mp3")] == [edit]
     assert (len(provider.creates), project.states()) == (2, {"done": 2})
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "before batcher.ledger.auditing:record_fetched 1",
+        "before batcher.store:Store.publish 1",
+        "after batcher.store:set_aside 1",
+        "after batcher.store:Store.publish 1",
+        "after batcher.healing:set_aside 1",
+        "before batcher.ledger.collecting:record_links 1",
+    ],
+)
+def test_killed_while_healing(project: Project, provider: FakeTTS, point: str) -> None:
+    """Wherever healing is killed, the user's edit is still on disk, and healing again comes to the same end."""
+    rows = made(project, 1)
+    edit = b"edited in its place" * 99
+    (project.audio / "r1.mp3").write_bytes(edit)
+    heal = ["verify", "--heal", "--api-url", provider.url]
+    killed(point, heal, project.folder, project.environment)
+    assert edit in [path.read_bytes() for path in project.audio.rglob("*.mp3")]
+    assert verify(project, "--heal").exit_code == 0
+    project.assert_whole(rows)
+    assert edit in [path.read_bytes() for path in project.audio.rglob("*.mp3")]
+    assert len(provider.creates) == 1
 
 
 def test_a_folder_that_is_gone(project: Project, provider: FakeTTS) -> None:

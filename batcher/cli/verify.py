@@ -107,7 +107,7 @@ def _facts(path: Path, found: Findings, mended: Sequence[Mended], code: int) -> 
     for fault in found.faults:
         one = become.get(id(fault))
         facts: dict[str, Any] = {"kind": fault.kind, "path": str(fault.path), "key": fault.saved.key}
-        facts |= {"row": fault.output and fault.output.row_id, "task_id": fault.saved.task_id}
+        facts |= {"id": fault.output and fault.output.row_id, "task_id": fault.saved.task_id}
         facts |= {"healed": one and one.healed, "how": one and one.how, "way_out": one and one.way_out}
         faults.append(facts)
     numbers = {"items": found.items, "outputs": found.outputs}
