@@ -11,9 +11,10 @@ A map, in the order in which a row meets the modules:
 * `poller` looks at the task when `pacing` says so, until it has ended (`ledger.collecting`).
 * `downloader` fetches the audio, `audio` checks it, `store` puts it on disk, `delivery` hands it to the rows.
 * `ending` closes the run: `report`, `summary` and `progress` say what became of it all, with `words`; `tally` counts
-  it, `logs` writes it down.
+  it, `logs` writes it down, `metrics` puts it in figures for a monitor.
 * `page` and `sheet` tell of whole batches, for people and for programs; `marks` are what listeners send back.
-* Beside a run: `planning` tells what one would do, `deciding` carries out what a person decides.
+* Beside a run: `planning` tells what one would do, `deciding` carries out what a person decides, `verifying` compares
+  the disk with the ledger and `healing` puts back what is wrong, `doctor` finds out what would keep a run from working.
 
 Below them all: `client` speaks HTTP (`answer` and `parsing` say what an answer means), `throttle` (with `limit`) and
 `clock` hold requests back, `ledger` keeps everything that must survive, `item` is the machine that an item goes

@@ -159,12 +159,32 @@ class Profile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileAnswer:
-    """What came of reading the account. `profile` is there exactly when the cause is OK."""
+    """What came of reading the account. `profile` is there exactly when the cause is OK.
+
+    `served_at` is when the server says that it answered, in unix seconds.
+    """
 
     cause: Cause
     profile: Profile | None = None
+    served_at: float | None = None
     error: ApiError = ApiError()
     retry_after_seconds: float | None = None
+    transport: str | None = None
+
+    def explain(self) -> str:
+        """The answer in a few words, for a person."""
+        return explained(self.error, self.transport)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaAnswer:
+    """What came of reading the API's published schema: its operations, or None where no schema came.
+
+    Each is a method and a path below the origin, with `{}` for whatever stands in braces.
+    """
+
+    operations: frozenset[tuple[str, str]] | None = None
+    error: ApiError = ApiError()
     transport: str | None = None
 
     def explain(self) -> str:

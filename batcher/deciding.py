@@ -15,10 +15,10 @@ from batcher.client import Answer, Cause, Client, Phase
 from batcher.clock import Clock
 from batcher.errors import CredentialsError, TroubleError, UsageError
 from batcher.item import State
-from batcher.ledger import deciding, running
+from batcher.ledger import deciding
 from batcher.ledger.evidence import evidence
 from batcher.ledger.ledger import Ledger
-from batcher.preflight import reach
+from batcher.preflight import known_account, reach
 from batcher.settings import Settings
 
 
@@ -115,12 +115,7 @@ class Decisions:
                     f"the item belongs to an account at {case.origin}, not {origin}", "Pass its --api-url."
                 )
             async with Client(endpoint, create_connections=1) as client:
-                answer = await client.profile()
-                if answer.cause is Cause.CREDENTIALS:
-                    raise CredentialsError(f"the API refused the token: {answer.explain()}")
-                if answer.profile is None:
-                    raise TroubleError(f"the API gives no profile: {answer.explain()}", "Try again later.")
-                found = await self.ledger.do(running.find_account, origin=origin, user_id=answer.profile.user_id)
+                found = await known_account(client, self.ledger, origin)
                 if found is None or found != case.attempt_account_id:
                     raise CredentialsError(
                         f"the task belongs to the account {case.user_id} at {case.origin}",

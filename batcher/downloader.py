@@ -37,7 +37,7 @@ TRIES: Final = 6
 """Reads of one task for a usable address in one run; then it is left to the next."""
 
 
-class _TooLongError(Exception):
+class TooLongError(Exception):
     """What comes is longer than any speech of the text."""
 
 
@@ -154,8 +154,8 @@ class Downloader:
         part = self.store.part(path)
         try:
             async with self.gate.slot() as sent:
-                fetched, sha256 = await self._stream(task, url, part)
-        except _TooLongError:
+                fetched, sha256 = await stream(self.client, url, part, task.chars)
+        except TooLongError:
             await self._unusable(task, None, "longer than any speech of its text")
             return False
         finally:
@@ -176,24 +176,8 @@ class Downloader:
             await self._keep(task, path, part, sha256, fetched.bytes)
         return True
 
-    async def _stream(self, task: OpenTask, url: str, part: Path) -> tuple[Fetched, str]:
-        """Fetch into `part`; no more than speech of that text can be long."""
-        seen = hashlib.sha256()
-        limit = audio.most_bytes(task.chars)
-
-        with part.open("wb") as file:
-
-            def sink(chunk: bytes) -> None:
-                if file.tell() + len(chunk) > limit:
-                    raise _TooLongError
-                seen.update(chunk)
-                file.write(chunk)
-
-            fetched = await self.client.fetch(url, sink)
-        return fetched, seen.hexdigest()
-
     async def _keep(self, task: OpenTask, path: str, part: Path, sha256: str, size: int) -> None:
-        seconds = await anyio.to_thread.run_sync(_durable, part, task.format)
+        seconds = await anyio.to_thread.run_sync(durable, part, task.format)
         file = FileRecord(path=path, sha256=sha256, bytes=size, audio_seconds=seconds)
         outputs = await self.ledger.do(_record, task, file, self.store.out_dir, self.clock.now())
         await self.delivery.publish(task, path, outputs)
@@ -203,8 +187,30 @@ class Downloader:
         log.warning(what, **names, **words)
 
 
-def _durable(part: Path, audio_format: str) -> float | None:
-    """Make the part durable. Returns how long its audio is."""
+async def stream(client: Client, url: str, part: Path, chars: int) -> tuple[Fetched, str]:
+    """Fetch into `part` what should be speech of `chars` characters. Returns what came of it, and its SHA-256.
+
+    Raises:
+        TooLongError: no speech of that text is so long.
+        OSError: the disk does not take it.
+    """
+    seen = hashlib.sha256()
+    limit = audio.most_bytes(chars)
+
+    with part.open("wb") as file:
+
+        def sink(chunk: bytes) -> None:
+            if file.tell() + len(chunk) > limit:
+                raise TooLongError
+            seen.update(chunk)
+            file.write(chunk)
+
+        fetched = await client.fetch(url, sink)
+    return fetched, seen.hexdigest()
+
+
+def durable(part: Path, audio_format: str) -> float | None:
+    """Make the part durable. Returns how long its audio is, in seconds, where that can be told."""
     descriptor = os.open(part, os.O_RDONLY)
     try:
         os.fsync(descriptor)

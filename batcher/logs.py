@@ -2,32 +2,84 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
 from typing import Any
 
 import structlog
 
+from batcher.clock import utc
+from batcher.errors import UsageError
 
-def configure(write: Callable[[str], object], *, verbose: bool = False, debug: bool = False) -> None:
-    """Write log lines through `write`: problems always, every step with `verbose`, everything with `debug`."""
-    level = logging.DEBUG if debug else logging.INFO if verbose else logging.ERROR
+_Line = Callable[[float, str, str, dict[str, Any]], str]
+
+
+def configure(
+    write: Callable[[str], object],
+    *,
+    verbose: bool = False,
+    debug: bool = False,
+    as_json: bool = False,
+    file: Callable[[str], object] | None = None,
+) -> None:
+    """Write log lines through `write`: problems always, every step with `verbose`, everything with `debug`.
+
+    `file` takes every step, whatever `verbose` says. `as_json`: each line is a JSON object, its time in UTC.
+    """
+    wanted = logging.DEBUG if debug else logging.INFO if verbose else logging.ERROR
+    lowest = min(wanted, logging.INFO) if file is not None else wanted
+    line: _Line = _json if as_json else _console
 
     def emit(_logger: Any, _name: str, event: structlog.typing.EventDict) -> str:
         at, severity, what = event.pop("timestamp"), event.pop("level"), event.pop("event")
-        words = " ".join(f"{name}={_shown(value)}" for name, value in event.items() if value is not None)
-        write(f"{at} {severity:<7} {what}: {words}")
+        text = line(at, severity, what, {name: value for name, value in event.items() if value is not None})
+        if logging.getLevelNamesMapping()[severity.upper()] >= wanted:
+            write(text)
+        if file is not None:
+            file(text)
         raise structlog.DropEvent
 
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%S", utc=False),
-            emit,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt=None), emit],
+        wrapper_class=structlog.make_filtering_bound_logger(lowest),
         cache_logger_on_first_use=False,
     )
+
+
+class LogFile(WatchedFileHandler):
+    """A file that lines are appended to; when it was moved away, as rotation does, a new one is begun at its path.
+
+    Raises:
+        UsageError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            super().__init__(path, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write the log {path}: {error.strerror}", "Name another --log-file.") from error
+
+    def write(self, line: str) -> None:
+        """Append a line; a disk that refuses it is no reason to stop working."""
+        with suppress(OSError):  # from opening anew
+            self.handle(logging.makeLogRecord({"msg": line}))
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        """A line that could not be written is lost: the ledger has what matters."""
+
+
+def _console(at: float, severity: str, what: str, facts: dict[str, Any]) -> str:
+    when = datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{when} {severity:<7} {what}: {' '.join(f'{name}={_shown(value)}' for name, value in facts.items())}"
+
+
+def _json(at: float, severity: str, what: str, facts: dict[str, Any]) -> str:
+    return json.dumps({"at": utc(at), "level": severity, "event": what} | facts, ensure_ascii=False, default=str)
 
 
 def _shown(value: object) -> str:

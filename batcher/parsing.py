@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 from batcher.answer import (
     NO_CREDITS_CODES,
@@ -29,6 +29,7 @@ from batcher.answer import (
     Received,
     Reply,
     Rules,
+    SchemaAnswer,
     Task,
     judge,
     plain_code,
@@ -45,6 +46,7 @@ _ENDED: Final = ("completedAt", "completed_at", "finishedAt", "finished_at")
 _MILLISECONDS: Final = 1e11  # a greater time cannot be meant in seconds
 _CODE_LIKE: Final = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _SECONDS: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_BRACES: Final = re.compile(r"\{[^{}]*\}")
 _QUERY: Final = re.compile(r"(?<=\S)\?[^\s\"'<>]+")
 _LEAST_SECRET: Final = 8  # replacing anything shorter would garble ordinary words and hide nothing
 
@@ -100,10 +102,17 @@ class Reader:
         return ProfileAnswer(
             cause=cause,
             profile=profile if cause is Cause.OK else None,
+            served_at=_http_date(wire.headers.get("date")),
             error=reply.error,
             retry_after_seconds=retry_after(wire.headers.get("retry-after"), now),
             transport=wire.transport,
         )
+
+    def schema(self, wire: Received) -> SchemaAnswer:
+        """The answer to a read of the published schema."""
+        reply = self._reply(wire, None)
+        found = _operations(reply.json) if reply.good and reply.json is not None else None
+        return SchemaAnswer(operations=found, error=reply.error, transport=wire.transport)
 
     def _reply(self, wire: Received, asked: str | None) -> Reply:
         body = _json_object(wire.body)
@@ -170,6 +179,31 @@ class Reader:
         return raw[:MOST_RAW_BYTES]
 
 
+def _http_date(text: str | None) -> float | None:
+    """An HTTP date in unix seconds; None if it is none."""
+    try:
+        date = parsedate_to_datetime(text or "")
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _operations(document: _Object) -> frozenset[tuple[str, str]] | None:
+    """Methods and paths of an OpenAPI document, each path below each of its servers' own; None if it is none."""
+    paths, servers = document.get("paths"), document.get("servers")
+    if not isinstance(paths, dict):
+        return None
+    urls = [server.get("url") for server in servers if isinstance(server, dict)] if isinstance(servers, list) else []
+    bases = [urlsplit(url).path.rstrip("/") for url in urls if isinstance(url, str)] or [""]
+    return frozenset(
+        (method.upper(), base + _BRACES.sub("{}", path))
+        for path, operations in paths.items()
+        if isinstance(operations, dict)
+        for method in operations
+        for base in bases
+    )
+
+
 def retry_after(value: str | None, now: float) -> float | None:
     """The seconds to wait that a Retry-After header asks for, 0 to a day; None if it cannot be read.
 
@@ -179,11 +213,10 @@ def retry_after(value: str | None, now: float) -> float | None:
     if _SECONDS.fullmatch(text):
         seconds = float(text)
     else:
-        try:
-            date = parsedate_to_datetime(text)
-            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
-        except (ValueError, TypeError, OverflowError):
+        date = _http_date(text)
+        if date is None:
             return None
+        seconds = date - now
     return min(max(seconds, 0.0), RETRY_AFTER_MOST_SECONDS)
 
 

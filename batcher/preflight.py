@@ -111,6 +111,21 @@ class Preflight:
         raise _unavailable(self.origin, answer)
 
 
+async def known_account(client: Client, ledger: Ledger, origin: str) -> int | None:
+    """The number of the account that the token opens; None for one that the ledger does not know.
+
+    Raises:
+        CredentialsError: the token is refused.
+        TroubleError: the profile cannot be had.
+    """
+    answer = await client.profile()
+    if answer.cause is Cause.CREDENTIALS:
+        raise CredentialsError(f"the API refused the token: {answer.explain()}")
+    if answer.profile is None:
+        raise TroubleError(f"the API gives no profile: {answer.explain()}", "Try again later.")
+    return await ledger.do(running.find_account, origin=origin, user_id=answer.profile.user_id)
+
+
 def _unavailable(origin: str, answer: ProfileAnswer) -> TroubleError:
     if answer.cause is Cause.WRONG_HOST:
         return TroubleError(

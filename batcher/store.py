@@ -59,14 +59,18 @@ class Store:
         final.parent.mkdir(parents=True, exist_ok=True)
         return final.with_name(f".{final.name}.part")
 
-    def publish(self, path: str) -> None:
-        """Rename the durable part to its final path and make that durable too; an older file there is kept aside."""
-        final = self.folder / path
+    def publish(self, path: str) -> Path | None:
+        """Rename the durable part to its final path and make that durable too.
+
+        Another file there is set aside. Returns its new path, None if there was none.
+        """
+        final, aside = self.folder / path, None
         part = self.part(path)
         if final.exists() and digest(final) != digest(part):
-            final.rename(final.with_name(f"{final.stem}.{digest(final)[:8]}{final.suffix}"))
+            aside = set_aside(final)
         part.replace(final)
         _sync_folder(final.parent)
+        return aside
 
     def owner(self) -> Owner | None:
         """Which ledger's run was last at work in the output folder, as far as its mark can be read."""
@@ -109,10 +113,9 @@ class Store:
         if not self.holds(out_dir, path, sha256):
             if not from_row.is_file() or digest(from_row) != sha256:
                 return None
-            final.parent.mkdir(parents=True, exist_ok=True)
-            draft = final.with_name(f".{final.name}.part")
-            _link(from_row, draft)
-            draft.replace(final)
+            if final.is_file():
+                set_aside(final)
+            place(from_row, final)
         _sync_folder(final.parent)
         return path
 
@@ -185,10 +188,7 @@ class Store:
             return None
         if not replace and (reason := self.conflict(output)) is not None:
             return reason
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{target.name}.part")
-        _link(source, draft)
-        draft.replace(target)
+        place(source, target)
         return None
 
     def is_there(self, out_dir: str, output: str) -> bool:
@@ -236,6 +236,24 @@ def digest(path: Path) -> str:
     """SHA-256 of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def place(source: Path, target: Path) -> None:
+    """Have the content of `source` at `target` as well, whole or not at all; what was at `target` is replaced."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.part")
+    _link(source, draft)
+    draft.replace(target)
+
+
+def set_aside(path: Path) -> Path:
+    """Give the file a name that tells its content, beside the one it had. Returns that; nothing is overwritten."""
+    mark, number = digest(path)[:8], 0
+    aside = path.with_name(f"{path.stem}.{mark}{path.suffix}")
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.stem}.{mark}-{number}{path.suffix}")
+    return path.rename(aside)
 
 
 def _link(source: Path, draft: Path) -> None:

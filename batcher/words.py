@@ -18,3 +18,12 @@ def span(seconds: float) -> str:
     if seconds < 36 * 3600:
         return f"{seconds / 3600:.1f} h"
     return f"{seconds / 86400:.0f} days"
+
+
+def size(number: float) -> str:
+    """`512 bytes`, `3.4 MB`, `1.2 GB`: in powers of 1000."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 999.5:
+            return f"{number:.0f} {unit}" if unit == "bytes" or number >= 99.5 else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:,.1f} TB"

@@ -100,6 +100,7 @@ class FakeTTS:
     hidden: tuple[str, ...] = ()  # fields that the profile leaves out
     task_seconds: float = 0.05
     create_seconds: float = 0.0  # between the charge and the answer
+    schema: dict[str, Any] | None = None  # what is published at the origin, to anybody
     on_create: Callable[[Create], Twist | None] = _as_usual
     on_read: Callable[[Job], Twist | None] = _as_usual
     on_profile: Callable[[int], Twist | None] = _as_usual
@@ -136,6 +137,8 @@ class FakeTTS:
     async def api(self, request: Request) -> Twist:
         """The answer to a call of the API."""
         self.api_headers.append(request.headers)
+        if request.path == "/api/openapi.json" and self.schema is not None:
+            return Twist(status=200, body=self.schema)
         if request.headers.get("authorization") != f"Bearer {self.token}":
             return refusal(401, "invalid_token")
         if request.method == "POST" and request.path == _JOBS:

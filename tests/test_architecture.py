@@ -15,7 +15,10 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     "__main__",
     "cli",
+    "doctor",
     "runner",
+    "healing",
+    "verifying",
     "planning",
     "deciding",
     "ending",
@@ -32,6 +35,7 @@ LAYERS = [
     "store",
     "page",
     "sheet",
+    "metrics",
     "report",
     "progress",
     "client",

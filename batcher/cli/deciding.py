@@ -38,21 +38,28 @@ def decide(ctx: click.Context, path: Path, decision: Callable[[Decisions], Await
 
     from batcher.clock import Clock
     from batcher.deciding import Decisions
-    from batcher.ledger.ledger import opened, viewed, world_of
+    from batcher.ledger.ledger import opened
     from batcher.ledger.lock import owner_lock
 
     with owner_lock(path):
-        with viewed(path) as conn:
-            world = world_of(conn)
-        params = ctx.params
-        chosen = settings.Settings(
-            sources=(),
-            ledger=path,
-            out_dir=path.parent,
-            sandbox=world == "sandbox",
-            api_url=params["api_url"],
-            token=settings.read_token(settings.token_from_environment(), params["token_file"]),
-            allow_http=params["allow_http"],
-        )
+        chosen = api_settings(ctx, path)
         with opened(path, chosen.world) as ledger:
             return anyio.run(decision, Decisions(ledger=ledger, settings=chosen, clock=Clock()))
+
+
+def api_settings(ctx: click.Context, path: Path) -> settings.Settings:
+    """Where the API is for the ledger at `path`: its own world's."""
+    from batcher.ledger.ledger import viewed, world_of
+
+    with viewed(path) as conn:
+        world = world_of(conn)
+    params = ctx.params
+    return settings.Settings(
+        sources=(),
+        ledger=path,
+        out_dir=path.parent,
+        sandbox=world == "sandbox",
+        api_url=params["api_url"],
+        token=settings.read_token(settings.token_from_environment(), params["token_file"]),
+        allow_http=params["allow_http"],
+    )

@@ -17,6 +17,8 @@ COMMANDS: Final = {
     "retry": "Have items that ended badly created again. The next run charges for them.",
     "retake": "Have another output of done rows created. The next run charges for it.",
     "ledger": "Look after the ledger's file.",
+    "verify": "Compare the audio on disk with the ledger, and put back what is wrong. Creates nothing.",
+    "doctor": "Find out what is wrong, or soon will be, and what to do. Creates nothing.",
     "sandbox": "Serve the API on this machine, with real speech, for trying things out.",
 }
 """The commands, in the order that people need them."""

@@ -14,6 +14,7 @@ import click
 
 from batcher import __version__
 from batcher.cli.front import COMMANDS, HELP, VERSION
+from batcher.cli.helping import epilog
 from batcher.errors import BatcherError, CredentialsError, LockedError, StorageError, TroubleError, UsageError
 
 
@@ -30,6 +31,8 @@ class _Lazy(click.Group):
             return None
         module = importlib.import_module(f"batcher.cli.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
+        for one in (command, *(command.commands.values() if isinstance(command, click.Group) else ())):
+            one.epilog = epilog(cmd_name)
         return command
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -62,34 +65,38 @@ def _forget_unwritten() -> None:
 
 def _run(arguments: list[str]) -> int:
     try:
-        result = cli.main(arguments, prog_name="batcher", standalone_mode=False)
+        # https://no-color.org; without it click colours what goes to a terminal, and nothing else
+        colour = False if os.environ.get("NO_COLOR") else None
+        result = cli.main(arguments, prog_name="batcher", standalone_mode=False, color=colour)
         return result if isinstance(result, int) else 0
     except (click.exceptions.Exit, click.exceptions.Abort) as error:
         return getattr(error, "exit_code", 130)
-    except KeyboardInterrupt:
-        return _end(arguments, 130, "interrupted")
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return 2
-    except click.ClickException as error:
-        return _end(arguments, 2, error.format_message(), _usage_hint(error))
+    except SystemExit as error:  # click ends so when a shell has asked what may come next
+        return error.code if isinstance(error.code, int) else 1
     except BaseException as error:  # noqa: BLE001 - the last one to see it
-        return _explain(arguments, error)
+        code, message, hint = verdict(error)
+        if code == 1 or "--debug" in arguments:
+            traceback.print_exception(error)
+        return _end(arguments, code, message, hint)
 
 
-def _explain(arguments: list[str], error: BaseException) -> int:
+def verdict(error: BaseException) -> tuple[int, str, str]:
+    """What an error that ended a command comes to: exit code, message, hint."""
     leaf = _leaf(error)
     if isinstance(leaf, OSError) and leaf.errno in (errno.ENOSPC, errno.EDQUOT):
         where = leaf.filename or "a file, or standard output,"
         leaf = StorageError(f"{where} cannot be written: {leaf.strerror}", "Free some space, then run again.")
-    if "--debug" in arguments or not isinstance(leaf, BatcherError):
-        traceback.print_exception(error)
     if isinstance(leaf, BatcherError):
-        return _end(arguments, exit_code_of(leaf), leaf.message, leaf.hint)
+        return exit_code_of(leaf), leaf.message, leaf.hint
     if isinstance(leaf, KeyboardInterrupt):
-        return _end(arguments, 130, "interrupted")
+        return 130, "interrupted", ""
+    if isinstance(leaf, click.ClickException):
+        return 2, leaf.format_message(), _usage_hint(leaf)
     hint = "What was bought is in the ledger; running again is safe. Please report this with the lines above."
-    return _end(arguments, 1, f"unexpected: {leaf!r}", hint)
+    return 1, f"unexpected: {leaf!r}", hint
 
 
 def exit_code_of(error: BatcherError) -> int:

@@ -48,6 +48,18 @@ class Rate(click.ParamType[float]):
         return number
 
 
+class WebAddress(click.ParamType[str]):
+    """An address that begins with https:// or http://."""
+
+    name = "url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The address itself."""
+        if not str(value).startswith(("https://", "http://")):
+            self.fail("it must begin with https:// or http://", param, ctx)
+        return str(value)
+
+
 def option(*names: str, consent: bool = False, **attributes: Any) -> Callable[[F], F]:
     """An option that is also `BATCHER_<NAME>` in the environment; a consent is a flag on the command line alone."""
     name = next(name for name in names if name.startswith("--")).removeprefix("--").partition("/")[0]
@@ -87,6 +99,7 @@ def fill_from_file(ctx: click.Context, folder: Path) -> dict[str, Any]:
         param = next((param for param in here if _file_name(param) == name), None)
         if param is not None and param.name is not None and _unset(ctx, param.name):
             ctx.params[param.name] = _converted(ctx, param, value, path)
+            ctx.set_parameter_source(param.name, click.core.ParameterSource.DEFAULT_MAP)
     return found
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from batcher.cli.request import manifest_options, resolve
+from batcher.cli.request import Grouped, manifest_options, resolve
 
 
-@click.command()
+@click.command(cls=Grouped)
 @manifest_options
 @click.pass_context
 def plan(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:

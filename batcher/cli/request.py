@@ -92,6 +92,37 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
 )
 
 
+_GROUPS: Final = {
+    "What": ("batch", "column", "encoding", "skip_invalid", "skip_empty", "rescan"),
+    "Defaults for rows that name none": ("voice", "model", "audio_format"),
+    "Where": ("ledger", "out_dir", "filename", "wait_lock"),
+    "How much": (
+        *("concurrency", "create_rate", "poll_rate", "max_items", "max_credits", "max_in_doubt", "max_runtime"),
+        *("no_wait", "collect_only"),
+    ),
+    "Consent (flags only)": ("yes", "rebuy", "restored", "override_halt"),
+    "API": ("api_url", "token_file", "sandbox", "allow_http", "no_credits_code"),
+    "Watching": ("ping", "metrics", "log_format", "log_file"),
+    "Output": ("dry_run", "as_json", "quiet", "verbose", "debug"),
+}
+
+
+class Grouped(click.Command):
+    """A command whose help has its options in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, group by group; what belongs to none comes last."""
+        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        records = {param.name: record for param in options if (record := param.get_help_record(ctx)) is not None}
+        for title, names in _GROUPS.items():
+            found = [records.pop(name) for name in names if name in records]
+            if title == "Output":
+                found += records.values()
+            if found:
+                with formatter.section(title):
+                    formatter.write_dl(found)
+
+
 def manifest_options(command: F) -> F:
     """Everything that says what a run is about, in the order of its help."""
     for decorate in reversed(_OPTIONS):
@@ -99,17 +130,19 @@ def manifest_options(command: F) -> F:
     return command
 
 
-def resolve(ctx: click.Context, manifests: tuple[str, ...]) -> settings.Settings:
+def resolve(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path | None = None) -> settings.Settings:
     """The run's settings, from flags, environment and file.
+
+    With `beside`, a file in the project folder, no manifest is needed.
 
     Raises:
         UsageError: they do not fit together.
     """
     paths = [None if name == "-" else Path(name) for name in manifests]
-    folder = project_folder(paths[0] if paths else None)
+    folder = project_folder(paths[0] if paths else beside)
     file = fill_from_file(ctx, folder)
     params = ctx.params
-    if not paths and not params["collect_only"]:
+    if not paths and beside is None and not params["collect_only"]:
         raise UsageError("no manifest named", "Give one, as in: batcher run lines.csv (or --collect-only).")
     if math.isnan(params["max_credits"] or 0.0):
         raise UsageError("--max-credits is not a number of credits", "Give one, as in: --max-credits 5000")

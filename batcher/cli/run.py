@@ -3,42 +3,45 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from batcher.cli.options import option
+from batcher.cli.options import WebAddress, option
 from batcher.cli.plan import show_plan
-from batcher.cli.request import manifest_options, resolve
+from batcher.cli.request import Grouped, manifest_options, resolve
+from batcher.cli.watching import begun, ended, failed
 
-_GROUPS: Final = {
-    "What": ("batch", "column", "encoding", "skip_invalid", "skip_empty", "rescan"),
-    "Defaults for rows that name none": ("voice", "model", "audio_format"),
-    "Where": ("ledger", "out_dir", "filename", "wait_lock"),
-    "How much": ("concurrency", "max_items", "max_credits", "max_in_doubt", "max_runtime", "no_wait", "collect_only"),
-    "Consent (flags only)": ("yes", "rebuy", "restored", "override_halt"),
-    "API": ("api_url", "token_file", "sandbox", "allow_http", "no_credits_code"),
-    "Output": ("dry_run", "as_json", "quiet", "verbose", "debug"),
-}
+if TYPE_CHECKING:
+    from batcher.progress import Progress
+    from batcher.report import RunReport
 
 
-class _Grouped(click.Command):
-    """A command whose help has its options in groups."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, group by group."""
-        records = {param.name: param.get_help_record(ctx) for param in self.get_params(ctx)}
-        grouped = {name for names in _GROUPS.values() for name in names}
-        others = tuple(name for name in records if name not in grouped)
-        for title, names in (_GROUPS | {"Output": _GROUPS["Output"] + others}).items():
-            with formatter.section(title):
-                formatter.write_dl([record for name in names if (record := records.get(name)) is not None])
-
-
-@click.command(cls=_Grouped)
+@click.command(cls=Grouped)
 @manifest_options
 @option("--yes", consent=True, is_flag=True, help="Do not ask before many items are created.")
 @option("--dry-run", consent=True, is_flag=True, help="Show what the run would do and cost, as `plan` does.")
+@option(
+    "--log-format",
+    type=click.Choice(["console", "json"]),
+    default="console",
+    show_default=True,
+    help="How log lines are written.",
+)
+@option("--log-file", type=click.Path(path_type=Path), metavar="FILE", help="Log every step there; it may be rotated.")
+@option(
+    "--ping",
+    type=WebAddress(),
+    metavar="URL",
+    help="Tell a monitor: URL/start, then URL/EXIT with the summary (URL/log if another run holds the ledger).",
+)
+@option(
+    "--metrics",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the end of the run there for Prometheus, as in: /var/lib/node_exporter/batcher.prom.",
+)
 @click.pass_context
 def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     """Create audio for the rows of manifests. This can charge.
@@ -46,19 +49,37 @@ def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     MANIFEST is a CSV, TSV or JSONL file, or - for JSONL on standard input. The run may be repeated at will: what is
     done or paid for is never created again, what is open is collected.
     """
-    from batcher import logs, runner
     from batcher.progress import Progress
 
     if ctx.params["dry_run"]:
         ctx.exit(show_plan(ctx, manifests))
-    chosen = resolve(ctx, manifests)
     progress = Progress(quiet=ctx.params["quiet"])
-    logs.configure(progress.warn, verbose=ctx.params["verbose"], debug=ctx.params["debug"])
-    asks = not ctx.params["yes"] and all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
-    report = runner.run(chosen, progress, confirm=_confirm if asks else None)
+    try:
+        report = _watched(ctx, manifests, progress)
+    except BaseException as error:
+        ended(ctx.params, failed(error), progress.say)
+        raise
+    ended(ctx.params, report, progress.say)
     if ctx.params["as_json"]:
         click.echo(report.to_json())
     ctx.exit(report.exit_code)
+
+
+def _watched(ctx: click.Context, manifests: tuple[str, ...], progress: Progress) -> RunReport:
+    from batcher import logs, runner
+
+    chosen = resolve(ctx, manifests)
+    file = logs.LogFile(ctx.params["log_file"]) if ctx.params["log_file"] is not None else None
+    logs.configure(
+        progress.warn,
+        verbose=ctx.params["verbose"],
+        debug=ctx.params["debug"],
+        as_json=ctx.params["log_format"] == "json",
+        file=file.write if file is not None else None,
+    )
+    asks = not ctx.params["yes"] and all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+    begun(ctx.params, progress.say)
+    return runner.run(chosen, progress, confirm=_confirm if asks else None)
 
 
 def _confirm(question: str) -> bool:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import anyio
 import httpx
 
-from batcher.answer import CREATE_RULES, READ_RULES, Answer, Fetched, ProfileAnswer, Received
+from batcher.answer import CREATE_RULES, READ_RULES, Answer, Fetched, ProfileAnswer, Received, SchemaAnswer
 from batcher.client.endpoint import Endpoint, is_loopback
 from batcher.client.exchange import Exchange
 from batcher.client.pool import Pool
@@ -107,7 +107,7 @@ class Client:
         exchange = Exchange(hold, -math.inf if self._aborted else self._deadline_seconds)
         self._creates.add(exchange)
         try:
-            await self._run(exchange, self._creating, "POST", "/speech/tts/jobs", body)
+            await self._run(exchange, self._creating, "POST", f"{self._base}/speech/tts/jobs", body)
         finally:
             self._creates.discard(exchange)
         return self._reader.answer(self._received(exchange), CREATE_RULES, self._now())
@@ -115,14 +115,20 @@ class Client:
     async def read(self, task_id: str) -> Answer:
         """Asks about a task. Whatever kept the question from being answered is UNCLEAR, and safe to ask again."""
         exchange = Exchange(_go_on, self._deadline_seconds)
-        await self._run(exchange, self._asking, "GET", f"/speech/tts/jobs/{quote(task_id, safe='')}")
+        await self._run(exchange, self._asking, "GET", f"{self._base}/speech/tts/jobs/{quote(task_id, safe='')}")
         return self._reader.answer(self._received(exchange), READ_RULES, self._now(), asked=task_id)
 
     async def profile(self) -> ProfileAnswer:
         """Asks about the account."""
         exchange = Exchange(_go_on, self._deadline_seconds)
-        await self._run(exchange, self._asking, "GET", "/profile")
+        await self._run(exchange, self._asking, "GET", f"{self._base}/profile")
         return self._reader.profile(self._received(exchange), self._now())
+
+    async def schema(self) -> SchemaAnswer:
+        """Asks for the API's published description of itself, which lies at a fixed path of its origin."""
+        exchange = Exchange(_go_on, self._deadline_seconds)
+        await self._run(exchange, self._asking, "GET", f"{self._endpoint.origin}/api/openapi.json")
+        return self._reader.schema(self._received(exchange))
 
     def abort_creates(self) -> None:
         """Ends the creates under way: at once those that have not left, the others after a grace of 0.25 s.
@@ -175,13 +181,13 @@ class Client:
             reason=reason,
         )
 
-    async def _run(self, exchange: Exchange, pool: Pool, method: str, path: str, body: bytes | None = None) -> None:
+    async def _run(self, exchange: Exchange, pool: Pool, method: str, url: str, body: bytes | None = None) -> None:
         """Sends one request and fills `exchange` with all that comes back before it ends or breaks off."""
         headers = None if body is None else {"Content-Type": "application/json"}
         sending: dict[str, Any] = {"content": body, "headers": headers, "extensions": {"trace": exchange.trace}}
         try:
             with exchange.scope:
-                async with pool.client() as client, client.stream(method, self._base + path, **sending) as response:
+                async with pool.client() as client, client.stream(method, url, **sending) as response:
                     await exchange.take(response)
         # How far the request had got decides what this means, whatever class it is of; none may escape unjudged.
         except Exception as error:  # noqa: BLE001

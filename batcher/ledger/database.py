@@ -303,7 +303,11 @@ def storage_error(path: Path, error: DBAPIError) -> StorageError | LedgerError:
 
 
 def _refusal(path: Path, error: BaseException | None) -> StorageError | LedgerError:
-    if not getattr(error, "sqlite_errorname", "").startswith(_DISK_ERRORS):
+    name = getattr(error, "sqlite_errorname", "")
+    if name.startswith("SQLITE_CORRUPT"):
+        hint = "Put a backup in its place and run with --restored; keep this one."
+        return LedgerError(f"the ledger {path} is damaged: {error}", hint)
+    if not name.startswith(_DISK_ERRORS):
         return LedgerError(f"the ledger {path} does not fit this program: {error}", "Was it made by another version?")
     return StorageError(
         f"the ledger {path} cannot be written: {error}",

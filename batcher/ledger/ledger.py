@@ -178,6 +178,8 @@ def viewed(path: Path) -> Iterator[Connection]:
     try:
         with engine.begin() as connection:
             yield connection
+    except DBAPIError as error:
+        raise database.storage_error(path, error) from error
     finally:
         engine.dispose()
 

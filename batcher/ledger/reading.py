@@ -112,6 +112,11 @@ def foreign_tasks(conn: Connection, wanted: Sequence[Wanted], account_id: int | 
     return found
 
 
+def outputs(conn: Connection) -> Iterator[Output]:
+    """The outputs of every row, in every batch as it reads now."""
+    return (Output(**row._mapping) for row in conn.execute(_OUTPUTS))
+
+
 def outputs_of(conn: Connection, key: str) -> list[Output]:
     """The outputs of one item, in every batch as it reads now."""
     return [Output(**row._mapping) for row in conn.execute(_OUTPUTS_OF, {"_key": key})]

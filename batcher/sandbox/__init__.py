@@ -7,6 +7,7 @@ In reading order: `knobs` what can be set, `orders` what a create may ask for, `
 
 from batcher.sandbox.hosting import Running, running, serve
 from batcher.sandbox.knobs import Knobs
+from batcher.sandbox.speech import spoken
 from batcher.sandbox.store import top_up
 
-__all__ = ["Knobs", "Running", "running", "serve", "top_up"]
+__all__ = ["Knobs", "Running", "running", "serve", "spoken", "top_up"]

@@ -200,6 +200,17 @@ def engine() -> Engine:
     return Command(command)
 
 
+def spoken(text: str) -> float:
+    """How long the engine speaks for this text, in seconds: 0 when it makes no sound.
+
+    Raises:
+        UsageError: there is none.
+    """
+    voice = engine().catalogue.find("en-us")
+    samples = engine().say(Utterance(text=text, voice=voice)) if voice is not None else b""
+    return len(samples) / 2 / RATE if any(samples) else 0.0
+
+
 def _listed(library: ctypes.CDLL, languages: str | None = None) -> list[Any]:
     wanted = ctypes.create_string_buffer((languages or "").encode())
     spec = _Voice(languages=ctypes.addressof(wanted))
