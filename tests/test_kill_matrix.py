@@ -106,7 +106,7 @@ MATRIX: Final[list[tuple[str, Doubt, list[int], *tuple[str, ...]]]] = [
     ("output-drafted", MAYBE, [1, 4], "after pathlib:Path.hardlink_to {n}"),
     ("output-linked", MAYBE, [1, 4], "after batcher.store:Store.link {n}"),
     ("link-not-committed", MAYBE, [1, 4], "after batcher.ledger.collecting:record_links {n}"),
-    ("link-committed", MAYBE, [2, 5], "after batcher.delivery:Delivery.link {n}"),  # the first call links nothing
+    ("link-committed", MAYBE, [1, 4], "after batcher.delivery:Delivery._save {n}"),
     # Taking up, in the next run, what the one before left on disk.
     ("file-found-in-place", MAYBE, [1], IN_PLACE, "before batcher.delivery:Delivery.save {n}"),
     ("file-found-not-committed", MAYBE, [1], IN_PLACE, "after batcher.ledger.collecting:record_saved {n}"),
