@@ -226,6 +226,7 @@ class _Run:
             wait=self.settings.wait,
         )
         await self._take_up_tasks(account_id, places, poller, downloader)
+        self.ledger.gathers = True
         async with anyio.create_task_group() as beside:
             beside.start_soon(self.progress.follow, self.tally, self.clock)
             async with anyio.create_task_group() as work:
@@ -234,6 +235,7 @@ class _Run:
                 await self._settle(client, guard)
                 poller.no_more()
             beside.cancel_scope.cancel()
+        self.ledger.gathers = False
         self.overdue = list(poller.overdue)
         await self._settle(client, guard)
         for name, lesson in (("pacing", pacing.to_json()), ("throttle", throttle.to_json())):

@@ -54,13 +54,17 @@ class _Call(Generic[T]):
 
 
 class Ledger:
-    """An open ledger, owned by this process. `path` is its file."""
+    """An open ledger, owned by this process. `path` is its file.
+
+    `gathers`: many call at once, so that a commit waits a moment for more to share it.
+    """
 
     def __init__(self, path: Path, engine: Engine) -> None:
         self.path = path
         self.spill = Spill(path.with_name(path.name + ".spill"))
         self._engine = engine
         self._waiting: list[_Call[Any]] = []
+        self.gathers = False
         self._committed_at = -math.inf
         self._turn = anyio.Lock()
         self._thread = anyio.CapacityLimiter(1)
@@ -76,7 +80,8 @@ class Ledger:
         with anyio.CancelScope(shield=True):
             async with self._turn:
                 if not call.settled:
-                    await anyio.sleep(max(0.0, self._committed_at + GATHER_SECONDS - anyio.current_time()))
+                    if self.gathers:
+                        await anyio.sleep(max(0.0, self._committed_at + GATHER_SECONDS - anyio.current_time()))
                     batch, self._waiting = self._waiting, []
                     await anyio.to_thread.run_sync(self._commit, batch, limiter=self._thread)
                     self._committed_at = anyio.current_time()

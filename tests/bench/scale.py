@@ -2,10 +2,10 @@
 
     python -m tests.bench.scale [--rows 1000000] [--out FOLDER]
 
-Each step runs in a process of its own. This one stays small, since a process inherits the greatest memory so far. For
-each number of rows (a thousand and its tens) a project is made, imported,
-given audio as if a long run lay behind it, and run again. FOLDER gets the numbers and a plot of each step; the straight
-line beside a curve is that of the same cost per row. Nothing is created, so no provider is needed.
+Each step runs in a process of its own, and this one stays small, since a process inherits the greatest memory so far.
+For each number of rows (a thousand and its tens) a project is made, imported, given audio as if a long run lay behind
+it, and run again. FOLDER gets the numbers and a plot of each step; the straight line beside a curve is that of the same
+cost per row. Nothing is created, so no provider is needed.
 """
 
 from __future__ import annotations
