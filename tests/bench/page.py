@@ -68,7 +68,7 @@ def _one(dice: random.Random, n: int, number: int) -> dict[str, dict[str, Any]]:
     one["items"] |= {"account_id": 1 if has_task else None, "task_id": f"t{n}" if has_task else None}
     one["items"] |= {"error_code": code, "error_message": message, "created_at": AT, "changed_at": AT}
     done, output = state is State.DONE, f"n{n:06}.mp3"
-    one["rows"] = {"batch_id": 1, "id": f"n{n:06}", "number": n, "line": n, "version": 1, "take": 1, "item_key": key}
+    one["rows"] = {"batch_id": 1, "id": f"n{n:06}", "number": n, "line": n, "is_current": 1, "take": 1, "item_key": key}
     one["rows"] |= {"output": output, "extra": "{}", "linked_key": key if done else None}
     one["rows"] |= {"linked_output": output if done else None}
     if state is not State.PENDING:
