@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from batcher.pacing.due import Due
@@ -316,6 +316,7 @@ def test_looks_are_never_too_close_or_too_far(age: float, chance: float) -> None
         max_size=150,
     )
 )
+@example([("new", 0.0, 0), ("end", 4.0, 1), ("run", 5e-324, 0)])
 @settings(max_examples=60, deadline=None)
 def test_nothing_that_is_seen_upsets_it(steps: list[tuple[str, float, int]]) -> None:
     """Whatever looks show, in whatever order: the next look is within its bounds, and what was learned is JSON."""

@@ -7,7 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, Update, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Update,
+    and_,
+    bindparam,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.item import Event, Inputs, State
@@ -15,7 +29,7 @@ from batcher.ledger import halting
 from batcher.ledger.machine import move
 from batcher.ledger.reading import are_few
 from batcher.ledger.records import AnswerRecord, Claimed, OpenTask, Wanted
-from batcher.ledger.schema import attempts, items, of_wanted, rows, runs, tasks
+from batcher.ledger.schema import attempts, items, of_batch, of_wanted, rows, runs, tasks
 from batcher.ledger.spending import Budget
 
 Cursor = tuple[int, int]
@@ -55,6 +69,8 @@ def claim(
     return claimed, cursor
 
 
+_FEW: Final = 50
+"""So few pending items are sorted for each claim; more are come across on the way through the rows."""
 _ALIVE: Final = select(runs.c.id).where(runs.c.id == bindparam("_run"), runs.c.ended_at.is_(None))
 _INTEND: Final = insert(attempts)
 
@@ -70,21 +86,10 @@ def _pending(
 ) -> tuple[list[Row[Any]], Cursor]:
     found: dict[str, Row[Any]] = {}
     index, number = cursor
-    by_item = are_few(conn, State.PENDING)
+    query = _next_rows(are_few(conn, State.PENDING, _FEW))
     while index < len(wanted) and len(found) < limit:
-        query = (
-            select(items, rows.c.number, rows.c.batch_id)
-            .join(rows, rows.c.item_key == items.c.key)
-            .where(
-                of_wanted([wanted[index]], by_item=by_item),
-                rows.c.number > number,
-                _claimable(run_id),
-                items.c.not_before_at <= at,
-            )
-            .order_by(rows.c.number)
-            .limit(limit - len(found))
-        )
-        page = conn.execute(query).all()
+        place = {"_batch": wanted[index].batch_id, "_number": number, "_limit": limit - len(found)}
+        page: Sequence[Row[Any]] = conn.execute(query, place | {"_run": run_id, "_at": at}).all()
         if budget is not None:
             page = [row for row in page if budget.affords(conn, row.batch_id, row.model, row.bytes)]
         found |= {row.key: row for row in page}
@@ -92,7 +97,20 @@ def _pending(
     return list(found.values()), (index, number)
 
 
-def _claimable(run_id: str) -> ColumnElement[bool]:
+@cache
+def _next_rows(by_item: bool) -> Select[Any]:
+    """The claimable rows of a batch behind a number, with their items."""
+    return (
+        select(items, rows.c.number, rows.c.batch_id)
+        .join(rows, rows.c.item_key == items.c.key)
+        .where(of_batch(bindparam("_batch"), by_item=by_item), rows.c.number > bindparam("_number"))
+        .where(_claimable(bindparam("_run")), items.c.not_before_at <= bindparam("_at"))
+        .order_by(rows.c.number)
+        .limit(bindparam("_limit"))
+    )
+
+
+def _claimable(run_id: str | BindParameter[str]) -> ColumnElement[bool]:
     """To be created, and if a task failed for lack of credits, read once more in this very run."""
     rechecked = or_(items.c.recheck_task_id.is_(None), items.c.recheck_run_id == run_id)
     return and_(items.c.state == State.PENDING, rechecked)

@@ -26,8 +26,6 @@ from batcher.ledger.schema import (
     rows,
 )
 
-_FEW: Final = 500
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
@@ -87,10 +85,13 @@ def collectable(conn: Connection) -> int:
     return conn.execute(select(func.count()).where(items.c.state.in_(COLLECTABLE))).scalar_one()
 
 
-def are_few(conn: Connection, state: State) -> bool:
+def are_few(conn: Connection, state: State, few: int = 500) -> bool:
     """Whether it is better to go from the items in `state` to their rows, and to sort those, than from row to row."""
-    such = select(items.c.key).where(items.c.state == state).limit(_FEW).subquery()
-    return conn.execute(select(func.count()).select_from(such)).scalar_one() < _FEW
+    return conn.execute(_SUCH, {"_state": state, "_few": few}).scalar_one() < few
+
+
+_such = select(items.c.key).where(items.c.state == bindparam("_state")).limit(bindparam("_few")).subquery()
+_SUCH: Final = select(func.count()).select_from(_such)
 
 
 def foreign_tasks(conn: Connection, wanted: Sequence[Wanted], account_id: int | None) -> dict[str, int]:

@@ -10,6 +10,7 @@ from typing import Final
 
 from sqlalchemy import (
     DDL,
+    BindParameter,
     CheckConstraint,
     Column,
     ColumnElement,
@@ -357,8 +358,11 @@ def of_wanted(wanted: Sequence[Wanted], *, by_item: bool = False) -> ColumnEleme
     With `by_item`, SQLite is to go to them from their items; left to itself it may go through a million rows for the
     few of one item. (It uses no index for a column that something is added to.)
     """
-    batch_id, is_current = (
-        (rows.c.batch_id + 0, rows.c.is_current + 0) if by_item else (rows.c.batch_id, rows.c.is_current)
-    )
-    each = [and_(batch_id == batch.batch_id, is_current == 1) for batch in wanted]
-    return or_(false(), *each)
+    return or_(false(), *(of_batch(batch.batch_id, by_item=by_item) for batch in wanted))
+
+
+def of_batch(batch_id: int | BindParameter[int], *, by_item: bool = False) -> ColumnElement[bool]:
+    """The rows of this batch, as it reads now; `by_item` as above."""
+    if by_item:
+        return and_(rows.c.batch_id + 0 == batch_id, rows.c.is_current + 0 == 1)
+    return and_(rows.c.batch_id == batch_id, rows.c.is_current == 1)

@@ -89,7 +89,9 @@ class Pace:
         if fit is None:
             return 1.0 - low / age_seconds
         median, sigma = fit.median(self._course.size), fit.predictive_sigma
-        running_then = below(-math.log(low / median) / sigma) if low > 0.0 else 1.0
+        if age_seconds / median <= 0.0:
+            return 0.0  # so young that the share is no number any more
+        running_then = below(-math.log(low / median) / sigma) if low / median > 0.0 else 1.0
         running_now = below(-math.log(age_seconds / median) / sigma)
         return 1.0 - running_now / running_then if running_then > 0.0 else 1.0
 
