@@ -97,6 +97,7 @@ def test_a_held_ledger_pings_no_failure(project: Project, provider: FakeTTS, mon
     assert (ended.exit_code, monitor.paths, there.exists()) == (7, ["/check/start", "/check/log"], False)
 
 
+@pytest.mark.slow
 def test_a_monitor_that_is_down(project: Project, provider: FakeTTS, monitor: Monitor) -> None:
     """A monitor that refuses or is not there changes nothing but a line on standard error, without its address."""
     monitor.status = 500
@@ -153,6 +154,7 @@ def test_a_log_file(project: Project, provider: FakeTTS) -> None:
     assert project.run(project.folder / "lines.csv", "--log-file", "/proc/no/log").exit_code == 2
 
 
+@pytest.mark.slow
 def test_a_log_file_that_is_rotated(tmp_path: Path) -> None:
     """After the file was moved away, or removed, the next line begins a new one in its place."""
     path, old = tmp_path / "log", tmp_path / "log.1"

@@ -159,6 +159,7 @@ def test_charged_failure_is_final(project: Project, provider: FakeTTS) -> None:
     assert len(provider.creates) == 2
 
 
+@pytest.mark.slow
 def test_unstable(project: Project, provider: FakeTTS) -> None:
     """An API that fails every create halts the account: ten runs leave no more doubts than the limit and one wave."""
     provider.on_create = lambda _: Twist(status=500, body={"code": "internal", "message": "sorry"})

@@ -117,6 +117,7 @@ def test_overdue_at_the_end_of_max_runtime(project: Project, provider: FakeTTS) 
     assert report.message == "--max-runtime reached; overdue: r1; run again to collect"
 
 
+@pytest.mark.slow
 def test_an_api_that_permits_so_many_a_second(project: Project, provider: FakeTTS) -> None:
     """Against 429s the program finds its pace by itself: all is bought once, and few creates are refused."""
     entered: list[float] = []
@@ -139,6 +140,7 @@ def test_an_api_that_permits_so_many_a_second(project: Project, provider: FakeTT
     project.assert_whole(rows)
 
 
+@pytest.mark.slow
 def test_no_create_inside_a_retry_after(project: Project, provider: FakeTTS) -> None:
     """Once a create was told to come in two seconds, none arrives until then, whichever worker it was."""
 

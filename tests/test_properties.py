@@ -517,7 +517,7 @@ def live_through(project: Project, many: settings) -> None:
 
 
 FEW = settings(
-    max_examples=5,
+    max_examples=3,
     stateful_step_count=8,
     phases=[Phase.generate],  # a story takes too long for being made shorter
     deadline=None,

@@ -52,6 +52,7 @@ def test_a_changed_configuration_is_refused(project: Project, provider: FakeTTS)
 
 
 @pytest.mark.parametrize(("edited", "code"), [(20, 0), (21, 2)])
+@pytest.mark.slow
 def test_edited_rows(project: Project, provider: FakeTTS, edited: int, code: int) -> None:
     """Some corrections are bought as they are; more than twenty and a tenth of the paid rows want --rebuy."""
     rows = project.rows(40)

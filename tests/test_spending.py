@@ -27,6 +27,7 @@ def test_a_budget_holds_over_all_runs(project: Project, provider: FakeTTS) -> No
     project.assert_whole(rows)
 
 
+@pytest.mark.slow
 def test_doubts_and_open_tasks_count_as_spent(project: Project, provider: FakeTTS) -> None:
     """What may have been bought, and what is bought and not collected, is taken off a budget by estimate."""
     manifest = project.manifest(project.rows(12, first=10))
@@ -122,6 +123,7 @@ def test_the_statement_shows_what_is_unexplained(project: Project, provider: Fak
 
 
 @pytest.mark.parametrize(("first", "then", "most"), [(0.004, 0.004, 0.02), (1.0, 20.0, 200.0)])
+@pytest.mark.slow
 def test_a_budget_holds_whatever_one_costs(
     project: Project, provider: FakeTTS, first: float, then: float, most: float
 ) -> None:
@@ -137,6 +139,7 @@ def test_a_budget_holds_whatever_one_costs(
     assert sum(map(cost, provider.jobs.values())) <= most + 5 * then
 
 
+@pytest.mark.slow
 def test_doubts_without_a_price_stop_a_budget(project: Project, provider: FakeTTS) -> None:
     """Where no price is known, creates whose answers are lost count among the few."""
     provider.shape, provider.hidden = "flat", ("credits", "api_quota_remaining")

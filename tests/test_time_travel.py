@@ -73,6 +73,7 @@ def test_a_backup_put_to_use_again(project: Project, provider: FakeTTS) -> None:
     assert_restored(project, provider, project.run(manifest))
 
 
+@pytest.mark.slow
 def test_an_older_state_that_nobody_marked(project: Project, provider: FakeTTS) -> None:
     """That a ledger was copied by other means and put back shows by the audio beside it."""
     manifest = project.manifest(ROWS)
@@ -122,6 +123,7 @@ def test_results_that_a_kill_left_behind_tell_not_all(project: Project, provider
     assert project.states() == {"done": 5, "in_doubt": ROWS - 5}
 
 
+@pytest.mark.slow
 def test_a_copied_folder_tells_not_all(project: Project, provider: FakeTTS) -> None:
     """An output folder that is itself a copy may be as old as the ledger's: what it does not tell is in doubt."""
     manifest = project.manifest(ROWS)
@@ -137,6 +139,7 @@ def test_a_copied_folder_tells_not_all(project: Project, provider: FakeTTS) -> N
     assert project.states() == {"done": 4, "in_doubt": ROWS - 4}
 
 
+@pytest.mark.slow
 def test_results_kept_elsewhere(project: Project, provider: FakeTTS) -> None:
     """`ledger recover` takes results files from anywhere: tasks are collected again, at no cost."""
     manifest, copy = _bought_since(project)
@@ -234,6 +237,7 @@ def test_results_outlive_a_restoring_that_came_to_nothing(project: Project, prov
 
 
 @pytest.mark.parametrize("first", ["refused", "collecting"])
+@pytest.mark.slow
 def test_doubts_wait_for_their_rows(project: Project, provider: FakeTTS, first: str) -> None:
     """What results files cannot tell is put in doubt when the rows are in the ledger, not before."""
     rows = project.rows(ROWS)
@@ -251,6 +255,7 @@ def test_doubts_wait_for_their_rows(project: Project, provider: FakeTTS, first: 
     assert (len(provider.creates), project.states()) == (ROWS, {"in_doubt": ROWS})
 
 
+@pytest.mark.slow
 def test_results_with_any_character_in_them(project: Project, provider: FakeTTS) -> None:
     """Only a line feed ends a line of results, whatever a carried column holds."""
     manifest = project.manifest([row | {"note": "a\u2028b\x85c\x0bd"} for row in project.rows(ROWS)])
@@ -262,6 +267,7 @@ def test_results_with_any_character_in_them(project: Project, provider: FakeTTS)
 @pytest.mark.parametrize(
     "edit", [{"state": ["done"]}, {"take": "2"}, {"bytes": -1}, {"bytes": 10**30}, {"key": 5}, {"batch": None}]
 )
+@pytest.mark.slow
 def test_results_that_were_spoilt(project: Project, provider: FakeTTS, edit: dict[str, object]) -> None:
     """Values that no run has written are refused before anything is taken in."""
     manifest = project.manifest(2)
@@ -274,6 +280,7 @@ def test_results_that_were_spoilt(project: Project, provider: FakeTTS, edit: dic
     assert "does not hold lines of results" in ended.report["message"]
 
 
+@pytest.mark.slow
 def test_results_that_lost_a_line(project: Project, provider: FakeTTS) -> None:
     """Results that are not those that the last run wrote do not tell all."""
     manifest = project.manifest(ROWS)
@@ -285,6 +292,7 @@ def test_results_that_lost_a_line(project: Project, provider: FakeTTS) -> None:
     assert (len(provider.creates), project.states()) == (ROWS, {"done": ROWS - 1, "in_doubt": 1})
 
 
+@pytest.mark.slow
 def test_an_older_state_with_another_output_folder(project: Project, provider: FakeTTS) -> None:
     """The folders of the ledger's batches give it away as well as the one that the run would work in."""
     manifest = project.manifest(ROWS)
@@ -311,6 +319,7 @@ def test_a_default_that_was_forgotten(project: Project, provider: FakeTTS) -> No
     assert len(provider.creates) == 3
 
 
+@pytest.mark.slow
 def test_foreign_results_beside_a_sound_ledger(project: Project, provider: FakeTTS) -> None:
     """`--restored` listens to results of a batch that the ledger does not know, also when nothing else is wrong."""
     project.run(project.manifest(2, "a.csv"))
@@ -321,6 +330,7 @@ def test_foreign_results_beside_a_sound_ledger(project: Project, provider: FakeT
     assert (ended.exit_code, ended.report["created"], len(provider.creates)) == (0, 0, 5)
 
 
+@pytest.mark.slow
 def test_rows_that_share_an_item_of_which_one_has_its_file(project: Project, provider: FakeTTS) -> None:
     """One row's file is enough: nothing is fetched again."""
     rows = project.rows(2)
@@ -335,6 +345,7 @@ def test_rows_that_share_an_item_of_which_one_has_its_file(project: Project, pro
 
 
 @pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.slow
 def test_a_journal_that_a_kill_left(project: Project, provider: FakeTTS, copied: bool) -> None:
     """The journal of a ledger that is gone is not taken for that of the one in its place."""
     manifest = project.manifest(60)
@@ -354,6 +365,7 @@ def test_a_journal_that_a_kill_left(project: Project, provider: FakeTTS, copied:
     assert project.states() == {"done": 10, "in_doubt": 50}
 
 
+@pytest.mark.slow
 def test_a_restored_doubt_does_not_pass_for_free(project: Project) -> None:
     """The balances around a restored doubt are those before and after the time that the ledger does not know."""
     manifest, copy = _bought_since(project)
@@ -366,6 +378,7 @@ def test_a_restored_doubt_does_not_pass_for_free(project: Project) -> None:
     assert "may have been sent between" in project.batcher("resolve", "--ledger", project.ledger).out
 
 
+@pytest.mark.slow
 def test_a_budget_counts_what_was_restored(project: Project, provider: FakeTTS) -> None:
     """What results files tell of is a batch's spending like any other."""
     manifest, copy = _bought_since(project)
@@ -376,6 +389,7 @@ def test_a_budget_counts_what_was_restored(project: Project, provider: FakeTTS) 
     assert len(provider.creates) in (11, 12)  # restored ones count by estimate
 
 
+@pytest.mark.slow
 def test_an_earlier_take_is_not_bought_again(project: Project, provider: FakeTTS) -> None:
     """Results tell only of a row's latest take; audio of an earlier one puts that in doubt instead of buying it."""
     manifest, _ = _bought_since(project)

@@ -134,6 +134,7 @@ def test_an_edit_in_place_is_downloaded_again(project: Project, provider: FakeTT
         "before batcher.ledger.collecting:record_links 1",
     ],
 )
+@pytest.mark.slow
 def test_killed_while_healing(project: Project, provider: FakeTTS, point: str) -> None:
     """Wherever healing is killed, the user's edit is still on disk, and healing again comes to the same end."""
     rows = made(project, 1)
@@ -161,6 +162,7 @@ def test_a_folder_that_is_gone(project: Project, provider: FakeTTS) -> None:
     assert len(provider.creates) == 2
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written(project: Project, provider: FakeTTS) -> None:
     """What the disk refuses is told with its place, exit 8, and the rest is mended all the same."""
     rows = made(project, 2)
@@ -175,6 +177,7 @@ def test_a_folder_that_cannot_be_written(project: Project, provider: FakeTTS) ->
     project.assert_whole(rows)
 
 
+@pytest.mark.slow
 def test_other_bytes_than_the_first_time(project: Project, provider: FakeTTS) -> None:
     """What the provider renders anew counts from then on, if it passes as audio."""
     made(project, 1)
@@ -192,6 +195,7 @@ def test_other_bytes_than_the_first_time(project: Project, provider: FakeTTS) ->
     assert not list(project.audio.rglob(".*.part"))
 
 
+@pytest.mark.slow
 def test_no_longer_possible(project: Project, provider: FakeTTS) -> None:
     """When the provider has lost the task, the person is told what else there is; nothing is created."""
     made(project, 1)
@@ -209,6 +213,7 @@ def test_no_longer_possible(project: Project, provider: FakeTTS) -> None:
 @pytest.mark.parametrize(
     ("why", "exit_code"), [("no token", 5), ("another account", 3), ("refused", 5), ("down", 8), ("locked", 7)]
 )
+@pytest.mark.slow
 def test_trouble(project: Project, provider: FakeTTS, why: str, exit_code: int) -> None:
     """What keeps healing from the provider has its usual exit code; the rest is told all the same."""
     made(project, 1)
