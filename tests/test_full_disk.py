@@ -58,7 +58,7 @@ MATRIX: Final[list[tuple[str, int, tuple[str, ...], list[int], *tuple[str, ...]]
     ("new-ledger", 8, ("ballast", "crammed"), [1], "{full} batcher.ledger.database:create {n}"),
     ("ledger-drafted", 8, ("ballast", "crammed"), [1], "{full} pathlib:Path.replace {n}"),
     ("begin", 8, ("ballast", "crammed"), [1], "{full} batcher.ledger.running:begin_run {n}"),
-    ("manifest", 8, ("ballast",), [1, ROWS], "{full} batcher.ledger.importing:_stage {n}"),
+    ("manifest", 8, ("ballast",), [1, ROWS], "{full} batcher.ledger.staging:_values {n}"),
     ("output-folder", 8, ("ballast", "crammed"), [1], "{full} batcher.store:Store.prepare {n}"),
     ("account", 8, ("ballast",), [1], "{full} batcher.client:Client.profile {n}"),
     ("spill-file", 8, ("ballast", "crammed"), [1], "{full} batcher.ledger.spill:Spill.reserve {n}"),

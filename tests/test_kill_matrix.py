@@ -57,7 +57,7 @@ MATRIX: Final[list[tuple[str, Doubt, list[int], *tuple[str, ...]]]] = [
     ("ledger-not-in-place", NEVER, [1], "before pathlib:Path.replace {n}"),
     ("ledger-in-place", NEVER, [1], "after batcher.ledger.database:create {n}"),
     ("run-noted-not-committed", NEVER, [1], "after batcher.ledger.running:begin_run {n}"),
-    ("manifest-half-staged", NEVER, [ROWS // 2], "after batcher.ledger.importing:_stage {n}"),
+    ("manifest-half-staged", NEVER, [ROWS // 2], "after batcher.ledger.staging:_values {n}"),
     ("import-not-committed", NEVER, [1], "after batcher.ledger.importing:import_manifest {n}"),
     ("import-committed", NEVER, [1], "after batcher.intake:Intake._import {n}"),
     ("profile-unread", NEVER, [1], "before batcher.client:Client.profile {n}"),
