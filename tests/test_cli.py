@@ -361,3 +361,23 @@ def test_many_items_are_asked_for_on_a_terminal(
     assert process.wait(30) == code
     assert b"create 51 items for an unknown number of credits (the balance is 1,000,000 credits)?" in said
     assert len(provider.creates) == created
+
+
+@pytest.mark.parametrize("command", ["show", "status --json", "run lines.csv --json"])
+def test_a_reader_that_has_seen_enough(project: Project, provider: FakeTTS, command: str) -> None:
+    """A pipe that is closed early is no error, and not taken for one."""
+    project.run(project.manifest(3))
+    reading, writing = os.pipe()
+    os.close(reading)
+    where = ["--api-url", provider.url] if command.startswith("run") else []
+    ended = subprocess.run(
+        [sys.executable, "-m", "batcher", *command.split(), *where],
+        cwd=project.folder,
+        env=project.environment,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        check=False,
+    )
+    os.close(writing)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (0, False), ended.stderr

@@ -35,6 +35,13 @@ class _Lazy(click.Group):
             one.epilog = epilog(cmd_name)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Carry out the command; that whoever reads has seen enough, and closed the pipe, is no error."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            return 0
+
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """The help of the whole program, which is also there without this class."""
         formatter.write(HELP + "\n")

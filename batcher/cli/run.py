@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,8 @@ def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
         raise
     ended(ctx.params, report, progress.say)
     if ctx.params["as_json"]:
-        click.echo(report.to_json())
+        with suppress(BrokenPipeError):  # the exit code tells it all the same
+            click.echo(report.to_json())
     ctx.exit(report.exit_code)
 
 
