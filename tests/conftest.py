@@ -23,6 +23,10 @@ from batcher.ledger.schema import REVISION
 from tests.fake_tts import TOKEN, FakeTTS, audio_of, running
 
 ROOT: Final = Path(__file__).parents[1]
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Shells have what they start in the background ignore it, and every program that a test starts would as well.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 MOST_SECONDS = 30.0
 """No command of any test takes that long: what does, hangs."""
 
