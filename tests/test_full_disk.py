@@ -210,8 +210,11 @@ def assert_goes_on(project: Project, manifest: Path, disk: Path, full: str, doub
 def test_full(project: Project, provider: FakeTTS, disk: Path, runs: list[str], full: str, code: int) -> None:
     """A disk that is full from this write on loses nothing that was bought, and with room again all of it is done."""
     manifest = project.manifest(ROWS)
+    if SPILLED in runs:
+        provider.create_seconds = 0.3  # so that all the creates are on their way when the first answer fails the disk
     for points in runs[:-1]:
         kill_at(project, manifest, points)
+    provider.create_seconds = 0.0
     doubts = unrecorded(project)
     assert_explained(fill_at(project, manifest, runs[-1], disk), project.folder, code)
     assert_goes_on(project, manifest, disk, full, doubts)
