@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Update, and_, bindparam, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, func, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.item import COLLECTABLE, Event, State
 from batcher.ledger import halting
 from batcher.ledger.machine import move
+from batcher.ledger.prepared import Prepared, every
 from batcher.ledger.records import Ending, FileRecord, OpenTask, Wanted
 from batcher.ledger.schema import files, items, of_wanted, rows, tasks
 
@@ -86,12 +87,12 @@ def record_unusable(conn: Connection, ending: Ending) -> bool:
 def record_file(conn: Connection, task: OpenTask, file: FileRecord, *, out_dir: str, at: float) -> None:
     """A verified file is on disk under its temporary name, about to be renamed to its path."""
     values = {"path": file.path, "sha256": file.sha256, "bytes": file.bytes, "audio_seconds": file.audio_seconds}
-    conn.execute(_KEEP_FILE, values | {"item_key": task.key, "out_dir": out_dir, "recorded_at": at})
+    _KEEP_FILE.run(conn, values | {"item_key": task.key, "out_dir": out_dir, "recorded_at": at})
 
 
 def record_saved(conn: Connection, task: OpenTask, *, at: float, run_id: str) -> bool:
     """The recorded file is at its final path, durably. Returns whether the item moved."""
-    conn.execute(_FILE_SAVED, {"_key": task.key, "saved_at": at})
+    _FILE_SAVED.run(conn, {"_key": task.key, "saved_at": at})
     return move(conn, Event.SAVED, task.key, task.attempt, at=at, run_id=run_id, of_task=task.task_id)
 
 
@@ -108,24 +109,26 @@ def record_delivered(conn: Connection, task: OpenTask, links: Sequence[Link], *,
 
 def record_links(conn: Connection, links: Sequence[Link]) -> None:
     """These rows' outputs now hold their items' audio."""
-    names = ("_batch", "_row", "linked_key", "linked_output")
-    conn.execute(_LINKED, [dict(zip(names, link, strict=True)) for link in links])
+    for batch_id, row_id, key, output in links:
+        _LINKED.run(conn, {"_batch": batch_id, "_row": row_id, "linked_key": key, "linked_output": output})
 
 
-_new_file = upsert(files)
-_KEEP_FILE: Final = _new_file.on_conflict_do_update(
-    index_elements=["item_key"],
-    set_={
-        name: _new_file.excluded[name]
-        for name in ("path", "sha256", "bytes", "audio_seconds", "out_dir", "recorded_at")
-    },
-    where=files.c.saved_at.is_(None),
+_said = ("path", "sha256", "bytes", "audio_seconds", "out_dir", "recorded_at")
+_new_file = upsert(files).values(every("item_key", *_said))
+_KEEP_FILE: Final = Prepared(
+    _new_file.on_conflict_do_update(
+        index_elements=["item_key"],
+        set_={name: _new_file.excluded[name] for name in _said},
+        where=files.c.saved_at.is_(None),
+    )
 )
-_FILE_SAVED: Final = update(files).where(files.c.item_key == bindparam("_key")).values(saved_at=bindparam("saved_at"))
-_LINKED: Final = (
+_FILE_SAVED: Final = Prepared(
+    update(files).where(files.c.item_key == bindparam("_key")).values(saved_at=bindparam("saved_at"))
+)
+_LINKED: Final = Prepared(
     update(rows)
     .where(rows.c.batch_id == bindparam("_batch"), rows.c.id == bindparam("_row"))
-    .values(linked_key=bindparam("linked_key"), linked_output=bindparam("linked_output"))
+    .values(every("linked_key", "linked_output"))
 )
 
 
@@ -175,14 +178,14 @@ def _end_task(conn: Connection, ending: Ending) -> None:
     if ending.credits is not None:
         values["credits"] = ending.credits
     this = {"_account": ending.task.account_id, "_task": ending.task.task_id}
-    conn.execute(_ended(tuple(values)), this | values)
+    _ended(tuple(values)).run(conn, this | values)
 
 
 @cache
-def _ended(names: tuple[str, ...]) -> Update:
+def _ended(names: tuple[str, ...]) -> Prepared:
     this = (tasks.c.account_id == bindparam("_account"), tasks.c.task_id == bindparam("_task"))
     open_ = update(tasks).where(*this, tasks.c.ended_at.is_(None))
-    return open_.values({name: bindparam(name) for name in names})
+    return Prepared(open_.values(every(*names)))
 
 
 def _count(conn: Connection, ending: Ending, what: str) -> tuple[float, int]:

@@ -11,13 +11,11 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Connection,
-    Row,
-    Select,
-    Update,
     and_,
     bindparam,
     func,
     insert,
+    not_,
     or_,
     select,
     update,
@@ -27,6 +25,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from batcher.item import Event, Inputs, State
 from batcher.ledger import halting
 from batcher.ledger.machine import move
+from batcher.ledger.prepared import Prepared, either, every
 from batcher.ledger.reading import are_few
 from batcher.ledger.records import AnswerRecord, Claimed, OpenTask, Wanted
 from batcher.ledger.schema import attempts, items, of_batch, of_wanted, rows, runs, tasks
@@ -54,7 +53,7 @@ def claim(
     probe, at most one item is claimed until its answer is recorded; with a budget, one that its batch can afford.
     Claims nothing when nothing is due.
     """
-    alive = conn.execute(_ALIVE, {"_run": run_id}).first()
+    alive = _ALIVE.run(conn, {"_run": run_id}).fetchone()
     allowed = halting.allowance(conn, account_id, run_id, limit)
     if alive is None or allowed == 0:
         return [], cursor
@@ -62,7 +61,7 @@ def claim(
     claimed = [_claimed(row, prepare) for row in found]
     for one, row in zip(claimed, found, strict=True):
         values = {"item_key": one.key, "attempt": one.attempt, "run_id": run_id, "account_id": account_id}
-        conn.execute(_INTEND, values | {"intended_at": at, "batch_id": row.batch_id})
+        _INTEND.run(conn, values | {"intended_at": at, "batch_id": row.batch_id})
         move(conn, Event.CLAIM, one.key, one.attempt - 1, at=at, run_id=run_id, attempt=one.attempt)
     if claimed:
         halting.note_probe(conn, account_id, run_id, claimed[0].key)
@@ -71,8 +70,10 @@ def claim(
 
 _FEW: Final = 50
 """So few pending items are sorted for each claim; more are come across on the way through the rows."""
-_ALIVE: Final = select(runs.c.id).where(runs.c.id == bindparam("_run"), runs.c.ended_at.is_(None))
-_INTEND: Final = insert(attempts)
+_ALIVE: Final = Prepared(select(runs.c.id).where(runs.c.id == bindparam("_run"), runs.c.ended_at.is_(None)))
+_INTEND: Final = Prepared(
+    insert(attempts).values(every("item_key", "attempt", "run_id", "account_id", "intended_at", "batch_id"))
+)
 
 
 def _pending(
@@ -83,13 +84,13 @@ def _pending(
     limit: int,
     at: float,
     budget: Budget | None,
-) -> tuple[list[Row[Any]], Cursor]:
-    found: dict[str, Row[Any]] = {}
+) -> tuple[list[Any], Cursor]:
+    found: dict[str, Any] = {}
     index, number = cursor
     query = _next_rows(are_few(conn, State.PENDING, _FEW))
     while index < len(wanted) and len(found) < limit:
         place = {"_batch": wanted[index].batch_id, "_number": number, "_limit": limit - len(found)}
-        page: Sequence[Row[Any]] = conn.execute(query, place | {"_run": run_id, "_at": at}).all()
+        page = query.rows(conn, place | {"_run": run_id, "_at": at})
         if budget is not None:
             page = [row for row in page if budget.affords(conn, row.batch_id, row.model, row.bytes)]
         found |= {row.key: row for row in page}
@@ -98,9 +99,9 @@ def _pending(
 
 
 @cache
-def _next_rows(by_item: bool) -> Select[Any]:
+def _next_rows(by_item: bool) -> Prepared:
     """The claimable rows of a batch behind a number, with their items."""
-    return (
+    return Prepared(
         select(items, rows.c.number, rows.c.batch_id)
         .join(rows, rows.c.item_key == items.c.key)
         .where(of_batch(bindparam("_batch"), by_item=by_item), rows.c.number > bindparam("_number"))
@@ -124,7 +125,7 @@ def next_due_at(conn: Connection, run_id: str, wanted: Sequence[Wanted]) -> floa
     return due
 
 
-def _claimed(row: Row[Any], prepare: Callable[[Inputs], bytes]) -> Claimed:
+def _claimed(row: Any, prepare: Callable[[Inputs], bytes]) -> Claimed:
     body = prepare(_inputs(row))
     return Claimed(
         key=row.key,
@@ -136,7 +137,7 @@ def _claimed(row: Row[Any], prepare: Callable[[Inputs], bytes]) -> Claimed:
     )
 
 
-def _inputs(row: Row[Any]) -> Inputs:
+def _inputs(row: Any) -> Inputs:
     params: dict[str, Any] = json.loads(row.params)
     return Inputs(text=row.text, voice=row.voice, model=row.model, format=row.format, params=params, take=row.take)
 
@@ -160,13 +161,14 @@ def _own_task(conn: Connection, record: AnswerRecord) -> bool:
     """Whether the task id that the answer names is this attempt's, now that it is inserted."""
     values = {"account_id": record.account_id, "task_id": record.task_id, "item_key": record.key}
     new = {"attempt": record.attempt, "accepted_at": record.at, "credits": record.credits}
-    counters = {"looks": 0, "missing_looks": 0, "unusable_looks": 0}
-    owner = conn.execute(_MAKE_TASK, values | new | counters).one()
-    return bool(owner.item_key == record.key and owner.attempt == record.attempt)
+    owner: tuple[str, int] = _MAKE_TASK.run(conn, values | new).fetchone()
+    return owner == (record.key, record.attempt)
 
 
-_MAKE_TASK: Final = (
+_MAKE_TASK: Final = Prepared(
     upsert(tasks)
+    .values(every("account_id", "task_id", "item_key", "attempt", "accepted_at", "credits"))
+    .values(looks=0, missing_looks=0, unusable_looks=0)
     .on_conflict_do_update(index_elements=["account_id", "task_id"], set_={"looks": tasks.c.looks})  # says whose it is
     .returning(tasks.c.item_key, tasks.c.attempt)
 )
@@ -187,21 +189,21 @@ def _answer_attempt(conn: Connection, record: AnswerRecord, event: Event) -> Non
         "credits": record.credits,
         "raw": record.raw or None,
     }
-    conn.execute(_answer(event is Event.LOST), values)
+    _answer(event is Event.LOST).run(conn, values)
 
 
 @cache
-def _answer(lost: bool) -> Update:
+def _answer(lost: bool) -> Prepared:
     # The attempt's own answer may come after it was given up for lost, never after a definite one.
     known = ("accepted", "deferred", "rejected", *(["lost"] if lost else []))
     ours = attempts.alias("ours")
     last = select(func.coalesce(func.max(ours.c.answer_no), 0) + 1).where(ours.c.account_id == bindparam("_account"))
     said = ("answered_at", "outcome", "cause", "http_status", "error_code", "error_message", "request_id", "credits")
-    return (
+    return Prepared(
         update(attempts)
         .where(attempts.c.item_key == bindparam("_key"), attempts.c.attempt == bindparam("_attempt"))
-        .where(or_(attempts.c.outcome.is_(None), attempts.c.outcome.not_in(known)))
-        .values(answer_no=last.scalar_subquery(), **{name: bindparam(name) for name in (*said, "raw")})
+        .where(or_(attempts.c.outcome.is_(None), not_(either(attempts.c.outcome, known))))
+        .values(answer_no=last.scalar_subquery(), **every(*said, "raw"))
     )
 
 

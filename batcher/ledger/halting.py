@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, select,
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.item import Event
+from batcher.ledger.prepared import Prepared
 from batcher.ledger.pricing import prices
 from batcher.ledger.records import AnswerRecord, Halt, OpenTask
 from batcher.ledger.schema import attempts, halts, items, of_attempt, runs, tasks
@@ -92,7 +93,7 @@ def allowance(conn: Connection, account_id: int, run_id: str, limit: int, *, bus
 
     One at a time where they may be probed; none while a probe is under way, unless `busy` asks to leave that out.
     """
-    for permitted, probing in conn.execute(_PROBES, {"_account": account_id}):
+    for permitted, probing in _PROBES.run(conn, {"_account": account_id}).fetchall():
         if permitted != run_id or (probing is not None and not busy):
             return 0
         limit = min(limit, 1)
@@ -101,7 +102,7 @@ def allowance(conn: Connection, account_id: int, run_id: str, limit: int, *, bus
 
 def note_probe(conn: Connection, account_id: int, run_id: str, key: str) -> None:
     """The create of the item `key` is the probe of every halt that this run may probe."""
-    conn.execute(_NOTE_PROBE, {"_account": account_id, "_run": run_id, "_key": key})
+    _NOTE_PROBE.run(conn, {"_account": account_id, "_run": run_id, "_key": key})
 
 
 def after_answer(conn: Connection, record: AnswerRecord, event: Event, max_in_doubt: int) -> None:
@@ -112,7 +113,7 @@ def after_answer(conn: Connection, record: AnswerRecord, event: Event, max_in_do
     """
     probed = {"_account": record.account_id, "_key": record.key}
     if event is Event.ACCEPTED:
-        conn.execute(_CLOSE_ACCEPTED, probed | {"closed_at": record.at})
+        _CLOSE_ACCEPTED.run(conn, probed | {"closed_at": record.at})
     elif event is Event.LOST:
         _postpone(conn, record)
         _count_lost(conn, record, max_in_doubt)
@@ -120,29 +121,31 @@ def after_answer(conn: Connection, record: AnswerRecord, event: Event, max_in_do
         detail = f"the API refused a create for lack of credits ({record.error_code or record.http_status})"
         open_halt(conn, record.account_id, "credits", record.at, detail, record.run_id)
     else:
-        conn.execute(_PUT_BACK, probed)
+        _PUT_BACK.run(conn, probed)
 
 
 def after_ending(conn: Connection, task: OpenTask, at: float, *, rendered: bool) -> None:
     """A probe's task has ended: rendered closes the halt that a failed task opened, another failure says nothing."""
     probed = {"_account": task.account_id, "_key": task.key}
     if rendered:
-        conn.execute(_CLOSE_RENDERED, probed | {"closed_at": at})
+        _CLOSE_RENDERED.run(conn, probed | {"closed_at": at})
     else:
-        conn.execute(_PUT_BACK, probed)
+        _PUT_BACK.run(conn, probed)
 
 
 _ours = and_(halts.c.account_id == bindparam("_account"), halts.c.closed_at.is_(None))
 _probed = and_(_ours, halts.c.probe_key == bindparam("_key"))
-_PROBES: Final = select(halts.c.probe_run_id, halts.c.probe_key).where(_ours)
-_NOTE_PROBE: Final = (
+_PROBES: Final = Prepared(select(halts.c.probe_run_id, halts.c.probe_key).where(_ours))
+_NOTE_PROBE: Final = Prepared(
     update(halts)
     .where(_ours, halts.c.probe_run_id == bindparam("_run"), halts.c.probe_key.is_(None))
     .values(probe_key=bindparam("_key"))
 )
-_CLOSE_ACCEPTED: Final = update(halts).where(_probed, halts.c.from_task == 0).values(closed_at=bindparam("closed_at"))
-_CLOSE_RENDERED: Final = update(halts).where(_probed).values(closed_at=bindparam("closed_at"))
-_PUT_BACK: Final = update(halts).where(_probed).values(probe_key=None)
+_CLOSE_ACCEPTED: Final = Prepared(
+    update(halts).where(_probed, halts.c.from_task == 0).values(closed_at=bindparam("closed_at"))
+)
+_CLOSE_RENDERED: Final = Prepared(update(halts).where(_probed).values(closed_at=bindparam("closed_at")))
+_PUT_BACK: Final = Prepared(update(halts).where(_probed).values(probe_key=None))
 
 
 def after_unexplained(conn: Connection, task: OpenTask, *, balance: float, at: float, run_id: str) -> bool:

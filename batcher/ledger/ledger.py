@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from batcher.errors import StorageError
-from batcher.ledger import database
+from batcher.ledger import database, prepared
 from batcher.ledger.creating import doubt_unanswered, record_answer
 from batcher.ledger.records import AnswerRecord
 from batcher.ledger.schema import meta
@@ -144,7 +144,8 @@ class Ledger:
 
 def _apply(connection: Connection, call: _Call[Any]) -> None:
     """Run one verb in a savepoint; only what the database as a whole cannot take is raised."""
-    connection.exec_driver_sql("SAVEPOINT one")
+    driver = prepared.driver(connection)
+    driver.execute("SAVEPOINT one")
     try:
         call.value = call.verb(connection)
     except DBAPIError as error:
@@ -154,8 +155,8 @@ def _apply(connection: Connection, call: _Call[Any]) -> None:
     except Exception as error:  # noqa: BLE001 - handed to whoever called
         call.error = error
     if call.error is not None:
-        connection.exec_driver_sql("ROLLBACK TO one")
-    connection.exec_driver_sql("RELEASE one")
+        driver.execute("ROLLBACK TO one")
+    driver.execute("RELEASE one")
 
 
 @contextmanager

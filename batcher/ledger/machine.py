@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, Update, bindparam, insert, update
+from sqlalchemy import Connection, bindparam, insert, update
 
 from batcher.item import KEY_VERSION, TARGET, Event, State, sources
+from batcher.ledger.prepared import Prepared, either, every
 from batcher.ledger.schema import events, items
 
 
@@ -38,24 +39,25 @@ def move(
     bound = {"_key": key, "_attempt": attempt, "changed_at": at, **values}
     if of_task is not None:
         bound["_task"] = of_task
-    moved = conn.execute(_step(event, of_task is not None, tuple(values)), bound).rowcount == 1
+    moved = _step(event, of_task is not None, tuple(values)).run(conn, bound).rowcount == 1
     if moved:
         record = {"item_key": key, "attempt": values.get("attempt", attempt), "event": event, "state": TARGET[event]}
-        conn.execute(_HAPPENED, record | {"at": at, "run_id": run_id, "detail": detail})
+        _HAPPENED.run(conn, record | {"at": at, "run_id": run_id, "detail": detail})
     return moved
 
 
-_HAPPENED: Final = insert(events)
+_HAPPENED: Final = Prepared(
+    insert(events).values(every("item_key", "attempt", "event", "state", "at", "run_id", "detail"))
+)
 
 
 @cache
-def _step(event: Event, with_task: bool, names: tuple[str, ...]) -> Update:
-    """The statement, made once: making one costs more than its execution."""
+def _step(event: Event, with_task: bool, names: tuple[str, ...]) -> Prepared:
     where = [items.c.key == bindparam("_key"), items.c.attempt == bindparam("_attempt")]
-    where.append(items.c.state.in_(sources(event)))
+    where.append(either(items.c.state, sources(event)))
     if with_task:
         where.append(items.c.task_id == bindparam("_task"))
-    values: dict[str, Any] = {name: bindparam(name) for name in ("changed_at", *names)}
+    values: dict[str, Any] = {**every("changed_at", *names)}
     if event is Event.DEFERRED:
         values["deferrals"] = items.c.deferrals + 1
-    return update(items).where(*where).values(state=TARGET[event], **values)
+    return Prepared(update(items).where(*where).values(state=TARGET[event], **values))

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, 
 from batcher.errors import UsageError
 from batcher.item import COLLECTABLE, State
 from batcher.ledger import standing
+from batcher.ledger.prepared import Prepared
 from batcher.ledger.records import Wanted
 from batcher.ledger.schema import (
     REPEAT_MARK,
@@ -87,11 +88,12 @@ def collectable(conn: Connection) -> int:
 
 def are_few(conn: Connection, state: State, few: int = 500) -> bool:
     """Whether it is better to go from the items in `state` to their rows, and to sort those, than from row to row."""
-    return conn.execute(_SUCH, {"_state": state, "_few": few}).scalar_one() < few
+    such: int = _SUCH.run(conn, {"_state": state, "_few": few}).fetchone()[0]
+    return such < few
 
 
 _such = select(items.c.key).where(items.c.state == bindparam("_state")).limit(bindparam("_few")).subquery()
-_SUCH: Final = select(func.count()).select_from(_such)
+_SUCH: Final = Prepared(select(func.count()).select_from(_such))
 
 
 def foreign_tasks(conn: Connection, wanted: Sequence[Wanted], account_id: int | None) -> dict[str, int]:
@@ -120,7 +122,7 @@ def outputs(conn: Connection) -> Iterator[Output]:
 
 def outputs_of(conn: Connection, key: str) -> list[Output]:
     """The outputs of one item, in every batch as it reads now."""
-    return [Output(**row._mapping) for row in conn.execute(_OUTPUTS_OF, {"_key": key})]
+    return [Output(**row._asdict()) for row in _OUTPUTS_OF.rows(conn, {"_key": key})]
 
 
 def to_link(conn: Connection, batch: Wanted, after: int, limit: int) -> list[Output]:
@@ -162,7 +164,7 @@ def _select_outputs() -> Select[Any]:
 
 
 _OUTPUTS: Final = _select_outputs()
-_OUTPUTS_OF: Final = _OUTPUTS.where(rows.c.item_key == bindparam("_key"))
+_OUTPUTS_OF: Final = Prepared(_OUTPUTS.where(rows.c.item_key == bindparam("_key")))
 
 
 def folders(conn: Connection, batch: Wanted, limit: int) -> list[str]:
