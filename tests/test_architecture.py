@@ -61,6 +61,7 @@ LAYERS = [
 """Modules and folders of the package, the highest first: each imports only what stands below it."""
 
 OWNERS = {
+    "httpcore": "batcher.client",
     "httpx": "batcher.client",
     "sqlalchemy": "batcher.ledger",
     "alembic": "batcher.ledger",

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import httpcore
 import httpx
 import pytest
 
@@ -231,16 +232,18 @@ def test_events(cause: Cause, event: Event) -> None:
 
 NEVER_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "LocalProtocolError"}
 EXPORTED: list[type[Exception]] = [
-    found for name in httpx.__all__ if isinstance(found := getattr(httpx, name), type) and issubclass(found, Exception)
+    found
+    for name in httpcore.__all__
+    if isinstance(found := getattr(httpcore, name), type) and issubclass(found, Exception)
 ]
 
 
-@pytest.mark.parametrize("raised", [*EXPORTED, OSError, anyio.BrokenResourceError, RuntimeError])
+@pytest.mark.parametrize("raised", [*EXPORTED, httpx.DecodingError, OSError, anyio.BrokenResourceError, RuntimeError])
 @pytest.mark.parametrize("got", ["nowhere", "head under way", "head gone"])
-async def test_every_exception_of_httpx(raised: type[Exception], got: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_exception_of_httpcore(raised: type[Exception], got: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """How far the request had got decides; of what had started to leave only the named classes are never sent."""
 
-    async def fail(transport: object, request: httpx.Request) -> httpx.Response:
+    async def fail(connection: object, request: httpcore.Request) -> httpcore.Response:
         trace = request.extensions["trace"]
         if got != "nowhere":
             await trace("http11.send_request_headers.started", {"request": request})
@@ -250,7 +253,7 @@ async def test_every_exception_of_httpx(raised: type[Exception], got: str, monke
         error.args = ("made up",)
         raise error
 
-    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", fail)
+    monkeypatch.setattr(httpcore.AsyncHTTPConnection, "handle_async_request", fail)
     async with Client(Endpoint("http://127.0.0.1:9", TOKEN), create_connections=1) as client:
         answer = await client.create(b"{}", hold=go)
         polled, profile = await client.read("t1"), await client.profile()
@@ -458,7 +461,7 @@ async def test_never_more_in_flight_than_connections(connections: int, monkeypat
     """As many creates as there are connections run at once, over several clients, and none queues in httpx."""
     inside, most, handed, most_handed = 0, 0, 0, 0
     full = asyncio.Event()
-    handle = httpx.AsyncHTTPTransport.handle_async_request
+    handle = httpcore.AsyncHTTPConnection.handle_async_request
 
     async def counted(transport: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
         nonlocal handed, most_handed
@@ -469,7 +472,7 @@ async def test_never_more_in_flight_than_connections(connections: int, monkeypat
         finally:
             handed -= 1
 
-    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", counted)
+    monkeypatch.setattr(httpcore.AsyncHTTPConnection, "handle_async_request", counted)
 
     async def script(connection: Connection) -> None:
         nonlocal inside, most

@@ -11,16 +11,17 @@ import re
 import ssl
 import time
 from collections.abc import Callable
-from typing import Any, Final, Self
+from typing import Final, Self
 from urllib.parse import quote
 
 import anyio
+import httpcore
 import httpx
 
 from batcher.answer import CREATE_RULES, READ_RULES, Answer, Fetched, ProfileAnswer, Received, SchemaAnswer
 from batcher.client.endpoint import Endpoint, is_loopback
 from batcher.client.exchange import Exchange
-from batcher.client.pool import Pool
+from batcher.client.pool import Headers, Pool, address, named_proxies
 from batcher.item import Inputs, canonical
 from batcher.parsing import Reader, retry_after
 
@@ -28,11 +29,18 @@ FETCH_SECONDS: Final = 30.0
 ABORT_GRACE_SECONDS: Final = 0.25
 MOST_REDIRECTS: Final = 5
 
+_NO_HEADERS: Final[Headers] = ()
+_JSON: Final[Headers] = ((b"Content-Type", b"application/json"),)
 _URL: Final = re.compile(r"\w+://[^\s\"'<>]*")
 _BROKEN: Final = (
-    httpx.HTTPError,
+    httpcore.ConnectionNotAvailable,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    httpcore.TimeoutException,
+    httpcore.UnsupportedProtocol,
+    httpx.DecodingError,
     httpx.InvalidURL,
-    httpx.StreamError,
     anyio.BrokenResourceError,
     anyio.ClosedResourceError,
     ssl.SSLError,
@@ -63,35 +71,31 @@ class Client:
         deadline_seconds: float = 60.0,
     ) -> None:
         self._endpoint = endpoint
-        self._base = endpoint.url.rstrip("/")
+        self._base = httpx.URL(endpoint.url.rstrip("/"))
         self._reader = Reader(endpoint.origin, endpoint.token, endpoint.no_credits_codes)
         self._now = now
         self._deadline_seconds = deadline_seconds
-        secure = httpx.URL(endpoint.url).scheme == "https"
-        headers = {"Authorization": f"Bearer {endpoint.token}", "Accept": "application/json"}
-        # httpx leaks a socket that is cancelled in its TLS handshake, so that has to time out before the deadline does.
-        timeout = httpx.Timeout(None, connect=deadline_seconds / 4)
         # Nobody stands between this machine and itself: the token would go to a proxy in clear.
-        proxied = not is_loopback(httpx.URL(endpoint.url).host)
-        self._creating = Pool(create_connections, secure, headers, timeout, proxied=proxied)
-        self._asking = Pool(poll_connections, secure, headers, timeout, proxied=proxied)
-        self._fetching = {
-            scheme: Pool(
-                fetch_connections, scheme == "https", {"Accept": "*/*"}, httpx.Timeout(FETCH_SECONDS), proxied=proxied
-            )
-            for scheme in ("http", "https")
-        }
+        proxies = {} if is_loopback(self._base.host) else named_proxies()
+        headers = [
+            (b"Host", self._base.netloc),
+            (b"Accept", b"application/json"),
+            (b"Authorization", f"Bearer {endpoint.token}".encode()),
+        ]
+        # A socket that is cancelled in its TLS handshake leaks, so that has to time out before the deadline does.
+        timeouts = {"connect": deadline_seconds / 4}
+        self._creating = Pool(create_connections, headers, timeouts, proxies)
+        self._asking = Pool(poll_connections, headers, timeouts, proxies)
+        timeouts = dict.fromkeys(("connect", "read", "write"), FETCH_SECONDS)
+        self._fetching = Pool(fetch_connections, [(b"Accept", b"*/*")], timeouts, proxies)
         self._creates: set[Exchange] = set()
         self._aborted = False
 
     async def __aenter__(self) -> Self:
-        """Raises UsageError if a proxy that the environment names cannot be used."""
-        self._creating.open()
-        self._asking.open()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        for pool in (self._creating, self._asking, *self._fetching.values()):
+        for pool in (self._creating, self._asking, self._fetching):
             await pool.aclose()
 
     @staticmethod
@@ -107,7 +111,7 @@ class Client:
         exchange = Exchange(hold, -math.inf if self._aborted else self._deadline_seconds)
         self._creates.add(exchange)
         try:
-            await self._run(exchange, self._creating, "POST", f"{self._base}/speech/tts/jobs", body)
+            await self._run(exchange, self._creating, "POST", self._below("/speech/tts/jobs"), body)
         finally:
             self._creates.discard(exchange)
         return self._reader.answer(self._received(exchange), CREATE_RULES, self._now())
@@ -115,19 +119,19 @@ class Client:
     async def read(self, task_id: str) -> Answer:
         """Asks about a task. Whatever kept the question from being answered is UNCLEAR, and safe to ask again."""
         exchange = Exchange(_go_on, self._deadline_seconds)
-        await self._run(exchange, self._asking, "GET", f"{self._base}/speech/tts/jobs/{quote(task_id, safe='')}")
+        await self._run(exchange, self._asking, "GET", self._below(f"/speech/tts/jobs/{quote(task_id, safe='')}"))
         return self._reader.answer(self._received(exchange), READ_RULES, self._now(), asked=task_id)
 
     async def profile(self) -> ProfileAnswer:
         """Asks about the account."""
         exchange = Exchange(_go_on, self._deadline_seconds)
-        await self._run(exchange, self._asking, "GET", f"{self._base}/profile")
+        await self._run(exchange, self._asking, "GET", self._below("/profile"))
         return self._reader.profile(self._received(exchange), self._now())
 
     async def schema(self) -> SchemaAnswer:
         """Asks for the API's published description of itself, which lies at a fixed path of its origin."""
         exchange = Exchange(_go_on, self._deadline_seconds)
-        await self._run(exchange, self._asking, "GET", f"{self._endpoint.origin}/api/openapi.json")
+        await self._run(exchange, self._asking, "GET", address(self._base.copy_with(raw_path=b"/api/openapi.json")))
         return self._reader.schema(self._received(exchange))
 
     def abort_creates(self) -> None:
@@ -160,7 +164,7 @@ class Client:
             url = httpx.URL(target)
             if not self._endpoint.permits(url):
                 return Fetched(ok=False, reason=f"the audio is not offered over https by {url.host or 'any host'}")
-            async with self._fetching[url.scheme].client() as client, client.stream("GET", url) as response:
+            async with self._fetching.send("GET", address(url), [(b"Host", url.netloc)]) as response:
                 status = response.status_code
                 if response.has_redirect_location:
                     return url.join(response.headers["Location"])
@@ -171,7 +175,7 @@ class Client:
         except _BROKEN as error:
             why = _URL.sub("[URL]", self._reader.clean(_describe(error)))
             return Fetched(ok=False, http_status=status, bytes=got, reason=why)
-        reason = _shortcoming(response, got)
+        reason = _shortcoming(response, url.host, got)
         return Fetched(
             ok=reason is None,
             http_status=status,
@@ -181,13 +185,20 @@ class Client:
             reason=reason,
         )
 
-    async def _run(self, exchange: Exchange, pool: Pool, method: str, url: str, body: bytes | None = None) -> None:
+    def _below(self, path: str) -> httpcore.URL:
+        """The address of a path of the API."""
+        base = self._base
+        target = base.raw_path.rstrip(b"/") + path.encode("ascii")
+        return httpcore.URL(scheme=base.raw_scheme, host=base.raw_host, port=base.port, target=target)
+
+    async def _run(
+        self, exchange: Exchange, pool: Pool, method: str, url: httpcore.URL, body: bytes | None = None
+    ) -> None:
         """Sends one request and fills `exchange` with all that comes back before it ends or breaks off."""
-        headers = None if body is None else {"Content-Type": "application/json"}
-        sending: dict[str, Any] = {"content": body, "headers": headers, "extensions": {"trace": exchange.trace}}
+        headers = _NO_HEADERS if body is None else [*_JSON, (b"Content-Length", b"%d" % len(body))]
         try:
             with exchange.scope:
-                async with pool.client() as client, client.stream(method, url, **sending) as response:
+                async with pool.send(method, url, headers, body, exchange.trace) as response:
                     await exchange.take(response)
         # How far the request had got decides what this means, whatever class it is of; none may escape unjudged.
         except Exception as error:  # noqa: BLE001
@@ -219,11 +230,11 @@ def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
-def _shortcoming(response: httpx.Response, got: int) -> str | None:
+def _shortcoming(response: httpx.Response, host: str, got: int) -> str | None:
     """Why a finished download is no good, or None."""
     length = response.headers.get("Content-Length")
     if not response.is_success:
-        return f"HTTP {response.status_code} from {response.url.host}"
+        return f"HTTP {response.status_code} from {host}"
     if length is not None and "Content-Encoding" not in response.headers and length != str(got):
         return f"{got} bytes where {length} were announced"
     return None

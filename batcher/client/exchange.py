@@ -7,16 +7,17 @@ from typing import Any, Final
 
 import anyio
 import anyio.lowlevel
+import httpcore
 import httpx
 
 NEVER_SENT: Final = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.ProxyError,
-    httpx.LocalProtocolError,
+    httpcore.ConnectError,
+    httpcore.ConnectTimeout,
+    httpcore.PoolTimeout,
+    httpcore.ProxyError,
+    httpcore.LocalProtocolError,
 )
-"""What httpx raises about a request that did not leave. Whatever else it raises says nothing about that."""
+"""What httpcore raises about a request that did not leave. Whatever else it raises says nothing about that."""
 
 MOST_BODY_BYTES: Final = 1 << 20
 
@@ -42,7 +43,7 @@ class Exchange:
         return not self.left or (isinstance(self.error, NEVER_SENT) and not self._head_sent)
 
     async def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Follows httpx on its way. A tunnel's CONNECT runs through here as well, but it isn't our request."""
+        """Follows httpcore on its way. A tunnel's CONNECT runs through here as well, but it isn't our request."""
         if event == "http11.send_request_headers.started" and info["request"].method != b"CONNECT":
             await anyio.lowlevel.checkpoint_if_cancelled()
             if self._hold():

@@ -1,15 +1,21 @@
-"""The connections that requests go over."""
+"""The connections that requests go over: those of httpcore, httpx's own transport, without a client around them.
+
+A client of httpx takes twice the CPU of the request itself, and looks through its whole pool each time.
+"""
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Final
+from urllib.request import getproxies, proxy_bypass
 
 import anyio
+import httpcore
 import httpx
 
 from batcher.errors import UsageError
@@ -17,62 +23,127 @@ from batcher.errors import UsageError
 USER_AGENT: Final = f"tts-batcher/{version('tts-batcher')} (+python-httpx)"
 KEEPALIVE_SECONDS: Final = 3.5  # servers commonly close at 5, and a create that meets the close is a doubt
 
+Headers = Sequence[tuple[bytes, bytes]]
+
 
 class Pool:
-    """Clients of one connection each, since httpx looks through a client's whole pool at every request.
+    """Connections for one request each at a time. The one used last is lent first: it is the warmest.
 
-    The one used last is lent first: its connection is the warmest, and the others may lapse.
+    `headers` go with every request, besides its own; `timeouts` in seconds, by what httpcore calls the phases.
     """
 
     def __init__(
-        self, connections: int, secure: bool, headers: Mapping[str, str], timeout: httpx.Timeout, *, proxied: bool
+        self, connections: int, headers: Headers, timeouts: Mapping[str, float], proxies: Mapping[str, httpcore.Proxy]
     ) -> None:
-        self._proxied = proxied
-        self._slots = anyio.Semaphore(connections)
-        self._idle: list[httpx.AsyncClient] = []
-        self._all: list[httpx.AsyncClient] = []
-        self._secure = secure
-        self._headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
-        self._timeout = timeout
-
-    def open(self) -> None:
-        """Makes one more client. Raises UsageError if a proxy that the environment names cannot be used."""
-        try:
-            client = httpx.AsyncClient(
-                verify=trusting() if self._secure else _plain(),
-                limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_SECONDS),
-                headers=self._headers,
-                timeout=self._timeout,
-                follow_redirects=False,
-                trust_env=self._proxied,
-            )
-        except (ValueError, ImportError, httpx.InvalidURL):  # the texts of these may show a proxy's password
-            raise UsageError("The proxy that the environment names cannot be used.", "See HTTPS_PROXY.") from None
-        self._all.append(client)
-        self._idle.append(client)
+        self._slots = anyio.Semaphore(connections, fast_acquire=True)
+        self._idle: list[_Line] = []
+        self._all: list[_Line] = []
+        self._headers = [(b"User-Agent", USER_AGENT.encode()), (b"Accept-Encoding", b"identity"), *headers]
+        self._extensions = {"timeout": timeouts}
+        self._proxies = proxies
 
     @asynccontextmanager
-    async def client(self) -> AsyncIterator[httpx.AsyncClient]:
-        """Lends a client for one request, as soon as fewer are lent than there may be connections."""
+    async def send(
+        self, method: str, url: httpcore.URL, headers: Headers = (), body: bytes | None = None, trace: object = None
+    ) -> AsyncIterator[httpx.Response]:
+        """Sends one request as soon as a connection is free, once, and lends its answer, still to be read.
+
+        `trace` is called on the way as httpcore calls it. Raises what httpcore raises.
+        """
+        extensions = self._extensions if trace is None else {**self._extensions, "trace": trace}
+        request = httpcore.Request(method, url, headers=[*self._headers, *headers], content=body, extensions=extensions)
         async with self._slots:
-            if not self._idle:
-                self.open()
-            client = self._idle.pop()
+            line = self._idle.pop() if self._idle else self._new()
             try:
-                yield client
+                answer = await line.send(request)
+                try:
+                    yield httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer))
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await answer.aclose()
             finally:
-                self._idle.append(client)
+                self._idle.append(line)
+
+    def _new(self) -> _Line:
+        line = _Line(self._proxies)
+        self._all.append(line)
+        return line
 
     async def aclose(self) -> None:
         """Closes all of them."""
-        for client in self._all:
-            await client.aclose()
+        for line in self._all:
+            await line.aclose()
 
 
-@functools.cache
-def _plain() -> ssl.SSLContext:
-    """What httpx wants for http, where it is never used."""
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+class _Line:
+    """One connection at most, made anew when the last one has ended or led elsewhere."""
+
+    def __init__(self, proxies: Mapping[str, httpcore.Proxy]) -> None:
+        self._proxies = proxies
+        self._origin: httpcore.Origin | None = None
+        self._connection: httpcore.AsyncHTTPConnection | httpcore.AsyncConnectionPool | None = None
+
+    async def send(self, request: httpcore.Request) -> httpcore.Response:
+        origin = request.url.origin
+        if self._connection is None or self._origin != origin or _has_ended(self._connection):
+            await self.aclose()
+            self._origin, self._connection = origin, self._connect(origin)
+        return await self._connection.handle_async_request(request)
+
+    def _connect(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection | httpcore.AsyncConnectionPool:
+        context = trusting() if origin.scheme == b"https" else None
+        proxy = self._proxies.get(origin.scheme.decode())
+        if proxy is None or proxy_bypass(origin.host.decode()):
+            return httpcore.AsyncHTTPConnection(origin, context, keepalive_expiry=KEEPALIVE_SECONDS)
+        return httpcore.AsyncConnectionPool(context, proxy=proxy, max_connections=1, keepalive_expiry=KEEPALIVE_SECONDS)
+
+    async def aclose(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await connection.aclose()
+
+
+class _Body(httpx.AsyncByteStream):
+    """What httpx decodes."""
+
+    def __init__(self, answer: httpcore.Response) -> None:
+        self._answer = answer
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._answer.aiter_stream()
+
+
+def _has_ended(connection: httpcore.AsyncHTTPConnection | httpcore.AsyncConnectionPool) -> bool:
+    """Whether a request would find it closed by the other side, or about to be; a proxied one sees to that itself."""
+    if isinstance(connection, httpcore.AsyncConnectionPool):
+        return False
+    return connection.is_closed() or connection.has_expired()
+
+
+def address(url: httpx.URL) -> httpcore.URL:
+    """The same for httpcore."""
+    return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+
+
+def named_proxies() -> dict[str, httpcore.Proxy]:
+    """The proxies that the environment names, by the scheme that they are for.
+
+    Raises:
+        UsageError: one of them cannot be used.
+    """
+    named = getproxies()
+    found = {scheme: named.get(scheme) or named.get("all") for scheme in ("http", "https")}
+    try:
+        return {scheme: _proxy(url) for scheme, url in found.items() if url}
+    except (ValueError, ImportError, httpx.InvalidURL):  # the texts of these may show a proxy's password
+        raise UsageError("The proxy that the environment names cannot be used.", "See HTTPS_PROXY.") from None
+
+
+def _proxy(url: str) -> httpcore.Proxy:
+    proxy = httpx.Proxy(url if "://" in url else f"http://{url}")
+    if proxy.url.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
+        raise ImportError("socksio")
+    return httpcore.Proxy(address(proxy.url), auth=proxy.raw_auth, headers=proxy.headers.raw)
 
 
 @functools.cache
