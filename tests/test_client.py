@@ -463,7 +463,7 @@ async def test_never_more_in_flight_than_connections(connections: int, monkeypat
     full = asyncio.Event()
     handle = httpcore.AsyncHTTPConnection.handle_async_request
 
-    async def counted(transport: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
+    async def counted(transport: httpcore.AsyncHTTPConnection, request: httpcore.Request) -> httpcore.Response:
         nonlocal handed, most_handed
         handed += 1
         most_handed = max(most_handed, handed)

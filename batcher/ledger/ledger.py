@@ -43,6 +43,7 @@ class _Call(Generic[T]):
 
     def __init__(self, verb: Callable[[Connection], T]) -> None:
         self.verb = verb
+        self.turn = anyio.Event()  # it is settled, or its caller makes the next commit
         self.settled = False
         self.value: T
         self.error: Exception | None = None
@@ -56,7 +57,9 @@ class _Call(Generic[T]):
 class Ledger:
     """An open ledger, owned by this process. `path` is its file.
 
-    `gathers`: many call at once, so that a commit waits a moment for more to share it.
+    `gathers`: many call at once, so that a commit waits a moment for more to share it; and since each verb is brief,
+    only the commit leaves the loop's thread. SQLite lets go of the interpreter at every statement, and beside a busy
+    loop another thread would wait for it each time.
     """
 
     def __init__(self, path: Path, engine: Engine) -> None:
@@ -66,7 +69,7 @@ class Ledger:
         self._waiting: list[_Call[Any]] = []
         self.gathers = False
         self._committed_at = -math.inf
-        self._turn = anyio.Lock()
+        self._led = False
         self._thread = anyio.CapacityLimiter(1)
 
     async def do(self, verb: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -78,14 +81,28 @@ class Ledger:
         call: _Call[T] = _Call(lambda connection: verb(connection, *args, **kwargs))
         self._waiting.append(call)
         with anyio.CancelScope(shield=True):
-            async with self._turn:
-                if not call.settled:
-                    if self.gathers:
-                        await anyio.sleep(max(0.0, self._committed_at + GATHER_SECONDS - anyio.current_time()))
-                    batch, self._waiting = self._waiting, []
-                    await anyio.to_thread.run_sync(self._commit, batch, limiter=self._thread)
-                    self._committed_at = anyio.current_time()
+            if self._led:
+                await call.turn.wait()
+            if not call.settled:
+                await self._lead()
         return call.result()
+
+    async def _lead(self) -> None:
+        """Commit all that waits, then let the first of those that came meanwhile lead."""
+        self._led = True
+        if self.gathers:
+            await anyio.sleep(max(0.0, self._committed_at + GATHER_SECONDS - anyio.current_time()))
+        batch, self._waiting = self._waiting, []
+        try:
+            if self.gathers:
+                await self._commit(batch)
+            else:
+                await anyio.to_thread.run_sync(self._apply_and_commit, batch, limiter=self._thread)
+        finally:
+            self._committed_at = anyio.current_time()
+            self._led = bool(self._waiting)
+            for call in (*batch, *self._waiting[:1]):
+                call.turn.set()
 
     async def record(self, record: AnswerRecord, *, max_in_doubt: int) -> Any:
         """Make the answer to a create durable: in the database, or else in the spill file. Returns the event recorded.
@@ -128,12 +145,24 @@ class Ledger:
         self._engine.dispose()
         self.spill.remove()
 
-    def _commit(self, batch: list[_Call[Any]]) -> None:
+    def _apply_and_commit(self, batch: list[_Call[Any]]) -> None:
+        with self._settling(batch), self._engine.begin() as connection:
+            for call in batch:
+                _apply(connection, call)
+
+    async def _commit(self, batch: list[_Call[Any]]) -> None:
+        """The same, with all but the commit on the loop's own thread."""
+        with self._settling(batch), self._engine.connect() as connection, connection.begin() as transaction:
+            for call in batch:
+                _apply(connection, call)
+            await anyio.to_thread.run_sync(transaction.commit, limiter=self._thread)
+
+    @contextmanager
+    def _settling(self, batch: list[_Call[Any]]) -> Iterator[None]:
+        """Tells each caller when nothing is committed."""
         try:
-            with self._engine.begin() as connection:
-                for call in batch:
-                    _apply(connection, call)
-        except Exception as error:  # noqa: BLE001 - nothing is committed: each caller must know
+            yield
+        except Exception as error:  # noqa: BLE001
             refused = database.storage_error(self.path, error) if isinstance(error, DBAPIError) else error
             for call in batch:
                 call.error = refused
