@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -209,7 +209,9 @@ def retry_after(value: str | None, now: float) -> float | None:
 
     It may be a number of seconds or an HTTP date, which is taken relative to `now`, in unix seconds.
     """
-    text = (value or "").strip()
+    if value is None:
+        return None
+    text = value.strip()
     if _SECONDS.fullmatch(text):
         seconds = float(text)
     else:
@@ -242,7 +244,7 @@ def _insides(place: _Object | None) -> list[_Object]:
     return [found for found in inner if found]
 
 
-def _first(places: Iterable[_Object | None], *names: str) -> Any:
+def _first(places: Iterable[Mapping[str, Any] | None], *names: str) -> Any:
     """The first value that is not null under any of `names`, the earlier place before the earlier name."""
     values = (place.get(name) for place in places if place for name in names)
     return next((value for value in values if value is not None), None)
@@ -251,7 +253,7 @@ def _first(places: Iterable[_Object | None], *names: str) -> Any:
 def _usage(body: _Object | None, wire: Received, names: tuple[str, ...]) -> float | None:
     """A number that the task, the body around it or, failing these, a header gives."""
     places = _insides(_dig(body, "task")) + _insides(_dig(body, "data")) + _insides(body)
-    return _number(_first([*places, dict(wire.headers)], *names))
+    return _number(_first([*places, wire.headers], *names))
 
 
 def _took(places: list[_Object]) -> tuple[float, float] | None:

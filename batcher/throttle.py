@@ -91,7 +91,7 @@ class Gate:
             FIRST_PER_SECOND, least=min(LEAST_PER_SECOND, most), most=most, learned=known.get("per_second")
         )
         self._patience_seconds = patience_seconds
-        self._queue = anyio.Lock()
+        self._queue = anyio.Lock(fast_acquire=True)
         self._left = Bell()
         self._in_flight = 0
         self._next_at: float | None = None  # before then the rate lets nothing start

@@ -55,7 +55,7 @@ class Exchange:
 
     async def take(self, response: httpx.Response) -> None:
         """Takes in the answer as it comes, up to the most that a body may have."""
-        self.status, self.headers = response.status_code, response.headers
+        self.status, self.headers = response.status_code, dict(response.headers)
         async for chunk in response.aiter_bytes():
             self.body += chunk
             if len(self.body) > MOST_BODY_BYTES:
