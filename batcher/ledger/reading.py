@@ -321,10 +321,3 @@ def _by_names(conn: Connection, columns: Sequence[ColumnElement[Any]], names: Se
 def _named(name: str) -> ColumnElement[bool]:
     by_row = and_(rows.c.id == name, batches.c.id.is_not(None))
     return or_(by_row, items.c.key.startswith(name, autoescape=True)) if len(name) >= 8 else by_row
-
-
-def characters_to_buy(conn: Connection, wanted: Sequence[Wanted]) -> int:
-    """Characters of the texts that are still to be created."""
-    ours = select(rows.c.item_key).where(of_wanted(wanted))
-    query = select(func.sum(func.length(items.c.text))).where(items.c.state == State.PENDING, items.c.key.in_(ours))
-    return conn.execute(query).scalar_one() or 0
