@@ -1,13 +1,12 @@
-"""What a run would do and cost. Works on a copy of the ledger that is thrown away, and asks the API for nothing but
-the balance."""
+"""What a run would do and cost. Only reads the ledger, and asks the API for nothing but the balance."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import anyio
 
@@ -15,10 +14,10 @@ from batcher.client import Client
 from batcher.clock import Clock
 from batcher.errors import CredentialsError, ManifestError
 from batcher.item import NEEDS_PERSON, OPEN, State
-from batcher.ledger import database, importing, reading, spending
-from batcher.ledger.ledger import Connection, opened
-from batcher.ledger.pricing import Estimate, prices
-from batcher.ledger.records import Wanted
+from batcher.ledger import database, importing
+from batcher.ledger.foreseeing import Foresight
+from batcher.ledger.ledger import Connection, viewed
+from batcher.ledger.pricing import Prices, prices
 from batcher.manifest import Manifest
 from batcher.preflight import reach
 from batcher.restoring import why_outdated
@@ -60,29 +59,34 @@ def plan(settings: Settings) -> Plan:
         LedgerError: there is a ledger that cannot be used.
         UsageError: a setting cannot be used.
     """
+    with _ledger(settings) as path, viewed(path, settings.world) as conn:
+        return _Planning(settings, Foresight(conn)).run(conn)
+
+
+@contextmanager
+def _ledger(settings: Settings) -> Iterator[Path]:
+    """The ledger's path, or that of an empty one, which is thrown away, where there is none yet."""
+    if settings.ledger.exists():
+        yield settings.ledger
+        return
     with tempfile.TemporaryDirectory(prefix="batcher-plan-") as folder:
-        scratch = Path(folder) / settings.ledger.name
-        if settings.ledger.exists():
-            database.open_existing(settings.ledger, world=settings.world, readonly=True).dispose()
-            database.copy(settings.ledger, scratch)
-        else:
-            database.create(scratch, settings.world)
-        with opened(scratch, settings.world) as ledger:
-            return anyio.run(_Planning(settings).run, ledger)
+        empty = Path(folder) / settings.ledger.name
+        database.create(empty, settings.world)
+        yield empty
 
 
 class _Planning:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, foresight: Foresight) -> None:
         self._settings = settings
+        self._foresight = foresight
         self._plan = Plan()
-        self._wanted: list[Wanted] = []
         self._store = Store(settings.ledger.parent, settings.out_dir)
 
-    async def run(self, ledger: Any) -> Plan:
-        self._plan.outdated = await ledger.do(why_outdated, self._settings)
-        await ledger.do(self._take_in)
-        self._plan.balance = await self._balance()
-        await ledger.do(self._count)
+    def run(self, conn: Connection) -> Plan:
+        self._plan.outdated = why_outdated(conn, self._settings)
+        self._take_in(conn)
+        self._plan.balance = anyio.run(self._balance)
+        self._count(conn)
         return self._plan
 
     def _take_in(self, conn: Connection) -> None:
@@ -92,11 +96,10 @@ class _Planning:
             self._plan.batches.append(rules.batch)
             try:
                 out_dir, at = self._store.out_dir, Clock().now()
-                wanted, changed, rebuy = importing.foresee(conn, manifest, rules, out_dir=out_dir, at=at)
+                changed, rebuy = self._foresight.take_in(manifest, rules, out_dir=out_dir, at=at)
             except ManifestError as error:
                 self._plan.faults += error.faults
                 continue
-            self._wanted.append(wanted)
             self._plan.faults += manifest.faults.lines()
             self._plan.rebuy = self._plan.rebuy or rebuy
             for name, ids in changed.items():
@@ -117,32 +120,28 @@ class _Planning:
         return None if answer.profile is None else answer.profile.balance
 
     def _count(self, conn: Connection) -> None:
-        found, plan = reading.count(conn, self._wanted), self._plan
+        (found, to_buy), plan = self._foresight.counts(), self._plan
         plan.rows, plan.items = found.rows, found.items
         plan.skipped = found.invalid + found.empty
         plan.shared = found.rows - plan.skipped - found.items
         plan.new, plan.done = found.states[State.PENDING], found.states[State.DONE]
         plan.in_flight = sum(found.states[state] for state in (*OPEN, State.RENDERED))
         plan.need_person = sum(found.states[state] for state in NEEDS_PERSON)
-        plan.characters = reading.characters_to_buy(conn, self._wanted)
-        estimate = prices(conn).of(spending.to_buy(conn, self._wanted))
-        if estimate is not None:
-            plan.estimate = {"credits": estimate.credits, "low": estimate.low, "high": estimate.high}
-            self._compare(conn, estimate)
-
-    def _compare(self, conn: Connection, estimate: Estimate) -> None:
-        balance = self._plan.balance
-        if balance is None:
+        plan.characters = sum(characters for _, _, characters in to_buy)
+        known = prices(conn)
+        estimate = known.of((model, size) for model, size, _ in to_buy)
+        if estimate is None:
             return
-        self._plan.suffices = balance >= estimate.credits
-        if not self._plan.suffices:
-            self._plan.stops_after = _affordable(conn, self._wanted, balance)
+        plan.estimate = {"credits": estimate.credits, "low": estimate.low, "high": estimate.high}
+        if plan.balance is not None:
+            plan.suffices = plan.balance >= estimate.credits
+            if not plan.suffices:
+                plan.stops_after = _affordable(known, self._foresight.sizes_to_buy(), plan.balance)
 
 
-def _affordable(conn: Connection, wanted: Sequence[Wanted], balance: float) -> int:
-    known = prices(conn)
+def _affordable(known: Prices, sizes: Iterable[tuple[str | None, int]], balance: float) -> int:
     number, spent = 0, 0.0
-    for size in spending.sizes_to_buy(conn, wanted):
+    for size in sizes:
         one = known.of([size])
         spent += 0.0 if one is None else one.credits
         if spent > balance:

@@ -22,7 +22,7 @@ from batcher.errors import CredentialsError, TroubleError, UsageError
 from batcher.guard import Guard
 from batcher.intake import Intake, take_up_files
 from batcher.item import State
-from batcher.ledger import collecting, reading, recalling, running, spending
+from batcher.ledger import collecting, reading, recalling, running, showing, spending
 from batcher.ledger.ledger import Ledger, opened
 from batcher.ledger.lock import owner_lock
 from batcher.ledger.records import Halt
@@ -202,6 +202,7 @@ class _Run:
 
     async def _drive(self, client: Client, guard: Guard, delivery: Delivery, account_id: int) -> None:
         """Create, poll and download side by side until each has nothing left to do."""
+        await self.ledger.do(showing.look_ahead)  # what status wants to know is added up from now on
         pacing = Pacing.from_json(await self.ledger.do(running.lesson, account_id, "pacing") or [])
         changed = Bell()
         places = Places(self.settings.concurrency, changed, self.tally)

@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from batcher.item import Event
+from batcher.ledger import database
 from batcher.ledger.spill import Spill
 from tests.fake_tts import FakeTTS, audio_of
 from tests.killing import killed
+from tests.summing import assert_added_up
 
 if TYPE_CHECKING:
     from tests.conftest import Ended, Project
@@ -150,6 +152,8 @@ def kill_at(project: Project, manifest: Path, points: str) -> None:
     """Run on the manifest until the last of the points kills the run."""
     options = ["--api-url", project.provider.url, "--json", "--concurrency", CONCURRENCY]
     killed(points, ["run", str(manifest), *options], project.folder, project.environment)
+    if project.ledger.exists() and not database.needs_upgrade(project.ledger):
+        assert_added_up(project.ledger)
 
 
 def unrecorded(project: Project) -> set[str]:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import random
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from batcher.errors import ManifestError
+from batcher.ledger import reading, spending
+from batcher.ledger.foreseeing import Foresight
+from batcher.ledger.ledger import viewed
+from batcher.manifest import Manifest, Rules
+from batcher.store import digest
 from tests.conftest import Project
 from tests.fake_tts import FakeTTS
+from tests.ledger_kit import AT, Book, book_in
 
 
 def _plan(project: Project, *arguments: Any) -> Any:
@@ -71,3 +82,71 @@ def test_a_plan_works_beside_a_run_and_without_a_token(project: Project, provide
     assert found.exit_code == 0
     assert (found.report["new"], found.report["balance"]) == (0, None)
     assert started.end().exit_code == 0
+
+
+def test_a_plan_writes_nothing(project: Project) -> None:
+    """A plan of a manifest with changes, on a ledger with work behind it, leaves every file as it was."""
+    rows = project.rows(4)
+    project.run(project.manifest(rows))
+    rows[0]["text"] += " And more."
+    manifest = project.manifest([*rows, *project.rows(2, first=5)])
+
+    def files() -> dict[Path, str]:
+        journal = ("-wal", "-shm")  # those of a reader hold nothing
+        found = (path for path in project.folder.rglob("*") if path.is_file() and not path.name.endswith(journal))
+        return {path: digest(path) for path in found}
+
+    before = files()
+    assert _plan(project, manifest)["new"] == 3
+    assert files() == before
+
+
+def test_manifests_are_planned_together(project: Project) -> None:
+    """Items that two manifests share count once, and outputs that both would have are found before any run."""
+    one, two = (project.folder / f"{name}.csv" for name in ("one", "two"))
+    one.write_text("id,text,voice\na,Same.,anna\nb,First.,anna\n")
+    two.write_text("id,text,voice\nc,Same.,anna\nd,Second.,anna\n")
+    found = _plan(project, one, two)
+    assert (found["rows"], found["items"], found["shared"], found["new"]) == (4, 3, 1, 3)
+    two.write_text("id,text,voice\na,Same.,anna\nd,Second.,anna\n")
+    told = project.batcher("plan", one, two, "--api-url", project.provider.url)
+    assert told.exit_code == 2
+    assert "two.csv:2: output: 'a.mp3' belongs to batch 'one'" in told.out
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_foreseen_comes_true(tmp_path: Path, seed: int) -> None:
+    """Whatever changes from one manifest to the next, the plan's rows, items and costs are those of the import."""
+    dice = random.Random(seed)
+    refused = 0
+    with book_in(tmp_path) as book:
+        for _ in range(12):
+            batch = dice.choice("ab")
+            rows = [f"{batch}{row},{dice.choice(['', 'x', 'y y', 'z z z'])}" for row in dice.sample(range(6), 4)]
+            content = "\n".join(["id,text", *rows, dice.choice(["", f"{rows[0]} twice"])]) + "\n"
+            how: dict[str, Any] = {
+                "skip_empty": True,
+                "skip_invalid": True,
+                "voice": dice.choice(["anna"] * 4 + ["ben"]),
+            }
+            counts, waiting, refusal = _foreseen(book, batch, content, how)
+            if refusal is not None:
+                refused += 1
+                with pytest.raises(ManifestError):
+                    book.take_in(content, batch=batch, **how)
+                continue
+            wanted = [book.take_in(content, batch=batch, **how)]
+            assert counts == book.do(reading.count, wanted)
+            assert sum(size for _, size, _ in waiting) == sum(size for _, size in book.do(spending.to_buy, wanted))
+            for claimed in book.claim_anew(dice.randint(0, 2)):
+                book.record(book.accepted(claimed, f"t{claimed.key}{claimed.attempt}"))
+    assert refused < 8
+
+
+def _foreseen(book: Book, batch: str, content: str, how: dict[str, Any]) -> tuple[Any, Any, str | None]:
+    file, rules = book.path.with_name(f"{batch}.csv"), Rules(batch=batch, **how)
+    file.write_text(content)
+    with viewed(book.path) as conn:
+        foresight = Foresight(conn)
+        _, refusal = foresight.take_in(Manifest(file, rules), rules, out_dir="audio", at=AT)
+        return *foresight.counts(), refusal

@@ -22,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from batcher.item import TRANSITIONS, Event, State
 from tests.conftest import Ended, Project, Started
 from tests.fake_tts import NO_CREDITS, Create, FakeTTS, Job, Twist, audio_of, refusal, running
+from tests.summing import assert_added_up
 
 Body = tuple[str, str]
 """A text and its voice: all that tells one create from another on the wire, since takes are ours alone."""
@@ -432,6 +433,7 @@ class Story(RuleBasedStateMachine):
         for key, event, state in self.project.query("SELECT item_key, event, state FROM events ORDER BY id"):
             assert TRANSITIONS[now.get(key, State.PENDING), Event(event)] == state
             now[key] = State(state)
+        assert_added_up(self.project.ledger)
         states = dict(self.project.query("SELECT key, state FROM items"))
         assert states == {key: now.get(key, State.PENDING) for key in states}
 

@@ -16,8 +16,10 @@ import pytest
 from batcher.clock import Clock
 from batcher.errors import ManifestError
 from batcher.intake import Intake
-from batcher.ledger import collecting, creating, database, importing, reading, standing
+from batcher.item import Event
+from batcher.ledger import collecting, creating, database, importing, reading, running, standing
 from batcher.ledger.ledger import opened
+from batcher.ledger.records import Balance
 from batcher.manifest import Rules
 from batcher.progress import Progress
 from batcher.settings import Settings, Source
@@ -167,23 +169,25 @@ def test_no_item_is_left_of_a_row_that_was_set_aside(book: Book) -> None:
     assert [row["text"] for row in book.all("SELECT text FROM items")] == ["one"]
 
 
-def test_what_stands_is_forgotten_with_any_change(book: Book) -> None:
-    """Facts about rows go when rows, items or files change; facts about credits also when tasks and balances do."""
+def test_what_stands_is_forgotten_with_what_it_depends_on(book: Book) -> None:
+    """An import, a step of an item, a create that is answered twice, a balance: each has its own facts forgotten."""
 
-    def kept() -> list[str]:
-        for name in ("rows", "credits"):
+    def left(verb: Callable[..., Any], *args: Any, **kwargs: Any) -> set[str]:
+        depends: tuple[standing.Depends, ...] = ("rows", "manifests", "costs", "balances")
+        for name in depends:
             book.do(standing.keep, name, name, [1])
-        return []
+        verb(*args, **kwargs)
+        return {row["name"] for row in book.all("SELECT name FROM standing")}
 
-    book.take_in(sheet("one", "two"))
-    kept()
-    task = book.submitted("t1")
-    assert book.all("SELECT * FROM standing") == []
-    kept()
-    book.do(collecting.record_found, task)
-    assert book.all("SELECT name FROM standing") == [{"name": "rows"}]
-    book.take_in(sheet("one", "two", "three"))
-    assert book.all("SELECT * FROM standing") == []
+    assert left(book.take_in, sheet("one", "two")) == {"costs", "balances"}
+    assert left(book.claim) == {"manifests", "costs", "balances"}
+    (claimed,) = book.claim()
+    lost = book.answer(claimed, Event.LOST, at=AT + 1)
+    assert left(book.record, lost) == {"manifests", "costs", "balances"}
+    assert left(book.record, book.accepted(claimed, "t1", at=AT + 2)) == {"manifests"}
+    balance = {"at": AT + 3, "balance": Balance(credits=9.0)}
+    how = (running.note_balance, RUN, book.account_id)
+    assert left(book.do, *how, **balance) == {"rows", "manifests", "costs"}
 
 
 def test_counts_follow_every_change(book: Book) -> None:

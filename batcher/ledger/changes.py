@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, or_, select, text
+from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, and_, exists, func, or_, select, text
 
 from batcher.errors import ManifestError
 from batcher.item import State
@@ -61,17 +61,17 @@ def rebuys(conn: Connection, staging: Staging, *, same_file: bool) -> Iterator[C
     """
     if conn.execute(select(items.c.key).where(items.c.state.in_(MAYBE_PAID)).limit(1)).first() is None:
         return
-    other = staged.alias("other")
+    other, new_item = staged.alias("other"), staging.asked.alias("new_item")
     known = and_(_old_row.c.batch_id == staging.batch_id, _old_row.c.id == staged.c.id)
-    by_id = _bought_anew().join(_old_row, known).join(_old_item, _old_item.c.key == _old_row.c.item_key)
+    by_id = _bought_anew(new_item).join(_old_row, known).join(_old_item, _old_item.c.key == _old_row.c.item_key)
     still_there = or_(
         exists().where(other.c.item_key == _old_item.c.key),
         exists().where(rows.c.item_key == _old_item.c.key, text(UNCHANGED)),
     )
     by_text = (
-        _bought_anew()
+        _bought_anew(new_item)
         .outerjoin(_old_row, known)
-        .join(_old_item, and_(_old_item.c.text_hash == _new_item.c.text_hash, text(f"old_item.{NOT_PENDING}")))
+        .join(_old_item, and_(_old_item.c.text_hash == new_item.c.text_hash, text(f"old_item.{NOT_PENDING}")))
         .where(_old_row.c.id.is_(None), ~still_there)
     )
     for query in (by_id, by_text):
@@ -82,21 +82,20 @@ def rebuys(conn: Connection, staging: Staging, *, same_file: bool) -> Iterator[C
                 yield change
 
 
-_new_item, _old_item, _old_row = items.alias("new_item"), items.alias("old_item"), rows.alias("old_row")
+_old_item, _old_row = items.alias("old_item"), rows.alias("old_row")
 
 
-def _both_items() -> list[ColumnElement[Any]]:
+def _both_items(new_item: FromClause) -> list[ColumnElement[Any]]:
     """What the row asks for, and as `old_…` what it is held against."""
     old = (_old_item.c[name].label(f"old_{name}") for name in _FIELDS)
-    return [*(_new_item.c[name] for name in (*_FIELDS, "bytes")), *old]
+    return [*(new_item.c[name] for name in (*_FIELDS, "bytes")), *old]
 
 
-def _bought_anew() -> Select[Any]:
+def _bought_anew(new_item: FromClause) -> Select[Any]:
     """Staged rows whose item waits to be created, as all do that are new to the ledger."""
-    query = select(staged.c.number, staged.c.line, staged.c.id, staged.c.defaulted, *_both_items())
-    return query.select_from(staged).join(
-        _new_item, and_(_new_item.c.key == staged.c.item_key, _new_item.c.state == State.PENDING)
-    )
+    query = select(staged.c.number, staged.c.line, staged.c.id, staged.c.defaulted, *_both_items(new_item))
+    pending = and_(new_item.c.key == staged.c.item_key, new_item.c.state == State.PENDING)
+    return query.select_from(staged).join(new_item, pending)
 
 
 def _replacing(query: Select[Any]) -> Select[Any]:
@@ -105,15 +104,15 @@ def _replacing(query: Select[Any]) -> Select[Any]:
     return query.where(*other_item, _old_item.c.state.in_(MAYBE_PAID)).order_by(staged.c.number)
 
 
-def changed_rows(conn: Connection, batch: str) -> dict[str, list[str]]:
+def changed_rows(conn: Connection, staging: Staging) -> dict[str, list[str]]:
     """Rows that the batch had with other inputs: which fields differ, and the ids of all such rows, by field."""
-    batch_id = select(batches.c.id).where(batches.c.name == batch).scalar_subquery()
+    new_item = staging.asked.alias("new_item")
     query = (
-        select(staged.c.id, *_both_items())
+        select(staged.c.id, *_both_items(new_item))
         .select_from(staged)
-        .join(_old_row, and_(_old_row.c.batch_id == batch_id, _old_row.c.id == staged.c.id))
+        .join(_old_row, and_(_old_row.c.batch_id == staging.batch_id, _old_row.c.id == staged.c.id))
         .join(_old_item, _old_item.c.key == _old_row.c.item_key)
-        .join(_new_item, _new_item.c.key == staged.c.item_key)
+        .join(new_item, new_item.c.key == staged.c.item_key)
         .where(_old_item.c.key != staged.c.item_key)
         .order_by(staged.c.number)
     )
@@ -130,7 +129,7 @@ def refuse_rebuys(conn: Connection, staging: Staging, name: str, batch: str, *, 
     Raises:
         ManifestError: more than that would be bought again.
     """
-    _refuse_untold(conn, name, batch)
+    _refuse_untold(conn, staging, name, batch)
     found = _Rebuys()
     for change in rebuys(conn, staging, same_file=same_file):
         found.add(change)
@@ -167,19 +166,19 @@ def _share(conn: Connection, staging: Staging, batch: str) -> float:
     return EDITS_SHARE * (_paid_rows(conn, batch) or staging.last)
 
 
-def _refuse_untold(conn: Connection, name: str, batch: str) -> None:
+def _refuse_untold(conn: Connection, staging: Staging, name: str, batch: str) -> None:
     """While a ledger is being restored, no row passes for which results files tell of audio with other inputs.
 
     What those inputs were only their key says, so that an edit cannot be told from a default that was forgotten.
     """
     same_row = and_(recalled.c.batch == batch, recalled.c.row_id == staged.c.id)
-    elsewhere = staged.alias("elsewhere")
+    elsewhere, asked = staged.alias("elsewhere"), staging.asked
     query = (
         select(staged.c.id, staged.c.line)
         .select_from(staged)
         .join(recalled, same_row)
-        .join(items, items.c.key == staged.c.item_key)
-        .where(recalled.c.item_key != staged.c.item_key, items.c.state == State.PENDING)
+        .join(asked, asked.c.key == staged.c.item_key)
+        .where(recalled.c.item_key != staged.c.item_key, asked.c.state == State.PENDING)
         .where(~exists().where(elsewhere.c.item_key == recalled.c.item_key))
         .order_by(staged.c.number)
     )

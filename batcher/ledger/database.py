@@ -17,7 +17,8 @@ from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from batcher.errors import LedgerError, StorageError, TroubleError, UsageError
-from batcher.ledger.schema import REVISION, meta, metadata
+from batcher.ledger.kept import tables
+from batcher.ledger.schema import REVISION, meta
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -63,7 +64,7 @@ def create(path: Path, world: World) -> None:
     try:
         with _translating(path), engine.begin() as connection:
             # What the migrations would build, word for word, without loading what only they need.
-            metadata.create_all(connection)
+            tables.create_all(connection)
             connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
             connection.execute(text("INSERT INTO alembic_version VALUES (:revision)"), {"revision": REVISION})
             facts = {"world": world, "ledger_id": uuid.uuid4().hex, "created_at": str(time.time())}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, text, update
+from sqlalchemy import Connection, Table, delete, insert, select, text, update
 
 from batcher.errors import ManifestError
 from batcher.item import KEY_VERSION
 from batcher.ledger import changes
 from batcher.ledger.records import Wanted
 from batcher.ledger.schema import LATER_TAKE, batches, items, recalled, rows
-from batcher.ledger.staging import ROW_COLUMNS, Staging, staged
+from batcher.ledger.staging import ROW_COLUMNS, Rival, Staging, rivals_of, staged
 from batcher.manifest import READING, Manifest, Rules
 from batcher.words import counted
 
@@ -48,10 +49,10 @@ def import_manifest(
             bought again; the ledger is as it was.
     """
     batch = rules.batch
-    staging = _stage_all(conn, manifest, rules, out_dir, at)
+    staging = stage(conn, manifest, rules, out_dir, at)
     values = {"source": source, "digest": manifest.digest, "rules": _how(rules), "out_dir": out_dir}
     if not rebuy:
-        same_file = _is_same_file(conn, batch, values)
+        same_file = is_same_file(conn, manifest, rules)
         changes.refuse_rebuys(conn, staging, manifest.name, batch, same_file=same_file)
     values["trusted"] = None if manifest.faults or trusted is None else _as_read(trusted)
     wanted = _merge(conn, staging, batch, values, at)
@@ -64,29 +65,6 @@ def _forget_told(conn: Connection, batch: str) -> None:
     """A person has agreed to buy rows that results files tell of with other inputs: that is asked once."""
     told = recalled.c.item_key.in_(select(items.c.key))
     conn.execute(delete(recalled).where(recalled.c.batch == batch, ~told))
-
-
-def foresee(
-    conn: Connection, manifest: Manifest, rules: Rules, *, out_dir: str, at: float
-) -> tuple[Wanted, dict[str, list[str]], str | None]:
-    """Import for a plan, into a ledger that is thrown away afterwards.
-
-    Returns the batch, what changed in rows that the ledger knows (fields, and the ids of some such rows), and why
-    `--rebuy` would be wanted, if it would.
-
-    Raises:
-        ManifestError: it has faults that are not to be skipped.
-    """
-    staging = _stage_all(conn, manifest, rules, out_dir, at)
-    values = {"source": "", "digest": manifest.digest, "rules": _how(rules), "out_dir": out_dir}
-    changed = changes.changed_rows(conn, rules.batch)
-    refusal = None
-    try:
-        same_file = _is_same_file(conn, rules.batch, values)
-        changes.refuse_rebuys(conn, staging, manifest.name, rules.batch, same_file=same_file)
-    except ManifestError as error:
-        refusal = "\n".join([*error.faults, error.hint])
-    return _merge(conn, staging, rules.batch, values, at), changed, refusal
 
 
 def known_again(conn: Connection, rules: Rules, *, source: str, out_dir: str, trusted: str) -> Wanted | None:
@@ -103,11 +81,25 @@ def _as_read(trusted: str) -> str:
     return f"{READING}.{KEY_VERSION} {trusted}"
 
 
-def _stage_all(conn: Connection, manifest: Manifest, rules: Rules, out_dir: str, at: float) -> Staging:
+def stage(
+    conn: Connection,
+    manifest: Manifest,
+    rules: Rules,
+    out_dir: str,
+    at: float,
+    *,
+    asked: Table = items,
+    rivals: Sequence[Rival] | None = None,
+) -> Staging:
+    """Stage the manifest's rows, and keep what they ask for in `asked`. `rivals` are the ledger's other batches.
+
+    Raises:
+        ManifestError: it has faults that are not to be skipped.
+    """
     # What results files tell while a ledger is restored is held against every row, changed or not.
     told = conn.execute(select(recalled.c.row_id).where(recalled.c.batch == rules.batch).limit(1)).first()
-    staging = Staging(conn, manifest, _number_of(conn, rules.batch), whole=told is not None)
-    staging.stage(rules.batch, out_dir, at)
+    staging = Staging(conn, manifest, _number_of(conn, rules.batch), asked, whole=told is not None)
+    staging.stage(rivals_of(conn, rules.batch) if rivals is None else rivals, out_dir, at)
     if manifest.faults.fatal or (manifest.faults and not rules.skip_invalid):
         hint = "Mend them; --skip-invalid cannot pass over all of them."
         if not manifest.faults.fatal:
@@ -122,9 +114,10 @@ def _number_of(conn: Connection, batch: str) -> int | None:
     return number
 
 
-def _is_same_file(conn: Connection, batch: str, values: dict[str, Any]) -> bool:
-    before: str | None = conn.execute(select(batches.c.digest).where(batches.c.name == batch)).scalar()
-    return before is not None and before == str(values["digest"])
+def is_same_file(conn: Connection, manifest: Manifest, rules: Rules) -> bool:
+    """Whether the batch was last imported from a file with the same content, once the manifest is read to its end."""
+    before: str | None = conn.execute(select(batches.c.digest).where(batches.c.name == rules.batch)).scalar()
+    return before is not None and before == manifest.digest
 
 
 def _how(rules: Rules) -> str:

@@ -203,13 +203,13 @@ def opened(path: Path, world: database.World | None = None) -> Iterator[Ledger]:
 
 
 @contextmanager
-def viewed(path: Path) -> Iterator[Connection]:
+def viewed(path: Path, world: database.World | None = None) -> Iterator[Connection]:
     """A connection that only reads the ledger at `path`, also while a run works on it.
 
     Raises:
         LedgerError: there is none, or it cannot be read.
     """
-    engine = database.open_existing(path, readonly=True)
+    engine = database.open_existing(path, world=world, readonly=True)
     try:
         with engine.begin() as connection:
             yield connection

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, Float, cast, func, select
+from sqlalchemy import Connection, func, select
 
 from batcher.ledger import standing
-from batcher.ledger.schema import attempts, balances, items, tasks
+from batcher.ledger.schema import attempts, balances, items
 
 _ANY: Final = "*"
 _DIGITS: Final = 9
@@ -50,22 +50,18 @@ class Prices:
 
 def prices(conn: Connection) -> Prices:
     """What the ledger's finished tasks say; where none says anything, what balances fell by over whole runs."""
-    found = standing.known(conn, "prices", "credits", lambda: _prices(conn).by_model)
-    return Prices({model: tuple(price) for model, price in found.items()})
+    said = [line for line in standing.costs_of_ended(conn) if line["priced_bytes"]]
+    if said:
+        models = {line["model"] for line in said}
+        by_model = {model: _price_of([line for line in said if line["model"] == model]) for model in models}
+        return Prices(by_model | {_ANY: _price_of(said)})
+    measured = standing.known(conn, "measured", "balances", lambda: _measured(conn) or ())
+    return Prices({_ANY: (measured[0], measured[1], measured[2])} if measured else {})
 
 
-def _prices(conn: Connection) -> Prices:
-    each = cast(tasks.c.credits, Float) / items.c.bytes
-    columns = (func.sum(tasks.c.credits), func.sum(items.c.bytes), func.min(each), func.max(each))
-    said = (tasks.c.credits > 0, tasks.c.ended_at.is_not(None), items.c.bytes > 0)
-    joined = tasks.join(items, items.c.key == tasks.c.item_key)
-    by_model = select(items.c.model, *columns).select_from(joined).where(*said).group_by(items.c.model)
-    found = {row[0] or "": _price(*row[1:]) for row in conn.execute(by_model)}
-    if not found:
-        measured = _measured(conn)
-        return Prices({_ANY: measured} if measured is not None else {})
-    overall = conn.execute(select(*columns).select_from(joined).where(*said)).one()
-    return Prices(found | {_ANY: _price(*overall)})
+def _price_of(said: Sequence[Mapping[str, Any]]) -> tuple[float, float, float]:
+    credits_, size = (sum(line[name] for line in said) for name in ("priced_credits", "priced_bytes"))
+    return _price(credits_, size, min(line["low"] for line in said), max(line["high"] for line in said))
 
 
 def _measured(conn: Connection) -> tuple[float, float, float] | None:

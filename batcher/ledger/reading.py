@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, case, false, func, or_, select
@@ -69,16 +69,18 @@ def current_batches(conn: Connection) -> list[Wanted]:
 
 def count(conn: Connection, wanted: Sequence[Wanted]) -> Counts:
     """Count the rows of `wanted`, and the items that they stand for, by state."""
-    return Counts(**standing.known(conn, f"counts {numbers_of(wanted)}", "rows", lambda: asdict(_count(conn, wanted))))
+    states = dict.fromkeys(map(str, State), 0)
+    for line in standing.items_by_state(conn, wanted):
+        states[line["state"]] += line["number"]
+    name = f"rows {numbers_of(wanted)}"
+    numbers = standing.known(conn, name, "manifests", lambda: _count_rows(conn, wanted))
+    return Counts(**numbers, items=sum(states.values()), states=states)
 
 
-def _count(conn: Connection, wanted: Sequence[Wanted]) -> Counts:
-    ours = select(rows.c.item_key).where(of_wanted(wanted), rows.c.item_key.is_not(None)).distinct().subquery()
-    by_state = select(items.c.state, func.count()).join(ours, ours.c.item_key == items.c.key).group_by(items.c.state)
-    states = dict.fromkeys(map(str, State), 0) | dict(conn.execute(by_state).all())
-    invalid, empty = (func.count(case((rows.c.skipped == word, 1))) for word in ("invalid", "empty"))
-    total = conn.execute(select(func.count(), invalid, empty).select_from(rows).where(of_wanted(wanted))).one()
-    return Counts(rows=total[0], items=sum(states.values()), states=states, invalid=total[1], empty=total[2])
+def _count_rows(conn: Connection, wanted: Sequence[Wanted]) -> dict[str, int]:
+    invalid, empty = (func.count(case((rows.c.skipped == word, 1))).label(word) for word in ("invalid", "empty"))
+    total = select(func.count().label("rows"), invalid, empty).select_from(rows).where(of_wanted(wanted))
+    return dict(conn.execute(total).one()._mapping)
 
 
 def collectable(conn: Connection) -> int:
@@ -319,10 +321,3 @@ def _by_names(conn: Connection, columns: Sequence[ColumnElement[Any]], names: Se
 def _named(name: str) -> ColumnElement[bool]:
     by_row = and_(rows.c.id == name, batches.c.id.is_not(None))
     return or_(by_row, items.c.key.startswith(name, autoescape=True)) if len(name) >= 8 else by_row
-
-
-def characters_to_buy(conn: Connection, wanted: Sequence[Wanted]) -> int:
-    """Characters of the texts that are still to be created."""
-    ours = select(rows.c.item_key).where(of_wanted(wanted))
-    query = select(func.sum(func.length(items.c.text))).where(items.c.state == State.PENDING, items.c.key.in_(ours))
-    return conn.execute(query).scalar_one() or 0

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from sqlalchemy import (
-    DDL,
     BindParameter,
     CheckConstraint,
     Column,
@@ -24,7 +23,6 @@ from sqlalchemy import (
     Table,
     Text,
     and_,
-    event,
     false,
     or_,
     text,
@@ -33,7 +31,7 @@ from sqlalchemy import (
 from batcher.item import Event, State
 from batcher.ledger.records import Wanted
 
-REVISION: Final = "0004"
+REVISION: Final = "0005"
 """The migration that makes exactly these tables."""
 
 metadata = MetaData()
@@ -163,6 +161,10 @@ runs = Table(
     Index("runs_started", "started_at"),
 )
 
+UNCLEAR: Final = "(outcome IS NULL OR outcome = 'lost' OR outcome <> 'accepted' AND credits IS NOT NULL)"
+OPEN_TASK: Final = "ended_at IS NULL"
+"""Conditions of partial indexes: creates without a task that may have cost something, and tasks that have not ended."""
+
 attempts = Table(
     "attempts",
     metadata,
@@ -187,6 +189,7 @@ attempts = Table(
     Index("attempts_answers", "account_id", "answer_no"),
     Index("attempts_batch", "batch_id"),
     Index("attempts_run", "run_id"),
+    Index("attempts_unclear", "batch_id", sqlite_where=text(UNCLEAR)),
 )
 
 tasks = Table(
@@ -209,6 +212,7 @@ tasks = Table(
     Column("raw", LargeBinary),
     ForeignKeyConstraint(["item_key", "attempt"], ["attempts.item_key", "attempts.attempt"], name="tasks_own_attempt"),
     Index("tasks_item", "item_key"),
+    Index("tasks_open", "item_key", sqlite_where=text(OPEN_TASK)),
 )
 
 files = Table(
@@ -309,39 +313,6 @@ lessons = Table(
     Column("learned_at", Float, nullable=False),
 )
 """What runs learn of an account's API: how long tasks take, what it permits. Forgetting it costs only time."""
-
-standing = Table(
-    "standing",
-    metadata,
-    Column("name", Text, primary_key=True),
-    Column("depends", Text, nullable=False),
-    Column("facts", Text, nullable=False),
-    CheckConstraint("depends IN ('rows', 'credits')", name="standing_depends"),
-)
-"""What was found out by reading a great part of the ledger, and holds until something that it depends on changes.
-
-Triggers see to that, in the very transaction of the change: whatever writes, nothing that is outdated stays.
-"""
-
-_FORGET: Final = {
-    rows: "DELETE FROM standing",
-    items: "DELETE FROM standing",
-    files: "DELETE FROM standing",
-    attempts: "DELETE FROM standing WHERE depends = 'credits'",
-    tasks: "DELETE FROM standing WHERE depends = 'credits'",
-    balances: "DELETE FROM standing WHERE depends = 'credits'",
-}
-
-
-def _watch(table: Table, change: str) -> None:
-    trigger = f"CREATE TRIGGER {table.name}_{change} AFTER {change.upper()} ON {table.name}"
-    event.listen(metadata, "after_create", DDL(f"{trigger} BEGIN {_FORGET[table]}; END"))  # type: ignore[no-untyped-call]
-
-
-for _table in _FORGET:
-    for _change in ("insert", "update", "delete"):
-        if (_table, _change) != (items, "insert"):  # an item that no row stands for changes nothing
-            _watch(_table, _change)
 
 of_attempt: Final = and_(tasks.c.item_key == attempts.c.item_key, tasks.c.attempt == attempts.c.attempt)
 """Joins attempts with the tasks that they made."""

@@ -6,13 +6,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, literal, or_, select, text
 
 from batcher.item import OPEN, Event, State
 from batcher.ledger import standing
 from batcher.ledger.pricing import Prices, prices
 from batcher.ledger.records import Wanted
-from batcher.ledger.schema import attempts, events, items, numbers_of, of_attempt, of_wanted, rows, tasks
+from batcher.ledger.schema import (
+    OPEN_TASK,
+    UNCLEAR,
+    attempts,
+    events,
+    items,
+    numbers_of,
+    of_attempt,
+    of_wanted,
+    rows,
+    tasks,
+)
 
 UNPRICED_AT_MOST: Final = 5
 """Creates that may end in a task or a doubt without a word of what they cost, nor a fall of the balance, before a
@@ -42,31 +53,40 @@ class Spending:
 
 def spending(conn: Connection, *, batch_id: int | None = None, known: Prices | None = None) -> Spending:
     """What the creates of the batch (of all) cost, over all runs; what no task told is estimated."""
-    name = "spending" if batch_id is None else f"spending {batch_id}"
-    return Spending(**standing.known(conn, name, "credits", lambda: _spending(conn, batch_id, known or prices(conn))))
-
-
-def _spending(conn: Connection, batch_id: int | None, known: Prices) -> dict[str, float | None]:
-    told: ColumnElement[float | None] = func.coalesce(tasks.c.credits, attempts.c.credits)
-    kind = case(
-        (and_(attempts.c.outcome == "lost", tasks.c.task_id.is_(None)), "in_doubt"),
-        (or_(attempts.c.outcome.is_(None), tasks.c.ended_at.is_(None)), "in_flight"),
-        else_="spent",
-    )
-    query = (
-        select(kind, items.c.model, func.total(told), func.total(case((told.is_(None), items.c.bytes))))
-        .select_from(attempts.join(items, items.c.key == attempts.c.item_key).outerjoin(tasks, of_attempt))
-        .where(_may_cost(told))
-        .group_by(kind, items.c.model)
-    )
-    if batch_id is not None:
-        query = query.where(attempts.c.batch_id == batch_id)
+    known = known or prices(conn)
     found: dict[str, float | None] = dict.fromkeys(("spent", "in_flight", "in_doubt"), 0.0)
-    for name, model, sum_, size in conn.execute(query):
+    for kind, model, told, size in (*_ended(conn, batch_id), *_unended(conn, batch_id)):
         more = known.of([(model, size)] if size else [])
-        so_far = found[name]
-        found[name] = None if more is None or so_far is None else round(so_far + sum_ + more.credits, 6)
-    return found
+        so_far = found[kind]
+        found[kind] = None if more is None or so_far is None else round(so_far + told + more.credits, 6)
+    return Spending(**found)
+
+
+_Cost = tuple[str, str | None, float, int]
+"""Which part of the spending, a model, what was told, and the bytes of texts of which nothing is told."""
+
+
+def _ended(conn: Connection, batch_id: int | None) -> Iterator[_Cost]:
+    for line in standing.costs_of_ended(conn, batch_id):
+        yield "spent", line["model"], line["told"], line["untold_bytes"]
+
+
+def _unended(conn: Connection, batch_id: int | None) -> Iterator[_Cost]:
+    """Creates whose task has not ended, then those without any: each found by an index that holds no others."""
+    of_item = items.c.key == attempts.c.item_key
+    with_task = tasks.join(attempts, of_attempt).join(items, of_item)
+    without = (text(UNCLEAR), ~exists().where(of_attempt))
+    in_doubt = case((attempts.c.outcome == "lost", "in_doubt"), else_="in_flight")
+    parts: tuple[tuple[Any, Any, ColumnElement[float | None], Any], ...] = (
+        (literal("in_flight"), with_task, func.coalesce(tasks.c.credits, attempts.c.credits), (text(OPEN_TASK),)),
+        (in_doubt, attempts.join(items, of_item), attempts.c.credits + 0.0, without),
+    )
+    for kind, source, told, where in parts:
+        size = func.total(case((told.is_(None), items.c.bytes)))
+        query = select(kind, items.c.model, func.total(told), size).select_from(source).where(*where, _may_cost(told))
+        if batch_id is not None:
+            query = query.where(attempts.c.batch_id == batch_id)
+        yield from map(tuple, conn.execute(query.group_by(kind, items.c.model)))
 
 
 def _may_cost(told: ColumnElement[float | None]) -> ColumnElement[bool]:
@@ -161,14 +181,9 @@ def estimated_need(conn: Connection, wanted: Sequence[Wanted]) -> float | None:
 
 
 def to_buy(conn: Connection, wanted: Sequence[Wanted]) -> list[tuple[str | None, int]]:
-    """Models, and the bytes of all texts of each, of the wanted items that are still to be created."""
-    ours = exists().where(rows.c.item_key == items.c.key, of_wanted(wanted, by_item=True))
-    query = select(items.c.model, func.sum(items.c.bytes)).where(items.c.state == State.PENDING, ours)
-    sums = query.group_by(items.c.model)
-    found = standing.known(
-        conn, f"to buy {numbers_of(wanted)}", "rows", lambda: [list(row) for row in conn.execute(sums)]
-    )
-    return [(model, size) for model, size in found]
+    """Models, and the bytes of texts of each, perhaps in parts, of the wanted items that are still to be created."""
+    found = standing.items_by_state(conn, wanted)
+    return [(line["model"], line["bytes"]) for line in found if line["state"] == State.PENDING and line["number"]]
 
 
 def sizes_to_buy(conn: Connection, wanted: Sequence[Wanted]) -> Iterator[tuple[str | None, int]]:
@@ -201,5 +216,7 @@ def spent_in_run(conn: Connection, run_id: str) -> tuple[float | None, bool]:
 
 def told_spending(conn: Connection) -> Any:
     """Credits that all tasks of the ledger say they cost; None when none says anything."""
-    query = select(func.sum(tasks.c.credits))
-    return standing.known(conn, "told", "credits", lambda: conn.execute(query).scalar())
+    said = [line["credits"] for line in standing.costs_of_ended(conn)]
+    said.append(conn.execute(select(func.sum(tasks.c.credits)).where(text(OPEN_TASK))).scalar())
+    known = [credits_ for credits_ in said if credits_ is not None]
+    return sum(known) if known else None

@@ -10,10 +10,24 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Connection, Integer, MetaData, Table, Text, func, literal, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Integer,
+    MetaData,
+    Select,
+    Table,
+    Text,
+    func,
+    literal,
+    select,
+    update,
+)
 
 from batcher.item import Inputs
 from batcher.ledger.machine import new_item
@@ -57,14 +71,33 @@ _RIVALS: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """Another batch: its name, its output folder as the ledger keeps it, and the outputs that are its own."""
+
+    batch: str
+    out_dir: str
+    outputs: Select[tuple[str]]
+
+
+def rivals_of(conn: Connection, batch: str) -> list[Rival]:
+    """Every other batch of the ledger, as it reads now."""
+    outputs = select(rows.c.output).where(rows.c.is_current == 1, rows.c.skipped.is_(None))
+    others = conn.execute(select(batches).where(batches.c.name != batch))
+    return [Rival(row.name, row.out_dir, outputs.where(rows.c.batch_id == row.id)) for row in others]
+
+
 class Staging:
     """One manifest against its batch, whose number is `batch_id` (None for a new one).
 
-    With `whole` every row is staged, as if it had changed.
+    What staged rows ask for is kept in `asked`. With `whole` every row is staged, as if it had changed.
     """
 
-    def __init__(self, conn: Connection, manifest: Manifest, batch_id: int | None, *, whole: bool = False) -> None:
+    def __init__(
+        self, conn: Connection, manifest: Manifest, batch_id: int | None, asked: Table, *, whole: bool = False
+    ) -> None:
         self.batch_id = batch_id
+        self.asked = asked
         self._compared = None if whole else batch_id
         self.last = 0
         """The number of the manifest's last row, once all are staged."""
@@ -73,22 +106,24 @@ class Staging:
         self._conn = conn
         self._manifest = manifest
 
-    def stage(self, batch: str, out_dir: str, at: float) -> None:
+    def stage(self, rivals: Sequence[Rival], out_dir: str, at: float) -> None:
         """Stage what differs, and add to the manifest's faults what is wrong over the whole of it.
+
+        No output may be one of `rivals`, the outputs of other batches.
 
         Raises:
             ManifestError: the file cannot be read at all.
         """
         self._conn.exec_driver_sql("DROP TABLE IF EXISTS temp.staged")
         staged.create(self._conn)
-        newest: int = self._conn.exec_driver_sql("SELECT coalesce(max(rowid), 0) FROM items").scalar_one()
+        newest: int = self._conn.exec_driver_sql(f"SELECT coalesce(max(rowid), 0) FROM {self.asked}").scalar_one()  # noqa: S608
         for chunk in _chunks(self._fresh()):
             self.changed += len(chunk)
-            _keep_items(self._conn, chunk, at)
+            self._keep_items(chunk, at)
             self._conn.exec_driver_sql(_STAGE, [(*values, ",".join(row.defaulted)) for row, values in chunk])
         for column in ("id", "output", "item_key"):
             self._conn.exec_driver_sql(f"CREATE INDEX temp.staged_{column} ON staged ({column})")
-        self._find_faults(batch, out_dir, newest)
+        self._find_faults(rivals, out_dir, newest)
 
     @property
     def bound(self) -> dict[str, Any]:
@@ -107,7 +142,16 @@ class Staging:
             if old is None or tuple(old) != values:
                 yield row, values
 
-    def _find_faults(self, batch: str, out_dir: str, newest: int) -> None:
+    def _keep_items(self, found: Sequence[_Fresh], at: float) -> None:
+        """Keep an item of each row that there is none for."""
+        fixed = new_item(at)
+        new = [_item(row.inputs, key) + tuple(fixed.values()) for row, (*_, key, _, _, _, _) in found if row.inputs]
+        names = (*_ITEM_COLUMNS, *fixed)
+        into = f"{self.asked} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+        if new:
+            self._conn.exec_driver_sql(f"INSERT INTO {into} ON CONFLICT (key) DO NOTHING", new)
+
+    def _find_faults(self, rivals: Sequence[Rival], out_dir: str, newest: int) -> None:
         before = self._manifest.faults.count
         folders = self._folders()
         if self.changed < self.last:
@@ -115,11 +159,12 @@ class Staging:
         self._find_repeats("id")
         self._find_repeats("output")
         self._find_folders(folders)
-        self._find_taken_outputs(batch, out_dir)
+        for rival in rivals:
+            self._find_taken_outputs(rival, out_dir)
         if self._manifest.faults.count > before:
             # What was made for rows that are set aside now is nobody's.
             self._conn.exec_driver_sql(
-                "DELETE FROM items WHERE rowid > ? AND key NOT IN "
+                f"DELETE FROM {self.asked} WHERE rowid > ? AND key NOT IN "  # noqa: S608
                 "(SELECT item_key FROM staged WHERE item_key IS NOT NULL)",
                 (newest,),
             )
@@ -172,29 +217,23 @@ class Staging:
                 reason = f"{row.output!r} is also the folder of other outputs"
                 self._set_aside(row.number, row.line, "output", reason, f"folder {folder}")
 
-    def _find_taken_outputs(self, batch: str, out_dir: str) -> None:
+    def _find_taken_outputs(self, rival: Rival, out_dir: str) -> None:
         """Report every row whose output is another batch's, also where one's output folder lies within the other's."""
-        for other in self._conn.execute(select(batches).where(batches.c.name != batch)).all():
-            inwards, outwards = os.path.relpath(out_dir, other.out_dir), os.path.relpath(other.out_dir, out_dir)
-            mine: ColumnElement[str] = staged.c.output
-            theirs: ColumnElement[str] = rows.c.output
-            if inwards != "." and not inwards.startswith(".."):
-                mine = literal(f"{inwards}/") + mine
-            elif outwards != "." and not outwards.startswith(".."):
-                theirs = literal(f"{outwards}/") + theirs
-            elif inwards != ".":
-                continue
-            query = (
-                select(staged.c.number, staged.c.line, staged.c.output)
-                .join(rows, theirs == mine)
-                .where(rows.c.batch_id == other.id, rows.c.is_current == 1)
-                .where(staged.c.skipped.is_(None), rows.c.skipped.is_(None))
-                .order_by(staged.c.number)
-            )
-            for row in self._conn.execute(query).all():
-                way_out = "choose another --filename, --out-dir or --batch"
-                reason = f"{row.output!r} belongs to batch {other.name!r}: {way_out}"
-                self._set_aside(row.number, row.line, "output", reason, f"outputs of batch {other.name}")
+        inwards, outwards = os.path.relpath(out_dir, rival.out_dir), os.path.relpath(rival.out_dir, out_dir)
+        mine: ColumnElement[str] = staged.c.output
+        theirs: ColumnElement[str] = rival.outputs.selected_columns[0]
+        if inwards != "." and not inwards.startswith(".."):
+            mine = literal(f"{inwards}/") + mine
+        elif outwards != "." and not outwards.startswith(".."):
+            theirs = literal(f"{outwards}/") + theirs
+        elif inwards != ".":
+            return
+        query = rival.outputs.join(staged, theirs == mine).where(staged.c.skipped.is_(None))
+        found = query.with_only_columns(staged.c.number, staged.c.line, staged.c.output).order_by(staged.c.number)
+        for row in self._conn.execute(found).all():
+            way_out = "choose another --filename, --out-dir or --batch"
+            reason = f"{row.output!r} belongs to batch {rival.batch!r}: {way_out}"
+            self._set_aside(row.number, row.line, "output", reason, f"outputs of batch {rival.batch}")
 
     def _set_aside(self, number: int, line: int, column: str, reason: str, cause: str) -> None:
         self._manifest.faults.add(line, column, reason, cause=cause)
@@ -222,16 +261,6 @@ def _values(row: Row) -> tuple[Any, ...]:
     key, take = (None, 1) if row.inputs is None else (row.inputs.key(), row.inputs.take)
     extra = json.dumps(row.extra, ensure_ascii=False) if row.extra else "{}"
     return row.number, row.line, row.id, take, key, row.skipped, row.reason, row.output, extra
-
-
-def _keep_items(conn: Connection, found: Sequence[_Fresh], at: float) -> None:
-    """Make an item of each row that the ledger has none for."""
-    fixed = new_item(at)
-    new = [_item(row.inputs, key) + tuple(fixed.values()) for row, (*_, key, _, _, _, _) in found if row.inputs]
-    names = (*_ITEM_COLUMNS, *fixed)
-    into = f"items ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
-    if new:
-        conn.exec_driver_sql(f"INSERT INTO {into} ON CONFLICT (key) DO NOTHING", new)
 
 
 def _item(inputs: Inputs, key: str) -> tuple[Any, ...]:
