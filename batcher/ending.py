@@ -10,7 +10,7 @@ from batcher import report, restoring, summary
 from batcher.client import Profile
 from batcher.clock import Clock
 from batcher.errors import StorageError
-from batcher.intake import SWEPT, Intake, are_as_left, leave, sweep
+from batcher.intake import SWEPT, Intake, sweep
 from batcher.ledger import reading, recalling, running, showing, spending, standing
 from batcher.ledger.ledger import Connection, Ledger
 from batcher.ledger.records import Halt, Wanted
@@ -127,11 +127,8 @@ class Ending:
             standing.keep(conn, name, "rows", [stamp(path) for path in paths])
 
     def _leave(self, conn: Connection) -> None:
-        """With every output that can be there in its place, the next run need not look for each."""
         if self.intake.refused is None and not self.tally.unlinked:
-            for batch in self.intake.named:
-                if not are_as_left(conn, batch, self.store):
-                    leave(conn, batch, self.store)
+            self.intake.leave(conn)
 
     def _note_halts(self, conn: Connection, counts: reading.Counts) -> None:
         for halt in self.halts:

@@ -27,6 +27,8 @@ _FOLDERS_KEPT: Final = 1000
 """The outputs of a batch that has more are looked for by every run."""
 _CHUNK: Final = 500
 SWEPT: Final = "swept"
+Stamps = dict[str, list[int] | None]
+"""Folders below an output folder, each with its `stamp`."""
 
 
 class Intake:
@@ -54,6 +56,7 @@ class Intake:
         self.named: list[Wanted] = []
         self.wanted: list[Wanted] = []
         self.surveyed: list[Wanted] = []  # whose outputs were looked for, and may have to be linked
+        self._found: dict[int, Stamps] = {}  # by batch, the folders of its outputs as they were before that
         self.refused: str | None = None
         self.told: str | None = None  # what the last run ended with: the same again is no news
 
@@ -120,15 +123,26 @@ class Intake:
     def _stamp(self, source: Source) -> str | None:
         """By what an unchanged file will be known again; None where a change might leave that as it is."""
         found = stamp(source.path) if source.path is not None else None
-        if found is None or max(found[-2:]) / 1e9 > self._clock.now() - _CLOCK_GRAIN_SECONDS:
-            return None
-        return " ".join(map(str, found))
+        return " ".join(map(str, found)) if found is not None and self._is_old(found) else None
+
+    def _is_old(self, found: list[int]) -> bool:
+        return max(found[-2:]) / 1e9 <= self._clock.now() - _CLOCK_GRAIN_SECONDS
+
+    def leave(self, conn: Connection) -> None:
+        """Every output that can be there is in its place: where nobody, this run included, has put a file there or
+        taken one away since it was looked for, keep by what the next run will know that it need not look."""
+        for batch in self.surveyed:
+            found = self._found[batch.batch_id]
+            untouched = self._store.stamps(batch.out_dir, list(found)) == found
+            if found and untouched and all(one is None or self._is_old(one) for one in found.values()):
+                standing.keep(conn, f"outputs {batch.batch_id}", "rows", found)
 
     async def _survey(self) -> None:
         conflicts = _Conflicts()
         for batch in self.named:
             if self._settings.rescan or not await self._ledger.do(are_as_left, batch, self._store):
                 self.surveyed.append(batch)
+                self._found[batch.batch_id] = await self._ledger.do(folders_as_they_are, batch, self._store)
                 await self._ledger.do(survey, batch, self._store, conflicts)
         if conflicts.number:
             self.refuse(
@@ -183,12 +197,10 @@ def are_as_left(conn: Connection, batch: Wanted, store: Store) -> bool:
     return left is not None and store.stamps(batch.out_dir, list(left)) == left
 
 
-def leave(conn: Connection, batch: Wanted, store: Store) -> None:
-    """Every output that can be there is in its place: keep by what the next run will know that."""
-    name = f"outputs {batch.batch_id}"
+def folders_as_they_are(conn: Connection, batch: Wanted, store: Store) -> Stamps:
+    """The folders of the batch's outputs, and by what they are known to be unchanged; too many are not looked at."""
     folders = reading.folders(conn, batch, _FOLDERS_KEPT + 1)
-    if len(folders) <= _FOLDERS_KEPT:
-        standing.keep(conn, name, "rows", store.stamps(batch.out_dir, folders))
+    return store.stamps(batch.out_dir, folders if len(folders) <= _FOLDERS_KEPT else [])
 
 
 def _is_our_audio(conn: Connection, store: Store, output: Output) -> bool:

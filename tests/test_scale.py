@@ -25,6 +25,7 @@ from batcher.progress import Progress
 from batcher.settings import Settings, Source
 from batcher.store import Store, stamp
 from tests.conftest import Project
+from tests.fake_tts import FakeTTS
 from tests.ledger_kit import AT, RUN, Book, book_in, ending, prepare, sheet
 
 
@@ -42,19 +43,31 @@ class Folder:
     def __init__(self, folder: Path) -> None:
         self.manifest = folder / "m.csv"
         self.ledger = folder / "batcher.db"
+        self.out_dir = folder / "audio"
         self.manifest.write_text(sheet("one", "two"))
         database.create(self.ledger, "real")
 
     async def take_in(self, clock: Clock | None = None, *, rescan: bool = False, **rules: Any) -> bool:
         """Take the manifest in; returns whether it was read."""
         source = Source(path=self.manifest, rules=Rules(**({"batch": "m", "voice": "anna"} | rules)))
-        out_dir = self.manifest.with_name("audio")
-        settings = Settings(sources=(source,), ledger=self.ledger, out_dir=out_dir, rescan=rescan)
+        settings = Settings(sources=(source,), ledger=self.ledger, out_dir=self.out_dir, rescan=rescan)
         before = self._imported_at()
         with opened(self.ledger, "real") as ledger:
-            store = Store(self.ledger.parent, out_dir)
+            store = Store(self.ledger.parent, self.out_dir)
             await Intake(settings, ledger, store, Progress(quiet=True), clock or Later(), None).run()
         return before != self._imported_at()
+
+    async def look(self, meanwhile: Callable[[], object] = lambda: None, clock: Clock | None = None) -> bool:
+        """A run that finds all as it is, but for what happens `meanwhile`; returns whether it looked for outputs."""
+        source = Source(path=self.manifest, rules=Rules(batch="m", voice="anna"))
+        settings = Settings(sources=(source,), ledger=self.ledger, out_dir=self.out_dir)
+        with opened(self.ledger, "real") as ledger:
+            store = Store(self.ledger.parent, self.out_dir)
+            intake = Intake(settings, ledger, store, Progress(quiet=True), clock or Later(), None)
+            await intake.run()
+            meanwhile()
+            await ledger.do(intake.leave)
+        return bool(intake.surveyed)
 
     def texts(self) -> list[str]:
         """The texts of the rows as they read now."""
@@ -277,6 +290,35 @@ def test_a_deleted_output_is_linked_again(project: Project) -> None:
         assert project.run(manifest).exit_code == 0
     (project.audio / "r2.mp3").unlink()
     assert project.run(manifest).exit_code == 0
+    project.assert_whole(rows)
+
+
+@pytest.mark.anyio
+async def test_outputs_are_looked_for_until_nothing_moves(folder: Folder) -> None:
+    """Outputs are trusted to be in place when their folder was old and is as it was before they were looked for."""
+    folder.out_dir.mkdir()
+    output = folder.out_dir / "a.mp3"
+    assert await folder.look(output.touch)
+    assert await folder.look(output.unlink)
+    assert await folder.look(clock=Clock())  # so young that a further change might not show
+    assert await folder.look()
+    assert not await folder.look()
+    output.touch()
+    assert await folder.look()
+    assert not await folder.look()
+
+
+def test_an_output_deleted_while_a_run_works_is_linked_again(project: Project, provider: FakeTTS) -> None:
+    """A file that disappears after a working run has looked for it is there again after the next run."""
+    rows = project.rows(3)
+    assert project.run(project.manifest(rows[:2])).exit_code == 0
+    provider.task_seconds = 1.0
+    started = project.start_run(project.manifest(rows))
+    provider.until(lambda: len(provider.creates) == 3)
+    (project.audio / "r1.mp3").unlink()
+    assert started.end().exit_code == 0
+    assert not (project.audio / "r1.mp3").exists()
+    assert project.run(project.manifest(rows)).exit_code == 0
     project.assert_whole(rows)
 
 
