@@ -1,6 +1,7 @@
 """A provider that costs little CPU itself: creates answer after 5 ms, tasks take half a second, audio is small.
 
-Run as a program it serves on a free port of this machine, prints its address, and ends with its standard input.
+Run as a program (`python -m tests.bench.provider [SECONDS]`, which is what tasks take then) it serves on a free port of
+this machine, prints its address, and ends with its standard input; then it prints how many creates there were.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ TASK_SECONDS = 0.5
 
 
 class _Provider:
-    def __init__(self) -> None:
+    def __init__(self, task_seconds: float) -> None:
+        self.task_seconds = task_seconds
         self.numbers = itertools.count(1)
         self.ends_at: dict[str, float] = {}
         self.origin = ""
@@ -42,7 +44,7 @@ class _Provider:
         if method == b"POST":
             await asyncio.sleep(CREATE_SECONDS)
             task_id = f"task_{next(self.numbers)}"
-            self.ends_at[task_id] = time.monotonic() + TASK_SECONDS
+            self.ends_at[task_id] = time.monotonic() + self.task_seconds
             return _json(202, {"task": {"id": task_id, "status": "queued"}, "requestId": "r", "creditsUsed": 1})
         if name == "profile":
             return _json(200, {"user_id": "u", "credits": 1e9})
@@ -71,11 +73,12 @@ def _sent(status: int, kind: str, body: bytes) -> bytes:
 
 
 async def _main() -> None:
-    provider = _Provider()
+    provider = _Provider(float(sys.argv[1]) if len(sys.argv) > 1 else TASK_SECONDS)
     server = await asyncio.start_server(provider.serve, "127.0.0.1", 0, backlog=2000)
     provider.origin = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     print(provider.origin, flush=True)  # noqa: T201 - the address is what a caller waits for
     await asyncio.to_thread(sys.stdin.read)
+    print(next(provider.numbers) - 1, flush=True)  # noqa: T201 - and the creates are what it counts
 
 
 if __name__ == "__main__":
