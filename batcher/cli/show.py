@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, Final
 
 import click
 
+from batcher.cli.colours import in_state
 from batcher.cli.options import find_ledger, json_option, ledger_options, option
 from batcher.clock import said
 from batcher.item import State
@@ -33,33 +35,37 @@ def show(ctx: click.Context, /, names: tuple[str, ...], states: tuple[str, ...],
     """
     from batcher.ledger import reading, showing
     from batcher.ledger.ledger import viewed
+    from batcher.store import Store
 
     path, ids = find_ledger(ctx, names)
     with viewed(path) as conn:
         keys = reading.find_keys(conn, ids, states=[State(state) for state in states], batch=batch)
         found = list(showing.show(conn, keys))
         stories = {key: showing.story(conn, key) for key in keys} if ids else {}
+        stores = [Store(path.parent, path.parent / out_dir) for out_dir in showing.out_dirs(conn)] if ids else []
     if ctx.params["as_json"]:
         click.echo(json.dumps(found, ensure_ascii=False))
         return
     for item in found:
         _print(item)
         if item["key"] in stories:
-            _tell(stories[item["key"]])
+            _tell(stories[item["key"]], [bad for store in stores for bad in store.bad(item["key"])])
 
 
 def _print(item: dict[str, Any]) -> None:
-    click.echo(f"{item['key'][:16]}  {item['state']}  attempt {item['attempt']}", nl=False)
+    state = in_state(item["state"], item["state"])
+    click.echo(f"{item['key'][:16]}  {state}  attempt {item['attempt']}", nl=False)
     click.echo(f"  task {item['task_id']} of {item['account']}" if item["task_id"] else "")
     for row in item["rows"]:
         click.echo(f"    row {row['row']} of {row['batch']}: id {row['id']}, output {row['output']}")
     if item["error"] is not None:
         error = item["error"]
         named = ", ".join(f"{name} {error[name]}" for name in ("code", "http_status", "request_id") if error[name])
-        click.echo(f"    {error['message'] or 'no message'}" + (f" ({named})" if named else ""))
+        told = f"{error['message'] or 'no message'}" + (f" ({named})" if named else "")
+        click.echo(f"    {in_state(item['state'], told)}")
 
 
-def _tell(story: dict[str, Any]) -> None:
+def _tell(story: dict[str, Any], bad: list[Path]) -> None:
     inputs = dict(story["inputs"])
     text = inputs.pop("text")
     click.echo(f"    text: {text if len(text) <= _SHOWN else text[:_SHOWN] + ' …'!r}")
@@ -69,10 +75,13 @@ def _tell(story: dict[str, Any]) -> None:
             click.echo(f"    {kind.removesuffix('s')}: {_pairs(one)}")
     if story["file"] is not None:
         click.echo(f"    file: {_pairs(story['file'])}")
+    for path in bad:
+        click.echo(f"    came last and is not its audio: {path}")
     for event in story["events"]:
         detail = f" ({event['detail']})" if event["detail"] else ""
         run = f" in run {event['run_id']}" if event["run_id"] else ""
-        click.echo(f"    {said(event['at'])}  {event['event']} -> {event['state']}{detail}{run}")
+        state = in_state(event["state"], event["state"])
+        click.echo(f"    {said(event['at'])}  {event['event']} -> {state}{detail}{run}")
 
 
 def _pairs(facts: dict[str, Any]) -> str:
