@@ -329,12 +329,13 @@ def test_looking_makes_no_ledger(project: Project, provider: FakeTTS, command: s
 
 def test_looking_while_a_run_works(project: Project, provider: FakeTTS) -> None:
     """`status` can be asked while a run is at work on the same ledger."""
-    provider.task_seconds = 1.0
+    provider.task_seconds = 600.0
     run = project.start_run(project.manifest(3))
     provider.until(lambda: len(provider.creates) == 3)
     status = project.batcher("status", "--json")
     assert (status.exit_code, status.report["rows"]) == (0, 3)
     assert status.report["last_run"]["ended_at"] is None
+    provider.end_tasks()
     assert run.end().exit_code == 0
 
 

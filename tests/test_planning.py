@@ -73,7 +73,7 @@ def test_a_plan_exits_like_the_run_it_foresees(project: Project, provider: FakeT
 
 def test_a_plan_works_beside_a_run_and_without_a_token(project: Project, provider: FakeTTS) -> None:
     """A plan needs neither the lock nor a token: without one the balance is unknown."""
-    provider.task_seconds = 1.5
+    provider.task_seconds = 600.0
     manifest = project.manifest(2)
     started = project.start_run(manifest)
     provider.until(lambda: len(provider.creates) == 2)
@@ -81,6 +81,7 @@ def test_a_plan_works_beside_a_run_and_without_a_token(project: Project, provide
     found = project.batcher("plan", manifest, "--json", environment=environment)
     assert found.exit_code == 0
     assert (found.report["new"], found.report["balance"]) == (0, None)
+    provider.end_tasks()
     assert started.end().exit_code == 0
 
 

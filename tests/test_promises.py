@@ -147,7 +147,7 @@ def test_answers_that_say_nothing(project: Project, provider: FakeTTS) -> None:
 
 def test_two_runs_at_once(project: Project, provider: FakeTTS) -> None:
     """A second run on the same ledger, by whatever path, ends at once and says who is at work."""
-    provider.task_seconds = 1.0
+    provider.task_seconds = 600.0
     manifest = project.manifest(4)
     first = project.start_run(manifest)
     provider.until(lambda: len(provider.creates) == 4)
@@ -155,6 +155,7 @@ def test_two_runs_at_once(project: Project, provider: FakeTTS) -> None:
     second = project.run(manifest, "--ledger", "other.db")
     assert (second.exit_code, second.report["outcome"]) == (7, "locked")
     assert "pid " in second.report["message"]
+    provider.end_tasks()
     assert first.end().exit_code == 0
     assert len(provider.creates) == 4
 

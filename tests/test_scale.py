@@ -312,10 +312,11 @@ def test_an_output_deleted_while_a_run_works_is_linked_again(project: Project, p
     """A file that disappears after a working run has looked for it is there again after the next run."""
     rows = project.rows(3)
     assert project.run(project.manifest(rows[:2])).exit_code == 0
-    provider.task_seconds = 1.0
+    provider.task_seconds = 600.0
     started = project.start_run(project.manifest(rows))
     provider.until(lambda: len(provider.creates) == 3)
     (project.audio / "r1.mp3").unlink()
+    provider.end_tasks()
     assert started.end().exit_code == 0
     assert not (project.audio / "r1.mp3").exists()
     assert project.run(project.manifest(rows)).exit_code == 0
