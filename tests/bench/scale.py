@@ -5,7 +5,7 @@
 Each step runs in a process of its own, and this one stays small, since a process inherits the greatest memory so far.
 For each number of rows (a thousand and its tens) a project is made, imported, given audio as if a long run lay behind
 it, and run again. FOLDER gets the numbers and a plot of each step; the straight line beside a curve is that of the same
-cost per row. Nothing is created, so no provider is needed.
+cost per row. Nothing is created but by the run that `status` is asked beside, at a provider of the bench's own.
 """
 
 from __future__ import annotations
@@ -96,12 +96,40 @@ def grown(number: int, folder: Path) -> dict[str, Usage]:
     time.sleep(_SETTLE_SECONDS)
     run = ("batcher", "run", jsonl, "--voice", "anna")
     found["first run"] = usage(*run)
+    found["plan"] = usage("batcher", "plan", jsonl, "--voice", "anna")
     found["status"] = usage("batcher", "status", jsonl)
+    found |= beside_a_run(jsonl, folder)
     step("finish", folder / "batcher.db", folder / "audio")
     found["results, all new"] = usage(*run)
+    time.sleep(_SETTLE_SECONDS)
+    found["looking for outputs"] = usage(*run)
     found["nothing to do"] = usage(*run)
     found["status, all done"] = usage("batcher", "status", jsonl)
     return found
+
+
+def beside_a_run(manifest_: Path, folder: Path) -> dict[str, Usage]:
+    """`status` while a run creates and collects, and after that was killed, on a copy of the ledger."""
+    ledger = folder / "beside.db"
+    shutil.copy(folder / "batcher.db", ledger)
+    where = ("--ledger", ledger, "--out-dir", folder / "beside", "--voice", "anna", "--yes", "--quiet")
+    serving = [sys.executable, "-m", "tests.bench.provider"]
+    with subprocess.Popen(serving, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as provider:
+        assert provider.stdout is not None
+        api = ("--api-url", f"{provider.stdout.readline().strip()}/api/open/v1")
+        command = [sys.executable, "-m", "batcher", "run", *map(str, (manifest_, *where, *api))]
+        with subprocess.Popen(command, env=os.environ | {"BATCHER_API_TOKEN": "t"}) as run:
+            while not _is_collecting(ledger):
+                time.sleep(0.1)
+            found = {"status beside a run": usage("batcher", "status", "--ledger", ledger)}
+            run.kill()
+        provider.communicate("")
+    return found | {"status after a kill": usage("batcher", "status", "--ledger", ledger)}
+
+
+def _is_collecting(ledger: Path) -> bool:
+    with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as connection:
+        return connection.execute("SELECT 1 FROM files LIMIT 1").fetchone() is not None
 
 
 def start() -> dict[str, float]:
