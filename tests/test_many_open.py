@@ -14,17 +14,22 @@ import pytest
 from tests.conftest import Project, Started
 
 OPEN = 20_000
-TASK_SECONDS = 120
 
 
 class Patient:
-    """A provider in a process of its own, whose tasks take two minutes."""
+    """A provider in a process of its own, whose tasks run until it is told to end them."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", "tests.bench.provider", str(TASK_SECONDS)]
+        command = [sys.executable, "-m", "tests.bench.provider", "inf"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         self.url = f"{self._process.stdout.readline().strip()}/api/open/v1"
+
+    def end_tasks(self) -> None:
+        """All tasks have ended well."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
 
     def end(self) -> int:
         """How many creates it has had; nothing more is answered."""
@@ -70,12 +75,15 @@ def test_twenty_thousand_open(project: Project, patient: Patient) -> None:
     killed = _start(project, patient, manifest)
     _wait(project.ledger.exists)
     _wait(lambda: submitted() >= OPEN / 2)
-    killed.close()
+    killed.send(signal.SIGKILL)
+    assert killed.end().exit_code == -signal.SIGKILL
     stopped = _start(project, patient, manifest)
-    _wait(lambda: submitted() >= 0.99 * OPEN)
+    _wait(lambda: set(project.states()) <= {"submitted", "in_doubt"})
+    assert submitted() > 0.99 * OPEN
     stopped.send(signal.SIGINT)
     _wait(told)
     assert stopped.end().exit_code == 6
+    patient.end_tasks()
     last = _start(project, patient, manifest)
     _wait(lambda: not told())
     _wait(told)

@@ -1,7 +1,8 @@
 """A provider that costs little CPU itself: creates answer after 5 ms, tasks take half a second, audio is small.
 
 Run as a program (`python -m tests.bench.provider [SECONDS]`, which is what tasks take then) it serves on a free port of
-this machine, prints its address, and ends with its standard input; then it prints how many creates there were.
+this machine and prints its address. A line on its standard input ends all tasks at once, and later ones as soon as they
+begin; the end of the input ends it, and then it prints how many creates there were.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ class _Provider:
         self.numbers = itertools.count(1)
         self.ends_at: dict[str, float] = {}
         self.origin = ""
+
+    def end_all(self) -> None:
+        """Every task has ended, and whatever is created now."""
+        self.task_seconds = 0.0
+        self.ends_at = dict.fromkeys(self.ends_at, 0.0)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -77,7 +83,8 @@ async def _main() -> None:
     server = await asyncio.start_server(provider.serve, "127.0.0.1", 0, backlog=2000)
     provider.origin = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     print(provider.origin, flush=True)  # noqa: T201 - the address is what a caller waits for
-    await asyncio.to_thread(sys.stdin.read)
+    while await asyncio.to_thread(sys.stdin.readline):
+        provider.end_all()
     print(next(provider.numbers) - 1, flush=True)  # noqa: T201 - and the creates are what it counts
 
 
