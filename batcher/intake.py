@@ -109,7 +109,9 @@ class Intake:
                 raise ManifestError(message, [], "Move it away, or choose another --batch or --out-dir.")
 
     def _introduce(self, manifest: Manifest, filename: str) -> None:
-        """Say, the first time, what is made of the columns."""
+        """Say, the first time, what is made of the columns, and of a workbook which sheet is read."""
+        if manifest.sheet is not None:
+            self._progress.say(f"of the workbook the first sheet is read: {manifest.sheet}")
         sent = ", ".join(
             header if header == name else f"{header} (as {name})" for header, name in manifest.columns_sent.items()
         )

@@ -40,8 +40,8 @@ _RESULT_COLUMNS: Final = (
 )
 RESULTS: Final = ".results"
 """What the name of a results file has after the batch's."""
-REPORT: Final = ".report.html"
-"""What the name of a page has after the batch's."""
+REPORT: Final = ".report"
+"""What the name of a page, or a workbook, has after the batch's."""
 UNFINISHED: Final = (State.PENDING, State.SUBMITTING, State.SUBMITTED, State.RENDERED)
 
 

@@ -68,6 +68,8 @@ OWNERS = {
     "tqdm": "batcher.progress",
     "click": "batcher.cli",
     "jinja2": "batcher.page",
+    "python_calamine": "batcher.manifest",
+    "xlsxwriter": "batcher.sheet",
 }
 """Libraries that one part of the package hides from all others."""
 

@@ -34,7 +34,14 @@ _OF: Final[dict[str, tuple[tuple[int, ...], tuple[str, ...]]]] = {
     "plan": (_EVERY, ("batcher plan lines.csv --voice VOICE_ID", "batcher plan lines.csv --json")),
     "status": (_EVERY, ("batcher status lines.csv", "batcher status --ledger /srv/book/batcher.db --json")),
     "show": (_EVERY, ("batcher show line-17", "batcher show --state failed --json")),
-    "report": (_EVERY, ("batcher report lines.csv", "batcher report lines.csv --format csv --output lines.report.csv")),
+    "report": (
+        _EVERY,
+        (
+            "batcher report lines.csv",
+            "batcher report lines.csv --format csv --output lines.report.csv",
+            "batcher report lines.csv --format xlsx",
+        ),
+    ),
     "resolve": (
         (*_LOCKING, 5),
         ("batcher resolve", "batcher resolve line-17 --adopt TASK_ID", "batcher resolve --all --abandon"),

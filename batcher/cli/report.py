@@ -18,6 +18,7 @@ from batcher.words import counted
 if TYPE_CHECKING:
     from batcher.ledger.ledger import Connection
     from batcher.ledger.records import Wanted
+    from batcher.sheet import Plain, Sheet
 
 _EMBED_WARN_BYTES = 200_000_000
 """Beyond it browsers take long to open a page."""
@@ -28,7 +29,7 @@ _EMBED_WARN_BYTES = 200_000_000
 @option("--batch", metavar="NAME", help="Only this batch.")
 @click.option(
     *("--format", "as_format"),
-    type=click.Choice(["html", "csv", "jsonl"]),
+    type=click.Choice(["html", "csv", "jsonl", "xlsx"]),
     default="html",
     show_default=True,
     help="A page; or the manifest's own columns, with what became of each row beside them.",
@@ -37,8 +38,9 @@ _EMBED_WARN_BYTES = 200_000_000
     *("--output", "target"),
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Where to write; by default a page goes beside the results, data to standard output.",
+    help="Where to write; by default a page or a workbook goes beside the results, csv and jsonl to standard output.",
 )
+@option("--encoding", metavar="NAME", help="The manifest's, for its own columns, as in `run`.")
 @click.option("--embed", is_flag=True, help="Put the audio into the page instead of linking it.")
 @click.option("--no-text", is_flag=True, help="Leave the texts out, and errors' messages, which may quote them.")
 @ledger_options
@@ -66,9 +68,13 @@ def report(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
         if target is not None:
             _need_free(conn, target, path, wanted)
         if params["as_format"] == "html":
-            _write_page(conn, wanted, path, target or _beside_results(path, wanted), params)
+            _write_page(conn, wanted, path, target or _beside_results(path, wanted, "html"), params)
+            return
+        sheet = _sheet(conn, wanted, params)
+        if params["as_format"] == "xlsx":
+            _write_workbook(sheet, target or _beside_results(path, wanted, "xlsx"))
         else:
-            _write_data(conn, wanted, target, params)
+            _write_data(sheet, target, params["as_format"])
 
 
 def _wanted(conn: Connection, manifest: tuple[str, ...], batch: str | None) -> list[Wanted]:
@@ -98,12 +104,12 @@ def _need_free(conn: Connection, target: Path, ledger: Path, wanted: list[Wanted
         raise UsageError(f"{target} is what the report is made from", "Choose another --output.")
 
 
-def _beside_results(ledger: Path, wanted: list[Wanted]) -> Path:
-    """Where the page goes: beside the results of its batch, or of the first of several under the ledger's name."""
+def _beside_results(ledger: Path, wanted: list[Wanted], ending: str) -> Path:
+    """Where a report goes: beside the results of its batch, or of the first of several under the ledger's name."""
     from batcher.report import REPORT
 
     name = wanted[0].name if len(wanted) == 1 else ledger.stem
-    return ledger.parent / wanted[0].out_dir / f"{name}{REPORT}"
+    return ledger.parent / wanted[0].out_dir / f"{name}{REPORT}.{ending}"
 
 
 def _write_page(conn: Connection, wanted: list[Wanted], ledger: Path, target: Path, params: dict[str, Any]) -> None:
@@ -121,25 +127,43 @@ def _write_page(conn: Connection, wanted: list[Wanted], ledger: Path, target: Pa
     click.echo(f"{counted(len(wanted), 'batch')} told of in {target}", err=True)
 
 
-def _write_data(conn: Connection, wanted: list[Wanted], target: Path | None, params: dict[str, Any]) -> None:
+def _sheet(conn: Connection, wanted: list[Wanted], params: dict[str, Any]) -> Sheet:
     from batcher.sheet import Sheet
 
-    sheet = Sheet(conn, wanted, texts=not params["no_text"])
+    sheet = Sheet(conn, wanted, texts=not params["no_text"], encoding=params["encoding"])
     for name in sheet.changed:
         click.echo(
             f"{name} reads otherwise than in the last run: its columns are told as the ledger keeps them", err=True
         )
+    return sheet
+
+
+def _write_workbook(sheet: Sheet, target: Path) -> None:
+    with _drafted(target) as draft, draft.open("wb") as file:
+        cut = sheet.write_workbook(file)
+    if cut:
+        click.echo(f"{counted(cut, 'cell')} cut at the 32,767 characters that one takes; csv has them whole", err=True)
+    click.echo(f"written to {target}", err=True)
+
+
+def _write_data(sheet: Sheet, target: Path | None, kind: Plain) -> None:
     if target is None:
         with suppress(BrokenPipeError):  # whoever reads has seen enough
-            sheet.write(sys.stdout, params["as_format"])
+            sheet.write(sys.stdout, kind)
         return
     # The mark at its beginning lets spreadsheets know a table's encoding.
-    encoding = "utf-8-sig" if params["as_format"] == "csv" else "utf-8"
+    encoding = "utf-8-sig" if kind == "csv" else "utf-8"
+    with _drafted(target) as draft, draft.open("w", encoding=encoding, newline="") as file:
+        sheet.write(file, kind)
+
+
+@contextmanager
+def _drafted(target: Path) -> Iterator[Path]:
+    """Where to write what is to be at `target`, which gets it whole or not at all."""
     draft = target.with_name(f".{target.name}.part")
     with _writing(target):
         try:
-            with draft.open("w", encoding=encoding, newline="") as file:
-                sheet.write(file, params["as_format"])
+            yield draft
             draft.replace(target)
         finally:
             draft.unlink(missing_ok=True)

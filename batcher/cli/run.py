@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     """Create audio for the rows of manifests. This can charge.
 
-    MANIFEST is a CSV, TSV or JSONL file, or - for JSONL on standard input. The run may be repeated at will: what is
-    done or paid for is never created again, what is open is collected.
+    MANIFEST is a CSV, TSV, JSONL or XLSX file, or - for JSONL on standard input. The run may be repeated at will: what
+    is done or paid for is never created again, what is open is collected.
     """
     from batcher.progress import Progress
 

@@ -62,13 +62,14 @@ class _Cause:
 class Faults:
     """The faults of one manifest. Those with the same `cause` become one line, so memory grows with causes, not rows.
 
-    `count` is the number of places at fault. `fatal` is true once a fault was added that no skipping of rows can mend.
+    `name` is what the places are in, `count` how many are at fault. `fatal` is true once a fault was added that no
+    skipping of rows can mend.
     """
 
     def __init__(self, name: str) -> None:
         self.count = 0
         self.fatal = False
-        self._name = name
+        self.name = name
         self._causes: dict[str, _Cause] = {}
 
     def __bool__(self) -> bool:
@@ -93,7 +94,7 @@ class Faults:
         return lines
 
     def _worded(self, cause: _Cause) -> str:
-        place = self._name if cause.line is None else f"{self._name}:{cause.line}"
+        place = self.name if cause.line is None else f"{self.name}:{cause.line}"
         column = "" if cause.column is None else f"{printable(cause.column)}: "
         return f"{place}: {column}{cause.reason}{cause.suffix()}"
 

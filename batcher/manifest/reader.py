@@ -1,12 +1,11 @@
-"""Reads a manifest, CSV or JSONL, row by row. Everything wrong with it is gathered on the way and nothing is kept, so
-that a file of any length can be checked to its end before the first row costs anything."""
+"""Reads a manifest, CSV, JSONL or a workbook, row by row. Everything wrong with it is gathered on the way and no row is
+kept, so that a file of any length can be checked to its end before the first row costs anything."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 import io
-import json
 import re
 import sys
 from collections.abc import Iterator
@@ -16,8 +15,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NoReturn
 
 from batcher.errors import ManifestError
+from batcher.manifest import workbook
 from batcher.manifest.columns import FIELDS, Columns, Layout
-from batcher.manifest.faults import Faults, Problem, WrongError, kind, quoted
+from batcher.manifest.faults import Faults, Problem, WrongError, printable, quoted
+from batcher.manifest.jsonl import object_of
 from batcher.manifest.rows import Judge, Record, Row, Rules
 
 _HEAD_BYTES: Final = 4096
@@ -56,6 +57,10 @@ class _Tap(io.BufferedIOBase):
         return data
 
     read1 = read
+
+    def whole(self) -> bytes:
+        """All that there is; for one that nothing was read of yet."""
+        return self.read() + self.read()
 
     def drain(self) -> None:
         """Reads what is left, so that hash and size are those of the whole."""
@@ -103,10 +108,11 @@ class _Lines:
 
 
 class Manifest:
-    """One manifest: a file, or standard input (`path` None), which is JSONL.
+    """One manifest: a file, or standard input (`path` None), which is JSONL or a workbook.
 
-    `columns_sent` (header to field) and `columns_carried` are complete after the first row of a CSV file, and after
-    the last of JSONL. `digest` (SHA-256 of the bytes, hex) and `size` (bytes) are there once `rows` is exhausted.
+    `columns_sent` (header to field) and `columns_carried` are complete after the first row of a table, and after the
+    last of JSONL. `sheet` names the sheet of a workbook that is read, once that has begun. `digest` (SHA-256 of the
+    bytes, hex) and `size` (bytes) are there once `rows` is exhausted.
     """
 
     def __init__(self, path: Path | None, rules: Rules, *, stdin: BinaryIO | None = None) -> None:
@@ -114,6 +120,7 @@ class Manifest:
         self.faults = Faults(self.name)
         self.digest: str | None = None
         self.size = 0
+        self.sheet: str | None = None
         self._path = path
         self._stdin = stdin
         self._encoding = rules.encoding
@@ -148,8 +155,11 @@ class Manifest:
                 nullcontext(self._stdin or sys.stdin.buffer) if self._path is None else self._path.open("rb") as stream
             ):
                 tap = _Tap(self.name, stream)
-                lines = _Lines(tap, self._encoding)
-                yield from self._csv_records(lines) if self._is_csv(lines) else self._json_records(lines)
+                if workbook.is_workbook(tap.head, self._path.suffix.lower() if self._path is not None else ""):
+                    yield from self._sheet_records(tap)
+                else:
+                    lines = _Lines(tap, self._encoding)
+                    yield from self._csv_records(lines) if self._is_csv(lines) else self._json_records(lines)
                 tap.drain()
                 self.digest, self.size = tap.sha256.hexdigest(), tap.size
         except OSError as error:
@@ -166,13 +176,12 @@ class Manifest:
         source = iter(lines)
         first = next((line for line in source if line.strip(_DELIMITERS + '" \r\n')), None)
         if first is None:
-            self.faults.add(None, None, "empty: a first line has to name the columns", cause="empty", fatal=True)
+            self._empty()
             return
         csv.field_size_limit(max(csv.field_size_limit(), _CELL_LIMIT))
         begins = lines.seen
         reader = csv.reader(chain([first], source), delimiter=_delimiter(first), strict=True)
-        layout = self._columns.read_header(self._header(reader, begins), begins)
-        self._has_text = any(field == "text" for field, _ in layout.fields)
+        layout = self._layout(self._header(reader, begins), begins)
         number = 0
         while True:
             begins = lines.seen + 1
@@ -188,7 +197,31 @@ class Manifest:
             content = "".join(cells)
             if content and not content.isspace():
                 number += 1
-                yield _csv_record(number, begins, cells, layout, content)
+                yield _table_record(number, begins, cells, layout, content)
+
+    def _sheet_records(self, tap: _Tap) -> Iterator[Record]:
+        if self._encoding is not None:
+            message = f"{self.name}: a workbook says its encoding itself"
+            raise ManifestError(message, [message], "Leave --encoding out, also in batcher.toml and the environment.")
+        sheet = workbook.first_sheet(self.name, tap.whole())
+        self.sheet = sheet.name
+        self.faults.name = f"{self.name}[{printable(sheet.name)}]"
+        lines = sheet.lines()
+        first = next(lines, None)
+        if first is None:
+            self._empty()
+            return
+        layout = self._layout(first.cells, first.number)
+        for number, line in enumerate(lines, 1):
+            yield _sheet_record(number, line, layout)
+
+    def _empty(self) -> None:
+        self.faults.add(None, None, "empty: a first line has to name the columns", cause="empty", fatal=True)
+
+    def _layout(self, headers: list[str], line: int) -> Layout:
+        layout = self._columns.read_header(headers, line)
+        self._has_text = any(field == "text" for field, _ in layout.fields)
+        return layout
 
     def _header(self, reader: Iterator[list[str]], line: int) -> list[str]:
         try:
@@ -222,7 +255,7 @@ class Manifest:
             number += 1
             record = Record(number, lines.seen)
             try:
-                said = _object(line)
+                said = object_of(line)
             except WrongError as wrong:
                 record.problems.append(Problem(field=None, cause=wrong.cause, reason=str(wrong)))
             else:
@@ -234,13 +267,14 @@ class Manifest:
             self._columns.check_file(None)
 
 
-def given_columns(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def given_columns(path: Path, encoding: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each record's number with all its columns as the file has them, in its order; none of one that is broken.
 
     Raises:
         ManifestError: the file can't be read at all.
     """
-    unread = Rules(batch="", columns=dict.fromkeys(FIELDS, ""))  # without fields, every column is carried along
+    everything = dict.fromkeys(FIELDS, "")  # without fields, every column is carried along
+    unread = Rules(batch="", columns=everything, encoding=encoding)
     return ((record.number, record.extra) for record in Manifest(path, unread)._records())
 
 
@@ -249,7 +283,21 @@ def _delimiter(header: str) -> str:
     return max(_DELIMITERS, key=re.sub(r'"[^"]*("|$)', "", header).count)
 
 
-def _csv_record(number: int, line: int, cells: list[str], layout: Layout, content: str) -> Record:
+def _sheet_record(number: int, line: workbook.Line, layout: Layout) -> Record:
+    """The record of a sheet's row; a field whose cell cannot be used is not given."""
+    record = _table_record(number, line.number, line.cells, layout, "".join(line.cells))
+    for field, index in layout.fields:
+        wrong = line.wrong.get(index)
+        if wrong is None and field == "text" and index in line.dates:
+            reason = f"{quoted(line.cells[index])} is a date or a time, and may be shown in another way: make it a text"
+            wrong = WrongError("date", reason)
+        if wrong is not None:
+            record.given.pop(field, None)
+            record.problems.append(Problem(field=field, cause=wrong.cause, reason=str(wrong)))
+    return record
+
+
+def _table_record(number: int, line: int, cells: list[str], layout: Layout, content: str) -> Record:
     record = Record(number, line)
     width = layout.width
     if len(cells) < width:
@@ -274,45 +322,6 @@ def _csv_record(number: int, line: int, cells: list[str], layout: Layout, conten
             reason = f"a value in column {index + 1}, which has no name in the first line"
             record.problems.append(Problem(field=None, cause=f"unnamed {index}", reason=reason))
     return record
-
-
-def _object(line: str) -> dict[str, Any]:
-    try:
-        value = _DECODER.decode(line.rstrip("\r\n"))
-    except json.JSONDecodeError as error:
-        raise WrongError("json", f"not JSON at character {error.colno}: {error.msg}") from None
-    except WrongError:
-        raise
-    except ValueError:
-        raise WrongError("digits", "a number has too many digits") from None
-    except RecursionError:
-        raise WrongError("deep", "nested too deeply") from None
-    if not isinstance(value, dict):
-        raise WrongError("object", f"must be an object, not {kind(value)}: a manifest is one JSON object a line")
-    return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise WrongError("twice", f"{quoted(twice)} stands twice in one object")
-    return value
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if number in (float("inf"), float("-inf")):
-        raise WrongError("finite", f"{quoted(digits)} is too large a number")
-    return number
-
-
-def _no_constant(word: str) -> NoReturn:
-    raise WrongError("constant", f"{quoted(word)} is not JSON")
-
-
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant)
 
 
 def _unusable(values: dict[str, Any]) -> list[Problem]:

@@ -14,7 +14,7 @@ from batcher.item import FORMATS, PARAMETERS, RESERVED, Inputs
 from batcher.manifest.columns import Columns
 from batcher.manifest.faults import Faults, Problem, WrongError, kind, printable, quoted
 
-READING: Final = 1
+READING: Final = 2
 """Goes up whenever a file, by the same rules, comes to other rows than before: all are then read anew."""
 TEMPLATE_FIELDS: Final = ("id", "row", "voice", "take", "format", "batch", "key")
 """What a template for file names may use."""
@@ -29,7 +29,7 @@ _CONTROL: Final = re.compile(f"[{_CONTROLS}]")
 _UNSAFE: Final = re.compile(rf'[/\\:*?"<>|{_CONTROLS}]|^\.+')
 _PLAIN: Final = re.compile(r"\w[\w.-]{0,199}", re.ASCII)  # most names: a file in the output folder itself
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
-_RESULTS: Final = re.compile(r"[^/]*\.(results\.(jsonl|csv)|report\.html)", re.IGNORECASE)
+_RESULTS: Final = re.compile(r"[^/]*\.(results\.(jsonl|csv)|report\.(html|xlsx))", re.IGNORECASE)
 _WORD_LENGTH: Final = 200
 _COMPONENT_BYTES: Final = 249  # of 255: an unfinished file has a dot before and .part behind
 _PATH_BYTES: Final = 1000  # leaves room for the output folder's own path below what systems allow
@@ -110,10 +110,11 @@ class Judge:
             return self._invalid(record, record_id(record.number), "")
         empty = has_text and "text" not in record.given
         to_skip = empty and self._rules.skip_empty and not problems
+        unusable = {problem.field for problem in problems}
         checked = self._checked(record, problems)
-        if empty:
+        if empty and "text" not in unusable:
             problems.append(_NO_TEXT)
-        if "voice" not in self._defaults and "voice" not in record.given:
+        if "voice" not in self._defaults and "voice" not in record.given and "voice" not in unusable:
             problems.append(_NO_VOICE)
         inputs = self._inputs(checked) if has_text and not problems else None
         output = self._output(record, checked, inputs, problems)

@@ -1,0 +1,198 @@
+"""Takes an .xlsx workbook apart: its first visible sheet becomes lines of text cells, as a CSV file has them.
+
+The file says what a cell's value is, and by a number format of its own how that is shown; the value is what is read.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.util
+import io
+import posixpath
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain, repeat
+from typing import IO, TYPE_CHECKING, Any, Final
+from xml.etree import ElementTree
+
+from batcher.errors import ManifestError
+from batcher.manifest.faults import WrongError, quoted
+
+if TYPE_CHECKING:
+    from python_calamine import CalamineSheet, CalamineWorkbook
+
+ENDING: Final = ".xlsx"
+_ZIP: Final = b"PK\x03\x04"
+_OLD: Final = b"\xd0\xcf\x11\xe0"
+_LISTING: Final = "xl/workbook.xml"
+_EXACT: Final = 2**53  # whole numbers up to it are told apart; spreadsheets keep numbers as doubles
+_Place = tuple[int, int]
+
+
+@dataclass(slots=True)
+class Line:
+    """One row of a sheet: its number as the spreadsheet shows it, its cells as text, by their index what is wrong with
+    some of them, and which hold a date or a time. A cell with an error has that as its text."""
+
+    number: int
+    cells: list[str]
+    wrong: dict[int, WrongError] = field(default_factory=dict)
+    dates: set[int] = field(default_factory=set)
+
+
+class Sheet:
+    """The first sheet of a workbook that a person sees; `name` is its name."""
+
+    def __init__(self, sheet: CalamineSheet, unread: Iterator[tuple[_Place, str]]) -> None:
+        self.name = sheet.name
+        self._sheet = sheet
+        self._unread: dict[int, dict[int, str]] = {}
+        for (row, column), error in unread:
+            self._unread.setdefault(row, {})[column] = error
+
+    def lines(self) -> Iterator[Line]:
+        """Every row that is not blank."""
+        below = _covered(self._sheet)
+        height = 1 + max([(self._sheet.end or (-1, -1))[0], *self._unread])
+        rows = chain(self._sheet.iter_rows(), repeat([]))  # calamine ends with the last row that it has a value of
+        for row, values in zip(range(height), rows, strict=False):
+            line = self._line(row, values)
+            if line.wrong or any(map(str.strip, line.cells)):
+                for column, upper in below.get(row, ()):
+                    line.wrong.setdefault(column, _merged(upper))
+                yield line
+
+    def _line(self, row: int, values: list[Any]) -> Line:
+        left = (self._sheet.start or (0, 0))[1]
+        line = Line(row + 1, [""] * left + [_text(value) for value in values])
+        for column, value in enumerate(values, left):
+            if isinstance(value, datetime.date | datetime.time | datetime.timedelta):
+                line.dates.add(column)
+        for column, error in self._unread.get(row, {}).items():
+            line.cells += [""] * (column + 1 - len(line.cells))
+            line.cells[column] = error
+            line.wrong[column] = _failed(error)
+        return line
+
+
+def is_workbook(head: bytes, ending: str) -> bool:
+    """Whether a file that begins like that, and whose name ends like that, is or should be a workbook."""
+    return ending == ENDING or head.startswith((_ZIP, _OLD))
+
+
+def first_sheet(name: str, content: bytes) -> Sheet:
+    """The sheet that is read of the workbook called `name`.
+
+    Raises:
+        ManifestError: it cannot be read, or what reads it is not installed.
+    """
+    if importlib.util.find_spec("python_calamine") is None:
+        message = f"{name}: reading {ENDING} takes an extra that is not installed"
+        raise ManifestError(message, [message], "pip install 'tts-batcher[xlsx]'")
+    from python_calamine import CalamineWorkbook
+
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            book = CalamineWorkbook.from_filelike(io.BytesIO(content))
+            index = _visible(book)
+            with archive.open(_part(archive, book.sheet_names[index])) as part:
+                return Sheet(book.get_sheet_by_index(index), _unread(part))
+    except Exception as error:  # noqa: BLE001 - what is wrong with an archive shows in a dozen ways
+        why = "a password is on it, or it is of an older kind" if content.startswith(_OLD) else f"it is broken: {error}"
+        message = f"{name}: cannot be read as {ENDING}: {why}"
+        raise ManifestError(message, [message], f"Save it anew as {ENDING} without a password, or as CSV.") from None
+
+
+def _visible(book: CalamineWorkbook) -> int:
+    """The number of the first sheet that is shown and has cells."""
+    kinds = (
+        (str(one.visible).endswith(".Visible"), str(one.typ).endswith(".WorkSheet")) for one in book.sheets_metadata
+    )
+    return next(index for index, kind in enumerate(kinds) if all(kind))
+
+
+def _part(archive: zipfile.ZipFile, sheet: str) -> str:
+    """Where in the archive the cells of a sheet are.
+
+    Raises:
+        KeyError, StopIteration: the archive does not say.
+    """
+    folder, name = posixpath.split(_LISTING)
+    listing = ElementTree.fromstring(archive.read(_LISTING))  # noqa: S314
+    found = next(one.attrib for one in listing.iter() if _tag(one) == "sheet" and one.get("name") == sheet)
+    number = next(value for key, value in found.items() if key.endswith("}id"))
+    links = ElementTree.fromstring(archive.read(f"{folder}/_rels/{name}.rels"))  # noqa: S314
+    target = next(one.attrib["Target"] for one in links if one.get("Id") == number)
+    return posixpath.normpath(posixpath.join(folder, target)) if not target.startswith("/") else target.lstrip("/")
+
+
+def _unread(part: IO[bytes]) -> Iterator[tuple[_Place, str]]:
+    """The cells that calamine takes for blank and are not: those with an error, and formulas without a result.
+
+    Each with its place, from 0, and the error; that is "" where no program has worked the formula out.
+    """
+    row = column = -1
+    rows: ElementTree.Element | None = None
+    for event, one in ElementTree.iterparse(part, ("start", "end")):  # noqa: S314
+        match event, _tag(one):
+            case "start", "sheetData":
+                rows = one
+            case "start", "row":
+                row, column = int(one.get("r", row + 2)) - 1, -1
+            case "start", "c":
+                column = _column(one.get("r", "")) if one.get("r") else column + 1
+            case "end", "c":
+                inner = {_tag(child): child.text or "" for child in one}
+                if one.get("t") == "e" or ("f" in inner and one.get("t") != "str" and not inner.get("v")):
+                    yield (row, column), inner.get("v", "")
+            case "end", "row" if rows is not None:
+                rows.clear()
+
+
+def _tag(element: ElementTree.Element) -> str:
+    return element.tag.rpartition("}")[2]
+
+
+def _column(reference: str) -> int:
+    """The column, from 0, of a cell such as `AB12`."""
+    number = 0
+    for letter in re.match("[A-Z]*", reference)[0]:  # type: ignore[index]
+        number = number * 26 + ord(letter) - ord("A") + 1
+    return number - 1
+
+
+def _covered(sheet: CalamineSheet) -> dict[int, list[_Place]]:
+    """By row, the columns whose cell is one with a cell above, and the number of that cell's row."""
+    found: dict[int, list[_Place]] = {}
+    for (top, left), (bottom, right) in sheet.merged_cell_ranges or ():
+        for row in range(top + 1, bottom + 1):
+            found.setdefault(row, []).extend((column, top + 1) for column in range(left, right + 1))
+    return found
+
+
+def _text(value: Any) -> str:
+    """A cell's value as text; a whole number has no point."""
+    match value:
+        case bool():
+            return str(value).upper()
+        case float() if value.is_integer() and abs(value) <= _EXACT:
+            return str(int(value))
+        case float():
+            return format(value, ".15g")  # as many digits as spreadsheets show
+        case datetime.datetime():
+            return value.isoformat(" ")
+        case datetime.date() | datetime.time():
+            return value.isoformat()
+    return str(value)
+
+
+def _failed(error: str) -> WrongError:
+    if not error:
+        return WrongError("formula", "a formula that was never worked out: open the file in a spreadsheet and save it")
+    return WrongError("error", f"the cell says {quoted(error)}: mend its formula")
+
+
+def _merged(upper: int) -> WrongError:
+    return WrongError("merged", f"the cell is merged with the one of row {upper}: give each row its own")
