@@ -5,6 +5,8 @@ Creates nothing and costs nothing. What is replaced keeps its content under anot
 
 from __future__ import annotations
 
+import getpass
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -96,7 +98,7 @@ class Healing:
         if source is None:
             return False
         aside = await anyio.to_thread.run_sync(_put, source, fault.path)
-        self._mended.append(Mended(fault=fault, healed=True, how=f"put back from {source}{_kept(aside)}"))
+        self._mended.append(await self._healed(fault, f"put back from {source}{_kept(aside)}"))
         return True
 
     def _refused(self, fault: Fault, out_dir: str) -> Mended | None:
@@ -189,7 +191,7 @@ class Healing:
             await self.ledger.do(auditing.record_fetched, saved.key, file, at=self.clock.now())
             aside = await anyio.to_thread.run_sync(self._store(saved).publish, saved.path)
         other = "" if sha256 == saved.sha256 else ", rendered anew by the provider"
-        return Mended(fault=fault, healed=True, how=f"downloaded again{other}{_kept(aside)}")
+        return await self._healed(fault, f"downloaded again{other}{_kept(aside)}")
 
     async def _link(self, fault: Fault, wanted: Output, *, lacking: bool) -> Mended:
         """Have the item's audio at a row's output again."""
@@ -206,7 +208,14 @@ class Healing:
         if why is not None:
             return Mended(fault=fault, healed=False, how=why, way_out="Then heal again.")
         await self.ledger.do(collecting.record_links, [(now.batch_id, now.row_id, now.key, now.output)])
-        return Mended(fault=fault, healed=True, how=f"linked again{_kept(aside)}")
+        return await self._healed(fault, f"linked again{_kept(aside)}")
+
+    async def _healed(self, fault: Fault, how: str) -> Mended:
+        """The file is in its place: have the item's story tell of it."""
+        place = os.path.relpath(fault.path, self.settings.ledger.parent)
+        detail = f"healed by {getpass.getuser()}: {place}, {how}"
+        await self.ledger.do(auditing.record_healed, fault.saved.key, at=self.clock.now(), detail=detail)
+        return Mended(fault=fault, healed=True, how=how)
 
     def _store(self, saved: Saved) -> Store:
         home = self.settings.ledger.parent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -236,3 +237,17 @@ def test_trouble(project: Project, provider: FakeTTS, why: str, exit_code: int) 
         assert [one["healed"] for one in ended.report["faults"]] == [False, False]
     assert len(provider.creates) == 1
     lock.release()
+
+
+def test_the_story_tells_of_the_healing(project: Project, provider: FakeTTS) -> None:
+    """What was healed, how, by whom and when stands in the item's story, and the ledger still agrees with itself."""
+    made(project, 2)
+    (project.audio / "r1.mp3").unlink()
+    item(project, "r2").write_bytes(b"edited in its place" * 99)
+    assert verify(project, "--heal").exit_code == 0
+    stories = {row: project.batcher("show", row).out for row in ("r1", "r2")}
+    assert re.search(r"saved -> done \(healed by \S+: audio/r1\.mp3, linked again\)", stories["r1"])
+    assert re.search(r"healed by \S+: audio/\.items/\S+\.mp3, downloaded again; what was there is now ", stories["r2"])
+    assert stories["r2"].count("healed by") == 2
+    found = project.batcher("doctor", "--json", "--api-url", project.provider.url).report["findings"]
+    assert [one["level"] for one in found if one["topic"] == "consistency"] == ["ok"]

@@ -7,7 +7,8 @@ from typing import Final
 
 from sqlalchemy import Connection, func, select, update
 
-from batcher.item import State
+from batcher.item import Event, State
+from batcher.ledger.machine import note
 from batcher.ledger.records import FileRecord
 from batcher.ledger.schema import accounts, batches, files, items, rows
 
@@ -63,6 +64,11 @@ def copies(conn: Connection, key: str) -> list[str]:
     place = batches.c.out_dir + "/" + rows.c.linked_output
     query = select(place).join(batches, batches.c.id == rows.c.batch_id)
     return list(conn.execute(query.where(rows.c.linked_key == key)).scalars())
+
+
+def record_healed(conn: Connection, key: str, *, at: float, detail: str) -> None:
+    """A file of the done item is in its place once more."""
+    note(conn, Event.SAVED, key, at=at, detail=detail)
 
 
 def record_fetched(conn: Connection, key: str, file: FileRecord, *, at: float) -> None:

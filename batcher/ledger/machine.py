@@ -1,11 +1,11 @@
-"""The one place that writes `items.state`: where an item begins, and each step from there."""
+"""The one place that writes `items.state` and what happened: where an item begins, and each step from there."""
 
 from __future__ import annotations
 
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, insert, update
+from sqlalchemy import Connection, bindparam, insert, literal, select, update
 
 from batcher.item import KEY_VERSION, TARGET, Event, State, sources
 from batcher.ledger.prepared import Prepared, either, every
@@ -44,6 +44,13 @@ def move(
         record = {"item_key": key, "attempt": values.get("attempt", attempt), "event": event, "state": TARGET[event]}
         _HAPPENED.run(conn, record | {"at": at, "run_id": run_id, "detail": detail})
     return moved
+
+
+def note(conn: Connection, event: Event, key: str, *, at: float, detail: str) -> None:
+    """Write down that something happened once more to an item, which stays in the state that it is in."""
+    told = (items.c.key, items.c.attempt, literal(event), items.c.state, literal(at), literal(detail))
+    names = ["item_key", "attempt", "event", "state", "at", "detail"]
+    conn.execute(insert(events).from_select(names, select(*told).where(items.c.key == key)))
 
 
 _HAPPENED: Final = Prepared(
