@@ -381,3 +381,17 @@ def test_a_reader_that_has_seen_enough(project: Project, provider: FakeTTS, comm
     )
     os.close(writing)
     assert (ended.returncode, "Traceback" in ended.stderr) == (0, False), ended.stderr
+
+
+def test_status_of_several_batches(project: Project, provider: FakeTTS) -> None:
+    """With more than one batch in the ledger, people are told of each in a line; programs get the same keys."""
+    project.manifest(2)
+    project.manifest([*project.rows(2, first=7), {"id": "e", "text": "", "voice": "anna"}], "more.csv")
+    provider.on_create = lambda create: refusal(400, "bad") if "number 7" in create.text else None
+    assert project.run("lines.csv", "more.csv", "--skip-empty").exit_code == 3
+    told = project.batcher("status").out.splitlines()
+    assert told[1] == "2 batches: 5 rows, 4 items"
+    assert "  lines: 2 rows: 2 done" in told
+    assert "  more: 3 rows: 1 done, 1 rejected, 1 row skipped" in told
+    keys = ["batches", "rows", "items", "states", "halt", "credits", "last_run"]
+    assert list(project.batcher("status", "--json").report) == keys

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
+from batcher.cli.colours import BAD, GOOD, LOOK
 from batcher.cli.options import ledger_path
 from batcher.cli.request import Grouped, manifest_options, resolve
 from batcher.settings import FILE_NAME
@@ -24,7 +25,7 @@ _SOURCES: Final[dict[ParameterSource | None, str]] = {
     ParameterSource.ENVIRONMENT: "environment",
     ParameterSource.DEFAULT_MAP: FILE_NAME,
 }
-_COLOURS: Final = {"ok": "green", "hint": "yellow", "problem": "red"}
+_COLOURS: Final = {"ok": GOOD, "hint": LOOK, "problem": BAD}
 
 
 @click.command(cls=Grouped)

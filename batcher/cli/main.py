@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from batcher import __version__
+from batcher.cli import colours
 from batcher.cli.front import COMMANDS, HELP, VERSION
 from batcher.cli.helping import epilog
 from batcher.errors import BatcherError, CredentialsError, LockedError, StorageError, TroubleError, UsageError
@@ -72,9 +73,7 @@ def _forget_unwritten() -> None:
 
 def _run(arguments: list[str]) -> int:
     try:
-        # https://no-color.org; without it click colours what goes to a terminal, and nothing else
-        colour = False if os.environ.get("NO_COLOR") else None
-        result = cli.main(arguments, prog_name="batcher", standalone_mode=False, color=colour)
+        result = cli.main(arguments, prog_name="batcher", standalone_mode=False, color=colours.wanted())
         return result if isinstance(result, int) else 0
     except (click.exceptions.Exit, click.exceptions.Abort) as error:
         return getattr(error, "exit_code", 130)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from batcher.cli.colours import BAD, GOOD, LOOK
 from batcher.cli.request import Grouped, manifest_options, resolve
 
 
@@ -40,10 +41,15 @@ def show_plan(ctx: click.Context, manifests: tuple[str, ...]) -> int:
 
 
 def _lines(found: Any) -> list[str]:
-    lines = list(found.faults)
+    lines = [click.style(fault, fg=BAD) for fault in found.faults]
     lines.append(f"{found.rows:,} rows stand for {found.items:,} items ({found.shared:,} rows share another's)")
-    counts = {"new": found.new, "done": found.done, "in flight": found.in_flight, "need a person": found.need_person}
-    lines += [f"  {number:>9,}  {what}" for what, number in counts.items() if number or what == "new"]
+    lines.append(f"  {found.new:>9,}  new")
+    counts = {
+        "done": (found.done, GOOD),
+        "in flight": (found.in_flight, None),
+        "need a person": (found.need_person, BAD),
+    }
+    lines += [click.style(f"  {number:>9,}  {what}", fg=colour) for what, (number, colour) in counts.items() if number]
     if found.skipped:
         lines.append(f"  {found.skipped:>9,}  rows skipped")
     for name, ids in found.changed.items():
@@ -55,9 +61,9 @@ def _lines(found: Any) -> list[str]:
     if found.balance is not None:
         lines.append(f"balance: {found.balance:,.0f} credits{_verdict(found)}")
     if found.outdated:
-        lines.append(f"{found.outdated}: a run wants --restored")
+        lines.append(click.style(f"{found.outdated}: a run wants --restored", fg=LOOK))
     if found.rebuy:
-        lines += ["a run would want --rebuy:", found.rebuy]
+        lines += [click.style("a run would want --rebuy:", fg=LOOK), found.rebuy]
     return lines
 
 
@@ -71,4 +77,6 @@ def _cost(found: Any) -> str:
 def _verdict(found: Any) -> str:
     if found.suffices is None:
         return ""
-    return ", which suffices" if found.suffices else f", which would last for about {found.stops_after:,} items"
+    if found.suffices:
+        return ", which suffices"
+    return click.style(f", which would last for about {found.stops_after:,} items", fg=LOOK)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from batcher.cli.colours import in_state
 from batcher.cli.deciding import api_options, decide
 from batcher.cli.options import find_ledger, json_option
 from batcher.clock import local, utc
@@ -83,6 +84,7 @@ def _list(
         click.echo("nothing is in doubt")
     for case in cases:
         named = ", ".join(f"{row['id']} of {row['batch']}" for row in rows[case.key]) or "no row any more"
+        named = in_state(State.IN_DOUBT, named)
         click.echo(f"{case.key[:16]}  {named}: {len(case.text)} characters, voice {case.voice}")
         click.echo(f"    create {case.attempt} {_sent(case)} for account {case.user_id}")
         status = f"HTTP {case.http_status}, " if case.http_status else ""

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import click
 
+from batcher.cli.colours import in_state
 from batcher.cli.options import find_ledger, json_option, ledger_options, option
 from batcher.clock import said
 from batcher.item import State
@@ -49,14 +50,16 @@ def show(ctx: click.Context, /, names: tuple[str, ...], states: tuple[str, ...],
 
 
 def _print(item: dict[str, Any]) -> None:
-    click.echo(f"{item['key'][:16]}  {item['state']}  attempt {item['attempt']}", nl=False)
+    state = in_state(item["state"], item["state"])
+    click.echo(f"{item['key'][:16]}  {state}  attempt {item['attempt']}", nl=False)
     click.echo(f"  task {item['task_id']} of {item['account']}" if item["task_id"] else "")
     for row in item["rows"]:
         click.echo(f"    row {row['row']} of {row['batch']}: id {row['id']}, output {row['output']}")
     if item["error"] is not None:
         error = item["error"]
         named = ", ".join(f"{name} {error[name]}" for name in ("code", "http_status", "request_id") if error[name])
-        click.echo(f"    {error['message'] or 'no message'}" + (f" ({named})" if named else ""))
+        told = f"{error['message'] or 'no message'}" + (f" ({named})" if named else "")
+        click.echo(f"    {in_state(item['state'], told)}")
 
 
 def _tell(story: dict[str, Any]) -> None:
@@ -72,7 +75,8 @@ def _tell(story: dict[str, Any]) -> None:
     for event in story["events"]:
         detail = f" ({event['detail']})" if event["detail"] else ""
         run = f" in run {event['run_id']}" if event["run_id"] else ""
-        click.echo(f"    {said(event['at'])}  {event['event']} -> {event['state']}{detail}{run}")
+        state = in_state(event["state"], event["state"])
+        click.echo(f"    {said(event['at'])}  {event['event']} -> {state}{detail}{run}")
 
 
 def _pairs(facts: dict[str, Any]) -> str:

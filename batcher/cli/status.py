@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batcher.cli.colours import BAD, in_state
 from batcher.cli.options import find_ledger, json_option, ledger_options
 from batcher.clock import said
 from batcher.words import counted
 
 if TYPE_CHECKING:
     from batcher.ledger.ledger import Connection
+    from batcher.ledger.reading import Counts
 
 
 @click.command()
@@ -38,23 +40,35 @@ def status(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
         found = showing.status(conn)
         spent = spending.spending(conn)
         ahead = _forecast(conn, found)
+        one_by_one = showing.by_batch(conn) if len(found["batches"]) > 1 and not ctx.params["as_json"] else []
     if ctx.params["as_json"]:
         click.echo(json.dumps(found, ensure_ascii=False))
         return
     click.echo(f"ledger {path}")
-    names = ", ".join(found["batches"])
+    name = f" ({found['batches'][0]})" if len(found["batches"]) == 1 else ""
     rows, items = counted(found["rows"], "row"), counted(found["items"], "item")
-    click.echo(f"{counted(len(found['batches']), 'batch')} ({names}): {rows}, {items}")
+    click.echo(f"{counted(len(found['batches']), 'batch')}{name}: {rows}, {items}")
     for state, number in found["states"].items():
         if number:
-            click.echo(f"  {number:>9,}  {state}")
+            click.echo(in_state(state, f"  {number:>9,}  {state}"))
+    for name, counts in one_by_one:
+        click.echo(_batch(name, counts))
     click.echo(_credits(spent, found["credits"]["estimated_needed"]))
     if found["halt"] is not None:
-        click.echo(f"halted ({found['halt']['kind']}) since {said(found['halt']['since'])}: {found['halt']['detail']}")
+        halted = f"halted ({found['halt']['kind']}) since {said(found['halt']['since'])}: {found['halt']['detail']}"
+        click.echo(click.style(halted, fg=BAD))
     if found["last_run"] is not None:
         click.echo(_last_run(found["last_run"]))
     if ahead is not None:
         click.echo(ahead)
+
+
+def _batch(name: str, counts: Counts) -> str:
+    """One of several batches in a line; items that batches share are counted for each."""
+    states = [in_state(state, f"{number:,} {state}") for state, number in counts.states.items() if number]
+    skipped = counts.invalid + counts.empty
+    parts = [*states, *[f"{counted(skipped, 'row')} skipped"] * bool(skipped)]
+    return f"  {name}: {counted(counts.rows, 'row')}: {', '.join(parts) or 'nothing'}"
 
 
 def _credits(spent: Any, needed: float | None) -> str:

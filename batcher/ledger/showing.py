@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, select
 
 from batcher.clock import utc
-from batcher.ledger.reading import count, current_batches, error_of
+from batcher.ledger.reading import Counts, count, current_batches, error_of
 from batcher.ledger.schema import accounts, attempts, batches, events, files, halts, items, rows, runs, tasks
 from batcher.ledger.spending import estimated_need, spending, told_spending
 
@@ -121,9 +121,15 @@ def status(conn: Connection) -> dict[str, Any]:
     }
 
 
+def by_batch(conn: Connection) -> list[tuple[str, Counts]]:
+    """Each batch's name, with its rows and the items that they stand for."""
+    return [(batch.name, count(conn, [batch])) for batch in current_batches(conn)]
+
+
 def look_ahead(conn: Connection) -> None:
     """Find out now what `status` will ask for: it keeps nothing itself, since it only reads."""
     status(conn)
+    by_batch(conn)
     spending(conn)
 
 
