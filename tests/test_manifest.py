@@ -257,6 +257,21 @@ def test_misspelt_columns_are_fatal(tmp_path: Path, header: str, field: str | No
     ]
 
 
+def test_a_misspelt_field_of_jsonl_is_its_rows_fault(tmp_path: Path) -> None:
+    """In JSONL each record names its own fields: a misspelt one is told with its row, once, and that row is skipped."""
+    records = ({"id": "a", "text": "A."}, {"id": "b", "txet": "B."}, {"id": "c", "text": "C.", "vioce": "eva"})
+    content = "\n".join(map(json.dumps, records))
+    rows, manifest = read(tmp_path, content, "m.jsonl", skip_invalid=True)
+    assert [(row.id, row.skipped) for row in rows] == [("a", None), ("b", "invalid"), ("c", "invalid")]
+    assert not manifest.faults.fatal
+    starts = [
+        "m.jsonl:2: text: `txet` looks like `text` misspelt",
+        "m.jsonl:3: voice: `vioce` looks like `voice` misspelt",
+    ]
+    told = faults(tmp_path, content, "m.jsonl")
+    assert [line.partition(": rename it")[0] for line in told] == starts
+
+
 @pytest.mark.parametrize("header", ["title", "notes", "speaker", "context", "i", "uid", "date", "kate", "name"])
 def test_other_columns_are_carried(tmp_path: Path, header: str) -> None:
     """Ordinary words of a sheet are no misspellings: they are carried."""

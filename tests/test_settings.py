@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,6 +12,10 @@ from batcher import settings
 from batcher.errors import CredentialsError, UsageError
 from batcher.manifest import Rules
 from batcher.settings import Settings, Source
+
+if TYPE_CHECKING:
+    from tests.conftest import Project
+    from tests.fake_tts import FakeTTS
 
 TOKEN = "sk-very-secret-0123456789"
 
@@ -188,3 +192,32 @@ def test_tables_of_something_else(tmp_path: Path, table: object) -> None:
     """Anything but words mapped to words is refused by the table's name."""
     with pytest.raises(UsageError, match=r"\[voices\] must map words to words"):
         settings.words(table, "voices", tmp_path / "batcher.toml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "file", "refused"),
+    [
+        ("--sandbox --api-url http://127.0.0.1:9/v1", {}, "", True),
+        ("--sandbox", {"BATCHER_API_URL": "http://127.0.0.1:9/v1"}, "", False),
+        ("--sandbox", {}, 'api-url = "http://127.0.0.1:9/v1"', False),
+        ("--api-url http://127.0.0.1:9/v1", {"BATCHER_SANDBOX": "1"}, "", True),
+        ("", {"BATCHER_SANDBOX": "1", "BATCHER_API_URL": "http://127.0.0.1:9/v1"}, "", True),
+        ("", {}, 'sandbox = true\napi-url = "http://127.0.0.1:9/v1"', True),
+    ],
+)
+def test_the_sandbox_or_another_api(
+    project: Project, arguments: str, environment: dict[str, str], file: str, refused: bool
+) -> None:
+    """Who names an API and asks for the sandbox is told so; the flag alone wins over an address that is configured."""
+    project.manifest(1)
+    (project.folder / "batcher.toml").write_text(file, encoding="utf-8")
+    told = project.batcher("plan", "lines.csv", *arguments.split(), environment=environment)
+    assert (told.exit_code, "name two APIs" in told.err) == ((2, True) if refused else (0, False)), told
+
+
+def test_columns_from_the_environment(project: Project, provider: FakeTTS) -> None:
+    """Several columns stand in one value, parted by blanks; blanks within a header do not count."""
+    project.manifest([{"Mein Text": "Hallo.", "No": "7"}])
+    chosen = {"BATCHER_COLUMN": "text=MeinText id=no", "BATCHER_VOICE": "anna"}
+    assert project.run("lines.csv", environment=chosen).exit_code == 0
+    assert (project.audio / "7.mp3").is_file()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from batcher import settings
-from batcher.cli.options import ledger_options, option
+from batcher.cli.options import ledger_options, need_one_api, option
 
 if TYPE_CHECKING:
     from batcher.deciding import Decisions
@@ -54,6 +54,7 @@ def api_settings(ctx: click.Context, path: Path) -> settings.Settings:
     with viewed(path) as conn:
         world = world_of(conn)
     params = ctx.params
+    need_one_api(ctx, sandbox=params["sandbox"])
     return settings.Settings(
         sources=(),
         ledger=path,

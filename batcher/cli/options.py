@@ -74,6 +74,20 @@ def ledger_options(command: F) -> F:
     return option("--ledger", metavar="PATH", help="The ledger; by default batcher.db of the project folder.")(command)
 
 
+def need_one_api(ctx: click.Context, *, sandbox: bool) -> None:
+    """Make sure that nobody is sent to the sandbox who has named another API; a flag wins over a configured address.
+
+    Raises:
+        UsageError: both are asked for.
+    """
+    flag = click.core.ParameterSource.COMMANDLINE
+    named, asked = ctx.get_parameter_source("api_url"), ctx.get_parameter_source("sandbox")
+    if sandbox and not _unset(ctx, "api_url") and (named is flag or asked is not flag):
+        raise UsageError(
+            "--sandbox and --api-url name two APIs", "Leave one out; a sandbox served by hand is named by --api-url."
+        )
+
+
 def json_option(command: F) -> F:
     """Data for programs."""
     return option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")(command)

@@ -10,7 +10,16 @@ from typing import Any, Final, TypeVar
 import click
 
 from batcher import settings
-from batcher.cli.options import Duration, Rate, fill_from_file, ledger_path, merged_columns, option, project_folder
+from batcher.cli.options import (
+    Duration,
+    Rate,
+    fill_from_file,
+    ledger_path,
+    merged_columns,
+    need_one_api,
+    option,
+    project_folder,
+)
 from batcher.errors import UsageError
 from batcher.manifest import Rules
 
@@ -147,6 +156,7 @@ def resolve(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path | No
     if math.isnan(params["max_credits"] or 0.0):
         raise UsageError("--max-credits is not a number of credits", "Give one, as in: --max-credits 5000")
     sandbox = params["sandbox"]
+    need_one_api(ctx, sandbox=sandbox)
     out_dir = params["out_dir"] or folder / ("audio-sandbox" if sandbox else "audio")
     return settings.Settings(
         sources=_sources(params, paths, file, folder),

@@ -102,13 +102,14 @@ class Columns:
 
     def _check_header(self, headers: list[str], fields: dict[str, int], carried: dict[str, int], line: int) -> None:
         for header in carried:
-            self._suspect(header, set(fields), line)
+            if (field := self._suspected(header, set(fields))) is not None:
+                self._fault(line, header, _way_out(header, field), f"misspelt {header}")
         if "params" in fields:
             reason = "only JSONL has `params`: give each parameter a column, or carry this one with --column params="
             self._fault(line, headers[fields["params"]], reason, "params in csv")
         self.check_file(line)
 
-    def split(self, record: Mapping[str, Any], line: int) -> tuple[dict[str, Any], dict[str, Any], list[Problem]]:
+    def split(self, record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[Problem]]:
         """A JSON object as what it says of fields, what it carries, and what is wrong with its names."""
         given: dict[str, Any] = {}
         extra: dict[str, Any] = {}
@@ -126,8 +127,11 @@ class Columns:
                 problems.append(Problem(field=field, cause="twice", reason=reason))
             else:
                 given[field] = said
+        present = {field for name in record if (field := self._fields[name])}
         for header in self._suspects.keys() & extra.keys():
-            self._suspect(header, {field for name in record if (field := self._fields[name])}, line)
+            if (suspected := self._suspected(header, present)) is not None:
+                reason = f"{quoted(header)} {_way_out(header, suspected)}"
+                problems.append(Problem(field=suspected, cause=f"misspelt {header}", reason=reason))
         return given, extra, problems
 
     def check_file(self, line: int | None) -> None:
@@ -154,14 +158,10 @@ class Columns:
                 self._suspects[header] = self._names[alike]
         return field
 
-    def _suspect(self, header: str, present: set[str], line: int) -> None:
-        """A fault if `header` looks like a field that is neither there by its own name nor settled by the user."""
+    def _suspected(self, header: str, present: set[str]) -> str | None:
+        """The field that `header` looks like, if it is neither there by its own name nor settled by the user."""
         field = self._suspects.get(header)
-        if field is None or field in present or field in self._chosen:
-            return
-        use, carry = f"--column {field}={printable(header)}", f"--column {field}="
-        reason = f"looks like `{field}` misspelt: rename it, or use it as it is with {use}, or carry it with {carry}"
-        self._fault(line, header, reason, f"misspelt {header}")
+        return None if field in present or field in self._chosen else field
 
     def _listed(self) -> str:
         headers = [*self.sent, *self.carried]
@@ -170,6 +170,11 @@ class Columns:
 
     def _fault(self, line: int | None, column: str | None, reason: str, cause: str) -> None:
         self._faults.add(line, column, reason, cause=cause, fatal=True)
+
+
+def _way_out(header: str, field: str) -> str:
+    use, carry = f"--column {field}={printable(header)}", f"--column {field}="
+    return f"looks like `{field}` misspelt: rename it, or use it as it is with {use}, or carry it with {carry}"
 
 
 def _alike(normal: str, names: Mapping[str, str]) -> str | None:

@@ -261,7 +261,7 @@ class Manifest:
             else:
                 record.problems = _unusable(said)
                 if not record.problems:
-                    record.given, record.extra, record.problems = self._columns.split(said, lines.seen)
+                    record.given, record.extra, record.problems = self._columns.split(said)
             yield record
         if number:
             self._columns.check_file(None)
