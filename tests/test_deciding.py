@@ -184,3 +184,54 @@ def test_the_whole_story_of_an_item(project: Project, provider: FakeTTS) -> None
 
 def _retake(project: Project, name: str) -> Ended:
     return project.batcher("retake", name, "--ledger", project.ledger)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "settings"),
+    [
+        ("lines.csv", "id,text,voice,take\nr1,One.,anna,1\nr2,Two.,anna,\n", ""),
+        ("lines.csv", "id,text,voice,Fassung\nr1,One.,anna,1\nr2,Two.,anna,\n", '[columns]\ntake = "Fassung"\n'),
+        ("lines.jsonl", '{"id": "r1", "text": "One.", "take": 1}\n{"id": "r2", "text": "Two."}\n', 'voice = "anna"'),
+    ],
+)
+def test_a_take_in_the_manifest_is_left_to_it(
+    project: Project, provider: FakeTTS, name: str, content: str, settings: str
+) -> None:
+    """A retake that the manifest would undo is not promised: the row is left alone and told where to ask."""
+    (project.folder / "batcher.toml").write_text(settings, encoding="utf-8")
+    (project.folder / name).write_text(content, encoding="utf-8")
+    assert project.run(name).exit_code == 0
+    told = project.batcher("retake", "r1", "r2").out.splitlines()
+    assert told[0] == "r1 of lines  has take 1 in its manifest: write another there, and the next run creates it"
+    assert told[1] == "r2 of lines  take 2: created by the next run, and paid for"
+    assert project.run(name).report["created"] == 1
+    assert [line["take"] for line in project.results()] == [1, 2]
+
+
+def test_rows_that_share_an_item_share_its_retake(project: Project, provider: FakeTTS) -> None:
+    """Two rows of the same inputs that are both retaken get one new output, bought once, and are told so."""
+    same = [{"id": name, "text": "The same.", "voice": "anna"} for name in ("a", "b", "c")]
+    manifest = project.manifest(same)
+    project.run(manifest)
+    told = project.batcher("retake", "a", "b").out.splitlines()
+    assert told[0].endswith("take 2: created by the next run, and paid for")
+    assert told[1].endswith("take 2: shared with another row of the same inputs: the next run creates it, once")
+    assert project.run(manifest).report["created"] == 1
+    assert project.batcher("retake", "c").out.endswith("row of the same inputs: the next run links it\n")
+    assert project.run(manifest).report["created"] == 0
+    assert [line["output"] for line in project.results()] == ["a.take2.mp3", "b.take2.mp3", "c.take2.mp3"]
+    assert project.batcher("retake", "c").out.endswith("take 3: created by the next run, and paid for\n")
+
+
+@pytest.mark.parametrize("manifest", ["lines.csv", "more.csv"])
+def test_a_retake_whose_file_another_row_has(project: Project, provider: FakeTTS, manifest: str) -> None:
+    """A name that a row of this or another batch has is found before anything is asked for."""
+    mine, rival = project.rows(1)[0], {"id": "r1.take2", "text": "Mine.", "voice": "anna"}
+    project.manifest([mine, *[rival] * (manifest == "lines.csv")])
+    project.manifest([rival] if manifest == "more.csv" else project.rows(1, first=5), "more.csv")
+    assert project.run("lines.csv", "more.csv").exit_code == 0
+    batch = manifest.removesuffix(".csv")
+    told = _retake(project, "r1").out
+    assert told == f"r1 of lines  left alone: take 2 would be r1.take2.mp3, which row r1.take2 of {batch} has\n"
+    assert "pending" not in project.states()
+    assert project.run("lines.csv", "more.csv").exit_code == 0

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import getpass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import anyio
 import click
 
-from batcher.cli.options import find_ledger, ledger_options, option
+from batcher import settings
+from batcher.cli.options import find_ledger, ledger_options, merged_columns, option
 from batcher.clock import Clock
-from batcher.ledger import deciding, reading
+from batcher.errors import BatcherError
+from batcher.item import State
+from batcher.ledger import deciding, reading, reporting
 from batcher.ledger.ledger import Connection, Ledger, opened, viewed
 from batcher.ledger.lock import owner_lock
 from batcher.ledger.recalling import identity
+from batcher.manifest import Rules, given_takes
 from batcher.marks import Mark, read_marks
+
+_Rows = list[tuple[int, str, str]]
+"""Rows by their batch's number, its name, and their id."""
+_OwnTakes = dict[tuple[int, str], Any]
 
 
 @click.command()
@@ -33,8 +42,9 @@ def retake(ctx: click.Context, /, names: tuple[str, ...], batch: str | None, mar
     """Have another output of done rows created beside the first. The next run charges for it.
 
     ID is a row's id, or the beginning of an item's key for all rows that share it. The row stands for the new take from
-    now on; its file is named like the first with `.take2` before the ending, and the first stays where it is. A `take`
-    in the manifest itself wins over this.
+    now on; its file is named like the first with `.take2` before the ending, and the first stays where it is. Rows of
+    the same text and voice that are retaken together share the new take. A row with a `take` in the manifest itself is
+    left alone: that is the place to ask for another.
 
     With --marks, the rows are those of the file. A row that stands for another take by now than the one that was heard
     is left alone, so that a file given twice buys nothing twice.
@@ -50,12 +60,13 @@ def retake(ctx: click.Context, /, names: tuple[str, ...], batch: str | None, mar
             rows, stale = _marked(conn, [mark for mark in marked if batch in (None, mark.batch)])
             for mark in stale:
                 click.echo(f"{mark.id} of {mark.batch}  does not stand for what was heard any more: left alone")
+        own = _own_takes(conn, rows)
     with owner_lock(path), opened(path) as ledger:
-        for line in anyio.run(_retake, ledger, rows):
+        for line in anyio.run(_retake, ledger, rows, own):
             click.echo(line)
 
 
-def _marked(conn: Connection, marks: list[Mark]) -> tuple[list[tuple[int, str, str]], list[Mark]]:
+def _marked(conn: Connection, marks: list[Mark]) -> tuple[_Rows, list[Mark]]:
     """The rows that still stand for what was heard, as `_retake` takes them, and the marks of the others."""
     found, stale = [], []
     for mark in marks:
@@ -67,17 +78,42 @@ def _marked(conn: Connection, marks: list[Mark]) -> tuple[list[tuple[int, str, s
     return found, stale
 
 
-async def _retake(ledger: Ledger, rows: list[tuple[int, str, str]]) -> list[str]:
+def _own_takes(conn: Connection, rows: _Rows) -> _OwnTakes:
+    """The takes that the manifests themselves name for these rows, as far as the manifests are there to be read."""
+    wanted = {(batch_id, row_id) for batch_id, _, row_id in rows}
+    found: _OwnTakes = {}
+    for batch in reading.current_batches(conn):
+        if not any(batch_id == batch.batch_id for batch_id, _ in wanted):
+            continue
+        path = Path(reporting.source_of(conn, batch)[0])
+        with suppress(BatcherError):
+            file = settings.read_file(path.parent)
+            rules = Rules(batch="", columns=merged_columns((), file, path.parent), encoding=file.get("encoding"))
+            named = {(batch.batch_id, row_id): take for row_id, take in given_takes(path, rules)}
+            found |= {row: named[row] for row in wanted & named.keys()}
+    return found
+
+
+async def _retake(ledger: Ledger, rows: _Rows, own: _OwnTakes) -> list[str]:
     lines = []
     for batch_id, batch, row_id in rows:
-        at, who = Clock().now(), getpass.getuser()
-        made = await ledger.do(deciding.retake, batch_id, row_id, at=at, who=who)
-        lines.append(f"{row_id} of {batch}  {_words(made)}")
+        if (take := own.get((batch_id, row_id))) is not None:
+            words = f"has take {take} in its manifest: write another there, and the next run creates it"
+        else:
+            at, who = Clock().now(), getpass.getuser()
+            words = _words(await ledger.do(deciding.retake, batch_id, row_id, at=at, who=who))
+        lines.append(f"{row_id} of {batch}  {words}")
     return lines
 
 
-def _words(made: tuple[int, bool] | None) -> str:
+def _words(made: deciding.Retake | None) -> str:
     if made is None:
         return "is not done: left alone"
-    take, to_buy = made
-    return f"take {take}: " + ("created by the next run, and paid for" if to_buy else "another row has it: linked")
+    if made.rival is not None:
+        row, batch = made.rival
+        return f"left alone: take {made.take} would be {made.output}, which row {row} of {batch} has"
+    if made.is_new:
+        return f"take {made.take}: created by the next run, and paid for"
+    became = {State.PENDING: "the next run creates it, once", State.DONE: "the next run links it"}
+    words = became.get(State(made.state), f"it is {made.state}")
+    return f"take {made.take}: shared with another row of the same inputs: {words}"

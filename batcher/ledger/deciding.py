@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from sqlalchemy import Connection, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from batcher.item import Event, Inputs, State, sources
+from batcher.item import Event, Inputs, sources
 from batcher.ledger.machine import move, new_item
-from batcher.ledger.schema import items, rows, tasks
+from batcher.ledger.schema import batches, items, rows, tasks
 from batcher.manifest import path_of_take
 
 _NO_ERROR: dict[str, Any] = {
@@ -37,11 +40,25 @@ def retry(conn: Connection, key: str, attempt: int, *, at: float, who: str) -> b
     return move(conn, Event.RETRY, key, attempt, at=at, run_id=None, detail=f"by {who}", **values)
 
 
-def retake(conn: Connection, batch_id: int, row_id: str, *, at: float, who: str) -> tuple[int, bool] | None:
-    """Let the row stand for another output of the same inputs: an item of its own, one take above its latest.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retake:
+    """The row stands for `take` now, whose item is in `state`, and `is_new` if none had asked for it before.
 
-    Returns that take and whether its item is still to be bought; None, changing nothing, when the row's item is not
-    done.
+    Where another row has the `output` that it would have (`rival`: its id and batch), nothing has changed.
+    """
+
+    take: int
+    output: str
+    state: str
+    is_new: bool
+    rival: tuple[str, str] | None = None
+
+
+def retake(conn: Connection, batch_id: int, row_id: str, *, at: float, who: str) -> Retake | None:
+    """Let the row stand for another output of the same inputs, one take above its latest.
+
+    That is an item of its own, which rows with the same inputs share as they shared the one before. Returns None,
+    changing nothing, when the row's item is not done.
     """
     this = (rows.c.batch_id == batch_id, rows.c.id == row_id)
     query = select(items, rows.c.output, rows.c.take.label("row_take")).join(rows, rows.c.item_key == items.c.key)
@@ -49,15 +66,30 @@ def retake(conn: Connection, batch_id: int, row_id: str, *, at: float, who: str)
     take = max(old.take, old.row_take) + 1
     params = json.loads(old.params)
     inputs = Inputs(text=old.text, voice=old.voice, model=old.model, format=old.format, params=params, take=take)
-    key = inputs.key()
+    key, output = inputs.key(), path_of_take(old.output, take, old.take)
+    if (rival := _row_at(conn, batch_id, output)) is not None:
+        return Retake(take=take, output=output, state=old.state, is_new=False, rival=rival)
     if not move(conn, Event.RETAKE, old.key, old.attempt, at=at, run_id=None, detail=f"by {who}: take {take}, {key}"):
         return None
     same = {name: getattr(old, name) for name in ("text_hash", "text", "voice", "model", "format", "params", "bytes")}
-    conn.execute(upsert(items).values(**same, **new_item(at), key=key, take=take).on_conflict_do_nothing())
-    output = path_of_take(old.output, take, old.take)
+    new = upsert(items).values(**same, **new_item(at), key=key, take=take).on_conflict_do_nothing()
+    is_new = conn.execute(new).rowcount == 1
     conn.execute(update(rows).where(*this).values(item_key=key, take=take, output=output))
     state = conn.execute(select(items.c.state).where(items.c.key == key)).scalar_one()
-    return take, state == State.PENDING
+    return Retake(take=take, output=output, state=state, is_new=is_new)
+
+
+def _row_at(conn: Connection, batch_id: int, output: str) -> tuple[str, str] | None:
+    """The row, by its id and batch, that has the path `output` of this batch as its own, wherever its batch lies."""
+    known = conn.execute(select(batches.c.id, batches.c.name, batches.c.out_dir)).all()
+    path = next(PurePosixPath(batch.out_dir, output) for batch in known if batch.id == batch_id)
+    for batch in known:
+        there = os.path.relpath(path, batch.out_dir)
+        taken = (rows.c.batch_id == batch.id, rows.c.is_current == 1, rows.c.skipped.is_(None), rows.c.output == there)
+        row_id: str | None = conn.execute(select(rows.c.id).where(*taken).limit(1)).scalar()
+        if row_id is not None:
+            return row_id, batch.name
+    return None
 
 
 def task_owner(conn: Connection, account_id: int, task_id: str) -> str | None:

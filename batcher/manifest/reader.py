@@ -19,7 +19,7 @@ from batcher.manifest import workbook
 from batcher.manifest.columns import FIELDS, Columns, Layout
 from batcher.manifest.faults import Faults, Problem, WrongError, printable, quoted
 from batcher.manifest.jsonl import object_of
-from batcher.manifest.rows import Judge, Record, Row, Rules
+from batcher.manifest.rows import Judge, Record, Row, Rules, record_id
 
 _HEAD_BYTES: Final = 4096
 _CELL_LIMIT: Final = 1 << 26
@@ -276,6 +276,17 @@ def given_columns(path: Path, encoding: str | None = None) -> Iterator[tuple[int
     everything = dict.fromkeys(FIELDS, "")  # without fields, every column is carried along
     unread = Rules(batch="", columns=everything, encoding=encoding)
     return ((record.number, record.extra) for record in Manifest(path, unread)._records())
+
+
+def given_takes(path: Path, rules: Rules) -> Iterator[tuple[str, Any]]:
+    """The rows that name their take themselves: id and take, as the file has them.
+
+    Raises:
+        ManifestError: the file can't be read at all.
+    """
+    for record in Manifest(path, rules)._records():
+        if "take" in record.given:
+            yield str(record.given.get("id", record_id(record.number))), record.given["take"]
 
 
 def _delimiter(header: str) -> str:
