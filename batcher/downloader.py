@@ -168,8 +168,8 @@ class Downloader:
                 await self._unusable(task, None, f"its address answers HTTP {fetched.http_status}")
             return False
         if (why := audio.fault(part, task.format, task.chars)) is not None:
-            part.unlink(missing_ok=True)
-            await self._unusable(task, None, why)
+            bad = self.store.keep_bad(path).relative_to(self.store.folder)
+            await self._unusable(task, None, f"{why}; what came is kept as {bad}")
             return False
         self.gate.succeeded(sent)
         with anyio.CancelScope(shield=True):

@@ -20,6 +20,7 @@ from batcher.errors import StorageError, UsageError
 from batcher.ledger.reading import Output
 
 ITEMS: Final = ".items"
+_BAD: Final = ".bad"
 _NO_LINKS: Final = (errno.EPERM, errno.ENOSYS, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
@@ -59,6 +60,20 @@ class Store:
         final.parent.mkdir(parents=True, exist_ok=True)
         return final.with_name(f".{final.name}.part")
 
+    def keep_bad(self, path: str) -> Path:
+        """Keep the part that is no audio for the item, to be looked at: the last one, until good audio comes.
+
+        Returns where it is.
+        """
+        return self.part(path).replace(self._bad(path))
+
+    def bad(self, key: str = "*") -> Iterator[Path]:
+        """What was kept of this item, or of all, because it was no audio for it."""
+        return (self.folder / ITEMS).glob(f"{key[:2] if key != '*' else key}/{key}{_BAD}")
+
+    def _bad(self, path: str) -> Path:
+        return (self.folder / path).with_suffix(_BAD)
+
     def publish(self, path: str) -> Path | None:
         """Rename the durable part to its final path and make that durable too.
 
@@ -66,6 +81,7 @@ class Store:
         """
         final, aside = self.folder / path, None
         part = self.part(path)
+        self._bad(path).unlink(missing_ok=True)
         if final.exists() and digest(final) != digest(part):
             aside = set_aside(final)
         part.replace(final)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -34,19 +35,21 @@ def show(ctx: click.Context, /, names: tuple[str, ...], states: tuple[str, ...],
     """
     from batcher.ledger import reading, showing
     from batcher.ledger.ledger import viewed
+    from batcher.store import Store
 
     path, ids = find_ledger(ctx, names)
     with viewed(path) as conn:
         keys = reading.find_keys(conn, ids, states=[State(state) for state in states], batch=batch)
         found = list(showing.show(conn, keys))
         stories = {key: showing.story(conn, key) for key in keys} if ids else {}
+        stores = [Store(path.parent, path.parent / out_dir) for out_dir in showing.out_dirs(conn)] if ids else []
     if ctx.params["as_json"]:
         click.echo(json.dumps(found, ensure_ascii=False))
         return
     for item in found:
         _print(item)
         if item["key"] in stories:
-            _tell(stories[item["key"]])
+            _tell(stories[item["key"]], [bad for store in stores for bad in store.bad(item["key"])])
 
 
 def _print(item: dict[str, Any]) -> None:
@@ -62,7 +65,7 @@ def _print(item: dict[str, Any]) -> None:
         click.echo(f"    {in_state(item['state'], told)}")
 
 
-def _tell(story: dict[str, Any]) -> None:
+def _tell(story: dict[str, Any], bad: list[Path]) -> None:
     inputs = dict(story["inputs"])
     text = inputs.pop("text")
     click.echo(f"    text: {text if len(text) <= _SHOWN else text[:_SHOWN] + ' …'!r}")
@@ -72,6 +75,8 @@ def _tell(story: dict[str, Any]) -> None:
             click.echo(f"    {kind.removesuffix('s')}: {_pairs(one)}")
     if story["file"] is not None:
         click.echo(f"    file: {_pairs(story['file'])}")
+    for path in bad:
+        click.echo(f"    came last and is not its audio: {path}")
     for event in story["events"]:
         detail = f" ({event['detail']})" if event["detail"] else ""
         run = f" in run {event['run_id']}" if event["run_id"] else ""

@@ -96,6 +96,11 @@ def _leftovers(settings: Settings, now: float) -> list[Finding]:
     if parts:
         do = "A run at work has some; otherwise the next run removes them and downloads anew, at no cost."
         found.append(hint("leftovers", f"{counted(len(parts), 'unfinished download')} in {settings.out_dir}", do))
+    bad = list(Store(ledger.parent, settings.out_dir).bad())
+    if bad:
+        message = f"what came last for {counted(len(bad), 'item')} is no audio for the text: {bad[0]}"
+        do = "Look at them; `batcher show` with the beginning of a name tells whose it is. Good audio takes its place."
+        found.append(hint("leftovers", message, do))
     answers = len(Spill(ledger.with_name(f"{ledger.name}.spill")).records())
     if answers:
         message = f"{counted(answers, 'answer')} to creates wait in {ledger.name}.spill"

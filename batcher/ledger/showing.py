@@ -61,6 +61,11 @@ def story(conn: Connection, key: str) -> dict[str, Any]:
     }
 
 
+def out_dirs(conn: Connection) -> list[str]:
+    """Every output folder that a run put audio into, relative to the ledger's folder."""
+    return list(conn.execute(select(runs.c.out_dir).distinct()).scalars())
+
+
 def _attempt(row: Row[Any]) -> dict[str, Any]:
     return {
         "attempt": row.attempt,
