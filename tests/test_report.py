@@ -24,7 +24,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from batcher.page.charts import TimeAxis
+from batcher.ledger.reporting import TaskTimes
+from batcher.page.charts import TimeAxis, scatter, throughput
 from tests.bench.page import made_up
 from tests.conftest import Ended, Project
 from tests.fake_tts import FakeTTS, Twist
@@ -424,4 +425,40 @@ def test_browser_prints_every_row(browser: Any, page: Path) -> None:
     )
     tab.pdf()
     assert tab.evaluate("printed") == len(ROWS)
+    tab.close()
+
+
+def test_the_axes_are_read_at_a_glance() -> None:
+    """Numbers on axes are as people write them, however many there are, and none is wider than its room."""
+    times = [1e9 + number / 30 for number in range(4000)]
+    tasks = [
+        TaskTimes(created_at=at, rendered_at=at + 6, saved_at=at + 6, looks=1, chars=9, audio_seconds=6) for at in times
+    ]
+    drawn = throughput(tasks, TimeAxis(times)) + scatter([(9, 6.0), (9, 3.0)], "Time", "characters")
+    values = re.findall(r'class="value"[^>]*>([^<]*)<', drawn)
+    assert values[3:] == ["0", "3 s", "6 s"]
+    assert re.fullmatch(r"\d,\d{3}", values[2])
+    assert all(len(value) <= 6 and "e" not in value for value in values)
+
+
+def test_browser_shows_what_sounds(opened: Opened) -> None:
+    """The button of the row that is heard shows that it pauses, in a colour that stands out, also under the pointer."""
+    button = opened.tab.locator("#window .row:nth-child(2) button")
+    button.click()
+    opened.tab.locator("#window .row:nth-child(2).sounding").wait_for()
+    shown = "one => { const style = getComputedStyle(one, '::before'); return [style.content, style.color]; }"
+    content, colour = button.evaluate(shown)
+    assert content == '"❚❚"'
+    assert colour != button.evaluate("one => getComputedStyle(one).backgroundColor")
+
+
+def test_browser_prints_as_a_table(browser: Any, page: Path) -> None:
+    """Paper is no phone, however narrow: each row stands in columns, and an error is not broken to pieces."""
+    tab = browser.new_page(viewport={"width": 640, "height": 900})
+    tab.goto(page.as_uri())
+    tab.emulate_media(media="print")
+    columns = tab.evaluate("getComputedStyle(document.querySelector('.row.head')).gridTemplateColumns").split()
+    assert len(columns) == 6
+    heights = tab.evaluate("[...document.querySelectorAll('small.error')].map((one) => one.getClientRects()[0].height)")
+    assert max(heights) < 20
     tab.close()

@@ -157,7 +157,7 @@ def scatter(points: Sequence[tuple[float, float]], title: str, xs: str) -> str:
 
 def span_of(seconds: float) -> str:
     """Seconds on an axis."""
-    return "0" if not seconds else f"{seconds:.1f} s" if seconds < 5 else span(seconds)
+    return "0" if not seconds else f"{seconds:.2g} s" if seconds < 5 else span(seconds)
 
 
 def _count(number: float) -> str:
@@ -168,7 +168,7 @@ def _count(number: float) -> str:
 
 
 def _rate(number: float) -> str:
-    return f"{number:,.3g}"
+    return f"{number:.3g}" if number < 100 else _count(round(number))
 
 
 def _nice(least: float) -> float:
