@@ -3,7 +3,8 @@
 A gate stands before each class of requests (create, poll, download). What the API permits is not told, so the gate
 finds out: it lets ever more through for as long as nothing is refused, and stays just below what was let through once
 something is. Whether requests at once or requests per second are counted over there is not told either; the gate has a
-`Limit` for both, and a refusal lowers the one that it speaks against. "Later" in one answer holds for the whole class:
+`Limit` for both (`limit` says what the trials of a limit are worth), and a refusal lowers the one that it speaks
+against, as far as can be told when the gate opens again. "Later" in one answer holds for the whole class:
 `Retry-After` is the least time, and requests begin again one by one, a little later than they might.
 """
 
@@ -44,18 +45,21 @@ OVERDUE_SECONDS: Final = 600.0
 OVERDUE_TIMES: Final = 10.0
 
 _TOLERANCE_SECONDS: Final = 1e-6  # a sleep may end that much early by rounding
-_MEMORY_SECONDS: Final = 2.0
+_MEMORY_SECONDS: Final = 12.0
+_LATELY_SECONDS: Final = 1.0
+"""A rate is that of so long before a refusal, or of as long as the silence after it lasts."""
 _NEWS: Final = 5
-"""So many answers since limits were lowered make the next refusal a new event and not the rest of the last."""
-_STUBBORN: Final = 4
-"""So many refusals in a row are one, however little was let through between them."""
-_EVIDENCE: Final = 3
-"""So many let through amid as many others show that a refusal was not for how many there were."""
-_FIRST_CUT: Final = 0.75
-"""What was permitted when a first refusal comes, as a share of the rate: until then that grows beyond it unseen."""
+"""Fewer answers than these since limits were lowered are no ground for lowering them again."""
+CROWD: Final = 0.1
+"""No more than this share of those let through went amid as many others, if that was what a refusal was for."""
+ROUNDED_SECONDS: Final = 1.0
+"""`Retry-After` speaks of whole seconds: so much of it may be for nothing."""
+_CAREFUL: Final = 0.92
+_BELOW_TRIED: Final = 0.98
+"""What was refused at a rate is permitted at this share of it at most."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Sent:
     """A request that was let through.
 
@@ -86,21 +90,24 @@ class Gate:
         most = math.inf if most_per_second is None else most_per_second
         self.size = most_at_once
         self._clock = clock
-        self._at_once = Limit(FIRST_AT_ONCE, least=1, most=most_at_once, learned=known.get("at_once"))
+        self._at_once = Limit(FIRST_AT_ONCE, least=1, most=most_at_once, exact=True, learned=known.get("at_once"))
         self._per_second = Limit(
             FIRST_PER_SECOND, least=min(LEAST_PER_SECOND, most), most=most, learned=known.get("per_second")
         )
         self._patience_seconds = patience_seconds
         self._queue = anyio.Lock(fast_acquire=True)
         self._left = Bell()
-        self._in_flight = 0
+        self._flying: set[Sent] = set()
         self._next_at: float | None = None  # before then the rate lets nothing start
         self._opens_at = -math.inf
         self._shut_at = -math.inf
         self._cut_at = -math.inf
         self._passed: deque[tuple[float, float]] = deque()  # when what was let through lately left and was answered
         self._refusals = 0  # closings since something was let through
-        self._refusals_since_cut = 0
+        self._refused: list[Sent] = []  # since it was judged last
+        self._refused_bound = self._was_crowded = False
+        self._silent_since = math.inf  # since when nothing but refusals came back
+        self._asked_seconds = 0.0
         self._ahead: Sent | None = None
         self._failing_since_at: float | None = None
 
@@ -135,13 +142,17 @@ class Gate:
     def _free(self) -> int:
         if self._refusals > 1:  # whether the trouble is over is for one request to find out
             return int(self._ahead is None)
-        return round(self._at_once.value) - self._in_flight
+        return round(self._at_once.value) - len(self._flying)
 
     async def turn(self) -> None:
         """Wait until a request may leave. For one waiter; where there are many, each takes a `slot`."""
-        while self.room == 0:
+        while True:
             if self.closed:
                 await self.opened()
+            elif self._refused:
+                self._judge()
+            elif self.room:
+                return
             elif self._free <= 0:
                 await self._left.wait(self._clock)
             else:
@@ -158,15 +169,15 @@ class Gate:
         now = self._clock.steady()
         apart = (1 + JITTER * (2 * self._clock.chance() - 1)) / self._per_second.value
         self._next_at = self._due_at(now) + apart
-        self._in_flight += 1
-        sent = Sent(at=now, together=self._in_flight, paced=self._next_at > now)
+        sent = Sent(at=now, together=len(self._flying) + 1, paced=self._next_at > now)
+        self._flying.add(sent)
         if self._refusals > 1:
             self._ahead = sent
         return sent
 
     def leave(self, sent: Sent) -> None:
         """The request is no longer on its way."""
-        self._in_flight -= 1
+        self._flying.discard(sent)
         if sent is self._ahead:
             self._ahead = None
         self._left.ring()
@@ -185,31 +196,42 @@ class Gate:
     def succeeded(self, sent: Sent) -> None:
         """An answer came that means business: more may be let through, and the next refusal waits briefly again."""
         self._failing_since_at = None
-        if sent.at < self._cut_at:
-            return  # it left before limits were lowered, so it says nothing about the limits now
-        self._refusals = 0
         now = self._clock.steady()
         self._passed.append((sent.at, now))
+        if sent.at < self._shut_at:
+            return  # it left before the last refusal, so it says nothing about the limits now
+        self._refusals = 0
+        self._silent_since = math.inf
         while self._passed[0][0] < sent.at - max(_MEMORY_SECONDS, 2 * _NEWS / self._per_second.value):
             self._passed.popleft()
-        if sent.paced:
-            self._per_second.grow(now)
         if sent.together >= math.floor(self._at_once.value):
             self._at_once.grow(now)
+        elif sent.paced and self._rate_is_used():
+            self._per_second.grow(now)
+
+    def _rate_is_used(self) -> bool:
+        """Whether it is the rate that holds back what is let through."""
+        number = min(len(self._passed), max(2, round(0.5 * self._per_second.value)))
+        seconds = self._passed[-1][0] - self._passed[-number][0]
+        return seconds * 0.7 * self._per_second.value <= number - 1
 
     def close(self, sent: Sent, retry_after_seconds: float | None = None) -> None:
         """The answer to `sent` was "later": nothing leaves for as long as it says, else briefly, longer each time.
 
-        The refusals of one burst are one event: those that left before the gate closed lower no limit again.
+        The refusals of one burst are one event, which is judged when the gate opens again: by then it is known how
+        many of the burst were let through.
         """
+        now = self._clock.steady()
         asked = retry_after_seconds or 0.0
-        anew = sent.at >= max(self._cut_at, self._shut_at)
-        if anew:
+        if sent.at >= self._shut_at:
+            self._silent_since = min(self._silent_since, now)
             self._shut(FIRST_PAUSE_SECONDS)
-            self._refusals_since_cut += 1
-        self._close_until(self._clock.steady() + asked)
-        if anew and (len(self._passed) >= _NEWS or self._refusals_since_cut >= _STUBBORN):
-            self._cut(sent, asked)
+        if sent.at >= self._cut_at:
+            if not self._refused:
+                self._refused_bound = sent.together >= math.floor(self._at_once.value)
+            self._refused.append(sent)
+            self._asked_seconds = max(self._asked_seconds, asked)
+        self._close_until(now + asked)
 
     def failed(self) -> bool:
         """No answer came, or none that makes sense. Returns whether that has now lasted beyond patience."""
@@ -231,43 +253,83 @@ class Gate:
         self._opens_at = max(self._opens_at, at)
         self._next_at = max(self._next_at or self._opens_at, self._opens_at)  # nothing is made up for after that
 
-    def _cut(self, sent: Sent, lost_seconds: float) -> None:
-        """Lower the limit that the refusal of `sent` speaks against, or both while that cannot be told."""
+    def _judge(self) -> None:
+        """Lower what the refusals since the gate was open last speak against."""
+        refused, self._refused = sorted(self._refused, key=lambda sent: sent.at), []
         now = self._clock.steady()
-        together = self._let_through_together()
-        crowded = sum(number >= sent.together for number in together) < _EVIDENCE
-        if crowded and together:
-            self._at_once.cut(max(together), now, lost_seconds=lost_seconds)
-        if sent.paced or not crowded or not together:
-            self._per_second.cut(self._permitted(), now, lost_seconds=lost_seconds)
-        self._passed.clear()
-        self._refusals_since_cut = 0
-        self._cut_at = now
+        latency = self._passed[-1][1] - self._passed[-1][0] if self._passed else 0.0
+        # The gate was closed, then the first has to come back, and those that were refused have another turn.
+        lost = now - self._shut_at + latency + len(refused) / self._per_second.value
+        numbers, number = self._numbers(refused)
+        crowded, too_fast = self._blame(refused, numbers, number)
+        if crowded:
+            self._at_once.cut(min(max(numbers), max(1, number - 1)), now, lost_seconds=lost)
+        if too_fast:
+            self._per_second.cut(self._permitted(now, careful=not crowded), now, lost_seconds=lost)
+        if crowded or too_fast:
+            self._cut_at = now
+        self._next_at = now
+        if self._asked_seconds:
+            self._passed.clear()  # a rate that such a pause is a part of is nobody's limit
+        self._asked_seconds = 0.0
 
-    def _let_through_together(self) -> list[int]:
-        """How many requests that were let through were on their way when each of them left: others don't count."""
-        left = sorted(at for at, _ in self._passed)
+    @property
+    def _refused_since(self) -> float:
+        return min(self._silent_since, self._shut_at)
+
+    def _blame(self, refused: Sequence[Sent], numbers: Sequence[int], number: int) -> tuple[bool, bool]:
+        """Whether there were too many at once, and whether they came too quickly.
+
+        What was just being tried is to blame. If that is neither, it is the number at once where that held requests
+        back and was not lowered a moment ago, or where requests amid fewer others were let through, as seen twice or
+        in a burst; and else the rate. Both are, if both were being tried and numbers don't tell.
+        """
+        bound = self._refused_bound
+        more = self._at_once.trying(self._refused_since)
+        faster = self._per_second.trying(self._refused_since) and not bound
+        if more != faster:
+            crowded = more
+        elif bound:
+            crowded = not self._at_once.fresh(self._shut_at)
+        else:
+            apart = sum(other >= number for other in numbers) <= CROWD * len(numbers)
+            crowded = apart and (self._was_crowded or faster or len(refused) >= _NEWS)
+            self._was_crowded = apart
+        known = len(numbers) >= _NEWS
+        crowded = crowded and known
+        return crowded, (more and faster) or (not crowded and (known or self._refusals > 1))
+
+    def _numbers(self, refused: Sequence[Sent]) -> tuple[list[int], int]:
+        """Of each request that was let through since limits were lowered: how many such were on their way when it left.
+
+        And the same of a refused one: of the last, where more were refused than not. Requests that are not answered
+        yet pass for let through.
+        """
+        left = sorted([at for at, _ in self._passed] + [sent.at for sent in self._flying])
         answered = sorted(at for _, at in self._passed)
-        return [number - bisect(answered, at) for number, at in enumerate(left, 1)]
+        numbers = [place - bisect(answered, at) for place, at in enumerate(left, 1) if at >= self._cut_at]
+        at = refused[-1 if len(refused) >= len(numbers) else len(refused) // 2].at
+        return numbers, 1 + bisect_left(left, at) - bisect(answered, at)
 
-    def _permitted(self) -> float:
-        """The rate that was let through before a refusal; a little less than was tried, and not below half of it."""
-        tried = self._per_second.value
-        if self._cut_at == -math.inf and self._per_second.ceiling is None:
-            return _FIRST_CUT * tried
-        if len(self._passed) < _NEWS:
+    def _permitted(self, now: float, *, careful: bool) -> float:
+        """Requests a second that were let through until the refusals, with the silence that these asked for.
+
+        What is let through in a burst is paid for by silence, and only both together are a rate. `careful`: where a
+        refusal is dear, a first guess had better be too low.
+        """
+        tried, dear = self._per_second.value, self._asked_seconds > 0
+        silence = now - self._refused_since
+        if silence < (2.5 * ROUNDED_SECONDS if dear else 2.5 * FIRST_PAUSE_SECONDS):
+            silence = 0.0  # no more than what is asked for in any case
+        elif dear:
+            silence -= ROUNDED_SECONDS
+        seconds = max(_LATELY_SECONDS, silence, 2 * _NEWS / tried)
+        left = [at for at, _ in self._passed if at >= self._refused_since - seconds]
+        if len(left) < _NEWS:
             return tried / 2
-        left = sorted(at for at, _ in self._passed)
-        seconds = left[-1] - left[0]
-        passed = max(_rate(left, seconds), _rate(left, seconds / 4))
-        most = 0.98 if seconds > _MEMORY_SECONDS / 2 else 0.9  # in a short time luck has a larger share
-        return min(max(passed, tried / 2), most * tried)
-
-
-def _rate(starts: Sequence[float], seconds: float) -> float:
-    """Starts per second in the last `seconds` of these, which are in order."""
-    lately = starts[bisect_left(starts, starts[-1] - seconds) :]
-    return (len(lately) - 1) / max(lately[-1] - lately[0], _TOLERANCE_SECONDS)
+        rate = len(left) / (self._refused_since - min(left) + silence)
+        first = self._per_second.ceiling is None
+        return min(_CAREFUL * rate if careful and dear and first else rate, _BELOW_TRIED * tried)
 
 
 class Throttle:
