@@ -168,8 +168,9 @@ class Gate:
         """Let one request leave, now that there is `room`; `leave` is owed as soon as it is answered."""
         now = self._clock.steady()
         apart = (1 + JITTER * (2 * self._clock.chance() - 1)) / self._per_second.value
-        self._next_at = self._due_at(now) + apart
-        sent = Sent(at=now, together=len(self._flying) + 1, paced=self._next_at > now)
+        due_at = self._due_at(now)
+        sent = Sent(at=now, together=len(self._flying) + 1, paced=due_at > now - BURST_SECONDS)
+        self._next_at = due_at + apart
         self._flying.add(sent)
         if self._refusals > 1:
             self._ahead = sent
