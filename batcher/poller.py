@@ -25,7 +25,7 @@ from batcher.pacing.due import Due
 from batcher.pacing.pacing import Pace, Pacing
 from batcher.stop import Reason, Stop
 from batcher.tally import Tally
-from batcher.throttle import Gate, Places, Sent, overdue_seconds
+from batcher.throttle import Gate, Places, Sent
 
 log = structlog.get_logger()
 
@@ -72,7 +72,6 @@ class Poller:
     _due: Due[_Watched] = field(init=False)
     _looking: int = field(default=0, init=False)
     _closing: bool = field(default=False, init=False)
-    _longest_seconds: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         self._due = Due(lambda watched: watched.pace.gain(self._age(watched)))
@@ -194,8 +193,6 @@ class Poller:
                 log.warning("unknown status, taken for running", **self._words(watched), status=task.word)
             self._heard(watched, task.word)
             return False
-        if watched.word is not None and not watched.overdue_looks:  # seen running, so its age is what it took
-            self._longest_seconds = max(self._longest_seconds, self.clock.steady() - watched.accepted_at)
         log.info("task ended", **self._words(watched), status=task.word)
         if task.phase is Phase.SUCCEEDED:
             if await self.ledger.do(collecting.record_rendered, ending):
@@ -219,7 +216,7 @@ class Poller:
         watched.word = word
         if watched.overdue_looks:
             watched.overdue_looks += 1
-        elif now - watched.told_at > overdue_seconds(self._longest_seconds):
+        elif now - watched.told_at > watched.pace.overdue_seconds():
             watched.overdue_looks = 1
             self.overdue[watched.task.key] = watched.task
             log.warning("task overdue", **self._words(watched), status=word)

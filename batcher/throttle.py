@@ -41,8 +41,6 @@ SPREAD: Final = 0.05
 """Beginning again is put off by chance, by up to this share of the wait."""
 PATIENCE_SECONDS: Final = 120.0
 """For so long may nothing but failures come back before a run gives up until the next one."""
-OVERDUE_SECONDS: Final = 600.0
-OVERDUE_TIMES: Final = 10.0
 
 _TOLERANCE_SECONDS: Final = 1e-6  # a sleep may end that much early by rounding
 _MEMORY_SECONDS: Final = 12.0
@@ -387,8 +385,3 @@ class Places:
         """A task has ended, is overdue, or was never made."""
         self._tally.open -= 1
         self._changed.ring()
-
-
-def overdue_seconds(longest_seconds: float) -> float:
-    """Without a word of progress for so long, a task is taken for stuck, when the longest so far took that long."""
-    return max(OVERDUE_SECONDS, OVERDUE_TIMES * longest_seconds)

@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from batcher.pacing.due import Due
 from batcher.pacing.durations import WINDOW, Durations
 from batcher.pacing.normal import below, between, density, shift_evidence, truncated
-from batcher.pacing.pacing import LONGEST_SECONDS, SHORTEST_SECONDS, Pace, Pacing
+from batcher.pacing.pacing import (
+    LONGEST_SECONDS,
+    OVERDUE_LEAST_SECONDS,
+    OVERDUE_SECONDS,
+    SHORTEST_SECONDS,
+    Pace,
+    Pacing,
+)
 from batcher.pacing.schedule import GROWTH, best_nexts, for_scatter
 from tests.bench.pacing import (
     RULES,
@@ -242,6 +249,22 @@ def test_a_look_is_put_off_when_it_has_become_too_early() -> None:
     assert 9 < early + soon < 12
     assert early + soon == pytest.approx(pace.next_look_seconds(0.0, 0.5))
     assert pace.early_seconds(early + soon) == 0
+
+
+def test_overdue_is_what_is_far_beyond_the_known() -> None:
+    """A task is overdue after a fixed time while little is known; then by its model's durations, and never soon."""
+    pacing = Pacing()
+    chance = random.Random(3)
+    assert pacing.begin("quick", 100).overdue_seconds() == OVERDUE_SECONDS
+    for model, median in (("quick", 2.0), ("slow", 1800.0)):
+        for number in range(30):
+            took = median * math.exp(0.3 * chance.gauss(0.0, 1.0))
+            pacing.begin(model, 100).ended(took, (took, took))
+            if number == 1:
+                assert pacing.begin(model, 100).overdue_seconds() == OVERDUE_SECONDS
+    assert pacing.begin("quick", 100).overdue_seconds() == OVERDUE_LEAST_SECONDS
+    assert 5 * 1800 * 1.5 < pacing.begin("slow", 100).overdue_seconds() < 5 * 1800 * 4
+    assert pacing.begin("other", 100).overdue_seconds() == OVERDUE_SECONDS
 
 
 def test_models_are_learned_apart() -> None:

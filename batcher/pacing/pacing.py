@@ -28,6 +28,13 @@ SHORTEST_SECONDS: Final = 0.05
 LONGEST_SECONDS: Final = 600.0
 FIRST_SECONDS: Final = 0.25
 """The first look at a task of which nothing is known."""
+OVERDUE_SECONDS: Final = 600.0
+"""Without progress for so long, a task of whose like little is known is taken for stuck."""
+OVERDUE_LEAST_SECONDS: Final = 120.0
+OVERDUE_TIMES: Final = 5.0
+"""Where enough is known, it is for so many times as long as 99 in 100 tasks of its model and length take."""
+_OVERDUE_TOLD: Final = 10.0
+_Z_99: Final = 2.326
 _JITTER: Final = 0.1
 """Looks are spread by so many deviations to either side, that tasks begun together are not all looked at together."""
 _UNKNOWN_JITTER: Final = 0.15
@@ -94,6 +101,14 @@ class Pace:
         running_then = below(-math.log(low / median) / sigma) if low / median > 0.0 else 1.0
         running_now = below(-math.log(age_seconds / median) / sigma)
         return 1.0 - running_now / running_then if running_then > 0.0 else 1.0
+
+    def overdue_seconds(self) -> float:
+        """Without a word of progress for longer than these seconds, the task is taken for stuck."""
+        fit = self._durations.fit
+        if fit is None or fit.told < _OVERDUE_TOLD:
+            return OVERDUE_SECONDS
+        most = fit.median(self._course.size) * math.exp(_Z_99 * fit.predictive_sigma)
+        return max(OVERDUE_LEAST_SECONDS, OVERDUE_TIMES * most)
 
     def _known_look(self, fit: Fit, age: float, chance: float) -> float:
         """The age of the next look, given that durations are known."""

@@ -1,6 +1,6 @@
 """What people write by hand: create, poll, download, with no ledger, no verification and no durability.
 
-python -m tests.bench.loops httpx|aiohttp URL NUMBER CONCURRENCY FOLDER
+python -m tests.bench.loops httpx|heeding|aiohttp URL NUMBER CONCURRENCY FOLDER
 """
 
 from __future__ import annotations
@@ -14,15 +14,24 @@ from typing import Any
 POLL_SECONDS = 0.5
 
 
-async def httpx_loop(url: str, number: int, concurrency: int, folder: Path) -> None:
-    """One client, a semaphore, and every call retried with random exponential waits."""
+async def httpx_loop(url: str, number: int, concurrency: int, folder: Path, *, heeding: bool = False) -> None:
+    """One client, a semaphore, and every call retried with random exponential waits.
+
+    `heeding`: a call whose answer has a `Retry-After` is retried after that instead.
+    """
     import httpx
-    from tenacity import retry, stop_after_attempt, wait_random_exponential
+    from tenacity import RetryCallState, retry, stop_after_attempt, wait_random_exponential
 
     limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
     async with httpx.AsyncClient(limits=limits, timeout=60, headers={"Authorization": "Bearer t"}) as client:
+        jittered = wait_random_exponential(max=30)
 
-        @retry(wait=wait_random_exponential(max=30), stop=stop_after_attempt(5), reraise=True)
+        def wait(state: RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome is not None else None
+            asked = error.response.headers.get("Retry-After") if isinstance(error, httpx.HTTPStatusError) else None
+            return float(asked) if heeding and asked is not None else jittered(state)
+
+        @retry(wait=wait, stop=stop_after_attempt(100), reraise=True)
         async def call(method: str, address: str, **how: Any) -> httpx.Response:
             response = await client.request(method, address, **how)
             response.raise_for_status()
@@ -38,6 +47,11 @@ async def httpx_loop(url: str, number: int, concurrency: int, folder: Path) -> N
             (folder / f"{index}.mp3").write_bytes(audio.content)
 
         await _all(one, number, concurrency)
+
+
+async def heeding_loop(url: str, number: int, concurrency: int, folder: Path) -> None:
+    """The same, obeying `Retry-After`, each call for itself."""
+    await httpx_loop(url, number, concurrency, folder, heeding=True)
 
 
 async def aiohttp_loop(url: str, number: int, concurrency: int, folder: Path) -> None:
@@ -75,5 +89,5 @@ def _body(index: int) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    loop = {"httpx": httpx_loop, "aiohttp": aiohttp_loop}[sys.argv[1]]
+    loop = {"httpx": httpx_loop, "heeding": heeding_loop, "aiohttp": aiohttp_loop}[sys.argv[1]]
     asyncio.run(loop(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5])))

@@ -20,7 +20,9 @@ CREATE_SECONDS = 0.005
 TASK_SECONDS = 0.5
 
 
-class _Provider:
+class Provider:
+    """Its tasks, and when they end."""
+
     def __init__(self, task_seconds: float) -> None:
         self.task_seconds = task_seconds
         self.numbers = itertools.count(1)
@@ -32,7 +34,16 @@ class _Provider:
         self.task_seconds = 0.0
         self.ends_at = dict.fromkeys(self.ends_at, 0.0)
 
+    async def listen(self) -> None:
+        """Serve until standard input ends, and print the address first; each line of it ends all tasks."""
+        server = await asyncio.start_server(self.serve, "127.0.0.1", 0, backlog=2000)
+        self.origin = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        print(self.origin, flush=True)  # noqa: T201 - the address is what a caller waits for
+        while await asyncio.to_thread(sys.stdin.readline):
+            self.end_all()
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the requests of one connection."""
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 method, path, _ = head.split(b" ", 2)
@@ -46,6 +57,7 @@ class _Provider:
             writer.close()
 
     async def answer(self, method: bytes, path: str) -> bytes:
+        """What comes back to a request."""
         name = path.rpartition("/")[2]
         if method == b"POST":
             await asyncio.sleep(CREATE_SECONDS)
@@ -55,7 +67,7 @@ class _Provider:
         if name == "profile":
             return _json(200, {"user_id": "u", "credits": 1e9})
         if name.endswith(".mp3"):
-            return _sent(200, "audio/mpeg", _audio())
+            return sent(200, "audio/mpeg", _audio())
         if time.monotonic() < self.ends_at[name]:
             return _json(200, {"task": {"id": name, "status": "processing"}})
         url = f"{self.origin}/{name}.mp3"
@@ -71,20 +83,18 @@ def _audio() -> bytes:
 
 
 def _json(status: int, body: dict[str, object]) -> bytes:
-    return _sent(status, "application/json", json.dumps(body).encode())
+    return sent(status, "application/json", json.dumps(body).encode())
 
 
-def _sent(status: int, kind: str, body: bytes) -> bytes:
-    return f"HTTP/1.1 {status} OK\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+def sent(status: int, kind: str, body: bytes, more: str = "") -> bytes:
+    """An answer as it goes over the wire; `more` are whole lines of headers."""
+    head = f"HTTP/1.1 {status} OK\r\ncontent-type: {kind}\r\n{more}content-length: {len(body)}\r\n\r\n"
+    return head.encode() + body
 
 
 async def _main() -> None:
-    provider = _Provider(float(sys.argv[1]) if len(sys.argv) > 1 else TASK_SECONDS)
-    server = await asyncio.start_server(provider.serve, "127.0.0.1", 0, backlog=2000)
-    provider.origin = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    print(provider.origin, flush=True)  # noqa: T201 - the address is what a caller waits for
-    while await asyncio.to_thread(sys.stdin.readline):
-        provider.end_all()
+    provider = Provider(float(sys.argv[1]) if len(sys.argv) > 1 else TASK_SECONDS)
+    await provider.listen()
     print(next(provider.numbers) - 1, flush=True)  # noqa: T201 - and the creates are what it counts
 
 

@@ -5,15 +5,18 @@ then 50 again). It says nothing of it but 429, with or without a `Retry-After`. 
 jittered backoff, and a loop that obeys `Retry-After`, in 16 workers each for itself (64 against a limit on requests at
 once). Time is virtual. For each case the tables have the share of what is permitted, and the refusals by requests that
 were let through. In brackets is how many requests left inside a `Retry-After` that the client had been told of.
+`--real` does the same with real processes and sockets: see `tests.bench.limited`.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from statistics import mean
 from typing import Final
 
+from tests.bench import limited
 from tests.limiters import (
     AtOnce,
     Client,
@@ -95,4 +98,4 @@ def _refused(trials: list[Trial]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    limited.main() if sys.argv[1:] == ["--real"] else main()
