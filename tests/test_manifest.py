@@ -265,8 +265,8 @@ def test_a_misspelt_field_of_jsonl_is_its_rows_fault(tmp_path: Path) -> None:
     assert [(row.id, row.skipped) for row in rows] == [("a", None), ("b", "invalid"), ("c", "invalid")]
     assert not manifest.faults.fatal
     starts = [
-        "m.jsonl:2: text: `txet` looks like `text` misspelt",
-        "m.jsonl:3: voice: `vioce` looks like `voice` misspelt",
+        "m.jsonl:2: txet: looks like `text` misspelt",
+        "m.jsonl:3: vioce: looks like `voice` misspelt",
     ]
     told = faults(tmp_path, content, "m.jsonl")
     assert [line.partition(": rename it")[0] for line in told] == starts

@@ -130,8 +130,8 @@ class Columns:
         present = {field for name in record if (field := self._fields[name])}
         for header in self._suspects.keys() & extra.keys():
             if (suspected := self._suspected(header, present)) is not None:
-                reason = f"{quoted(header)} {_way_out(header, suspected)}"
-                problems.append(Problem(field=suspected, cause=f"misspelt {header}", reason=reason))
+                reason = _way_out(header, suspected)
+                problems.append(Problem(field=suspected, cause=f"misspelt {header}", reason=reason, column=header))
         return given, extra, problems
 
     def check_file(self, line: int | None) -> None:

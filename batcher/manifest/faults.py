@@ -12,11 +12,15 @@ _QUOTED_LENGTH: Final = 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Something wrong with one row; rows with the same field and cause are reported together."""
+    """Something wrong with one row; rows with the same field and cause are reported together.
+
+    `column` is where it stands, when that is not what the field is called in the file.
+    """
 
     field: str | None
     cause: str
     reason: str
+    column: str | None = None
 
 
 class WrongError(ValueError):

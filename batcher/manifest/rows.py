@@ -231,7 +231,7 @@ class Judge:
     def _invalid(self, record: Record, row_id: str, output: str) -> Row | None:
         reasons = []
         for problem in record.problems:
-            column = problem.field and self._columns.header_of(problem.field)
+            column = problem.column or (problem.field and self._columns.header_of(problem.field))
             self._faults.add(record.line, column, problem.reason, cause=f"{problem.field}: {problem.cause}")
             reasons.append(f"{printable(column)}: {problem.reason}" if column else problem.reason)
         if not reasons or not self._rules.skip_invalid:
