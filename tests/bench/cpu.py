@@ -63,7 +63,6 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         subprocess.Popen(serving, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as provider,
     ):
-        assert provider.stdin is not None
         assert provider.stdout is not None
         url = f"{provider.stdout.readline().strip()}/api/open/v1"
         for name in ("httpx", "aiohttp", "batcher"):
@@ -73,7 +72,7 @@ def main() -> None:
                 for items in sizes
             ]
             found[name] = runs
-        provider.stdin.close()
+        provider.communicate("")
     report(found, asked.items, asked.concurrency)
 
 
