@@ -57,7 +57,7 @@ def read(folder: Path, content: str, name: str = "m.csv", **changes: Any) -> tup
         ('{"text": "a", "params": {"modelId": "b"}}', "params: `modelId` may not be set here"),
         ('{"text": "a", "speed": 1, "params": {"speed": 1}}', "params: `speed` is given here and as a column"),
         ('{"text": "a", "params": {"speed": "1,5"}}', "params: `speed`: `1,5` has a decimal comma"),
-        ('{"text": "a", "fromat": "wav"}', "format: `fromat` looks like `format` misspelt"),
+        ('{"text": "a", "fromat": "wav"}', "fromat: looks like `format` misspelt"),
     ],
 )
 def test_each_fault_of_a_json_line(tmp_path: Path, line: str, fault: str) -> None:

@@ -115,7 +115,7 @@ def test_a_task_from_create_to_audio(caller: Caller) -> None:
     body = created.json()
     assert created.status_code == 202
     assert {"task", "record", "requestId", "quotaRemaining", "creditsUsed"} <= body.keys()
-    assert body["task"]["status"] in ("queued", "processing")
+    assert body["task"]["status"] in ("queued", "processing", "completed")  # a busy machine may be slow to ask
     assert before - caller.profile()["credits"] == len("Grüße".encode()) == body["creditsUsed"]
     audio = caller.stranger.get(caller.ended(body["task"]["id"])["audioUrl"])
     assert (audio.status_code, audio.headers["content-type"]) == (200, "audio/mpeg")
