@@ -10,6 +10,7 @@ import click
 
 from batcher.cli.colours import BAD, GOOD, LOOK
 from batcher.cli.request import Grouped, manifest_options, resolve
+from batcher.words import counted
 
 
 @click.command(cls=Grouped)
@@ -42,7 +43,9 @@ def show_plan(ctx: click.Context, manifests: tuple[str, ...]) -> int:
 
 def _lines(found: Any) -> list[str]:
     lines = [click.style(fault, fg=BAD) for fault in found.faults]
-    lines.append(f"{found.rows:,} rows stand for {found.items:,} items ({found.shared:,} rows share another's)")
+    rows, items = counted(found.rows, "row"), counted(found.items, "item")
+    shared = f"; {counted(found.shared, 'row')} with the inputs of another" if found.shared else ""
+    lines.append(f"{rows} for {items}{shared}")
     lines.append(f"  {found.new:>9,}  new")
     counts = {
         "done": (found.done, GOOD),
