@@ -171,11 +171,10 @@ def test_formulas_are_read_by_what_they_came_to(tmp_path: Path) -> None:
     assert read(path)[1] == [f"m.xlsx[Script]:3: text: {reason}"]
 
 
-def _edit(path: Path, pattern: str, to: str) -> None:
-    """Change the XML of the sheet."""
+def _edit(path: Path, pattern: str, to: str, name: str = "xl/worksheets/sheet1.xml") -> None:
+    """Change the XML of the sheet, or of the part called `name`."""
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
-    name = "xl/worksheets/sheet1.xml"
     changed, number = re.subn(pattern, to, parts[name].decode())
     assert number == 1
     with zipfile.ZipFile(path, "w") as archive:
@@ -222,6 +221,34 @@ def test_merged_cells(tmp_path: Path) -> None:
     assert faults[0] == "m.xlsx[Script]:3: voice: the cell is merged with the one of row 2: give each row its own"
     assert len(faults) == 2
     assert faults[1].startswith("m.xlsx[Script]:5: text: the text is empty")
+
+
+def test_a_merged_area_is_taken_as_far_as_there_are_cells(tmp_path: Path) -> None:
+    """Most of a sheet may be merged beside the rows, which are read without a list of all those cells."""
+    path = workbook(tmp_path / "m.xlsx", [["text"], ["One."], ["Two."]])
+    _edit(path, "</sheetData>", '</sheetData><mergeCells count="1"><mergeCell ref="C1:XFD1048576"/></mergeCells>')
+    rows, faults = read(path)
+    assert ([row.number for row in rows], faults) == ([1, 2], [])
+
+
+@pytest.mark.parametrize(
+    "cell", ['r="XFD1048576"><v>1</v>', 'r="ZZZZZZ3"><v>1</v>', 'r="XFD1048576" t="e"><v>#REF!</v>']
+)
+def test_a_cell_far_from_the_others_is_refused(tmp_path: Path, cell: str) -> None:
+    """A slip of the hand in a far corner would take hundreds of gigabytes, and end the process without a word."""
+    path = workbook(tmp_path / "m.xlsx", [["text"], ["One."]])
+    row = "".join(re.findall(r'r="[A-Z]+(\d+)"', cell))
+    _edit(path, "</sheetData>", f'<row r="{row}"><c {cell}</c></row></sheetData>')
+    with pytest.raises(ManifestError, match=f"far from the others there is a cell in row {row}"):
+        read(path)
+
+
+def test_a_workbook_that_shows_no_sheet(tmp_path: Path) -> None:
+    """When every sheet is hidden, that is said."""
+    path = workbook(tmp_path / "m.xlsx", [["text"]])
+    _edit(path, "<sheet ", '<sheet state="hidden" ', "xl/workbook.xml")
+    with pytest.raises(ManifestError, match="none of its sheets is shown"):
+        read(path)
 
 
 def test_the_first_sheet_that_is_shown(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import io
 import posixpath
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -28,6 +28,8 @@ _ZIP: Final = b"PK\x03\x04"
 _OLD: Final = b"\xd0\xcf\x11\xe0"
 _LISTING: Final = "xl/workbook.xml"
 _EXACT: Final = 2**53  # whole numbers up to it are told apart; spreadsheets keep numbers as doubles
+_MOST_PLACES: Final = 1 << 26
+"""A sheet's width times its height: calamine keeps 24 bytes for each place, also for those that hold nothing."""
 _Place = tuple[int, int]
 
 
@@ -45,7 +47,7 @@ class Line:
 class Sheet:
     """The first sheet of a workbook that a person sees; `name` is its name."""
 
-    def __init__(self, sheet: CalamineSheet, unread: Iterator[tuple[_Place, str]]) -> None:
+    def __init__(self, sheet: CalamineSheet, unread: Iterable[tuple[_Place, str]]) -> None:
         self.name = sheet.name
         self._sheet = sheet
         self._unread: dict[int, dict[int, str]] = {}
@@ -54,14 +56,15 @@ class Sheet:
 
     def lines(self) -> Iterator[Line]:
         """Every row that is not blank."""
-        below = _covered(self._sheet)
         height = 1 + max([(self._sheet.end or (-1, -1))[0], *self._unread])
+        below = _covered(self._sheet, height)
         rows = chain(self._sheet.iter_rows(), repeat([]))  # calamine ends with the last row that it has a value of
         for row, values in zip(range(height), rows, strict=False):
             line = self._line(row, values)
             if line.wrong or any(map(str.strip, line.cells)):
-                for column, upper in below.get(row, ()):
-                    line.wrong.setdefault(column, _merged(upper))
+                for left, right, upper in below.get(row, ()):
+                    for column in range(left, min(right + 1, len(line.cells))):
+                        line.wrong.setdefault(column, _merged(upper))
                 yield line
 
     def _line(self, row: int, values: list[Any]) -> Line:
@@ -98,7 +101,8 @@ def first_sheet(name: str, content: bytes) -> Sheet:
             book = CalamineWorkbook.from_filelike(io.BytesIO(content))
             index = _visible(book)
             with archive.open(_part(archive, book.sheet_names[index])) as part:
-                return Sheet(book.get_sheet_by_index(index), _unread(part))
+                unread = list(_unread(part))  # first: it refuses what calamine would end the whole process for
+            return Sheet(book.get_sheet_by_index(index), unread)
     except Exception as error:  # noqa: BLE001 - what is wrong with an archive shows in a dozen ways
         why = "a password is on it, or it is of an older kind" if content.startswith(_OLD) else f"it is broken: {error}"
         message = f"{name}: cannot be read as {ENDING}: {why}"
@@ -106,11 +110,18 @@ def first_sheet(name: str, content: bytes) -> Sheet:
 
 
 def _visible(book: CalamineWorkbook) -> int:
-    """The number of the first sheet that is shown and has cells."""
+    """The number of the first sheet that is shown and has cells.
+
+    Raises:
+        ValueError: there is none.
+    """
     kinds = (
         (str(one.visible).endswith(".Visible"), str(one.typ).endswith(".WorkSheet")) for one in book.sheets_metadata
     )
-    return next(index for index, kind in enumerate(kinds) if all(kind))
+    for index, kind in enumerate(kinds):
+        if all(kind):
+            return index
+    raise ValueError("none of its sheets is shown")
 
 
 def _part(archive: zipfile.ZipFile, sheet: str) -> str:
@@ -132,8 +143,11 @@ def _unread(part: IO[bytes]) -> Iterator[tuple[_Place, str]]:
     """The cells that calamine takes for blank and are not: those with an error, and formulas without a result.
 
     Each with its place, from 0, and the error; that is "" where no program has worked the formula out.
+
+    Raises:
+        ValueError: cells lie further apart than can be held in memory.
     """
-    row = column = -1
+    row = column = width = -1
     rows: ElementTree.Element | None = None
     for event, one in ElementTree.iterparse(part, ("start", "end")):  # noqa: S314
         match event, _tag(one):
@@ -145,6 +159,9 @@ def _unread(part: IO[bytes]) -> Iterator[tuple[_Place, str]]:
                 column = _column(one.get("r", "")) if one.get("r") else column + 1
             case "end", "c":
                 inner = {_tag(child): child.text or "" for child in one}
+                width = max(width, column + 1 if inner else 0)
+                if inner and (row + 1) * width > _MOST_PLACES:
+                    raise ValueError(f"far from the others there is a cell in row {row + 1}, or beside it: delete it")
                 if one.get("t") == "e" or ("f" in inner and one.get("t") != "str" and not inner.get("v")):
                     yield (row, column), inner.get("v", "")
             case "end", "row" if rows is not None:
@@ -163,12 +180,12 @@ def _column(reference: str) -> int:
     return number - 1
 
 
-def _covered(sheet: CalamineSheet) -> dict[int, list[_Place]]:
-    """By row, the columns whose cell is one with a cell above, and the number of that cell's row."""
-    found: dict[int, list[_Place]] = {}
+def _covered(sheet: CalamineSheet, height: int) -> dict[int, list[tuple[int, int, int]]]:
+    """By row, up to `height`: the first and last column of cells that are one with cells above, and their row."""
+    found: dict[int, list[tuple[int, int, int]]] = {}
     for (top, left), (bottom, right) in sheet.merged_cell_ranges or ():
-        for row in range(top + 1, bottom + 1):
-            found.setdefault(row, []).extend((column, top + 1) for column in range(left, right + 1))
+        for row in range(top + 1, min(bottom + 1, height)):
+            found.setdefault(row, []).append((left, right, top + 1))
     return found
 
 
