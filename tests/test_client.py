@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from batcher.answer import Cause, Phase, Task
-from batcher.client import Answer, ApiError, Client, Endpoint, ProfileAnswer
+from batcher.client import Answer, ApiError, Client, Endpoint, ProfileAnswer, pool
 from batcher.errors import UsageError
 from batcher.item import Event, Inputs
 from batcher.parsing import retry_after
@@ -385,6 +385,36 @@ async def test_a_proxy_that_lets_nothing_through(reply: bytes, monkeypatch: pyte
         assert proxy.requests[0].startswith(b"CONNECT api.example.test:443")
         assert TOKEN.encode() not in b"".join(proxy.requests)
     assert (answer.cause, asked) == (Cause.UNSENT, [])
+
+
+@pytest.mark.parametrize(
+    ("near", "proxied"),
+    [
+        ("api.example.test:8443", False),
+        ("[2001:db8::1]:8443, .example.test", False),
+        ("api.example.test:443", True),
+        ("other.test:8443", True),
+        ("", True),
+    ],
+)
+async def test_no_proxy_with_ports(near: str, proxied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that NO_PROXY names with its port is called without the proxy, which may not even be there for it."""
+    async with raw_server(breaking(b"HTTP/1.1 403 Not from here\r\n\r\n")) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
+        monkeypatch.setenv("NO_PROXY", near)
+        async with Client(Endpoint("https://api.example.test:8443/v1", TOKEN), create_connections=1) as client:
+            answer = await client.create(b"{}", hold=go)
+        assert (answer.cause, bool(proxy.requests)) == (Cause.UNSENT, proxied)
+
+
+@pytest.mark.parametrize(
+    ("near", "is_near"),
+    [("2001:db8::1", True), ("[2001:db8::1]", True), ("[2001:db8::1]:8443", True), ("[2001:db8::1]:1", False)],
+)
+def test_no_proxy_with_addresses(near: str, is_near: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address of IPv6 may be named as it is, in brackets, or with a port behind them."""
+    monkeypatch.setenv("NO_PROXY", near)
+    assert pool.is_near(httpcore.Origin(b"https", b"2001:db8::1", 8443)) is is_near
 
 
 async def test_an_impossible_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,7 @@ class _Line:
     def _connect(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection | httpcore.AsyncConnectionPool:
         context = trusting() if origin.scheme == b"https" else None
         proxy = self._proxies.get(origin.scheme.decode())
-        if proxy is None or proxy_bypass(origin.host.decode()):
+        if proxy is None or is_near(origin):
             return httpcore.AsyncHTTPConnection(origin, context, keepalive_expiry=KEEPALIVE_SECONDS)
         return httpcore.AsyncConnectionPool(context, proxy=proxy, max_connections=1, keepalive_expiry=KEEPALIVE_SECONDS)
 
@@ -118,6 +118,13 @@ def _has_ended(connection: httpcore.AsyncHTTPConnection | httpcore.AsyncConnecti
     if isinstance(connection, httpcore.AsyncConnectionPool):
         return False
     return connection.is_closed() or connection.has_expired()
+
+
+def is_near(origin: httpcore.Origin) -> bool:
+    """Whether NO_PROXY names the host, alone or with its port."""
+    host = origin.host.decode()
+    named = f"[{host}]" if ":" in host else host
+    return any(map(proxy_bypass, (host, f"{named}:{origin.port}")))
 
 
 def address(url: httpx.URL) -> httpcore.URL:
