@@ -5,12 +5,12 @@ A task is always read before its item may be created anew: if it ended well afte
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from batcher import person
 from batcher.client import Answer, Cause, Client, Phase
 from batcher.clock import Clock
 from batcher.errors import CredentialsError, TroubleError, UsageError
@@ -71,7 +71,7 @@ class Decisions:
                     if task.phase is not Phase.FAILED:
                         await self._adopt(case, account_id, case.task_id)
                         return f"its task says {task.word} after all: the next run collects it"
-        at, who = self.clock.now(), getpass.getuser()
+        at, who = self.clock.now(), person.name()
         if await self.ledger.do(deciding.retry, case.key, case.attempt, at=at, who=who):
             if case.state == State.ABANDONED:
                 return "will be created again by the next run; it may have been bought before, and cost twice"
@@ -82,7 +82,7 @@ class Decisions:
         lines = []
         for key in keys:
             case = await self._case(key)
-            moved = await self.ledger.do(verb, key, case.attempt, at=self.clock.now(), who=getpass.getuser())
+            moved = await self.ledger.do(verb, key, case.attempt, at=self.clock.now(), who=person.name())
             lines.append(_line(key, words if moved else f"is {case.state}: left alone"))
         return lines
 
@@ -94,7 +94,7 @@ class Decisions:
             account_id=account_id,
             task_id=task_id,
             at=self.clock.now(),
-            who=getpass.getuser(),
+            who=person.name(),
         )
 
     async def _case(self, key: str) -> Any:

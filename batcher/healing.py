@@ -5,7 +5,6 @@ Creates nothing and costs nothing. What is replaced keeps its content under anot
 
 from __future__ import annotations
 
-import getpass
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ from typing import Final
 import anyio
 import anyio.to_thread
 
-from batcher import audio
+from batcher import audio, person
 from batcher.client import Answer, Cause, Client, Phase
 from batcher.clock import Clock
 from batcher.downloader import TooLongError, durable, stream
@@ -213,7 +212,7 @@ class Healing:
     async def _healed(self, fault: Fault, how: str) -> Mended:
         """The file is in its place: have the item's story tell of it."""
         place = os.path.relpath(fault.path, self.settings.ledger.parent)
-        detail = f"healed by {getpass.getuser()}: {place}, {how}"
+        detail = f"healed by {person.name()}: {place}, {how}"
         await self.ledger.do(auditing.record_healed, fault.saved.key, at=self.clock.now(), detail=detail)
         return Mended(fault=fault, healed=True, how=how)
 

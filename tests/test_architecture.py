@@ -55,6 +55,7 @@ LAYERS = [
     "logs",
     "clock",
     "words",
+    "person",
     "item",
     "errors",
 ]

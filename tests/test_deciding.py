@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from batcher import person
 from tests.conftest import Ended, Project
 from tests.fake_tts import FakeTTS, Twist, refusal
 
@@ -235,3 +237,13 @@ def test_a_retake_whose_file_another_row_has(project: Project, provider: FakeTTS
     assert told == f"r1 of lines  left alone: take 2 would be r1.take2.mp3, which row r1.take2 of {batch} has\n"
     assert "pending" not in project.states()
     assert project.run("lines.csv", "more.csv").exit_code == 0
+
+
+def test_a_user_without_a_name_decides_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers run under numbers that no list of users has; decisions can be made there all the same."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_001)
+    assert person.name() == "uid 4000000001"
+    monkeypatch.setenv("LOGNAME", "ada")
+    assert person.name() == "ada"

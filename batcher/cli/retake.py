@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import anyio
 import click
 
-from batcher import settings
+from batcher import person, settings
 from batcher.cli.options import find_ledger, ledger_options, merged_columns, option
 from batcher.clock import Clock
 from batcher.errors import BatcherError
@@ -100,7 +99,7 @@ async def _retake(ledger: Ledger, rows: _Rows, own: _OwnTakes) -> list[str]:
         if (take := own.get((batch_id, row_id))) is not None:
             words = f"has take {take} in its manifest: write another there, and the next run creates it"
         else:
-            at, who = Clock().now(), getpass.getuser()
+            at, who = Clock().now(), person.name()
             words = _words(await ledger.do(deciding.retake, batch_id, row_id, at=at, who=who))
         lines.append(f"{row_id} of {batch}  {words}")
     return lines
