@@ -417,6 +417,16 @@ def test_no_proxy_with_addresses(near: str, is_near: bool, monkeypatch: pytest.M
     assert pool.is_near(httpcore.Origin(b"https", b"2001:db8::1", 8443)) is is_near
 
 
+@pytest.mark.parametrize("host", [".example.test", f"{'a' * 64}.test"])
+async def test_audio_at_a_host_that_tls_cannot_name(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a proxy nothing else looks at the name; it ends a download like any other failure, and not the run."""
+    async with raw_server(answering(b"HTTP/1.1 200 Go on\r\n\r\n")) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
+        async with Client(Endpoint("https://api.example.test/v1", TOKEN), create_connections=1) as client:
+            result = await client.fetch(f"https://{host}/a.mp3", bytearray().extend)
+    assert (result.ok, result.http_status) == (False, None)
+
+
 async def test_an_impossible_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy that cannot be used is said before anything else happens, without its password."""
     monkeypatch.setenv("HTTPS_PROXY", "gopher://me:pass-word@127.0.0.1:1")
@@ -891,6 +901,7 @@ async def test_audio() -> None:
         (answering(http(302, "", location="http://audio.example.test/a?sig=abc")), None),
         (answering(http(302, "", location="ftp://127.0.0.1/a")), None),
         (answering(http(302, "", location="https://[/a?sig=abc")), None),
+        (answering(http(302, "", location="https://127.0.0.1:99999/a?sig=abc")), None),
         (answering(http(302, "", location="/again?sig=abc")), None),
     ],
 )

@@ -88,7 +88,10 @@ class _Line:
         if self._connection is None or self._origin != origin or _has_ended(self._connection):
             await self.aclose()
             self._origin, self._connection = origin, self._connect(origin)
-        return await self._connection.handle_async_request(request)
+        try:
+            return await self._connection.handle_async_request(request)
+        except (ValueError, OverflowError, ExceptionGroup) as error:  # what sockets and TLS say to some ports and names
+            raise httpcore.UnsupportedProtocol(f"the address cannot be called: {request.url.host!r}") from error
 
     def _connect(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection | httpcore.AsyncConnectionPool:
         context = trusting() if origin.scheme == b"https" else None
