@@ -8,10 +8,7 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,62 +18,12 @@ import pytest
 
 from batcher.ledger.schema import REVISION
 from tests.fake_tts import TOKEN, FakeTTS, audio_of, running
+from tests.processes import Ended, Started, begin
 
 ROOT: Final = Path(__file__).parents[1]
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Shells have what they start in the background ignore it, and every program that a test starts would as well.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-MOST_SECONDS = 30.0
-"""No command of any test takes that long: what does, hangs."""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A command that has come to its end, with all that it wrote."""
-
-    exit_code: int
-    out: str
-    err: str
-
-    @property
-    def report(self) -> Any:
-        """What was printed on standard output, which must be one line of JSON and nothing else."""
-        assert self.out.count("\n") == 1, self
-        return json.loads(self.out)
-
-
-class Started:
-    """A command under way; it is killed if the test ends before it does."""
-
-    def __init__(self, process: subprocess.Popen[str], err: Path) -> None:
-        self._process = process
-        self._err = err
-
-    def send(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        self._process.send_signal(number)
-
-    def end(self) -> Ended:
-        """Wait for it to end."""
-        out, _ = self._process.communicate(timeout=MOST_SECONDS)
-        return Ended(self._process.returncode, out, self._err.read_text(encoding="utf-8"))
-
-    def until_says(self, words: str) -> None:
-        """Wait until it has said these words on standard error."""
-        self.until(lambda: words in self._err.read_text(encoding="utf-8"))
-
-    def until(self, holds: Callable[[], object]) -> None:
-        """Wait until something has come about that only looking can tell."""
-        give_up_at = time.monotonic() + 10.0
-        while not holds():
-            assert time.monotonic() < give_up_at, "what the test waits for did not come about"
-            time.sleep(0.01)
-
-    def close(self) -> None:
-        """Make sure that nothing of it is left."""
-        self._process.kill()
-        self._process.communicate()
 
 
 @dataclass
@@ -133,20 +80,15 @@ class Project:
         environment: dict[str, str] | None = None,
     ) -> Started:
         """Any command, as it is given, under way; `environment` comes on top of the usual one."""
-        typed, err = (self.folder.with_name(f"{name}-{len(self._started)}") for name in ("stdin", "stderr"))
-        typed.write_text(stdin, encoding="utf-8")
-        with typed.open("rb") as from_file, err.open("wb") as to_file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "batcher", *map(str, arguments)],
-                cwd=cwd or self.folder,
-                env=self.environment | (environment or {}),
-                stdin=from_file,
-                stdout=subprocess.PIPE,
-                stderr=to_file,
-                encoding="utf-8",
-            )
-        self._started.append(Started(process, err))
-        return self._started[-1]
+        started = begin(
+            [*map(str, arguments)],
+            cwd or self.folder,
+            self.environment | (environment or {}),
+            aside=self.folder.parent,
+            stdin=stdin,
+        )
+        self._started.append(started)
+        return started
 
     def states(self) -> dict[str, int]:
         """The states that items are in, with how many are in each, as `status` tells."""

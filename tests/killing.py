@@ -23,10 +23,9 @@ import itertools
 import os
 import resource
 import signal
-import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -108,24 +107,13 @@ def _wrapped(function: Callable[..., Any], happens: Callable[[], None], nth: int
     return waiting if inspect.iscoroutinefunction(function) else plain
 
 
-def struck(
-    points: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
-) -> subprocess.CompletedProcess[str]:
-    """`batcher` with these arguments and points in `folder`, come to its end."""
-    command = [sys.executable, __file__, points, "--", *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, check=False, encoding="utf-8", timeout=30
-    )
-
-
-def killed(points: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
-    """Start `batcher` with these arguments in `folder`, and see to it that one of the points is its end."""
-    ended = struck(points, arguments, folder, environment)
-    assert ended.returncode == -signal.SIGKILL, f"{points}: was not reached\n{ended.stdout}{ended.stderr}"
+def run(points: str, arguments: Sequence[str]) -> None:
+    """Be `batcher` with these arguments, and points in its way."""
+    for point in filter(None, points.split(";")):
+        arm(point)
+    sys.argv = ["batcher", *arguments]
+    main()
 
 
 if __name__ == "__main__":
-    for armed in sys.argv[1].split(";"):
-        arm(armed)
-    sys.argv[1:] = sys.argv[3:]
-    main()
+    run(sys.argv[1], sys.argv[3:])

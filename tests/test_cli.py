@@ -17,7 +17,8 @@ from filelock import FileLock
 from tests.fake_tts import TOKEN, FakeTTS, audio_of, refusal
 
 if TYPE_CHECKING:
-    from tests.conftest import Ended, Project
+    from tests.conftest import Project
+    from tests.processes import Ended
 
 ROOT = Path(os.sep)
 REPORT = (

@@ -420,7 +420,12 @@ def test_no_proxy_with_addresses(near: str, is_near: bool, monkeypatch: pytest.M
 @pytest.mark.parametrize("host", [".example.test", f"{'a' * 64}.test"])
 async def test_audio_at_a_host_that_tls_cannot_name(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind a proxy nothing else looks at the name; it ends a download like any other failure, and not the run."""
-    async with raw_server(answering(b"HTTP/1.1 200 Go on\r\n\r\n")) as proxy:
+
+    async def agrees_and_goes(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(b"HTTP/1.1 200 Go on\r\n\r\n")
+
+    async with raw_server(agrees_and_goes) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
         async with Client(Endpoint("https://api.example.test/v1", TOKEN), create_connections=1) as client:
             result = await client.fetch(f"https://{host}/a.mp3", bytearray().extend)

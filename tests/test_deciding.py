@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from batcher import person
-from tests.conftest import Ended, Project
+from tests.conftest import Project
 from tests.fake_tts import FakeTTS, Twist, refusal
+from tests.processes import Ended
 
 CHARGED_AND_DROPPED = Twist(charge=True)
 

@@ -22,7 +22,8 @@ from batcher.sandbox.openapi import DOCUMENT
 from tests.fake_tts import TOKEN, FakeTTS, Twist, refusal
 
 if TYPE_CHECKING:
-    from tests.conftest import Ended, Project
+    from tests.conftest import Project
+    from tests.processes import Ended
 
 PROFILE = {"user_id": "user-1", "credits": 10}
 

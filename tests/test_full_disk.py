@@ -25,9 +25,9 @@ from batcher.item import Event
 from batcher.ledger.records import AnswerRecord
 from batcher.ledger.spill import Spill
 from batcher.store import digest
-from tests.conftest import Ended
 from tests.fake_tts import FakeTTS
-from tests.killing import ballast, cram, struck
+from tests.killing import ballast, cram
+from tests.processes import Ended, struck
 from tests.test_kill_matrix import (
     COMMIT,
     CONCURRENCY,
@@ -158,8 +158,8 @@ def fill_at(project: Project, manifest: Path, points: str, disk: Path, *, as_jso
     """A run on the manifest whose disk is full from the last of the points on."""
     options = ["--api-url", project.provider.url, "--concurrency", CONCURRENCY, *["--json"] * as_json]
     ended = struck(points, ["run", str(manifest), *options], disk, project.environment)
-    assert (disk / "ballast").exists(), f"{points}: was not reached\n{ended.stderr}"
-    return Ended(ended.returncode, ended.stdout, ended.stderr)
+    assert (disk / "ballast").exists(), f"{points}: was not reached\n{ended.err}"
+    return ended
 
 
 def assert_explained(ended: Ended, where: Path, code: int = 8) -> None:

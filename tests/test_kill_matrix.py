@@ -23,11 +23,12 @@ from batcher.item import Event
 from batcher.ledger.schema import REVISION
 from batcher.ledger.spill import Spill
 from tests.fake_tts import FakeTTS, audio_of
-from tests.killing import killed
+from tests.processes import killed
 from tests.summing import assert_added_up
 
 if TYPE_CHECKING:
-    from tests.conftest import Ended, Project
+    from tests.conftest import Project
+    from tests.processes import Ended
 
 ROWS: Final = 6
 CONCURRENCY: Final = "3"

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, Started
+from tests.conftest import Project
+from tests.processes import Started
 
 OPEN = 20_000
 

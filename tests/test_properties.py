@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from batcher.item import TRANSITIONS, Event, State
-from tests.conftest import Ended, Project, Started
+from tests.conftest import Project
 from tests.fake_tts import NO_CREDITS, Create, FakeTTS, Job, Twist, audio_of, refusal, running
+from tests.processes import Ended, Started
 from tests.summing import assert_added_up
 
 Body = tuple[str, str]

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import pytest
 
+from batcher.cli.group import cli
 from batcher.cli.helping import MEANINGS
-from batcher.cli.main import cli
 from batcher.cli.options import SECTIONS
 from batcher.item import FORMATS, PARAMETERS, State
 from batcher.report import OUTCOMES

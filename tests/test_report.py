@@ -27,8 +27,9 @@ import pytest
 from batcher.ledger.reporting import TaskTimes
 from batcher.page.charts import TimeAxis, scatter, throughput
 from tests.bench.page import made_up
-from tests.conftest import Ended, Project
+from tests.conftest import Project
 from tests.fake_tts import FakeTTS, Twist
+from tests.processes import Ended
 
 HOSTILE: Final = "<img src=x onerror=\"document.title='owned'\"></script><!--<script>document.title='owned'</script>"
 FORMULAS: Final = ("=HYPERLINK(1)", "+1+2", "-1+2", "@SUM(1)", "\tcmd", "\rcmd", "＝1+2")  # noqa: RUF001

@@ -17,8 +17,8 @@ from batcher.ledger import collecting, creating, database, deciding, running, sh
 from batcher.ledger.records import Balance, OpenTask
 from tests.conftest import Project
 from tests.fake_tts import FakeTTS
-from tests.killing import killed
 from tests.ledger_kit import AT, NEVER, RUN, Book, book_in, ending
+from tests.processes import killed
 from tests.summing import assert_added_up
 
 

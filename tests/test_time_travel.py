@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.fake_tts import FakeTTS
-from tests.killing import killed
+from tests.processes import killed
 
 if TYPE_CHECKING:
-    from tests.conftest import Ended, Project
+    from tests.conftest import Project
+    from tests.processes import Ended
 
 ROWS = 9
 

@@ -11,10 +11,11 @@ import pytest
 from filelock import FileLock
 
 from tests.fake_tts import FakeTTS, Twist, audio_of, refusal
-from tests.killing import killed
+from tests.processes import killed
 
 if TYPE_CHECKING:
-    from tests.conftest import Ended, Project
+    from tests.conftest import Project
+    from tests.processes import Ended
 
 
 def made(project: Project, number: int) -> list[dict[str, str]]:

@@ -13,7 +13,7 @@ def main() -> None:
     """The `batcher` command."""
     words = SAID_AT_ONCE.get(tuple(sys.argv[1:]))
     if words is None or not _is_said(words):
-        from batcher.cli.main import run
+        from batcher.cli.group import run
 
         run()
 

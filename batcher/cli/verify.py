@@ -72,7 +72,7 @@ def _heal(ctx: click.Context, path: Path) -> tuple[Findings, Sequence[Mended], i
 
 
 def _exit_code(healing: Healing, mended: Sequence[Mended]) -> int:
-    from batcher.cli.main import exit_code_of
+    from batcher.cli.group import exit_code_of
 
     if healing.trouble is not None:
         return exit_code_of(healing.trouble)

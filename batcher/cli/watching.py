@@ -33,7 +33,7 @@ def ended(params: dict[str, Any], report: RunReport, say: Callable[[str], None])
 
 def failed(error: BaseException) -> RunReport:
     """The report of a run that `error` ended before it could tell of itself."""
-    from batcher.cli.main import verdict
+    from batcher.cli.group import verdict
     from batcher.report import OUTCOMES, RunReport
 
     code, message, _hint = verdict(error)
