@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
-import anyio.to_thread
 import structlog
 
+from batcher import audio
 from batcher.clock import Clock
+from batcher.disk import Disk
 from batcher.ledger import collecting
-from batcher.ledger.ledger import Ledger
+from batcher.ledger.ledger import Connection, Ledger
 from batcher.ledger.reading import Output, is_known_audio, outputs_of, to_link
-from batcher.ledger.records import OpenTask, Wanted
+from batcher.ledger.records import FileRecord, OpenTask, Wanted
 from batcher.store import Store
 from batcher.tally import Tally
 
@@ -32,10 +35,18 @@ class Delivery:
     clock: Clock
     run_id: str
     named: Sequence[int]  # the batches that the run speaks of
+    disk: Disk = field(default_factory=Disk, init=False)
 
-    async def publish(self, task: OpenTask, path: str, outputs: Sequence[Output]) -> None:
-        """The item's part is durable and recorded: give it its path, link it to its rows, and note that."""
-        await self._save(task, await self._put(outputs, path))
+    async def keep(self, task: OpenTask, file: FileRecord) -> None:
+        """The part of `file` is whole and verified: make it durable, give it its path and its rows, note each step.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        seconds = await self.disk.do(durable, self.store.part(file.path), task.format)
+        file = replace(file, audio_seconds=seconds)
+        outputs = await self.ledger.do(_record, task, file, self.store.out_dir, self.clock.now())
+        await self._save(task, await self._put(outputs, file.path))
 
     async def save(self, task: OpenTask) -> None:
         """The item's recorded file is at its path already: link it to its rows, and note that."""
@@ -59,9 +70,9 @@ class Delivery:
             OSError: the part cannot be published.
         """
         links = []
-        for output, why in await anyio.to_thread.run_sync(self._publish_and_link, path, outputs):
+        for output, why in await self.disk.do(self._publish_and_link, path, outputs):
             if why is not None and await self._is_ours(output):
-                [(_, why)] = await anyio.to_thread.run_sync(self._link_all, [output], True)
+                [(_, why)] = await self.disk.do(self._link_all, [output], replace=True)
             if why is None:
                 links.append((output.batch_id, output.row_id, output.key, output.output))
             else:
@@ -93,5 +104,21 @@ class Delivery:
 
     async def _is_ours(self, output: Output) -> bool:
         """Whether what is in the way is audio that the ledger keeps anyway."""
-        sha256 = await anyio.to_thread.run_sync(self.store.digest_at, output)
+        sha256 = await self.disk.do(self.store.digest_at, output)
         return sha256 is not None and await self.ledger.do(is_known_audio, sha256)
+
+
+def durable(part: Path, audio_format: str) -> float | None:
+    """Make the part durable. Returns how long its audio is, in seconds, where that can be told."""
+    descriptor = os.open(part, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return audio.seconds(part, audio_format)
+
+
+def _record(conn: Connection, task: OpenTask, file: FileRecord, out_dir: str, at: float) -> list[Output]:
+    """Note the file that is about to be renamed. Returns where its rows want it."""
+    collecting.record_file(conn, task, file, out_dir=out_dir, at=at)
+    return outputs_of(conn, task.key)

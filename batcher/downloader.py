@@ -7,7 +7,6 @@ one. What cannot be had in this run stays rendered for the next.
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -22,8 +21,7 @@ from batcher.clock import Clock
 from batcher.delivery import Delivery
 from batcher.errors import StorageError
 from batcher.ledger import collecting
-from batcher.ledger.ledger import Connection, Ledger
-from batcher.ledger.reading import Output, outputs_of
+from batcher.ledger.ledger import Ledger
 from batcher.ledger.records import Ending, FileRecord, OpenTask
 from batcher.stop import Reason, Stop
 from batcher.store import Store
@@ -62,7 +60,7 @@ class Downloader:
     _waiting: list[tuple[OpenTask, str | None]] = field(default_factory=list, init=False)
     _more: anyio.Event = field(default_factory=anyio.Event, init=False)
     _closing: bool = field(default=False, init=False)
-    _busy: int = field(default=0, init=False)
+    _fetching: int = field(default=0, init=False)
 
     def add(self, task: OpenTask, url: str | None) -> None:
         """Collect the audio of `task`; without an address, the task is read for one."""
@@ -77,17 +75,20 @@ class Downloader:
     async def run(self) -> None:
         """Collect what was added, until `no_more` was said and nothing is left."""
         async with anyio.create_task_group() as fetches:
-            while self._waiting or self._busy or not self._closing:
-                if not self._waiting or self._busy >= self.gate.size:
+            while self._waiting or not self._closing:
+                if not self._waiting or self._fetching >= self.gate.size:
                     self._more = anyio.Event()
                     await self._more.wait()
                     continue
-                self._busy += 1
+                self._fetching += 1
                 fetches.start_soon(self._collect, *self._waiting.pop(0))
 
     async def _collect(self, task: OpenTask, url: str | None) -> None:
         try:
-            await self._try_repeatedly(task, url)
+            file = await self._fetched(task, url)
+            if file is not None:
+                with anyio.CancelScope(shield=True):
+                    await self.delivery.keep(task, file)
         except _GoneError:
             pass
         except StorageError as error:
@@ -97,21 +98,27 @@ class Downloader:
             where = error.filename or self.store.part(self.store.item_path(task.key, task.format))
             way_out = "Free some space or mend the folder, then run again."
             self.stop.stop_all(Reason.TROUBLE, f"cannot write audio to {where}: {error.strerror}. {way_out}")
+
+    async def _fetched(self, task: OpenTask, url: str | None) -> FileRecord | None:
+        """The item's part, whole and verified; None when that is left to the next run."""
+        try:
+            return await self._try_repeatedly(task, url)
         finally:
-            self._busy -= 1
+            self._fetching -= 1
             self._more.set()
 
-    async def _try_repeatedly(self, task: OpenTask, url: str | None) -> None:
+    async def _try_repeatedly(self, task: OpenTask, url: str | None) -> FileRecord | None:
         wait = 0.5
         for _ in range(TRIES):
             if url is None:
                 url = await self._fresh_url(task)
-            if url is not None and await self._fetch(task, url):
-                return
+            if url is not None and (file := await self._fetch(task, url)) is not None:
+                return file
             url = None
             await self.clock.sleep(wait * (1 + 0.25 * self.clock.chance()))
             wait *= 2
         self.stop.reasons.setdefault(Reason.TROUBLE, "the audio of finished tasks could not be fetched")
+        return None
 
     async def _fresh_url(self, task: OpenTask) -> str | None:
         async with self.poll_gate.slot() as sent:
@@ -148,8 +155,8 @@ class Downloader:
         if await self.ledger.do(collecting.record_unusable, ending):
             raise _GoneError
 
-    async def _fetch(self, task: OpenTask, url: str) -> bool:
-        """One download: to a part, verified, durable, recorded, renamed, saved, linked. Returns whether all that is."""
+    async def _fetch(self, task: OpenTask, url: str) -> FileRecord | None:
+        """One download, to a part that is verified; None when it is no good."""
         path = self.store.item_path(task.key, task.format)
         part = self.store.part(path)
         try:
@@ -157,7 +164,7 @@ class Downloader:
                 fetched, sha256 = await stream(self.client, url, part, task.chars)
         except TooLongError:
             await self._unusable(task, None, "longer than any speech of its text")
-            return False
+            return None
         finally:
             self.tally.downloads += 1
         if not fetched.ok:
@@ -166,21 +173,13 @@ class Downloader:
             self._log(task, "download failed", status=fetched.http_status, why=fetched.reason)
             if fetched.http_status in _REFUSALS:
                 await self._unusable(task, None, f"its address answers HTTP {fetched.http_status}")
-            return False
+            return None
         if (why := audio.fault(part, task.format, task.chars)) is not None:
             bad = self.store.keep_bad(path).relative_to(self.store.folder)
             await self._unusable(task, None, f"{why}; what came is kept as {bad}")
-            return False
+            return None
         self.gate.succeeded(sent)
-        with anyio.CancelScope(shield=True):
-            await self._keep(task, path, part, sha256, fetched.bytes)
-        return True
-
-    async def _keep(self, task: OpenTask, path: str, part: Path, sha256: str, size: int) -> None:
-        seconds = await anyio.to_thread.run_sync(durable, part, task.format)
-        file = FileRecord(path=path, sha256=sha256, bytes=size, audio_seconds=seconds)
-        outputs = await self.ledger.do(_record, task, file, self.store.out_dir, self.clock.now())
-        await self.delivery.publish(task, path, outputs)
+        return FileRecord(path=path, sha256=sha256, bytes=fetched.bytes)
 
     def _log(self, task: OpenTask, what: str, **words: object) -> None:
         names = {"endpoint": "download", "key": task.key, "attempt": task.attempt, "task_id": task.task_id}
@@ -207,19 +206,3 @@ async def stream(client: Client, url: str, part: Path, chars: int) -> tuple[Fetc
 
         fetched = await client.fetch(url, sink)
     return fetched, seen.hexdigest()
-
-
-def durable(part: Path, audio_format: str) -> float | None:
-    """Make the part durable. Returns how long its audio is, in seconds, where that can be told."""
-    descriptor = os.open(part, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    return audio.seconds(part, audio_format)
-
-
-def _record(conn: Connection, task: OpenTask, file: FileRecord, out_dir: str, at: float) -> list[Output]:
-    """Note the file that is about to be renamed. Returns where its rows want it."""
-    collecting.record_file(conn, task, file, out_dir=out_dir, at=at)
-    return outputs_of(conn, task.key)

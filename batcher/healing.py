@@ -17,7 +17,8 @@ import anyio.to_thread
 from batcher import audio, person
 from batcher.client import Answer, Cause, Client, Phase
 from batcher.clock import Clock
-from batcher.downloader import TooLongError, durable, stream
+from batcher.delivery import durable
+from batcher.downloader import TooLongError, stream
 from batcher.errors import BatcherError, CredentialsError
 from batcher.ledger import auditing, collecting
 from batcher.ledger.auditing import Saved

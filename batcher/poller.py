@@ -70,7 +70,8 @@ class Poller:
     patient: bool
     overdue: dict[str, OpenTask] = field(default_factory=dict, init=False)
     _due: Due[_Watched] = field(init=False)
-    _looking: int = field(default=0, init=False)
+    _looking: int = field(default=0, init=False)  # looks that are not over,
+    _asking: int = field(default=0, init=False)  # and those of them that have no answer yet
     _closing: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -95,7 +96,7 @@ class Poller:
             while self._due or self._looking or not self._closing:
                 if self._has_only_overdue():
                     return
-                if self._looking >= self.gate.size or not self._due:
+                if self._asking >= self.gate.size or not self._due:
                     await self.changed.wait(self.clock)
                     continue
                 if (wait := self._due.wait_seconds(self.clock.steady())) > 0:
@@ -106,6 +107,7 @@ class Poller:
                     self._due.add(self.clock.steady() + early, watched)
                     continue
                 self._looking += 1
+                self._asking += 1
                 looks.start_soon(self._look, watched)
 
     def _age(self, watched: _Watched) -> float:
@@ -123,9 +125,7 @@ class Poller:
 
     async def _look(self, watched: _Watched) -> None:
         try:
-            async with self.gate.slot() as sent:
-                age = self._age(watched)
-                answer = await self.client.read(watched.task.task_id)
+            age, answer, sent = await self._ask(watched)
             watched.looks += 1
             self.tally.polls += 1
             with anyio.CancelScope(shield=True):
@@ -144,6 +144,15 @@ class Poller:
         else:
             wait = watched.pace.next_look_seconds(self._age(watched), self.clock.chance())
             self._schedule(watched, wait if watched.missed_at is None else min(wait, MISSED_SECONDS))
+
+    async def _ask(self, watched: _Watched) -> tuple[float, Answer, Sent]:
+        """Read the task. Returns its age when the question left, and the answer."""
+        try:
+            async with self.gate.slot() as sent:
+                return self._age(watched), await self.client.read(watched.task.task_id), sent
+        finally:
+            self._asking -= 1
+            self.changed.ring()
 
     async def _judge(self, watched: _Watched, answer: Answer, sent: Sent, asked_age: float) -> bool:
         """Take the answer to a look that left at `asked_age` seconds for what it says.

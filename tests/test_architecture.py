@@ -33,6 +33,7 @@ LAYERS = [
     "preflight",
     "guard",
     "store",
+    "disk",
     "page",
     "sheet",
     "metrics",

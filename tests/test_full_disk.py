@@ -320,7 +320,7 @@ def test_full_output_folder(project: Project, provider: FakeTTS, audio_disk: Pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("full", FULL)
-@pytest.mark.parametrize("call", ["batcher.client:Client.create", "batcher.downloader:Downloader._keep"])
+@pytest.mark.parametrize("call", ["batcher.client:Client.create", "batcher.delivery:Delivery.keep"])
 def test_full_ledger_disk(project: Project, provider: FakeTTS, disk: Path, full: str, call: str) -> None:
     """With room for the audio and none for the ledger nothing is called done that the ledger does not know."""
     with mounted(project.audio):

@@ -98,7 +98,7 @@ MATRIX: Final[list[tuple[str, Doubt, list[int], *tuple[str, ...]]]] = [
     # From the download to the rows' outputs.
     ("audio-to-be-fetched", MAYBE, [1, 4], "before batcher.client:Client.fetch {n}"),
     ("part-in-buffer", MAYBE, [1, 4], "after batcher.client:Client.fetch {n}"),
-    ("part-whole", MAYBE, [1, 4], "before batcher.downloader:Downloader._keep {n}"),
+    ("part-whole", MAYBE, [1, 4], "before batcher.delivery:Delivery.keep {n}"),
     ("file-not-committed", MAYBE, [1, 4], "after batcher.ledger.collecting:record_file {n}"),
     ("file-to-be-renamed", MAYBE, [1, 4], "before batcher.store:Store.publish {n}"),
     ("folder-not-durable", MAYBE, [2, 5], "before batcher.store:_sync_folder {n}"),

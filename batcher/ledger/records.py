@@ -103,7 +103,7 @@ class FileRecord:
     path: str
     sha256: str
     bytes: int
-    audio_seconds: float | None
+    audio_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
