@@ -22,7 +22,7 @@ from batcher.settings import Settings, Source
 from tests.fake_tts import TOKEN, Create, FakeTTS, Job, Twist, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.conftest import Project
@@ -46,14 +46,6 @@ class HastyClock(Clock):
         return anyio.move_on_after(max(0.0, seconds) / HASTE)
 
 
-@pytest.fixture(autouse=True)
-def _signals_as_before() -> Iterator[None]:
-    """A run blocks signals at its very end, since its process is about to end as well; this one goes on."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    yield
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def run_hastily(project: Project, manifest: Path, provider: FakeTTS, **changes: object) -> RunReport:
     """A run within this process, by a clock in haste."""
     settings = Settings(
@@ -65,10 +57,15 @@ def run_hastily(project: Project, manifest: Path, provider: FakeTTS, **changes: 
         **changes,  # type: ignore[arg-type]
     )
     progress = Progress(quiet=True)
-    with owner_lock(settings.ledger, wait_seconds=0.0):
-        ready_ledger(settings, progress)
-        with opened(settings.ledger, settings.world) as ledger:
-            return anyio.run(runner._Run(settings, ledger, progress, HastyClock(), None, None).run, False)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    try:
+        with owner_lock(settings.ledger, wait_seconds=0.0):
+            ready_ledger(settings, progress)
+            with opened(settings.ledger, settings.world) as ledger:
+                return anyio.run(runner._Run(settings, ledger, progress, HastyClock(), None, None).run, False)
+    finally:
+        # A run blocks signals at its very end, since its process is about to end; this one starts further processes.
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def stuck(*texts: str) -> Callable[[Job], Twist | None]:
