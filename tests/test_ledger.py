@@ -566,10 +566,11 @@ def test_a_retry_forgets_the_task(book: Book) -> None:
 # --- shared commits
 
 
-@pytest.fixture
-def ledger(book: Book) -> Iterator[Ledger]:
+@pytest.fixture(params=[False, True], ids=["alone", "gathering"])
+def ledger(book: Book, request: pytest.FixtureRequest) -> Iterator[Ledger]:
     book.take_in(sheet(*(f"text {number}" for number in range(12))))
     with opened(book.path, "real") as made:
+        made.gathers = request.param
         yield made
 
 
@@ -729,6 +730,32 @@ async def test_recovery_that_was_cut_short(book: Book, ledger: Ledger) -> None:
     await ledger.do(creating.record_answer, book.accepted(claimed, "t1"), max_in_doubt=NEVER)
     assert await ledger.recover(run_id=RUN, at=AT, max_in_doubt=NEVER) == 0
     assert (book.state(claimed.key), book.events(claimed.key)) == ("submitted", ["claim", "accepted"])
+
+
+async def test_recovery_that_the_disk_refuses(book: Book, ledger: Ledger) -> None:
+    """A spill file is not emptied before its answers are committed: one that is refused again is there still."""
+    (claimed,) = book.claim()
+    record = book.accepted(claimed, "t1", raw=b"r" * 4096)
+    ledger.spill.append(record)
+    await _full(ledger)
+    with pytest.raises(StorageError):
+        await ledger.recover(run_id=RUN, at=AT, max_in_doubt=NEVER)
+    assert Spill(ledger.spill.path).records() == [record]
+    await ledger.do(_room)
+    assert await ledger.recover(run_id=RUN, at=AT, max_in_doubt=NEVER) == 0
+    assert (book.state(claimed.key), ledger.spill.records()) == ("submitted", [])
+
+
+async def test_an_answer_that_does_not_fit_stays_in_the_spill_file(book: Book, ledger: Ledger) -> None:
+    """A spilled answer that the schema refuses is kept for a person to see, and holds up none of the others."""
+    (claimed, other) = book.claim(2)
+    records = [book.accepted(claimed, "t1", account_id=999), book.accepted(other, "t2")]
+    for record in records:
+        ledger.spill.append(record)
+    assert await ledger.recover(run_id=RUN, at=AT, max_in_doubt=NEVER) == 1
+    assert (book.state(claimed.key), book.state(other.key)) == ("in_doubt", "submitted")
+    ledger.close()
+    assert Spill(ledger.spill.path).records() == records
 
 
 async def test_a_clean_close_folds_the_journal(book: Book) -> None:
