@@ -146,6 +146,28 @@ def project(tmp_path: Path, provider: FakeTTS) -> Iterator[Project]:
     project.close()
 
 
+@pytest.fixture
+def disk_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """What the disk is asked to do from now on, in this order: a write, sync or rename, and the inode that it is of.
+
+    Only a power cut would show that something was not synced, and none of these tests can have one.
+    """
+    calls: list[tuple[str, int]] = []
+
+    def listen(name: str, word: str) -> None:
+        real = getattr(os, name)
+
+        def call(which: Any, *arguments: Any) -> Any:
+            calls.append((word, os.stat(which).st_ino))  # noqa: PTH116 - it may be a descriptor
+            return real(which, *arguments)
+
+        monkeypatch.setattr(os, name, call)
+
+    for name, word in (("pwrite", "write"), ("fsync", "sync"), ("fdatasync", "sync"), ("replace", "rename")):
+        listen(name, word)
+    return calls
+
+
 SECOND_MIGRATION: Final = """
 from alembic import op
 

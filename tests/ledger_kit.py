@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine
 from batcher.item import Event, Inputs, canonical
 from batcher.ledger import creating, database, importing, running
 from batcher.ledger.records import AnswerRecord, Balance, Claimed, Ending, OpenTask, Wanted
+from batcher.ledger.spending import Budget
 from batcher.manifest import Manifest, Rules
 
 P = ParamSpec("P")
@@ -61,7 +62,9 @@ class Book:
         self.wanted = [one for one in self.wanted if one.name != batch] + [wanted]
         return wanted
 
-    def claim(self, limit: int = 1, *, run_id: str = RUN, at: float = AT) -> list[Claimed]:
+    def claim(
+        self, limit: int = 1, *, run_id: str = RUN, at: float = AT, budget: Budget | None = None
+    ) -> list[Claimed]:
         """Claim up to `limit` items, going on where the last claim stopped."""
         claimed, self.cursor = self.do(
             creating.claim,
@@ -72,6 +75,7 @@ class Book:
             cursor=self.cursor,
             limit=limit,
             at=at,
+            budget=budget,
         )
         return claimed
 

@@ -23,6 +23,7 @@ from batcher.ledger.ledger import Ledger, opened
 from batcher.ledger.lock import owner_lock
 from batcher.ledger.machine import move
 from batcher.ledger.records import AnswerRecord, Claimed, FileRecord, OpenTask
+from batcher.ledger.spending import Budget
 from batcher.ledger.spill import Spill
 from tests.ledger_kit import AT, NEVER, RUN, Book, book_in, ending, keys_of, sheet
 
@@ -138,15 +139,17 @@ def test_only_a_living_run_claims(book: Book, end: str) -> None:
     assert book.all("SELECT * FROM attempts") == []
 
 
+@pytest.mark.parametrize("most", [None, 100.0])
 @pytest.mark.parametrize("kind", ["credits", "unstable"])
-def test_no_claim_through_a_halt(book: Book, kind: halting.Kind) -> None:
-    """An open halt of the account stops all claims; another account's does not."""
+def test_no_claim_through_a_halt(book: Book, kind: halting.Kind, most: float | None) -> None:
+    """An open halt of the account stops all claims, whatever the budget has left; another account's does not."""
     book.take_in(sheet("one"))
     halted = book.account_id
     book.do(halting.open_halt, halted, kind, AT, "why", RUN)
-    assert book.claim(5) == []
+    budget = None if most is None else Budget(most)
+    assert book.claim(5, budget=budget) == []
     book.begin("run-2", user_id="u2")
-    assert len(book.claim(5, run_id="run-2")) == 1
+    assert len(book.claim(5, run_id="run-2", budget=budget)) == 1
 
 
 def test_claims_follow_the_rows(book: Book) -> None:
@@ -821,6 +824,16 @@ def test_spill_needs_no_room_beyond_its_own(tmp_path: Path) -> None:
     spill.reserve()
     assert (tmp_path / "l.spill").stat().st_size == size
     assert Spill(tmp_path / "l.spill").records() == [_spilled(1)]
+
+
+def test_the_spill_file_outlives_a_power_cut(tmp_path: Path, disk_calls: list[tuple[str, int]]) -> None:
+    """Its room, each record and its being emptied are on the disk, not in a cache, before anyone goes on."""
+    spill = Spill(tmp_path / "l.spill")
+    for step in (spill.reserve, lambda: spill.append(_spilled(1)), spill.clear):
+        disk_calls.clear()
+        step()
+        inode = spill.path.stat().st_ino
+        assert disk_calls == [("write", inode), ("sync", inode)]
 
 
 @pytest.mark.parametrize("rest", ["cut off", "zeros", "noise"])

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from batcher.downloader import durable
 from batcher.ledger.reading import Output
-from batcher.store import Store, digest
+from batcher.store import ITEMS, Owner, Store, digest
 
 KEY = "ab" + "0" * 62
 OTHER = "cd" + "1" * 62
@@ -103,6 +104,37 @@ def test_publishing_the_same_again(home: Path, store: Store) -> None:
         store.part(path).write_bytes(OURS)
         store.publish(path)
     assert [file.name for file in target(home, path).parent.iterdir()] == [f"{KEY}.mp3"]
+
+
+def test_published_audio_outlives_a_power_cut(home: Path, store: Store, disk_calls: list[tuple[str, int]]) -> None:
+    """The content is on the disk before the file has its name, and the name before anyone calls the item done."""
+    path = store.item_path(KEY, "mp3")
+    store.part(path).write_bytes(OURS)
+    durable(store.part(path), "mp3")
+    store.publish(path)
+    audio = home / "audio" / path
+    file, folder = audio.stat().st_ino, audio.parent.stat().st_ino
+    assert disk_calls == [("sync", file), ("rename", file), ("sync", folder)]
+
+
+def test_recovered_audio_outlives_a_power_cut(home: Path, store: Store, disk_calls: list[tuple[str, int]]) -> None:
+    """Audio that is taken over, from its place or from a row's output, is there for good before its item is done."""
+    (home / "audio").mkdir(parents=True)
+    target(home).write_bytes(OURS)
+    for _ in range(2):
+        disk_calls.clear()
+        path = store.keep("audio", "a.mp3", KEY, "mp3", digest(target(home)))
+        assert path is not None
+        assert disk_calls[-1] == ("sync", (home / "audio" / path).parent.stat().st_ino)
+
+
+def test_the_mark_outlives_a_power_cut(home: Path, store: Store, disk_calls: list[tuple[str, int]]) -> None:
+    """The word that a ledger's run works in the folder is on the disk, whole and under its name, before it buys."""
+    store.sign(Owner(ledger_id="l", run_id="r", batches={}))
+    items = home / "audio" / ITEMS
+    (mark,) = items.iterdir()
+    file = mark.stat().st_ino
+    assert disk_calls == [("sync", file), ("rename", file), ("sync", items.stat().st_ino)]
 
 
 def test_no_folder_no_leftovers(store: Store) -> None:
@@ -239,8 +271,8 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_link_falls_back_to_a_copy(home: Path, elsewhere: Path) -> None:
-    """Where no hard link can reach the output is a copy, whole and by itself, and is known as ours."""
+def test_link_falls_back_to_a_copy(home: Path, elsewhere: Path, disk_calls: list[tuple[str, int]]) -> None:
+    """Where no hard link can reach the output is a copy, whole, durable and by itself, and is known as ours."""
     row = output(home, out_dir=os.path.relpath(elsewhere, home))
     store = Store(home, elsewhere)
     for _ in range(2):
@@ -248,4 +280,6 @@ def test_link_falls_back_to_a_copy(home: Path, elsewhere: Path) -> None:
         assert [file.name for file in elsewhere.iterdir()] == ["a.mp3"]
         assert (elsewhere / "a.mp3").read_bytes() == OURS
         assert (elsewhere / "a.mp3").stat().st_nlink == 1
+        copy = (elsewhere / "a.mp3").stat().st_ino
+        assert disk_calls[-2:] == [("sync", copy), ("rename", copy)]
         assert store.conflict(row) is None
