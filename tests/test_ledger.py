@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import pytest
 from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import IntegrityError
@@ -398,6 +399,29 @@ def test_unfunded_waits_for_a_recheck(book: Book) -> None:
     assert (again.key, again.attempt) == (task.key, 2)
 
 
+@pytest.mark.parametrize(
+    ("at_first", "at_last", "state"),
+    [
+        (None, None, "pending"),
+        (0.0, None, "pending"),
+        (2.0, 0.0, "pending"),
+        (2.0, None, "failed"),
+        (0.0, 2.0, "failed"),
+    ],
+)
+def test_only_what_cost_nothing_is_created_again(
+    book: Book, at_first: float | None, at_last: float | None, state: str
+) -> None:
+    """A task without credits that was charged, by the last word on it, leaves its item to a person; both halt."""
+    book.take_in(sheet("one"))
+    (claimed,) = book.claim()
+    book.record(book.accepted(claimed, "t1", credits=at_first))
+    (task,) = book.do(collecting.open_tasks, book.account_id, book.wanted)
+    again = book.do(collecting.record_unfunded, ending(task, error_code="insufficient_credits", credits=at_last))
+    assert (again, book.state(task.key)) == (state == "pending", state)
+    assert len(book.do(halting.open_halts, book.account_id)) == 1
+
+
 def test_a_recheck_that_finds_the_task_collects_it(book: Book) -> None:
     """A task that says something else on the second look is collected instead of being created again."""
     book.take_in(sheet("one"))
@@ -655,10 +679,22 @@ async def test_cancelled_calls_are_finished(book: Book, ledger: Ledger) -> None:
 
 
 async def test_nothing_is_told_before_it_is_durable(book: Book, ledger: Ledger) -> None:
-    """When a call returns, another connection sees what it wrote."""
-    for number in range(3):
-        await ledger.do(_write, f"n{number}")
-        assert f"n{number}" in _names(book)
+    """When a call returns, another connection sees what it wrote, however long the commit took that it shared."""
+    seen: list[bool] = []
+
+    @event.listens_for(ledger._engine, "commit")
+    def _dawdle(_: Connection) -> None:
+        for _ in range(5):  # the loop goes round meanwhile: whoever waits no longer would say so
+            anyio.from_thread.run(anyio.lowlevel.checkpoint)
+
+    async def write(name: str) -> None:
+        await ledger.do(_write, name)
+        seen.append(name in _names(book))
+
+    async with anyio.create_task_group() as group:
+        for number in range(5):
+            group.start_soon(write, f"n{number}")
+    assert seen == [True] * 5
 
 
 # --- a database that refuses
