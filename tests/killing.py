@@ -1,4 +1,4 @@
-"""Runs `batcher` in this process and takes it, or its disk, from the world at points that the command line names::
+"""Runs `batcher` in this process and takes it, its disk or its wits from the world at points that the command line names::
 
     python tests/killing.py "after batcher.ledger.creating:claim 2" -- run lines.csv
 
@@ -6,6 +6,7 @@ A point is `WHEN MODULE:NAME NTH`, where NAME is a function, or a method as `Cla
 
     before   SIGKILL as its NTH call begins
     after    SIGKILL as the NTH of its calls to return does so; one that raises does not count
+    bug      as its NTH call begins, an error is raised that nobody foresaw
     full     from the beginning of its NTH call on, no file grows beyond the ledger's journal as it is then
     ballast  as its NTH call begins, the file `ballast` takes all the room that the current folder's disk has left
     crammed  the same, and the folder `links` takes every further file or link that the disk could have held
@@ -38,6 +39,11 @@ def kill() -> NoReturn:
     """End this process as nothing in it can see coming."""
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("a process outlived SIGKILL")
+
+
+def bug() -> NoReturn:
+    """Fail as no code should."""
+    raise ZeroDivisionError("a bug that a test has put here")
 
 
 def fill_disk() -> None:
@@ -79,7 +85,7 @@ def arm(point: str) -> None:
     holder, _, name = path.rpartition(".")
     owner: Any = importlib.import_module(module)
     owner = getattr(owner, holder) if holder else owner
-    happens = {"before": kill, "after": kill, "full": fill_disk, "ballast": ballast, "crammed": cram}[when]
+    happens = {"before": kill, "after": kill, "bug": bug, "full": fill_disk, "ballast": ballast, "crammed": cram}[when]
     setattr(owner, name, _wrapped(getattr(owner, name), happens, int(nth), when == "after"))
 
 

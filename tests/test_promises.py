@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.fake_tts import HTML_404, SIGNATURE, TOKEN, Create, FakeTTS, Job, Twist, audio_of, refusal
+from tests.processes import struck
 
 if TYPE_CHECKING:
     from tests.conftest import Project
@@ -122,6 +123,27 @@ def test_second_signal(project: Project, provider: FakeTTS, create_seconds: floa
         job.ends_at = 0.0
     assert project.run(manifest, "--concurrency", "20").report["states"]["done"] == 20 - in_doubt
     assert len(assert_nothing_lost(project, provider)) == in_doubt
+
+
+def test_a_bug_cuts_no_create_off(project: Project, provider: FakeTTS) -> None:
+    """An error that nobody foresaw ends a run with exit 1, but not before the creates in the air are on record."""
+    rows = project.rows(8)
+    manifest = project.manifest(rows)
+
+    def slowly(create: Create) -> None:
+        provider.create_seconds = 0.0 if create.number <= 4 else 1.0
+
+    provider.on_create = slowly
+    provider.on_audio = lambda _: Twist(status=503) if len(provider.creates) < 6 else None
+    command = ["run", str(manifest), "--api-url", provider.url, "--concurrency", "4"]
+    ended = struck("bug batcher.delivery:Delivery._save 1", command, project.folder, project.environment)
+    assert (ended.exit_code, "a bug that a test has put here" in ended.err) == (1, True), ended
+    assert "submitting" not in project.states()
+    provider.create_seconds = 0.0
+    provider.on_create = lambda _: None
+    assert project.run(manifest).exit_code == 0
+    assert assert_nothing_lost(project, provider) == []
+    project.assert_whole(rows)
 
 
 def test_answers_that_say_nothing(project: Project, provider: FakeTTS) -> None:
