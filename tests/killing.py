@@ -1,4 +1,4 @@
-"""Runs `batcher` in this process and takes it, its disk or its wits from the world at points that the command line names::
+"""Runs `batcher` in this process and takes it, its disk or its wits away at points that the command line names::
 
     python tests/killing.py "after batcher.ledger.creating:claim 2" -- run lines.csv
 

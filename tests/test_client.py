@@ -15,6 +15,7 @@ import pytest
 
 from batcher.answer import Cause, Phase, Task
 from batcher.client import Answer, ApiError, Client, Endpoint, ProfileAnswer, pool
+from batcher.client.exchange import Exchange
 from batcher.errors import UsageError
 from batcher.item import Event, Inputs
 from batcher.parsing import retry_after
@@ -575,6 +576,15 @@ async def test_a_latch_raised_between_two_creates() -> None:
         causes = [(await client.create(b"{}", hold=lambda: next(ups))).cause for _ in range(3)]
         assert causes == [Cause.OK, Cause.HELD, Cause.OK]
         assert len(server.requests) == 2
+
+
+async def test_out_of_time_in_the_last_moment() -> None:
+    """A create that is ended just before its first byte has not left, and is no doubt; the latch is not asked."""
+    exchange = Exchange(lambda: pytest.fail("the latch was asked"), 60.0)
+    with exchange.scope:
+        exchange.scope.cancel()
+        await exchange.trace("http11.send_request_headers.started", {"request": httpcore.Request("POST", "http://x")})
+    assert exchange.unsent
 
 
 async def test_abort() -> None:

@@ -198,6 +198,19 @@ def test_a_failed_task_makes_an_open_halt_stricter(book: Book) -> None:
     assert kinds(book) == ["credits"]
 
 
+def test_a_probe_from_before_another_lack_proves_nothing(book: Book) -> None:
+    """While a probe is under way a task fails for lack of credits: the probe's success comes too late to close that."""
+    task = book.submitted("t1")
+    refuse(book)
+    claimed = probe(book)
+    assert book.do(collecting.record_unfunded, ending(task, error_code="insufficient_credits"))
+    answer(book, claimed, Event.ACCEPTED, "ok", run_id="run-2", task_id="t2")
+    (open_,) = book.do(collecting.open_tasks, book.account_id, [])
+    assert book.do(collecting.record_rendered, ending(open_))
+    assert kinds(book) == ["credits"]
+    assert book.claim_anew(5, run_id="run-2") == []
+
+
 def test_a_refused_create_makes_an_open_halt_no_milder(book: Book) -> None:
     """A halt that a failed task opened still needs audio, after a create was refused as well."""
     task, (in_flight,) = book.submitted("t1"), book.claim()

@@ -380,6 +380,20 @@ def test_endings(book: Book, verb: Any, event: str, state: str) -> None:
     assert kept == {"ended_at": AT + 3, "word": "w1", "credits": 2.0, "raw": b"r1"}
 
 
+def test_an_earlier_task_of_the_same_attempt(book: Book) -> None:
+    """Once a person has named another task for the attempt, what the one before comes to does not move the item."""
+    book.take_in(sheet("one"))
+    task = book.submitted("t1")
+    book.do(collecting.record_failed, ending(task))
+    book.do(deciding.adopt, task.key, 1, account_id=book.account_id, task_id="t2", at=AT, who="me")
+    assert not book.do(collecting.record_rendered, ending(task))
+    assert not book.do(collecting.record_failed, ending(task))
+    assert book.state(task.key) == "submitted"
+    assert book.do(collecting.record_rendered, ending(replace(task, task_id="t2")))
+    assert not book.do(collecting.record_saved, task, at=AT, run_id=RUN)
+    assert book.state(task.key) == "rendered"
+
+
 def test_unfunded_waits_for_a_recheck(book: Book) -> None:
     """A task that failed for lack of credits halts its account, and its item is not claimed before a recheck."""
     book.take_in(sheet("one"))
@@ -683,7 +697,7 @@ async def test_nothing_is_told_before_it_is_durable(book: Book, ledger: Ledger) 
     seen: list[bool] = []
 
     @event.listens_for(ledger._engine, "commit")
-    def _dawdle(_: Connection) -> None:
+    def _dawdle(connection: Connection) -> None:
         for _ in range(5):  # the loop goes round meanwhile: whoever waits no longer would say so
             anyio.from_thread.run(anyio.lowlevel.checkpoint)
 
