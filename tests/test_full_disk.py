@@ -91,7 +91,7 @@ MATRIX: Final[list[tuple[str, int, tuple[str, ...], list[int], *tuple[str, ...]]
     ("journal", 8, ("ballast", "crammed"), [1], NOT_WHOLE, "{full} batcher.runner:owner_lock {n}"),
     # Wherever it may be.
     ("any-commit", 8, ("ballast",), [*range(1, 49)], f"{{full}} {COMMIT} {{n}}"),
-    ("any-flush", 8, ("ballast",), [*range(1, 16)], "{full} os:fsync {n}"),
+    ("any-flush", 8, ("ballast",), [*range(1, 17)], "{full} os:fsync {n}"),
 ]
 
 CORE: Final = {"answer-ballast-1", "part-crammed-1"}

@@ -124,7 +124,7 @@ MATRIX: Final[list[tuple[str, Doubt, list[int], *tuple[str, ...]]]] = [
     ("ledger-to-be-closed", NEVER, [1], "before batcher.ledger.ledger:Ledger.close {n}"),
     ("spill-to-be-removed", NEVER, [1], "before batcher.ledger.spill:Spill.remove {n}"),
     ("ledger-closed", NEVER, [1], "after batcher.ledger.ledger:Ledger.close {n}"),
-    # Wherever it may be: a run like this has over fifty commits, and fifteen flushes of files that are not SQLite's.
+    # Wherever it may be: a run like this has over fifty commits, and sixteen flushes of files that are not SQLite's.
     ("any-commit-begins", MAYBE, [*range(2, 48, 6)], f"before {COMMIT} {{n}}"),
     ("any-commit-is-durable", MAYBE, [*range(5, 48, 9)], f"after {COMMIT} {{n}}"),
     ("any-flush-begins", MAYBE, [*range(1, 16, 3)], "before os:fsync {n}"),

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 
 from batcher.errors import LockedError, StorageError
 from batcher.item import Event, State
-from batcher.ledger import collecting, creating, deciding, halting, running
+from batcher.ledger import collecting, creating, database, deciding, halting, running
 from batcher.ledger.ledger import Ledger, opened
 from batcher.ledger.lock import owner_lock
 from batcher.ledger.machine import move
@@ -877,13 +878,23 @@ def test_spill_needs_no_room_beyond_its_own(tmp_path: Path) -> None:
 
 
 def test_the_spill_file_outlives_a_power_cut(tmp_path: Path, disk_calls: list[tuple[str, int]]) -> None:
-    """Its room, each record and its being emptied are on the disk, not in a cache, before anyone goes on."""
+    """Its room, its name, each record and its being emptied are on the disk, not in a cache, before anyone goes on."""
     spill = Spill(tmp_path / "l.spill")
-    for step in (spill.reserve, lambda: spill.append(_spilled(1)), spill.clear):
+    spill.reserve()
+    written = [(call, spill.path.stat().st_ino) for call in ("write", "sync")]
+    assert disk_calls == [*written, ("sync", tmp_path.stat().st_ino)]
+    for step in (partial(spill.append, _spilled(1)), spill.clear):
         disk_calls.clear()
         step()
-        inode = spill.path.stat().st_ino
-        assert disk_calls == [("write", inode), ("sync", inode)]
+        assert disk_calls == written
+
+
+def test_a_backup_outlives_a_power_cut(book: Book, disk_calls: list[tuple[str, int]]) -> None:
+    """A copy is on the disk before it has its name, and its name before anyone relies on it."""
+    target = book.path.with_name("kept.db")
+    database.back_up(book.path, target)
+    file, folder = target.stat().st_ino, target.parent.stat().st_ino
+    assert disk_calls == [("sync", file), ("rename", file), ("sync", folder)]
 
 
 @pytest.mark.parametrize("rest", ["cut off", "zeros", "noise"])

@@ -166,15 +166,20 @@ def back_up(path: Path, target: Path) -> None:
                 copied.execute("PRAGMA journal_mode = DELETE")
                 with copied:
                     copied.execute("INSERT OR REPLACE INTO meta VALUES ('copied_at', ?)", (str(time.time()),))
-            _sync(draft)
+            sync(draft)
             draft.replace(target)
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
-        _sync(target.parent)
+        sync(target.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make a file's content, or the names in a folder, outlive a power cut.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from batcher.errors import StorageError
+from batcher.ledger.database import sync
 from batcher.ledger.records import AnswerRecord
 
 _HEADER: Final = struct.Struct("<4sII")
@@ -46,6 +47,7 @@ class Spill:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+            sync(self.path.parent)
         except OSError as error:
             raise StorageError(
                 f"no room for {self.path}: {error.strerror}", "Free some space; nothing was created."
