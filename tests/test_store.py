@@ -9,10 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
-from batcher.downloader import durable
+from batcher.clock import Clock
+from batcher.delivery import Delivery
+from batcher.ledger import collecting
+from batcher.ledger.ledger import opened
 from batcher.ledger.reading import Output
+from batcher.ledger.records import FileRecord
 from batcher.store import ITEMS, Owner, Store, digest
+from batcher.tally import Tally
+from tests.ledger_kit import RUN, book_in, ending, sheet
 
 KEY = "ab" + "0" * 62
 OTHER = "cd" + "1" * 62
@@ -106,15 +113,26 @@ def test_publishing_the_same_again(home: Path, store: Store) -> None:
     assert [file.name for file in target(home, path).parent.iterdir()] == [f"{KEY}.mp3"]
 
 
-def test_published_audio_outlives_a_power_cut(home: Path, store: Store, disk_calls: list[tuple[str, int]]) -> None:
-    """The content is on the disk before the file has its name, and the name before anyone calls the item done."""
-    path = store.item_path(KEY, "mp3")
-    store.part(path).write_bytes(OURS)
-    durable(store.part(path), "mp3")
-    store.publish(path)
+async def test_audio_outlives_a_power_cut(home: Path, store: Store, disk_calls: list[tuple[str, int]]) -> None:
+    """The content, then its hash, its name, its folder and its output: each is durable before the item is done."""
+    home.mkdir()
+    with book_in(home) as book:
+        book.take_in(sheet("one"))
+        task = book.submitted("t1")
+        book.do(collecting.record_rendered, ending(task))
+        path = store.item_path(task.key, "mp3")
+        store.part(path).write_bytes(OURS)
+        with opened(book.path, "real") as ledger:
+            how: dict[str, Any] = {"tally": Tally(), "clock": Clock(), "run_id": RUN, "named": []}
+            delivery = Delivery(ledger=ledger, store=store, **how)
+            event.listen(ledger._engine, "commit", lambda _: disk_calls.append(("commit", 0)))
+            disk_calls.clear()
+            await delivery.keep(task, FileRecord(path=path, sha256=digest(store.part(path)), bytes=len(OURS)))
+        assert book.state(task.key) == "done"
     audio = home / "audio" / path
     file, folder = audio.stat().st_ino, audio.parent.stat().st_ino
-    assert disk_calls == [("sync", file), ("rename", file), ("sync", folder)]
+    steps = [("sync", file), ("commit", 0), ("rename", file), ("sync", folder), ("rename", file), ("commit", 0)]
+    assert disk_calls == steps
 
 
 def test_recovered_audio_outlives_a_power_cut(home: Path, store: Store, disk_calls: list[tuple[str, int]]) -> None:

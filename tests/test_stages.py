@@ -1,7 +1,8 @@
-"""One create at a time: what holds it back in the last moment, what its answer does at once, what is read before it."""
+"""One create and one look at a time: what holds a create back, what an answer does at once, what a look counts."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from batcher.submitter import Submitter
 from batcher.tally import Tally
 from batcher.throttle import Places, Throttle
 from tests.fake_tts import NO_CREDITS, TOKEN, FakeTTS, Job, Twist, refusal
-from tests.ledger_kit import RUN, Book, book_in, ending, sheet
+from tests.ledger_kit import AT, RUN, Book, book_in, ending, sheet
 
 
 @pytest.fixture
@@ -159,3 +160,54 @@ async def test_only_the_same_word_again_buys(
     await submitter._recheck()
     assert book.state(task.key) == state
     assert task.key not in [one.key for one in book.claim_anew(3)]
+
+
+async def test_an_unfunded_task_holds_creates_at_once(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
+    """A look that shows a lack of credits holds what has not left yet, even before it is on record itself."""
+    task = book.submitted("task_1")
+    provider.jobs["task_1"] = Job("task_1", "one", "mp3", ends_at=0.0)
+    provider.ending = lambda _: {"status": "failed", "error": {"code": "insufficient_credits"}, "creditsUsed": 0}
+    tripped: list[bool] = []
+    event.listen(submitter.ledger._engine, "commit", lambda _: tripped.append(submitter.guard.tripped))
+    submitter.poller.watch(task, at_once=True)
+    (watched,) = submitter.poller._due
+    await submitter.poller._look(watched)
+    assert (tripped[0], book.state(task.key)) == (True, "pending")
+
+
+class LeapingClock(Clock):
+    """A clock that somebody puts forward by an hour whenever it is asked for the time of day."""
+
+    def __init__(self) -> None:
+        self._hours = 0
+
+    def now(self) -> float:
+        self._hours += 1
+        return AT + 3600.0 * self._hours
+
+
+async def test_misses_in_a_row_are_one(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
+    """A task that the API does not know is gone after minutes, not after some quick looks and a leap of the clock."""
+    task = book.submitted("task_1")
+    submitter.poller.clock = LeapingClock()
+    submitter.poller.watch(task, at_once=True)
+    (watched,) = submitter.poller._due
+    for _ in range(6):
+        await submitter.poller._look(watched)
+    assert book.one("SELECT missing_looks FROM tasks") == {"missing_looks": 1}
+    assert book.state(task.key) == "submitted"
+
+
+async def test_a_task_that_is_found_again_was_never_missing(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """After an answer that knows the task the misses before it count no more."""
+    task = book.submitted("task_1")
+    submitter.poller.watch(task, at_once=True)
+    (watched,) = submitter.poller._due
+    counted = []
+    for known in (False, True):
+        provider.jobs = {"task_1": Job("task_1", "one", "mp3", ends_at=math.inf)} if known else {}
+        await submitter.poller._look(watched)
+        counted.append(book.one("SELECT missing_looks FROM tasks")["missing_looks"])
+    assert counted == [1, 0]
