@@ -2,16 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from batcher.item import Event
+from batcher.ledger import collecting
+from batcher.ledger.spending import Budget, spending
 from tests.fake_tts import FakeTTS, Job, Twist
+from tests.ledger_kit import Book, book_in, ending
 
 if TYPE_CHECKING:
     from tests.conftest import Project
 
 CHARGED_AND_DROPPED = Twist(charge=True)
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Book]:
+    """A ledger with forty rows, each as long as the others."""
+    with book_in(tmp_path) as made:
+        made.take_in("id,text\n" + "".join(f"r{number},text {number}\n" for number in range(10, 50)))
+        yield made
+
+
+def _buy(book: Book, number: int) -> None:
+    """Have so many rendered for a credit each."""
+    for one in range(number):
+        task = book.submitted(f"t{one}")
+        book.do(collecting.record_rendered, ending(task, credits=1.0))
+
+
+def _affordable(book: Book, most: float) -> int:
+    budget, number = Budget(most), 0
+    while book.claim(5, budget=budget):
+        number += 1
+    return number
+
+
+def test_a_doubt_is_spent_until_it_is_settled(book: Book) -> None:
+    """What may have been bought counts against a budget like what was; what was definitely not made costs nothing."""
+    _buy(book, 2)
+    for event, cause in ((Event.LOST, "unclear"), (Event.DEFERRED, "throttled"), (Event.REJECTED, "invalid")):
+        (claimed,) = book.claim()
+        book.record(book.answer(claimed, event, cause))
+    book.submitted("open")
+    found = book.do(spending)
+    assert (found.spent, found.in_flight, found.in_doubt, found.total) == (2.0, 1.0, 1.0, 4.0)
+    assert _affordable(book, 6.0) == 2
+
+
+@pytest.mark.parametrize("left", [0.5, 1.0, 2.0, 3.5, 7.0])
+def test_a_budget_is_kept_between_two_counts(book: Book, left: float) -> None:
+    """The last credits are given away once, however many creates are let through without counting anew."""
+    _buy(book, 30)
+    assert _affordable(book, 30.0 + left) == int(left)
 
 
 def test_a_budget_holds_over_all_runs(project: Project, provider: FakeTTS) -> None:

@@ -175,6 +175,20 @@ async def test_an_unfunded_task_holds_creates_at_once(book: Book, provider: Fake
     assert (tripped[0], book.state(task.key)) == (True, "pending")
 
 
+async def test_a_failure_without_a_word_holds_creates_at_once(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """A task that failed without a code, with nothing left to pay it with, stops what has not left yet."""
+    task = book.submitted("task_1")
+    provider.jobs["task_1"] = Job("task_1", "one", "mp3", ends_at=0.0)
+    provider.ending = lambda _: {"status": "failed"}
+    provider.credits = 0
+    submitter.poller.watch(task, at_once=True)
+    (watched,) = submitter.poller._due
+    await submitter.poller._look(watched)
+    assert submitter._hold()
+
+
 class LeapingClock(Clock):
     """A clock that somebody puts forward by an hour whenever it is asked for the time of day."""
 

@@ -6,13 +6,24 @@ import json
 import shutil
 import signal
 import sqlite3
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from batcher.clock import Clock
+from batcher.delivery import Delivery
+from batcher.ledger import recalling
+from batcher.ledger.ledger import opened
+from batcher.progress import Progress
+from batcher.restoring import _tells_all, take_up, why_outdated
+from batcher.settings import Settings
+from batcher.store import Owner, Store, digest
+from batcher.tally import Tally
 from tests.fake_tts import FakeTTS
+from tests.ledger_kit import AT, RUN, Book, book_in, sheet
 from tests.processes import killed
 
 if TYPE_CHECKING:
@@ -20,6 +31,97 @@ if TYPE_CHECKING:
     from tests.processes import Ended
 
 ROWS = 9
+ACCOUNT: dict[str, Any] = {"account_id": 1, "run_id": RUN, "at": AT}
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Book]:
+    """A ledger with two rows and, beside it, the folder of its audio."""
+    with book_in(tmp_path) as made:
+        made.take_in(sheet("one", "two"))
+        yield made
+
+
+@pytest.fixture
+def store(book: Book) -> Store:
+    return Store(book.path.parent, book.path.parent / "audio")
+
+
+def _states(book: Book) -> list[str]:
+    return [row["state"] for row in book.all("SELECT state FROM items JOIN rows ON item_key = key ORDER BY number")]
+
+
+@pytest.mark.parametrize(("run_id", "why"), [(RUN, None), ("a later run", "the ledger is older than the audio")])
+def test_the_mark_of_a_run(book: Book, store: Store, run_id: str, why: str | None) -> None:
+    """A folder where a run was at work that the ledger knows nothing of shows that it is an older state of itself."""
+    store.sign(Owner(ledger_id=book.do(recalling.identity).ledger_id, run_id=run_id, batches={}))
+    settings = Settings(sources=(), ledger=book.path, out_dir=store.folder)
+    assert (book.do(why_outdated, settings) or "None").startswith(str(why))
+
+
+@pytest.mark.parametrize("case", ["as they were", "changed", "gone", "never whole", "copied folder", "no mark"])
+def test_results_that_tell_all(store: Store, case: str) -> None:
+    """Only the results that the last run wrote, in the folder where it wrote them, leave no gap."""
+    results = store.folder / "m.results.jsonl"
+    results.parent.mkdir()
+    results.write_text("{}\n")
+    told = None if case == "never whole" else digest(results)
+    if case != "no mark":
+        store.sign(Owner(ledger_id="l", run_id=RUN, batches={"m": told}))
+    if case == "changed":
+        results.write_text("{} \n")
+    elif case == "gone":
+        results.unlink()
+    elif case == "copied folder":
+        shutil.copytree(store.folder, store.folder.with_name("copy"))
+        store = Store(store.folder.parent, store.folder.with_name("copy"))
+    assert _tells_all(store, store.owner()) == (case == "as they were")
+
+
+@pytest.mark.parametrize(
+    ("gaps", "audio", "states"),
+    [
+        (("none",), (), ["pending", "pending"]),
+        (("some",), (), ["in_doubt", "in_doubt"]),
+        (("some", "none"), (), ["in_doubt", "in_doubt"]),
+        (("none", "some"), (), ["in_doubt", "in_doubt"]),
+        (("none",), (0,), ["in_doubt", "pending"]),
+    ],
+)
+def test_what_nothing_tells_of(
+    book: Book, gaps: Sequence[recalling.Gap], audio: Sequence[int], states: list[str]
+) -> None:
+    """Behind any gap everything unbought is in doubt, also once asked for again; and without one, what has audio."""
+    for gap in gaps:
+        book.do(recalling.begin, gap)
+    keys = [row["item_key"] for row in book.all("SELECT item_key FROM rows ORDER BY number")]
+    there = {keys[number] for number in audio}
+    found = book.do(recalling.finish, lambda key, _: key in there, **ACCOUNT)
+    assert (_states(book), found) == (states, states.count("in_doubt"))
+    assert not book.do(recalling.due)
+
+
+@pytest.mark.parametrize(
+    ("told", "state"), [("in_doubt", "in_doubt"), ("abandoned", "in_doubt"), ("pending", "pending")]
+)
+def test_doubts_that_results_tell_of(book: Book, told: str, state: str) -> None:
+    """A doubt that was on record before is one again; what was not bought may be bought."""
+    key = book.one("SELECT item_key FROM rows WHERE id = 'a'")["item_key"]
+    book.do(recalling.recall, [{"batch": "m", "id": "a", "key": key, "state": told, "out_dir": "audio"}], at=AT)
+    for case in book.do(recalling.told, 10):
+        book.do(recalling.take_up, case, None, **ACCOUNT)
+    assert _states(book) == [state, "pending"]
+
+
+async def test_doubts_come_after_the_import(book: Book, store: Store) -> None:
+    """Until the manifests are taken in, what nothing tells of is not settled: their items may not be there yet."""
+    book.do(recalling.begin, "some")
+    with opened(book.path, "real") as ledger:
+        how: dict[str, Any] = {"tally": Tally(), "clock": Clock(), "run_id": RUN, "named": []}
+        delivery = Delivery(ledger=ledger, store=store, **how)
+        for imported, states in ((False, ["pending"] * 2), (True, ["in_doubt"] * 2)):
+            await take_up(delivery, Progress(quiet=True), account_id=1, clock=Clock(), imported=imported)
+            assert (_states(book), book.do(recalling.due)) == (states, not imported)
 
 
 def _backup(project: Project) -> Path:
