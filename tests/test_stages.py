@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from batcher.store import Store
 from batcher.submitter import Submitter
 from batcher.tally import Tally
 from batcher.throttle import Places, Throttle
-from tests.fake_tts import NO_CREDITS, TOKEN, FakeTTS, Job, Twist, refusal
+from tests.fake_tts import NO_CREDITS, TOKEN, FakeTTS, Job, Twist, audio_of, refusal
 from tests.ledger_kit import AT, RUN, Book, book_in, ending, sheet
 
 
@@ -225,3 +226,18 @@ async def test_a_task_that_is_found_again_was_never_missing(
         await submitter.poller._look(watched)
         counted.append(book.one("SELECT missing_looks FROM tasks")["missing_looks"])
     assert counted == [1, 0]
+
+
+async def test_audio_that_breaks_off_between_two_frames(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
+    """Sound audio that is shorter than was announced is not taken for the whole; at its full length it is."""
+    downloader, text = submitter.poller.downloader, "a long story, " * 200
+    task = replace(book.submitted("task_1"), chars=len(text))
+    provider.jobs["task_1"] = Job("task_1", text, "mp3", ends_at=0.0)
+    whole = audio_of(text, "mp3")
+    headers = {"content-type": "audio/mpeg", "content-length": str(len(whole))}
+    bodies = iter((whole[:-417], whole))  # without its last frame, and with it
+    provider.on_audio = lambda _: Twist(status=200, body=next(bodies), headers=headers)
+    for is_whole in (False, True):
+        url = await downloader._fresh_url(task)
+        assert url is not None
+        assert (await downloader._fetch(task, url) is not None) == is_whole
