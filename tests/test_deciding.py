@@ -61,13 +61,16 @@ def test_only_a_fitting_task_is_adopted(project: Project, provider: FakeTTS, tas
     assert project.states() == {"done": 2, "in_doubt": 1}
 
 
-def test_another_account_cannot_adopt(project: Project, provider: FakeTTS) -> None:
-    """A task is adopted only with a token of the account that sent the create."""
+@pytest.mark.parametrize("known", [False, True])
+def test_another_account_cannot_adopt(project: Project, provider: FakeTTS, known: bool) -> None:
+    """A task is adopted only with a token of the account that sent the create, not with another that has been used."""
     _doubt(project, provider)
     provider.user_id = "user-2"
+    if known:
+        assert project.run(project.manifest(project.rows(1, first=9), "more.csv")).exit_code == 0
     (lost,) = provider.paid["Line number 2 of the script."]
     assert _decide(project, "resolve", "r2", "--adopt", lost).exit_code == 5
-    assert project.states() == {"done": 2, "in_doubt": 1}
+    assert project.states() == {"done": 2 + known, "in_doubt": 1}
 
 
 def test_a_doubt_is_bought_again(project: Project, provider: FakeTTS) -> None:

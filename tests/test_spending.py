@@ -61,6 +61,18 @@ def test_a_budget_is_kept_between_two_counts(book: Book, left: float) -> None:
     assert _affordable(book, 30.0 + left) == int(left)
 
 
+def test_a_price_that_rises_is_noticed(book: Book) -> None:
+    """What is left is counted anew in time: with three times the price a third of the creates are let through."""
+    _buy(book, 16)
+    budget, number = Budget(16.0 + 20.0), 0
+    while claimed := book.claim(1, budget=budget):
+        number += 1
+        book.record(book.accepted(claimed[0], f"dear{number}"))
+        (task,) = (one for one in book.do(collecting.open_tasks, book.account_id, []) if not one.rendered)
+        book.do(collecting.record_rendered, ending(task, credits=3.0))
+    assert 1 < number <= 20 / 3 + 2
+
+
 def test_a_budget_holds_over_all_runs(project: Project, provider: FakeTTS) -> None:
     """A batch spends what it may over its runs, not over each, and goes on when it may spend more."""
     rows = project.rows(15, first=10)
