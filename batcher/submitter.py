@@ -111,8 +111,8 @@ class Submitter:
         """Nothing was claimed: wait for what may change that. Returns False when nothing can."""
         ring = self.changed.next()
         whole, self._cursor = self._cursor_was_first, (0, 0)
-        if not whole:
-            return True  # what was put back before the cursor has not been looked at again
+        if not whole or self._is_blind():
+            return True  # what was put back before the cursor, or the balance, has not been looked at again
         short = self.budget.short if self.budget is not None else {}
         affordable = [batch for batch in self.wanted if batch.batch_id not in short]
         due_at = await self.ledger.do(creating.next_due_at, self.run_id, affordable)
@@ -139,7 +139,7 @@ class Submitter:
 
         Returns whether it was read.
         """
-        blind = self.budget is not None and self.budget.blind and self.places.none_taken and not self._in_flight
+        blind = self._is_blind()
         if not (blind or self._look_at_balance):
             return False
         self._look_at_balance = False
@@ -147,6 +147,10 @@ class Submitter:
             self.budget.blind = self.budget.blind and not blind
         await self.guard.note((await self.client.profile()).profile)
         return True
+
+    def _is_blind(self) -> bool:
+        """Whether all that was created has ended, and the balance was not asked yet what it cost."""
+        return self.budget is not None and self.budget.blind and self.places.none_taken and not self._in_flight
 
     def _items_left(self) -> int:
         return self.gate.size if self.max_items is None else self.max_items - self._claimed

@@ -157,7 +157,8 @@ class Budget:
         del self._left[batch_id]  # to be counted anew
         of_batch = select(func.count()).select_from(attempts.join(items, items.c.key == attempts.c.item_key))
         latest = (attempts.c.batch_id == batch_id, attempts.c.attempt == items.c.attempt)
-        if conn.execute(of_batch.where(*latest, items.c.state.in_(OPEN))).scalar_one():
+        # A task may have ended in this very commit: then the balance still has to be looked at.
+        if self.blind or conn.execute(of_batch.where(*latest, items.c.state.in_(OPEN))).scalar_one():
             self.short[batch_id] = "--max-credits: no price is known before the first task has ended"
             return False
         ended = select(func.count()).select_from(attempts.outerjoin(tasks, of_attempt))
