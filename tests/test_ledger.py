@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import sqlite3
 import stat
@@ -1025,6 +1027,17 @@ def test_one_owner_by_any_name(book: Book) -> None:
         assert "--wait-lock" in caught.value.hint
     with owner_lock(link):
         pass
+
+
+def test_no_owner_without_a_lock_of_the_kernel(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that cannot lock is refused: a lock that a kill leaves behind would be somebody's to remove."""
+
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(StorageError, match="cannot lock"), owner_lock(book.path):
+        pytest.fail("an owner without a lock")
 
 
 def test_pragmas(book: Book) -> None:

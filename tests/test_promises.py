@@ -272,6 +272,11 @@ def test_no_wait_then_collect_only(project: Project, provider: FakeTTS) -> None:
     assert (collected.exit_code, collected.report["collected"], collected.report["created"]) == (0, 6, 0)
     assert len(provider.creates) == 6
     project.assert_whole(rows)
+    provider.end_tasks()
+    more = project.manifest(9)
+    assert project.run(more, "--no-wait", "--max-items", "1").exit_code == 6
+    collected = project.run("--collect-only")
+    assert (len(provider.creates), collected.report["states"]["pending"]) == (7, 2)
 
 
 def test_questions_never_buy(project: Project, provider: FakeTTS) -> None:
