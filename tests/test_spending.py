@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import pytest
 
 from batcher.item import Event
 from batcher.ledger import collecting
+from batcher.ledger.records import Claimed
 from batcher.ledger.spending import Budget, spending
 from tests.fake_tts import FakeTTS, Job, Twist
 from tests.ledger_kit import Book, book_in, ending
@@ -59,6 +61,25 @@ def test_a_budget_is_kept_between_two_counts(book: Book, left: float) -> None:
     """The last credits are given away once, however many creates are let through without counting anew."""
     _buy(book, 30)
     assert _affordable(book, 30.0 + left) == int(left)
+
+
+def test_without_a_price_each_create_waits(book: Book) -> None:
+    """While nothing says what one costs, the next waits for what is open to end, then for a look at the balance."""
+    budget = Budget(100.0)
+
+    def claimed() -> list[Claimed]:
+        book.cursor = (0, 0)
+        return book.claim(5, budget=budget)
+
+    task = book.submitted("of an earlier run")
+    assert claimed() == []
+    book.do(collecting.record_rendered, ending(task))
+    (first,) = claimed()
+    book.record(book.accepted(first, "t1"))
+    book.do(collecting.record_rendered, ending(replace(task, key=first.key, task_id="t1")))
+    assert (book.state(first.key), claimed()) == ("rendered", [])
+    budget.blind = False
+    assert len(claimed()) == 1
 
 
 def test_a_price_that_rises_is_noticed(book: Book) -> None:
