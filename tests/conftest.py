@@ -21,9 +21,11 @@ from tests.fake_tts import TOKEN, FakeTTS, audio_of, running
 from tests.processes import Ended, Started, begin
 
 ROOT: Final = Path(__file__).parents[1]
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # Shells have what they start in the background ignore it, and every program that a test starts would as well.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# Shells have what they start in the background ignore SIGINT, nohup SIGHUP, and every program that a test starts would
+# as well.
+for _number, _action in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _action)
 
 
 @dataclass
