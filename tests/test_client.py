@@ -395,11 +395,13 @@ async def test_a_proxy_that_lets_nothing_through(reply: bytes, monkeypatch: pyte
         ("[2001:db8::1]:8443, .example.test", False),
         ("api.example.test:443", True),
         ("other.test:8443", True),
+        ("*.example.test", True),
+        ("other.test, *", False),
         ("", True),
     ],
 )
-async def test_no_proxy_with_ports(near: str, proxied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host that NO_PROXY names with its port is called without the proxy, which may not even be there for it."""
+async def test_no_proxy(near: str, proxied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that NO_PROXY names, perhaps with its port, is called without the proxy, and so is any if it has a `*`."""
     async with raw_server(breaking(b"HTTP/1.1 403 Not from here\r\n\r\n")) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
         monkeypatch.setenv("NO_PROXY", near)

@@ -136,12 +136,14 @@ def address(url: httpx.URL) -> httpcore.URL:
 
 
 def named_proxies() -> dict[str, httpcore.Proxy]:
-    """The proxies that the environment names, by the scheme that they are for.
+    """The proxies that the environment names, by the scheme that they are for; none where NO_PROXY has a `*`.
 
     Raises:
         UsageError: one of them cannot be used.
     """
     named = getproxies()
+    if "*" in map(str.strip, named.get("no", "").split(",")):
+        return {}
     found = {scheme: named.get(scheme) or named.get("all") for scheme in ("http", "https")}
     try:
         return {scheme: _proxy(url) for scheme, url in found.items() if url}
