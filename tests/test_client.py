@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -442,6 +443,32 @@ async def test_an_impossible_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         async with Client(Endpoint("https://api.example.test", TOKEN), create_connections=1):
             pass
     assert "pass-word" not in str(caught.value)
+
+
+@pytest.fixture(params=["missing.pem", "no certificate.pem"])
+def without_certificates(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A file that SSL_CERT_FILE names and that is not there, or holds something else."""
+    (tmp_path / "no certificate.pem").write_text("Not one.", encoding="utf-8")
+    path = str(tmp_path / request.param)
+    monkeypatch.setenv("SSL_CERT_FILE", path)
+    pool.trusting.cache_clear()
+    return path
+
+
+async def test_an_impossible_file_of_certificates(without_certificates: str) -> None:
+    """What SSL_CERT_FILE names is looked at before anything is sent, and both are named when it is of no use."""
+    with pytest.raises(UsageError, match="SSL_CERT_FILE") as caught:
+        Client(Endpoint("https://api.example.test", TOKEN), create_connections=1)
+    assert without_certificates in caught.value.message
+
+
+async def test_an_impossible_file_of_certificates_for_audio_alone(without_certificates: str) -> None:
+    """Where the API itself goes without certificates, it ends the download of audio that needs them, and says why."""
+    async with speaking(answering(http(202, ID))) as (client, _):
+        assert (await client.create(b"{}", hold=go)).cause is Cause.OK
+        result = await client.fetch("https://127.0.0.1:1/a.mp3", bytearray().extend)
+    assert not result.ok
+    assert without_certificates in (result.reason or "")
 
 
 async def test_a_body_that_nobody_reads() -> None:

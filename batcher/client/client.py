@@ -21,7 +21,7 @@ import httpx
 from batcher.answer import CREATE_RULES, READ_RULES, Answer, Fetched, ProfileAnswer, Received, SchemaAnswer
 from batcher.client.endpoint import Endpoint, is_loopback
 from batcher.client.exchange import Exchange
-from batcher.client.pool import Headers, Pool, address, named_proxies
+from batcher.client.pool import Headers, Pool, address, named_proxies, trusting
 from batcher.item import Inputs, canonical
 from batcher.parsing import Reader, retry_after
 
@@ -58,6 +58,9 @@ class Client:
         create_connections: creates that can be in flight at once, as also for polls and downloads; more wait.
         now: the wall clock, in unix seconds, against which dates in answers are read.
         deadline_seconds: what any request but a download may take in all.
+
+    Raises:
+        UsageError: the environment names a proxy, or for https certificates, that cannot be used.
     """
 
     def __init__(
@@ -75,6 +78,8 @@ class Client:
         self._reader = Reader(endpoint.origin, endpoint.token, endpoint.no_credits_codes)
         self._now = now
         self._deadline_seconds = deadline_seconds
+        if self._base.scheme == "https":
+            trusting()
         # Nobody stands between this machine and itself: the token would go to a proxy in clear.
         proxies = {} if is_loopback(self._base.host) else named_proxies()
         headers = [

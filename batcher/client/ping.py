@@ -9,6 +9,7 @@ import httpx
 
 from batcher.client.endpoint import is_loopback
 from batcher.client.pool import USER_AGENT, trusting
+from batcher.errors import UsageError
 
 PING_SECONDS: Final = 5.0
 """What a ping may take in all: a monitor that is down must not hold up a run."""
@@ -36,6 +37,8 @@ async def _ping(url: str, event: str, body: str) -> str | None:
                 trust_env=not is_loopback(target.host),
             ) as client:
                 answer = await client.post(target, content=body.encode())
+    except UsageError as error:
+        return error.message
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, ImportError, OSError) as error:
         return type(error).__name__
     return None if answer.is_success else f"HTTP {answer.status_code}"

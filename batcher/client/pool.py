@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -94,7 +95,10 @@ class _Line:
             raise httpcore.UnsupportedProtocol(f"the address cannot be called: {request.url.host!r}") from error
 
     def _connect(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection | httpcore.AsyncConnectionPool:
-        context = trusting() if origin.scheme == b"https" else None
+        try:
+            context = trusting() if origin.scheme == b"https" else None
+        except UsageError as error:  # only audio gets here without it having been said: an end to one download
+            raise httpcore.UnsupportedProtocol(error.message) from None
         proxy = self._proxies.get(origin.scheme.decode())
         if proxy is None or is_near(origin):
             return httpcore.AsyncHTTPConnection(origin, context, keepalive_expiry=KEEPALIVE_SECONDS)
@@ -160,5 +164,16 @@ def _proxy(url: str) -> httpcore.Proxy:
 
 @functools.cache
 def trusting() -> ssl.SSLContext:
-    """The one context for all of https, made when first needed: it takes a tenth of a second and more."""
-    return httpx.create_ssl_context()
+    """The one context for all of https, made when first needed: it takes a tenth of a second and more.
+
+    Raises:
+        UsageError: SSL_CERT_FILE names a file that holds no certificates.
+    """
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:  # does not say which file it speaks of
+        named = os.environ.get("SSL_CERT_FILE")
+        if not named:
+            raise
+        message = f"SSL_CERT_FILE names {named}, from which no certificates can be read: {error.strerror}"
+        raise UsageError(message, "Name a file of certificates in PEM format, or unset it.") from None
