@@ -31,6 +31,7 @@ from batcher.throttle import Gate
 log = structlog.get_logger()
 
 _REFUSALS: Final = (400, 401, 403, 404, 410)
+_LOOKED_AT_BYTES: Final = 1 << 20
 TRIES: Final = 6
 """Reads of one task for a usable address in one run; then it is left to the next."""
 
@@ -163,7 +164,7 @@ class Downloader:
             async with self.gate.slot() as sent:
                 fetched, sha256 = await stream(self.client, url, part, task.chars)
         except TooLongError:
-            await self._unusable(task, None, "longer than any speech of its text")
+            await self._not_audio(task, path, "longer than any speech of its text")
             return None
         finally:
             self.tally.downloads += 1
@@ -175,11 +176,14 @@ class Downloader:
                 await self._unusable(task, None, f"its address answers HTTP {fetched.http_status}")
             return None
         if (why := audio.fault(part, task.format, task.chars)) is not None:
-            bad = self.store.keep_bad(path).relative_to(self.store.folder)
-            await self._unusable(task, None, f"{why}; what came is kept as {bad}")
+            await self._not_audio(task, path, why)
             return None
         self.gate.succeeded(sent)
         return FileRecord(path=path, sha256=sha256, bytes=fetched.bytes)
+
+    async def _not_audio(self, task: OpenTask, path: str, why: str) -> None:
+        bad = self.store.keep_bad(path).relative_to(self.store.folder)
+        await self._unusable(task, None, f"{why}; what came is kept as {bad}")
 
     def _log(self, task: OpenTask, what: str, **words: object) -> None:
         names = {"endpoint": "download", "key": task.key, "attempt": task.attempt, "task_id": task.task_id}
@@ -190,7 +194,7 @@ async def stream(client: Client, url: str, part: Path, chars: int) -> tuple[Fetc
     """Fetch into `part` what should be speech of `chars` characters. Returns what came of it, and its SHA-256.
 
     Raises:
-        TooLongError: no speech of that text is so long.
+        TooLongError: no speech of that text is so long; its first MiB is left in `part`, to be looked at.
         OSError: the disk does not take it.
     """
     seen = hashlib.sha256()
@@ -200,6 +204,7 @@ async def stream(client: Client, url: str, part: Path, chars: int) -> tuple[Fetc
 
         def sink(chunk: bytes) -> None:
             if file.tell() + len(chunk) > limit:
+                file.truncate(_LOOKED_AT_BYTES)
                 raise TooLongError
             seen.update(chunk)
             file.write(chunk)

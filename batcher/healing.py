@@ -98,6 +98,8 @@ class Healing:
         if source is None:
             return False
         aside = await anyio.to_thread.run_sync(_put, source, fault.path)
+        for bad in self._store(fault.saved).bad(fault.saved.key):
+            bad.unlink(missing_ok=True)
         self._mended.append(await self._healed(fault, f"put back from {source}{_kept(aside)}"))
         return True
 
@@ -176,12 +178,16 @@ class Healing:
         try:
             fetched, sha256 = await stream(client, url, part, saved.chars)
         except TooLongError:
-            return _lost(fault, "what comes is longer than any speech of its text")
+            return self._not_audio(fault, "longer than any speech of its text")
         if not fetched.ok:
             return Mended(fault=fault, healed=False, how=f"not downloaded: {fetched.reason}", passing=True)
         if (why := audio.fault(part, saved.format, saved.chars)) is not None:
-            return _lost(fault, f"what comes is not its audio: {why}")
+            return self._not_audio(fault, why)
         return await self._keep(fault, part, sha256, fetched.bytes)
+
+    def _not_audio(self, fault: Fault, why: str) -> Mended:
+        kept = self._store(fault.saved).keep_bad(fault.saved.path)
+        return _lost(fault, f"what comes is not its audio: {why}; it is kept as {kept}")
 
     async def _keep(self, fault: Fault, part: Path, sha256: str, size: int) -> Mended:
         saved = fault.saved

@@ -130,22 +130,23 @@ def test_outputs_may_trade_places(project: Project, provider: FakeTTS) -> None:
     assert len(provider.creates) == 2
 
 
-def test_what_is_no_audio_is_kept_to_be_looked_at(project: Project, provider: FakeTTS) -> None:
+@pytest.mark.parametrize(("length", "why"), [(300, "not audio"), (100 << 20, "longer than any speech of its text")])
+def test_what_is_no_audio_is_kept_to_be_looked_at(project: Project, provider: FakeTTS, length: int, why: str) -> None:
     """The last download that failed its check lies among the items and is named, until good audio comes."""
-    page = b"<html><h1>Please sign in</h1>" + b"." * 300
+    page = b"<html><h1>Please sign in</h1>".ljust(length, b".")
     good = False
     provider.on_audio = lambda _: None if good else Twist(status=200, body=page, headers={"content-type": "text/html"})
     run = project.start_run(project.manifest(1), "-v")
     run.until(lambda: list(project.audio.glob(".items/*/*.bad")))
     [kept] = project.audio.glob(".items/*/*.bad")
-    assert kept.read_bytes() == page
+    assert kept.read_bytes() == page[: 1 << 20]
     assert f"came last and is not its audio: {kept}" in project.batcher("show", "r1").out
     doctor = project.batcher("doctor", "lines.csv", "--api-url", provider.url).out
     assert f"what came last for 1 item is no audio for the text: {kept}" in doctor
     good = True
     ended = run.end()
     assert ended.exit_code == 0
-    assert f"not audio; what came is kept as {kept.relative_to(project.audio)}" in ended.err
+    assert f"{why}; what came is kept as {kept.relative_to(project.audio)}" in ended.err
     assert not kept.exists()
     project.assert_whole(project.rows(1))
     assert len(provider.creates) == 1

@@ -179,6 +179,25 @@ def test_a_folder_that_cannot_be_written(project: Project, provider: FakeTTS) ->
     project.assert_whole(rows)
 
 
+@pytest.mark.parametrize("length", [300, 100 << 20])
+def test_what_comes_and_is_not_its_audio_is_kept(project: Project, provider: FakeTTS, length: int) -> None:
+    """Healing leaves what it got in place of the audio to be looked at, and names it, until good audio is there."""
+    [row] = made(project, 1)
+    path = item(project, "r1")
+    path.unlink()
+    (project.audio / "r1.mp3").unlink()
+    page = b"<html>no audio here</html>".ljust(length, b".")
+    provider.on_audio = lambda _: Twist(status=200, body=page)
+    refused = verify(project, "--heal")
+    bad = path.with_suffix(".bad")
+    assert (refused.exit_code, bad.read_bytes()) == (3, page[: 1 << 20])
+    assert str(bad) in refused.report["faults"][0]["how"]
+    (project.audio / "r1.mp3").write_bytes(audio_of(row["text"], "mp3"))
+    assert verify(project, "--heal").exit_code == 0
+    assert not bad.exists()
+    project.assert_whole([row])
+
+
 @pytest.mark.slow
 def test_other_bytes_than_the_first_time(project: Project, provider: FakeTTS) -> None:
     """What the provider renders anew counts from then on, if it passes as audio."""
