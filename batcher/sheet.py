@@ -14,15 +14,13 @@ from batcher.errors import ManifestError, UsageError
 from batcher.ledger.ledger import Connection
 from batcher.ledger.records import Wanted
 from batcher.ledger.reporting import Told, source_of, told_rows
-from batcher.manifest import given_columns
+from batcher.manifest import REPORT_MARK, given_columns
 
 if TYPE_CHECKING:
     from xlsxwriter.format import Format
     from xlsxwriter.worksheet import Worksheet
 
 Plain = Literal["csv", "jsonl"]
-_MARK: Final = "batcher_"
-"""Begins the name of each column that is added, so that none takes the place of the manifest's own."""
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 - wide ones count too
 _NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
 _MOST_ROWS: Final = 1_048_576
@@ -100,7 +98,7 @@ class Sheet:
     def _columns(self) -> list[str]:
         """All columns of any row; ours follow the manifest's."""
         columns = dict.fromkeys(name for record in self._records() for name in record)
-        return sorted(columns, key=lambda name: name.startswith(_MARK))
+        return sorted(columns, key=lambda name: name.startswith(REPORT_MARK))
 
     def _records(self) -> Iterator[dict[str, Any]]:
         for batch in self._wanted:
@@ -112,7 +110,7 @@ class Sheet:
                 while file is not None and number < row.number:
                     number, columns = next(given, (row.number, {}))
                 own = columns if number == row.number else self._kept(row)
-                yield {name: value for name, value in own.items() if not name.startswith(_MARK)} | self._became(row)
+                yield own | self._became(row)
 
     def _kept(self, row: Told) -> dict[str, Any]:
         """The row as the ledger has it."""
@@ -136,7 +134,7 @@ class Sheet:
             "task_id": row.task_id,
             "key": row.key,
         }
-        return {_MARK + name: value for name, value in found.items()}
+        return {REPORT_MARK + name: value for name, value in found.items()}
 
 
 def _readable(name: str, digest: str, encoding: str | None) -> tuple[Path, str | None] | None:

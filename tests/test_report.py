@@ -197,6 +197,19 @@ def test_a_changed_manifest_is_told_from_the_ledger(project: Project) -> None:
     ]
 
 
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "xlsx"])
+def test_a_report_is_no_manifest(project: Project, provider: FakeTTS, ending: str) -> None:
+    """Given to `run` by mistake, beside which there is no ledger, a report would have all of its rows bought again."""
+    project.run(project.manifest(2))
+    told = project.audio / f"lines.report.{ending}"
+    assert project.batcher("report", "--format", ending, "--output", told).exit_code == 0
+    ended = project.run(told)
+    assert (ended.exit_code, ended.report["created"], len(provider.creates)) == (2, 0, 2)
+    assert "`batcher report`" in ended.err
+    assert project.run(told, "--skip-invalid", "--batch", "lines", "--ledger", project.ledger).exit_code == 2
+    assert len(provider.creates) == 2
+
+
 def test_formulas_are_defused(project: Project) -> None:
     """A cell that a spreadsheet would compute begins with an apostrophe in CSV, and is left as it is in JSONL."""
     rows = [row | {"remark": cell} for row, cell in zip(project.rows(8), (*FORMULAS, "-3.5"), strict=True)]

@@ -15,6 +15,9 @@ from batcher.manifest.faults import Faults, Problem, printable, quoted
 FIELDS: Final = ("text", "id", "voice", "model", "format", "take", "output", "params", *PARAMETERS)
 """What a manifest can say about a row."""
 
+REPORT_MARK: Final = "batcher_"
+"""Begins the name of each column that a report adds to those of its manifest; no manifest has such a one of its own."""
+
 _ALIKE: Final = 0.8
 _SHORTEST: Final = 3  # below it, nearly every word is like every other
 _HEADERS_LISTED: Final = 12
@@ -135,7 +138,9 @@ class Columns:
         return given, extra, problems
 
     def check_file(self, line: int | None) -> None:
-        """Adds a fault for each column that the file, all of whose headers were met, should have and hasn't."""
+        """Adds a fault for each column that the file, all of whose headers were met, should have and hasn't, and for
+        a file that is a report: its rows are those of a manifest, and would be bought once more beside another ledger.
+        """
         present = set(self.sent.values())
         for field, header in self._chosen.items():
             if header and field not in present:
@@ -145,6 +150,13 @@ class Columns:
         if "text" not in present and not explained:
             reason = f"no `text` column: name it with --column text=HEADER{self._listed()}"
             self._fault(line, None, reason, "no text")
+        reported = next((header for header in self.carried if header.startswith(REPORT_MARK)), None)
+        if reported is not None:
+            reason = (
+                f"only `batcher report` writes such a column: run the manifest that it told of, or, if this file is to"
+                f" be bought by itself, take all columns out that begin with {REPORT_MARK}"
+            )
+            self._fault(line, reported, reason, "a report")
 
     def _place(self, header: str) -> str | None:
         """The field that `header` gives, if any; called once for each spelling."""
