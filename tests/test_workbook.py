@@ -103,6 +103,18 @@ def test_numbers_as_ids_and_takes(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(("value", "shown_by", "said"), [(7, "000", "7"), (0.5, "0 %", "0.5"), (7.25, "0", "7.25")])
+def test_how_a_number_is_shown_does_not_count(tmp_path: Path, value: float, shown_by: str, said: str) -> None:
+    """A format for numbers changes what a spreadsheet shows, and not what is read."""
+    path = workbook(
+        tmp_path / "m.xlsx",
+        [["id", "text"], ["", "Hi."]],
+        lambda book, sheet: sheet.write_number(1, 0, value, book.add_format({"num_format": shown_by})),
+    )
+    [row], faults = read(path)
+    assert (row.id, faults) == (said, [])
+
+
 def test_rows_are_numbered_as_they_are_shown(tmp_path: Path) -> None:
     """Blank rows count for the line and not for the row, wherever they are; cells of white space are blank."""
     cells: Cells = [["text"], ["One."], [], ["  "], ["Two."], [], ["Three."]]
