@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -192,25 +193,34 @@ def _retake(project: Project, name: str) -> Ended:
     return project.batcher("retake", name, "--ledger", project.ledger)
 
 
+OWN_WORD = "Nr,text,voice,Fassung\nr1,One.,anna,1\nr2,Zwölf.,anna,\n"
+
+
 @pytest.mark.parametrize(
-    ("name", "content", "settings"),
+    ("name", "content", "settings", "options"),
     [
-        ("lines.csv", "id,text,voice,take\nr1,One.,anna,1\nr2,Two.,anna,\n", ""),
-        ("lines.csv", "id,text,voice,Fassung\nr1,One.,anna,1\nr2,Two.,anna,\n", '[columns]\ntake = "Fassung"\n'),
-        ("lines.jsonl", '{"id": "r1", "text": "One.", "take": 1}\n{"id": "r2", "text": "Two."}\n', 'voice = "anna"'),
+        ("lines.csv", "id,text,voice,take\nr1,One.,anna,1\nr2,Two.,anna,\n", "", ()),
+        ("lines.csv", OWN_WORD, 'encoding = "cp1252"\n[columns]\ntake = "Fassung"\nid = "Nr"\n', ()),
+        ("lines.csv", OWN_WORD, "", ("--column", "take=Fassung", "--column", "id=nr", "--encoding", "cp1252")),
+        (
+            "lines.jsonl",
+            '{"id": "r1", "text": "One.", "take": 1}\n{"id": "r2", "text": "Two."}\n',
+            'voice = "anna"',
+            (),
+        ),
     ],
 )
 def test_a_take_in_the_manifest_is_left_to_it(
-    project: Project, provider: FakeTTS, name: str, content: str, settings: str
+    project: Project, provider: FakeTTS, name: str, content: str, settings: str, options: Sequence[str]
 ) -> None:
-    """A retake that the manifest would undo is not promised: the row is left alone and told where to ask."""
+    """A retake that the manifest, however it is read, would undo is not promised: told where to ask, and left alone."""
     (project.folder / "batcher.toml").write_text(settings, encoding="utf-8")
-    (project.folder / name).write_text(content, encoding="utf-8")
-    assert project.run(name).exit_code == 0
+    (project.folder / name).write_text(content, encoding="cp1252")
+    assert project.run(name, *options).exit_code == 0
     told = project.batcher("retake", "r1", "r2").out.splitlines()
     assert told[0] == "r1 of lines  has take 1 in its manifest: write another there, and the next run creates it"
     assert told[1] == "r2 of lines  take 2: created by the next run, and paid for"
-    assert project.run(name).report["created"] == 1
+    assert project.run(name, *options).report["created"] == 1
     assert [line["take"] for line in project.results()] == [1, 2]
 
 

@@ -9,16 +9,17 @@ from typing import Any
 import anyio
 import click
 
-from batcher import person, settings
-from batcher.cli.options import find_ledger, ledger_options, merged_columns, option
+from batcher import person
+from batcher.cli.options import find_ledger, ledger_options, option
 from batcher.clock import Clock
-from batcher.errors import BatcherError
+from batcher.errors import ManifestError
 from batcher.item import State
 from batcher.ledger import deciding, reading, reporting
+from batcher.ledger.importing import rules_of
 from batcher.ledger.ledger import Connection, Ledger, opened, viewed
 from batcher.ledger.lock import owner_lock
 from batcher.ledger.recalling import identity
-from batcher.manifest import Rules, given_takes
+from batcher.manifest import given_takes
 from batcher.marks import Mark, read_marks
 
 _Rows = list[tuple[int, str, str]]
@@ -78,16 +79,14 @@ def _marked(conn: Connection, marks: list[Mark]) -> tuple[_Rows, list[Mark]]:
 
 
 def _own_takes(conn: Connection, rows: _Rows) -> _OwnTakes:
-    """The takes that the manifests themselves name for these rows, as far as the manifests are there to be read."""
+    """The takes that the manifests, read as the last run did, name for these rows; of those that are there."""
     wanted = {(batch_id, row_id) for batch_id, _, row_id in rows}
     found: _OwnTakes = {}
     for batch in reading.current_batches(conn):
         if not any(batch_id == batch.batch_id for batch_id, _ in wanted):
             continue
-        path = Path(reporting.source_of(conn, batch)[0])
-        with suppress(BatcherError):
-            file = settings.read_file(path.parent)
-            rules = Rules(batch="", columns=merged_columns((), file, path.parent), encoding=file.get("encoding"))
+        path, rules = Path(reporting.source_of(conn, batch)[0]), rules_of(conn, batch)
+        with suppress(ManifestError):
             named = {(batch.batch_id, row_id): take for row_id, take in given_takes(path, rules)}
             found |= {row: named[row] for row in wanted & named.keys()}
     return found

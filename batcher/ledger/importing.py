@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Table, delete, insert, select, text, update
+from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.errors import ManifestError
 from batcher.item import KEY_VERSION
 from batcher.ledger import changes
 from batcher.ledger.records import Wanted
-from batcher.ledger.schema import LATER_TAKE, batches, items, recalled, rows
+from batcher.ledger.schema import LATER_TAKE, batches, items, meta, recalled, rows
 from batcher.ledger.staging import ROW_COLUMNS, Rival, Staging, rivals_of, staged
 from batcher.manifest import READING, Manifest, Rules
 from batcher.words import counted
@@ -56,9 +57,24 @@ def import_manifest(
         changes.refuse_rebuys(conn, staging, manifest.name, batch, same_file=same_file)
     values["trusted"] = None if manifest.faults or trusted is None else _as_read(trusted)
     wanted = _merge(conn, staging, batch, values, at)
+    _keep_reading(conn, wanted, rules)
     if rebuy:
         _forget_told(conn, batch)
     return wanted
+
+
+def _keep_reading(conn: Connection, wanted: Wanted, rules: Rules) -> None:
+    said = {name: getattr(rules, name) for name in ("columns", "encoding")}
+    new = {"value": json.dumps(said, default=dict)}
+    statement = upsert(meta).values(name=f"reading {wanted.batch_id}", **new)
+    conn.execute(statement.on_conflict_do_update(index_elements=["name"], set_=new))
+
+
+def rules_of(conn: Connection, wanted: Wanted) -> Rules:
+    """By what the batch's file was taken apart when it was last imported: which columns it was told, which encoding."""
+    name = f"reading {wanted.batch_id}"
+    said: str | None = conn.execute(select(meta.c.value).where(meta.c.name == name)).scalar()
+    return Rules(batch=wanted.name, **json.loads(said or "{}"))
 
 
 def _forget_told(conn: Connection, batch: str) -> None:

@@ -44,7 +44,8 @@ def _one_of(column: str, words: type[State] | type[Event] | tuple[str, ...]) -> 
 _HAS_TASK: Final = _one_of("state", (State.SUBMITTED, State.RENDERED, State.DONE))
 
 meta = Table("meta", metadata, Column("name", Text, primary_key=True), Column("value", Text, nullable=False))
-"""Facts about the ledger itself: its `world` (real or sandbox), its id, when it was made."""
+"""Facts about the ledger itself: its `world` (real or sandbox), its id, when it was made; and for each batch, as
+`reading` and its number, how its file was taken apart when it was last imported."""
 
 accounts = Table(
     "accounts",

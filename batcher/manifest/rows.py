@@ -14,8 +14,9 @@ from batcher.item import FORMATS, PARAMETERS, RESERVED, Inputs
 from batcher.manifest.columns import Columns
 from batcher.manifest.faults import Faults, Problem, WrongError, kind, printable, quoted
 
-READING: Final = 2
-"""Goes up whenever a file, by the same rules, comes to other rows than before: all are then read anew."""
+READING: Final = 3
+"""Goes up whenever a file, by the same rules, comes to other rows than before, or more is kept of how it was read: all
+are then read anew."""
 TEMPLATE_FIELDS: Final = ("id", "row", "voice", "take", "format", "batch", "key")
 """What a template for file names may use."""
 
