@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -510,6 +511,56 @@ async def test_a_connection_is_used_again() -> None:
         for _ in range(3):
             assert (await client.create(b"{}", hold=go)).cause is Cause.OK
         assert (server.connections, len(server.requests)) == (1, 3)
+
+
+def in_chunks(body: str) -> bytes:
+    """An answer whose length is not announced."""
+    return f"HTTP/1.1 202 Yes\r\ntransfer-encoding: chunked\r\n\r\n{len(body):x}\r\n{body}\r\n0\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize("length", [None, 40, 20], ids=["whole", "without its end", "the status line alone"])
+@pytest.mark.parametrize("form", [lambda body: http(202, body), in_chunks], ids=["announced", "in chunks"])
+async def test_two_answers_to_one_create(form: Callable[[str], bytes], length: int | None) -> None:
+    """A second answer that comes along with the first is not taken for that to the next create on the connection."""
+
+    async def script(connection: Connection) -> None:
+        while await connection.request():
+            number = len(connection.server.requests)
+            second = form(f'{{"id": "another of {number}"}}')[:length]
+            await connection.send(form(f'{{"id": "t{number}"}}') + second)
+
+    async with speaking(script, create_connections=1) as (client, server):
+        answers = [await client.create(b"{}", hold=go) for _ in range(3)]
+        assert [answer.task and answer.task.id for answer in answers] == ["t1", "t2", "t3"]
+        assert server.connections == 3
+
+
+def without_names(protocol: int) -> ssl.SSLContext:
+    """TLS without certificates."""
+    context = ssl.SSLContext(protocol)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("aNULL:@SECLEVEL=0")
+    return context
+
+
+@pytest.mark.parametrize("apart", [True, False])
+async def test_two_answers_over_tls(apart: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same where TLS has taken the second answer from the socket, as a record of its own or with the first."""
+
+    async def script(connection: Connection) -> None:
+        while await connection.request():
+            number = len(connection.server.requests)
+            first, second = http(202, f'{{"id": "t{number}"}}'), http(202, '{"id": "another"}')
+            connection.writer.writelines([first, second] if apart else [first + second])
+
+    monkeypatch.setattr(pool, "trusting", lambda: without_names(ssl.PROTOCOL_TLS_CLIENT))
+    async with (
+        raw_server(script, without_names(ssl.PROTOCOL_TLS_SERVER)) as server,
+        Client(Endpoint(server.origin, TOKEN), create_connections=1) as client,
+    ):
+        answers = [await client.create(b"{}", hold=go) for _ in range(3)]
+        assert [answer.task and answer.task.id for answer in answers] == ["t1", "t2", "t3"]
 
 
 async def test_a_server_that_closes_idle_connections() -> None:

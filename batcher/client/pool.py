@@ -12,7 +12,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Final
+from typing import Any, Final
 from urllib.request import getproxies, proxy_bypass
 
 import anyio
@@ -23,6 +23,8 @@ from batcher.errors import UsageError
 
 USER_AGENT: Final = f"tts-batcher/{version('tts-batcher')} (+python-httpx)"
 KEEPALIVE_SECONDS: Final = 3.5  # servers commonly close at 5, and a create that meets the close is a doubt
+
+_STATUS_LINE: Final = b"HTTP/"  # how each answer begins
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -101,13 +103,76 @@ class _Line:
             raise httpcore.UnsupportedProtocol(error.message) from None
         proxy = self._proxies.get(origin.scheme.decode())
         if proxy is None or is_near(origin):
-            return httpcore.AsyncHTTPConnection(origin, context, keepalive_expiry=KEEPALIVE_SECONDS)
-        return httpcore.AsyncConnectionPool(context, proxy=proxy, max_connections=1, keepalive_expiry=KEEPALIVE_SECONDS)
+            return httpcore.AsyncHTTPConnection(
+                origin, context, keepalive_expiry=KEEPALIVE_SECONDS, network_backend=_Network()
+            )
+        return httpcore.AsyncConnectionPool(
+            context,
+            proxy=proxy,
+            max_connections=1,
+            keepalive_expiry=KEEPALIVE_SECONDS,
+            network_backend=_Network(),
+        )
 
     async def aclose(self) -> None:
         if self._connection is not None:
             connection, self._connection = self._connection, None
             await connection.aclose()
+
+
+class _Network(httpcore.AnyIOBackend):
+    """Connects as httpcore does by default, and has an eye on what comes."""
+
+    async def connect_tcp(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
+        return _Watched(await super().connect_tcp(*args, **options))
+
+
+class _Watched(httpcore.AsyncNetworkStream):
+    """A connection that is not used again after two answers to one request.
+
+    The second, read already, would be taken for the answer to the next request: a create would get a task that is not
+    its own. httpcore asks before it uses a connection again whether there is something to read, and is told that there
+    is; it sees by itself only what still waits in the socket. An answer that merely has a status line in its body, too,
+    costs a new connection.
+    """
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+        self._status_lines = 0  # since something was last written
+        self._end = b""
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's
+        data = await self._stream.read(max_bytes, timeout)
+        seen = self._end + data
+        self._status_lines += seen.count(_STATUS_LINE)
+        self._end = seen[1 - len(_STATUS_LINE) :]
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore's
+        self._status_lines, self._end = 0, b""
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
+        return _Watched(await self._stream.start_tls(*args, **options))
+
+    def get_extra_info(self, info: str) -> Any:
+        if info == "is_readable" and (self._status_lines > 1 or self._holds_more()):
+            return True
+        return self._stream.get_extra_info(info)
+
+    def _holds_more(self) -> bool:
+        """Whether TLS, which takes from the socket whatever is there, has more of it than was read, or its end."""
+        tls: ssl.SSLObject | None = self._stream.get_extra_info("ssl_object")
+        if tls is None:
+            return False
+        try:
+            tls.read(1)
+        except ssl.SSLError as error:
+            return not isinstance(error, ssl.SSLWantReadError)
+        return True
 
 
 class _Body(httpx.AsyncByteStream):
