@@ -5,11 +5,13 @@ A map, in the order in which a row meets the modules:
 * `cli` turns arguments, environment and `batcher.toml` into `settings`.
 * `runner` is one run as a table of contents; `stop` holds the reasons why it may end early.
 * `opening` has input and ledger ready; `intake` takes the manifests in: `manifest` reads and judges them,
-  `ledger.importing` stores their rows and items.
+  `ledger.importing` stores their rows and items. Where the ledger is a copy, an older one or new beside audio that it
+  lacks, `restoring` recalls what the results files tell, before anything is bought.
 * `preflight` finds the account; `guard` decides whether it may create.
 * `submitter` claims an item, sends its create once, and records the answer (`ledger.creating`).
 * `poller` looks at the task when `pacing` says so, until it has ended (`ledger.collecting`).
-* `downloader` fetches the audio, `audio` checks it, `store` puts it on disk, `delivery` hands it to the rows.
+* `downloader` fetches the audio, `audio` checks it, `delivery` hands it to the rows, by way of
+  `store` (where files belong) and `disk` (what blocks).
 * `ending` closes the run: `report`, `summary` and `progress` say what became of it all, with `words`; `tally` counts
   it, `logs` writes it down, `metrics` puts it in figures for a monitor.
 * `page` and `sheet` tell of whole batches, for people and for programs; `marks` are what listeners send back.

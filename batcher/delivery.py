@@ -76,7 +76,7 @@ class Delivery:
             if why is None:
                 links.append((output.batch_id, output.row_id, output.key, output.output))
             else:
-                self.tally.unlinked += output.batch_id in self.named
+                self.tally.unwritten += output.batch_id in self.named
                 log.error("output not written", row=output.row_id, why=why)
         return links
 

@@ -65,9 +65,9 @@ class Ending:
         await self.ledger.do(self._leave)
         counts = await self.ledger.do(reading.count, self.intake.named)
         await self.ledger.do(self._note_halts, counts)
-        refused, unlinked = self.intake.refused, self.tally.unlinked
+        refused, unwritten = self.intake.refused, self.tally.unwritten
         named = bool(self.settings.sources)
-        code, message = report.conclude(self.stop, counts, refused=refused, unlinked=unlinked, rows_named=named)
+        code, message = report.conclude(self.stop, counts, refused=refused, unwritten=unwritten, rows_named=named)
         message += await self.ledger.do(summary.overdue_words, self.intake.named, self.overdue)
         credits_ = await self.ledger.do(self._credits)
         result = self._report(code, message, counts=counts, credits_=credits_)
@@ -112,7 +112,7 @@ class Ending:
                 self._write(conn, batch, out_dir)
                 written.append(batch.name)
             except OSError as error:
-                self.tally.unlinked += 1
+                self.tally.unwritten += 1
                 message = f"cannot write the results of {batch.name}: {error.strerror}"
                 self.stop.reasons.setdefault(Reason.TROUBLE, message)
         return written
@@ -127,7 +127,7 @@ class Ending:
             standing.keep(conn, name, "rows", [stamp(path) for path in paths])
 
     def _leave(self, conn: Connection) -> None:
-        if self.intake.refused is None and not self.tally.unlinked:
+        if self.intake.refused is None and not self.tally.unwritten:
             self.intake.leave(conn)
 
     def _note_halts(self, conn: Connection, counts: reading.Counts) -> None:

@@ -82,12 +82,12 @@ def halt_of(halts: Sequence[Halt]) -> dict[str, Any] | None:
     return {"kind": halt.kind, "since": utc(halt.since_at), "detail": halt.detail}
 
 
-def conclude(stop: Stop, counts: Counts, *, refused: str | None, unlinked: int, rows_named: bool) -> tuple[int, str]:
+def conclude(stop: Stop, counts: Counts, *, refused: str | None, unwritten: int, rows_named: bool) -> tuple[int, str]:
     """Exit code and message of a run that came to its end.
 
     The first that applies, in the order of the table of exit codes; a reason to stop counts only while it leaves
-    something undone. `refused` says why the manifest was not taken; `unlinked` counts outputs that were not written.
-    Where no manifest was named (`rows_named`), what waits to be created was not asked for.
+    something undone. `refused` says why the manifest was not taken; `unwritten` counts outputs and results files that
+    could not be written. Where no manifest was named (`rows_named`), what waits to be created was not asked for.
     """
     unfinished = sum(counts.states[state] for state in UNFINISHED if rows_named or state is not State.PENDING)
     if stop.interrupted:
@@ -95,12 +95,12 @@ def conclude(stop: Stop, counts: Counts, *, refused: str | None, unlinked: int, 
     if refused is not None:
         return 2, refused
     for reason in sorted(stop.reasons):
-        if unfinished or unlinked or reason is Reason.CREDENTIALS:
+        if unfinished or unwritten or reason is Reason.CREDENTIALS:
             return _EXITS[reason], stop.reasons[reason]
     if unfinished:
         return 6, f"{counted(unfinished, 'item')} still to be finished"
-    if unlinked:
-        return 8, f"{counted(unlinked, 'output')} could not be written"
+    if unwritten:
+        return 8, f"{counted(unwritten, 'output')} could not be written"
     if not rows_named:
         return 0, "every open task is collected"
     waiting = sum(counts.states[state] for state in NEEDS_PERSON)

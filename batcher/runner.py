@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import signal
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, BinaryIO, Final
 
 import anyio
-import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from batcher import report, restoring
@@ -49,7 +48,9 @@ _POLLS_AT_ONCE: Final = 8
 _DOWNLOADS_AT_ONCE: Final = 4
 
 
-def run(settings: Settings, progress: Progress, *, confirm: Callable[[str], bool] | None = None) -> report.RunReport:
+def run(
+    settings: Settings, progress: Progress, *, confirm: Callable[[str], Awaitable[bool]] | None = None
+) -> report.RunReport:
     """Bring the wanted rows of the manifests to their end, as far as that can be done now; may be repeated at will.
 
     `confirm` asks a person before many new items are created for real money; without it nobody is asked.
@@ -79,7 +80,7 @@ class _Run:
         ledger: Ledger,
         progress: Progress,
         clock: Clock,
-        confirm: Callable[[str], bool] | None,
+        confirm: Callable[[str], Awaitable[bool]] | None,
         stdin: BinaryIO | None,
     ) -> None:
         self.settings = settings
@@ -196,8 +197,10 @@ class _Run:
         left = "unknown" if profile.balance is None else f"{profile.balance:,.0f} credits"
         question = f"create {new:,} items for {about} credits (the balance is {left})?"
         with self.stop.scope("creating"):
-            if await anyio.to_thread.run_sync(self.confirm, question, abandon_on_cancel=True):
+            if await self.confirm(question):
                 return
+        if self.stop.creating:
+            return
         self.intake.refuse(f"not agreed to: {new:,} items were not created", [], "--yes agrees without asking.")
 
     async def _drive(self, client: Client, guard: Guard, delivery: Delivery, account_id: int) -> None:

@@ -127,7 +127,7 @@ def token_from_environment() -> str | None:
 
 
 def read_token(token: str | None, file: Path | None) -> str | None:
-    """The token itself, or the first line of the file that holds it.
+    """The token itself, or else the first line of the file that holds it.
 
     Raises:
         UsageError: the file cannot be read, or what it holds cannot be a token.

@@ -116,15 +116,16 @@ class Submitter:
         short = self.budget.short if self.budget is not None else {}
         affordable = [batch for batch in self.wanted if batch.batch_id not in short]
         due_at = await self.ledger.do(creating.next_due_at, self.run_id, affordable)
-        settled = self._in_flight == 0
-        if short and due_at is None and settled and self.places.none_taken:
-            self.stop.stop_creating(Reason.ASKED, "; ".join(dict.fromkeys(short.values())))
-            return False
+        landed = self._in_flight == 0
         if short and due_at is None:
+            if landed and self.places.none_taken:
+                self.stop.stop_creating(Reason.ASKED, "; ".join(dict.fromkeys(short.values())))
+                return False
             await self.changed.wait(self.clock, ring=ring)  # what is open may turn out cheaper, or say its price
             return True
-        if settled and (due_at is None or (self.guard.probing and (self.places.none_taken or not self.wait))):
-            return False  # nothing waits, or a probe was sent whose task nobody here will see ending
+        unseen_probe = self.guard.probing and (self.places.none_taken or not self.wait)  # nobody here will see it end
+        if landed and (due_at is None or unseen_probe):
+            return False
         if due_at is None or self._in_flight or self.guard.probing:
             await self.changed.wait(self.clock, ring=ring)
         elif due_at > self.clock.now():

@@ -92,7 +92,7 @@ def tell(conn: Connection, progress: Progress, words: Words, batches: Sequence[W
         needs_word = words.is_news and result.exit_code not in (3, 6)
         (progress.warn if needs_word else progress.say)(f"exit {result.exit_code}: {result.message}")
     remaining = sum(counts.states[state] for state in UNFINISHED)
-    if (ahead := forecast_words(conn, result.run_id or "", remaining)) is not None:
+    if result.exit_code == 6 and (ahead := forecast_words(conn, result.run_id or "", remaining)) is not None:
         progress.say(ahead)
     if (statement := _statement(conn, result)) is not None:
         progress.say(statement)
@@ -118,6 +118,8 @@ def _first_line(result: RunReport, counts: reading.Counts) -> str:
         parts.append(f"{pending} not bought yet")
     if open_:
         parts.append(f"{open_} bought and not collected yet")
+    if counts.states[State.ABANDONED]:
+        parts.append(f"{counts.states[State.ABANDONED]} abandoned")
     if result.credits["spent"]:
         parts.append(f"{result.credits['spent']:g} credits spent")
     if result.credits["end"] is not None:

@@ -21,7 +21,7 @@ class Tally:
     polls: int = 0
     downloads: int = 0
     throttled: int = 0
-    unlinked: int = 0
+    unwritten: int = 0
     credits: float | None = None
 
     def begin(self, total: int, *, done: int, in_doubt: int) -> None:

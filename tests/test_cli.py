@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -124,11 +125,21 @@ def test_no_token(project: Project, provider: FakeTTS) -> None:
     assert provider.api_headers == []
 
 
-def test_token_from_a_file(project: Project, provider: FakeTTS) -> None:
-    """The token may be in a file; a variable that is set to nothing is no token and does not hide the file."""
-    project.environment["BATCHER_API_TOKEN"] = ""
+@pytest.mark.parametrize("variable", ["", "another-account's"])
+def test_token_from_a_file(project: Project, provider: FakeTTS, variable: str) -> None:
+    """The token may be in a file: one that a flag names wins over any variable."""
+    project.environment["BATCHER_API_TOKEN"] = variable
     (project.folder / "secret.txt").write_text(f"{TOKEN}\n")
     assert_contract(project.run(project.manifest(1), "--token-file", "secret.txt"), 0, "done")
+
+
+def test_token_in_the_environment(project: Project, provider: FakeTTS) -> None:
+    """A token wins over a file that the environment names too, unless it is empty."""
+    (project.folder / "secret.txt").write_text("another-account's")
+    project.environment["BATCHER_API_TOKEN_FILE"] = "secret.txt"
+    assert_contract(project.run(project.manifest(1)), 0, "done")
+    project.environment["BATCHER_API_TOKEN"] = ""
+    assert_contract(project.run(project.manifest(2)), 5, "credentials")
 
 
 def test_locked(project: Project, provider: FakeTTS) -> None:
@@ -340,11 +351,14 @@ def test_looking_while_a_run_works(project: Project, provider: FakeTTS) -> None:
     assert run.end().exit_code == 0
 
 
-@pytest.mark.parametrize(("answer", "code", "created"), [(b"y\n", 0, 51), (b"\n", 2, 0)])
+@pytest.mark.parametrize(("answer", "code", "created"), [(b"y\n", 0, 51), (b"\n", 2, 0), (None, 6, 0)])
 def test_many_items_are_asked_for_on_a_terminal(
-    project: Project, provider: FakeTTS, answer: bytes, code: int, created: int
+    project: Project, provider: FakeTTS, answer: bytes | None, code: int, created: int
 ) -> None:
-    """On a terminal, more than fifty new items are created only after a yes to one question with count and balance."""
+    """On a terminal, more than fifty new items are created only after a yes to one question with count and balance.
+
+    A signal is an answer too, and needs no key after it.
+    """
     manifest = project.manifest(51)
     terminal, side = pty.openpty()
     arguments = [sys.executable, "-m", "batcher", "run", str(manifest), "--api-url", provider.url]
@@ -355,7 +369,10 @@ def test_many_items_are_asked_for_on_a_terminal(
     said = b""
     while b"[y/N]" not in said:
         said += os.read(terminal, 4096)
-    os.write(terminal, answer)
+    if answer is None:
+        process.send_signal(signal.SIGINT)
+    else:
+        os.write(terminal, answer)
     with contextlib.suppress(OSError):  # what Linux says at the end of a terminal
         while chunk := os.read(terminal, 4096):
             said += chunk

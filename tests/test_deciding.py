@@ -90,7 +90,7 @@ def test_a_doubt_is_abandoned(project: Project, provider: FakeTTS) -> None:
     manifest = _doubt(project, provider)
     assert _decide(project, "resolve", "r2", "--abandon").exit_code == 0
     ended = project.run(manifest)
-    assert (ended.exit_code, ended.report["created"]) == (0, 0)
+    assert (ended.exit_code, ended.report["created"], "1 abandoned" in ended.err) == (0, 0, True)
     assert project.states() == {"done": 2, "abandoned": 1}
 
 

@@ -12,6 +12,7 @@ import pytest
 from batcher.ledger.forecast import forecast
 from batcher.words import span
 from tests.conftest import Project
+from tests.fake_tts import FakeTTS
 from tests.ledger_kit import AT, RUN, Book, book_in, sheet
 
 
@@ -65,6 +66,15 @@ def test_a_run_that_cannot_finish_says_how_long(project: Project) -> None:
     assert ended.exit_code == 6
     for said in (ended.err, project.batcher("status", "--ledger", project.ledger).out):
         assert "items a minute: the remaining 20 need about" in said
+
+
+def test_a_halt_foretells_nothing(project: Project, provider: FakeTTS) -> None:
+    """While the account is halted nothing will be done, however quickly it went before; nobody says when."""
+    provider.credits = 20
+    ended = project.run(project.manifest(40), "--concurrency", "10")
+    assert (ended.exit_code, project.states()) == (4, {"done": 20, "pending": 20})
+    for said in (ended.err, project.batcher("status", "--ledger", project.ledger).out):
+        assert "items a minute" not in said
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,13 @@ def test_a_plan_exits_like_the_run_it_foresees(project: Project, provider: FakeT
     assert len(provider.creates) == 2
 
 
+def test_a_run_that_the_environment_wants_dry(project: Project, provider: FakeTTS) -> None:
+    """BATCHER_DRY_RUN has a run plan only, as the flag does: nothing is created."""
+    dry = project.batcher("run", project.manifest(2), "--api-url", provider.url, environment={"BATCHER_DRY_RUN": "1"})
+    assert (dry.exit_code, provider.creates, project.ledger.exists()) == (0, [], False)
+    assert "2 items" in dry.out
+
+
 def test_a_plan_works_beside_a_run_and_without_a_token(project: Project, provider: FakeTTS) -> None:
     """A plan needs neither the lock nor a token: without one the balance is unknown."""
     provider.task_seconds = 600.0

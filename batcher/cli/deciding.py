@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from batcher import settings
-from batcher.cli.options import ledger_options, need_one_api, option
+from batcher.cli.options import find_token, ledger_options, need_one_api, option
 
 if TYPE_CHECKING:
     from batcher.deciding import Decisions
@@ -61,6 +61,6 @@ def api_settings(ctx: click.Context, path: Path) -> settings.Settings:
         out_dir=path.parent,
         sandbox=world == "sandbox",
         api_url=params["api_url"],
-        token=settings.read_token(settings.token_from_environment(), params["token_file"]),
+        token=find_token(ctx),
         allow_http=params["allow_http"],
     )

@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from batcher.cli.colours import BAD, GOOD, LOOK
-from batcher.cli.options import ledger_path
+from batcher.cli.options import is_flag, ledger_path
 from batcher.cli.request import Grouped, manifest_options, resolve
 from batcher.settings import FILE_NAME
 
@@ -77,7 +77,7 @@ def _settings(ctx: click.Context) -> list[dict[str, Any]]:
 
 
 def _token_source(ctx: click.Context) -> str:
-    if os.environ.get("BATCHER_API_TOKEN", "").strip():
+    if os.environ.get("BATCHER_API_TOKEN", "").strip() and not is_flag(ctx, "token_file"):
         return "environment"
     if ctx.params["token_file"] is None:
         return "nowhere"

@@ -80,12 +80,25 @@ def need_one_api(ctx: click.Context, *, sandbox: bool) -> None:
     Raises:
         UsageError: both are asked for.
     """
-    flag = click.core.ParameterSource.COMMANDLINE
-    named, asked = ctx.get_parameter_source("api_url"), ctx.get_parameter_source("sandbox")
-    if sandbox and not _unset(ctx, "api_url") and (named is flag or asked is not flag):
+    if sandbox and not _unset(ctx, "api_url") and (is_flag(ctx, "api_url") or not is_flag(ctx, "sandbox")):
         raise UsageError(
             "--sandbox and --api-url name two APIs", "Leave one out; a sandbox served by hand is named by --api-url."
         )
+
+
+def find_token(ctx: click.Context) -> str | None:
+    """The API token: of the file that a flag names, or else the environment's own, or else of a file named elsewhere.
+
+    Raises:
+        UsageError: the file cannot be read, or what it holds cannot be a token.
+    """
+    token = None if is_flag(ctx, "token_file") else settings.token_from_environment()
+    return settings.read_token(token, ctx.params["token_file"])
+
+
+def is_flag(ctx: click.Context, name: str) -> bool:
+    """Whether the option was given on the command line."""
+    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
 def json_option(command: F) -> F:

@@ -1,4 +1,4 @@
-"""What is asked of a run: the options that `run` and `plan` share, and the settings that they come to."""
+"""What is asked of a run: the options that `run`, `plan` and `doctor` share, and the settings that they come to."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from batcher.cli.options import (
     Duration,
     Rate,
     fill_from_file,
+    find_token,
     ledger_path,
     merged_columns,
     need_one_api,
@@ -89,7 +90,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         type=click.Path(path_type=Path),
         metavar="FILE",
         envvar="BATCHER_API_TOKEN_FILE",
-        help="Holds the API token; BATCHER_API_TOKEN wins.",
+        help="Holds the API token; without this flag BATCHER_API_TOKEN has it.",
     ),
     option("--sandbox", is_flag=True, help="Use the built-in sandbox: no account, no cost."),
     option("--allow-http", is_flag=True, help="Permit plain http to hosts other than this one."),
@@ -133,7 +134,7 @@ class Grouped(click.Command):
 
 
 def manifest_options(command: F) -> F:
-    """Everything that says what a run is about, in the order of its help."""
+    """Everything that says what a run is about."""
     for decorate in reversed(_OPTIONS):
         command = decorate(command)
     return command
@@ -164,7 +165,7 @@ def resolve(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path | No
         out_dir=Path(out_dir).resolve(),
         sandbox=sandbox,
         api_url=params["api_url"],
-        token=settings.read_token(settings.token_from_environment(), params["token_file"]),
+        token=find_token(ctx),
         allow_http=params["allow_http"],
         no_credits_codes=frozenset(params["no_credits_code"]),
         concurrency=params["concurrency"],

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.command(cls=Grouped)
 @manifest_options
 @option("--yes", consent=True, is_flag=True, help="Do not ask before many items are created.")
-@option("--dry-run", consent=True, is_flag=True, help="Show what the run would do and cost, as `plan` does.")
+@option("--dry-run", is_flag=True, help="Show what the run would do and cost, as `plan` does.")
 @option(
     "--log-format",
     type=click.Choice(["console", "json"]),
@@ -84,6 +84,9 @@ def _watched(ctx: click.Context, manifests: tuple[str, ...], progress: Progress)
     return runner.run(chosen, progress, confirm=_confirm if asks else None)
 
 
-def _confirm(question: str) -> bool:
+async def _confirm(question: str) -> bool:
+    import anyio
+
     click.echo(f"{question} [y/N] ", err=True, nl=False)
+    await anyio.wait_readable(sys.stdin)  # a thread that reads could not be called off by a signal
     return sys.stdin.readline().strip().lower() in ("y", "yes")

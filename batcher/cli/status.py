@@ -79,11 +79,11 @@ def _credits(spent: Any, needed: float | None) -> str:
 
 
 def _forecast(conn: Connection, found: dict[str, Any]) -> str | None:
-    """When the rest is likely done, by the last run's pace."""
+    """When the rest is likely done, by the last run's pace; nothing is, while the account is halted."""
     from batcher.report import UNFINISHED
     from batcher.summary import forecast_words
 
-    if found["last_run"] is None:
+    if found["last_run"] is None or found["halt"] is not None:
         return None
     return forecast_words(conn, found["last_run"]["run_id"], sum(found["states"][state] for state in UNFINISHED))
 
