@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from batcher.clock import Clock
 from batcher.tally import Tally
+from batcher.words import amount
 
 _BAR_SECONDS: Final = 0.2
 _LINE_SECONDS: Final = 30.0
@@ -89,5 +90,5 @@ def _state(tally: Tally) -> str:
     if tally.in_doubt:
         parts.append(f"{tally.in_doubt} maybe bought")
     if tally.credits is not None:
-        parts.append(f"{tally.credits:,.0f} credits left")
+        parts.append(f"{amount(tally.credits)} credits left")
     return ", ".join(parts)

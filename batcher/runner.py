@@ -37,6 +37,7 @@ from batcher.store import Store
 from batcher.submitter import Submitter
 from batcher.tally import Tally
 from batcher.throttle import Places, Throttle
+from batcher.words import amount
 
 DRAIN_SECONDS: Final = 30.0
 """After the first signal, open tasks are collected for so long; the next run collects the rest at no cost."""
@@ -193,8 +194,8 @@ class _Run:
         if self.confirm is None or self.settings.sandbox or new <= ASK_ABOVE:
             return
         cost = await self.ledger.do(spending.estimated_need, self.intake.wanted)
-        about = "an unknown number of" if cost is None else f"about {cost:,.0f}"
-        left = "unknown" if profile.balance is None else f"{profile.balance:,.0f} credits"
+        about = "an unknown number of" if cost is None else f"about {amount(cost)}"
+        left = "unknown" if profile.balance is None else f"{amount(profile.balance)} credits"
         question = f"create {new:,} items for {about} credits (the balance is {left})?"
         with self.stop.scope("creating"):
             if await self.confirm(question):

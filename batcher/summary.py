@@ -14,7 +14,7 @@ from batcher.ledger.ledger import Connection
 from batcher.ledger.records import Halt, Wanted
 from batcher.progress import Progress
 from batcher.report import UNFINISHED, RunReport
-from batcher.words import counted, span
+from batcher.words import amount, counted, span
 
 _SHOWN: Final = 5
 _GROUPS: Final = {
@@ -51,9 +51,11 @@ def halt_line(halt: Halt, counts: reading.Counts, *, balance: float | None, need
     """What halted the account, since when, with what balance then and now, what waits, and how it goes on."""
     parts = [f"halted since {local(halt.since_at)}: {halt.detail}"]
     if halt.kind == "credits":
-        then = "the balance then is not known" if halt.credits is None else f"{halt.credits:,.10g} credits were left"
-        parts.append(then if balance is None else f"{then}, {balance:,.10g} are now")
-        parts.append("what the next item needs is not known" if need is None else f"the next item needs about {need:g}")
+        then = "the balance then is not known" if halt.credits is None else f"{amount(halt.credits)} credits were left"
+        parts.append(then if balance is None else f"{then}, {amount(balance)} are now")
+        parts.append(
+            "what the next item needs is not known" if need is None else f"the next item needs about {amount(need)}"
+        )
     parts.append(f"{counts.states[State.DONE]:,} items are made and {counts.states[State.PENDING]:,} wait")
     if halt.kind == "credits":
         parts.append("after a top-up the next run goes on by itself")
@@ -121,9 +123,9 @@ def _first_line(result: RunReport, counts: reading.Counts) -> str:
     if counts.states[State.ABANDONED]:
         parts.append(f"{counts.states[State.ABANDONED]} abandoned")
     if result.credits["spent"]:
-        parts.append(f"{result.credits['spent']:g} credits spent")
+        parts.append(f"{amount(result.credits['spent'])} credits spent")
     if result.credits["end"] is not None:
-        parts.append(f"{result.credits['end']:g} left")
+        parts.append(f"{amount(result.credits['end'])} left")
     return f"{', '.join(parts)}; audio in {result.out_dir}"
 
 
@@ -135,16 +137,19 @@ def _statement(conn: Connection, result: RunReport) -> str | None:
     told, complete = spending.spent_in_run(conn, result.run_id or "")
     if start == end and not told:
         return None
-    words = f"statement: the balance went from {start:,.10g} to {end:,.10g}"
-    if told is None:
+    words = f"statement: the balance went from {amount(start)} to {amount(end)}"
+    if told is None and result.created:
         return f"{words}; this run's tasks do not say what they cost"
-    words += f"; this run's tasks say they cost {told:,.10g}" + ("" if complete else " so far")
-    unexplained = round(start - end - told, 6)
+    if told is None:
+        words += "; this run made no task"
+    else:
+        words += f"; this run's tasks say they cost {amount(told)}" + ("" if complete else " so far")
+    unexplained = round(start - end - (told or 0.0), 6)
     if not unexplained:
         return f"{words}: nothing is unexplained"
     doubts = reading.new_in_run(conn, result.run_id or "", State.IN_DOUBT)
     part = f", of which {counted(doubts, 'create')} in doubt may be a part" if doubts else ""
-    return f"{words}: {unexplained:+,.10g} credits are unexplained{part}"
+    return f"{words}: {'+' * (unexplained > 0)}{amount(unexplained)} credits are unexplained{part}"
 
 
 def _examples(conn: Connection, batches: Sequence[Wanted], state: State) -> str:

@@ -9,6 +9,13 @@ def counted(number: int, word: str) -> str:
     return f"{number:,} {word}{ending}"
 
 
+def amount(number: float) -> str:
+    """Credits: `1,000,000`, `0.25`; to a hundredth, and what is less than that to two figures."""
+    if 0 < abs(number) < 0.01:
+        return f"{number:.2g}"
+    return f"{number:,.2f}".rstrip("0").rstrip(".")
+
+
 def span(seconds: float) -> str:
     """`45 s`, `12 min`, `3.5 h`, `2 days`."""
     if seconds < 90:

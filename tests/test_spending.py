@@ -13,7 +13,7 @@ from batcher.item import Event
 from batcher.ledger import collecting
 from batcher.ledger.records import Claimed
 from batcher.ledger.spending import Budget, spending
-from tests.fake_tts import FakeTTS, Job, Twist
+from tests.fake_tts import Create, FakeTTS, Job, Twist
 from tests.ledger_kit import Book, book_in, ending
 
 if TYPE_CHECKING:
@@ -207,6 +207,20 @@ def test_the_statement_shows_what_is_unexplained(project: Project, provider: Fak
     ended = project.run(project.manifest(3))
     assert "from 1,000,000 to 999,990; this run's tasks say they cost 3: +7 credits are unexplained" in ended.err
     assert ended.report["credits"] == {"start": 1e6, "end": 1e6 - 10, "spent": 3, "estimated_needed": 0}
+
+
+def test_the_statement_of_a_lost_create(project: Project, provider: FakeTTS) -> None:
+    """A create that was charged and whose answer was lost is what a balance that fell without any task may be for."""
+
+    def lose(_: Create) -> Twist:
+        provider.credits -= 12_344.5  # and the one that every create costs here
+        return CHARGED_AND_DROPPED
+
+    provider.on_create = lose
+    ended = project.run(project.manifest(1))
+    said = "from 1,000,000 to 987,654.5; this run made no task: +12,345.5 credits are unexplained"
+    assert f"{said}, of which 1 create in doubt may be a part" in ended.err
+    assert "987,654.5 left" in ended.err
 
 
 @pytest.mark.parametrize(("first", "then", "most"), [(0.004, 0.004, 0.02), (1.0, 20.0, 200.0)])

@@ -16,6 +16,7 @@ from batcher.item import State
 from batcher.ledger import reading, showing
 from batcher.ledger.evidence import Surroundings, evidence, surroundings
 from batcher.ledger.ledger import viewed
+from batcher.words import amount
 
 
 @click.command()
@@ -109,15 +110,16 @@ def _money(found: Surroundings) -> list[str]:
     """The balance around the create, what else was spent there, and what each choice may cost."""
     lines = []
     if found.before is not None and found.before_at is not None:
-        lines.append(f"balance before: {found.before:,.10g} at {local(found.before_at)}")
+        lines.append(f"balance before: {amount(found.before)} at {local(found.before_at)}")
     if found.after is not None and found.after_at is not None:
-        lines.append(f"balance after: {found.after:,.10g} at {local(found.after_at)}")
+        lines.append(f"balance after: {amount(found.after)} at {local(found.after_at)}")
     if found.unexplained is not None:
         untold = f", and {found.untold} more do not say" if found.untold else ""
         lines.append(
-            f"other creates in between say they cost {found.told:,.10g}{untold}: {found.unexplained:,.10g} unexplained"
+            f"other creates in between say they cost {amount(found.told)}{untold}: "
+            f"{amount(found.unexplained)} unexplained"
         )
-    cost = "an unknown number of credits" if found.estimate is None else f"about {found.estimate:g} credits"
+    cost = "an unknown number of credits" if found.estimate is None else f"about {amount(found.estimate)} credits"
     lines.append(f"this one costs {cost}: --adopt pays nothing more, --buy-again pays it (twice, if it was bought), ")
     lines[-1] += "--abandon loses it, if it was bought"
     return lines

@@ -12,7 +12,7 @@ import click
 from batcher.cli.colours import BAD, in_state
 from batcher.cli.options import find_ledger, json_option, ledger_options
 from batcher.clock import said
-from batcher.words import counted
+from batcher.words import amount, counted
 
 if TYPE_CHECKING:
     from batcher.ledger.ledger import Connection
@@ -74,7 +74,7 @@ def _batch(name: str, counts: Counts) -> str:
 def _credits(spent: Any, needed: float | None) -> str:
     parts = {"spent": spent.spent, "in flight": spent.in_flight, "in doubt": spent.in_doubt}
     parts["still needed, by estimate"] = needed
-    parts_said = (f"{'unknown' if number is None else f'{number:,.10g}'} {name}" for name, number in parts.items())
+    parts_said = (f"{'unknown' if number is None else amount(number)} {name}" for name, number in parts.items())
     return f"credits: {', '.join(parts_said)}"
 
 

@@ -50,10 +50,12 @@ def _ping(params: dict[str, Any], event: str, body: str, say: Callable[[str], No
 
 
 def _summary(report: RunReport) -> str:
+    from batcher.words import amount
+
     lines = [f"exit {report.exit_code} ({report.outcome}): {report.message}"]
     if report.batches:
         lines.append(f"batches: {', '.join(report.batches)}; ledger: {report.ledger}")
     lines += [f"{state}: {number}" for state, number in report.states.items() if number]
     lines.append(f"created {report.created}, collected {report.collected} in {report.elapsed_seconds:.1f} s")
-    lines += [f"credits {name}: {value:g}" for name, value in report.credits.items() if value is not None]
+    lines += [f"credits {name}: {amount(value)}" for name, value in report.credits.items() if value is not None]
     return "\n".join(lines) + "\n"

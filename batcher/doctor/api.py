@@ -12,6 +12,7 @@ from batcher.doctor.finding import Finding, hint, ok, problem
 from batcher.errors import BatcherError, CredentialsError
 from batcher.preflight import reach
 from batcher.settings import DEFAULT_URL, Settings
+from batcher.words import amount
 
 _CLOCK_SECONDS: Final = 60.0
 """A clock that is further off than this makes the times in ledger and results misleading."""
@@ -59,7 +60,7 @@ def _account(answer: ProfileAnswer) -> Finding:
         if who is None:
             message = "the token is accepted, but the profile does not say whose it is: a run creates nothing"
             return problem("account", message, "Check --api-url; ask the provider.")
-        balance = "an unknown balance" if left is None else f"{left:,.10g} credits"
+        balance = "an unknown balance" if left is None else f"{amount(left)} credits"
         if left is not None and left <= 0:
             return hint("account", f"the token is that of {who}, with {balance}", "Top up before a run.")
         return ok("account", f"the token is that of {who}, with {balance}")

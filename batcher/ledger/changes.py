@@ -17,6 +17,7 @@ from batcher.item import State
 from batcher.ledger.pricing import prices
 from batcher.ledger.schema import NOT_PENDING, batches, items, recalled, rows
 from batcher.ledger.staging import UNCHANGED, Staging, staged
+from batcher.words import amount
 
 MAYBE_PAID: Final = (State.SUBMITTING, State.IN_DOUBT, State.SUBMITTED, State.RENDERED, State.DONE)
 """States of items that cost something, or may have."""
@@ -136,7 +137,7 @@ def refuse_rebuys(conn: Connection, staging: Staging, name: str, batch: str, *, 
     if not found.number or not (found.defaulted or found.number > max(EDITS_AT_LEAST, _share(conn, staging, batch))):
         return
     cost = prices(conn).of(found.bytes.items())
-    about = "an unknown number of" if cost is None else f"about {cost.credits:g}"
+    about = "an unknown number of" if cost is None else f"about {amount(cost.credits)}"
     raise ManifestError(
         f"{name}: {found.number} rows whose audio may be paid for would be bought again; nothing was created",
         [f"{name}:{change.line}: {change.why()}" for change in found.defaulted or found.first],

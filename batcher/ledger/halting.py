@@ -17,6 +17,7 @@ from batcher.ledger.prepared import Prepared
 from batcher.ledger.pricing import prices
 from batcher.ledger.records import AnswerRecord, Halt, OpenTask
 from batcher.ledger.schema import attempts, halts, items, of_attempt, runs, tasks
+from batcher.words import amount
 
 Kind = Literal["credits", "unstable"]
 UNSTABLE_WAIT_SECONDS: Final = 300.0
@@ -157,8 +158,8 @@ def after_unexplained(conn: Connection, task: OpenTask, *, balance: float, at: f
     estimate = prices(conn).of([(item.model, item.bytes)])
     short = balance <= 0 if estimate is None else balance < estimate.credits
     if short:
-        needed = "" if estimate is None else f", less than the {estimate.credits:g} that it may cost"
-        detail = f"a task failed without a code, and the balance is {balance:g}{needed}"
+        needed = "" if estimate is None else f", less than the {amount(estimate.credits)} that it may cost"
+        detail = f"a task failed without a code, and the balance is {amount(balance)}{needed}"
         open_halt(conn, task.account_id, "credits", at, detail, run_id, from_task=True)
     return short
 

@@ -24,6 +24,7 @@ from batcher.ledger.schema import (
     rows,
     tasks,
 )
+from batcher.words import amount
 
 UNPRICED_AT_MOST: Final = 5
 """Creates that may end in a task or a doubt without a word of what they cost, nor a fall of the balance, before a
@@ -140,8 +141,8 @@ class Budget:
     def _refuse(self, batch_id: int, needed: float) -> None:
         spent = self.most - self._left[batch_id]
         self.short[batch_id] = (
-            f"--max-credits {self.most:g} reached: about {spent:g} spent, in flight and in doubt included, "
-            f"and the next item needs about {needed:g}"
+            f"--max-credits {amount(self.most)} reached: about {amount(spent)} spent, in flight and in doubt included, "
+            f"and the next item needs about {amount(needed)}"
         )
 
     def _count(self, conn: Connection, batch_id: int) -> None:

@@ -14,7 +14,7 @@ from batcher.ledger.ledger import Connection
 from batcher.ledger.records import Wanted
 from batcher.ledger.reporting import RunTold, Spent, TaskTimes
 from batcher.page import charts
-from batcher.words import counted, span
+from batcher.words import amount, counted, span
 
 STATES: Final[dict[str, tuple[str, str, str]]] = {
     State.DONE: ("made", "verified audio is on disk", ""),
@@ -186,7 +186,7 @@ def _scatters(tasks: Sequence[TaskTimes]) -> list[Figure]:
 
 
 def _number(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:,.10g}"
+    return "unknown" if value is None else amount(value)
 
 
 def _length(seconds: float) -> str:
