@@ -10,7 +10,7 @@ from pathlib import Path
 
 import anyio
 
-from batcher.client import Client
+from batcher.client import Cause, Client, ProfileAnswer
 from batcher.clock import Clock
 from batcher.errors import CredentialsError, ManifestError
 from batcher.item import NEEDS_PERSON, OPEN, State
@@ -41,6 +41,7 @@ class Plan:
     skipped: int = 0
     changed: dict[str, list[str]] = field(default_factory=dict)  # by field: ids of rows that changed it
     faults: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)  # batches that faults keep uncounted, and the way out
     rebuy: str | None = None  # why --rebuy would be wanted
     outdated: str | None = None  # why --restored would be wanted
     columns_sent: dict[str, str] = field(default_factory=dict)
@@ -48,6 +49,7 @@ class Plan:
     characters: int = 0
     estimate: dict[str, float] | None = None  # credits, low, high
     balance: float | None = None
+    balance_unknown: str | None = None  # why, where one was asked for
     suffices: bool | None = None
     stops_after: int | None = None  # items that the balance pays for, if not all
 
@@ -59,8 +61,20 @@ def plan(settings: Settings) -> Plan:
         LedgerError: there is a ledger that cannot be used.
         UsageError: a setting cannot be used.
     """
+    balance, unknown = anyio.run(_balance, settings)
+    found = foresee(settings, balance)
+    found.balance_unknown = unknown
+    return found
+
+
+def foresee(settings: Settings, balance: float | None = None) -> Plan:
+    """The same for an account that has this balance, without asking the API for anything.
+
+    Raises:
+        LedgerError: there is a ledger that cannot be used.
+    """
     with _ledger(settings) as path, viewed(path, settings.world) as conn:
-        return _Planning(settings, Foresight(conn)).run(conn)
+        return _Planning(settings, Foresight(conn), balance).run(conn)
 
 
 @contextmanager
@@ -76,16 +90,15 @@ def _ledger(settings: Settings) -> Iterator[Path]:
 
 
 class _Planning:
-    def __init__(self, settings: Settings, foresight: Foresight) -> None:
+    def __init__(self, settings: Settings, foresight: Foresight, balance: float | None) -> None:
         self._settings = settings
         self._foresight = foresight
-        self._plan = Plan()
+        self._plan = Plan(balance=balance)
         self._store = Store(settings.ledger.parent, settings.out_dir)
 
     def run(self, conn: Connection) -> Plan:
         self._plan.outdated = why_outdated(conn, self._settings)
         self._take_in(conn)
-        self._plan.balance = anyio.run(self._balance)
         self._count(conn)
         return self._plan
 
@@ -99,6 +112,7 @@ class _Planning:
                 changed, rebuy = self._foresight.take_in(manifest, rules, out_dir=out_dir, at=at)
             except ManifestError as error:
                 self._plan.faults += error.faults
+                self._plan.refused[rules.batch] = error.hint
                 continue
             self._plan.faults += manifest.faults.lines()
             self._plan.rebuy = self._plan.rebuy or rebuy
@@ -106,18 +120,6 @@ class _Planning:
                 self._plan.changed.setdefault(name, []).extend(ids)
             self._plan.columns_sent |= manifest.columns_sent
             self._plan.columns_carried += manifest.columns_carried
-
-    async def _balance(self) -> float | None:
-        """What the account has, if there is a token and the API answers; a sandbox that is new has no say."""
-        if self._settings.sandbox and not self._settings.ledger.exists():
-            return None
-        try:
-            with reach(self._settings) as (endpoint, _):
-                async with Client(endpoint, create_connections=1) as client:
-                    answer = await client.profile()
-        except CredentialsError:
-            return None
-        return None if answer.profile is None else answer.profile.balance
 
     def _count(self, conn: Connection) -> None:
         (found, to_buy), plan = self._foresight.counts(), self._plan
@@ -133,10 +135,35 @@ class _Planning:
         if estimate is None:
             return
         plan.estimate = {"credits": estimate.credits, "low": estimate.low, "high": estimate.high}
-        if plan.balance is not None:
+        if plan.balance is not None and not plan.refused:
             plan.suffices = plan.balance >= estimate.credits
             if not plan.suffices:
                 plan.stops_after = _affordable(known, self._foresight.sizes_to_buy(), plan.balance)
+
+
+async def _balance(settings: Settings) -> tuple[float | None, str | None]:
+    """What the account has, and why that is not known; of a sandbox that is new neither is."""
+    if settings.sandbox and not settings.ledger.exists():
+        return None, None
+    try:
+        with reach(settings) as (endpoint, _):
+            async with Client(endpoint, create_connections=1) as client:
+                answer = await client.profile()
+    except CredentialsError as error:
+        return None, error.message
+    if answer.profile is None:
+        return None, _why_unknown(answer)
+    balance = answer.profile.balance
+    return balance, "the profile does not say it" if balance is None else None
+
+
+def _why_unknown(answer: ProfileAnswer) -> str:
+    said = answer.explain()
+    if answer.cause is Cause.CREDENTIALS:
+        return f"the API refused the token: {said}"
+    if answer.cause is Cause.WRONG_HOST:
+        return f"something other than the API answers: {said}"
+    return f"the API gives no profile: {said}"
 
 
 def _affordable(known: Prices, sizes: Iterable[tuple[str | None, int]], balance: float) -> int:

@@ -15,7 +15,7 @@ from batcher.ledger.ledger import viewed
 from batcher.manifest import Manifest, Rules
 from batcher.store import digest
 from tests.conftest import Project
-from tests.fake_tts import FakeTTS
+from tests.fake_tts import FakeTTS, Twist, refusal
 from tests.ledger_kit import AT, Book, book_in
 
 
@@ -76,6 +76,46 @@ def test_a_run_that_the_environment_wants_dry(project: Project, provider: FakeTT
     dry = project.batcher("run", project.manifest(2), "--api-url", provider.url, environment={"BATCHER_DRY_RUN": "1"})
     assert (dry.exit_code, provider.creates, project.ledger.exists()) == (0, [], False)
     assert "2 items" in dry.out
+
+
+def test_what_faults_keep_unread_is_not_counted(project: Project) -> None:
+    """A manifest that a run would refuse has its faults told with the way out; nothing is said to be 0, or to suffice,
+    since nothing of it was counted. What others come to is told all the same."""
+    good = project.manifest(2)
+    assert project.run(good).exit_code == 0
+    twice = project.manifest([{"id": "x", "text": "Said.", "voice": "anna"}] * 2, "twice.csv")
+    misspelt = project.manifest([{"id": "y", "txet": "Said.", "voice": "anna"}], "misspelt.csv")
+    for manifest, way_out in ((twice, "or pass --skip-invalid"), (misspelt, "cannot pass over"), ("no.csv", "no.csv")):
+        told = project.batcher("plan", manifest, "--api-url", project.provider.url)
+        assert told.exit_code == 2
+        assert way_out in told.out
+        assert "a run creates nothing" in told.out
+        assert not [words for words in ("0 rows", "0  new", "about 0", "suffices") if words in told.out]
+    assert project.batcher("plan", twice, "--skip-invalid", "--api-url", project.provider.url).exit_code == 0
+    assert project.batcher("plan", misspelt, "--skip-invalid", "--api-url", project.provider.url).exit_code == 2
+    found = _plan(project, good, twice)
+    assert (found["rows"], list(found["refused"]), found["suffices"]) == (2, ["twice"], None)
+    told = project.batcher("plan", good, twice, "--api-url", project.provider.url)
+    assert "not counted: twice" in told.out
+    assert "2 rows for 2 items" in told.out
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (refusal(401, "invalid_token"), "the API refused the token"),
+        (Twist(status=200, body={"user_id": "user-1"}), "the profile does not say it"),
+        (Twist(), "the API gives no profile"),
+    ],
+    ids=["refused", "without", "unreachable"],
+)
+def test_a_balance_that_cannot_be_had_is_told(project: Project, provider: FakeTTS, answer: Twist, words: str) -> None:
+    """A plan without a balance says why there is none, and is otherwise the same."""
+    provider.on_profile = lambda _: answer
+    told = project.batcher("plan", project.manifest(2), "--api-url", provider.url)
+    assert told.exit_code == 0
+    assert f"balance: not known, {words}" in told.out
+    assert "2 rows for 2 items" in told.out
 
 
 def test_a_plan_works_beside_a_run_and_without_a_token(project: Project, provider: FakeTTS) -> None:

@@ -31,7 +31,7 @@ def show_plan(ctx: click.Context, manifests: tuple[str, ...]) -> int:
 
     chosen = resolve(ctx, manifests)
     found = planning.plan(chosen)
-    refused = bool(found.faults and not ctx.params["skip_invalid"]) or bool(found.rebuy and not chosen.rebuy)
+    refused = bool(found.refused) or bool(found.rebuy and not chosen.rebuy)
     refused = refused or bool(found.outdated and not chosen.restored)
     if ctx.params["as_json"]:
         click.echo(json.dumps(asdict(found), ensure_ascii=False))
@@ -43,6 +43,25 @@ def show_plan(ctx: click.Context, manifests: tuple[str, ...]) -> int:
 
 def _lines(found: Any) -> list[str]:
     lines = [click.style(fault, fg=BAD) for fault in found.faults]
+    if found.refused:
+        lines += [*dict.fromkeys(filter(None, found.refused.values()))]
+        lines.append(f"not counted: {', '.join(found.refused)}; until it is mended, a run creates nothing")
+    if not found.refused or len(found.refused) < len(found.batches):
+        lines += _counted(found)
+    if found.balance is not None:
+        lines.append(f"balance: {found.balance:,.0f} credits{_verdict(found)}")
+    elif found.balance_unknown is not None:
+        lines.append(click.style(f"balance: not known, {found.balance_unknown}", fg=LOOK))
+    if found.outdated:
+        lines.append(click.style(f"{found.outdated}: a run wants --restored", fg=LOOK))
+    if found.rebuy:
+        lines += [click.style("a run would want --rebuy:", fg=LOOK), found.rebuy]
+    return lines
+
+
+def _counted(found: Any) -> list[str]:
+    """What those manifests come to that a run can take in."""
+    lines = []
     rows, items = counted(found.rows, "row"), counted(found.items, "item")
     shared = f"; {counted(found.shared, 'row')} with the inputs of another" if found.shared else ""
     lines.append(f"{rows} for {items}{shared}")
@@ -61,12 +80,6 @@ def _lines(found: Any) -> list[str]:
     sent = (header if header == name else f"{header} (as {name})" for header, name in found.columns_sent.items())
     lines.append(f"columns used: {', '.join(sent)}; only carried: {', '.join(found.columns_carried) or 'none'}")
     lines.append(f"to be created: {found.characters:,} characters, {_cost(found)}")
-    if found.balance is not None:
-        lines.append(f"balance: {found.balance:,.0f} credits{_verdict(found)}")
-    if found.outdated:
-        lines.append(click.style(f"{found.outdated}: a run wants --restored", fg=LOOK))
-    if found.rebuy:
-        lines += [click.style("a run would want --rebuy:", fg=LOOK), found.rebuy]
     return lines
 
 
