@@ -97,7 +97,48 @@ def test_no_token(project: Project, provider: FakeTTS) -> None:
     del project.environment["BATCHER_API_TOKEN"]
     ended = doctor(project)
     assert (ended.exit_code, levels(ended)["token"], levels(ended)["room"]) == (2, "problem", "ok")
+    words = project.batcher("doctor", "--api-url", provider.url).out
+    assert "not the default" in words
+    assert "nowhere" not in words
     assert provider.api_headers == []
+
+
+def test_the_manifests(project: Project) -> None:
+    """A manifest that a run would refuse is a problem, with its first faults and the way out; one whose faults are to
+    be skipped is a hint, one without any is told with its rows. No ledger comes of it, and the sandbox needs none."""
+    good = project.manifest(2)
+    fine = {"id": "x", "text": "Said.", "voice": "anna", "format": "mp3", "take": "1", "speed": "1", "output": "x.mp3"}
+    faults = [{name: "\x07"} for name in fine if name != "text"]
+    bad = project.manifest([fine | {"id": f"x{n}"} | fault for n, fault in enumerate(faults)], "bad.csv")
+    assert "2 rows for 2 items" in project.batcher("doctor", good, "--sandbox").out
+    refused = doctor(project, good, bad)
+    told = [one for one in refused.report["findings"] if one["topic"] == "manifest"]
+    assert (refused.exit_code, {one["level"] for one in told}, len(told)) == (2, {"problem"}, 5)
+    assert "bad.csv:2: id" in told[0]["message"]
+    assert "--skip-invalid" in told[0]["hint"]
+    assert "`batcher plan` names" in told[0]["hint"]
+    skipping = doctor(project, bad, "--skip-invalid")
+    assert (skipping.exit_code, levels(skipping)["manifest"]) == (0, "hint")
+    assert not project.ledger.exists()
+
+
+def test_what_a_run_wants_consent_for(project: Project) -> None:
+    """What a changed default would buy again is told by doctor as by the run that would refuse it."""
+    manifest = project.manifest([{"id": "a", "text": "Said once."}])
+    assert project.run(manifest, "--voice", "anna").exit_code == 0
+    assert levels(doctor(project, manifest, "--voice", "anna"))["manifest"] == "ok"
+    assert levels(doctor(project, manifest, "--voice", "ben"))["manifest"] == "problem"
+    assert levels(doctor(project, manifest, "--voice", "ben", "--rebuy"))["manifest"] == "ok"
+
+
+def test_creates_in_doubt_are_named(project: Project, provider: FakeTTS) -> None:
+    """A create in doubt is a hint that leads to `resolve`."""
+    provider.on_create = lambda _: Twist()
+    manifest = project.manifest(1)
+    project.run(manifest)
+    (told,) = (one for one in doctor(project, manifest).report["findings"] if one["topic"] == "doubt")
+    assert (told["level"], told["message"].startswith("1 create in doubt")) == ("hint", True)
+    assert "batcher resolve" in told["hint"]
 
 
 def test_clock_and_schema(project: Project, provider: FakeTTS) -> None:

@@ -35,8 +35,8 @@ def doctor(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     """Find out what is wrong, or soon will be, and what to do. Creates nothing.
 
     Takes the options of `run`, and looks at what a run with them would meet: token, account and host, the clock, the
-    API's published schema, where each setting comes from, the ledger and its disk, room for audio, leftovers, the
-    sandbox's speech. Each finding is ok, a hint, or a problem.
+    API's published schema, where each setting comes from, the ledger and its disk, the manifests, room for audio,
+    leftovers, the sandbox's speech. Each finding is ok, a hint, or a problem.
     """
     from batcher.clock import Clock
     from batcher.doctor import examine
@@ -92,6 +92,6 @@ def _print(found: Sequence[Finding], settings: list[dict[str, Any]]) -> None:
             click.echo(f"         {one.hint}")
     click.echo("settings that are not the default:")
     for setting in settings:
-        if setting["source"] != "default":
+        if setting["source"] not in ("default", "nowhere"):
             value = "" if setting["name"] == "token" else f" = {setting['value']}"
             click.echo(f"         {setting['name']}{value} (from {setting['source']})")

@@ -50,7 +50,10 @@ _OF: Final[dict[str, tuple[tuple[int, ...], tuple[str, ...]]]] = {
     "retake": (_LOCKING, ("batcher retake line-17", "batcher retake --marks lines.marks.json")),
     "ledger": (_LOCKING, ("batcher ledger backup /backups/batcher.db", "batcher ledger upgrade lines.csv")),
     "verify": ((*_LOCKING, 3, 5), ("batcher verify lines.csv", "batcher verify --heal", "batcher verify --json")),
-    "doctor": (_EVERY, ("batcher doctor lines.csv", "batcher doctor --ledger /srv/book/batcher.db --json")),
+    "doctor": (
+        _EVERY,
+        ("batcher doctor lines.csv --voice VOICE_ID", "batcher doctor --ledger /srv/book/batcher.db --json"),
+    ),
     "sandbox": (_EVERY, ("batcher sandbox --credits 2000 --fail 0.05", "batcher sandbox --top-up 5000")),
 }
 """Exit codes and examples of each command."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 
 from batcher.clock import Clock
-from batcher.doctor import api, disk, ledger, speech
+from batcher.doctor import api, disk, ledger, manifests, speech
 from batcher.doctor.finding import Finding
 from batcher.settings import Settings
 
@@ -15,6 +15,7 @@ def examine(settings: Settings, clock: Clock) -> list[Finding]:
     return [
         *anyio.run(api.examine, settings, clock),
         *ledger.examine(settings),
+        *manifests.examine(settings),
         *disk.examine(settings, clock.now()),
         speech.examine(),
     ]

@@ -7,10 +7,12 @@ from typing import Final
 
 from batcher.doctor.finding import Finding, hint, ok, problem
 from batcher.errors import BatcherError, TroubleError
-from batcher.ledger import consistency, database
+from batcher.item import State
+from batcher.ledger import consistency, database, reading
 from batcher.ledger.ledger import Connection, viewed, world_of
 from batcher.ledger.schema import REVISION
 from batcher.settings import Settings
+from batcher.words import counted
 
 _RESTORE: Final = "Put a backup in its place and run with --restored; keep this one."
 
@@ -48,4 +50,7 @@ def _look(conn: Connection, path: Path, world: str) -> list[Finding]:
         found.append(problem("consistency", message, do))
     if len(found) == 1:
         found.append(ok("consistency", "states, creates, tasks, files and events agree"))
+    if in_doubt := reading.find_keys(conn, (), states=[State.IN_DOUBT]):
+        message = f"{counted(len(in_doubt), 'create')} in doubt: whether it was bought is not known"
+        found.append(hint("doubt", message, "`batcher resolve` lists what is known of each, and settles it."))
     return found
