@@ -325,6 +325,25 @@ def test_show(project: Project, provider: FakeTTS) -> None:
     assert (failed["error"], failed["chars"]) == (error, len(bad))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("show", "--state", "failed"), "there is no such item that is failed"),
+        (("show", "r1", "--batch", "lang"), "there is no such item in batch lang"),
+        (("status", "other.csv"), "the ledger has no batch of other.csv"),
+    ],
+    ids=["no state", "no batch", "no manifest"],
+)
+def test_nothing_found_is_said(project: Project, arguments: tuple[str, ...], words: str) -> None:
+    """What finds nothing says so on standard error, and exits 0."""
+    project.run(project.manifest(1))
+    project.manifest(1, "other.csv")
+    ended = project.batcher(*arguments)
+    assert (ended.exit_code, ended.err) == (0, f"{words}\n")
+    known = project.batcher("status", "lines.csv")
+    assert (known.exit_code, known.err) == (0, "")
+
+
 def _only(items: list[dict[str, Any]]) -> dict[str, Any]:
     assert len(items) == 1
     return items[0]

@@ -174,6 +174,9 @@ def test_a_retake_is_another_output_beside_the_first(project: Project, provider:
     _retake(project, "r2")
     project.run(manifest)
     assert project.results()[1]["output"] == "r2.take3.mp3"
+    told = [line for line in project.batcher("show", "r2").out.splitlines() if "earlier: take" in line]
+    assert [line.partition(", key ")[0].strip() for line in told] == ["earlier: take 1", "earlier: take 2"]
+    assert (project.folder / told[0].partition(", path ")[2]).stat().st_ino == first
     project.assert_whole(rows)
 
 
@@ -191,6 +194,32 @@ def test_the_whole_story_of_an_item(project: Project, provider: FakeTTS) -> None
 
 def _retake(project: Project, name: str) -> Ended:
     return project.batcher("retake", name, "--ledger", project.ledger)
+
+
+@pytest.mark.parametrize("batch", [(), ("--batch", "lines")])
+def test_a_name_that_names_no_row_stops_the_others(project: Project, provider: FakeTTS, batch: Sequence[str]) -> None:
+    """`retake` and `retry` with a name that is no row's, or no row's of the batch, exit 2 and decide nothing."""
+    provider.ending = lambda job: {"status": "failed"} if "number 2" in job.text else {}
+    more = project.manifest(project.rows(1, first=9), "more.csv")
+    assert project.run(project.manifest(2), more).exit_code == 3
+    named = "r9" if batch else "nobody"
+    for command in (("retake", "r1", named), ("retry", "r2", named)):
+        ended = project.batcher(*command, *batch)
+        assert ended.exit_code == 2
+        assert named in ended.err
+        assert ended.out == ""
+    assert project.states() == {"done": 2, "failed": 1}
+    project.run(project.manifest(2))  # r9's row is not touched
+    (key,) = (item["key"] for item in project.batcher("show", "r9", "--json").report)
+    assert project.run(project.manifest(project.rows(1, first=10), "more.csv")).exit_code == 0
+    assert project.batcher("retake", "r1", key[:16]).exit_code == 2  # that item has no row any more
+
+
+def test_nothing_to_decide_is_said(project: Project) -> None:
+    """A decision about all creates in doubt says so where there are none, and exits 0 without asking the API."""
+    project.run(project.manifest(1))
+    ended = project.batcher("resolve", "--all", "--abandon")
+    assert (ended.exit_code, ended.out, ended.err) == (0, "", "nothing is in doubt\n")
 
 
 OWN_WORD = "Nr,text,voice,Fassung\nr1,One.,anna,1\nr2,Zwölf.,anna,\n"

@@ -27,6 +27,7 @@ from batcher.sandbox.audio import render
 from batcher.sandbox.orders import Order
 from batcher.sandbox.speech import Command, engine
 from batcher.sandbox.store import Store
+from tests.conftest import Project
 
 SAMPLES = Path(__file__).parents[1] / "sample_inputs"
 MAGIC = {"mp3": (b"\xff", b"ID3"), "wav": (b"RIFF",), "opus": (b"OggS",), "ogg": (b"OggS",), "pcm": (b"",)}
@@ -323,6 +324,13 @@ def test_the_store_is_its_owners_and_only_a_store(store: Path, tmp_path: Path) -
         assert other.execute("SELECT name FROM sqlite_master").fetchall() == [("precious",)]
     with pytest.raises(UsageError, match="no sandbox store"):
         top_up(tmp_path / "missing.db", 1)
+
+
+def test_a_top_up_says_the_new_balance(project: Project, store: Path) -> None:
+    """`sandbox --top-up` adds to a store and says what there is then."""
+    Store(store, Knobs(credits=2000)).close()
+    ended = project.batcher("sandbox", "--store", store, "--top-up", "5000")
+    assert (ended.exit_code, ended.out, ended.err) == (0, "", "the balance is now 7,000 credits\n")
 
 
 @pytest.mark.parametrize("knobs", [{"speed": 0.0}, {"fail": 1.5}, {"drop": math.nan}, {"credits": -1.0}])

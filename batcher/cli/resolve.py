@@ -60,6 +60,9 @@ def resolve(
         raise click.UsageError("name the items, or pass --all", ctx)
     if adopt is not None and len(keys) != 1:
         raise click.UsageError(f"--adopt is for one item in doubt, and {len(keys)} are named", ctx)
+    if not keys:
+        click.echo("nothing is in doubt", err=True)
+        return
     for line in decide(
         ctx,
         path,

@@ -37,6 +37,8 @@ def retry(ctx: click.Context, /, names: tuple[str, ...], states: tuple[str, ...]
         raise click.UsageError("name the items, or a --state", ctx)
     chosen = [state for state in SETTLED_BY_RETRY if not states or state in states]
     with viewed(path) as conn:
+        if batch is not None:
+            reading.need_rows(conn, ids, batch=batch)
         keys = reading.find_keys(conn, ids, states=chosen, batch=batch)
     if not keys:
         wanted = " or ".join(states or map(str, SETTLED_BY_RETRY))

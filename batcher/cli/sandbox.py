@@ -36,7 +36,7 @@ def sandbox(port: int, store: Path, credit: float, top_up: float | None, **knobs
     from batcher.sandbox import top_up as add
 
     if top_up is not None:
-        add(store, top_up)
+        click.echo(f"the balance is now {add(store, top_up):,.10g} credits", err=True)
         return
     click.echo(
         f"the sandbox answers at http://127.0.0.1:{port}/api/open/v1, its token is sandbox; Ctrl-C ends it", err=True

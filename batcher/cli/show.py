@@ -31,7 +31,8 @@ def show(ctx: click.Context, /, names: tuple[str, ...], states: tuple[str, ...],
 
     ID is a row's id or the beginning of an item's key (8 digits or more); a manifest among them names the ledger. For
     items named like this the whole story is told: inputs, attempts with their answers, tasks with their times and
-    costs, the file, and everything that happened to the item.
+    costs, the file, earlier takes, and everything that happened to the item. With --json it is how they stand, without
+    the story.
     """
     from batcher.ledger import reading, showing
     from batcher.ledger.ledger import viewed
@@ -46,6 +47,9 @@ def show(ctx: click.Context, /, names: tuple[str, ...], states: tuple[str, ...],
     if ctx.params["as_json"]:
         click.echo(json.dumps(found, ensure_ascii=False))
         return
+    if not found:
+        in_states = f" that is {' or '.join(states)}" if states else ""
+        click.echo(f"there is no such item{in_states}{f' in batch {batch}' if batch else ''}", err=True)
     for item in found:
         _print(item)
         if item["key"] in stories:
@@ -75,6 +79,8 @@ def _tell(story: dict[str, Any], bad: list[Path]) -> None:
             click.echo(f"    {kind.removesuffix('s')}: {_pairs(one)}")
     if story["file"] is not None:
         click.echo(f"    file: {_pairs(story['file'])}")
+    for one in story["earlier_takes"]:
+        click.echo(f"    earlier: {_pairs(one)}")
     for path in bad:
         click.echo(f"    came last and is not its audio: {path}")
     for event in story["events"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,13 +31,15 @@ def status(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
     The ledger is the one beside MANIFEST, or the current folder's, or --ledger; all its batches are counted. In JSON,
     the credits spent are those of all its tasks, start and end those of the last run.
     """
-    from batcher.ledger import showing, spending
+    from batcher.ledger import reporting, showing, spending
     from batcher.ledger.ledger import viewed
 
     path, rest = find_ledger(ctx, manifest)
     if rest:
         raise click.UsageError(f"there is no file {rest[0]}", ctx)
     with viewed(path) as conn:
+        if manifest and not reporting.batches_of(conn, Path(manifest[0])):
+            click.echo(f"the ledger has no batch of {manifest[0]}", err=True)
         found = showing.status(conn)
         spent = spending.spending(conn)
         ahead = _forecast(conn, found)

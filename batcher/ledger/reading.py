@@ -292,13 +292,24 @@ def find_rows(conn: Connection, names: Sequence[str], *, batch: str | None = Non
     Raises:
         UsageError: a name names nothing in the ledger, or no row of the batch.
     """
+    need_rows(conn, names, batch=batch)
     query = _by_names(conn, [batches.c.id, batches.c.name, rows.c.id], names).where(batches.c.id.is_not(None))
     if batch is not None:
         query = query.where(batches.c.name == batch)
-    found = [(row[0], row[1], row[2]) for row in conn.execute(query)]
-    if not found:
-        raise UsageError("none of them is a row of the manifests as they read now", "`batcher show` tells of items.")
-    return found
+    return [(row[0], row[1], row[2]) for row in conn.execute(query)]
+
+
+def need_rows(conn: Connection, names: Sequence[str], *, batch: str | None) -> None:
+    """Make sure that each name, as in `find_keys`, names a row of the batch, or of any batch, as they read now.
+
+    Raises:
+        UsageError: one does not.
+    """
+    of_batch = batches.c.id.is_not(None) if batch is None else batches.c.name == batch
+    for name in names:
+        if conn.execute(_by_names(conn, [batches.c.id], [name]).where(of_batch).limit(1)).first() is None:
+            of = "the manifests as they read now" if batch is None else f"batch {batch} as it reads now"
+            raise UsageError(f"no row of {of} is called {name!r}; nothing was done", "`batcher show` tells of items.")
 
 
 def row_with(conn: Connection, batch: str, row_id: str, key: str) -> int | None:

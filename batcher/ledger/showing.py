@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, select
+from sqlalchemy import Connection, Row, Select, and_, select
 
 from batcher.clock import utc
+from batcher.item import Inputs
 from batcher.ledger.reading import Counts, count, current_batches, error_of
 from batcher.ledger.schema import accounts, attempts, batches, events, files, halts, items, rows, runs, tasks
 from batcher.ledger.spending import estimated_need, spending, told_spending
+
+_TAKES_TOLD: Final = 20
+"""Of the takes before an item's own: a manifest may name any number as its take."""
 
 
 def show(conn: Connection, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -42,7 +46,9 @@ def show(conn: Connection, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 
 def story(conn: Connection, key: str) -> dict[str, Any]:
-    """Everything that the ledger keeps of an item: inputs, attempts, tasks, its file, and what happened when."""
+    """Everything that the ledger keeps of an item: inputs, attempts, tasks, its file, the takes before it, and what
+    happened when.
+    """
     item = conn.execute(select(items).where(items.c.key == key)).one()
     sent = conn.execute(select(attempts).where(attempts.c.item_key == key).order_by(attempts.c.attempt))
     made = conn.execute(select(tasks).where(tasks.c.item_key == key).order_by(tasks.c.accepted_at))
@@ -54,11 +60,24 @@ def story(conn: Connection, key: str) -> dict[str, Any]:
         "attempts": [_attempt(row) for row in sent],
         "tasks": [_task(row) for row in made],
         "file": file and _file(file),
+        "earlier_takes": [
+            {"take": row.take, "key": row.key, "state": row.state, "path": row.path and f"{row.out_dir}/{row.path}"}
+            for row in conn.execute(_earlier_takes(item))
+        ],
         "events": [
             {"at": utc(row.at), "event": row.event, "state": row.state, "run_id": row.run_id, "detail": row.detail}
             for row in happened
         ],
     }
+
+
+def _earlier_takes(item: Row[Any]) -> Select[Any]:
+    """The items of the same inputs with lower takes, by the keys that they must have."""
+    same = {"text": item.text, "voice": item.voice, "model": item.model, "format": item.format}
+    before = range(max(1, item.take - _TAKES_TOLD), item.take)
+    keys = [Inputs(**same, params=json.loads(item.params), take=take).key() for take in before]
+    query = select(items.c.take, items.c.key, items.c.state, files.c.out_dir, files.c.path)
+    return query.outerjoin(files, files.c.item_key == items.c.key).where(items.c.key.in_(keys)).order_by(items.c.take)
 
 
 def out_dirs(conn: Connection) -> list[str]:
