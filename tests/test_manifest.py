@@ -251,10 +251,26 @@ def test_misspelt_columns_are_fatal(tmp_path: Path, header: str, field: str | No
         assert not manifest.faults
         return
     assert manifest.faults.fatal
+    carry = {"text": "", "voice": ", or carry it with --column voice= and name one for all with --voice"}
     assert manifest.faults.lines() == [
         f"{tmp_path}/m.csv:1: {header}: looks like `{field}` misspelt: rename it, or use it as it is with "
-        f"--column {field}={header}, or carry it with --column {field}="
+        f"--column {field}={header}" + carry.get(field, f", or carry it with --column {field}=")
     ]
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_what_follows_from_a_misspelt_column_is_not_told_too(tmp_path: Path, skip: bool) -> None:
+    """Rows that lack a voice, or a text, because its column is misspelt are not faults of their own; each way out that
+    is named leads on."""
+    content = "id,txet,voise\na,A.,anna\nb,,\n"
+    rows, manifest = read(tmp_path, content, voice=None, skip_invalid=skip)
+    assert [line.split(":")[2] for line in manifest.faults.lines()] == [" txet", " voise"]
+    assert all(row.inputs is None for row in rows)
+    used = {"text": "txet", "voice": "voise"}
+    assert texts(read(tmp_path, content, voice=None, columns=used, skip_invalid=True)[0][:1]) == ["A."]
+    carried = {"text": "txet", "voice": ""}
+    _, manifest = read(tmp_path, content, voice="eva", columns=carried, skip_empty=True)
+    assert (manifest.faults.lines(), manifest.columns_carried) == ([], ["voise"])
 
 
 def test_a_misspelt_field_of_jsonl_is_its_rows_fault(tmp_path: Path) -> None:

@@ -45,12 +45,14 @@ class Columns:
     """Tells fields from carried columns and adds what is wrong with the columns, all of it fatal, to `faults`.
 
     `chosen` maps fields to the headers that a user named for them; an empty header takes the field away, so that a
-    column of its name is carried. `sent` (header to field) and `carried` grow as headers are met.
+    column of its name is carried. `sent` (header to field) and `carried` grow as headers are met. `misspelt` are the
+    fields that a table's header seems to mean and doesn't give: that is told once, not of each row.
     """
 
     def __init__(self, chosen: Mapping[str, str], faults: Faults) -> None:
         self.sent: dict[str, str] = {}
         self.carried: list[str] = []
+        self.misspelt: set[str] = set()
         self._faults = faults
         self._chosen: dict[str, str] = {}
         self._fields: dict[str, str | None] = {}
@@ -106,6 +108,7 @@ class Columns:
     def _check_header(self, headers: list[str], fields: dict[str, int], carried: dict[str, int], line: int) -> None:
         for header in carried:
             if (field := self._suspected(header, set(fields))) is not None:
+                self.misspelt.add(field)
                 self._fault(line, header, _way_out(header, field), f"misspelt {header}")
         if "params" in fields:
             reason = "only JSONL has `params`: give each parameter a column, or carry this one with --column params="
@@ -185,8 +188,14 @@ class Columns:
 
 
 def _way_out(header: str, field: str) -> str:
-    use, carry = f"--column {field}={printable(header)}", f"--column {field}="
-    return f"looks like `{field}` misspelt: rename it, or use it as it is with {use}, or carry it with {carry}"
+    """What to do about a likely slip. To carry it is no way where each row needs the field: not for a text, and for a
+    voice only with another for all.
+    """
+    reason = f"looks like `{field}` misspelt: rename it, or use it as it is with --column {field}={printable(header)}"
+    if field == "text":
+        return reason
+    other = " and name one for all with --voice" if field == "voice" else ""
+    return f"{reason}, or carry it with --column {field}={other}"
 
 
 def _alike(normal: str, names: Mapping[str, str]) -> str | None:

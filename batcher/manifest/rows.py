@@ -111,13 +111,13 @@ class Judge:
             return self._invalid(record, record_id(record.number), "")
         empty = has_text and "text" not in record.given
         to_skip = empty and self._rules.skip_empty and not problems
-        unusable = {problem.field for problem in problems}
+        unusable = {problem.field for problem in problems} | self._columns.misspelt
         checked = self._checked(record, problems)
         if empty and "text" not in unusable:
             problems.append(_NO_TEXT)
         if "voice" not in self._defaults and "voice" not in record.given and "voice" not in unusable:
             problems.append(_NO_VOICE)
-        inputs = self._inputs(checked) if has_text and not problems else None
+        inputs = self._inputs(checked) if has_text and "voice" in checked and not problems else None
         output = self._output(record, checked, inputs, problems)
         row_id = checked.get("id") or record_id(record.number)
         if to_skip:
