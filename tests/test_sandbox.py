@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -331,6 +332,23 @@ def test_a_top_up_says_the_new_balance(project: Project, store: Path) -> None:
     Store(store, Knobs(credits=2000)).close()
     ended = project.batcher("sandbox", "--store", store, "--top-up", "5000")
     assert (ended.exit_code, ended.out, ended.err) == (0, "", "the balance is now 7,000 credits\n")
+
+
+def test_the_rehearsal_of_the_readme_goes_as_told() -> None:
+    """Of the dialogue's tasks four fail and one is lost before the credits are gone, one more afterwards; all that is
+    bought again then goes well."""
+    said = re.search(
+        r"batcher sandbox --credits 2000 --fail (\S+) --drop (\S+) --seed (\d+)\n",
+        (SAMPLES.parent / "README.md").read_text(encoding="utf-8"),
+    )
+    assert said is not None
+    knobs = Knobs(fail=float(said[1]), drop=float(said[2]), seed=int(said[3]))
+
+    def met(what: str, share: float, tasks: range) -> int:
+        return sum(knobs.chance(what, task) < share for task in tasks)
+
+    assert [met("drop", knobs.drop, tasks) for tasks in (range(30), range(30, 62), range(62, 68))] == [1, 1, 0]
+    assert [met("fail", knobs.fail, tasks) for tasks in (range(35), range(35, 68))] == [4, 0]
 
 
 @pytest.mark.parametrize("knobs", [{"speed": 0.0}, {"fail": 1.5}, {"drop": math.nan}, {"credits": -1.0}])
