@@ -50,7 +50,7 @@ def test_a_plan_knows_prices_and_changes(project: Project, provider: FakeTTS) ->
     assert 7.9 < found["estimate"]["credits"] < 9
     assert (found["suffices"], found["stops_after"]) == (False, 4)
     told = project.batcher("plan", manifest, "--api-url", provider.url)
-    assert "1 rows changed their voice since the last run: r2" in told.out
+    assert "1 row with another voice than in the last run: r2" in told.out
     assert "would last for about 4 items" in told.out
     assert len(provider.creates) == 4
 

@@ -20,7 +20,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 def api_options(command: F) -> F:
     """How the API is reached, for commands that may have to ask it."""
     token_file: Callable[[F], F] = option(
-        "--token-file", type=click.Path(path_type=Path), metavar="FILE", envvar="BATCHER_API_TOKEN_FILE"
+        "--token-file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        envvar="BATCHER_API_TOKEN_FILE",
+        help="Holds the API token; without this flag BATCHER_API_TOKEN has it.",
     )
     command = option("--allow-http", is_flag=True, help="Permit plain http to hosts other than this one.")(command)
     command = token_file(command)

@@ -48,7 +48,14 @@ _OF: Final[dict[str, tuple[tuple[int, ...], tuple[str, ...]]]] = {
     ),
     "retry": ((*_LOCKING, 5), ("batcher retry line-17", "batcher retry --state failed")),
     "retake": (_LOCKING, ("batcher retake line-17", "batcher retake --marks lines.marks.json")),
-    "ledger": (_LOCKING, ("batcher ledger backup /backups/batcher.db", "batcher ledger upgrade lines.csv")),
+    "ledger": (
+        _LOCKING,
+        (
+            "batcher ledger backup /backups/batcher.db",
+            "batcher ledger upgrade lines.csv",
+            "batcher ledger recover audio/lines.results.jsonl",
+        ),
+    ),
     "verify": ((*_LOCKING, 3, 5), ("batcher verify lines.csv", "batcher verify --heal", "batcher verify --json")),
     "doctor": (
         _EVERY,

@@ -68,9 +68,10 @@ def recover(ctx: click.Context, /, results: tuple[Path, ...], **_: Any) -> None:
     from batcher.ledger import recalling
     from batcher.ledger.ledger import opened
     from batcher.ledger.lock import owner_lock
+    from batcher.words import counted
 
     path, _rest = find_ledger(ctx, ())
     with owner_lock(path), opened(path) as ledger:
         lines = restoring.read_results(results, path.parent)
         number = anyio.run(partial(ledger.do, recalling.recall, lines, at=Clock().now()))
-    click.echo(f"{number} rows that may be bought are noted: the next run takes them up")
+    click.echo(f"noted: {counted(number, 'row')} that may be bought; the next run takes up what they tell")

@@ -73,12 +73,13 @@ def _counted(found: Any) -> list[str]:
     }
     lines += [click.style(f"  {number:>9,}  {what}", fg=colour) for what, (number, colour) in counts.items() if number]
     if found.skipped:
-        lines.append(f"  {found.skipped:>9,}  rows skipped")
+        lines.append(f"  {found.skipped:>9,}  skipped")
     for name, ids in found.changed.items():
         more = ", …" if len(ids) > 5 else ""
-        lines.append(f"{len(ids):,} rows changed their {name} since the last run: {', '.join(ids[:5])}{more}")
+        lines.append(f"{counted(len(ids), 'row')} with another {name} than in the last run: {', '.join(ids[:5])}{more}")
     sent = (header if header == name else f"{header} (as {name})" for header, name in found.columns_sent.items())
-    lines.append(f"columns used: {', '.join(sent)}; only carried: {', '.join(found.columns_carried) or 'none'}")
+    carried = f"; only carried to the results: {', '.join(found.columns_carried)}" if found.columns_carried else ""
+    lines.append(f"columns used: {', '.join(sent)}{carried}")
     lines.append(f"to be created: {found.characters:,} characters, {_cost(found)}")
     return lines
 
@@ -86,8 +87,8 @@ def _counted(found: Any) -> list[str]:
 def _cost(found: Any) -> str:
     if found.estimate is None:
         return "for an unknown number of credits (no finished task in the ledger has said its price yet)"
-    cost = found.estimate
-    return f"for about {cost['credits']:,.0f} credits ({cost['low']:,.0f} to {cost['high']:,.0f})"
+    about, low, high = (f"{found.estimate[name]:,.0f}" for name in ("credits", "low", "high"))
+    return f"for about {about} credits{'' if low == high else f' ({low} to {high})'}"
 
 
 def _verdict(found: Any) -> str:
