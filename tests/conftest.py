@@ -28,6 +28,11 @@ for _number, _action in ((signal.SIGINT, signal.default_int_handler), (signal.SI
         signal.signal(_number, _action)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Two tests for each processor: while one waits for what it has started, the other works."""
+    return 2 * (os.cpu_count() or 1)
+
+
 @dataclass
 class Project:
     """A user's folder, and `batcher` run on it against the provider."""
