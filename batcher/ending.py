@@ -154,5 +154,6 @@ class Ending:
 
     def _tell(self, conn: Connection, result: report.RunReport) -> None:
         counts = reading.count(conn, self.intake.named)
-        words = summary.Words(result, counts, where=self.settings.where, last=self.last_end)
+        where, ways_out = self.settings.where, self.intake.ways_out
+        words = summary.Words(result, counts, where=where, last=self.last_end, ways_out=ways_out)
         summary.tell(conn, self.progress, words, self.intake.named)

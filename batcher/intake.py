@@ -58,6 +58,7 @@ class Intake:
         self.surveyed: list[Wanted] = []  # whose outputs were looked for, and may have to be linked
         self._found: dict[int, Stamps] = {}  # by batch, the folders of its outputs as they were before that
         self.refused: str | None = None
+        self.ways_out: list[str] = []  # what to do about it, to be said right after it
         self.told: str | None = None  # what the last run ended with: the same again is no news
 
     async def run(self) -> None:
@@ -154,11 +155,13 @@ class Intake:
             )
 
     def refuse(self, message: str, lines: Sequence[str], hint: str) -> None:
-        """Let nothing be created, and say why."""
+        """Let nothing be created: show `lines` now; the end of the run says the message, and the way out after it."""
         tell = self._progress.say if message == self.told else self._progress.warn
-        for line in (*lines, hint):
-            if line:
+        for line in lines:
+            if line != message:
                 tell(line)
+        if hint and hint not in self.ways_out:
+            self.ways_out.append(hint)
         self.refused = message if self.refused is None else f"{self.refused}; {message}"
         self.wanted = []
 

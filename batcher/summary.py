@@ -30,12 +30,16 @@ _GROUPS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """How a run ended, what its items came to, how other commands find them, and how the run before it ended."""
+    """How a run ended, what its items came to, how other commands find them, and how the run before it ended.
+
+    `ways_out` are what can be done where the run was refused.
+    """
 
     result: RunReport
     counts: reading.Counts
     where: str
     last: tuple[int | None, str | None]
+    ways_out: Sequence[str]
 
     @property
     def is_news(self) -> bool:
@@ -92,7 +96,10 @@ def tell(conn: Connection, progress: Progress, words: Words, batches: Sequence[W
         progress.say(_first_line(result, counts))
     if result.exit_code != 0:
         needs_word = words.is_news and result.exit_code not in (3, 6)
-        (progress.warn if needs_word else progress.say)(f"exit {result.exit_code}: {result.message}")
+        tell_end = progress.warn if needs_word else progress.say
+        tell_end(f"exit {result.exit_code}: {result.message}")
+        for way_out in words.ways_out if result.exit_code == 2 else ():
+            tell_end(f"  {way_out}")
     remaining = sum(counts.states[state] for state in UNFINISHED)
     if result.exit_code == 6 and (ahead := forecast_words(conn, result.run_id or "", remaining)) is not None:
         progress.say(ahead)

@@ -88,6 +88,29 @@ def test_bad_manifest(project: Project, provider: FakeTTS) -> None:
     assert provider.api_headers == []
 
 
+def test_a_way_out_follows_what_it_is_the_way_out_of(project: Project, provider: FakeTTS) -> None:
+    """What can be done about a refusal is said once, right after it, with the option's name, and not in the JSON."""
+    manifest = project.manifest(1)
+    command = ("run", manifest, "--json", "--api-url", "http://example.org/api")
+    refused = project.batcher(*command)
+    assert_contract(refused, 2, "refused")
+    said = "The token would go to example.org unencrypted."
+    assert f"exit 2: {said}\n  Use https, or pass --allow-http.\n" in refused.err
+    assert (refused.err.count("Use https"), refused.report["message"]) == (1, said)
+    project.manifest([{"id": "a", "text": "", "voice": "anna"}])
+    ended = project.run(manifest).err
+    assert ended.index("lines.csv:2") < ended.index("exit 2: ") < ended.index("  Mend them, or pass --skip-invalid")
+
+
+def test_a_missing_manifest_is_said_once(project: Project, provider: FakeTTS) -> None:
+    """A manifest that is gone since the last run is said in one line."""
+    assert project.run(manifest := project.manifest(1)).exit_code == 0
+    manifest.unlink()
+    ended = project.run(manifest)
+    assert_contract(ended, 2, "refused")
+    assert ended.err.count("cannot be read: No such file or directory") == 1
+
+
 def test_good_run(project: Project, provider: FakeTTS) -> None:
     """A run that goes well ends 0 with the whole JSON on standard output and all else on standard error."""
     ended = project.run(project.manifest(2))
@@ -397,6 +420,8 @@ def test_many_items_are_asked_for_on_a_terminal(
             said += chunk
     os.close(terminal)
     assert process.wait(30) == code
+    refused = b"exit 2: not agreed to: 51 items were not created\r\n  --yes agrees without asking.\r\n"
+    assert (refused in said, said.count(b"agrees without asking")) == ((True, 1) if code == 2 else (False, 0))
     assert b"create 51 items for an unknown number of credits (the balance is 1,000,000 credits)?" in said
     assert len(provider.creates) == created
 

@@ -34,7 +34,7 @@ class Endpoint:
         if url.userinfo or "?" in self.url or "#" in self.url:
             raise UsageError("The API's URL may hold no user, query or fragment.", "The token is given separately.")
         if not self.permits(url):
-            raise UsageError(f"The token would go to {url.host} unencrypted.", "Use https, or allow http explicitly.")
+            raise UsageError(f"The token would go to {url.host} unencrypted.", "Use https, or pass --allow-http.")
         if not re.fullmatch(r"[!-~]+", self.token):
             raise UsageError("The API token is empty or holds characters that no token has.", "Copy it once more.")
 
