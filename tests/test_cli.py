@@ -104,7 +104,8 @@ def test_a_way_out_follows_what_it_is_the_way_out_of(project: Project, provider:
 
 def test_a_missing_manifest_is_said_once(project: Project, provider: FakeTTS) -> None:
     """A manifest that is gone since the last run is said in one line."""
-    assert project.run(manifest := project.manifest(1)).exit_code == 0
+    manifest = project.manifest(1)
+    assert project.run(manifest).exit_code == 0
     manifest.unlink()
     ended = project.run(manifest)
     assert_contract(ended, 2, "refused")
