@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from batcher.item import Event
+from batcher.words import plainly
 
 NO_CREDITS_CODES: Final = frozenset(
     {
@@ -86,8 +87,10 @@ def explained(error: ApiError, transport: str | None) -> str:
     """An answer that is not the wished-for one in a few words: status, code, message, request id; or why none came."""
     status = f"HTTP {error.http_status}" if error.http_status is not None else None
     request = f"request {error.request_id}" if error.request_id is not None else None
-    said = " ".join(part for part in (status, error.code, error.message, request) if part)
-    return ", ".join(part for part in (said, transport) if part) or "no answer"
+    named = " ".join(part for part in (status, error.code) if part)
+    said = ": ".join(part for part in (named, (error.message or "").rstrip(".")) if part)
+    came = plainly(transport).rstrip(".") if transport is not None else None
+    return "; ".join(part for part in (said, request, came) if part) or "no answer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -173,7 +173,8 @@ class Poller:
                 self.tally.throttled += 1
                 self.gate.close(sent, answer.retry_after_seconds)
             case _:
-                log.warning("poll unanswered", **self._words(watched), cause=answer.cause, why=answer.explain())
+                why = answer.transport or answer.explain()
+                log.warning("poll unanswered", **self._words(watched), cause=answer.cause, why=why)
                 if self.gate.failed():
                     self.stop.stop_all(Reason.TROUBLE, f"the API cannot be reached: {answer.explain()}")
         return False

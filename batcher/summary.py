@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 from batcher.clock import local
@@ -14,7 +16,7 @@ from batcher.ledger.ledger import Connection
 from batcher.ledger.records import Halt, Wanted
 from batcher.progress import Progress
 from batcher.report import UNFINISHED, RunReport
-from batcher.words import amount, counted, span
+from batcher.words import amount, counted, plainly, span
 
 _SHOWN: Final = 5
 _GROUPS: Final = {
@@ -161,5 +163,9 @@ def _statement(conn: Connection, result: RunReport) -> str | None:
 
 def _examples(conn: Connection, batches: Sequence[Wanted], state: State) -> str:
     found = reading.needing_person(conn, batches, state, _SHOWN + 1)
-    words = [f"{row_id} ({error})" for row_id, error in found[:_SHOWN]]
+    words = []
+    for error, alike in groupby(found[:_SHOWN], key=itemgetter(1)):
+        ids = [row_id for row_id, _ in alike]
+        times = f"{len(ids)} times: " * (len(ids) > 1)
+        words.append(f"{', '.join(ids)} ({times}{plainly(error).rstrip('.')})")
     return ", ".join(words) + (", …" if len(found) > _SHOWN else "")

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
+_CLASS: Final = re.compile(r"[A-Z]\w*(?:Error|Timeout|Exception)")
+
 
 def counted(number: int, word: str) -> str:
     """`1 row`, `2 rows`, `3 batches`."""
     ending = "" if number == 1 else "es" if word.endswith(("ch", "s")) else "s"
     return f"{number:,} {word}{ending}"
+
+
+def plainly(said: str) -> str:
+    """What went wrong, without the name of an exception's class: `ReadError: reset by peer` is `reset by peer`.
+
+    Where there is only the name, its words tell: `ReadTimeout` is `read timeout`.
+    """
+    name, _, rest = said.partition(": ")
+    if not _CLASS.fullmatch(name):
+        return said
+    return rest or re.sub(r"(?<=[A-Za-z])(?=[A-Z][a-z])", " ", name).lower()
 
 
 def amount(number: float) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from batcher.words import plainly
 from tests.fake_tts import FakeTTS, Twist, refusal
 
 if TYPE_CHECKING:
@@ -150,3 +151,38 @@ def test_what_is_no_audio_is_kept_to_be_looked_at(project: Project, provider: Fa
     assert not kept.exists()
     project.assert_whole(project.rows(1))
     assert len(provider.creates) == 1
+
+
+def test_a_refused_token_is_told_in_a_sentence(project: Project, provider: FakeTTS) -> None:
+    """Status and code, the API's own words, and the request to name to the provider are kept apart."""
+    provider.on_profile = lambda _: refusal(401, "invalid_token")
+    ended = project.run(project.manifest(1))
+    assert ended.exit_code == 5
+    assert "the API refused the token: HTTP 401 invalid_token: this is invalid_token; request req_0123." in ended.err
+
+
+def test_one_cause_of_many_doubts_is_said_once(project: Project, provider: FakeTTS) -> None:
+    """Rows that share what went wrong share its words, which name no class of ours; the ledger keeps the name."""
+    provider.on_create = lambda _: Twist()
+    ended = project.run(project.manifest(3))
+    said = "Server disconnected without sending a response"
+    assert f"3 maybe bought (in doubt): r1, r2, r3 (3 times: {said})\n" in ended.err
+    assert "RemoteProtocolError" not in ended.err
+    assert {error for (error,) in project.query("SELECT error_message FROM items")} == {f"RemoteProtocolError: {said}."}
+    told = project.batcher("resolve", "--ledger", project.ledger)
+    assert (told.out.count(f"what came: {said}"), "RemoteProtocolError" in told.out) == (3, False)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("ReadError: reset by peer: twice", "reset by peer: twice"),
+        ("ReadTimeout", "read timeout"),
+        ("OSError", "os error"),
+        ("no voice: none was named", "no voice: none was named"),
+        ("", ""),
+    ],
+)
+def test_what_went_wrong_in_plain_words(said: str, words: str) -> None:
+    """A class's name goes from before what it says, is told as words where it says nothing; other words stay."""
+    assert plainly(said) == words

@@ -16,7 +16,7 @@ from batcher.item import State
 from batcher.ledger import reading, showing
 from batcher.ledger.evidence import Surroundings, evidence, surroundings
 from batcher.ledger.ledger import viewed
-from batcher.words import amount
+from batcher.words import amount, plainly
 
 
 @click.command()
@@ -92,7 +92,7 @@ def _list(
         click.echo(f"{case.key[:16]}  {named}: {len(case.text)} characters, voice {case.voice}")
         click.echo(f"    create {case.attempt} {_sent(case)} for account {case.user_id}")
         status = f"HTTP {case.http_status}, " if case.http_status else ""
-        came = case.error_message or case.error_code or _CAUSES.get(case.cause, case.cause)
+        came = plainly(case.error_message or "") or case.error_code or _CAUSES.get(case.cause, case.cause)
         until = f" (until {local(case.answered_at)})" if case.answered_at else ""
         click.echo(f"    what came: {status}{came}{until}")
         if case.raw:

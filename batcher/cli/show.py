@@ -12,6 +12,7 @@ from batcher.cli.colours import in_state
 from batcher.cli.options import find_ledger, json_option, ledger_options, option
 from batcher.clock import said
 from batcher.item import State
+from batcher.words import plainly
 
 _SHOWN: Final = 200
 """Characters of a text that are printed for people."""
@@ -65,7 +66,7 @@ def _print(item: dict[str, Any]) -> None:
     if item["error"] is not None:
         error = item["error"]
         named = ", ".join(f"{name} {error[name]}" for name in ("code", "http_status", "request_id") if error[name])
-        told = f"{error['message'] or 'no message'}" + (f" ({named})" if named else "")
+        told = plainly(error["message"] or "no message") + (f" ({named})" if named else "")
         click.echo(f"    {in_state(item['state'], told)}")
 
 

@@ -10,6 +10,7 @@ import httpx
 from batcher.client.endpoint import is_loopback
 from batcher.client.pool import USER_AGENT, trusting
 from batcher.errors import UsageError
+from batcher.words import plainly
 
 PING_SECONDS: Final = 5.0
 """What a ping may take in all: a monitor that is down must not hold up a run."""
@@ -40,5 +41,5 @@ async def _ping(url: str, event: str, body: str) -> str | None:
     except UsageError as error:
         return error.message
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, ImportError, OSError) as error:
-        return type(error).__name__
+        return plainly(type(error).__name__)
     return None if answer.is_success else f"HTTP {answer.status_code}"

@@ -17,7 +17,7 @@ from batcher.ledger.prepared import Prepared
 from batcher.ledger.pricing import prices
 from batcher.ledger.records import AnswerRecord, Halt, OpenTask
 from batcher.ledger.schema import attempts, halts, items, of_attempt, runs, tasks
-from batcher.words import amount
+from batcher.words import amount, plainly
 
 Kind = Literal["credits", "unstable"]
 UNSTABLE_WAIT_SECONDS: Final = 300.0
@@ -189,5 +189,6 @@ def _count_lost(conn: Connection, record: AnswerRecord, max_in_doubt: int) -> No
     count = conn.execute(select(func.count()).where(ours, since, lost)).scalar_one()
     already = conn.execute(select(halts.c.id).where(_open(record.account_id), halts.c.kind == "unstable")).first()
     if count > max_in_doubt and already is None:
-        detail = f"{count} creates in a row got no definite answer; the last: {record.error_message or record.cause}"
+        last = plainly(record.error_message or record.cause).rstrip(".")
+        detail = f"{count} creates in a row got no definite answer; the last: {last}"
         open_halt(conn, record.account_id, "unstable", record.at, detail, record.run_id)

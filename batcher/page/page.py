@@ -24,6 +24,7 @@ from batcher.ledger.recalling import identity
 from batcher.ledger.records import Wanted
 from batcher.ledger.reporting import Told, told_rows
 from batcher.page.facts import STATES, facts_of
+from batcher.words import plainly
 
 KEY_DIGITS: Final = 16
 """So many of an item's key tell it from all others on a page."""
@@ -80,7 +81,8 @@ class _Rows:
     def _short(self, row: Told) -> list[Any]:
         """In the order that the page's script knows: id, text, voice, state, seconds, error, link, key, batch, take."""
         inputs = row.inputs
-        error = None if row.error is None else (row.error, (row.error_message or "") if self._choices.texts else "")
+        message = plainly(row.error_message or "") if self._choices.texts else ""
+        error = None if row.error is None else (row.error, message)
         return [
             row.id,
             inputs.text if inputs is not None and self._choices.texts else "",
