@@ -339,8 +339,9 @@ class _Run:
                         self.client.abort_creates()
                     continue
                 self.stop.signalled = True
-                self.stop.stop_creating(Reason.ASKED, "stopped by a signal")
-                beside.start_soon(self._stop_all_after, DRAIN_SECONDS, "stopped by a signal")
+                message = "stopped by a signal; running again goes on from here"
+                self.stop.stop_creating(Reason.ASKED, message)
+                beside.start_soon(self._stop_all_after, DRAIN_SECONDS, message)
                 self.progress.say(
                     f"stopping: nothing more is created; {self.tally.open} open tasks are collected for up to "
                     f"{DRAIN_SECONDS:.0f} s (a second Ctrl-C ends at once)"

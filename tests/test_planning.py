@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,18 @@ def test_a_plan_knows_prices_and_changes(project: Project, provider: FakeTTS) ->
     assert (found["suffices"], found["stops_after"]) == (False, 4)
     told = project.batcher("plan", manifest, "--api-url", provider.url)
     assert "1 row with another voice than in the last run: r2" in told.out
+    assert "columns used: id, text, voice\n" in told.out
     assert "would last for about 4 items" in told.out
     assert len(provider.creates) == 4
+
+
+def test_a_plan_says_no_more_than_there_is(project: Project, provider: FakeTTS) -> None:
+    """An estimate without a range is one number; columns that are only carried are named as a run names them."""
+    manifest = project.manifest([row | {"note": "x"} for row in project.rows(4, first=10)])
+    assert project.run(manifest, "--max-items", "1").exit_code == 6
+    told = project.batcher("plan", manifest, "--api-url", provider.url).out
+    assert re.search(r"characters, for about 3 credits$", told, re.MULTILINE)
+    assert "columns used: id, text, voice; only carried to the results: note\n" in told
 
 
 def test_a_plan_exits_like_the_run_it_foresees(project: Project, provider: FakeTTS) -> None:

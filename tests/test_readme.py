@@ -125,9 +125,12 @@ def test_help(name: str) -> None:
     text = command.get_help(words)
     assert "Exit codes:\n      0  " in text
     examples = text.split("Examples:\n")[1].split("\n\n")[0].splitlines()
-    assert all(line.strip().startswith(f"batcher {name.partition(' ')[0]}") for line in examples)
+    assert all(line.strip().startswith(f"batcher {name}") for line in examples)
     there = {option for one, inner in commands() for option in _longs(inner) if f"{one} ".startswith(name.split()[0])}
+    assert examples
     assert set(re.findall(r"--[a-z-]+", "\n".join(examples))) <= there
+    assert re.search(r"--token-file FILE(?!\s+(-|$))", text) or "--token-file" not in text
+    assert ("[MANIFEST...]" in text) == (name == "doctor")
 
 
 def _longs(command: click.Command) -> list[str]:

@@ -21,7 +21,9 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from batcher.cli.sandbox import sandbox
 from batcher.errors import UsageError
 from batcher.sandbox import Knobs, Running, running, serve, top_up
 from batcher.sandbox.audio import render
@@ -356,6 +358,14 @@ def test_knobs_have_ranges(knobs: dict[str, float]) -> None:
     """A knob out of its range is refused before anything starts."""
     with pytest.raises(UsageError):
         Knobs(**knobs)  # type: ignore[arg-type]
+
+
+def test_a_refused_knob_is_all_that_is_said(tmp_path: Path) -> None:
+    """The command judges its options before it says that the sandbox answers, and leaves no store."""
+    store = tmp_path / "store.db"
+    asked = CliRunner().invoke(sandbox, ["--fail", "7", "--store", str(store)])
+    assert isinstance(asked.exception, UsageError)
+    assert (asked.output, store.exists()) == ("", False)
 
 
 def test_a_task_is_spoken_alike_every_time_and_its_sibling_is_not() -> None:

@@ -41,7 +41,9 @@ def test_a_closed_terminal_drains(project: Project, provider: FakeTTS) -> None:
     started = project.start_run(project.manifest(30), "--concurrency", "5")
     provider.until(lambda: len(provider.creates) >= 5)
     started.send(signal.SIGHUP)
-    assert started.end().exit_code == 6
+    ended = started.end()
+    assert ended.exit_code == 6
+    assert "exit 6: stopped by a signal; running again goes on from here\n" in ended.err
     assert "in_doubt" not in project.states()
     assert project.run(project.folder / "lines.csv", "--concurrency", "30").exit_code == 0
     assert len(provider.creates) == 30

@@ -29,6 +29,7 @@ _COLOURS: Final = {"ok": GOOD, "hint": LOOK, "problem": BAD}
 
 
 @click.command(cls=Grouped)
+@click.argument("manifests", nargs=-1, metavar="[MANIFEST...]")
 @manifest_options
 @click.pass_context
 def doctor(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:

@@ -32,8 +32,9 @@ class _Lazy(click.Group):
             return None
         module = importlib.import_module(f"batcher.cli.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
-        for one in (command, *(command.commands.values() if isinstance(command, click.Group) else ())):
-            one.epilog = epilog(cmd_name)
+        command.epilog = epilog(cmd_name)
+        for name, one in command.commands.items() if isinstance(command, click.Group) else ():
+            one.epilog = epilog(f"{cmd_name} {name}")
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -67,8 +67,9 @@ _OF: Final[dict[str, tuple[tuple[int, ...], tuple[str, ...]]]] = {
 
 
 def epilog(command: str) -> str:
-    """The lines for a command, as click takes them."""
-    codes, examples = _OF[command]
+    """The lines for a command, as click takes them; one of a group has the group's codes, and examples of its own."""
+    codes, examples = _OF[command.split()[0]]
+    examples = tuple(line for line in examples if f"{line} ".startswith(f"batcher {command} "))
     meanings = MEANINGS if command == "run" else MEANINGS | _ELSEWHERE
     lines = ["\b", "Examples:", *(f"  {line}" for line in examples), "", "\b", "Exit codes:"]
     return "\n".join([*lines, *(f"  {code:>3}  {meanings[code]}" for code in sorted(codes))])

@@ -14,6 +14,7 @@ from batcher.words import counted
 
 
 @click.command(cls=Grouped)
+@click.argument("manifests", nargs=-1, metavar="MANIFEST...")
 @manifest_options
 @click.pass_context
 def plan(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:

@@ -27,7 +27,6 @@ from batcher.manifest import Rules
 F = TypeVar("F", bound=Callable[..., Any])
 
 _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
-    click.argument("manifests", nargs=-1, metavar="MANIFEST..."),
     option("--batch", metavar="NAME", help="The batch's name; by default the file's, without its ending."),
     option(
         "--column", multiple=True, metavar="FIELD=HEADER", help="Read FIELD from that column; FIELD= leaves it unread."

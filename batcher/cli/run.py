@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Grouped)
+@click.argument("manifests", nargs=-1, metavar="MANIFEST...")
 @manifest_options
 @option("--yes", consent=True, is_flag=True, help="Do not ask before many items are created.")
 @option("--dry-run", is_flag=True, help="Show what the run would do and cost, as `plan` does.")

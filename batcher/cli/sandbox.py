@@ -38,7 +38,8 @@ def sandbox(port: int, store: Path, credit: float, top_up: float | None, **knobs
     if top_up is not None:
         click.echo(f"the balance is now {add(store, top_up):,.10g} credits", err=True)
         return
+    asked = Knobs(credits=credit, **knobs)
     click.echo(
         f"the sandbox answers at http://127.0.0.1:{port}/api/open/v1, its token is sandbox; Ctrl-C ends it", err=True
     )
-    serve(store, Knobs(credits=credit, **knobs), host="127.0.0.1", port=port)
+    serve(store, asked, host="127.0.0.1", port=port)
