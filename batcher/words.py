@@ -26,10 +26,9 @@ def plainly(said: str) -> str:
 
 
 def amount(number: float) -> str:
-    """Credits: `1,000,000`, `0.25`; to a hundredth, and what is less than that to two figures."""
-    if 0 < abs(number) < 0.01:
-        return f"{number:.2g}"
-    return f"{number:,.2f}".rstrip("0").rstrip(".")
+    """Credits: `1,000,000`, `0.25`; to a hundredth, and what is less than that to a millionth."""
+    places = 2 if abs(number) >= 0.01 else 6
+    return f"{number:,.{places}f}".rstrip("0").rstrip(".")
 
 
 def span(seconds: float) -> str:

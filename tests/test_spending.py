@@ -13,6 +13,7 @@ from batcher.item import Event
 from batcher.ledger import collecting
 from batcher.ledger.records import Claimed
 from batcher.ledger.spending import Budget, spending
+from batcher.words import amount
 from tests.fake_tts import Create, FakeTTS, Job, Twist
 from tests.ledger_kit import Book, book_in, ending
 
@@ -221,6 +222,22 @@ def test_the_statement_of_a_lost_create(project: Project, provider: FakeTTS) -> 
     said = "from 1,000,000 to 987,654.5; this run made no task: +12,345.5 credits are unexplained"
     assert f"{said}, of which 1 create in doubt may be a part" in ended.err
     assert "987,654.5 left" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (1e6, "1,000,000"),
+        (1234567.891, "1,234,567.89"),
+        (100.0, "100"),
+        (-7.25, "-7.25"),
+        (0.0, "0"),
+        (4e-5, "0.00004"),
+    ],
+)
+def test_an_amount_in_words(number: float, words: str) -> None:
+    """Credits are written out, with commas and up to two decimals, and never as nothing where they are few."""
+    assert amount(number) == words
 
 
 @pytest.mark.parametrize(("first", "then", "most"), [(0.004, 0.004, 0.02), (1.0, 20.0, 200.0)])

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from batcher.words import amount
+
 
 @click.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=8750, show_default=True)
@@ -36,7 +38,7 @@ def sandbox(port: int, store: Path, credit: float, top_up: float | None, **knobs
     from batcher.sandbox import top_up as add
 
     if top_up is not None:
-        click.echo(f"the balance is now {add(store, top_up):,.10g} credits", err=True)
+        click.echo(f"the balance is now {amount(add(store, top_up))} credits", err=True)
         return
     asked = Knobs(credits=credit, **knobs)
     click.echo(
