@@ -33,6 +33,12 @@ def pytest_xdist_auto_num_workers() -> int:
     return 2 * (os.cpu_count() or 1)
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    """The event loop that the program itself runs on."""
+    return "asyncio"
+
+
 @dataclass
 class Project:
     """A user's folder, and `batcher` run on it against the provider."""

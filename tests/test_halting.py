@@ -360,11 +360,6 @@ def test_halts_are_listed_oldest_first(book: Book) -> None:
 # --- who may probe
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class SetClock(Clock):
     """A clock that stands still."""
 

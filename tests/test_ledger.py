@@ -33,11 +33,6 @@ from tests.ledger_kit import AT, NEVER, RUN, Book, book_in, ending, keys_of, she
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def book(tmp_path: Path) -> Iterator[Book]:
     with book_in(tmp_path) as made:
         yield made

@@ -91,11 +91,6 @@ def book(tmp_path: Path) -> Iterator[Book]:
         yield made
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.mark.anyio
 async def test_an_unchanged_file_is_not_read(folder: Folder) -> None:
     """A manifest that is as it was when it was imported is known again; --rescan and other rules have it read."""

@@ -31,11 +31,6 @@ from tests.ledger_kit import AT, RUN, Book, book_in, ending, sheet
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def book(tmp_path: Path) -> Iterator[Book]:
     with book_in(tmp_path) as made:
         made.take_in(sheet("one", "two", "three"))

@@ -10,7 +10,7 @@ import click
 
 from batcher.cli.colours import BAD, GOOD, LOOK
 from batcher.cli.request import Grouped, manifest_options, resolve
-from batcher.words import counted
+from batcher.words import amount, counted
 
 
 @click.command(cls=Grouped)
@@ -50,7 +50,7 @@ def _lines(found: Any) -> list[str]:
     if not found.refused or len(found.refused) < len(found.batches):
         lines += _counted(found)
     if found.balance is not None:
-        lines.append(f"balance: {found.balance:,.0f} credits{_verdict(found)}")
+        lines.append(f"balance: {amount(found.balance)} credits{_verdict(found)}")
     elif found.balance_unknown is not None:
         lines.append(click.style(f"balance: not known, {found.balance_unknown}", fg=LOOK))
     if found.outdated:
