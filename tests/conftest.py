@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import pytest
 
-from batcher.ledger.schema import REVISION
+from batcher.ledger.storage.schema import REVISION
 from tests.fake_tts import TOKEN, FakeTTS, audio_of, running
 from tests.processes import Ended, Started, begin
 
@@ -198,7 +198,7 @@ def next_version(tmp_path: Path) -> Path:
     later, new = tmp_path / "later", f"{int(REVISION) + 1:04}"
     for name in ("batcher", "migrations"):
         shutil.copytree(ROOT / name, later / name, ignore=shutil.ignore_patterns("__pycache__"))
-    schema = later / "batcher/ledger/schema.py"
+    schema = later / "batcher/ledger/storage/schema.py"
     said = schema.read_text(encoding="utf-8").replace(f'REVISION: Final = "{REVISION}"', f'REVISION: Final = "{new}"')
     schema.write_text(said, encoding="utf-8")
     migration = SECOND_MIGRATION.format(old=REVISION, new=new)

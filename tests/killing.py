@@ -1,6 +1,6 @@
 """Runs `batcher` in this process and takes it, its disk or its wits away at points that the command line names::
 
-    python tests/killing.py "after batcher.ledger.creating:claim 2" -- run lines.csv
+    python tests/killing.py "after batcher.ledger.lifecycle.claims:claim 2" -- run lines.csv
 
 A point is `WHEN MODULE:NAME NTH`, where NAME is a function, or a method as `Class.method`. WHEN is
 

@@ -11,9 +11,11 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from sqlalchemy import Connection, Engine
 
 from batcher.item import Event, Inputs, canonical
-from batcher.ledger import creating, database, importing, running
+from batcher.ledger.imports import importer
+from batcher.ledger.lifecycle import claims, runs
+from batcher.ledger.money.spending import Budget
 from batcher.ledger.records import AnswerRecord, Balance, Claimed, Ending, OpenTask, Wanted
-from batcher.ledger.spending import Budget
+from batcher.ledger.storage import database
 from batcher.manifest import Manifest, Rules
 
 P = ParamSpec("P")
@@ -34,7 +36,7 @@ class Book:
         self.engine = engine
         self.account_id = 0
         self.wanted: list[Wanted] = []
-        self.cursor: creating.Cursor = (0, 0)
+        self.cursor: claims.Cursor = (0, 0)
 
     def do(self, verb: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run the verb in a transaction of its own."""
@@ -43,10 +45,10 @@ class Book:
 
     def begin(self, run_id: str = RUN, *, user_id: str = "u1", credits_: float | None = 100.0) -> int:
         """Begin a run for an account; returns the account's number."""
-        self.do(running.begin_run, run_id, out_dir="audio", at=AT)
+        self.do(runs.begin_run, run_id, out_dir="audio", at=AT)
         who = {"origin": "https://api.test", "user_id": user_id, "token": "secret"}
         balance = Balance(credits=credits_)
-        account_id = self.do(running.enter_account, run_id, **who, balance=balance, at=AT)
+        account_id = self.do(runs.enter_account, run_id, **who, balance=balance, at=AT)
         assert account_id is not None
         self.account_id = account_id
         return account_id
@@ -58,7 +60,7 @@ class Book:
         file = self.path.with_name(f"{batch}.csv")
         file.write_text(content)
         how = Rules(**({"batch": batch, "voice": "anna"} | rules))
-        wanted = self.do(importing.import_manifest, Manifest(file, how), how, source=str(file), out_dir=out_dir, at=at)
+        wanted = self.do(importer.import_manifest, Manifest(file, how), how, source=str(file), out_dir=out_dir, at=at)
         self.wanted = [one for one in self.wanted if one.name != batch] + [wanted]
         return wanted
 
@@ -67,7 +69,7 @@ class Book:
     ) -> list[Claimed]:
         """Claim up to `limit` items, going on where the last claim stopped."""
         claimed, self.cursor = self.do(
-            creating.claim,
+            claims.claim,
             prepare,
             run_id=run_id,
             account_id=self.account_id,
@@ -96,7 +98,7 @@ class Book:
 
     def record(self, record: AnswerRecord, *, max_in_doubt: int = NEVER) -> Event:
         """Record the answer."""
-        return self.do(creating.record_answer, record, max_in_doubt=max_in_doubt)
+        return self.do(claims.record_answer, record, max_in_doubt=max_in_doubt)
 
     def submitted(self, task_id: str) -> OpenTask:
         """Claim the next item and have its create accepted."""

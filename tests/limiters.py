@@ -14,8 +14,8 @@ from typing import Final, Literal, Protocol
 
 import anyio
 
-from batcher.parsing import retry_after
-from batcher.throttle import Gate
+from batcher.provider.parsing import retry_after
+from batcher.throttle.gate import Gate
 from tests.virtual import VirtualClock, run_virtually
 
 Hint = Literal["none", "seconds", "date"]

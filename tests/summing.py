@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import Connection
 
 from batcher.ledger.ledger import viewed
-from batcher.ledger.pricing import Prices, prices
-from batcher.ledger.reading import count, current_batches
+from batcher.ledger.money.prices import Prices, prices
+from batcher.ledger.money.spending import spending, to_buy, told_spending
+from batcher.ledger.queries.item_counts import count, current_batches
 from batcher.ledger.records import Wanted
-from batcher.ledger.spending import spending, to_buy, told_spending
 
 
 def assert_added_up(ledger: Path) -> None:

@@ -12,7 +12,7 @@ import lameenc
 import pytest
 import soundfile
 
-from batcher import audio
+from batcher.audio import checks
 
 RATE = 16_000
 
@@ -51,7 +51,7 @@ def ogg(seconds: float = 1.0, codec: str = "VORBIS") -> bytes:
 def fault(tmp_path: Path, audio_format: str, content: bytes, chars: int = 20) -> str | None:
     path = tmp_path / "part"
     path.write_bytes(content)
-    return audio.fault(path, audio_format, chars)
+    return checks.fault(path, audio_format, chars)
 
 
 PAD = bytes(200)
@@ -154,10 +154,10 @@ def test_half_a_sample(tmp_path: Path) -> None:
 
 def test_real_speech_is_never_too_long() -> None:
     """The most bytes that are taken grow with the text, and leave room for an hour of raw samples."""
-    assert audio.most_bytes(1) > 64 << 20
+    assert checks.most_bytes(1) > 64 << 20
     hour = 3600 * 48_000 * 2
-    assert audio.most_bytes(45_000) > hour
-    assert audio.most_bytes(2000) - audio.most_bytes(1000) == 1000 * (audio.most_bytes(1) - audio.most_bytes(0))
+    assert checks.most_bytes(45_000) > hour
+    assert checks.most_bytes(2000) - checks.most_bytes(1000) == 1000 * (checks.most_bytes(1) - checks.most_bytes(0))
 
 
 @pytest.mark.parametrize("length", [0.5, 2.0])
@@ -170,8 +170,8 @@ def test_durations(tmp_path: Path, audio_format: str, make: object, length: floa
     assert callable(make)
     path = tmp_path / "part"
     path.write_bytes(make(length))
-    assert audio.fault(path, audio_format, 20) is None
-    assert audio.seconds(path, audio_format) == pytest.approx(length, abs=0.1)
+    assert checks.fault(path, audio_format, 20) is None
+    assert checks.seconds(path, audio_format) == pytest.approx(length, abs=0.1)
 
 
 @pytest.mark.parametrize(("audio_format", "content"), [("pcm", PCM), ("mp3", PAD), ("wav", HTML), ("ogg", b"OggS")])
@@ -179,4 +179,4 @@ def test_unknown_durations(tmp_path: Path, audio_format: str, content: bytes) ->
     """Where nothing tells the duration it is unknown, not zero, and no error."""
     path = tmp_path / "part"
     path.write_bytes(content)
-    assert audio.seconds(path, audio_format) is None
+    assert checks.seconds(path, audio_format) is None

@@ -15,12 +15,12 @@ import httpcore
 import httpx
 import pytest
 
-from batcher.answer import Cause, Phase, Task
-from batcher.client import Answer, ApiError, Client, Endpoint, ProfileAnswer, pool
-from batcher.client.exchange import Exchange
 from batcher.errors import UsageError
 from batcher.item import Event, Inputs
-from batcher.parsing import retry_after
+from batcher.provider import Answer, ApiError, Client, Endpoint, ProfileAnswer, connections
+from batcher.provider.answers import Cause, Phase, Task
+from batcher.provider.exchange import Exchange
+from batcher.provider.parsing import retry_after
 from tests.raw_server import Connection, RawServer, Script, answering, http, raw_server
 
 TOKEN = "sk-very-secret-0123456789"
@@ -414,7 +414,7 @@ async def test_no_proxy(near: str, proxied: bool, monkeypatch: pytest.MonkeyPatc
 def test_no_proxy_with_addresses(near: str, is_near: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """An address of IPv6 may be named as it is, in brackets, or with a port behind them."""
     monkeypatch.setenv("NO_PROXY", near)
-    assert pool.is_near(httpcore.Origin(b"https", b"2001:db8::1", 8443)) is is_near
+    assert connections.is_near(httpcore.Origin(b"https", b"2001:db8::1", 8443)) is is_near
 
 
 @pytest.mark.parametrize("host", [".example.test", f"{'a' * 64}.test"])
@@ -447,7 +447,7 @@ def without_certificates(request: pytest.FixtureRequest, tmp_path: Path, monkeyp
     (tmp_path / "no certificate.pem").write_text("Not one.", encoding="utf-8")
     path = str(tmp_path / request.param)
     monkeypatch.setenv("SSL_CERT_FILE", path)
-    pool.trusting.cache_clear()
+    connections.trusting.cache_clear()
     return path
 
 
@@ -549,7 +549,7 @@ async def test_two_answers_over_tls(apart: bool, monkeypatch: pytest.MonkeyPatch
             first, second = http(202, f'{{"id": "t{number}"}}'), http(202, '{"id": "another"}')
             connection.writer.writelines([first, second] if apart else [first + second])
 
-    monkeypatch.setattr(pool, "trusting", lambda: without_names(ssl.PROTOCOL_TLS_CLIENT))
+    monkeypatch.setattr(connections, "trusting", lambda: without_names(ssl.PROTOCOL_TLS_CLIENT))
     async with (
         raw_server(script, without_names(ssl.PROTOCOL_TLS_SERVER)) as server,
         Client(Endpoint(server.origin, TOKEN), create_connections=1) as client,
@@ -624,7 +624,7 @@ async def test_a_crowd_waits_within_the_deadline() -> None:
 
 async def test_http_costs_no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
     """The slow reading of certificates is left out where nothing is encrypted."""
-    monkeypatch.setattr("batcher.client.pool.trusting", pytest.fail)
+    monkeypatch.setattr("batcher.provider.connections.trusting", pytest.fail)
     assert (await created(answering(http(202, ID)))).cause is Cause.OK
 
 

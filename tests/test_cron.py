@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 from filelock import FileLock
 
-from batcher import metrics
-from batcher.logs import LogFile
-from batcher.report import RunReport
+from batcher.reports import metrics
+from batcher.reports.logs import LogFile
+from batcher.reports.run_report import RunReport
 from tests.fake_tts import TOKEN, FakeTTS, refusal
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from batcher import person
+from batcher.maintenance import person
 from tests.conftest import Project
 from tests.fake_tts import FakeTTS, Twist, refusal
 from tests.processes import Ended

@@ -7,7 +7,7 @@ import threading
 import anyio
 import anyio.lowlevel
 
-from batcher.disk import Disk
+from batcher.audio.io_threads import Disk
 
 
 async def test_work_that_comes_together_goes_together() -> None:

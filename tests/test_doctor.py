@@ -17,7 +17,7 @@ import pytest
 
 from batcher.doctor.api import _host
 from batcher.doctor.disk import file_system, synced_folder
-from batcher.ledger.spill import Spill
+from batcher.ledger.storage.spill import Spill
 from batcher.sandbox.openapi import DOCUMENT
 from tests.fake_tts import TOKEN, FakeTTS, Twist, refusal
 

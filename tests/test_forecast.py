@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from batcher.ledger.forecast import forecast
-from batcher.words import span
+from batcher.formatting import span
+from batcher.ledger.queries.eta import forecast
 from tests.conftest import Project
 from tests.fake_tts import FakeTTS
 from tests.ledger_kit import AT, RUN, Book, book_in, sheet

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from batcher.audio.store import digest
 from batcher.errors import StorageError
 from batcher.item import Event
 from batcher.ledger.records import AnswerRecord
-from batcher.ledger.spill import Spill
-from batcher.store import digest
+from batcher.ledger.storage.spill import Spill
 from tests.fake_tts import FakeTTS
 from tests.killing import ballast, cram
 from tests.processes import Ended, struck
@@ -53,42 +53,49 @@ NOT_WHOLE: Final = "before batcher.ledger.ledger:Ledger.close 1"
 MATRIX: Final[list[tuple[str, int, tuple[str, ...], list[int], *tuple[str, ...]]]] = [
     # What cannot be written, the exit code, how the disk is full, at which calls, and the runs: the last one meets it.
     # Before anything can be bought.
-    ("lock", 8, ("crammed",), [1], "{full} batcher.runner:owner_lock {n}"),
-    ("lock-signature", 8, ("ballast",), [1], "{full} batcher.ledger.lock:_sign {n}"),
-    ("new-ledger", 8, ("ballast", "crammed"), [1], "{full} batcher.ledger.database:create {n}"),
+    ("lock", 8, ("crammed",), [1], "{full} batcher.pipeline.runner:owner_lock {n}"),
+    ("lock-signature", 8, ("ballast",), [1], "{full} batcher.ledger.storage.lock:_sign {n}"),
+    ("new-ledger", 8, ("ballast", "crammed"), [1], "{full} batcher.ledger.storage.database:create {n}"),
     ("ledger-drafted", 8, ("ballast", "crammed"), [1], "{full} pathlib:Path.replace {n}"),
-    ("begin", 8, ("ballast", "crammed"), [1], "{full} batcher.ledger.running:begin_run {n}"),
-    ("manifest", 8, ("ballast",), [1, ROWS], "{full} batcher.ledger.staging:_values {n}"),
-    ("output-folder", 8, ("ballast", "crammed"), [1], "{full} batcher.store:Store.prepare {n}"),
-    ("account", 8, ("ballast",), [1], "{full} batcher.client:Client.profile {n}"),
-    ("spill-file", 8, ("ballast", "crammed"), [1], "{full} batcher.ledger.spill:Spill.reserve {n}"),
+    ("begin", 8, ("ballast", "crammed"), [1], "{full} batcher.ledger.lifecycle.runs:begin_run {n}"),
+    ("manifest", 8, ("ballast",), [1, ROWS], "{full} batcher.ledger.imports.staging:_values {n}"),
+    ("output-folder", 8, ("ballast", "crammed"), [1], "{full} batcher.audio.store:Store.prepare {n}"),
+    ("account", 8, ("ballast",), [1], "{full} batcher.provider:Client.profile {n}"),
+    ("spill-file", 8, ("ballast", "crammed"), [1], "{full} batcher.ledger.storage.spill:Spill.reserve {n}"),
     # The create: what the ledger refuses of it is in the spill file.
-    ("intent", 8, ("ballast",), [1, 2], "{full} batcher.submitter:Submitter._claim {n}"),
-    ("answer-to-come", 8, ("ballast", "crammed"), [1, 4], "{full} batcher.client:Client.create {n}"),
+    ("intent", 8, ("ballast",), [1, 2], "{full} batcher.pipeline.submitter:Submitter._claim {n}"),
+    ("answer-to-come", 8, ("ballast", "crammed"), [1, 4], "{full} batcher.provider:Client.create {n}"),
     ("answer", 8, ("ballast", "crammed"), [1, 2, ROWS], f"{{full}} {RECORD} {{n}}"),
     ("replay", 8, ("ballast",), [1, 3], SPILLED, "{full} batcher.ledger.ledger:record_answer {n}"),
     ("recovery", 8, ("ballast", "crammed"), [1], SPILLED, "{full} batcher.ledger.ledger:Ledger.recover {n}"),
-    ("spill-to-be-cleared", 8, ("ballast", "crammed"), [1], SPILLED, "{full} batcher.ledger.spill:Spill.clear {n}"),
+    (
+        "spill-to-be-cleared",
+        8,
+        ("ballast", "crammed"),
+        [1],
+        SPILLED,
+        "{full} batcher.ledger.storage.spill:Spill.clear {n}",
+    ),
     ("doubts", 8, ("ballast",), [1], UNANSWERED, "{full} batcher.ledger.ledger:doubt_unanswered {n}"),
     # From the polls to the rows' outputs.
-    ("ending", 8, ("ballast",), [1, 4, ROWS], "{full} batcher.ledger.collecting:record_rendered {n}"),
-    ("part-folder", 8, ("ballast", "crammed"), [1, 4], "{full} batcher.store:Store.part {n}"),
-    ("part", 8, ("ballast", "crammed"), [1, 4], "{full} batcher.client:Client.fetch {n}"),
-    ("file", 8, ("ballast",), [1, 4], "{full} batcher.ledger.collecting:record_file {n}"),
-    ("rename", 8, ("ballast", "crammed"), [1, 4, ROWS], "{full} batcher.store:Store.publish {n}"),
-    ("folder", 8, ("ballast",), [1], "{full} batcher.store:_sync_folder {n}"),
-    ("saved", 8, ("ballast",), [1, ROWS], "{full} batcher.ledger.collecting:record_saved {n}"),
-    ("output", 8, ("ballast", "crammed"), [1, 4], "{full} batcher.store:Store.link {n}"),
+    ("ending", 8, ("ballast",), [1, 4, ROWS], "{full} batcher.ledger.lifecycle.collection:record_rendered {n}"),
+    ("part-folder", 8, ("ballast", "crammed"), [1, 4], "{full} batcher.audio.store:Store.part {n}"),
+    ("part", 8, ("ballast", "crammed"), [1, 4], "{full} batcher.provider:Client.fetch {n}"),
+    ("file", 8, ("ballast",), [1, 4], "{full} batcher.ledger.lifecycle.collection:record_file {n}"),
+    ("rename", 8, ("ballast", "crammed"), [1, 4, ROWS], "{full} batcher.audio.store:Store.publish {n}"),
+    ("folder", 8, ("ballast",), [1], "{full} batcher.audio.store:_sync_folder {n}"),
+    ("saved", 8, ("ballast",), [1, ROWS], "{full} batcher.ledger.lifecycle.collection:record_saved {n}"),
+    ("output", 8, ("ballast", "crammed"), [1, 4], "{full} batcher.audio.store:Store.link {n}"),
     ("output-drafted", 8, ("ballast", "crammed"), [1], "{full} pathlib:Path.hardlink_to {n}"),
-    ("link", 8, ("ballast",), [1, ROWS], "{full} batcher.ledger.collecting:record_links {n}"),
+    ("link", 8, ("ballast",), [1, ROWS], "{full} batcher.ledger.lifecycle.collection:record_links {n}"),
     # The end of a run; what was done all the same is not said to have failed.
-    ("results", 8, ("ballast", "crammed"), [1], "{full} batcher.report:write_results {n}"),
-    ("results-rows", 8, ("ballast",), [1, ROWS], "{full} batcher.report:_cell {n}"),
-    ("end", 8, ("ballast",), [1], "{full} batcher.ledger.running:end_run {n}"),
+    ("results", 8, ("ballast", "crammed"), [1], "{full} batcher.reports.run_report:write_results {n}"),
+    ("results-rows", 8, ("ballast",), [1, ROWS], "{full} batcher.reports.run_report:_cell {n}"),
+    ("end", 8, ("ballast",), [1], "{full} batcher.ledger.lifecycle.runs:end_run {n}"),
     ("checkpoint", 0, ("ballast", "crammed"), [1], "{full} batcher.ledger.ledger:Ledger.close {n}"),
-    ("spill-to-be-removed", 0, ("ballast",), [1], "{full} batcher.ledger.spill:Spill.remove {n}"),
+    ("spill-to-be-removed", 0, ("ballast",), [1], "{full} batcher.ledger.storage.spill:Spill.remove {n}"),
     # Behind a journal that a kill left.
-    ("journal", 8, ("ballast", "crammed"), [1], NOT_WHOLE, "{full} batcher.runner:owner_lock {n}"),
+    ("journal", 8, ("ballast", "crammed"), [1], NOT_WHOLE, "{full} batcher.pipeline.runner:owner_lock {n}"),
     # Wherever it may be.
     ("any-commit", 8, ("ballast",), [*range(1, 49)], f"{{full}} {COMMIT} {{n}}"),
     ("any-flush", 8, ("ballast",), [*range(1, 17)], "{full} os:fsync {n}"),
@@ -222,7 +229,7 @@ def test_full(project: Project, provider: FakeTTS, disk: Path, runs: list[str], 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("full", FULL)
-@pytest.mark.parametrize("call", ["batcher.client:Client.create", "batcher.report:write_results"])
+@pytest.mark.parametrize("call", ["batcher.provider:Client.create", "batcher.reports.run_report:write_results"])
 def test_people_are_told(project: Project, provider: FakeTTS, disk: Path, full: str, call: str) -> None:
     """Without --json the end is told as well, although the ledger took no note of it."""
     manifest = project.manifest(ROWS)
@@ -271,7 +278,12 @@ def test_little_room(project: Project, provider: FakeTTS, disk: Path, room: int)
 @pytest.mark.slow
 @pytest.mark.parametrize("full", FULL)
 @pytest.mark.parametrize(
-    "call", ["batcher.ledger.database:copy", "batcher.ledger.database:_back_up", "batcher.ledger.database:_migrate"]
+    "call",
+    [
+        "batcher.ledger.storage.database:copy",
+        "batcher.ledger.storage.database:_back_up",
+        "batcher.ledger.storage.database:_migrate",
+    ],
 )
 def test_full_while_upgrading(
     project: Project, provider: FakeTTS, disk: Path, next_version: Path, full: str, call: str
@@ -297,9 +309,13 @@ def test_full_while_upgrading(
 @pytest.mark.parametrize(
     "call",
     [
-        *("batcher.runner:owner_lock", "batcher.store:Store.prepare", "batcher.ledger.spill:Spill.reserve"),
-        *("batcher.client:Client.fetch", "batcher.store:Store.publish", "batcher.store:Store.link"),
-        "batcher.report:write_results",
+        *(
+            "batcher.pipeline.runner:owner_lock",
+            "batcher.audio.store:Store.prepare",
+            "batcher.ledger.storage.spill:Spill.reserve",
+        ),
+        *("batcher.provider:Client.fetch", "batcher.audio.store:Store.publish", "batcher.audio.store:Store.link"),
+        "batcher.reports.run_report:write_results",
     ],
 )
 def test_full_output_folder(project: Project, provider: FakeTTS, audio_disk: Path, full: str, call: str) -> None:
@@ -310,7 +326,7 @@ def test_full_output_folder(project: Project, provider: FakeTTS, audio_disk: Pat
         assert_explained(ended, audio_disk)
     assert unrecorded(project) == set()
     assert {task_id for (task_id,) in project.query("SELECT task_id FROM tasks")} == set(provider.jobs)
-    if call in ("batcher.runner:owner_lock", "batcher.store:Store.prepare"):
+    if call in ("batcher.pipeline.runner:owner_lock", "batcher.audio.store:Store.prepare"):
         assert provider.creates == []
     make_room(audio_disk)
     assert_nothing_lost(project, set())
@@ -320,7 +336,7 @@ def test_full_output_folder(project: Project, provider: FakeTTS, audio_disk: Pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("full", FULL)
-@pytest.mark.parametrize("call", ["batcher.client:Client.create", "batcher.delivery:Delivery.keep"])
+@pytest.mark.parametrize("call", ["batcher.provider:Client.create", "batcher.pipeline.delivery:Delivery.keep"])
 def test_full_ledger_disk(project: Project, provider: FakeTTS, disk: Path, full: str, call: str) -> None:
     """With room for the audio and none for the ledger nothing is called done that the ledger does not know."""
     with mounted(project.audio):

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from batcher.client import Profile
 from batcher.clock import Clock
-from batcher.guard import Guard
 from batcher.item import Event
-from batcher.ledger import collecting, creating, halting
 from batcher.ledger.ledger import opened
+from batcher.ledger.lifecycle import claims, collection, halts
 from batcher.ledger.records import Claimed, Halt
+from batcher.pipeline.credit_guard import Guard
+from batcher.provider import Profile
 from tests.ledger_kit import AT, RUN, Book, book_in, ending, sheet
 
 MOST = 2
@@ -37,12 +37,12 @@ def lose(book: Book, number: int, **changes: Any) -> None:
         answer(book, claimed, Event.LOST, **changes)
 
 
-def halts(book: Book) -> list[Halt]:
-    return book.do(halting.open_halts, book.account_id)
+def open_halts(book: Book) -> list[Halt]:
+    return book.do(halts.open_halts, book.account_id)
 
 
 def kinds(book: Book) -> list[str]:
-    return [halt.kind for halt in halts(book)]
+    return [halt.kind for halt in open_halts(book)]
 
 
 def refuse(book: Book, run_id: str = RUN, **changes: Any) -> Halt:
@@ -50,14 +50,14 @@ def refuse(book: Book, run_id: str = RUN, **changes: Any) -> Halt:
     (claimed,) = book.claim(1, run_id=run_id)
     said: dict[str, Any] = {"http_status": 402, "run_id": run_id}
     answer(book, claimed, Event.DEFERRED, "no_credits", **(said | changes))
-    return next(halt for halt in halts(book) if halt.kind == "credits")
+    return next(halt for halt in open_halts(book) if halt.kind == "credits")
 
 
 def probe(book: Book, run_id: str = "run-2", *, credits_: float | None = None) -> Claimed:
     """A new run is allowed to probe every open halt, and claims its probe."""
     book.begin(run_id, credits_=credits_)
-    for halt in halts(book):
-        book.do(halting.permit_probe, halt.id, run_id)
+    for halt in open_halts(book):
+        book.do(halts.permit_probe, halt.id, run_id)
     (claimed,) = book.claim_anew(5, run_id=run_id)
     return claimed
 
@@ -77,8 +77,8 @@ def test_a_refused_create_halts(book: Book, said: dict[str, Any]) -> None:
 def test_a_failed_task_halts(book: Book) -> None:
     """A task that failed for lack of credits stops the account in the same transaction."""
     task = book.submitted("t1")
-    book.do(collecting.record_unfunded, ending(task, error_code="insufficient_quota"))
-    (halt,) = halts(book)
+    book.do(collection.record_unfunded, ending(task, error_code="insufficient_quota"))
+    (halt,) = open_halts(book)
     assert (halt.kind, "insufficient_quota" in halt.detail) == ("credits", True)
     assert book.claim(5) == []
 
@@ -86,16 +86,16 @@ def test_a_failed_task_halts(book: Book) -> None:
 def test_a_late_unfunded_look_halts_nothing(book: Book) -> None:
     """The same news of a task that has ended already opens no halt."""
     task = book.submitted("t1")
-    book.do(collecting.record_rendered, ending(task))
-    assert not book.do(collecting.record_unfunded, ending(task, error_code="insufficient_credits"))
-    assert halts(book) == []
+    book.do(collection.record_rendered, ending(task))
+    assert not book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
+    assert open_halts(book) == []
 
 
 def test_many_refusals_are_one_halt(book: Book) -> None:
     """Creates that were in the air together and are all refused make one halt, since the first of them."""
     for number, claimed in enumerate(book.claim(5)):
         answer(book, claimed, Event.DEFERRED, "no_credits", at=AT + number)
-    (halt,) = halts(book)
+    (halt,) = open_halts(book)
     assert halt.since_at == AT
 
 
@@ -104,12 +104,12 @@ def test_an_accepted_neighbour_ends_no_halt(book: Book) -> None:
     first, second = book.claim(2)
     answer(book, first, Event.DEFERRED, "no_credits")
     book.record(book.accepted(second, "t2"))
-    book.do(collecting.record_rendered, ending(book_task(book, second, "t2")))
+    book.do(collection.record_rendered, ending(book_task(book, second, "t2")))
     assert kinds(book) == ["credits"]
 
 
 def book_task(book: Book, claimed: Claimed, task_id: str) -> Any:
-    (task,) = [one for one in book.do(collecting.open_tasks, book.account_id, book.wanted) if one.task_id == task_id]
+    (task,) = [one for one in book.do(collection.open_tasks, book.account_id, book.wanted) if one.task_id == task_id]
     assert task.key == claimed.key
     return task
 
@@ -118,20 +118,20 @@ def test_only_the_permitted_run_probes(book: Book) -> None:
     """Permission is one run's: another one gets nothing, and a permitted one gets a single create at a time."""
     halt = refuse(book)
     book.begin("run-2")
-    book.do(halting.permit_probe, halt.id, "run-1")
+    book.do(halts.permit_probe, halt.id, "run-1")
     assert book.claim_anew(5, run_id="run-2") == []
-    book.do(halting.permit_probe, halt.id, "run-2")
+    book.do(halts.permit_probe, halt.id, "run-2")
     assert len(book.claim_anew(5, run_id="run-2")) == 1
     assert book.claim(5, run_id="run-2") == []
-    assert book.do(halting.allowance, book.account_id, "run-2", 5) == 0
-    assert book.do(halting.allowance, book.account_id, "run-2", 5, busy=True) == 1
+    assert book.do(halts.allowance, book.account_id, "run-2", 5) == 0
+    assert book.do(halts.allowance, book.account_id, "run-2", 5, busy=True) == 1
 
 
 def test_all_halts_must_be_permitted(book: Book) -> None:
     """With two halts open a permission for one of them lets nothing through."""
     halt = refuse(book)
-    book.do(halting.open_halt, book.account_id, "unstable", AT, "why", RUN)
-    book.do(halting.permit_probe, halt.id, RUN)
+    book.do(halts.open_halt, book.account_id, "unstable", AT, "why", RUN)
+    book.do(halts.permit_probe, halt.id, RUN)
     assert book.claim_anew(5) == []
 
 
@@ -139,7 +139,7 @@ def test_an_accepted_probe_closes(book: Book) -> None:
     """An accepted probe closes the halt, and claims are free again."""
     refuse(book)
     book.record(book.accepted(probe(book), "t1", at=AT + 50))
-    assert halts(book) == []
+    assert open_halts(book) == []
     assert book.one("SELECT closed_at FROM halts") == {"closed_at": AT + 50}
     assert len(book.claim(5, run_id="run-2")) == 5
 
@@ -147,22 +147,22 @@ def test_an_accepted_probe_closes(book: Book) -> None:
 def test_a_failed_tasks_halt_closes_when_rendered(book: Book) -> None:
     """Where a task failed for lack of credits, an accepted probe is not enough: only audio proves the credits."""
     task = book.submitted("t1")
-    book.do(collecting.record_unfunded, ending(task, error_code="insufficient_credits"))
+    book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
     claimed = probe(book)
     book.record(book.accepted(claimed, "t2"))
     assert kinds(book) == ["credits"]
     assert book.claim(5, run_id="run-2") == []
-    book.do(collecting.record_rendered, ending(book_task(book, claimed, "t2")))
-    assert halts(book) == []
+    book.do(collection.record_rendered, ending(book_task(book, claimed, "t2")))
+    assert open_halts(book) == []
 
 
 def test_a_probe_that_fails_keeps_the_halt(book: Book) -> None:
     """A probe whose task fails for another reason says nothing about credits: halted still, the next may probe."""
     task = book.submitted("t1")
-    book.do(collecting.record_unfunded, ending(task, error_code="insufficient_credits"))
+    book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
     claimed = probe(book)
     book.record(book.accepted(claimed, "t2"))
-    book.do(collecting.record_failed, ending(book_task(book, claimed, "t2"), error_code="bad_voice"))
+    book.do(collection.record_failed, ending(book_task(book, claimed, "t2"), error_code="bad_voice"))
     assert kinds(book) == ["credits"]
     assert len(book.claim(5, run_id="run-2")) == 1
 
@@ -182,9 +182,9 @@ def test_a_probe_without_an_answer_about_credits(book: Book, event: Event, cause
 def test_a_refused_probe_ends_the_permission(book: Book) -> None:
     """A probe that is refused for lack of credits leaves the halt as shut as before, for this run too."""
     halt = refuse(book)
-    book.do(halting.set_balance, book.account_id, 3.0, None, AT)
+    book.do(halts.set_balance, book.account_id, 3.0, None, AT)
     answer(book, probe(book), Event.DEFERRED, "no_credits", run_id="run-2", at=AT + 9)
-    (still,) = halts(book)
+    (still,) = open_halts(book)
     assert (still.id, still.since_at, still.balance_at) == (halt.id, AT, None)
     assert book.claim_anew(5, run_id="run-2") == []
 
@@ -193,7 +193,7 @@ def test_a_failed_task_makes_an_open_halt_stricter(book: Book) -> None:
     """A halt that a refused create opened needs audio to close, once a task has failed for lack of credits."""
     task = book.submitted("t1")
     refuse(book)
-    book.do(collecting.record_unfunded, ending(task, error_code="insufficient_credits"))
+    book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
     book.record(book.accepted(probe(book), "t2"))
     assert kinds(book) == ["credits"]
 
@@ -203,10 +203,10 @@ def test_a_probe_from_before_another_lack_proves_nothing(book: Book) -> None:
     task = book.submitted("t1")
     refuse(book)
     claimed = probe(book)
-    assert book.do(collecting.record_unfunded, ending(task, error_code="insufficient_credits"))
+    assert book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
     answer(book, claimed, Event.ACCEPTED, "ok", run_id="run-2", task_id="t2")
-    (open_,) = book.do(collecting.open_tasks, book.account_id, [])
-    assert book.do(collecting.record_rendered, ending(open_))
+    (open_,) = book.do(collection.open_tasks, book.account_id, [])
+    assert book.do(collection.record_rendered, ending(open_))
     assert kinds(book) == ["credits"]
     assert book.claim_anew(5, run_id="run-2") == []
 
@@ -214,7 +214,7 @@ def test_a_probe_from_before_another_lack_proves_nothing(book: Book) -> None:
 def test_a_refused_create_makes_an_open_halt_no_milder(book: Book) -> None:
     """A halt that a failed task opened still needs audio, after a create was refused as well."""
     task, (in_flight,) = book.submitted("t1"), book.claim()
-    book.do(collecting.record_unfunded, ending(task, error_code="insufficient_credits"))
+    book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
     answer(book, in_flight, Event.DEFERRED, "no_credits")
     book.record(book.accepted(probe(book), "t2"))
     assert kinds(book) == ["credits"]
@@ -224,8 +224,8 @@ def test_balances_are_kept_with_the_halt(book: Book) -> None:
     """The balance after the last create settled is what the next is measured against; unknown stays unknown."""
     halt = refuse(book)
     assert (halt.balance_at, halt.credits, halt.quota) == (None, None, None)
-    book.do(halting.set_balance, book.account_id, None, 7.0, AT + 4)
-    (kept,) = halts(book)
+    book.do(halts.set_balance, book.account_id, None, 7.0, AT + 4)
+    (kept,) = open_halts(book)
     assert (kept.balance_at, kept.credits, kept.quota) == (AT + 4, None, 7.0)
 
 
@@ -233,7 +233,7 @@ def test_the_balance_of_the_run_that_was_refused(book: Book) -> None:
     """Until a balance was read after the refusal, the one that the refused run began with stands for it."""
     book.begin("run-2", credits_=5.0)
     halt = refuse(book, "run-2")
-    assert book.do(halting.balance_before, halt.id) == (5.0, None)
+    assert book.do(halts.balance_before, halt.id) == (5.0, None)
 
 
 def test_the_balance_of_the_run_that_was_refused_again(book: Book) -> None:
@@ -241,7 +241,7 @@ def test_the_balance_of_the_run_that_was_refused_again(book: Book) -> None:
     book.begin("run-2", credits_=5.0)
     halt = refuse(book, "run-2")
     answer(book, probe(book, "run-3", credits_=10.0), Event.DEFERRED, "no_credits", run_id="run-3")
-    assert book.do(halting.balance_before, halt.id) == (10.0, None)
+    assert book.do(halts.balance_before, halt.id) == (10.0, None)
 
 
 # --- unstable
@@ -250,9 +250,9 @@ def test_the_balance_of_the_run_that_was_refused_again(book: Book) -> None:
 def test_too_many_lost_creates(book: Book) -> None:
     """More lost creates than are let pass halt the account, with a time before which nobody probes."""
     lose(book, MOST)
-    assert halts(book) == []
+    assert open_halts(book) == []
     lose(book, 1, at=AT + 30, error_message="read timeout")
-    (halt,) = halts(book)
+    (halt,) = open_halts(book)
     assert (halt.kind, halt.since_at) == ("unstable", AT + 30)
     assert halt.probe_after_at == AT + 30 + 300
     assert "read timeout" in halt.detail
@@ -265,7 +265,7 @@ def test_an_accepted_create_starts_the_count_anew(book: Book) -> None:
     (claimed,) = book.claim()
     book.record(book.accepted(claimed, "t1", at=AT + 2))
     lose(book, MOST, at=AT + 3)
-    assert halts(book) == []
+    assert open_halts(book) == []
     lose(book, 1, at=AT + 3)
     assert kinds(book) == ["unstable"]
 
@@ -283,16 +283,16 @@ def test_other_answers_do_not_start_the_count_anew(book: Book) -> None:
 def test_vanished_creates_do_not_count(book: Book) -> None:
     """Creates that a killed run left behind say nothing about the API."""
     book.claim(10)
-    book.do(creating.doubt_unanswered, at=AT + 1, run_id=RUN)
+    book.do(claims.doubt_unanswered, at=AT + 1, run_id=RUN)
     lose(book, MOST, at=AT + 2)
-    assert halts(book) == []
+    assert open_halts(book) == []
 
 
 def test_interrupted_creates_do_not_count(book: Book) -> None:
     """Creates that we broke off ourselves say nothing about the API either."""
     for claimed in book.claim(MOST + 1):
         answer(book, claimed, Event.LOST, "interrupted")
-    assert halts(book) == []
+    assert open_halts(book) == []
 
 
 def test_creates_answered_with_anothers_task_count(book: Book) -> None:
@@ -320,7 +320,7 @@ def test_lost_probes_wait_longer_each_time(book: Book) -> None:
     for number in range(6):
         claimed = probe(book, f"run-{number + 2}")
         answer(book, claimed, Event.LOST, run_id=f"run-{number + 2}", at=AT + 1000 * number)
-        (halt,) = halts(book)
+        (halt,) = open_halts(book)
         waits.append(halt.probe_after_at - AT - 1000 * number)
         assert book.claim_anew(5, run_id=f"run-{number + 2}") == []
     assert waits == [1200, 4800, 19200, 76800, 86400, 86400]
@@ -331,9 +331,9 @@ def test_an_accepted_probe_ends_instability(book: Book) -> None:
     """An accepted probe closes the halt; the next instability is a new one that starts with the short wait."""
     lose(book, MOST + 1)
     book.record(book.accepted(probe(book), "t1", at=AT + 400))
-    assert halts(book) == []
+    assert open_halts(book) == []
     lose_as(book, "run-2", MOST + 1, AT + 500)
-    (halt,) = halts(book)
+    (halt,) = open_halts(book)
     assert (halt.since_at, halt.probe_after_at) == (AT + 500, AT + 800)
 
 
@@ -352,8 +352,8 @@ def test_a_lost_probe_of_a_credits_halt(book: Book) -> None:
 
 def test_halts_are_listed_oldest_first(book: Book) -> None:
     """Of several open halts the oldest comes first; closed ones are not listed."""
-    book.do(halting.open_halt, book.account_id, "unstable", AT + 1, "b", RUN)
-    book.do(halting.open_halt, book.account_id, "credits", AT, "a", RUN)
+    book.do(halts.open_halt, book.account_id, "unstable", AT + 1, "b", RUN)
+    book.do(halts.open_halt, book.account_id, "credits", AT, "a", RUN)
     assert kinds(book) == ["credits", "unstable"]
 
 
@@ -400,7 +400,7 @@ async def permitted(
 async def test_a_risen_balance_may_probe(book: Book, before: Any, now: Any, may: bool) -> None:
     """Missing credits are probed once either number has risen; an unknown one never counts as zero."""
     refuse(book)
-    book.do(halting.set_balance, book.account_id, before[0], before[1], AT)
+    book.do(halts.set_balance, book.account_id, before[0], before[1], AT)
     assert await permitted(book, Profile(credits=now[0], quota=now[1])) is may
 
 
@@ -428,7 +428,7 @@ async def test_instability_is_probed_in_time(book: Book, after: float, may: bool
 async def test_a_person_may_override(book: Book) -> None:
     """A person's word lets every halt be probed, one create at a time all the same."""
     lose(book, MOST + 1)
-    book.do(halting.open_halt, book.account_id, "credits", AT, "why", RUN)
+    book.do(halts.open_halt, book.account_id, "credits", AT, "why", RUN)
     assert not await permitted(book, Profile(credits=1.0))
     assert await permitted(book, Profile(), run_id="run-3", override=True)
 
@@ -436,5 +436,5 @@ async def test_a_person_may_override(book: Book) -> None:
 async def test_one_probeable_halt_is_not_enough(book: Book) -> None:
     """A halt whose time has come is not probed while another stands for an unchanged balance."""
     lose(book, MOST + 1)
-    book.do(halting.open_halt, book.account_id, "credits", AT, "why", RUN)
+    book.do(halts.open_halt, book.account_id, "credits", AT, "why", RUN)
     assert not await permitted(book, Profile(credits=1.0), at=AT + 300)

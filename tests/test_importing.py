@@ -11,7 +11,9 @@ import pytest
 
 from batcher.errors import ManifestError
 from batcher.item import Event
-from batcher.ledger import collecting, importing, reading
+from batcher.ledger.imports import importer
+from batcher.ledger.lifecycle import collection
+from batcher.ledger.queries import item_counts
 from batcher.manifest import Manifest, Rules
 from tests.ledger_kit import Book, book_in, sheet
 
@@ -84,7 +86,7 @@ def test_a_changed_file_is_the_next_version(book: Book) -> None:
     assert list(now) == ["c", "a"]
     assert now["c"] == old["c"]
     assert now["a"] not in old.values()
-    assert book.do(reading.count, [wanted]).rows == 2
+    assert book.do(item_counts.count, [wanted]).rows == 2
     assert book.item(old["b"])["state"] == "pending"
 
 
@@ -124,12 +126,12 @@ def test_rows_share_items(book: Book) -> None:
 def test_takes_are_kept(book: Book) -> None:
     """A row's take is remembered for imports that do not name it, where it is not the first."""
     book.take_in("id,text,take\na,one,3\nb,two,\nc,three,2\n")
-    takes = book.do(importing.latest_takes, "m")
+    takes = book.do(importer.latest_takes, "m")
     assert takes == {"a": 3, "c": 2}
     before = {row["id"]: row["item_key"] for row in rows(book)}
     book.take_in(sheet("one", "two", "three"), takes=takes)
     assert {row["id"]: row["item_key"] for row in rows(book)} == before
-    assert book.do(importing.latest_takes, "other") == {}
+    assert book.do(importer.latest_takes, "other") == {}
 
 
 @pytest.mark.parametrize(
@@ -197,7 +199,7 @@ def test_skip_invalid(book: Book) -> None:
     assert "belongs to batch 'other'" in found[3]["reason"]
     assert "text is empty" in found[4]["reason"]
     assert {row["item_key"] is None for row in found[1:]} == {True}
-    counts = book.do(reading.count, [wanted])
+    counts = book.do(item_counts.count, [wanted])
     assert (counts.rows, counts.items, counts.invalid) == (5, 1, 4)
 
 
@@ -206,7 +208,7 @@ def test_no_row_is_swallowed(book: Book, order: tuple[str, str, str]) -> None:
     """However ids look, a skipped repeat never takes a good row's place: all rows are there, the good ones to buy."""
     content = "id,text,output\n" + "".join(f"{id_},text {n},{n}.mp3\n" for n, id_ in enumerate(order))
     wanted = book.take_in(content, skip_invalid=True)
-    counts = book.do(reading.count, [wanted])
+    counts = book.do(item_counts.count, [wanted])
     assert (counts.rows, counts.items, counts.invalid) == (3, 2, 1)
 
 
@@ -214,7 +216,7 @@ def test_empty_rows_are_skipped_on_demand(book: Book) -> None:
     """Rows without text are kept as empty when that was asked for, and are a fault otherwise."""
     assert len(faults(book, "id,text\na,one\nb,\n")) == 1
     wanted = book.take_in("id,text\na,one\nb,\n", skip_empty=True)
-    counts = book.do(reading.count, [wanted])
+    counts = book.do(item_counts.count, [wanted])
     assert (counts.rows, counts.items, counts.empty, counts.invalid) == (2, 1, 1, 0)
 
 
@@ -234,7 +236,7 @@ def test_another_output_folder_forgets_links(book: Book) -> None:
     """When a batch's files go elsewhere, its rows are to be linked there again."""
     book.take_in(sheet("one"))
     (row,) = rows(book)
-    book.do(collecting.record_links, [(row["batch_id"], "a", row["item_key"], "a.mp3")])
+    book.do(collection.record_links, [(row["batch_id"], "a", row["item_key"], "a.mp3")])
     book.take_in(sheet("one"))
     assert rows(book)[0]["linked_key"] == row["item_key"]
     book.take_in(sheet("one"), out_dir="elsewhere")
@@ -265,7 +267,7 @@ def test_memory_does_not_grow_with_long_texts(book: Book) -> None:
     manifest = Manifest(book.path.with_name("m.csv"), rules)
     tracemalloc.start()
     try:
-        book.do(importing.import_manifest, manifest, rules, source="m.csv", out_dir="audio", at=1.0)
+        book.do(importer.import_manifest, manifest, rules, source="m.csv", out_dir="audio", at=1.0)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from batcher.item import Event
-from batcher.ledger.schema import REVISION
-from batcher.ledger.spill import Spill
+from batcher.ledger.storage.schema import REVISION
+from batcher.ledger.storage.spill import Spill
 from tests.fake_tts import FakeTTS, audio_of
 from tests.processes import killed
 from tests.summing import assert_added_up
@@ -46,83 +46,83 @@ NEVER, MAYBE, SURELY = Doubt
 
 COMMIT: Final = "sqlalchemy.engine.default:DefaultDialect.do_commit"
 RECORD: Final = "batcher.ledger.ledger:Ledger.record"
-SPILLED: Final = f"full {RECORD} 1; after batcher.ledger.spill:Spill.append 3"
+SPILLED: Final = f"full {RECORD} 1; after batcher.ledger.storage.spill:Spill.append 3"
 """The disk is full when the first answers come: all three of them go to the spill file."""
 UNANSWERED: Final = f"before {RECORD} 2"
 ACCEPTED: Final = f"after {RECORD} {ROWS}"
-RECORDED: Final = "before batcher.store:Store.publish 3"
-IN_PLACE: Final = "after batcher.store:Store.publish 3"
+RECORDED: Final = "before batcher.audio.store:Store.publish 3"
+IN_PLACE: Final = "after batcher.audio.store:Store.publish 3"
 
 MATRIX: Final[list[tuple[str, Doubt, list[int], *tuple[str, ...]]]] = [
     # What is hit, what becomes of creates, at which calls, and the runs: each is killed at the last of its points.
     # Before anything can be bought.
     ("ledger-drafted", NEVER, [1], "before pathlib:Path.replace {n}"),
     ("ledger-not-in-place", NEVER, [1], "before pathlib:Path.replace {n}"),
-    ("ledger-in-place", NEVER, [1], "after batcher.ledger.database:create {n}"),
-    ("run-noted-not-committed", NEVER, [1], "after batcher.ledger.running:begin_run {n}"),
-    ("manifest-half-staged", NEVER, [ROWS // 2], "after batcher.ledger.staging:_values {n}"),
-    ("import-not-committed", NEVER, [1], "after batcher.ledger.importing:import_manifest {n}"),
-    ("import-committed", NEVER, [1], "after batcher.intake:Intake._import {n}"),
-    ("profile-unread", NEVER, [1], "before batcher.client:Client.profile {n}"),
-    ("profile-read", NEVER, [1], "after batcher.client:Client.profile {n}"),
-    ("account-not-committed", NEVER, [1], "after batcher.ledger.running:enter_account {n}"),
-    ("folder-to-be-signed", NEVER, [1], "before batcher.store:Store.sign {n}"),
-    ("folder-signed", NEVER, [1, 2], "after batcher.store:Store.sign {n}"),
-    ("spill-reserved", NEVER, [1], "after batcher.ledger.spill:Spill.reserve {n}"),
+    ("ledger-in-place", NEVER, [1], "after batcher.ledger.storage.database:create {n}"),
+    ("run-noted-not-committed", NEVER, [1], "after batcher.ledger.lifecycle.runs:begin_run {n}"),
+    ("manifest-half-staged", NEVER, [ROWS // 2], "after batcher.ledger.imports.staging:_values {n}"),
+    ("import-not-committed", NEVER, [1], "after batcher.ledger.imports.importer:import_manifest {n}"),
+    ("import-committed", NEVER, [1], "after batcher.pipeline.ingest:Intake._import {n}"),
+    ("profile-unread", NEVER, [1], "before batcher.provider:Client.profile {n}"),
+    ("profile-read", NEVER, [1], "after batcher.provider:Client.profile {n}"),
+    ("account-not-committed", NEVER, [1], "after batcher.ledger.lifecycle.runs:enter_account {n}"),
+    ("folder-to-be-signed", NEVER, [1], "before batcher.audio.store:Store.sign {n}"),
+    ("folder-signed", NEVER, [1, 2], "after batcher.audio.store:Store.sign {n}"),
+    ("spill-reserved", NEVER, [1], "after batcher.ledger.storage.spill:Spill.reserve {n}"),
     # The create. Between its intent and the record of its answer, every kill is a doubt.
-    ("claim-not-committed", NEVER, [1], "after batcher.ledger.creating:claim {n}"),
-    ("claim-not-committed", MAYBE, [2], "after batcher.ledger.creating:claim {n}"),
-    ("claim-committed", SURELY, [1, 2], "after batcher.submitter:Submitter._claim {n}"),
-    ("create-to-be-sent", SURELY, [1, 4], "before batcher.client:Client.create {n}"),
-    ("create-connected", SURELY, [1, 5], "after batcher.submitter:Submitter._hold {n}"),
+    ("claim-not-committed", NEVER, [1], "after batcher.ledger.lifecycle.claims:claim {n}"),
+    ("claim-not-committed", MAYBE, [2], "after batcher.ledger.lifecycle.claims:claim {n}"),
+    ("claim-committed", SURELY, [1, 2], "after batcher.pipeline.submitter:Submitter._claim {n}"),
+    ("create-to-be-sent", SURELY, [1, 4], "before batcher.provider:Client.create {n}"),
+    ("create-connected", SURELY, [1, 5], "after batcher.pipeline.submitter:Submitter._hold {n}"),
     ("answer-in-memory", SURELY, [1, 4], f"before {RECORD} {{n}}"),
     ("answer-not-committed", SURELY, [1, 4], "after batcher.ledger.ledger:record_answer {n}"),
     ("answer-committed", MAYBE, [1, 4], f"after {RECORD} {{n}}"),
     ("answer-committed", NEVER, [ROWS], f"after {RECORD} {{n}}"),
     # The spill file, and its way into the ledger.
-    ("answer-spilled", MAYBE, [1, 2], f"full {RECORD} 1; after batcher.ledger.spill:Spill.append {{n}}"),
+    ("answer-spilled", MAYBE, [1, 2], f"full {RECORD} 1; after batcher.ledger.storage.spill:Spill.append {{n}}"),
     ("answers-spilled", NEVER, [1], SPILLED),
     ("replay-not-committed", NEVER, [1, 2], SPILLED, "after batcher.ledger.ledger:record_answer {n}"),
-    ("spill-to-be-cleared", NEVER, [1], SPILLED, "before batcher.ledger.spill:Spill.clear {n}"),
-    ("spill-cleared", NEVER, [1], SPILLED, "after batcher.ledger.spill:Spill.clear {n}"),
+    ("spill-to-be-cleared", NEVER, [1], SPILLED, "before batcher.ledger.storage.spill:Spill.clear {n}"),
+    ("spill-cleared", NEVER, [1], SPILLED, "after batcher.ledger.storage.spill:Spill.clear {n}"),
     # Recovery of creates without an answer.
     ("doubts-not-committed", SURELY, [1], UNANSWERED, "after batcher.ledger.ledger:doubt_unanswered {n}"),
     ("doubts-committed", SURELY, [1], UNANSWERED, "after batcher.ledger.ledger:Ledger.recover {n}"),
     # The polls.
-    ("task-to-be-read", MAYBE, [1, 4], "before batcher.client:Client.read {n}"),
-    ("task-read", MAYBE, [1, 4], "before batcher.poller:Poller._read {n}"),
-    ("ending-not-committed", MAYBE, [1, 4], "after batcher.ledger.collecting:record_rendered {n}"),
-    ("ending-not-committed", NEVER, [ROWS], "after batcher.ledger.collecting:record_rendered {n}"),
-    ("ending-committed", MAYBE, [1, 4], "before batcher.downloader:Downloader.add {n}"),
-    ("task-of-an-earlier-run-ended", NEVER, [2], ACCEPTED, "before batcher.downloader:Downloader.add {n}"),
+    ("task-to-be-read", MAYBE, [1, 4], "before batcher.provider:Client.read {n}"),
+    ("task-read", MAYBE, [1, 4], "before batcher.pipeline.poller:Poller._read {n}"),
+    ("ending-not-committed", MAYBE, [1, 4], "after batcher.ledger.lifecycle.collection:record_rendered {n}"),
+    ("ending-not-committed", NEVER, [ROWS], "after batcher.ledger.lifecycle.collection:record_rendered {n}"),
+    ("ending-committed", MAYBE, [1, 4], "before batcher.pipeline.downloader:Downloader.add {n}"),
+    ("task-of-an-earlier-run-ended", NEVER, [2], ACCEPTED, "before batcher.pipeline.downloader:Downloader.add {n}"),
     # From the download to the rows' outputs.
-    ("audio-to-be-fetched", MAYBE, [1, 4], "before batcher.client:Client.fetch {n}"),
-    ("part-in-buffer", MAYBE, [1, 4], "after batcher.client:Client.fetch {n}"),
-    ("part-whole", MAYBE, [1, 4], "before batcher.delivery:Delivery.keep {n}"),
-    ("file-not-committed", MAYBE, [1, 4], "after batcher.ledger.collecting:record_file {n}"),
-    ("file-to-be-renamed", MAYBE, [1, 4], "before batcher.store:Store.publish {n}"),
-    ("folder-not-durable", MAYBE, [2, 5], "before batcher.store:_sync_folder {n}"),
-    ("file-in-place", MAYBE, [1, 4], "after batcher.store:Store.publish {n}"),
-    ("saved-not-committed", MAYBE, [1, 4], "after batcher.ledger.collecting:record_saved {n}"),
-    ("saved-not-committed", NEVER, [ROWS], "after batcher.ledger.collecting:record_saved {n}"),
-    ("output-to-be-linked", MAYBE, [1, 4], "before batcher.store:Store.link {n}"),
+    ("audio-to-be-fetched", MAYBE, [1, 4], "before batcher.provider:Client.fetch {n}"),
+    ("part-in-buffer", MAYBE, [1, 4], "after batcher.provider:Client.fetch {n}"),
+    ("part-whole", MAYBE, [1, 4], "before batcher.pipeline.delivery:Delivery.keep {n}"),
+    ("file-not-committed", MAYBE, [1, 4], "after batcher.ledger.lifecycle.collection:record_file {n}"),
+    ("file-to-be-renamed", MAYBE, [1, 4], "before batcher.audio.store:Store.publish {n}"),
+    ("folder-not-durable", MAYBE, [2, 5], "before batcher.audio.store:_sync_folder {n}"),
+    ("file-in-place", MAYBE, [1, 4], "after batcher.audio.store:Store.publish {n}"),
+    ("saved-not-committed", MAYBE, [1, 4], "after batcher.ledger.lifecycle.collection:record_saved {n}"),
+    ("saved-not-committed", NEVER, [ROWS], "after batcher.ledger.lifecycle.collection:record_saved {n}"),
+    ("output-to-be-linked", MAYBE, [1, 4], "before batcher.audio.store:Store.link {n}"),
     ("output-drafted", MAYBE, [1, 4], "after pathlib:Path.hardlink_to {n}"),
-    ("output-linked", MAYBE, [1, 4], "after batcher.store:Store.link {n}"),
-    ("link-not-committed", MAYBE, [1, 4], "after batcher.ledger.collecting:record_links {n}"),
-    ("link-committed", MAYBE, [1, 4], "after batcher.delivery:Delivery._save {n}"),
+    ("output-linked", MAYBE, [1, 4], "after batcher.audio.store:Store.link {n}"),
+    ("link-not-committed", MAYBE, [1, 4], "after batcher.ledger.lifecycle.collection:record_links {n}"),
+    ("link-committed", MAYBE, [1, 4], "after batcher.pipeline.delivery:Delivery._save {n}"),
     # Taking up, in the next run, what the one before left on disk.
-    ("file-found-in-place", MAYBE, [1], IN_PLACE, "before batcher.delivery:Delivery.save {n}"),
-    ("file-found-not-committed", MAYBE, [1], IN_PLACE, "after batcher.ledger.collecting:record_saved {n}"),
-    ("parts-swept", MAYBE, [1], RECORDED, "after batcher.runner:take_up_files {n}"),
+    ("file-found-in-place", MAYBE, [1], IN_PLACE, "before batcher.pipeline.delivery:Delivery.save {n}"),
+    ("file-found-not-committed", MAYBE, [1], IN_PLACE, "after batcher.ledger.lifecycle.collection:record_saved {n}"),
+    ("parts-swept", MAYBE, [1], RECORDED, "after batcher.pipeline.runner:take_up_files {n}"),
     # The end of a run.
-    ("results-half-written", NEVER, [3], "after batcher.report:_cell {n}"),
-    ("results-to-be-renamed", NEVER, [1], "after batcher.report:_write_lines {n}"),
+    ("results-half-written", NEVER, [3], "after batcher.reports.run_report:_cell {n}"),
+    ("results-to-be-renamed", NEVER, [1], "after batcher.reports.run_report:_write_lines {n}"),
     # A rename for the ledger, one for the mark, two for each row, one for the first of the two results files.
     ("results-half-renamed", NEVER, [2 + 2 * ROWS + 2], "before pathlib:Path.replace {n}"),
-    ("end-to-be-noted", NEVER, [1], "before batcher.ledger.running:end_run {n}"),
-    ("end-not-committed", NEVER, [1], "after batcher.ledger.running:end_run {n}"),
+    ("end-to-be-noted", NEVER, [1], "before batcher.ledger.lifecycle.runs:end_run {n}"),
+    ("end-not-committed", NEVER, [1], "after batcher.ledger.lifecycle.runs:end_run {n}"),
     ("ledger-to-be-closed", NEVER, [1], "before batcher.ledger.ledger:Ledger.close {n}"),
-    ("spill-to-be-removed", NEVER, [1], "before batcher.ledger.spill:Spill.remove {n}"),
+    ("spill-to-be-removed", NEVER, [1], "before batcher.ledger.storage.spill:Spill.remove {n}"),
     ("ledger-closed", NEVER, [1], "after batcher.ledger.ledger:Ledger.close {n}"),
     # Wherever it may be: a run like this has over fifty commits, and sixteen flushes of files that are not SQLite's.
     ("any-commit-begins", MAYBE, [*range(2, 48, 6)], f"before {COMMIT} {{n}}"),
@@ -299,12 +299,16 @@ OUT_OF_CREDITS: Final = [
     # The fourth create is the first that is refused. Until that is on record nothing halts the account, and the
     # refused create is in doubt for nothing; from then on no run creates, whatever it was killed at.
     pytest.param(f"before {RECORD} 4", False, id="refusal-in-memory", marks=pytest.mark.slow),
-    pytest.param("after batcher.ledger.halting:open_halt 1", False, id="halt-not-committed", marks=pytest.mark.slow),
+    pytest.param(
+        "after batcher.ledger.lifecycle.halts:open_halt 1", False, id="halt-not-committed", marks=pytest.mark.slow
+    ),
     pytest.param(f"after {RECORD} 4", True, id="halt-committed"),
     pytest.param(
-        "after batcher.ledger.halting:set_balance 1", True, id="balance-not-committed", marks=pytest.mark.slow
+        "after batcher.ledger.lifecycle.halts:set_balance 1", True, id="balance-not-committed", marks=pytest.mark.slow
     ),
-    pytest.param("after batcher.guard:Guard.settle 1", True, id="balance-committed", marks=pytest.mark.slow),
+    pytest.param(
+        "after batcher.pipeline.credit_guard:Guard.settle 1", True, id="balance-committed", marks=pytest.mark.slow
+    ),
 ]
 
 
@@ -333,7 +337,7 @@ def test_killed_while_adopting(project: Project, provider: FakeTTS) -> None:
     kill_at(project, manifest, f"before {RECORD} 1")
     assert run_on(project, manifest).exit_code == 3
     command = ["resolve", "r1", "--adopt", "task_1", "--api-url", provider.url]
-    killed("after batcher.ledger.deciding:adopt 1", command, project.folder, project.environment)
+    killed("after batcher.ledger.lifecycle.decisions:adopt 1", command, project.folder, project.environment)
     assert project.states() == {"in_doubt": 1}
     assert_doubt(SURELY, assert_recovers(project, manifest, rows))
     assert len(provider.creates) == 1
@@ -348,10 +352,10 @@ LATER: Final = (
 @pytest.mark.parametrize(
     ("point", "migrated"),
     [
-        ("after batcher.ledger.database:copy 1", False),
-        ("after batcher.ledger.database:_back_up 1", False),
-        ("after batcher.ledger.database:_migrate 1", False),
-        ("after batcher.ledger.database:upgrade 1", True),
+        ("after batcher.ledger.storage.database:copy 1", False),
+        ("after batcher.ledger.storage.database:_back_up 1", False),
+        ("after batcher.ledger.storage.database:_migrate 1", False),
+        ("after batcher.ledger.storage.database:upgrade 1", True),
     ],
 )
 def test_killed_while_upgrading(

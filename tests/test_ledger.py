@@ -22,13 +22,14 @@ from sqlalchemy.exc import IntegrityError
 
 from batcher.errors import LockedError, StorageError
 from batcher.item import Event, State
-from batcher.ledger import collecting, creating, database, deciding, halting, running
 from batcher.ledger.ledger import Ledger, opened
-from batcher.ledger.lock import owner_lock
-from batcher.ledger.machine import move
+from batcher.ledger.lifecycle import claims, collection, decisions, halts, runs
+from batcher.ledger.lifecycle.transitions import move
+from batcher.ledger.money.spending import Budget
 from batcher.ledger.records import AnswerRecord, Claimed, FileRecord, OpenTask
-from batcher.ledger.spending import Budget
-from batcher.ledger.spill import Spill
+from batcher.ledger.storage import database
+from batcher.ledger.storage.lock import owner_lock
+from batcher.ledger.storage.spill import Spill
 from tests.ledger_kit import AT, NEVER, RUN, Book, book_in, ending, keys_of, sheet
 
 
@@ -88,8 +89,8 @@ def test_terminal_is_terminal(book: Book, state: State) -> None:
         task_id="t1",
     )  # fmt: skip
     book.record(late)
-    book.do(collecting.record_rendered, ending(task, word="completed"))
-    book.do(collecting.record_failed, ending(task, word="failed"))
+    book.do(collection.record_rendered, ending(task, word="completed"))
+    book.do(collection.record_failed, ending(task, word="failed"))
     assert book.state(task.key) == state
 
 
@@ -119,7 +120,7 @@ def test_a_body_that_cannot_be_built_claims_nothing(book: Book) -> None:
     who: dict[str, Any] = {"run_id": RUN, "account_id": book.account_id, "wanted": book.wanted}
     before = book.dump()
     with pytest.raises(ValueError, match="no body"):
-        book.do(creating.claim, refuse, **who, cursor=(0, 0), limit=2, at=AT)
+        book.do(claims.claim, refuse, **who, cursor=(0, 0), limit=2, at=AT)
     assert book.dump() == before
 
 
@@ -129,7 +130,7 @@ def test_only_a_living_run_claims(book: Book, end: str) -> None:
     book.take_in(sheet("one"))
     run_id = RUN
     if end == "ended":
-        book.do(lambda conn: running.end_run(conn, RUN, ended_at=AT))
+        book.do(lambda conn: runs.end_run(conn, RUN, ended_at=AT))
     elif end == "superseded":
         book.begin("run-2")
     else:
@@ -140,11 +141,11 @@ def test_only_a_living_run_claims(book: Book, end: str) -> None:
 
 @pytest.mark.parametrize("most", [None, 100.0])
 @pytest.mark.parametrize("kind", ["credits", "unstable"])
-def test_no_claim_through_a_halt(book: Book, kind: halting.Kind, most: float | None) -> None:
+def test_no_claim_through_a_halt(book: Book, kind: halts.Kind, most: float | None) -> None:
     """An open halt of the account stops all claims, whatever the budget has left; another account's does not."""
     book.take_in(sheet("one"))
     halted = book.account_id
-    book.do(halting.open_halt, halted, kind, AT, "why", RUN)
+    book.do(halts.open_halt, halted, kind, AT, "why", RUN)
     budget = None if most is None else Budget(most)
     assert book.claim(5, budget=budget) == []
     book.begin("run-2", user_id="u2")
@@ -169,10 +170,10 @@ def test_the_cursor_wraps(book: Book) -> None:
     book.record(book.accepted(second, "t2"))
     assert book.claim(2) == []
     assert book.claim_anew(2, at=AT + 59) == []
-    assert book.do(creating.next_due_at, RUN, book.wanted) == AT + 60
+    assert book.do(claims.next_due_at, RUN, book.wanted) == AT + 60
     (again,) = book.claim_anew(2, at=AT + 60)
     assert (again.key, again.attempt) == (first.key, 2)
-    assert book.do(creating.next_due_at, RUN, book.wanted) is None
+    assert book.do(claims.next_due_at, RUN, book.wanted) is None
 
 
 def test_shared_items_are_claimed_once(book: Book) -> None:
@@ -196,7 +197,7 @@ def test_only_wanted_rows_are_claimed(book: Book) -> None:
     assert [row["text"] for row in left] == ["old", "other"]
     book.wanted = []
     assert book.claim_anew(10) == []
-    assert book.do(creating.next_due_at, RUN, []) is None
+    assert book.do(claims.next_due_at, RUN, []) is None
 
 
 # --- answers
@@ -282,7 +283,7 @@ def test_answer_of_an_older_attempt(book: Book, now: str) -> None:
     book.take_in(sheet("one"))
     (first,) = book.claim()
     book.record(book.answer(first, Event.LOST))
-    assert book.do(deciding.buy_again, first.key, 1, at=AT, who="me")
+    assert book.do(decisions.buy_again, first.key, 1, at=AT, who="me")
     if now != "pending":
         (second,) = book.claim_anew()
         if now == "submitted":
@@ -321,8 +322,8 @@ def test_an_id_of_an_older_attempt(book: Book) -> None:
     """A new create that is answered with the id of the item's own earlier attempt is in doubt as well."""
     book.take_in(sheet("one"))
     task = book.submitted("t1")
-    book.do(collecting.record_failed, ending(task, word="failed"))
-    book.do(deciding.retry, task.key, 1, at=AT, who="me")
+    book.do(collection.record_failed, ending(task, word="failed"))
+    book.do(decisions.retry, task.key, 1, at=AT, who="me")
     (again,) = book.claim_anew()
     assert book.record(book.accepted(again, "t1")) is Event.LOST
     assert book.state(task.key) == "in_doubt"
@@ -342,14 +343,14 @@ def test_abandoned_creates_are_in_doubt(book: Book) -> None:
     book.take_in(sheet("one", "two", "three"))
     first, second, third = book.claim(3)
     book.record(book.accepted(second, "t2"))
-    assert book.do(creating.doubt_unanswered, at=AT + 7, run_id=RUN) == 2
+    assert book.do(claims.doubt_unanswered, at=AT + 7, run_id=RUN) == 2
     assert [book.state(one.key) for one in (first, second, third)] == ["in_doubt", "submitted", "in_doubt"]
     assert book.one("SELECT outcome, cause, answered_at FROM attempts WHERE item_key = ?", first.key) == {
         "outcome": "lost",
         "cause": "vanished",
         "answered_at": AT + 7,
     }
-    assert book.do(creating.doubt_unanswered, at=AT + 8, run_id=RUN) == 0
+    assert book.do(claims.doubt_unanswered, at=AT + 8, run_id=RUN) == 0
     assert book.claim_anew(5) == []
 
 
@@ -359,8 +360,8 @@ def test_abandoned_creates_are_in_doubt(book: Book) -> None:
 @pytest.mark.parametrize(
     ("verb", "event", "state"),
     [
-        (collecting.record_rendered, "rendered", "rendered"),
-        (collecting.record_failed, "remote_failed", "failed"),
+        (collection.record_rendered, "rendered", "rendered"),
+        (collection.record_failed, "remote_failed", "failed"),
     ],
 )
 def test_endings(book: Book, verb: Any, event: str, state: str) -> None:
@@ -371,7 +372,7 @@ def test_endings(book: Book, verb: Any, event: str, state: str) -> None:
     assert book.do(verb, look)
     assert (book.state(task.key), book.events(task.key)[-1]) == (state, event)
     before = book.dump()
-    for again in (collecting.record_rendered, collecting.record_failed):
+    for again in (collection.record_rendered, collection.record_failed):
         assert not book.do(again, ending(task, at=AT + 9, word="w2", error_code="e2", credits=9.0, raw=b"r2"))
     assert book.dump() == before
     kept = book.one("SELECT ended_at, word, credits, raw FROM tasks")
@@ -382,13 +383,13 @@ def test_an_earlier_task_of_the_same_attempt(book: Book) -> None:
     """Once a person has named another task for the attempt, what the one before comes to does not move the item."""
     book.take_in(sheet("one"))
     task = book.submitted("t1")
-    book.do(collecting.record_failed, ending(task))
-    book.do(deciding.adopt, task.key, 1, account_id=book.account_id, task_id="t2", at=AT, who="me")
-    assert not book.do(collecting.record_rendered, ending(task))
-    assert not book.do(collecting.record_failed, ending(task))
+    book.do(collection.record_failed, ending(task))
+    book.do(decisions.adopt, task.key, 1, account_id=book.account_id, task_id="t2", at=AT, who="me")
+    assert not book.do(collection.record_rendered, ending(task))
+    assert not book.do(collection.record_failed, ending(task))
     assert book.state(task.key) == "submitted"
-    assert book.do(collecting.record_rendered, ending(replace(task, task_id="t2")))
-    assert not book.do(collecting.record_saved, task, at=AT, run_id=RUN)
+    assert book.do(collection.record_rendered, ending(replace(task, task_id="t2")))
+    assert not book.do(collection.record_saved, task, at=AT, run_id=RUN)
     assert book.state(task.key) == "rendered"
 
 
@@ -396,17 +397,17 @@ def test_unfunded_waits_for_a_recheck(book: Book) -> None:
     """A task that failed for lack of credits halts its account, and its item is not claimed before a recheck."""
     book.take_in(sheet("one"))
     task = book.submitted("t1")
-    assert book.do(collecting.record_unfunded, ending(task, error_code="insufficient_credits"))
+    assert book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
     assert (book.state(task.key), book.events(task.key)[-1]) == ("pending", "unfunded")
-    (halt,) = book.do(halting.open_halts, book.account_id)
+    (halt,) = book.do(halts.open_halts, book.account_id)
     assert halt.kind == "credits"
-    book.do(halting.permit_probe, halt.id, RUN)
+    book.do(halts.permit_probe, halt.id, RUN)
     assert book.claim_anew() == []
-    (old,) = book.do(creating.rechecks, book.account_id, book.wanted)
+    (old,) = book.do(claims.rechecks, book.account_id, book.wanted)
     assert (old.key, old.task_id, old.attempt) == (task.key, "t1", 1)
-    book.do(creating.recheck_confirmed, old, run_id="an earlier run")
+    book.do(claims.recheck_confirmed, old, run_id="an earlier run")
     assert book.claim_anew() == []
-    book.do(creating.recheck_confirmed, old, run_id=RUN)
+    book.do(claims.recheck_confirmed, old, run_id=RUN)
     (again,) = book.claim_anew()
     assert (again.key, again.attempt) == (task.key, 2)
 
@@ -428,22 +429,22 @@ def test_only_what_cost_nothing_is_created_again(
     book.take_in(sheet("one"))
     (claimed,) = book.claim()
     book.record(book.accepted(claimed, "t1", credits=at_first))
-    (task,) = book.do(collecting.open_tasks, book.account_id, book.wanted)
-    again = book.do(collecting.record_unfunded, ending(task, error_code="insufficient_credits", credits=at_last))
+    (task,) = book.do(collection.open_tasks, book.account_id, book.wanted)
+    again = book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits", credits=at_last))
     assert (again, book.state(task.key)) == (state == "pending", state)
-    assert len(book.do(halting.open_halts, book.account_id)) == 1
+    assert len(book.do(halts.open_halts, book.account_id)) == 1
 
 
 def test_a_recheck_that_finds_the_task_collects_it(book: Book) -> None:
     """A task that says something else on the second look is collected instead of being created again."""
     book.take_in(sheet("one"))
     task = book.submitted("t1")
-    book.do(collecting.record_unfunded, ending(task, error_code="insufficient_credits"))
-    (old,) = book.do(creating.rechecks, book.account_id, book.wanted)
-    assert book.do(creating.readopt, old, at=AT, run_id=RUN, detail="completed")
+    book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
+    (old,) = book.do(claims.rechecks, book.account_id, book.wanted)
+    assert book.do(claims.readopt, old, at=AT, run_id=RUN, detail="completed")
     item = book.item(task.key)
     assert (item["state"], item["task_id"], item["recheck_task_id"]) == ("submitted", "t1", None)
-    assert [open_.task_id for open_ in book.do(collecting.open_tasks, book.account_id, book.wanted)] == ["t1"]
+    assert [open_.task_id for open_ in book.do(collection.open_tasks, book.account_id, book.wanted)] == ["t1"]
 
 
 @pytest.mark.parametrize(
@@ -459,7 +460,7 @@ def test_missing_takes_minutes_and_looks(book: Book, looks: tuple[float, ...], g
     """Not known to the API means gone only after several looks over three minutes."""
     book.take_in(sheet("one"))
     task = book.submitted("t1")
-    says = [book.do(collecting.record_missing, ending(task, at=AT + after, error_code="nf")) for after in looks]
+    says = [book.do(collection.record_missing, ending(task, at=AT + after, error_code="nf")) for after in looks]
     assert says == [False] * (len(looks) - 1) + [gone]
     assert book.state(task.key) == ("gone" if gone else "submitted")
 
@@ -469,12 +470,12 @@ def test_a_found_task_was_never_missing(book: Book) -> None:
     book.take_in(sheet("one"))
     task = book.submitted("t1")
     for after in (0, 60, 120):
-        book.do(collecting.record_missing, ending(task, at=AT + after))
-    book.do(collecting.record_found, task)
-    assert [book.do(collecting.record_missing, ending(task, at=AT + after)) for after in (180, 240, 300, 359)] == [
+        book.do(collection.record_missing, ending(task, at=AT + after))
+    book.do(collection.record_found, task)
+    assert [book.do(collection.record_missing, ending(task, at=AT + after)) for after in (180, 240, 300, 359)] == [
         False
     ] * 4
-    assert book.do(collecting.record_missing, ending(task, at=AT + 360))
+    assert book.do(collection.record_missing, ending(task, at=AT + 360))
 
 
 @pytest.mark.parametrize(
@@ -491,8 +492,8 @@ def test_unusable_takes_a_day_and_many_reads(book: Book, looks: list[float], gon
     """Audio is given up only after ten reads over a day, and rendered items wait that long."""
     book.take_in(sheet("one"))
     task = book.submitted("t1")
-    book.do(collecting.record_rendered, ending(task, word="completed"))
-    says = [book.do(collecting.record_unusable, ending(task, at=AT + after)) for after in looks]
+    book.do(collection.record_rendered, ending(task, word="completed"))
+    says = [book.do(collection.record_unusable, ending(task, at=AT + after)) for after in looks]
     assert says == [False] * (len(looks) - 1) + [gone]
     assert book.state(task.key) == ("gone" if gone else "rendered")
 
@@ -505,14 +506,14 @@ def test_saved_files(book: Book) -> None:
     """A file is recorded before it is in place, found by a recovery until then, and fixed once it is saved."""
     book.take_in(sheet("one"))
     task = book.submitted("t1")
-    book.do(collecting.record_rendered, ending(task))
-    book.do(collecting.record_file, task, _file(sha256="1" * 64), out_dir="audio", at=AT)
-    book.do(collecting.record_file, task, _file(), out_dir="audio", at=AT + 1)
-    ((found, out_dir, path, sha256),) = book.do(collecting.recorded_files)
+    book.do(collection.record_rendered, ending(task))
+    book.do(collection.record_file, task, _file(sha256="1" * 64), out_dir="audio", at=AT)
+    book.do(collection.record_file, task, _file(), out_dir="audio", at=AT + 1)
+    ((found, out_dir, path, sha256),) = book.do(collection.recorded_files)
     assert (found.key, found.task_id, out_dir, path, sha256) == (task.key, "t1", "audio", _file().path, "0" * 64)
-    assert book.do(collecting.record_saved, task, at=AT + 2, run_id=RUN)
-    assert (book.state(task.key), book.do(collecting.recorded_files)) == ("done", [])
-    book.do(collecting.record_file, task, _file(sha256="2" * 64), out_dir="elsewhere", at=AT + 3)
+    assert book.do(collection.record_saved, task, at=AT + 2, run_id=RUN)
+    assert (book.state(task.key), book.do(collection.recorded_files)) == ("done", [])
+    book.do(collection.record_file, task, _file(sha256="2" * 64), out_dir="elsewhere", at=AT + 3)
     kept = book.one("SELECT sha256, out_dir, saved_at FROM files")
     assert kept == {"sha256": "0" * 64, "out_dir": "audio", "saved_at": AT + 2}
 
@@ -521,16 +522,16 @@ def test_open_tasks_outlive_their_rows(book: Book) -> None:
     """What is paid for is collected although its row is gone from the manifest or nothing is wanted at all."""
     book.take_in(sheet("one", "two", "three"))
     first, second, third = (book.submitted(name) for name in ("t1", "t2", "t3"))
-    book.do(collecting.record_rendered, ending(second))
-    book.do(collecting.record_failed, ending(third))
+    book.do(collection.record_rendered, ending(second))
+    book.do(collection.record_failed, ending(third))
     book.take_in(sheet("one"))
-    found = book.do(collecting.open_tasks, book.account_id, book.wanted)
+    found = book.do(collection.open_tasks, book.account_id, book.wanted)
     assert [(task.task_id, task.rendered, task.wanted) for task in found] == [
         ("t1", False, True),
         ("t2", True, False),
     ]
-    assert [task.key for task in book.do(collecting.open_tasks, book.account_id, [])] == [first.key, second.key]
-    assert book.do(collecting.open_tasks, book.account_id + 1, book.wanted) == []
+    assert [task.key for task in book.do(collection.open_tasks, book.account_id, [])] == [first.key, second.key]
+    assert book.do(collection.open_tasks, book.account_id + 1, book.wanted) == []
 
 
 # --- a person's decisions
@@ -546,10 +547,10 @@ def test_buy_again_and_abandon(book: Book) -> None:
     """Only a doubt can be bought again or given up, and only the attempt that the person saw."""
     book.take_in(sheet("one", "two"))
     first, second = _doubtful(book), _doubtful(book)
-    assert not book.do(deciding.buy_again, first.key, 2, at=AT, who="me")
-    assert book.do(deciding.buy_again, first.key, 1, at=AT, who="me")
-    assert not book.do(deciding.abandon, first.key, 1, at=AT, who="me")
-    assert book.do(deciding.abandon, second.key, 1, at=AT, who="me")
+    assert not book.do(decisions.buy_again, first.key, 2, at=AT, who="me")
+    assert book.do(decisions.buy_again, first.key, 1, at=AT, who="me")
+    assert not book.do(decisions.abandon, first.key, 1, at=AT, who="me")
+    assert book.do(decisions.abandon, second.key, 1, at=AT, who="me")
     assert (book.state(first.key), book.state(second.key)) == ("pending", "abandoned")
     assert book.item(first.key)["error_message"] is None
     assert book.one("SELECT detail FROM events WHERE event = 'buy_again'") == {"detail": "by me"}
@@ -560,10 +561,10 @@ def test_adopt(book: Book) -> None:
     book.take_in(sheet("one"))
     claimed = _doubtful(book)
     who: dict[str, Any] = {"account_id": book.account_id, "at": AT, "who": "me"}
-    assert book.do(deciding.adopt, claimed.key, 1, task_id="t9", **who)
+    assert book.do(decisions.adopt, claimed.key, 1, task_id="t9", **who)
     assert (book.state(claimed.key), book.events(claimed.key)[-1]) == ("submitted", "adopted")
-    assert book.do(deciding.task_owner, book.account_id, "t9") == claimed.key
-    assert [task.task_id for task in book.do(collecting.open_tasks, book.account_id, book.wanted)] == ["t9"]
+    assert book.do(decisions.task_owner, book.account_id, "t9") == claimed.key
+    assert [task.task_id for task in book.do(collection.open_tasks, book.account_id, book.wanted)] == ["t9"]
 
 
 @pytest.mark.parametrize("case", ["owned", "stale attempt", "wrong state"])
@@ -578,13 +579,13 @@ def test_adopting_what_cannot_be_changes_nothing(book: Book, case: str) -> None:
         "wrong state": (owner.key, 1, "t9"),
     }[case]
     if case == "stale attempt":
-        book.do(deciding.buy_again, claimed.key, 1, at=AT, who="me")
+        book.do(decisions.buy_again, claimed.key, 1, at=AT, who="me")
         (again,) = book.claim_anew()
         book.record(book.answer(again, Event.LOST))
         attempt = 1
     before = book.dump()
     account = book.account_id
-    assert not book.do(deciding.adopt, key, attempt, account_id=account, task_id=task_id, at=AT, who="me")
+    assert not book.do(decisions.adopt, key, attempt, account_id=account, task_id=task_id, at=AT, who="me")
     assert book.dump() == before
 
 
@@ -592,13 +593,13 @@ def test_a_retry_forgets_the_task(book: Book) -> None:
     """A retried item starts over at once: without its old task, its error and its waiting time."""
     book.take_in(sheet("one"))
     task = book.submitted("t1")
-    book.do(collecting.record_failed, ending(task, error_code="boom"))
-    assert book.do(deciding.retry, task.key, 1, at=AT, who="me")
+    book.do(collection.record_failed, ending(task, error_code="boom"))
+    assert book.do(decisions.retry, task.key, 1, at=AT, who="me")
     item = book.item(task.key)
     assert (item["state"], item["task_id"], item["error_code"], item["not_before_at"]) == ("pending", None, None, 0)
     (again,) = book.claim_anew()
     assert again.attempt == 2
-    assert not book.do(collecting.record_rendered, ending(task))
+    assert not book.do(collection.record_rendered, ending(task))
     assert book.state(task.key) == "submitting"
 
 
@@ -778,7 +779,7 @@ async def test_recovery_that_was_cut_short(book: Book, ledger: Ledger) -> None:
     """A recovery that was killed before it emptied the spill file is simply done again."""
     (claimed,) = book.claim()
     ledger.spill.append(book.accepted(claimed, "t1"))
-    await ledger.do(creating.record_answer, book.accepted(claimed, "t1"), max_in_doubt=NEVER)
+    await ledger.do(claims.record_answer, book.accepted(claimed, "t1"), max_in_doubt=NEVER)
     assert await ledger.recover(run_id=RUN, at=AT, max_in_doubt=NEVER) == 0
     assert (book.state(claimed.key), book.events(claimed.key)) == ("submitted", ["claim", "accepted"])
 

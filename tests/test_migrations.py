@@ -13,7 +13,9 @@ from sqlalchemy import create_engine
 
 from batcher.errors import LedgerError
 from batcher.item import KEY_VERSION
-from batcher.ledger import database, importing, reading, schema
+from batcher.ledger.imports import importer
+from batcher.ledger.queries import item_counts
+from batcher.ledger.storage import database, schema
 from batcher.manifest import Manifest, Rules
 
 
@@ -118,8 +120,8 @@ def test_keys_survive_upgrades(tmp_path: Path, version: int, revision: str, key:
     rules = Rules(batch="m")
     with engine.begin() as conn:
         manifest = Manifest(tmp_path / "m.csv", rules)
-        wanted = importing.import_manifest(conn, manifest, rules, source="m.csv", out_dir="audio", at=9.0)
-        assert reading.count(conn, [wanted]).states["done"] == 1
+        wanted = importer.import_manifest(conn, manifest, rules, source="m.csv", out_dir="audio", at=9.0)
+        assert item_counts.count(conn, [wanted]).states["done"] == 1
         found = conn.exec_driver_sql("SELECT count(*), max(state) FROM items").one()
     engine.dispose()
     assert tuple(found) == (1, "done")

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from batcher import runner
 from batcher.clock import Clock
 from batcher.ledger.ledger import opened
-from batcher.ledger.lock import owner_lock
+from batcher.ledger.storage.lock import owner_lock
 from batcher.manifest import Rules
-from batcher.opening import ready_ledger
-from batcher.progress import Progress
-from batcher.report import RunReport
+from batcher.pipeline import runner
+from batcher.pipeline.startup import ready_ledger
+from batcher.reports.progress import Progress
+from batcher.reports.run_report import RunReport
 from batcher.settings import Settings, Source
 from tests.fake_tts import TOKEN, Create, FakeTTS, Job, Twist, refusal
 

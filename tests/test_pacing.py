@@ -13,17 +13,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from batcher.pacing.due import Due
+from batcher.pacing.due_queue import Due
 from batcher.pacing.durations import WINDOW, Durations
-from batcher.pacing.normal import below, between, density, shift_evidence, truncated
-from batcher.pacing.pacing import (
-    LONGEST_SECONDS,
-    OVERDUE_LEAST_SECONDS,
-    OVERDUE_SECONDS,
-    SHORTEST_SECONDS,
-    Pace,
-    Pacing,
-)
+from batcher.pacing.normal_distribution import below, between, density, shift_evidence, truncated
+from batcher.pacing.pace import LONGEST_SECONDS, OVERDUE_LEAST_SECONDS, OVERDUE_SECONDS, SHORTEST_SECONDS, Pace, Pacing
 from batcher.pacing.schedule import GROWTH, best_nexts, for_scatter
 from tests.bench.pacing import (
     RULES,

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from batcher.audio.store import digest
 from batcher.errors import ManifestError
-from batcher.ledger import reading, spending
-from batcher.ledger.foreseeing import Foresight
+from batcher.ledger.imports.preview import Foresight
 from batcher.ledger.ledger import viewed
+from batcher.ledger.money import spending
+from batcher.ledger.queries import item_counts
 from batcher.manifest import Manifest, Rules
-from batcher.store import digest
 from tests.conftest import Project
 from tests.fake_tts import FakeTTS, Twist, refusal
 from tests.ledger_kit import AT, Book, book_in
@@ -195,7 +196,7 @@ def test_what_is_foreseen_comes_true(tmp_path: Path, seed: int) -> None:
                     book.take_in(content, batch=batch, **how)
                 continue
             wanted = [book.take_in(content, batch=batch, **how)]
-            assert counts == book.do(reading.count, wanted)
+            assert counts == book.do(item_counts.count, wanted)
             assert sum(size for _, size, _ in waiting) == sum(size for _, size in book.do(spending.to_buy, wanted))
             for claimed in book.claim_anew(dice.randint(0, 2)):
                 book.record(book.accepted(claimed, f"t{claimed.key}{claimed.attempt}"))

@@ -136,7 +136,7 @@ def test_a_bug_cuts_no_create_off(project: Project, provider: FakeTTS) -> None:
     provider.on_create = slowly
     provider.on_audio = lambda _: Twist(status=503) if len(provider.creates) < 6 else None
     command = ["run", str(manifest), "--api-url", provider.url, "--concurrency", "4"]
-    ended = struck("bug batcher.delivery:Delivery._save 1", command, project.folder, project.environment)
+    ended = struck("bug batcher.pipeline.delivery:Delivery._save 1", command, project.folder, project.environment)
     assert (ended.exit_code, "a bug that a test has put here" in ended.err) == (1, True), ended
     assert "submitting" not in project.states()
     provider.create_seconds = 0.0

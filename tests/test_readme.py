@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import pytest
 
-from batcher.cli.group import cli
-from batcher.cli.helping import MEANINGS
+from batcher.cli.app import cli
+from batcher.cli.epilogs import MEANINGS
 from batcher.cli.options import SECTIONS
 from batcher.item import FORMATS, PARAMETERS, State
-from batcher.report import OUTCOMES
+from batcher.reports.run_report import OUTCOMES
 from tests.fake_tts import TOKEN, FakeTTS, Job
 
 if TYPE_CHECKING:

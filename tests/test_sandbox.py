@@ -23,11 +23,11 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from batcher.cli.sandbox import sandbox
+from batcher.cli.commands.sandbox import sandbox
 from batcher.errors import UsageError
 from batcher.sandbox import Knobs, Running, running, serve, top_up
 from batcher.sandbox.audio import render
-from batcher.sandbox.orders import Order
+from batcher.sandbox.requests import Order
 from batcher.sandbox.speech import Command, engine
 from batcher.sandbox.store import Store
 from tests.conftest import Project

@@ -13,17 +13,20 @@ from typing import Any
 
 import pytest
 
+from batcher.audio.store import Store, stamp
 from batcher.clock import Clock
 from batcher.errors import ManifestError
-from batcher.intake import Intake
 from batcher.item import Event
-from batcher.ledger import collecting, creating, database, importing, reading, running, standing
+from batcher.ledger.imports import importer
 from batcher.ledger.ledger import opened
+from batcher.ledger.lifecycle import claims, collection, runs
+from batcher.ledger.queries import item_counts
 from batcher.ledger.records import Balance
+from batcher.ledger.storage import cached_facts, database
 from batcher.manifest import Rules
-from batcher.progress import Progress
+from batcher.pipeline.ingest import Intake
+from batcher.reports.progress import Progress
 from batcher.settings import Settings, Source
-from batcher.store import Store, stamp
 from tests.conftest import Project
 from tests.fake_tts import FakeTTS
 from tests.ledger_kit import AT, RUN, Book, book_in, ending, prepare, sheet
@@ -181,9 +184,9 @@ def test_what_stands_is_forgotten_with_what_it_depends_on(book: Book) -> None:
     """An import, a step of an item, a create that is answered twice, a balance: each has its own facts forgotten."""
 
     def left(verb: Callable[..., Any], *args: Any, **kwargs: Any) -> set[str]:
-        depends: tuple[standing.Depends, ...] = ("rows", "manifests", "costs", "balances")
+        depends: tuple[cached_facts.Depends, ...] = ("rows", "manifests", "costs", "balances")
         for name in depends:
-            book.do(standing.keep, name, name, [1])
+            book.do(cached_facts.keep, name, name, [1])
         verb(*args, **kwargs)
         return {row["name"] for row in book.all("SELECT name FROM standing")}
 
@@ -194,20 +197,20 @@ def test_what_stands_is_forgotten_with_what_it_depends_on(book: Book) -> None:
     assert left(book.record, lost) == {"manifests", "costs", "balances"}
     assert left(book.record, book.accepted(claimed, "t1", at=AT + 2)) == {"manifests"}
     balance = {"at": AT + 3, "balance": Balance(credits=9.0)}
-    how = (running.note_balance, RUN, book.account_id)
+    how = (runs.note_balance, RUN, book.account_id)
     assert left(book.do, *how, **balance) == {"rows", "manifests", "costs"}
 
 
 def test_counts_follow_every_change(book: Book) -> None:
     """Counts that are kept are those of the ledger as it is, before a change and after it."""
     book.take_in(sheet("one", "two"))
-    assert book.do(reading.count, book.wanted).states["pending"] == 2
+    assert book.do(item_counts.count, book.wanted).states["pending"] == 2
     task = book.submitted("t1")
-    counts = book.do(reading.count, book.wanted)
+    counts = book.do(item_counts.count, book.wanted)
     assert (counts.states["pending"], counts.states["submitted"]) == (1, 1)
-    assert book.do(reading.count, book.wanted) == counts
-    book.do(collecting.record_failed, ending(task))
-    assert book.do(reading.count, book.wanted).states["failed"] == 1
+    assert book.do(item_counts.count, book.wanted) == counts
+    book.do(collection.record_failed, ending(task))
+    assert book.do(item_counts.count, book.wanted).states["failed"] == 1
 
 
 def _steps(book: Book, verb: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
@@ -239,14 +242,14 @@ def _all_but_one_done(folder: Path, rows: int) -> Iterator[dict[str, int]]:
             connection.execute("UPDATE items SET state = 'failed' WHERE state = 'pending' AND key <> ?", (last,))
         who = {"run_id": RUN, "account_id": book.account_id, "wanted": book.wanted}
         yield {
-            "claim": _steps(book, creating.claim, prepare, **who, cursor=(0, 0), limit=5, at=AT),
-            "next_due_at": _steps(book, creating.next_due_at, RUN, book.wanted),
-            "rechecks": _steps(book, creating.rechecks, book.account_id, book.wanted),
-            "open_tasks": _steps(book, collecting.open_tasks, book.account_id, book.wanted),
-            "foreign_tasks": _steps(book, reading.foreign_tasks, book.wanted, book.account_id),
-            "outputs_of": _steps(book, reading.outputs_of, task.key),
-            "collectable": _steps(book, reading.collectable),
-            "latest_takes": _steps(book, importing.latest_takes, "m"),
+            "claim": _steps(book, claims.claim, prepare, **who, cursor=(0, 0), limit=5, at=AT),
+            "next_due_at": _steps(book, claims.next_due_at, RUN, book.wanted),
+            "rechecks": _steps(book, claims.rechecks, book.account_id, book.wanted),
+            "open_tasks": _steps(book, collection.open_tasks, book.account_id, book.wanted),
+            "foreign_tasks": _steps(book, item_counts.foreign_tasks, book.wanted, book.account_id),
+            "outputs_of": _steps(book, item_counts.outputs_of, task.key),
+            "collectable": _steps(book, item_counts.collectable),
+            "latest_takes": _steps(book, importer.latest_takes, "m"),
         }
 
 

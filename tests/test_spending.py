@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from batcher.formatting import amount
 from batcher.item import Event
-from batcher.ledger import collecting
+from batcher.ledger.lifecycle import collection
+from batcher.ledger.money.spending import Budget, spending
 from batcher.ledger.records import Claimed
-from batcher.ledger.spending import Budget, spending
-from batcher.words import amount
 from tests.fake_tts import Create, FakeTTS, Job, Twist
 from tests.ledger_kit import Book, book_in, ending
 
@@ -35,7 +35,7 @@ def _buy(book: Book, number: int) -> None:
     """Have so many rendered for a credit each."""
     for one in range(number):
         task = book.submitted(f"t{one}")
-        book.do(collecting.record_rendered, ending(task, credits=1.0))
+        book.do(collection.record_rendered, ending(task, credits=1.0))
 
 
 def _affordable(book: Book, most: float) -> int:
@@ -74,10 +74,10 @@ def test_without_a_price_each_create_waits(book: Book) -> None:
 
     task = book.submitted("of an earlier run")
     assert claimed() == []
-    book.do(collecting.record_rendered, ending(task))
+    book.do(collection.record_rendered, ending(task))
     (first,) = claimed()
     book.record(book.accepted(first, "t1"))
-    book.do(collecting.record_rendered, ending(replace(task, key=first.key, task_id="t1")))
+    book.do(collection.record_rendered, ending(replace(task, key=first.key, task_id="t1")))
     assert (book.state(first.key), claimed()) == ("rendered", [])
     budget.blind = False
     assert len(claimed()) == 1
@@ -90,8 +90,8 @@ def test_a_price_that_rises_is_noticed(book: Book) -> None:
     while claimed := book.claim(1, budget=budget):
         number += 1
         book.record(book.accepted(claimed[0], f"dear{number}"))
-        (task,) = (one for one in book.do(collecting.open_tasks, book.account_id, []) if not one.rendered)
-        book.do(collecting.record_rendered, ending(task, credits=3.0))
+        (task,) = (one for one in book.do(collection.open_tasks, book.account_id, []) if not one.rendered)
+        book.do(collection.record_rendered, ending(task, credits=3.0))
     assert 1 < number <= 20 / 3 + 2
 
 

@@ -11,21 +11,21 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from batcher.client import Client, Endpoint, Profile
+from batcher.audio.store import Store
 from batcher.clock import Bell, Clock
-from batcher.delivery import Delivery
-from batcher.downloader import Downloader
-from batcher.guard import Guard
-from batcher.ledger import collecting, halting
 from batcher.ledger.ledger import opened
+from batcher.ledger.lifecycle import collection, halts
 from batcher.ledger.records import OpenTask
-from batcher.pacing.pacing import Pacing
-from batcher.poller import Poller
-from batcher.stop import Reason, Stop
-from batcher.store import Store
-from batcher.submitter import Submitter
-from batcher.tally import Tally
-from batcher.throttle import Places, Throttle
+from batcher.pacing.pace import Pacing
+from batcher.pipeline.credit_guard import Guard
+from batcher.pipeline.delivery import Delivery
+from batcher.pipeline.downloader import Downloader
+from batcher.pipeline.poller import Poller
+from batcher.pipeline.stop import Reason, Stop
+from batcher.pipeline.submitter import Submitter
+from batcher.provider import Client, Endpoint, Profile
+from batcher.reports.tally import Tally
+from batcher.throttle.gate import Places, Throttle
 from tests.fake_tts import NO_CREDITS, TOKEN, FakeTTS, Job, Twist, audio_of, refusal
 from tests.ledger_kit import AT, RUN, Book, book_in, ending, sheet
 
@@ -127,9 +127,9 @@ async def test_a_look_at_the_halts_undoes_no_trip(submitter: Submitter) -> None:
 def unfunded(book: Book) -> OpenTask:
     """An item whose task failed for lack of credits, with the halt over, so that it waits for a second look."""
     task = book.submitted("task_1")
-    assert book.do(collecting.record_unfunded, ending(task, error_code="insufficient_credits"))
-    (halt,) = book.do(halting.open_halts, book.account_id)
-    book.do(halting.permit_probe, halt.id, RUN)
+    assert book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
+    (halt,) = book.do(halts.open_halts, book.account_id)
+    book.do(halts.permit_probe, halt.id, RUN)
     return task
 
 

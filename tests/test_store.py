@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
+from batcher.audio.store import ITEMS, Owner, Store, digest
 from batcher.clock import Clock
-from batcher.delivery import Delivery
-from batcher.ledger import collecting
 from batcher.ledger.ledger import opened
-from batcher.ledger.reading import Output
+from batcher.ledger.lifecycle import collection
+from batcher.ledger.queries.item_counts import Output
 from batcher.ledger.records import FileRecord
-from batcher.store import ITEMS, Owner, Store, digest
-from batcher.tally import Tally
+from batcher.pipeline.delivery import Delivery
+from batcher.reports.tally import Tally
 from tests.ledger_kit import RUN, book_in, ending, sheet
 
 KEY = "ab" + "0" * 62
@@ -119,7 +119,7 @@ async def test_audio_outlives_a_power_cut(home: Path, store: Store, disk_calls: 
     with book_in(home) as book:
         book.take_in(sheet("one"))
         task = book.submitted("t1")
-        book.do(collecting.record_rendered, ending(task))
+        book.do(collection.record_rendered, ending(task))
         path = store.item_path(task.key, "mp3")
         store.part(path).write_bytes(OURS)
         with opened(book.path, "real") as ledger:

@@ -13,8 +13,10 @@ import pytest
 
 from batcher.errors import ManifestError
 from batcher.item import Event
-from batcher.ledger import collecting, creating, database, deciding, running, showing
+from batcher.ledger.lifecycle import claims, collection, decisions, runs
+from batcher.ledger.queries import status
 from batcher.ledger.records import Balance, OpenTask
+from batcher.ledger.storage import database
 from tests.conftest import Project
 from tests.fake_tts import FakeTTS
 from tests.ledger_kit import AT, NEVER, RUN, Book, book_in, ending
@@ -72,7 +74,7 @@ class Chance:
             if event in (None, Event.LOST):
                 self.doubts.append((claimed.key, claimed.attempt))
         if self.dice.random() < 0.3:
-            self.book.do(creating.doubt_unanswered, at=AT, run_id=RUN)
+            self.book.do(claims.doubt_unanswered, at=AT, run_id=RUN)
 
     def _task(self, key: str, attempt: int, task_id: str) -> OpenTask:
         who: dict[str, Any] = {"key": key, "attempt": attempt, "account_id": self.book.account_id, "task_id": task_id}
@@ -83,10 +85,10 @@ class Chance:
         if not self.open:
             return
         task = self.open.pop(self.dice.randrange(len(self.open)))
-        how = [collecting.record_rendered, collecting.record_rendered, collecting.record_failed]
-        verb = self.dice.choice([*how, collecting.record_unfunded])
+        how = [collection.record_rendered, collection.record_rendered, collection.record_failed]
+        verb = self.dice.choice([*how, collection.record_unfunded])
         self.book.do(verb, ending(task, credits=self.dice.choice([None, 0.0, 1.25, 3.0])))
-        self.book.do(creating.recheck_confirmed, task, run_id=RUN)
+        self.book.do(claims.recheck_confirmed, task, run_id=RUN)
         with closing(sqlite3.connect(self.book.path)) as connection, connection:
             connection.execute("UPDATE halts SET closed_at = 1")
 
@@ -101,7 +103,7 @@ class Chance:
         task_id = f"t{self.number}"
         if self.dice.random() < 0.5:
             who: dict[str, Any] = {"account_id": self.book.account_id, "task_id": task_id}
-            self.book.do(deciding.adopt, key, attempt, **who, at=AT, who="a person")
+            self.book.do(decisions.adopt, key, attempt, **who, at=AT, who="a person")
         else:
             late = self.book.accepted(_Late(key, attempt), task_id, credits=1.0)  # type: ignore[arg-type]
             self.book.record(late, max_in_doubt=NEVER)
@@ -109,12 +111,12 @@ class Chance:
 
     def look(self) -> None:
         """Somebody who may write has looked: what was forgotten is kept again."""
-        self.book.do(showing.look_ahead)
+        self.book.do(status.look_ahead)
 
     def weigh(self) -> None:
         """The balance is read."""
         balance = Balance(credits=self.dice.choice([None, 10.0, 500.0]))
-        self.book.do(running.note_balance, RUN, self.book.account_id, balance, at=AT)
+        self.book.do(runs.note_balance, RUN, self.book.account_id, balance, at=AT)
 
 
 class _Late:
@@ -141,10 +143,10 @@ def test_sums_follow_any_story(book: Book, seed: int) -> None:
 def test_sums_stand_while_a_run_works(book: Book) -> None:
     """What a run does to items one by one, from claim to done, leaves the sums standing: nothing is counted anew."""
     book.take_in("id,text\na,one\nb,two\nc,three\n")
-    book.do(showing.look_ahead)
+    book.do(status.look_ahead)
     task = book.submitted("t1")
     assert_added_up(book.path)
-    book.do(collecting.record_rendered, ending(task, credits=2.0))
+    book.do(collection.record_rendered, ending(task, credits=2.0))
     book.submitted("t2")
     assert_added_up(book.path)
     assert {"totals", "costs", "rows 1"} <= _standing(book)
@@ -154,7 +156,7 @@ def test_sums_outlive_a_kill(project: Project, provider: FakeTTS) -> None:
     """When a run is killed in the middle of its work, `status` is right, and counts nothing anew."""
     manifest = project.manifest(6)
     command = ["run", str(manifest), "--api-url", provider.url, "--concurrency", "2"]
-    killed("before batcher.ledger.collecting:record_saved 3", command, project.folder, project.environment)
+    killed("before batcher.ledger.lifecycle.collection:record_saved 3", command, project.folder, project.environment)
     assert_added_up(project.ledger)
     assert {name for (name,) in project.query("SELECT name FROM standing")} >= {"totals", "costs", "rows 1"}
     states = project.batcher("status", "--json").report["states"]
@@ -165,13 +167,13 @@ def test_a_migrated_ledger_is_added_up_by_its_next_run(tmp_path: Path) -> None:
     """A ledger that has counted nothing yet is counted by whoever reads it, and added up from then by who may write."""
     with book_in(tmp_path) as book:
         book.take_in("id,text\na,one\nb,two\n")
-        book.do(collecting.record_rendered, ending(book.submitted("t1"), credits=2.0))
+        book.do(collection.record_rendered, ending(book.submitted("t1"), credits=2.0))
         with closing(sqlite3.connect(book.path)) as connection, connection:
             connection.executescript("DELETE FROM standing; DELETE FROM totals; DELETE FROM costs")
         assert_added_up(book.path)
         assert _standing(book) == set()
-        book.do(showing.look_ahead)
-        book.do(collecting.record_rendered, ending(book.submitted("t2"), credits=3.0))
+        book.do(status.look_ahead)
+        book.do(collection.record_rendered, ending(book.submitted("t2"), credits=3.0))
         assert {"totals", "costs"} <= _standing(book)
         assert_added_up(book.path)
         assert database.needs_upgrade(book.path) is False

@@ -12,9 +12,8 @@ import anyio.lowlevel
 import pytest
 
 from batcher.clock import Bell, Clock
-from batcher.limit import DROP, REFUTED, Limit
-from batcher.tally import Tally
-from batcher.throttle import (
+from batcher.reports.tally import Tally
+from batcher.throttle.gate import (
     BURST_SECONDS,
     FIRST_PAUSE_SECONDS,
     FIRST_PER_SECOND,
@@ -28,6 +27,7 @@ from batcher.throttle import (
     Sent,
     Throttle,
 )
+from batcher.throttle.limit import DROP, REFUTED, Limit
 from tests.limiters import (
     AtOnce,
     FixedWindow,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batcher.words import plainly
+from batcher.formatting import plainly
 from tests.fake_tts import FakeTTS, Twist, refusal
 
 if TYPE_CHECKING:

@@ -128,12 +128,12 @@ def test_an_edit_in_place_is_downloaded_again(project: Project, provider: FakeTT
 @pytest.mark.parametrize(
     "point",
     [
-        "before batcher.ledger.auditing:record_fetched 1",
-        "before batcher.store:Store.publish 1",
-        "after batcher.store:set_aside 1",
-        "after batcher.store:Store.publish 1",
-        "after batcher.healing:set_aside 1",
-        "before batcher.ledger.collecting:record_links 1",
+        "before batcher.ledger.lifecycle.repairs:record_fetched 1",
+        "before batcher.audio.store:Store.publish 1",
+        "after batcher.audio.store:set_aside 1",
+        "after batcher.audio.store:Store.publish 1",
+        "after batcher.maintenance.heal:set_aside 1",
+        "before batcher.ledger.lifecycle.collection:record_links 1",
     ],
 )
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from xlsxwriter import Workbook
 
 from batcher.errors import ManifestError, UsageError
 from batcher.manifest import Manifest, Row, Rules, given_columns
-from batcher.sheet import Sheet
+from batcher.reports.table import Sheet
 from tests.ledger_kit import book_in
 
 if TYPE_CHECKING:
@@ -416,7 +416,7 @@ def test_report_writes_a_workbook(project: Project) -> None:
 def test_more_than_a_sheet_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has more rows than a sheet is refused before anything is written."""
     for most, refused in ((3, False), (2, True)):
-        monkeypatch.setattr("batcher.sheet._MOST_ROWS", most)
+        monkeypatch.setattr("batcher.reports.table._MOST_ROWS", most)
         file, folder = io.BytesIO(), tmp_path / str(most)
         folder.mkdir()
         with book_in(folder) as book, book.engine.connect() as conn:

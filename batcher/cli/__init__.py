@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from batcher.cli.front import SAID_AT_ONCE
+from batcher.cli.static_help import SAID_AT_ONCE
 
 __all__ = ["main"]
 
@@ -13,7 +13,7 @@ def main() -> None:
     """The `batcher` command."""
     words = SAID_AT_ONCE.get(tuple(sys.argv[1:]))
     if words is None or not _is_said(words):
-        from batcher.cli.group import run
+        from batcher.cli.app import run
 
         run()
 

@@ -6,13 +6,13 @@ import difflib
 from typing import Final
 from urllib.parse import urlsplit
 
-from batcher.client import Cause, Client, ProfileAnswer, SchemaAnswer
 from batcher.clock import Clock
 from batcher.doctor.finding import Finding, hint, ok, problem
 from batcher.errors import BatcherError, CredentialsError
-from batcher.preflight import reach
+from batcher.formatting import amount
+from batcher.pipeline.preflight import reach
+from batcher.provider import Cause, Client, ProfileAnswer, SchemaAnswer
 from batcher.settings import DEFAULT_URL, Settings
-from batcher.words import amount
 
 _CLOCK_SECONDS: Final = 60.0
 """A clock that is further off than this makes the times in ledger and results misleading."""

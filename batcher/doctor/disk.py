@@ -7,14 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from batcher.audio.store import Store
 from batcher.doctor.finding import Finding, hint, ok, problem
 from batcher.errors import BatcherError
-from batcher.ledger import consistency
+from batcher.formatting import counted, size
 from batcher.ledger.ledger import viewed
-from batcher.ledger.spill import Spill
+from batcher.ledger.queries import integrity
+from batcher.ledger.storage.spill import Spill
 from batcher.settings import Settings
-from batcher.store import Store
-from batcher.words import counted, size
 
 _MOUNTS: Final = Path("/proc/mounts")
 _REMOTE: Final = ("nfs", "cifs", "smb", "afs", "ceph", "glusterfs", "lustre", "9p", "fuse.")
@@ -73,7 +73,7 @@ def _room(settings: Settings) -> Finding:
     """The space that is free against the audio that is still to come."""
     try:
         with viewed(settings.ledger) as conn:
-            waiting = consistency.audio_to_come(conn)
+            waiting = integrity.audio_to_come(conn)
     except BatcherError:
         waiting = {}
     needed = sum(

@@ -7,12 +7,13 @@ from typing import Final
 
 from batcher.doctor.finding import Finding, hint, ok, problem
 from batcher.errors import BatcherError, TroubleError
+from batcher.formatting import counted
 from batcher.item import State
-from batcher.ledger import consistency, database, reading
 from batcher.ledger.ledger import Connection, viewed, world_of
-from batcher.ledger.schema import REVISION
+from batcher.ledger.queries import integrity, item_counts
+from batcher.ledger.storage import database
+from batcher.ledger.storage.schema import REVISION
 from batcher.settings import Settings
-from batcher.words import counted
 
 _RESTORE: Final = "Put a backup in its place and run with --restored; keep this one."
 
@@ -35,14 +36,14 @@ def examine(settings: Settings) -> list[Finding]:
 
 
 def _look(conn: Connection, path: Path, world: str) -> list[Finding]:
-    broken = consistency.damage(conn)
+    broken = integrity.damage(conn)
     if broken:
         return [problem("integrity", f"{path} is damaged: {line}", _RESTORE) for line in broken]
     if (theirs := world_of(conn)) != world:
         message = f"{path} belongs to the {theirs} world"
         return [problem("ledger", message, "Add --sandbox, leave it out, or name another with --ledger.")]
     found = [ok("ledger", f"{path} has the version {REVISION} that this batcher writes, and is whole")]
-    for one in consistency.inconsistencies(conn):
+    for one in integrity.inconsistencies(conn):
         message = f"{one.number:,} {one.words}: {', '.join(name[:16] for name in one.examples)}"
         do = (
             "`batcher show` tells their stories; please report this. Until then keep a backup: `batcher ledger backup`."
@@ -50,7 +51,7 @@ def _look(conn: Connection, path: Path, world: str) -> list[Finding]:
         found.append(problem("consistency", message, do))
     if len(found) == 1:
         found.append(ok("consistency", "states, creates, tasks, files and events agree"))
-    if in_doubt := reading.find_keys(conn, (), states=[State.IN_DOUBT]):
+    if in_doubt := item_counts.find_keys(conn, (), states=[State.IN_DOUBT]):
         message = f"{counted(len(in_doubt), 'create')} in doubt: whether it was bought is not known"
         found.append(hint("doubt", message, "`batcher resolve` lists what is known of each, and settles it."))
     return found

@@ -6,9 +6,9 @@ from typing import Final
 
 from batcher.doctor.finding import Finding, hint, ok, problem
 from batcher.errors import BatcherError
-from batcher.planning import Plan, foresee
+from batcher.formatting import counted
+from batcher.pipeline.plan import Plan, foresee
 from batcher.settings import Settings
-from batcher.words import counted
 
 _SHOWN: Final = 5
 

@@ -21,11 +21,11 @@ from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from batcher.errors import StorageError
-from batcher.ledger import database, prepared
-from batcher.ledger.creating import doubt_unanswered, record_answer
+from batcher.ledger.lifecycle.claims import doubt_unanswered, record_answer
 from batcher.ledger.records import AnswerRecord
-from batcher.ledger.schema import meta
-from batcher.ledger.spill import Spill
+from batcher.ledger.storage import database, statements
+from batcher.ledger.storage.schema import meta
+from batcher.ledger.storage.spill import Spill
 
 __all__ = ["Connection", "Ledger", "opened", "viewed", "world_of"]
 
@@ -173,7 +173,7 @@ class Ledger:
 
 def _apply(connection: Connection, call: _Call[Any]) -> None:
     """Run one verb in a savepoint; only what the database as a whole cannot take is raised."""
-    driver = prepared.driver(connection)
+    driver = statements.driver(connection)
     driver.execute("SAVEPOINT one")
     try:
         call.value = call.verb(connection)

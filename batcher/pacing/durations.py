@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from batcher.pacing.normal import shift_evidence, truncated
+from batcher.pacing.normal_distribution import shift_evidence, truncated
 
 WINDOW: Final = 64
 """So many ended tasks are remembered, and whatever began among them."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from batcher.pacing.normal import below
+from batcher.pacing.normal_distribution import below
 
 LOOK_COST: Final = 0.3
 """What a look may cost, in median durations. It comes to two looks a task when durations scatter by a factor of e^0.8

@@ -5,8 +5,8 @@ In reading order: `knobs` what can be set, `orders` what a create may ask for, `
 `sandbox` extra; importing it does not.
 """
 
-from batcher.sandbox.hosting import Running, running, serve
-from batcher.sandbox.knobs import Knobs
+from batcher.sandbox.host import Running, running, serve
+from batcher.sandbox.options import Knobs
 from batcher.sandbox.speech import spoken
 from batcher.sandbox.store import top_up
 

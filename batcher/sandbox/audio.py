@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import anyio.to_thread
 
-from batcher.sandbox.orders import Order
+from batcher.sandbox.requests import Order
 from batcher.sandbox.speech import RATE, Engine, Utterance
 from batcher.sandbox.store import Task
 

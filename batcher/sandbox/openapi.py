@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from batcher.sandbox.audio import CONTENT_TYPES
-from batcher.sandbox.orders import MAX_CHARS, MODELS, RANGES
+from batcher.sandbox.requests import MAX_CHARS, MODELS, RANGES
 
 _Json = dict[str, Any]
 _STRING: Final[_Json] = {"type": "string"}

@@ -19,11 +19,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from batcher.sandbox import orders
+from batcher.sandbox import requests
 from batcher.sandbox.audio import CONTENT_TYPES, Studio, formats
-from batcher.sandbox.knobs import Knobs
 from batcher.sandbox.openapi import DOCUMENT
-from batcher.sandbox.orders import ApiError
+from batcher.sandbox.options import Knobs
+from batcher.sandbox.requests import ApiError
 from batcher.sandbox.speech import Engine
 from batcher.sandbox.store import Store, Task
 
@@ -64,7 +64,7 @@ class Sandbox:
         """Makes a task and charges it."""
         _authorise(request)
         with self._gate.passing(time.time()):
-            order = orders.read(await request.body(), catalogue=self._engine.catalogue, formats=formats())
+            order = requests.read(await request.body(), catalogue=self._engine.catalogue, formats=formats())
             await anyio.sleep(CREATE_SECONDS / self._knobs.speed)
             task = self._store.create(order, time.time())
         if task is None:

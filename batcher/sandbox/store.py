@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Final
 
 from batcher.errors import UsageError
-from batcher.sandbox.knobs import DEFAULTS, Knobs
-from batcher.sandbox.orders import Order
+from batcher.sandbox.options import DEFAULTS, Knobs
+from batcher.sandbox.requests import Order
 
 _APPLICATION_ID: Final = 0x53_42_54_53
 _SCHEMA: Final = f"""

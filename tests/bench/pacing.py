@@ -20,7 +20,7 @@ from itertools import accumulate
 from statistics import fmean
 from typing import Final, Protocol
 
-from batcher.pacing.pacing import Pacing
+from batcher.pacing.pace import Pacing
 from batcher.pacing.schedule import LOOK_COST, best_nexts
 
 KNOWN: Final = 50

@@ -17,10 +17,11 @@ from typing import Any, Final
 from sqlalchemy import insert
 
 from batcher.item import Inputs, State
-from batcher.ledger import database, reading
 from batcher.ledger.ledger import viewed
-from batcher.ledger.schema import accounts, attempts, batches, files, items, rows, runs, tasks
-from batcher.page import Choices, write_page
+from batcher.ledger.queries import item_counts
+from batcher.ledger.storage import database
+from batcher.ledger.storage.schema import accounts, attempts, batches, files, items, rows, runs, tasks
+from batcher.reports.page import Choices, write_page
 
 AT: Final = 1_800_000_000.0
 WORDS: Final = ("fog", "the sea", "a kettle", "nobody", "listening", "so thick", "where", "it ended", "and")
@@ -95,7 +96,7 @@ def main() -> None:
         made_up(ledger, number)
     began = time.perf_counter()
     with viewed(ledger) as conn:
-        write_page(conn, reading.current_batches(conn), Choices(path=page, home=folder, at=AT))
+        write_page(conn, item_counts.current_batches(conn), Choices(path=page, home=folder, at=AT))
     _say(f"{number:,} rows: written in {time.perf_counter() - began:.2f} s, {page.stat().st_size / 1e6:.1f} MB")
     _open(page)
 

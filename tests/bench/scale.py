@@ -22,7 +22,8 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from batcher.ledger import database, importing
+from batcher.ledger.imports import importer
+from batcher.ledger.storage import database
 from batcher.manifest import Manifest, Rules
 from tests.bench.made import finish, manifest
 from tests.bench.plot import plot
@@ -58,7 +59,7 @@ def take_in(file: Path, ledger: Path) -> None:
         database.create(ledger, "real")
     engine = database.open_existing(ledger)
     with engine.begin() as conn:
-        importing.import_manifest(conn, Manifest(file, _RULES), _RULES, source="x", out_dir="audio", at=1.0)
+        importer.import_manifest(conn, Manifest(file, _RULES), _RULES, source="x", out_dir="audio", at=1.0)
     engine.dispose()
 
 

@@ -1,0 +1,1 @@
+"""What each command asks and prints."""

@@ -1,0 +1,98 @@
+"""`batcher doctor`: what is wrong, or soon will be, and what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from click.core import ParameterSource
+
+from batcher.cli.colours import BAD, GOOD, LOOK
+from batcher.cli.options import is_flag, ledger_path
+from batcher.cli.run_options import Grouped, manifest_options, resolve
+from batcher.settings import FILE_NAME
+
+if TYPE_CHECKING:
+    from batcher.doctor import Finding
+
+_SOURCES: Final[dict[ParameterSource | None, str]] = {
+    ParameterSource.COMMANDLINE: "flag",
+    ParameterSource.ENVIRONMENT: "environment",
+    ParameterSource.DEFAULT_MAP: FILE_NAME,
+}
+_COLOURS: Final = {"ok": GOOD, "hint": LOOK, "problem": BAD}
+
+
+@click.command(cls=Grouped)
+@click.argument("manifests", nargs=-1, metavar="[MANIFEST...]")
+@manifest_options
+@click.pass_context
+def doctor(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
+    """Find out what is wrong, or soon will be, and what to do. Creates nothing.
+
+    Takes the options of `run`, and looks at what a run with them would meet: token, account and host, the clock, the
+    API's published schema, where each setting comes from, the ledger and its disk, the manifests, room for audio,
+    leftovers, the sandbox's speech. Each finding is ok, a hint, or a problem.
+    """
+    from batcher.clock import Clock
+    from batcher.doctor import examine
+
+    missing = [name for name in manifests if name != "-" and not Path(name).is_file()]
+    if missing:
+        raise click.UsageError(f"there is no manifest {missing[0]}", ctx)
+    named = ctx.params["ledger"]
+    beside = ledger_path(named, Path(), sandbox=False) if named is not None else Path(FILE_NAME)
+    found = examine(resolve(ctx, manifests, beside=beside), Clock())
+    code, settings = exit_code(found), _settings(ctx)
+    if ctx.params["as_json"]:
+        facts = {"schema": 1, "exit_code": code, "findings": [asdict(one) for one in found], "settings": settings}
+        click.echo(json.dumps(facts, ensure_ascii=False))
+    else:
+        _print(found, settings)
+    ctx.exit(code)
+
+
+def exit_code(found: Sequence[Finding]) -> int:
+    """2 when something must be mended, 8 when there is only trouble that may pass, else 0."""
+    problems = [one for one in found if one.level == "problem"]
+    if any(not one.passing for one in problems):
+        return 2
+    return 8 if problems else 0
+
+
+def _settings(ctx: click.Context) -> list[dict[str, Any]]:
+    """Every setting of a run with its value and where that came from; of the token only where it is."""
+    found: list[dict[str, Any]] = [{"name": "token", "value": None, "source": _token_source(ctx)}]
+    for param in ctx.command.params:
+        if isinstance(param, click.Option) and param.envvar is not None and param.name is not None:
+            value, source = ctx.params[param.name], ctx.get_parameter_source(param.name)
+            plain = value if isinstance(value, bool | int | float | None) else str(value)
+            name = max(param.opts, key=len).removeprefix("--")
+            found.append({"name": name, "value": plain, "source": _SOURCES.get(source, "default")})
+    return found
+
+
+def _token_source(ctx: click.Context) -> str:
+    if os.environ.get("BATCHER_API_TOKEN", "").strip() and not is_flag(ctx, "token_file"):
+        return "environment"
+    if ctx.params["token_file"] is None:
+        return "nowhere"
+    return f"the file that {_SOURCES.get(ctx.get_parameter_source('token_file'), 'default')} names"
+
+
+def _print(found: Sequence[Finding], settings: list[dict[str, Any]]) -> None:
+    for one in found:
+        level = click.style(f"{one.level:<8}", fg=_COLOURS[one.level])
+        click.echo(f"{level} {one.topic}: {one.message}")
+        if one.hint:
+            click.echo(f"         {one.hint}")
+    click.echo("settings that are not the default:")
+    for setting in settings:
+        if setting["source"] not in ("default", "nowhere"):
+            value = "" if setting["name"] == "token" else f" = {setting['value']}"
+            click.echo(f"         {setting['name']}{value} (from {setting['source']})")

@@ -1,0 +1,96 @@
+"""`batcher show`: items, one by one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from batcher.cli.colours import in_state
+from batcher.cli.options import find_ledger, json_option, ledger_options, option
+from batcher.clock import said
+from batcher.formatting import plainly
+from batcher.item import State
+
+_SHOWN: Final = 200
+"""Characters of a text that are printed for people."""
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[ID...]")
+@option(
+    "--state", "states", multiple=True, type=click.Choice([str(state) for state in State]), help="Only items in it."
+)
+@option("--batch", metavar="NAME", help="Only items of this batch.")
+@ledger_options
+@json_option
+@click.pass_context
+def show(ctx: click.Context, /, names: tuple[str, ...], states: tuple[str, ...], batch: str | None, **_: Any) -> None:
+    """Show items: their state, task, rows and error. Creates nothing.
+
+    ID is a row's id or the beginning of an item's key (8 digits or more); a manifest among them names the ledger. For
+    items named like this the whole story is told: inputs, attempts with their answers, tasks with their times and
+    costs, the file, earlier takes, and everything that happened to the item. With --json it is how they stand, without
+    the story.
+    """
+    from batcher.audio.store import Store
+    from batcher.ledger.ledger import viewed
+    from batcher.ledger.queries import item_counts, status
+
+    path, ids = find_ledger(ctx, names)
+    with viewed(path) as conn:
+        keys = item_counts.find_keys(conn, ids, states=[State(state) for state in states], batch=batch)
+        found = list(status.show(conn, keys))
+        stories = {key: status.story(conn, key) for key in keys} if ids else {}
+        stores = [Store(path.parent, path.parent / out_dir) for out_dir in status.out_dirs(conn)] if ids else []
+    if ctx.params["as_json"]:
+        click.echo(json.dumps(found, ensure_ascii=False))
+        return
+    if not found:
+        in_states = f" that is {' or '.join(states)}" if states else ""
+        click.echo(f"there is no such item{in_states}{f' in batch {batch}' if batch else ''}", err=True)
+    for item in found:
+        _print(item)
+        if item["key"] in stories:
+            _tell(stories[item["key"]], [bad for store in stores for bad in store.bad(item["key"])])
+
+
+def _print(item: dict[str, Any]) -> None:
+    state = in_state(item["state"], item["state"])
+    click.echo(f"{item['key'][:16]}  {state}  attempt {item['attempt']}", nl=False)
+    click.echo(f"  task {item['task_id']} of {item['account']}" if item["task_id"] else "")
+    for row in item["rows"]:
+        click.echo(f"    row {row['row']} of {row['batch']}: id {row['id']}, output {row['output']}")
+    if item["error"] is not None:
+        error = item["error"]
+        named = ", ".join(f"{name} {error[name]}" for name in ("code", "http_status", "request_id") if error[name])
+        told = plainly(error["message"] or "no message") + (f" ({named})" if named else "")
+        click.echo(f"    {in_state(item['state'], told)}")
+
+
+def _tell(story: dict[str, Any], bad: list[Path]) -> None:
+    inputs = dict(story["inputs"])
+    text = inputs.pop("text")
+    click.echo(f"    text: {text if len(text) <= _SHOWN else text[:_SHOWN] + ' …'!r}")
+    click.echo(f"    inputs: {_pairs(inputs)}")
+    for kind in ("attempts", "tasks"):
+        for one in story[kind]:
+            click.echo(f"    {kind.removesuffix('s')}: {_pairs(one)}")
+    if story["file"] is not None:
+        click.echo(f"    file: {_pairs(story['file'])}")
+    for one in story["earlier_takes"]:
+        click.echo(f"    earlier: {_pairs(one)}")
+    for path in bad:
+        click.echo(f"    came last and is not its audio: {path}")
+    for event in story["events"]:
+        detail = f" ({event['detail']})" if event["detail"] else ""
+        run = f" in run {event['run_id']}" if event["run_id"] else ""
+        state = in_state(event["state"], event["state"])
+        click.echo(f"    {said(event['at'])}  {event['event']} -> {state}{detail}{run}")
+
+
+def _pairs(facts: dict[str, Any]) -> str:
+    told = {name: value for name, value in facts.items() if value not in (None, {}, "")}
+    return ", ".join(f"{name} {said(value) if name.endswith('_at') else value}" for name, value in told.items())

@@ -1,0 +1,236 @@
+"""From submitted to done: the verbs around a task's reads and its audio. Each is a function of an open transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, func, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from batcher.item import COLLECTABLE, Event, State
+from batcher.ledger.lifecycle import halts
+from batcher.ledger.lifecycle.transitions import move
+from batcher.ledger.records import Ending, FileRecord, OpenTask, Wanted
+from batcher.ledger.storage.schema import files, items, of_wanted, rows, tasks
+from batcher.ledger.storage.statements import Prepared, every
+
+GONE_AFTER_SECONDS: Final = 180.0
+GONE_AFTER_LOOKS: Final = 4
+UNCOLLECTABLE_AFTER_SECONDS: Final = 24 * 3600.0
+UNCOLLECTABLE_AFTER_LOOKS: Final = 10
+
+
+def record_rendered(conn: Connection, ending: Ending) -> bool:
+    """The task ended well. Returns whether the item moved."""
+    _end_task(conn, ending)
+    halts.after_ending(conn, ending.task, ending.at, rendered=True)
+    return _collect(conn, Event.RENDERED, ending)
+
+
+def record_failed(conn: Connection, ending: Ending) -> bool:
+    """The task ended badly, for the reason that the ending names. Returns whether the item moved."""
+    _end_task(conn, ending)
+    halts.after_ending(conn, ending.task, ending.at, rendered=False)
+    return _collect(conn, Event.REMOTE_FAILED, ending, **_error(ending))
+
+
+def record_unfunded(conn: Connection, ending: Ending) -> bool:
+    """The task failed for lack of credits: halts the account.
+
+    Returns whether the item may be created again after a recheck: only if nothing says that the task was charged.
+    """
+    charged = _charged(conn, ending)
+    again = {"task_id": None, "recheck_task_id": ending.task.task_id, "recheck_run_id": None}
+    if charged:
+        moved = record_failed(conn, ending)
+    else:
+        moved = _collect(conn, Event.UNFUNDED, ending, **again, **_error(ending))
+    if moved:
+        detail = f"a task failed for lack of credits ({ending.error_code})"
+        halts.open_halt(conn, ending.task.account_id, "credits", ending.at, detail, ending.run_id, from_task=True)
+    return moved and not charged
+
+
+def _charged(conn: Connection, ending: Ending) -> bool:
+    """Whether the task cost something, by the latest answer that says so either way."""
+    if ending.credits is not None:
+        return ending.credits > 0
+    said: float | None = conn.execute(select(tasks.c.credits).where(_this(ending.task))).scalar()
+    return (said or 0.0) > 0
+
+
+def record_missing(conn: Connection, ending: Ending) -> bool:
+    """The API answered that it does not know the task. Returns whether that now holds: the item is gone."""
+    since, looks = _count(conn, ending, "missing")
+    if ending.at - since < GONE_AFTER_SECONDS or looks < GONE_AFTER_LOOKS:
+        return False
+    _end_task(conn, ending)
+    halts.after_ending(conn, ending.task, ending.at, rendered=False)
+    return _collect(conn, Event.GONE, ending, **_error(ending))
+
+
+def record_found(conn: Connection, task: OpenTask) -> None:
+    """The API knows the task after all: the counting of its misses starts again."""
+    conn.execute(update(tasks).where(_this(task)).values(missing_since_at=None, missing_looks=0))
+
+
+def record_unusable(conn: Connection, ending: Ending) -> bool:
+    """A read gave no usable audio. Returns whether that has lasted too long: the item is gone."""
+    since, looks = _count(conn, ending, "unusable")
+    if ending.at - since < UNCOLLECTABLE_AFTER_SECONDS or looks < UNCOLLECTABLE_AFTER_LOOKS:
+        return False
+    return _collect(conn, Event.UNCOLLECTABLE, ending, **_error(ending))
+
+
+def record_file(conn: Connection, task: OpenTask, file: FileRecord, *, out_dir: str, at: float) -> None:
+    """A verified file is on disk under its temporary name, about to be renamed to its path."""
+    values = {"path": file.path, "sha256": file.sha256, "bytes": file.bytes, "audio_seconds": file.audio_seconds}
+    _KEEP_FILE.run(conn, values | {"item_key": task.key, "out_dir": out_dir, "recorded_at": at})
+
+
+def record_saved(conn: Connection, task: OpenTask, *, at: float, run_id: str) -> bool:
+    """The recorded file is at its final path, durably. Returns whether the item moved."""
+    _FILE_SAVED.run(conn, {"_key": task.key, "saved_at": at})
+    return move(conn, Event.SAVED, task.key, task.attempt, at=at, run_id=run_id, of_task=task.task_id)
+
+
+Link = tuple[int, str, str, str]
+"""A row (batch, id) and the item's audio (key) that now lies at its output."""
+
+
+def record_delivered(conn: Connection, task: OpenTask, links: Sequence[Link], *, at: float, run_id: str) -> bool:
+    """The recorded file is at its final path, durably, and linked to these rows. Returns whether the item moved."""
+    if links:
+        record_links(conn, links)
+    return record_saved(conn, task, at=at, run_id=run_id)
+
+
+def record_links(conn: Connection, links: Sequence[Link]) -> None:
+    """These rows' outputs now hold their items' audio."""
+    for batch_id, row_id, key, output in links:
+        _LINKED.run(conn, {"_batch": batch_id, "_row": row_id, "linked_key": key, "linked_output": output})
+
+
+_said = ("path", "sha256", "bytes", "audio_seconds", "out_dir", "recorded_at")
+_new_file = upsert(files).values(every("item_key", *_said))
+_KEEP_FILE: Final = Prepared(
+    _new_file.on_conflict_do_update(
+        index_elements=["item_key"],
+        set_={name: _new_file.excluded[name] for name in _said},
+        where=files.c.saved_at.is_(None),
+    )
+)
+_FILE_SAVED: Final = Prepared(
+    update(files).where(files.c.item_key == bindparam("_key")).values(saved_at=bindparam("saved_at"))
+)
+_LINKED: Final = Prepared(
+    update(rows)
+    .where(rows.c.batch_id == bindparam("_batch"), rows.c.id == bindparam("_row"))
+    .values(every("linked_key", "linked_output"))
+)
+
+
+def forget_links(conn: Connection, batch_id: int, row_ids: Sequence[str]) -> None:
+    """What was put at the outputs of these rows is there no longer."""
+    if row_ids:
+        conn.execute(_UNLINKED, [{"_batch": batch_id, "_row": row_id} for row_id in row_ids])
+
+
+_UNLINKED: Final = (
+    update(rows).where(rows.c.batch_id == bindparam("_batch"), rows.c.id == bindparam("_row")).values(linked_key=None)
+)
+
+
+def _collect(conn: Connection, event: Event, ending: Ending, **values: Any) -> bool:
+    task = ending.task
+    return move(
+        conn,
+        event,
+        task.key,
+        task.attempt,
+        at=ending.at,
+        run_id=ending.run_id,
+        of_task=task.task_id,
+        detail=ending.error_code or ending.word,
+        **values,
+    )
+
+
+def _this(task: OpenTask) -> ColumnElement[bool]:
+    return and_(tasks.c.account_id == task.account_id, tasks.c.task_id == task.task_id)
+
+
+def _error(ending: Ending) -> dict[str, Any]:
+    return {
+        "error_code": ending.error_code,
+        "error_message": ending.error_message,
+        "error_request_id": ending.request_id,
+        "error_http_status": ending.http_status,
+    }
+
+
+def _end_task(conn: Connection, ending: Ending) -> None:
+    """Keep how the task ended; a later read never rewrites it."""
+    values: dict[str, Any] = {"ended_at": ending.at, "looked_at": ending.at, "looks": ending.looks}
+    values |= {"word": ending.word, "raw": ending.raw or None}
+    if ending.credits is not None:
+        values["credits"] = ending.credits
+    this = {"_account": ending.task.account_id, "_task": ending.task.task_id}
+    _ended(tuple(values)).run(conn, this | values)
+
+
+@cache
+def _ended(names: tuple[str, ...]) -> Prepared:
+    this = (tasks.c.account_id == bindparam("_account"), tasks.c.task_id == bindparam("_task"))
+    open_ = update(tasks).where(*this, tasks.c.ended_at.is_(None))
+    return Prepared(open_.values(every(*names)))
+
+
+def _count(conn: Connection, ending: Ending, what: str) -> tuple[float, int]:
+    since, looks = tasks.c[f"{what}_since_at"], tasks.c[f"{what}_looks"]
+    counted = {since: func.coalesce(since, ending.at), looks: looks + 1}
+    conn.execute(update(tasks).where(_this(ending.task)).values(counted))
+    row = conn.execute(select(since, looks).where(_this(ending.task))).one()
+    return row[0], row[1]
+
+
+def open_tasks(conn: Connection, account_id: int, wanted: Sequence[Wanted]) -> list[OpenTask]:
+    """Every task of the account that is still to be collected, whether its rows are wanted or not."""
+    ours = exists().where(rows.c.item_key == items.c.key, of_wanted(wanted, by_item=True))
+    query = (
+        select(
+            items.c.key,
+            items.c.attempt,
+            items.c.task_id,
+            items.c.format,
+            items.c.model,
+            func.length(items.c.text).label("chars"),
+            tasks.c.accepted_at,
+            (items.c.state == State.RENDERED).label("rendered"),
+            ours.label("wanted"),
+        )
+        .join(tasks, and_(tasks.c.account_id == items.c.account_id, tasks.c.task_id == items.c.task_id))
+        .where(
+            items.c.account_id + 0 == account_id,  # by state, not by account: see `of_wanted`
+            items.c.state.in_(COLLECTABLE),
+        )
+        .order_by(tasks.c.accepted_at, items.c.task_id)
+    )
+    return [OpenTask(account_id=account_id, **row._mapping) for row in conn.execute(query)]
+
+
+def recorded_files(conn: Connection) -> list[tuple[OpenTask, str, str, str]]:
+    """Rendered items whose file was recorded but not known to be in place: task, output folder, path, SHA-256."""
+    query = (
+        select(items, files.c.out_dir, files.c.path, files.c.sha256)
+        .join(files, files.c.item_key == items.c.key)
+        .where(items.c.state == State.RENDERED)
+    )
+    found = []
+    for row in conn.execute(query):
+        names = {"key": row.key, "attempt": row.attempt, "account_id": row.account_id, "task_id": row.task_id}
+        task = OpenTask(**names, format=row.format, chars=len(row.text), accepted_at=row.changed_at)
+        found.append((task, row.out_dir, row.path, row.sha256))
+    return found

@@ -1,0 +1,1 @@
+"""Prices, spending, budgets, and the balances around a create in doubt."""

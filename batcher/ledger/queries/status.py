@@ -1,0 +1,179 @@
+"""What `show` and `status` show: items with their stories, and how the whole ledger stands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, Select, and_, select
+
+from batcher.clock import utc
+from batcher.item import Inputs
+from batcher.ledger.money.spending import estimated_need, spending, told_spending
+from batcher.ledger.queries.item_counts import Counts, count, current_batches, error_of
+from batcher.ledger.storage.schema import accounts, attempts, batches, events, files, halts, items, rows, runs, tasks
+
+_TAKES_TOLD: Final = 20
+"""Of the takes before an item's own: a manifest may name any number as its take."""
+
+
+def show(conn: Connection, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Items as `show --json` lists them, in the order of `keys`."""
+    accounts_by_id = {row.id: row.user_id for row in conn.execute(select(accounts.c.id, accounts.c.user_id))}
+    for key in keys:
+        item = conn.execute(select(items).where(items.c.key == key)).one()
+        query = (
+            select(rows, batches.c.name.label("batch"))
+            .join(batches, and_(batches.c.id == rows.c.batch_id, rows.c.is_current == 1))
+            .where(rows.c.item_key == key)
+            .order_by(rows.c.batch_id, rows.c.number)
+        )
+        yield {
+            "key": item.key,
+            "state": item.state,
+            "attempt": item.attempt,
+            "task_id": item.task_id,
+            "account": accounts_by_id.get(item.account_id),
+            "take": item.take,
+            "chars": len(item.text),
+            "rows": [
+                {"batch": row.batch, "row": row.number, "id": row.id, "output": row.output}
+                for row in conn.execute(query)
+            ],
+            "error": error_of(item),
+        }
+
+
+def story(conn: Connection, key: str) -> dict[str, Any]:
+    """Everything that the ledger keeps of an item: inputs, attempts, tasks, its file, the takes before it, and what
+    happened when.
+    """
+    item = conn.execute(select(items).where(items.c.key == key)).one()
+    sent = conn.execute(select(attempts).where(attempts.c.item_key == key).order_by(attempts.c.attempt))
+    made = conn.execute(select(tasks).where(tasks.c.item_key == key).order_by(tasks.c.accepted_at))
+    happened = conn.execute(select(events).where(events.c.item_key == key).order_by(events.c.id))
+    file = conn.execute(select(files).where(files.c.item_key == key)).first()
+    inputs = {name: getattr(item, name) for name in ("text", "voice", "model", "format", "take")}
+    return {
+        "inputs": inputs | {"params": json.loads(item.params)},
+        "attempts": [_attempt(row) for row in sent],
+        "tasks": [_task(row) for row in made],
+        "file": file and _file(file),
+        "earlier_takes": [
+            {"take": row.take, "key": row.key, "state": row.state, "path": row.path and f"{row.out_dir}/{row.path}"}
+            for row in conn.execute(_earlier_takes(item))
+        ],
+        "events": [
+            {"at": utc(row.at), "event": row.event, "state": row.state, "run_id": row.run_id, "detail": row.detail}
+            for row in happened
+        ],
+    }
+
+
+def _earlier_takes(item: Row[Any]) -> Select[Any]:
+    """The items of the same inputs with lower takes, by the keys that they must have."""
+    same = {"text": item.text, "voice": item.voice, "model": item.model, "format": item.format}
+    before = range(max(1, item.take - _TAKES_TOLD), item.take)
+    keys = [Inputs(**same, params=json.loads(item.params), take=take).key() for take in before]
+    query = select(items.c.take, items.c.key, items.c.state, files.c.out_dir, files.c.path)
+    return query.outerjoin(files, files.c.item_key == items.c.key).where(items.c.key.in_(keys)).order_by(items.c.take)
+
+
+def out_dirs(conn: Connection) -> list[str]:
+    """Every output folder that a run put audio into, relative to the ledger's folder."""
+    return list(conn.execute(select(runs.c.out_dir).distinct()).scalars())
+
+
+def _attempt(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "attempt": row.attempt,
+        "run_id": row.run_id,
+        "sent_at": utc(row.intended_at),
+        "answered_at": utc(row.answered_at),
+        "outcome": row.outcome,
+        "cause": row.cause,
+        "http_status": row.http_status,
+        "code": row.error_code,
+        "message": row.error_message,
+        "request_id": row.request_id,
+        "credits": row.credits,
+    }
+
+
+def _task(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "task_id": row.task_id,
+        "attempt": row.attempt,
+        "accepted_at": utc(row.accepted_at),
+        "ended_at": utc(row.ended_at),
+        "looks": row.looks,
+        "status": row.word,
+        "credits": row.credits,
+    }
+
+
+def _file(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "path": f"{row.out_dir}/{row.path}",
+        "sha256": row.sha256,
+        "bytes": row.bytes,
+        "audio_seconds": row.audio_seconds,
+        "saved_at": utc(row.saved_at),
+    }
+
+
+def status(conn: Connection) -> dict[str, Any]:
+    """The whole ledger as `status --json` shows it."""
+    wanted = current_batches(conn)
+    counts = count(conn, wanted)
+    run = conn.execute(select(runs).order_by(runs.c.started_at.desc()).limit(1)).first()
+    halt = conn.execute(select(halts).where(halts.c.closed_at.is_(None)).order_by(halts.c.since_at)).first()
+    return {
+        "batches": [batch.name for batch in wanted],
+        "rows": counts.rows,
+        "items": counts.items,
+        "states": counts.states,
+        "halt": halt and {"kind": halt.kind, "since": utc(halt.since_at), "detail": halt.detail},
+        "credits": {
+            "start": balance_of(run.profile_start) if run else None,
+            "end": balance_of(run.profile_end) if run else None,
+            "spent": told_spending(conn),
+            "estimated_needed": estimated_need(conn, wanted),
+        },
+        "last_run": run and _run_facts(run),
+    }
+
+
+def by_batch(conn: Connection) -> list[tuple[str, Counts]]:
+    """Each batch's name, with its rows and the items that they stand for."""
+    return [(batch.name, count(conn, [batch])) for batch in current_batches(conn)]
+
+
+def look_ahead(conn: Connection) -> None:
+    """Find out now what `status` will ask for: it keeps nothing itself, since it only reads."""
+    status(conn)
+    by_batch(conn)
+    spending(conn)
+
+
+def balance_of(profile: str | None) -> float | None:
+    """The credits that a kept profile names, or else its quota; None where it names neither."""
+    found = json.loads(profile or "{}")
+    balance: float | None = found.get("quota") if found.get("credits") is None else found["credits"]
+    return balance
+
+
+def _run_facts(run: Row[Any]) -> dict[str, Any]:
+    return {
+        "run_id": run.id,
+        "started_at": utc(run.started_at),
+        "ended_at": utc(run.ended_at),
+        "pid": run.pid,
+        "host": run.host,
+        "exit_code": run.exit_code,
+        "outcome": run.outcome,
+        "message": run.message,
+        "created": run.created,
+        "collected": run.collected,
+    }

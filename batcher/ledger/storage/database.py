@@ -1,0 +1,336 @@
+"""The file below the ledger: how it is made, opened, checked, backed up and migrated."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, text
+from sqlalchemy.exc import DatabaseError, DBAPIError
+from sqlalchemy.pool import StaticPool
+
+from batcher.errors import LedgerError, StorageError, TroubleError, UsageError
+from batcher.ledger.storage.schema import REVISION, meta
+from batcher.ledger.storage.triggers import tables
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+World = Literal["real", "sandbox"]
+_BUSY_TIMEOUT_SECONDS: Final = 30
+_DISK_ERRORS: Final = (
+    "SQLITE_FULL",
+    "SQLITE_IOERR",
+    "SQLITE_READONLY",
+    "SQLITE_BUSY",
+    "SQLITE_LOCKED",
+    "SQLITE_CANTOPEN",
+)
+
+
+def open_existing(path: Path, *, world: World | None = None, readonly: bool = False) -> Engine:
+    """An engine on the ledger at `path`, whose one connection may move between threads but not be shared by two.
+
+    Raises:
+        LedgerError: there is no ledger, it is not one, it is older or newer than this program, or of the other world.
+    """
+    _check_header(path)
+    engine = _engine(path, readonly=readonly)
+    try:
+        with _translating(path), engine.connect() as connection:
+            _check_revision(connection, path)
+            _check_world(connection, path, world)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def create(path: Path, world: World) -> None:
+    """Make an empty ledger, readable by its owner only, complete or not at all. The caller holds the owner's lock."""
+    draft = path.with_name(f".{path.name}.new")
+    with _translating(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.unlink(missing_ok=True)
+        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    engine = _engine(draft, wal=False)
+    try:
+        with _translating(path), engine.begin() as connection:
+            # What the migrations would build, word for word, without loading what only they need.
+            tables.create_all(connection)
+            connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
+            connection.execute(text("INSERT INTO alembic_version VALUES (:revision)"), {"revision": REVISION})
+            facts = {"world": world, "ledger_id": uuid.uuid4().hex, "created_at": str(time.time())}
+            connection.execute(insert(meta), [{"name": name, "value": value} for name, value in facts.items()])
+    finally:
+        engine.dispose()
+    with _translating(path):
+        set_stray_journal_aside(path)
+        draft.replace(path)
+
+
+def set_stray_journal_aside(path: Path) -> None:
+    """A journal that a kill left, beside a backup that took its ledger's place or beside none: SQLite would apply it.
+
+    A ledger in use is never in that state: it has its journal's mark in its header before it has a journal. The caller
+    holds the owner's lock.
+    """
+    journal = path.with_name(f"{path.name}-wal")
+    if not journal.exists():
+        return
+    if path.exists():
+        with path.open("rb") as file:
+            if file.read(20)[18:] != b"\1\1":
+                return
+    journal.replace(journal.with_name(f"{journal.name}.stray-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"))
+    path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
+
+
+def needs_upgrade(path: Path) -> bool:
+    """Whether the ledger at `path` is older than this program.
+
+    Raises:
+        LedgerError: it is newer, or not a ledger.
+    """
+    _check_header(path)
+    engine = _engine(path, readonly=True)
+    try:
+        with _translating(path), engine.connect() as connection:
+            revision = _revision(connection, path)
+    finally:
+        engine.dispose()
+    if revision != REVISION and revision not in _known_revisions():
+        raise _too_new(path, revision)
+    return revision != REVISION
+
+
+def upgrade(path: Path) -> Path:
+    """Back the ledger up beside itself, then migrate it in one transaction. Returns the backup's path.
+
+    The caller holds the owner's lock.
+    """
+    with _translating(path):
+        backup = _back_up(path)
+    engine = _engine(path)
+    try:
+        with _translating(path), engine.begin() as connection:
+            _migrate(connection)
+    finally:
+        engine.dispose()
+    return backup
+
+
+def copy(path: Path, target: Path) -> None:
+    """A consistent copy of the ledger at `path`, which a run may be working on, in a new file.
+
+    Raises:
+        LedgerError: there is no ledger, or it is no such thing.
+        StorageError: there is no room for the copy; nothing is left of it.
+    """
+    _check_header(path)
+    with _translating(target):
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        try:
+            with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(target)) as copied:
+                source.backup(copied)
+        except BaseException:
+            target.unlink()  # half a copy is none, and takes room where there may be too little
+            raise
+
+
+def back_up(path: Path, target: Path) -> None:
+    """A durable copy, complete or not at all, that knows that it is one: see `Identity.copied_at`.
+
+    Raises:
+        UsageError: something is at `target` already.
+        LedgerError: there is no ledger at `path`, or it is no such thing.
+        StorageError: the disk does not take it.
+    """
+    if target.exists():
+        raise UsageError(f"{target} exists already", "Name a file that does not.")
+    if not target.parent.is_dir():
+        raise UsageError(f"there is no folder {target.parent}", "Make it, or name another file.")
+    draft = target.with_name(f".{target.name}.new")
+    with _translating(target):
+        draft.unlink(missing_ok=True)
+        copy(path, draft)
+        try:
+            with closing(sqlite3.connect(draft)) as copied:
+                copied.execute("PRAGMA journal_mode = DELETE")
+                with copied:
+                    copied.execute("INSERT OR REPLACE INTO meta VALUES ('copied_at', ?)", (str(time.time()),))
+            sync(draft)
+            draft.replace(target)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+        sync(target.parent)
+
+
+def sync(path: Path) -> None:
+    """Make a file's content, or the names in a folder, outlive a power cut.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _back_up(path: Path) -> Path:
+    for left_by_a_kill in path.parent.glob(f".{glob.escape(path.name)}.backup-*.new"):
+        left_by_a_kill.unlink()
+    backup = path.with_name(f"{path.name}.backup-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}")
+    back_up(path, backup)
+    return backup
+
+
+def _engine(path: Path, *, readonly: bool = False, wal: bool = True) -> Engine:
+    uri = f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rw'}"
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(
+            uri, uri=True, check_same_thread=False, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None
+        )
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool, hide_parameters=True)
+
+    @event.listens_for(engine, "connect")
+    def _pragmas(connection: sqlite3.Connection, _record: object) -> None:
+        if wal and not readonly:
+            connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA query_only = {int(readonly)}")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN" if readonly else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _check_header(path: Path) -> None:
+    """Before SQLite opens a file for writing, and makes a database of an empty one."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(16)
+    except (FileNotFoundError, IsADirectoryError):
+        raise LedgerError(
+            f"no ledger at {path}", "`batcher run MANIFEST` makes one; `--ledger` names another."
+        ) from None
+    if header != b"SQLite format 3\0":
+        raise LedgerError(f"{path} is not a ledger of batcher", "Name another with --ledger.")
+
+
+def _revision(connection: Connection, path: Path) -> str:
+    try:
+        if inspect(connection).has_table("alembic_version"):
+            return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
+    except DatabaseError as error:
+        if "locked" in str(error.orig):
+            raise TroubleError(f"the ledger {path} is locked by another program", "Try again in a moment.") from error
+        raise LedgerError(f"{path} cannot be read as a ledger: {error.orig}", "Name another with --ledger.") from error
+    raise LedgerError(f"{path} is a database but not a ledger of batcher", "Name another with --ledger.")
+
+
+def _check_revision(connection: Connection, path: Path) -> None:
+    revision = _revision(connection, path)
+    if revision == REVISION:
+        return
+    if revision in _known_revisions():
+        raise LedgerError(
+            f"the ledger {path} is of an older version ({revision})",
+            "`batcher ledger upgrade` (or the next run) backs it up and brings it up to date.",
+        )
+    raise _too_new(path, revision)
+
+
+def _too_new(path: Path, revision: str) -> LedgerError:
+    return LedgerError(
+        f"the ledger {path} was written by a newer batcher (its version is {revision}, this program knows {REVISION})",
+        "Upgrade with `pip install -U tts-batcher`, or go back to the ledger's own backup beside it.",
+    )
+
+
+def _check_world(connection: Connection, path: Path, world: World | None) -> None:
+    found = connection.execute(select(meta.c.value).where(meta.c.name == "world")).scalar_one()
+    if world is None or found == world:
+        return
+    ours, way_out = (
+        ("the sandbox", "Leave --sandbox out, or name another ledger with --ledger.")
+        if world == "sandbox"
+        else ("the real API", "Add --sandbox, or name another ledger with --ledger.")
+    )
+    raise LedgerError(f"the ledger {path} belongs to the {found} world and cannot serve {ours}", way_out)
+
+
+def _migrate(connection: Connection) -> None:
+    from alembic import command
+
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _known_revisions() -> set[str]:
+    from alembic.script import ScriptDirectory
+
+    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+
+
+def _config() -> Config:
+    from alembic.config import Config
+
+    package = Path(__file__).resolve().parents[2]
+    places = (package / "migrations", package.parent / "migrations")
+    config = Config()
+    config.set_main_option("script_location", str(next(place for place in places if place.is_dir())).replace("%", "%%"))
+    return config
+
+
+def storage_error(path: Path, error: DBAPIError) -> StorageError | LedgerError:
+    """What a database that refuses to write means for a user."""
+    before: BaseException | None = error
+    while before is not None:
+        error = before if isinstance(before, DBAPIError) else error  # the first: rolling back may fail after it
+        before = before.__context__
+    return _refusal(path, error.orig)
+
+
+def _refusal(path: Path, error: BaseException | None) -> StorageError | LedgerError:
+    name = getattr(error, "sqlite_errorname", "")
+    if name.startswith("SQLITE_CORRUPT"):
+        hint = "Put a backup in its place and run with --restored; keep this one."
+        return LedgerError(f"the ledger {path} is damaged: {error}", hint)
+    if not name.startswith(_DISK_ERRORS):
+        return LedgerError(f"the ledger {path} does not fit this program: {error}", "Was it made by another version?")
+    return StorageError(
+        f"the ledger {path} cannot be written: {error}",
+        "Free some space or mend the disk, then run again: it goes on where it stopped.",
+    )
+
+
+@contextmanager
+def _translating(path: Path) -> Iterator[None]:
+    """What the disk refuses below SQLite, and around it, is a StorageError."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise storage_error(path, error) from error
+    except sqlite3.Error as error:
+        raise _refusal(path, error) from error
+    except OSError as error:
+        raise StorageError(
+            f"{error.filename or path}: {error.strerror}", "Free some space or mend the disk."
+        ) from error

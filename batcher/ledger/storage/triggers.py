@@ -1,0 +1,138 @@
+"""What the ledger knows of itself without looking through all of it: tables that its own triggers keep.
+
+Whatever writes, and whatever kills it, they hold: a trigger changes them in the very transaction of the change that
+they depend on. What the steps of single items change again and again is added up (`totals`, `costs`). Of what an import
+changes, or what hardly ever happens, they are forgotten, to be found out anew by whoever needs them next.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import DDL, CheckConstraint, Column, Float, Index, Integer, Table, Text, event
+
+from batcher.ledger.storage.schema import metadata
+
+standing = Table(
+    "standing",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("depends", Text, nullable=False),
+    Column("facts", Text, nullable=False),
+    CheckConstraint("depends IN ('rows', 'manifests', 'costs', 'balances')", name="standing_depends"),
+)
+"""What was found out by reading a great part of the ledger, and holds until something that it depends on changes:
+
+* `rows`: anything in rows, items and files;
+* `manifests`: which rows there are, and which items they stand for;
+* `costs`: what ended tasks cost, but for one that ends;
+* `balances`: the balances, and the creates that were accepted before the last of them.
+"""
+
+totals = Table(
+    "totals",
+    metadata,
+    Column("scope", Text, nullable=False),  # the batches, as they read now, whose rows stand for the items
+    Column("model", Text),
+    Column("state", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("bytes", Integer, nullable=False),  # of their texts
+    Index("totals_scope", "scope", "state"),
+)
+"""Items by scope, model and state, with a line for every state. Holds while `totals` is standing."""
+
+costs = Table(
+    "costs",
+    metadata,
+    Column("batch_id", Integer, primary_key=True),  # whose budget pays; 0 for none
+    Column("model", Text, primary_key=True),  # "" for none
+    Column("told", Float, nullable=False),  # credits, by what the task or its create says
+    Column("untold_bytes", Integer, nullable=False),  # texts of those that say nothing and may have cost something
+    Column("credits", Float),  # by what tasks say; NULL where none says anything
+    Column("priced_credits", Float, nullable=False),  # of the tasks that say that they cost something
+    Column("priced_bytes", Integer, nullable=False),
+    Column("low", Float),  # credits for a byte: the least and the most among them
+    Column("high", Float),
+)
+"""What ended tasks cost. Holds while `costs` is standing."""
+
+_ENDINGS: Final = """
+CREATE VIEW endings AS
+SELECT tasks.account_id, tasks.task_id, coalesce(attempts.batch_id, 0) AS batch_id, coalesce(items.model, '') AS model,
+    coalesce(tasks.credits, attempts.credits, 0) AS told,
+    iif(coalesce(tasks.credits, attempts.credits) IS NULL AND attempts.outcome NOT IN ('deferred', 'rejected')
+        AND NOT EXISTS (SELECT 1 FROM events WHERE events.item_key = tasks.item_key
+            AND events.attempt = tasks.attempt AND events.event = 'unfunded'), items.bytes, 0) AS untold_bytes,
+    tasks.credits,
+    iif(tasks.credits > 0 AND items.bytes > 0, tasks.credits, 0) AS priced_credits,
+    iif(tasks.credits > 0 AND items.bytes > 0, items.bytes, 0) AS priced_bytes,
+    iif(tasks.credits > 0 AND items.bytes > 0, tasks.credits * 1.0 / items.bytes, NULL) AS price
+FROM tasks
+JOIN attempts ON attempts.item_key = tasks.item_key AND attempts.attempt = tasks.attempt
+JOIN items ON items.key = tasks.item_key
+WHERE tasks.ended_at IS NOT NULL"""
+"""Each task that has ended, and what of it goes into `costs`."""
+
+SCOPE: Final = (
+    "(SELECT group_concat(batch_id, ' ') FROM (SELECT DISTINCT batch_id FROM rows"
+    " WHERE item_key = {key} AND is_current = 1 ORDER BY batch_id))"
+)
+
+_MOVED: Final = f"""UPDATE totals SET number = number + (state = new.state) - (state = old.state),
+    bytes = bytes + new.bytes * ((state = new.state) - (state = old.state))
+    WHERE scope = {SCOPE.format(key="new.key")} AND state IN (old.state, new.state) AND model IS new.model"""  # noqa: S608
+_ENDED: Final = (
+    "INSERT INTO costs SELECT batch_id, model, told, untold_bytes, credits, priced_credits, priced_bytes, price, price"
+    " FROM endings WHERE account_id = new.account_id AND task_id = new.task_id"
+    " ON CONFLICT (batch_id, model) DO UPDATE SET told = told + excluded.told,"
+    " untold_bytes = untold_bytes + excluded.untold_bytes,"
+    " credits = coalesce(credits + excluded.credits, credits, excluded.credits),"
+    " priced_credits = priced_credits + excluded.priced_credits, priced_bytes = priced_bytes + excluded.priced_bytes,"
+    " low = min(coalesce(low, excluded.low), coalesce(excluded.low, low)),"
+    " high = max(coalesce(high, excluded.high), coalesce(excluded.high, high))"
+)
+
+
+def _forget(*depends: str) -> str:
+    return f"DELETE FROM standing WHERE depends IN ({', '.join(map(repr, depends))})"  # noqa: S608
+
+
+_HAS_ENDED: Final = "EXISTS (SELECT 1 FROM tasks WHERE item_key = new.item_key AND ended_at IS NOT NULL)"
+_IS_WEIGHED: Final = "new.answered_at <= (SELECT max(at) FROM balances WHERE account_id = new.account_id)"
+_TRIGGERS: Final = {
+    "rows_insert": ("INSERT ON rows", _forget("rows", "manifests")),
+    "rows_delete": ("DELETE ON rows", _forget("rows", "manifests")),
+    "rows_update": ("UPDATE ON rows", _forget("rows")),
+    "rows_stand": ("UPDATE OF batch_id, is_current, item_key, skipped ON rows", _forget("manifests")),
+    # An item that no row stands for changes nothing: its insertion needs no trigger.
+    "items_update": ("UPDATE ON items", _forget("rows")),
+    "items_move": ("UPDATE OF state ON items", _MOVED),
+    "items_input": ("UPDATE OF key, model, bytes ON items", "DELETE FROM standing"),
+    "items_delete": ("DELETE ON items", "DELETE FROM standing"),
+    "files_insert": ("INSERT ON files", _forget("rows")),
+    "files_update": ("UPDATE ON files", _forget("rows")),
+    "files_delete": ("DELETE ON files", _forget("rows")),
+    "attempts_insert": ("INSERT ON attempts WHEN new.outcome IS NOT NULL", _forget("balances")),
+    "attempts_weigh": (f"UPDATE ON attempts WHEN old.outcome IS NOT NULL OR {_IS_WEIGHED}", _forget("balances")),
+    "attempts_again": (f"UPDATE ON attempts WHEN old.outcome IS NOT NULL OR {_HAS_ENDED}", _forget("costs")),
+    "attempts_delete": ("DELETE ON attempts", _forget("costs", "balances")),
+    "tasks_insert": ("INSERT ON tasks WHEN new.ended_at IS NOT NULL", _forget("costs")),
+    "tasks_end": ("UPDATE ON tasks WHEN old.ended_at IS NULL AND new.ended_at IS NOT NULL", _ENDED),
+    "tasks_again": ("UPDATE ON tasks WHEN old.ended_at IS NOT NULL", _forget("costs")),
+    "tasks_delete": ("DELETE ON tasks", _forget("costs")),
+    "events_insert": ("INSERT ON events WHEN new.event = 'unfunded'", _forget("costs")),
+    "balances_insert": ("INSERT ON balances", _forget("balances")),
+    "balances_update": ("UPDATE ON balances", _forget("balances")),
+    "balances_delete": ("DELETE ON balances", _forget("balances")),
+}
+
+
+def _after_create(statement: str) -> None:
+    event.listen(metadata, "after_create", DDL(statement))  # type: ignore[no-untyped-call]
+
+
+_after_create(_ENDINGS)
+for _name, (_when, _then) in _TRIGGERS.items():
+    _after_create(f"CREATE TRIGGER {_name} AFTER {_when} BEGIN {_then}; END")
+tables: Final = metadata
+"""All of the ledger's tables, with what keeps these."""

@@ -1,0 +1,163 @@
+"""The end of a run: results written, the run noted in its ledger, and all of it told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batcher.audio.store import Store, stamp
+from batcher.clock import Clock
+from batcher.errors import StorageError
+from batcher.ledger.ledger import Connection, Ledger
+from batcher.ledger.lifecycle import recalled, runs
+from batcher.ledger.money import spending
+from batcher.ledger.queries import item_counts, status
+from batcher.ledger.records import Halt, Wanted
+from batcher.ledger.storage import cached_facts
+from batcher.pipeline import restore
+from batcher.pipeline.ingest import SWEPT, Intake, sweep
+from batcher.pipeline.stop import Reason, Stop
+from batcher.provider import Profile
+from batcher.reports import run_report, summary
+from batcher.reports.progress import Progress
+from batcher.reports.tally import Tally
+from batcher.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """What one run leaves behind: profiles it read, halts it met, keys of overdue items; how the last one ended."""
+
+    settings: Settings
+    ledger: Ledger
+    store: Store
+    progress: Progress
+    clock: Clock
+    run_id: str
+    started_at: float
+    stop: Stop
+    tally: Tally
+    intake: Intake
+    profiles: list[Profile]
+    halts: list[Halt]
+    overdue: list[str]
+    last_end: tuple[int | None, str | None]
+
+    async def tell(self) -> run_report.RunReport:
+        """Write the results, note the end of the run, and say how it went."""
+        self.progress.close()
+        try:
+            result = await self._conclude()
+            await self.ledger.do(self._tell, result)
+            return result
+        except StorageError as error:
+            # What was bought is in the spill file by now; this is said even if nothing more can be written.
+            message = self.stop.reasons.get(Reason.TROUBLE, error.in_one_line())
+            self.progress.warn(f"exit 8: {message}")
+            return self._report(8, message)
+
+    async def _conclude(self) -> run_report.RunReport:
+        if not self.stop.interrupted and not await self.ledger.do(cached_facts.look, SWEPT):
+            await sweep(self.ledger, self.store)
+        written = await self.ledger.do(self._write_results)
+        here = [batch.name for batch in self.intake.named if batch.out_dir == self.store.out_dir]
+        written = [name for name in written if name in here]
+        owner = self.store.owner()
+        if written and owner is not None and owner.run_id == self.run_id:
+            await restore.sign(self.ledger, self.store, self.run_id, written, whole=True)
+        await self.ledger.do(self._leave)
+        counts = await self.ledger.do(item_counts.count, self.intake.named)
+        await self.ledger.do(self._note_halts, counts)
+        refused, unwritten = self.intake.refused, self.tally.unwritten
+        named = bool(self.settings.sources)
+        code, message = run_report.conclude(self.stop, counts, refused=refused, unwritten=unwritten, rows_named=named)
+        message += await self.ledger.do(summary.overdue_words, self.intake.named, self.overdue)
+        credits_ = await self.ledger.do(self._credits)
+        result = self._report(code, message, counts=counts, credits_=credits_)
+        await self.ledger.do(self._note_end, result)
+        await self.ledger.do(status.look_ahead)
+        return result
+
+    def _report(
+        self,
+        code: int,
+        message: str,
+        *,
+        counts: item_counts.Counts | None = None,
+        credits_: dict[str, float | None] | None = None,
+    ) -> run_report.RunReport:
+        found: dict[str, Any] = {}
+        if counts is not None:
+            found = {"rows": counts.rows, "items": counts.items, "states": counts.states, "credits": credits_}
+            found |= {"batches": [batch.name for batch in self.intake.named], "halt": run_report.halt_of(self.halts)}
+        return run_report.RunReport(
+            run_id=self.run_id,
+            exit_code=code,
+            outcome=run_report.OUTCOMES[code],
+            message=message,
+            ledger=str(self.settings.ledger),
+            out_dir=str(self.settings.out_dir),
+            created=self.tally.created,
+            collected=self.tally.collected,
+            requests=self.tally.requests(),
+            elapsed_seconds=round(self.clock.now() - self.started_at, 3),
+            **found,
+        )
+
+    def _write_results(self, conn: Connection) -> list[str]:
+        """Returns the batches whose results are written: none while old ones tell what the ledger does not know yet."""
+        if recalled.due(conn):
+            return []
+        written = []
+        for batch in self.intake.named:
+            out_dir = self.settings.ledger.parent / batch.out_dir
+            try:
+                self._write(conn, batch, out_dir)
+                written.append(batch.name)
+            except OSError as error:
+                self.tally.unwritten += 1
+                message = f"cannot write the results of {batch.name}: {error.strerror}"
+                self.stop.reasons.setdefault(Reason.TROUBLE, message)
+        return written
+
+    def _write(self, conn: Connection, batch: Wanted, out_dir: Path) -> None:
+        """Write the results of the batch, unless they lie there as they were written and nothing has changed since."""
+        name = f"results {batch.batch_id}"
+        paths = run_report.results_paths(out_dir, [batch.name])
+        known = cached_facts.look(conn, name)
+        if self.settings.rescan or known is None or known != [stamp(path) for path in paths]:
+            run_report.write_results(out_dir, batch.name, item_counts.results(conn, batch))
+            cached_facts.keep(conn, name, "rows", [stamp(path) for path in paths])
+
+    def _leave(self, conn: Connection) -> None:
+        if self.intake.refused is None and not self.tally.unwritten:
+            self.intake.leave(conn)
+
+    def _note_halts(self, conn: Connection, counts: item_counts.Counts) -> None:
+        for halt in self.halts:
+            reason = Reason.CREDITS if halt.kind == "credits" else Reason.TROUBLE
+            need = spending.next_need(conn, self.intake.named)
+            now = self.profiles[-1].balance if self.profiles else None
+            self.stop.reasons.setdefault(reason, summary.halt_line(halt, counts, balance=now, need=need))
+
+    def _credits(self, conn: Connection) -> dict[str, float | None]:
+        start = self.profiles[0].balance if self.profiles else None
+        end = self.profiles[-1].balance if len(self.profiles) > 1 else None
+        spent, known = spending.spent_in_run(conn, self.run_id)
+        if not known:
+            spent = start - end if start is not None and end is not None else None
+        needed = spending.estimated_need(conn, self.intake.named)
+        return {"start": start, "end": end, "spent": spent, "estimated_needed": needed}
+
+    def _note_end(self, conn: Connection, result: run_report.RunReport) -> None:
+        values: dict[str, Any] = {"ended_at": self.clock.now(), "exit_code": result.exit_code}
+        values |= {"outcome": result.outcome, "message": result.message}
+        values |= {"created": result.created, "collected": result.collected}
+        runs.end_run(conn, self.run_id, **values)
+
+    def _tell(self, conn: Connection, result: run_report.RunReport) -> None:
+        counts = item_counts.count(conn, self.intake.named)
+        where, ways_out = self.settings.where, self.intake.ways_out
+        words = summary.Words(result, counts, where=where, last=self.last_end, ways_out=ways_out)
+        summary.tell(conn, self.progress, words, self.intake.named)

@@ -1,0 +1,135 @@
+"""Before the first create: does the API answer, for which account, and may anything be created for it?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from batcher.clock import Clock
+from batcher.errors import CredentialsError, TroubleError
+from batcher.ledger.ledger import Ledger
+from batcher.ledger.lifecycle import runs
+from batcher.ledger.queries import item_counts
+from batcher.ledger.records import Balance, Wanted
+from batcher.pipeline.stop import Reason, Stop
+from batcher.provider import Cause, Client, Endpoint, Profile, ProfileAnswer
+from batcher.settings import Settings
+
+_WAITS_SECONDS: Final = (0.5, 1.0, 2.0)
+"""Between the tries to read the profile; then the run ends, and the next one tries again."""
+_LONGEST_WAIT_SECONDS: Final = 30.0
+
+
+@contextmanager
+def reach(settings: Settings) -> Iterator[tuple[Endpoint, str]]:
+    """Where the API answers, and the origin that its accounts are known by: a sandbox is one, on whatever port.
+
+    Raises:
+        UsageError: the address cannot be used, or the sandbox's extra is missing.
+        CredentialsError: there is no token.
+    """
+    if settings.sandbox:
+        from batcher.sandbox import running as sandbox_running
+
+        with sandbox_running(settings.ledger.with_name("batcher-sandbox.tasks.db")) as sandbox:
+            yield Endpoint(url=sandbox.url, token=sandbox.token), "sandbox"
+        return
+    endpoint = Endpoint(
+        url=settings.api_url,
+        token=settings.need_token(),
+        allow_http=settings.allow_http,
+        no_credits_codes=settings.no_credits_codes,
+    )
+    yield endpoint, endpoint.origin
+
+
+@dataclass(kw_only=True)
+class Preflight:
+    """Finds out about the account of one run."""
+
+    ledger: Ledger
+    client: Client
+    stop: Stop
+    clock: Clock
+    run_id: str
+    origin: str
+    token: str
+
+    async def enter(self, wanted: Sequence[Wanted]) -> tuple[Profile, int | None]:
+        """Read the profile and note it with the run. Returns it and the account's number, None for an unknown one.
+
+        Stops creating when the account is unknown or wanted rows have open tasks with another. When the profile cannot
+        be had, the account that the token was last seen with is good enough for collecting.
+
+        Raises:
+            CredentialsError: the token is refused.
+            TroubleError: the profile cannot be had, and the token is new to the ledger.
+        """
+        try:
+            profile = await self._profile()
+        except TroubleError as error:
+            return Profile(), await self._known_account(error)
+        account_id = await self.ledger.do(
+            runs.enter_account,
+            self.run_id,
+            origin=self.origin,
+            user_id=profile.user_id,
+            token=self.token,
+            balance=Balance(credits=profile.credits, quota=profile.quota, tier=profile.tier),
+            at=self.clock.now(),
+        )
+        if profile.user_id is None:
+            message = "the profile does not say whose account this is (no user_id): nothing is created"
+            self.stop.stop_creating(Reason.CREDENTIALS, message)
+        foreign = await self.ledger.do(item_counts.foreign_tasks, wanted, account_id)
+        if foreign:
+            who = ", ".join(f"{number} of {name}" for name, number in foreign.items())
+            message = f"open tasks belong to another account ({who}): use its token to collect them"
+            self.stop.stop_creating(Reason.CREDENTIALS, message)
+        return profile, account_id
+
+    async def _known_account(self, error: TroubleError) -> int:
+        account_id = await self.ledger.do(runs.account_of_token, origin=self.origin, token=self.token)
+        if account_id is None:
+            raise error
+        self.stop.stop_creating(Reason.TROUBLE, error.in_one_line())
+        return account_id
+
+    async def _profile(self) -> Profile:
+        for wait in (*_WAITS_SECONDS, None):
+            answer = await self.client.profile()
+            if answer.cause is Cause.OK and answer.profile is not None:
+                return answer.profile
+            if answer.cause is Cause.CREDENTIALS:
+                raise CredentialsError(
+                    f"the API refused the token: {answer.explain()}", "Set a valid one in BATCHER_API_TOKEN."
+                )
+            if answer.cause is Cause.WRONG_HOST or wait is None:
+                break
+            await self.clock.sleep(max(wait, min(answer.retry_after_seconds or 0.0, _LONGEST_WAIT_SECONDS)))
+        raise _unavailable(self.origin, answer)
+
+
+async def known_account(client: Client, ledger: Ledger, origin: str) -> int | None:
+    """The number of the account that the token opens; None for one that the ledger does not know.
+
+    Raises:
+        CredentialsError: the token is refused.
+        TroubleError: the profile cannot be had.
+    """
+    answer = await client.profile()
+    if answer.cause is Cause.CREDENTIALS:
+        raise CredentialsError(f"the API refused the token: {answer.explain()}")
+    if answer.profile is None:
+        raise TroubleError(f"the API gives no profile: {answer.explain()}", "Try again later.")
+    return await ledger.do(runs.find_account, origin=origin, user_id=answer.profile.user_id)
+
+
+def _unavailable(origin: str, answer: ProfileAnswer) -> TroubleError:
+    if answer.cause is Cause.WRONG_HOST:
+        return TroubleError(
+            f"something other than the API answers at {origin}: {answer.explain()}", "Check --api-url and any proxy."
+        )
+    return TroubleError(f"the API at {origin} gives no profile: {answer.explain()}", "Nothing was created; run again.")

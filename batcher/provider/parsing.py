@@ -1,0 +1,297 @@
+"""Reading the API's answers: from the bytes of an exchange to what `batcher.provider.answers` calls it. Pure.
+
+The API has three shapes for a task and several for an error, with fields that come and go, so everything here looks
+in more than one place, takes what it finds if it makes sense, and leaves the rest unknown.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+from urllib.parse import urljoin, urlsplit
+
+from batcher.provider.answers import (
+    NO_CREDITS_CODES,
+    PROFILE_RULES,
+    WORDS,
+    Answer,
+    ApiError,
+    Cause,
+    Phase,
+    Profile,
+    ProfileAnswer,
+    Received,
+    Reply,
+    Rules,
+    SchemaAnswer,
+    Task,
+    judge,
+    plain_code,
+)
+
+MOST_RAW_BYTES: Final = 1 << 16
+RETRY_AFTER_MOST_SECONDS: Final = 86_400.0
+
+_AUDIO_FIELDS: Final = ("audioUrl", "audio_url", "result_url")
+_CREDITS: Final = ("creditsUsed", "credits_used", "x-openapi-credits-used")
+_QUOTA: Final = ("quotaRemaining", "quota_remaining", "x-openapi-quota-remaining")
+_BEGUN: Final = ("createdAt", "created_at")
+_ENDED: Final = ("completedAt", "completed_at", "finishedAt", "finished_at")
+_MILLISECONDS: Final = 1e11  # a greater time cannot be meant in seconds
+_CODE_LIKE: Final = re.compile(r"[\w.-]{1,64}", re.ASCII)
+_SECONDS: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_BRACES: Final = re.compile(r"\{[^{}]*\}")
+_QUERY: Final = re.compile(r"(?<=\S)\?[^\s\"'<>]+")
+_LEAST_SECRET: Final = 8  # replacing anything shorter would garble ordinary words and hide nothing
+
+_Object = dict[str, Any]
+
+
+class Reader:
+    """Reads what one API answers. Its origin completes relative URLs; its token is kept out of all that is read."""
+
+    def __init__(self, origin: str, token: str, no_credits_codes: frozenset[str]) -> None:
+        self._origin = origin
+        self._secret = token if len(token) >= _LEAST_SECRET else None
+        self._no_credits = NO_CREDITS_CODES | {plain_code(code) for code in no_credits_codes}
+
+    def clean(self, text: str, most: int = 500) -> str:
+        """`text` as one printable line of at most `most` characters, without the token and without URL queries."""
+        text = text.replace(self._secret, "***") if self._secret else text
+        text = "".join(char if char.isprintable() else " " for char in text[: 8 * most])
+        return _QUERY.sub("?…", " ".join(text.split()))[:most]
+
+    def answer(self, wire: Received, rules: Rules, now: float, asked: str | None = None) -> Answer:
+        """The answer to a create, or to a read of the task `asked`, judged by `rules`; `now` is in unix seconds."""
+        reply = self._reply(wire, asked)
+        cause = judge(reply, rules)
+        error = reply.error
+        if cause is Cause.OK:
+            error = ApiError(request_id=error.request_id, http_status=error.http_status)
+        elif asked is not None and reply.named:
+            error = replace(error, message="the answer is about another task than the one asked for")
+        return Answer(
+            cause=cause,
+            task=reply.task if cause is Cause.OK else None,
+            error=error,
+            raw=self._raw(wire),
+            retry_after_seconds=retry_after(wire.headers.get("retry-after"), now),
+            credits_used=_usage(reply.json, wire, _CREDITS),
+            quota_remaining=_usage(reply.json, wire, _QUOTA),
+            transport=wire.transport,
+        )
+
+    def profile(self, wire: Received, now: float) -> ProfileAnswer:
+        """The answer to a read of the account; `now` is in unix seconds."""
+        reply = self._reply(wire, None)
+        cause = judge(reply, PROFILE_RULES)
+        places = [reply.json, _dig(reply.json, "data"), _dig(reply.json, "user"), _dig(reply.json, "data", "user")]
+        profile = Profile(
+            user_id=_identifier(_first(places, "user_id", "userId")),
+            credits=_number(_first(places, "credits")),
+            quota=_number(_first(places, "api_quota_remaining")),
+            tier=self._text(_first(places, "tier")),
+            raw=self._raw(wire),
+        )
+        return ProfileAnswer(
+            cause=cause,
+            profile=profile if cause is Cause.OK else None,
+            served_at=_http_date(wire.headers.get("date")),
+            error=reply.error,
+            retry_after_seconds=retry_after(wire.headers.get("retry-after"), now),
+            transport=wire.transport,
+        )
+
+    def schema(self, wire: Received) -> SchemaAnswer:
+        """The answer to a read of the published schema."""
+        reply = self._reply(wire, None)
+        found = _operations(reply.json) if reply.good and reply.json is not None else None
+        return SchemaAnswer(operations=found, error=reply.error, transport=wire.transport)
+
+    def _reply(self, wire: Received, asked: str | None) -> Reply:
+        body = _json_object(wire.body)
+        code, message = self._fault([body])
+        named = _first([body, _dig(body, "error")], "requestId", "request_id")
+        error = ApiError(
+            code=code,
+            message=message,
+            request_id=self._text(named) or self._text(wire.headers.get("x-request-id")),
+            http_status=wire.status,
+        )
+        lacking = plain_code(code) in self._no_credits
+        return Reply(
+            wire=wire, json=body, error=error, task=self._task(body, wire, error), lacks_credits=lacking, asked=asked
+        )
+
+    def _task(self, body: _Object | None, wire: Received, outer: ApiError) -> Task | None:
+        """The task that a body of any of the three shapes shows; `outer` is what the body itself says of an error."""
+        places = (_dig(body, "task"), _dig(body, "data"), body)
+        found = ((place, _identifier(place.get("id"))) for place in places if place)
+        place, task_id = next((pair for pair in found if pair[1]), (None, None))
+        if place is None or task_id is None:
+            return None
+        word = (self._text(place.get("status"), most=100) or "").lower()
+        phase = WORDS.get(word, Phase.RUNNING)
+        code, message = self._fault(_insides(place))
+        return Task(
+            id=task_id,
+            word=word,
+            phase=phase,
+            audio_url=self._audio_url(_insides(place) + _insides(body)),
+            error=replace(outer, code=code or outer.code, message=message) if phase is Phase.FAILED else None,
+            credits_used=_usage(body, wire, _CREDITS),
+            took_seconds=_took(_insides(place)),
+            known_word=word in WORDS,
+            no_credits_codes=self._no_credits,
+        )
+
+    def _fault(self, places: Iterable[_Object | None]) -> tuple[str | None, str | None]:
+        """The first code and the first message that these objects or their nested errors give."""
+        shallow = [place for place in places if place]
+        deep = [inner for place in shallow if (inner := _dig(place, "error"))] + shallow
+        code = self._text(_first(deep, "code", "errorCode", "error_code"), most=100)
+        message = self._text(_first(deep, "message", "errorMessage", "error_message"))
+        for text in (place["error"] for place in shallow if isinstance(place.get("error"), str)):
+            code = code or (self.clean(text) if _CODE_LIKE.fullmatch(text) else None)
+            message = message or self._text(text)
+        return code, message
+
+    def _text(self, value: object, most: int = 500) -> str | None:
+        """A string or an integer as clean text; None for anything else and for the empty."""
+        return (self.clean(str(value), most) or None) if _is_plain(value) else None
+
+    def _audio_url(self, places: Iterable[_Object]) -> str | None:
+        values = (place.get(name) for place in places for name in _AUDIO_FIELDS)
+        url = next((value for value in values if isinstance(value, str) and value and value.isprintable()), None)
+        try:
+            return None if url is None else urljoin(f"{self._origin}/", url)
+        except ValueError:
+            return None
+
+    def _raw(self, wire: Received) -> bytes:
+        raw = wire.body.replace(self._secret.encode(), b"***") if self._secret else wire.body
+        return raw[:MOST_RAW_BYTES]
+
+
+def _http_date(text: str | None) -> float | None:
+    """An HTTP date in unix seconds; None if it is none."""
+    try:
+        date = parsedate_to_datetime(text or "")
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _operations(document: _Object) -> frozenset[tuple[str, str]] | None:
+    """Methods and paths of an OpenAPI document, each path below each of its servers' own; None if it is none."""
+    paths, servers = document.get("paths"), document.get("servers")
+    if not isinstance(paths, dict):
+        return None
+    urls = [server.get("url") for server in servers if isinstance(server, dict)] if isinstance(servers, list) else []
+    bases = [urlsplit(url).path.rstrip("/") for url in urls if isinstance(url, str)] or [""]
+    return frozenset(
+        (method.upper(), base + _BRACES.sub("{}", path))
+        for path, operations in paths.items()
+        if isinstance(operations, dict)
+        for method in operations
+        for base in bases
+    )
+
+
+def retry_after(value: str | None, now: float) -> float | None:
+    """The seconds to wait that a Retry-After header asks for, 0 to a day; None if it cannot be read.
+
+    It may be a number of seconds or an HTTP date, which is taken relative to `now`, in unix seconds.
+    """
+    if value is None:
+        return None
+    text = value.strip()
+    if _SECONDS.fullmatch(text):
+        seconds = float(text)
+    else:
+        date = _http_date(text)
+        if date is None:
+            return None
+        seconds = date - now
+    return min(max(seconds, 0.0), RETRY_AFTER_MOST_SECONDS)
+
+
+def _json_object(body: bytes) -> _Object | None:
+    """The JSON object that `body` is; bad bytes inside its strings don't keep an id from being read."""
+    try:
+        value = json.loads(body.decode("utf-8-sig", "replace"), strict=False)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _dig(value: object, *names: str) -> _Object | None:
+    """The object that lies at the end of `names`, or None."""
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else None
+
+
+def _insides(place: _Object | None) -> list[_Object]:
+    """An object and those inside it that may carry what it is about."""
+    inner = (place, _dig(place, "result"), _dig(place, "output"), _dig(place, "record"))
+    return [found for found in inner if found]
+
+
+def _first(places: Iterable[Mapping[str, Any] | None], *names: str) -> Any:
+    """The first value that is not null under any of `names`, the earlier place before the earlier name."""
+    values = (place.get(name) for place in places if place for name in names)
+    return next((value for value in values if value is not None), None)
+
+
+def _usage(body: _Object | None, wire: Received, names: tuple[str, ...]) -> float | None:
+    """A number that the task, the body around it or, failing these, a header gives."""
+    places = _insides(_dig(body, "task")) + _insides(_dig(body, "data")) + _insides(body)
+    return _number(_first([*places, wire.headers], *names))
+
+
+def _took(places: list[_Object]) -> tuple[float, float] | None:
+    """The least and the most that a task took, by its own times: whole seconds may be rounded either way."""
+    begun, ended = _instant(_first(places, *_BEGUN)), _instant(_first(places, *_ENDED))
+    if begun is None or ended is None or ended < begun:
+        return None
+    blur = 1.0 if begun.is_integer() and ended.is_integer() else 0.001
+    return max(ended - begun - blur, 0.0), ended - begun + blur
+
+
+def _instant(value: object) -> float | None:
+    """Unix seconds, or milliseconds, or ISO 8601 (UTC unless it says otherwise), as unix seconds."""
+    if (number := _number(value)) is not None:
+        return number / 1000.0 if number > _MILLISECONDS else number
+    if not isinstance(value, str):
+        return None
+    try:
+        date = datetime.fromisoformat(value)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
+def _identifier(value: object) -> str | None:
+    """A string or an integer that can name something: 1 to 200 printable characters."""
+    text = str(value) if _is_plain(value) else ""
+    return text if text.isprintable() and 0 < len(text) <= 200 else None
+
+
+def _number(value: object) -> float | None:
+    """A finite number, or a string that holds one."""
+    try:
+        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,210 @@
+"""The page's pictures, as SVG text. Everything in it is a number or a word of our own: nothing needs escaping.
+
+A picture holds at most some thousand marks however many tasks there are, since it is drawn on a grid. Colours are the
+style sheet's.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import Final
+
+from batcher.formatting import span
+from batcher.ledger.queries.report import TaskTimes
+
+_WIDTH, _HEIGHT = 440, 210
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 12, 26
+_INNER_WIDTH: Final = _WIDTH - _LEFT - _RIGHT
+_INNER_HEIGHT: Final = _HEIGHT - _TOP - _BOTTOM
+_STEPS: Final = 180
+"""Points of a curve at most."""
+_BARS: Final = 44
+_FILES_A_BAR: Final = 5
+_GRID: Final = (128, 56)
+"""Cells of a scatter."""
+_IDLE_SECONDS: Final = 900.0
+_IDLE_SHARE: Final = 0.05
+_BREAKS: Final = 5
+_SECONDS: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 604800)
+_LOOKS: Final = 12
+
+
+class TimeAxis:
+    """Maps times to places from left to right, with the longest idle stretches between `times` taken out.
+
+    `breaks` are the places where one was.
+    """
+
+    def __init__(self, times: Sequence[float]) -> None:
+        known = sorted(times)
+        self.first, self.last = known[0], known[-1]
+        least = max(_IDLE_SECONDS, _IDLE_SHARE * (self.last - self.first))
+        idle = [(after - before, before) for before, after in pairwise(known)]
+        cut = sorted(sorted((gap for gap in idle if gap[0] > least), reverse=True)[:_BREAKS], key=lambda gap: gap[1])
+        self._begins = [begin for _, begin in cut]
+        self._lost = [0.0]
+        for length, _ in cut:
+            self._lost.append(self._lost[-1] + length)
+        self.active_seconds = max(self.last - self.first - self._lost[-1], 1.0)
+        self.starts = [self.first, *(begin + length for length, begin in cut)]
+        self.breaks = [self.x(start) for start in self.starts[1:]]
+
+    def active(self, at: float) -> float:
+        """Seconds from the first time to `at` without the idle stretches."""
+        number = bisect_right(self._begins, at - 1e-6)
+        within = 0.0 if number == 0 else max(0.0, self.starts[number] - at)  # inside the stretch: its end
+        return at - self.first - self._lost[number] + within
+
+    def x(self, at: float) -> float:
+        """Where `at` is in the picture."""
+        return _LEFT + _INNER_WIDTH * self.active(at) / self.active_seconds
+
+    def marks(self) -> list[tuple[float, str]]:
+        """Places with words: each stretch's start with its day, or clock times if there is but one stretch."""
+        if len(self.starts) > 1:
+            every = [(self.x(start), _day(start)) for start in self.starts]
+            return [mark for number, mark in enumerate(every) if number == 0 or mark[0] - every[number - 1][0] > 84]
+        step = next((step for step in _SECONDS if self.active_seconds / step <= 5), _SECONDS[-1])
+        offset = datetime.fromtimestamp(self.first).astimezone().utcoffset()
+        shift = offset.total_seconds() if offset is not None else 0.0
+        start = math.ceil((self.first + shift) / step) * step - shift
+        clock = "%H:%M:%S" if step < 60 else "%H:%M" if step < 86400 else "%d %b"
+        times = [start + number * step for number in range(6) if start + number * step <= self.last]
+        return [(self.x(at), datetime.fromtimestamp(at).astimezone().strftime(clock)) for at in times]
+
+
+def _day(at: float) -> str:
+    return datetime.fromtimestamp(at).astimezone().strftime("%d %b %H:%M")
+
+
+def progress(tasks: Sequence[TaskTimes], axis: TimeAxis) -> str:
+    """How many tasks were created, rendered and downloaded by when."""
+    series = {
+        "created": sorted(task.created_at for task in tasks),
+        "rendered": sorted(task.rendered_at for task in tasks if task.rendered_at is not None),
+        "downloaded": sorted(task.saved_at for task in tasks if task.saved_at is not None),
+    }
+    most = len(tasks)
+    parts = [_frame(axis.marks(), most, _count, breaks=axis.breaks)]
+    for name, times in series.items():
+        points = _curve(times, axis, most)
+        if name == "created" and points:
+            parts.append(f'<path class="area" d="M{points} V{_HEIGHT - _BOTTOM} H{_LEFT} Z"/>')
+        if points:
+            parts.append(f'<path class="line {name}" d="M{points}"/>')
+    told = ", ".join(f"{len(times):,} {name}" for name, times in series.items())
+    return _picture(f"Tasks over time: {told}", parts)
+
+
+def _curve(times: Sequence[float], axis: TimeAxis, most: int) -> str:
+    """A rising line through so many of the points that one could see."""
+    if not times:
+        return ""
+    every = max(1, math.ceil(len(times) / _STEPS))
+    chosen = [*range(0, len(times), every), len(times) - 1]
+    points = [f"{axis.x(times[0]):.1f} {_HEIGHT - _BOTTOM}"]
+    points += [f"{axis.x(times[number]):.1f} {_y(number + 1, most):.1f}" for number in chosen]
+    return " L".join([*points, f"{axis.x(axis.last):.1f} {_y(len(times), most):.1f}"])
+
+
+def throughput(tasks: Sequence[TaskTimes], axis: TimeAxis) -> str:
+    """Files downloaded a minute, over the same time."""
+    times = [axis.active(task.saved_at) for task in tasks if task.saved_at is not None]
+    number = max(1, min(_BARS, len(times) // _FILES_A_BAR))
+    bins = Counter(min(number - 1, int(number * at / axis.active_seconds)) for at in times)
+    minutes = axis.active_seconds / number / 60
+    rates = {place: files / minutes for place, files in bins.items()}
+    most = max(rates.values(), default=1.0)
+    width = _INNER_WIDTH / number
+    bars = [_bar(_LEFT + place * width, width, rate, most) for place, rate in sorted(rates.items())]
+    mean = len(times) / (axis.active_seconds / 60)
+    title = f"Files downloaded a minute: {mean:,.1f} on average, {most:,.1f} at most"
+    return _picture(title, [_frame(axis.marks(), most, _rate, breaks=axis.breaks), *bars])
+
+
+def looks(tasks: Sequence[TaskTimes]) -> str:
+    """How many tasks took how many looks."""
+    found = Counter(min(task.looks, _LOOKS) for task in tasks)
+    least, most = min(found), max(found.values())
+    width = _INNER_WIDTH / (max(found) - least + 1)
+    places = {number: _LEFT + (number - least) * width for number in range(least, max(found) + 1)}
+    marks = [(x + width / 2, f"{number}{'+' * (number == _LOOKS)}") for number, x in places.items()]
+    bars = [_bar(places[number], width, count, most) for number, count in sorted(found.items())]
+    mean = sum(task.looks for task in tasks) / len(tasks)
+    return _picture(f"Looks per task: {mean:.1f} on average", [_frame(marks, most, _count), *bars])
+
+
+def scatter(points: Sequence[tuple[float, float]], title: str, xs: str) -> str:
+    """One mark for all points that fall on one place; darker where there are more. Up are seconds, right is `xs`."""
+    right, high = (max((point[axis] for point in points), default=1.0) or 1.0 for axis in (0, 1))
+    columns, lines = _GRID
+    cells = Counter((round(columns * x / right), round(lines * y / high)) for x, y in points)
+    most = max(cells.values(), default=1)
+    step = _nice(right / 4)
+    marks = [(_LEFT + _INNER_WIDTH * step * n / right, _count(step * n)) for n in range(int(right / step) + 1)]
+    parts = [_frame(marks, high, span_of), f'<text class="unit" x="{_WIDTH - _RIGHT}" y="{_TOP - 4}">{xs} →</text>']
+    for (column, line), number in sorted(cells.items()):
+        depth = 1 + min(3, int(4 * math.log1p(number - 1) / math.log1p(most))) if most > 1 else 2
+        x, y = _LEFT + _INNER_WIDTH * column / columns, _y(line, lines)
+        parts.append(f'<circle class="d{depth}" cx="{x:.1f}" cy="{y:.1f}" r="2.4"/>')
+    return _picture(title, parts)
+
+
+def span_of(seconds: float) -> str:
+    """Seconds on an axis."""
+    return "0" if not seconds else f"{seconds:.2g} s" if seconds < 5 else span(seconds)
+
+
+def _count(number: float) -> str:
+    """A number of things; nothing for half a one."""
+    if number != int(number):
+        return ""
+    return f"{number / 1000:,.4g}k" if number >= 10_000 else f"{number:,.4g}"
+
+
+def _rate(number: float) -> str:
+    return f"{number:.3g}" if number < 100 else _count(round(number))
+
+
+def _nice(least: float) -> float:
+    """The smallest of 1, 2, 5, 10, 20, … that is not below `least`."""
+    power = 10.0 ** math.floor(math.log10(max(least, 1.0)))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least)
+
+
+def _y(value: float, most: float) -> float:
+    return _HEIGHT - _BOTTOM - _INNER_HEIGHT * value / most
+
+
+def _bar(x: float, width: float, value: float, most: float) -> str:
+    top = _y(value, most)
+    return (
+        f'<rect class="bar" x="{x + width * 0.1:.1f}" y="{top:.1f}" width="{width * 0.8:.1f}" '
+        f'height="{_HEIGHT - _BOTTOM - top:.1f}"/>'
+    )
+
+
+def _frame(
+    marks: Iterable[tuple[float, str]], most: float, said: Callable[[float], str], breaks: Sequence[float] = ()
+) -> str:
+    """Faint lines at the bottom, the middle and the top with their values, and words below."""
+    parts = []
+    for share in (0.0, 0.5, 1.0):
+        y = _y(share, 1.0)
+        parts.append(f'<line class="rule" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="value" x="{_LEFT - 6}" y="{y + 3.5:.1f}">{said(share * most)}</text>')
+    parts += [f'<line class="break" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>' for x in breaks]
+    for x, words in marks:
+        side = " first" if x < _LEFT + 20 else " last" if x > _WIDTH - 40 else ""
+        parts.append(f'<text class="mark{side}" x="{x:.1f}" y="{_HEIGHT - 8}">{words}</text>')
+    return "".join(parts)
+
+
+def _picture(title: str, parts: Sequence[str]) -> str:
+    inner = "".join(parts)
+    return f'<svg role="img" viewBox="0 0 {_WIDTH} {_HEIGHT}" aria-label="{title}">{inner}</svg>'

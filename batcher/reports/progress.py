@@ -1,0 +1,94 @@
+"""What people see while a run works: a bar on a terminal, a sparse line elsewhere, problems only when quiet.
+
+Everything goes to standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from typing import Any, Final
+
+from tqdm import tqdm
+
+from batcher.clock import Clock
+from batcher.formatting import amount
+from batcher.reports.tally import Tally
+
+_BAR_SECONDS: Final = 0.2
+_LINE_SECONDS: Final = 30.0
+
+
+class Progress:
+    """Shows a run's tally until it is closed, and whatever else must be said meanwhile."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._terminal = sys.stderr.isatty()
+        self._bar: Any = None
+
+    def say(self, line: str) -> None:
+        """Tell the user something, unless only problems are wanted."""
+        if not self._quiet:
+            self.warn(line)
+
+    def warn(self, line: str) -> None:
+        """Tell the user about a problem, without tearing the bar."""
+        # Whoever listened may have gone away: no reason to stop working.
+        with suppress(OSError):
+            if self._bar is not None:
+                tqdm.write(line, file=sys.stderr)
+            else:
+                sys.stderr.write(line + "\n")
+                sys.stderr.flush()
+
+    async def follow(self, tally: Tally, clock: Clock) -> None:
+        """Show the tally, again and again, until cancelled."""
+        if self._quiet:
+            return
+        if self._terminal:
+            await self._draw(tally, clock)
+        else:
+            await self._print(tally, clock)
+
+    def close(self) -> None:
+        """Leave the bar as it is, and the line below it."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    async def _draw(self, tally: Tally, clock: Clock) -> None:
+        layout = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+        self._bar = tqdm(
+            total=tally.total, initial=tally.done, unit=" items", bar_format=layout, dynamic_ncols=True, file=sys.stderr
+        )
+        try:
+            while True:
+                self._update(tally)
+                await clock.sleep(_BAR_SECONDS)
+        finally:
+            self._update(tally)
+
+    def _update(self, tally: Tally) -> None:
+        if self._bar is None:
+            return
+        with suppress(OSError):
+            self._bar.set_postfix_str(_state(tally), refresh=False)
+            self._bar.update(tally.done - self._bar.n)
+            self._bar.refresh()
+
+    async def _print(self, tally: Tally, clock: Clock) -> None:
+        started_at, before = clock.now(), tally.done
+        while True:
+            await clock.sleep(_LINE_SECONDS)
+            rate = (tally.done - before) / max(1.0, clock.now() - started_at) * 60
+            self.say(f"{tally.done} of {tally.total} done, {rate:.0f}/min, {_state(tally)}")
+
+
+def _state(tally: Tally) -> str:
+    parts = [f"{tally.open} open"]
+    if tally.in_doubt:
+        parts.append(f"{tally.in_doubt} maybe bought")
+    if tally.credits is not None:
+        parts.append(f"{amount(tally.credits)} credits left")
+    return ", ".join(parts)

@@ -1,0 +1,188 @@
+"""The report as data: the manifest's own columns, in their order, and beside them what became of each row."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final, Literal
+
+from batcher.errors import ManifestError, UsageError
+from batcher.ledger.ledger import Connection
+from batcher.ledger.queries.report import Told, source_of, told_rows
+from batcher.ledger.records import Wanted
+from batcher.manifest import REPORT_MARK, given_columns
+
+if TYPE_CHECKING:
+    from xlsxwriter.format import Format
+    from xlsxwriter.worksheet import Worksheet
+
+Plain = Literal["csv", "jsonl"]
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 - wide ones count too
+_NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
+_MOST_ROWS: Final = 1_048_576
+_MOST_COLUMNS: Final = 16_384
+_MOST_UNITS: Final = 32_767
+"""What a sheet takes, and a cell of it in UTF-16 units; by Microsoft's "Excel specifications and limits"."""
+_EXACT: Final = 2**53
+_WIDTH: Final = 16
+
+
+class Sheet:
+    """The rows of some batches as records of one table.
+
+    `changed` are the manifests that no longer read as the ledger knows them (or were standard input): of their rows
+    the columns are those that the ledger keeps. Without `texts`, so are those of all rows, except the text; and what
+    errors say in prose is left out, since it may quote a text. `encoding` is that of manifests which need one.
+    """
+
+    def __init__(self, conn: Connection, wanted: Sequence[Wanted], *, texts: bool, encoding: str | None = None) -> None:
+        self._conn = conn
+        self._wanted = wanted
+        self._texts = texts
+        sources = {batch.batch_id: source_of(conn, batch) for batch in wanted}
+        found = {number: _readable(*source, encoding) for number, source in sources.items() if texts}
+        self._files = {number: file for number, file in found.items() if file is not None}
+        self.changed = [name for number, (name, _) in sources.items() if texts and number not in self._files]
+
+    def write(self, file: IO[str], kind: Plain) -> None:
+        """Write every row. In CSV, a cell that a spreadsheet would take for a formula gets an apostrophe in front."""
+        if kind == "jsonl":
+            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in self._records())
+            return
+        columns = self._columns()
+        writer = csv.writer(file)
+        writer.writerow(map(_defused, columns))
+        writer.writerows([_defused(_cell(record.get(name))) for name in columns] for record in self._records())
+
+    def write_workbook(self, file: IO[bytes]) -> int:
+        """Write every row as an .xlsx workbook of one sheet, where text is text and nothing becomes a formula.
+
+        Returns how many cells were cut, since a sheet does not take more in one.
+
+        Raises:
+            UsageError: there is more than a sheet takes, or what writes it is not installed.
+            OSError: the disk does not take it.
+        """
+        try:
+            from xlsxwriter import Workbook
+            from xlsxwriter.exceptions import FileCreateError
+        except ImportError as error:
+            raise UsageError("writing .xlsx takes an extra", "pip install 'tts-batcher[xlsx]'") from error
+        columns = self._columns()
+        number = sum(1 for _ in self._records())
+        if number >= _MOST_ROWS or len(columns) > _MOST_COLUMNS:
+            most = f"{_MOST_ROWS:,} rows, the one with the names included, and {_MOST_COLUMNS:,} columns"
+            raise UsageError(f"a sheet takes at most {most}", "Choose --format csv or jsonl.")
+        try:
+            with Workbook(file, {"constant_memory": True}) as book:
+                return self._fill(book.add_worksheet("batcher"), book.add_format({"bold": True}), columns, number)
+        except FileCreateError as error:
+            raise error.args[0] from None
+
+    def _fill(self, sheet: Worksheet, bold: Format, columns: Sequence[str], number: int) -> int:
+        sheet.freeze_panes(1, 0)
+        sheet.autofilter(0, 0, number, len(columns) - 1)
+        sheet.set_column(0, len(columns) - 1, _WIDTH)
+        for index, name in enumerate(columns):
+            sheet.write_string(0, index, _fitting(name), bold)
+        return sum(
+            _put(sheet, row, index, record.get(name))
+            for row, record in enumerate(self._records(), 1)
+            for index, name in enumerate(columns)
+        )
+
+    def _columns(self) -> list[str]:
+        """All columns of any row; ours follow the manifest's."""
+        columns = dict.fromkeys(name for record in self._records() for name in record)
+        return sorted(columns, key=lambda name: name.startswith(REPORT_MARK))
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        for batch in self._wanted:
+            file = self._files.get(batch.batch_id)
+            given = given_columns(*file) if file is not None else iter(())
+            number = 0
+            columns: dict[str, Any] = {}
+            for row in told_rows(self._conn, [batch]):
+                while file is not None and number < row.number:
+                    number, columns = next(given, (row.number, {}))
+                own = columns if number == row.number else self._kept(row)
+                yield own | self._became(row)
+
+    def _kept(self, row: Told) -> dict[str, Any]:
+        """The row as the ledger has it."""
+        if row.inputs is None:
+            return {"id": row.id} | row.extra
+        named = {"voice": row.inputs.voice, "model": row.inputs.model, "format": row.inputs.format}
+        text = {"text": row.inputs.text} if self._texts else {}
+        return {"id": row.id} | text | named | row.inputs.params | row.extra
+
+    def _became(self, row: Told) -> dict[str, Any]:
+        found = {
+            "batch": row.batch,
+            "row": row.number,
+            "id": row.id,
+            "state": row.state,
+            "output": row.output,
+            "take": row.take if row.key else None,
+            "audio_seconds": row.audio_seconds,
+            "error": row.error,
+            "error_message": row.error_message if self._texts else None,
+            "task_id": row.task_id,
+            "key": row.key,
+        }
+        return {REPORT_MARK + name: value for name, value in found.items()}
+
+
+def _readable(name: str, digest: str, encoding: str | None) -> tuple[Path, str | None] | None:
+    """The file and the encoding it can be read in, if it is there and is the one that the ledger took in."""
+    path = Path(name)
+    try:
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                return None
+    except OSError:
+        return None
+    return next(((path, one) for one in dict.fromkeys((encoding, None)) if _reads(path, one)), None)
+
+
+def _reads(path: Path, encoding: str | None) -> bool:
+    try:
+        return all(True for _ in given_columns(path, encoding))
+    except ManifestError:
+        return False
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _put(sheet: Worksheet, row: int, column: int, value: Any) -> bool:
+    """Write one cell. Returns whether it had to be cut."""
+    if value is None or value == "":
+        return False
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _EXACT:
+        sheet.write_number(row, column, value)
+        return False
+    whole = _cell(value)
+    fitting = _fitting(whole)
+    sheet.write_string(row, column, fitting)
+    return fitting != whole
+
+
+def _fitting(text: str) -> str:
+    """As much of the text as a cell takes."""
+    units = text.encode("utf-16-le")
+    if len(units) <= 2 * _MOST_UNITS:
+        return text
+    return units[: 2 * (_MOST_UNITS - 1)].decode("utf-16-le", "ignore") + "…"
+
+
+def _defused(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula: see OWASP's page on CSV injection. Plain numbers stay."""
+    return f"'{cell}" if cell.startswith(_FORMULA) and not _NUMBER.fullmatch(cell) else cell

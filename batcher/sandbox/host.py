@@ -1,0 +1,119 @@
+"""The sandbox on a loopback port: beside other work in a thread, or alone in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batcher.errors import UsageError
+from batcher.sandbox.options import DEFAULTS, Knobs
+from batcher.sandbox.speech import engine
+from batcher.sandbox.store import Store
+
+if TYPE_CHECKING:
+    import uvicorn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """Where a running sandbox answers, and the token it takes."""
+
+    url: str
+    token: str
+
+
+@contextmanager
+def running(store: Path, knobs: Knobs = DEFAULTS, *, port: int = 0) -> Iterator[Running]:
+    """Runs the sandbox in a thread of this process until the block is left. Port 0 means any that is free.
+
+    Raises:
+        UsageError: the extra or eSpeak is missing, the store cannot be used, or the port is taken.
+    """
+    with _prepared(store, knobs, "127.0.0.1", port) as (server, listener):
+        from batcher.sandbox.server import BASE, TOKEN
+
+        thread = threading.Thread(target=server.run, args=([listener],), name="sandbox", daemon=True)
+        thread.start()
+        while not server.started:
+            thread.join(0.002)
+            if not thread.is_alive():
+                raise RuntimeError("the sandbox's server did not start")
+        try:
+            yield Running(url=f"http://127.0.0.1:{listener.getsockname()[1]}{BASE}", token=TOKEN)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def serve(store: Path, knobs: Knobs, *, host: str, port: int) -> None:
+    """Runs the sandbox until a signal ends it.
+
+    Raises:
+        UsageError: as `running`, or `host` is reachable from elsewhere.
+    """
+    if not _is_loopback(host):
+        raise UsageError(f"the sandbox does not listen on {host}", "use 127.0.0.1: everybody knows its token")
+    with _prepared(store, knobs, host, port) as (server, listener), contextlib.suppress(KeyboardInterrupt):
+        server.run([listener])
+
+
+@contextmanager
+def _prepared(path: Path, knobs: Knobs, host: str, port: int) -> Iterator[tuple[uvicorn.Server, socket.socket]]:
+    try:
+        import uvicorn
+        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+        from batcher.sandbox.server import Connections, Sandbox
+    except ImportError as error:
+        raise UsageError("the sandbox needs its extra", "pip install 'tts-batcher[sandbox]'") from error
+    connections: Connections = {}
+
+    class Tracked(HttpToolsProtocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            connections[transport.get_extra_info("peername")[:2]] = transport
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            del connections[self.transport.get_extra_info("peername")[:2]]
+            super().connection_lost(exc)
+
+    voice = engine()
+    with _listening(host, port) as listener, contextlib.closing(Store(path, knobs)) as store:
+        config = uvicorn.Config(
+            Sandbox(store, voice, knobs, connections).app(),
+            loop="asyncio",
+            http=Tracked,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=2,
+        )
+        yield uvicorn.Server(config), listener
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"the sandbox cannot listen on {host} port {port}: {error}", "name another port") from error
+    # Accepted connections take it over. asyncio leaves it out here, and each answer then waits 40 ms for an ACK.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def _is_loopback(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"

@@ -1,0 +1,1 @@
+"""How the permitted concurrency and rate of requests are discovered; callers only ask a gate."""
