@@ -1,5 +1,5 @@
 """`python -m batcher`."""
 
-from batcher.cli import main
+from batcher.cli.app import main
 
 main()

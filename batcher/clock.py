@@ -48,7 +48,7 @@ class Clock:
         return random.random()
 
 
-class Bell:
+class Wakeup:
     """Wakes whoever waits for something to have changed."""
 
     def __init__(self) -> None:

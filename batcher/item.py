@@ -159,3 +159,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(inner) for inner in value]
     return value
+
+
+UNFINISHED: Final = (State.PENDING, State.SUBMITTING, State.SUBMITTED, State.RENDERED)

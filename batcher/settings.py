@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from batcher.errors import CredentialsError, UsageError
-from batcher.manifest import Rules
+from batcher.manifest.rows import Rules
 
 DEFAULT_URL: Final = "https://fishaudio.org/api/open/v1"
 FILE_NAME: Final = "batcher.toml"

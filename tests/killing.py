@@ -32,7 +32,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
-from batcher.cli import main
+from batcher.cli.app import main
 
 
 def kill() -> NoReturn:

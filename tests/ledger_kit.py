@@ -12,11 +12,12 @@ from sqlalchemy import Connection, Engine
 
 from batcher.item import Event, Inputs, canonical
 from batcher.ledger.imports import importer
-from batcher.ledger.lifecycle import claims, runs
+from batcher.ledger.lifecycle import answers, claims, runs
 from batcher.ledger.money.spending import Budget
-from batcher.ledger.records import AnswerRecord, Balance, Claimed, Ending, OpenTask, Wanted
+from batcher.ledger.records import AnswerRecord, Balance, Batch, Claimed, OpenTask, TaskEnd
 from batcher.ledger.storage import database
-from batcher.manifest import Manifest, Rules
+from batcher.manifest.reader import Manifest
+from batcher.manifest.rows import Rules
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,7 +36,7 @@ class Book:
         self.path = path
         self.engine = engine
         self.account_id = 0
-        self.wanted: list[Wanted] = []
+        self.wanted: list[Batch] = []
         self.cursor: claims.Cursor = (0, 0)
 
     def do(self, verb: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -53,9 +54,7 @@ class Book:
         self.account_id = account_id
         return account_id
 
-    def take_in(
-        self, content: str, *, batch: str = "m", at: float = AT, out_dir: str = "audio", **rules: Any
-    ) -> Wanted:
+    def take_in(self, content: str, *, batch: str = "m", at: float = AT, out_dir: str = "audio", **rules: Any) -> Batch:
         """Import a CSV manifest of that content as the batch; its rows are claimed for from now on."""
         file = self.path.with_name(f"{batch}.csv")
         file.write_text(content)
@@ -98,7 +97,7 @@ class Book:
 
     def record(self, record: AnswerRecord, *, max_in_doubt: int = NEVER) -> Event:
         """Record the answer."""
-        return self.do(claims.record_answer, record, max_in_doubt=max_in_doubt)
+        return self.do(answers.record_answer, record, max_in_doubt=max_in_doubt)
 
     def submitted(self, task_id: str) -> OpenTask:
         """Claim the next item and have its create accepted."""
@@ -167,10 +166,10 @@ def sheet(*texts: str) -> str:
     return "id,text\n" + "".join(f"{chr(ord('a') + number)},{text}\n" for number, text in enumerate(texts))
 
 
-def ending(task: OpenTask, *, at: float = AT, **changes: Any) -> Ending:
+def ending(task: OpenTask, *, at: float = AT, **changes: Any) -> TaskEnd:
     """One look at the task."""
     values: dict[str, Any] = {"task": task, "at": at, "run_id": RUN, "looks": 1}
-    return Ending(**(values | changes))
+    return TaskEnd(**(values | changes))
 
 
 def keys_of(claimed: Sequence[Claimed]) -> list[str]:

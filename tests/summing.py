@@ -14,7 +14,7 @@ from batcher.ledger.ledger import viewed
 from batcher.ledger.money.prices import Prices, prices
 from batcher.ledger.money.spending import spending, to_buy, told_spending
 from batcher.ledger.queries.item_counts import count, current_batches
-from batcher.ledger.records import Wanted
+from batcher.ledger.records import Batch
 
 
 def assert_added_up(ledger: Path) -> None:
@@ -30,7 +30,7 @@ def assert_added_up(ledger: Path) -> None:
         assert told_spending(conn) == pytest.approx(conn.exec_driver_sql("SELECT sum(credits) FROM tasks").scalar())
 
 
-def _assert_counted(conn: Connection, some: Sequence[Wanted]) -> None:
+def _assert_counted(conn: Connection, some: Sequence[Batch]) -> None:
     ours = ", ".join(str(batch.batch_id) for batch in some) or "0"
     found = count(conn, some)
     states: Counter[str] = Counter()

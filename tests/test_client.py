@@ -17,8 +17,10 @@ import pytest
 
 from batcher.errors import UsageError
 from batcher.item import Event, Inputs
-from batcher.provider import Answer, ApiError, Client, Endpoint, ProfileAnswer, connections
-from batcher.provider.answers import Cause, Phase, Task
+from batcher.provider import connections
+from batcher.provider.answers import Answer, ApiError, Cause, Phase, ProfileAnswer, Task
+from batcher.provider.client import Client
+from batcher.provider.endpoint import Endpoint
 from batcher.provider.exchange import Exchange
 from batcher.provider.parsing import retry_after
 from tests.raw_server import Connection, RawServer, Script, answering, http, raw_server

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from batcher.maintenance import person
+from batcher.maintenance.decisions import person
 from tests.conftest import Project
 from tests.fake_tts import FakeTTS, Twist, refusal
 from tests.processes import Ended
@@ -287,6 +287,6 @@ def test_a_user_without_a_name_decides_by_number(monkeypatch: pytest.MonkeyPatch
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000_001)
-    assert person.name() == "uid 4000000001"
+    assert person() == "uid 4000000001"
     monkeypatch.setenv("LOGNAME", "ada")
-    assert person.name() == "ada"
+    assert person() == "ada"

@@ -60,11 +60,11 @@ MATRIX: Final[list[tuple[str, int, tuple[str, ...], list[int], *tuple[str, ...]]
     ("begin", 8, ("ballast", "crammed"), [1], "{full} batcher.ledger.lifecycle.runs:begin_run {n}"),
     ("manifest", 8, ("ballast",), [1, ROWS], "{full} batcher.ledger.imports.staging:_values {n}"),
     ("output-folder", 8, ("ballast", "crammed"), [1], "{full} batcher.audio.store:Store.prepare {n}"),
-    ("account", 8, ("ballast",), [1], "{full} batcher.provider:Client.profile {n}"),
+    ("account", 8, ("ballast",), [1], "{full} batcher.provider.client:Client.profile {n}"),
     ("spill-file", 8, ("ballast", "crammed"), [1], "{full} batcher.ledger.storage.spill:Spill.reserve {n}"),
     # The create: what the ledger refuses of it is in the spill file.
     ("intent", 8, ("ballast",), [1, 2], "{full} batcher.pipeline.submitter:Submitter._claim {n}"),
-    ("answer-to-come", 8, ("ballast", "crammed"), [1, 4], "{full} batcher.provider:Client.create {n}"),
+    ("answer-to-come", 8, ("ballast", "crammed"), [1, 4], "{full} batcher.provider.client:Client.create {n}"),
     ("answer", 8, ("ballast", "crammed"), [1, 2, ROWS], f"{{full}} {RECORD} {{n}}"),
     ("replay", 8, ("ballast",), [1, 3], SPILLED, "{full} batcher.ledger.ledger:record_answer {n}"),
     ("recovery", 8, ("ballast", "crammed"), [1], SPILLED, "{full} batcher.ledger.ledger:Ledger.recover {n}"),
@@ -80,7 +80,7 @@ MATRIX: Final[list[tuple[str, int, tuple[str, ...], list[int], *tuple[str, ...]]
     # From the polls to the rows' outputs.
     ("ending", 8, ("ballast",), [1, 4, ROWS], "{full} batcher.ledger.lifecycle.collection:record_rendered {n}"),
     ("part-folder", 8, ("ballast", "crammed"), [1, 4], "{full} batcher.audio.store:Store.part {n}"),
-    ("part", 8, ("ballast", "crammed"), [1, 4], "{full} batcher.provider:Client.fetch {n}"),
+    ("part", 8, ("ballast", "crammed"), [1, 4], "{full} batcher.provider.client:Client.fetch {n}"),
     ("file", 8, ("ballast",), [1, 4], "{full} batcher.ledger.lifecycle.collection:record_file {n}"),
     ("rename", 8, ("ballast", "crammed"), [1, 4, ROWS], "{full} batcher.audio.store:Store.publish {n}"),
     ("folder", 8, ("ballast",), [1], "{full} batcher.audio.store:_sync_folder {n}"),
@@ -89,8 +89,8 @@ MATRIX: Final[list[tuple[str, int, tuple[str, ...], list[int], *tuple[str, ...]]
     ("output-drafted", 8, ("ballast", "crammed"), [1], "{full} pathlib:Path.hardlink_to {n}"),
     ("link", 8, ("ballast",), [1, ROWS], "{full} batcher.ledger.lifecycle.collection:record_links {n}"),
     # The end of a run; what was done all the same is not said to have failed.
-    ("results", 8, ("ballast", "crammed"), [1], "{full} batcher.reports.run_report:write_results {n}"),
-    ("results-rows", 8, ("ballast",), [1, ROWS], "{full} batcher.reports.run_report:_cell {n}"),
+    ("results", 8, ("ballast", "crammed"), [1], "{full} batcher.reports.results:write_results {n}"),
+    ("results-rows", 8, ("ballast",), [1, ROWS], "{full} batcher.reports.results:_cell {n}"),
     ("end", 8, ("ballast",), [1], "{full} batcher.ledger.lifecycle.runs:end_run {n}"),
     ("checkpoint", 0, ("ballast", "crammed"), [1], "{full} batcher.ledger.ledger:Ledger.close {n}"),
     ("spill-to-be-removed", 0, ("ballast",), [1], "{full} batcher.ledger.storage.spill:Spill.remove {n}"),
@@ -229,7 +229,7 @@ def test_full(project: Project, provider: FakeTTS, disk: Path, runs: list[str], 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("full", FULL)
-@pytest.mark.parametrize("call", ["batcher.provider:Client.create", "batcher.reports.run_report:write_results"])
+@pytest.mark.parametrize("call", ["batcher.provider.client:Client.create", "batcher.reports.results:write_results"])
 def test_people_are_told(project: Project, provider: FakeTTS, disk: Path, full: str, call: str) -> None:
     """Without --json the end is told as well, although the ledger took no note of it."""
     manifest = project.manifest(ROWS)
@@ -314,8 +314,12 @@ def test_full_while_upgrading(
             "batcher.audio.store:Store.prepare",
             "batcher.ledger.storage.spill:Spill.reserve",
         ),
-        *("batcher.provider:Client.fetch", "batcher.audio.store:Store.publish", "batcher.audio.store:Store.link"),
-        "batcher.reports.run_report:write_results",
+        *(
+            "batcher.provider.client:Client.fetch",
+            "batcher.audio.store:Store.publish",
+            "batcher.audio.store:Store.link",
+        ),
+        "batcher.reports.results:write_results",
     ],
 )
 def test_full_output_folder(project: Project, provider: FakeTTS, audio_disk: Path, full: str, call: str) -> None:
@@ -336,7 +340,7 @@ def test_full_output_folder(project: Project, provider: FakeTTS, audio_disk: Pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("full", FULL)
-@pytest.mark.parametrize("call", ["batcher.provider:Client.create", "batcher.pipeline.delivery:Delivery.keep"])
+@pytest.mark.parametrize("call", ["batcher.provider.client:Client.create", "batcher.pipeline.delivery:Delivery.keep"])
 def test_full_ledger_disk(project: Project, provider: FakeTTS, disk: Path, full: str, call: str) -> None:
     """With room for the audio and none for the ledger nothing is called done that the ledger does not know."""
     with mounted(project.audio):

@@ -11,10 +11,10 @@ import pytest
 from batcher.clock import Clock
 from batcher.item import Event
 from batcher.ledger.ledger import opened
-from batcher.ledger.lifecycle import claims, collection, halts
+from batcher.ledger.lifecycle import answers, collection, halts
 from batcher.ledger.records import Claimed, Halt
 from batcher.pipeline.credit_guard import Guard
-from batcher.provider import Profile
+from batcher.provider.answers import Profile
 from tests.ledger_kit import AT, RUN, Book, book_in, ending, sheet
 
 MOST = 2
@@ -283,7 +283,7 @@ def test_other_answers_do_not_start_the_count_anew(book: Book) -> None:
 def test_vanished_creates_do_not_count(book: Book) -> None:
     """Creates that a killed run left behind say nothing about the API."""
     book.claim(10)
-    book.do(claims.doubt_unanswered, at=AT + 1, run_id=RUN)
+    book.do(answers.doubt_unanswered, at=AT + 1, run_id=RUN)
     lose(book, MOST, at=AT + 2)
     assert open_halts(book) == []
 

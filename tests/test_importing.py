@@ -14,7 +14,8 @@ from batcher.item import Event
 from batcher.ledger.imports import importer
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.queries import item_counts
-from batcher.manifest import Manifest, Rules
+from batcher.manifest.reader import Manifest
+from batcher.manifest.rows import Rules
 from tests.ledger_kit import Book, book_in, sheet
 
 

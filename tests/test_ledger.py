@@ -23,7 +23,7 @@ from sqlalchemy.exc import IntegrityError
 from batcher.errors import LockedError, StorageError
 from batcher.item import Event, State
 from batcher.ledger.ledger import Ledger, opened
-from batcher.ledger.lifecycle import claims, collection, decisions, halts, runs
+from batcher.ledger.lifecycle import answers, claims, collection, decisions, halts, runs
 from batcher.ledger.lifecycle.transitions import move
 from batcher.ledger.money.spending import Budget
 from batcher.ledger.records import AnswerRecord, Claimed, FileRecord, OpenTask
@@ -343,14 +343,14 @@ def test_abandoned_creates_are_in_doubt(book: Book) -> None:
     book.take_in(sheet("one", "two", "three"))
     first, second, third = book.claim(3)
     book.record(book.accepted(second, "t2"))
-    assert book.do(claims.doubt_unanswered, at=AT + 7, run_id=RUN) == 2
+    assert book.do(answers.doubt_unanswered, at=AT + 7, run_id=RUN) == 2
     assert [book.state(one.key) for one in (first, second, third)] == ["in_doubt", "submitted", "in_doubt"]
     assert book.one("SELECT outcome, cause, answered_at FROM attempts WHERE item_key = ?", first.key) == {
         "outcome": "lost",
         "cause": "vanished",
         "answered_at": AT + 7,
     }
-    assert book.do(claims.doubt_unanswered, at=AT + 8, run_id=RUN) == 0
+    assert book.do(answers.doubt_unanswered, at=AT + 8, run_id=RUN) == 0
     assert book.claim_anew(5) == []
 
 
@@ -779,7 +779,7 @@ async def test_recovery_that_was_cut_short(book: Book, ledger: Ledger) -> None:
     """A recovery that was killed before it emptied the spill file is simply done again."""
     (claimed,) = book.claim()
     ledger.spill.append(book.accepted(claimed, "t1"))
-    await ledger.do(claims.record_answer, book.accepted(claimed, "t1"), max_in_doubt=NEVER)
+    await ledger.do(answers.record_answer, book.accepted(claimed, "t1"), max_in_doubt=NEVER)
     assert await ledger.recover(run_id=RUN, at=AT, max_in_doubt=NEVER) == 0
     assert (book.state(claimed.key), book.events(claimed.key)) == ("submitted", ["claim", "accepted"])
 

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batcher.errors import ManifestError
-from batcher.manifest import Manifest, Row, Rules
 from batcher.manifest.faults import Faults
+from batcher.manifest.reader import Manifest
+from batcher.manifest.rows import Row, Rules
 
 SAMPLES = Path(__file__).parent.parent / "sample_inputs"
 

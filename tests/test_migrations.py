@@ -16,7 +16,8 @@ from batcher.item import KEY_VERSION
 from batcher.ledger.imports import importer
 from batcher.ledger.queries import item_counts
 from batcher.ledger.storage import database, schema
-from batcher.manifest import Manifest, Rules
+from batcher.manifest.reader import Manifest
+from batcher.manifest.rows import Rules
 
 
 def _objects(path: Path) -> dict[str, str]:

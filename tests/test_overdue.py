@@ -13,7 +13,7 @@ import pytest
 from batcher.clock import Clock
 from batcher.ledger.ledger import opened
 from batcher.ledger.storage.lock import owner_lock
-from batcher.manifest import Rules
+from batcher.manifest.rows import Rules
 from batcher.pipeline import runner
 from batcher.pipeline.startup import ready_ledger
 from batcher.reports.progress import Progress

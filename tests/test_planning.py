@@ -11,11 +11,12 @@ import pytest
 
 from batcher.audio.store import digest
 from batcher.errors import ManifestError
-from batcher.ledger.imports.preview import Foresight
+from batcher.ledger.imports.preview import ImportPreview
 from batcher.ledger.ledger import viewed
 from batcher.ledger.money import spending
 from batcher.ledger.queries import item_counts
-from batcher.manifest import Manifest, Rules
+from batcher.manifest.reader import Manifest
+from batcher.manifest.rows import Rules
 from tests.conftest import Project
 from tests.fake_tts import FakeTTS, Twist, refusal
 from tests.ledger_kit import AT, Book, book_in
@@ -207,6 +208,6 @@ def _foreseen(book: Book, batch: str, content: str, how: dict[str, Any]) -> tupl
     file, rules = book.path.with_name(f"{batch}.csv"), Rules(batch=batch, **how)
     file.write_text(content)
     with viewed(book.path) as conn:
-        foresight = Foresight(conn)
+        foresight = ImportPreview(conn)
         _, refusal = foresight.take_in(Manifest(file, rules), rules, out_dir="audio", at=AT)
         return *foresight.counts(), refusal

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from batcher.manifest import Manifest, Row, Rules
+from batcher.manifest.reader import Manifest
+from batcher.manifest.rows import Row, Rules
 
 
 def read(folder: Path, content: str, name: str = "m.csv", **changes: Any) -> tuple[list[Row], Manifest]:

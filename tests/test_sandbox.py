@@ -25,11 +25,12 @@ from click.testing import CliRunner
 
 from batcher.cli.commands.sandbox import sandbox
 from batcher.errors import UsageError
-from batcher.sandbox import Knobs, Running, running, serve, top_up
 from batcher.sandbox.audio import render
+from batcher.sandbox.host import Running, running, serve
+from batcher.sandbox.options import Knobs
 from batcher.sandbox.requests import Order
 from batcher.sandbox.speech import Command, engine
-from batcher.sandbox.store import Store
+from batcher.sandbox.store import Store, top_up
 from tests.conftest import Project
 
 SAMPLES = Path(__file__).parents[1] / "sample_inputs"

@@ -20,11 +20,11 @@ from batcher.item import Event
 from batcher.ledger.imports import importer
 from batcher.ledger.ledger import opened
 from batcher.ledger.lifecycle import claims, collection, runs
-from batcher.ledger.queries import item_counts
+from batcher.ledger.queries import item_counts, outputs
 from batcher.ledger.records import Balance
 from batcher.ledger.storage import cached_facts, database
-from batcher.manifest import Rules
-from batcher.pipeline.ingest import Intake
+from batcher.manifest.rows import Rules
+from batcher.pipeline.ingest import Ingest
 from batcher.reports.progress import Progress
 from batcher.settings import Settings, Source
 from tests.conftest import Project
@@ -57,7 +57,7 @@ class Folder:
         before = self._imported_at()
         with opened(self.ledger, "real") as ledger:
             store = Store(self.ledger.parent, self.out_dir)
-            await Intake(settings, ledger, store, Progress(quiet=True), clock or Later(), None).run()
+            await Ingest(settings, ledger, store, Progress(quiet=True), clock or Later(), None).run()
         return before != self._imported_at()
 
     async def look(self, meanwhile: Callable[[], object] = lambda: None, clock: Clock | None = None) -> bool:
@@ -66,7 +66,7 @@ class Folder:
         settings = Settings(sources=(source,), ledger=self.ledger, out_dir=self.out_dir)
         with opened(self.ledger, "real") as ledger:
             store = Store(self.ledger.parent, self.out_dir)
-            intake = Intake(settings, ledger, store, Progress(quiet=True), clock or Later(), None)
+            intake = Ingest(settings, ledger, store, Progress(quiet=True), clock or Later(), None)
             await intake.run()
             meanwhile()
             await ledger.do(intake.leave)
@@ -186,7 +186,7 @@ def test_what_stands_is_forgotten_with_what_it_depends_on(book: Book) -> None:
     def left(verb: Callable[..., Any], *args: Any, **kwargs: Any) -> set[str]:
         depends: tuple[cached_facts.Depends, ...] = ("rows", "manifests", "costs", "balances")
         for name in depends:
-            book.do(cached_facts.keep, name, name, [1])
+            book.do(cached_facts.put, name, name, [1])
         verb(*args, **kwargs)
         return {row["name"] for row in book.all("SELECT name FROM standing")}
 
@@ -247,7 +247,7 @@ def _all_but_one_done(folder: Path, rows: int) -> Iterator[dict[str, int]]:
             "rechecks": _steps(book, claims.rechecks, book.account_id, book.wanted),
             "open_tasks": _steps(book, collection.open_tasks, book.account_id, book.wanted),
             "foreign_tasks": _steps(book, item_counts.foreign_tasks, book.wanted, book.account_id),
-            "outputs_of": _steps(book, item_counts.outputs_of, task.key),
+            "outputs_of": _steps(book, outputs.outputs_of, task.key),
             "collectable": _steps(book, item_counts.collectable),
             "latest_takes": _steps(book, importer.latest_takes, "m"),
         }

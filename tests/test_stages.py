@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import event
 
 from batcher.audio.store import Store
-from batcher.clock import Bell, Clock
+from batcher.clock import Clock, Wakeup
 from batcher.ledger.ledger import opened
 from batcher.ledger.lifecycle import collection, halts
 from batcher.ledger.records import OpenTask
@@ -21,11 +21,14 @@ from batcher.pipeline.credit_guard import Guard
 from batcher.pipeline.delivery import Delivery
 from batcher.pipeline.downloader import Downloader
 from batcher.pipeline.poller import Poller
+from batcher.pipeline.slots import Slots
 from batcher.pipeline.stop import Reason, Stop
 from batcher.pipeline.submitter import Submitter
-from batcher.provider import Client, Endpoint, Profile
+from batcher.provider.answers import Profile
+from batcher.provider.client import Client
+from batcher.provider.endpoint import Endpoint
 from batcher.reports.tally import Tally
-from batcher.throttle.gate import Places, Throttle
+from batcher.throttle.gate import Throttle
 from tests.fake_tts import NO_CREDITS, TOKEN, FakeTTS, Job, Twist, audio_of, refusal
 from tests.ledger_kit import AT, RUN, Book, book_in, ending, sheet
 
@@ -40,7 +43,7 @@ def book(tmp_path: Path) -> Iterator[Book]:
 @pytest.fixture
 async def submitter(book: Book, provider: FakeTTS) -> AsyncIterator[Submitter]:
     """All that a run has for creating, at rest."""
-    clock, stop, tally, changed = Clock(), Stop(), Tally(), Bell()
+    clock, stop, tally, changed = Clock(), Stop(), Tally(), Wakeup()
     endpoint = Endpoint(provider.url, TOKEN)
     throttle = Throttle(clock, creates_at_once=4, polls_at_once=4, downloads_at_once=4)
     with opened(book.path, "real") as ledger:
@@ -52,7 +55,7 @@ async def submitter(book: Book, provider: FakeTTS) -> AsyncIterator[Submitter]:
             gates: dict[str, Any] = {"gate": throttle.download, "poll_gate": throttle.poll}
             downloader = Downloader(**shared, **gates, store=store, delivery=delivery)
             guard = Guard(ledger, clock, account_id=book.account_id, run_id=RUN)
-            shared |= {"guard": guard, "places": Places(4, changed, tally), "changed": changed}
+            shared |= {"guard": guard, "places": Slots(4, changed, tally), "changed": changed}
             poller = Poller(**shared, gate=throttle.poll, downloader=downloader, pacing=Pacing(), patient=False)
             how: dict[str, Any] = {"max_items": None, "max_in_doubt": 5, "budget": None, "wait": True}
             who: dict[str, Any] = {"account_id": book.account_id, "wanted": book.wanted}

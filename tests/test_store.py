@@ -15,8 +15,7 @@ from batcher.audio.store import ITEMS, Owner, Store, digest
 from batcher.clock import Clock
 from batcher.ledger.ledger import opened
 from batcher.ledger.lifecycle import collection
-from batcher.ledger.queries.item_counts import Output
-from batcher.ledger.records import FileRecord
+from batcher.ledger.records import FileRecord, Output
 from batcher.pipeline.delivery import Delivery
 from batcher.reports.tally import Tally
 from tests.ledger_kit import RUN, book_in, ending, sheet

@@ -13,7 +13,7 @@ import pytest
 
 from batcher.errors import ManifestError
 from batcher.item import Event
-from batcher.ledger.lifecycle import claims, collection, decisions, runs
+from batcher.ledger.lifecycle import answers, claims, collection, decisions, runs
 from batcher.ledger.queries import status
 from batcher.ledger.records import Balance, OpenTask
 from batcher.ledger.storage import database
@@ -74,7 +74,7 @@ class Chance:
             if event in (None, Event.LOST):
                 self.doubts.append((claimed.key, claimed.attempt))
         if self.dice.random() < 0.3:
-            self.book.do(claims.doubt_unanswered, at=AT, run_id=RUN)
+            self.book.do(answers.doubt_unanswered, at=AT, run_id=RUN)
 
     def _task(self, key: str, attempt: int, task_id: str) -> OpenTask:
         who: dict[str, Any] = {"key": key, "attempt": attempt, "account_id": self.book.account_id, "task_id": task_id}

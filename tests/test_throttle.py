@@ -11,7 +11,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from batcher.clock import Bell, Clock
+from batcher.clock import Clock, Wakeup
+from batcher.pipeline.slots import Slots
 from batcher.reports.tally import Tally
 from batcher.throttle.gate import (
     BURST_SECONDS,
@@ -23,7 +24,6 @@ from batcher.throttle.gate import (
     PATIENCE_SECONDS,
     SPREAD,
     Gate,
-    Places,
     Sent,
     Throttle,
 )
@@ -449,7 +449,7 @@ async def test_each_class_learns_for_itself(clock: FakeClock) -> None:
 def test_places(clock: FakeClock) -> None:
     """Open tasks fill places, those of earlier runs too, and more than there are leave none rather than fewer."""
     tally = Tally()
-    places = Places(3, Bell(), tally)
+    places = Slots(3, Wakeup(), tally)
     assert places.free == 3
     places.take()
     places.take(2)
@@ -463,8 +463,8 @@ def test_places(clock: FakeClock) -> None:
 
 async def test_a_free_place_rings() -> None:
     """Whoever waits for a place is woken when one is free."""
-    bell = Bell()
-    places = Places(1, bell, Tally())
+    bell = Wakeup()
+    places = Slots(1, bell, Tally())
     places.take()
     clock = Clock()
     woken = anyio.Event()

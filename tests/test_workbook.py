@@ -20,7 +20,8 @@ from python_calamine import CalamineWorkbook
 from xlsxwriter import Workbook
 
 from batcher.errors import ManifestError, UsageError
-from batcher.manifest import Manifest, Row, Rules, given_columns
+from batcher.manifest.reader import Manifest, given_columns
+from batcher.manifest.rows import Row, Rules
 from batcher.reports.table import Sheet
 from tests.ledger_kit import book_in
 
@@ -370,7 +371,7 @@ def test_without_the_extra(project: Project) -> None:
     assert project.run("other.csv").exit_code == 0
     missing = "import sys; sys.modules['python_calamine'] = sys.modules['xlsxwriter'] = None"
     for words in (["run", str(path), "--api-url", project.provider.url], ["report", "--format", "xlsx"]):
-        code = f"{missing}; from batcher.cli import main; sys.argv = ['batcher', *{words}]; main()"
+        code = f"{missing}; from batcher.cli.app import main; sys.argv = ['batcher', *{words}]; main()"
         told = subprocess.run(
             [sys.executable, "-c", code],
             cwd=project.folder,

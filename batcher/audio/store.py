@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from batcher.errors import StorageError, UsageError
-from batcher.ledger.queries.item_counts import Output
+from batcher.ledger.records import Output
 
 ITEMS: Final = ".items"
 _BAD: Final = ".bad"

@@ -8,15 +8,31 @@ import os
 import sys
 import traceback
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from batcher import __version__
 from batcher.cli import colours
 from batcher.cli.epilogs import epilog
-from batcher.cli.static_help import COMMANDS, HELP, VERSION
+from batcher.cli.options import DEBUG
 from batcher.errors import BatcherError, CredentialsError, LockedError, StorageError, TroubleError, UsageError
+
+COMMANDS: Final = {
+    "run": "Create audio for the rows of a manifest. This can charge.",
+    "plan": "Show what a run would do and cost. Creates nothing.",
+    "status": "Show how the batches of a ledger stand.",
+    "show": "Show items: where each is and what went wrong.",
+    "report": "Make a page of what became of every row, to look at and listen to. Creates nothing.",
+    "resolve": "Settle creates whose answer was lost. Settling can lead to a second charge.",
+    "retry": "Have items that ended badly created again. The next run charges for them.",
+    "retake": "Have another output of done rows created. The next run charges for it.",
+    "ledger": "Look after the ledger's file.",
+    "verify": "Compare the audio on disk with the ledger, and put back what is wrong. Creates nothing.",
+    "doctor": "Find out what is wrong, or soon will be, and what to do. Creates nothing.",
+    "sandbox": "Serve the API on this machine, with real speech, for trying things out.",
+}
+"""The commands, in the order that people need them."""
 
 
 class _Lazy(click.Group):
@@ -38,25 +54,30 @@ class _Lazy(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Carry out the command; that whoever reads has seen enough, and closed the pipe, is no error."""
+        """Run the command. A closed pipe is no error: the reader has seen enough."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
             return 0
+        except Exception as error:
+            if ctx.meta.get(DEBUG) and verdict(error)[0] != 1:  # a bug is always shown in full
+                traceback.print_exception(error)
+            raise
 
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """The help of the whole program, which is also there without this class."""
-        formatter.write(HELP + "\n")
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the commands without importing any of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(message=VERSION, version=__version__)
+@click.version_option(__version__)
 def cli() -> None:
-    """What all commands hang on."""
+    """Turn a manifest of texts into speech through a paid API: nothing bought twice, nothing paid for lost."""
 
 
-def run() -> None:
-    """The `batcher` command, whatever it was asked for."""
+def main() -> None:
+    """Run the `batcher` command with the arguments of this process, then exit."""
     code = _run(sys.argv[1:])
     _forget_unwritten()
     sys.exit(code)
@@ -85,9 +106,9 @@ def _run(arguments: list[str]) -> int:
         return error.code if isinstance(error.code, int) else 1
     except BaseException as error:  # noqa: BLE001 - the last one to see it
         code, message, hint = verdict(error)
-        if code == 1 or "--debug" in arguments:
+        if code == 1:
             traceback.print_exception(error)
-        return _end(arguments, code, message, hint)
+        return _end(code, message, hint)
 
 
 def verdict(error: BaseException) -> tuple[int, str, str]:
@@ -120,17 +141,12 @@ def _leaf(error: BaseException) -> BaseException:
     return next((leaf for leaf in leaves if not isinstance(leaf, BatcherError)), leaves[0])
 
 
-def _end(arguments: list[str], code: int, message: str, hint: str = "") -> int:
-    """Say what is wrong, to people, and to programs that asked `run --json`."""
+def _end(code: int, message: str, hint: str) -> int:
+    """Print the error, then what to do about it. Returns the exit code."""
     with suppress(OSError):
         click.echo(f"batcher: {message}", err=True)
         if hint:
             click.echo(f"  {hint}", err=True)
-    if arguments[:1] == ["run"] and ("--json" in arguments or os.environ.get("BATCHER_JSON", "0") not in ("", "0")):
-        from batcher.reports.run_report import OUTCOMES, RunReport
-
-        with suppress(OSError):
-            click.echo(RunReport(exit_code=code, outcome=OUTCOMES[code], message=message).to_json())
     return code
 
 

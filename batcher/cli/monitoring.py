@@ -6,10 +6,13 @@ Neither can make a run fail: what goes wrong with them is said, and that is all.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from batcher.reports.run_report import RunReport
+
+PING_SECONDS: Final = 5.0
+"""What a ping may take in all: a monitor that is down must not hold up a run."""
 
 
 def begun(params: dict[str, Any], say: Callable[[str], None]) -> None:
@@ -43,8 +46,6 @@ def failed(error: BaseException) -> RunReport:
 def _ping(params: dict[str, Any], event: str, body: str, say: Callable[[str], None]) -> None:
     if params["ping"] is None:
         return
-    from batcher.cli.ping import ping
-
     if (why := ping(params["ping"], event, body)) is not None:
         say(f"the ping ({event}) did not arrive: {why}")
 
@@ -59,3 +60,42 @@ def _summary(report: RunReport) -> str:
     lines.append(f"created {report.created}, collected {report.collected} in {report.elapsed_seconds:.1f} s")
     lines += [f"credits {name}: {amount(value)}" for name, value in report.credits.items() if value is not None]
     return "\n".join(lines) + "\n"
+
+
+def ping(url: str, event: str, body: str = "") -> str | None:
+    """POST `body` to the check at `url`, with `event` (`start`, `log`, an exit status) as the last part of its path.
+
+    Goes without the API's token, once. Returns None, or why it did not arrive; that holds no address, since whoever
+    has it can ping.
+    """
+    import anyio
+
+    return anyio.run(_post, url, event, body)
+
+
+async def _post(url: str, event: str, body: str) -> str | None:
+    import anyio
+    import httpx
+
+    from batcher.errors import UsageError
+    from batcher.formatting import plainly
+    from batcher.provider.connections import USER_AGENT, trusting
+    from batcher.provider.endpoint import is_loopback
+
+    try:
+        base = httpx.URL(url)
+        target = base.copy_with(path=f"{base.path.rstrip('/')}/{event}")
+        verify = trusting() if target.scheme == "https" else False
+        with anyio.fail_after(PING_SECONDS):
+            async with httpx.AsyncClient(
+                verify=verify,
+                timeout=PING_SECONDS,
+                headers={"User-Agent": USER_AGENT, "Content-Type": "text/plain; charset=utf-8"},
+                trust_env=not is_loopback(target.host),
+            ) as client:
+                answer = await client.post(target, content=body.encode())
+    except UsageError as error:
+        return error.message
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, ImportError, OSError) as error:
+        return plainly(type(error).__name__)
+    return None if answer.is_success else f"HTTP {answer.status_code}"

@@ -17,6 +17,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 SECTIONS: Final = ("columns", "voices")
 """Tables of `batcher.toml` that are no options."""
+DEBUG: Final = "batcher.debug"
+"""Key of `click.Context.meta`: whether errors print their traceback."""
 
 
 class Duration(click.ParamType[float]):

@@ -11,6 +11,7 @@ import click
 
 from batcher import settings
 from batcher.cli.options import (
+    DEBUG,
     Duration,
     Rate,
     fill_from_file,
@@ -22,9 +23,15 @@ from batcher.cli.options import (
     project_folder,
 )
 from batcher.errors import UsageError
-from batcher.manifest import Rules
+from batcher.manifest.rows import Rules
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _note_debug(ctx: click.Context, param: click.Parameter, value: bool) -> bool:  # noqa: ARG001 - click's signature
+    ctx.meta[DEBUG] = value
+    return value
+
 
 _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     option("--batch", metavar="NAME", help="The batch's name; by default the file's, without its ending."),
@@ -97,7 +104,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     option("--json", "as_json", is_flag=True, help="End with one JSON object on standard output."),
     option("--quiet", is_flag=True, help="Say only what is wrong, and new."),
     option("-v", "--verbose", is_flag=True, help="Log each create, look and download."),
-    option("--debug", is_flag=True, help="Log everything; show tracebacks."),
+    option("--debug", is_flag=True, callback=_note_debug, help="Log everything; show tracebacks."),
 )
 
 

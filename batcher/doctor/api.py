@@ -10,8 +10,9 @@ from batcher.clock import Clock
 from batcher.doctor.finding import Finding, hint, ok, problem
 from batcher.errors import BatcherError, CredentialsError
 from batcher.formatting import amount
-from batcher.pipeline.preflight import reach
-from batcher.provider import Cause, Client, ProfileAnswer, SchemaAnswer
+from batcher.pipeline.connection import reach
+from batcher.provider.answers import Cause, ProfileAnswer, SchemaAnswer
+from batcher.provider.client import Client
 from batcher.settings import DEFAULT_URL, Settings
 
 _CLOCK_SECONDS: Final = 60.0

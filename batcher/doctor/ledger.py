@@ -10,7 +10,7 @@ from batcher.errors import BatcherError, TroubleError
 from batcher.formatting import counted
 from batcher.item import State
 from batcher.ledger.ledger import Connection, viewed, world_of
-from batcher.ledger.queries import integrity, item_counts
+from batcher.ledger.queries import integrity, names
 from batcher.ledger.storage import database
 from batcher.ledger.storage.schema import REVISION
 from batcher.settings import Settings
@@ -51,7 +51,7 @@ def _look(conn: Connection, path: Path, world: str) -> list[Finding]:
         found.append(problem("consistency", message, do))
     if len(found) == 1:
         found.append(ok("consistency", "states, creates, tasks, files and events agree"))
-    if in_doubt := item_counts.find_keys(conn, (), states=[State.IN_DOUBT]):
+    if in_doubt := names.find_keys(conn, (), states=[State.IN_DOUBT]):
         message = f"{counted(len(in_doubt), 'create')} in doubt: whether it was bought is not known"
         found.append(hint("doubt", message, "`batcher resolve` lists what is known of each, and settles it."))
     return found

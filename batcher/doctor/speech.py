@@ -8,7 +8,7 @@ from batcher.errors import UsageError
 
 def examine() -> Finding:
     """Have the sandbox's engine say a word."""
-    from batcher.sandbox import spoken
+    from batcher.sandbox.speech import spoken
 
     try:
         seconds = spoken("One.")

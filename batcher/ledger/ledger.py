@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from batcher.errors import StorageError
-from batcher.ledger.lifecycle.claims import doubt_unanswered, record_answer
+from batcher.ledger.lifecycle.answers import doubt_unanswered, record_answer
 from batcher.ledger.records import AnswerRecord
 from batcher.ledger.storage import database, statements
 from batcher.ledger.storage.schema import meta

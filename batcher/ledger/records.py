@@ -11,7 +11,7 @@ from batcher.item import Event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Batch:
     """A batch that a run was asked for, as it reads now."""
 
     batch_id: int
@@ -80,7 +80,7 @@ class OpenTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class TaskEnd:
     """How a task ended, or that the API does not know it, as one look showed it."""
 
     task: OpenTask
@@ -131,3 +131,25 @@ class Halt:
     quota: float | None
     balance_at: float | None
     probe_after_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """A row's output: the item's audio that belongs there, and what was put there last.
+
+    Paths of sources are relative to the ledger's folder, `output` and `linked_output` to `out_dir`, itself relative.
+    """
+
+    batch_id: int
+    row_id: str
+    number: int
+    key: str
+    out_dir: str
+    output: str
+    saved: bool  # the item's audio is on disk
+    source: str | None
+    sha256: str | None
+    linked: bool  # it was put at the output
+    linked_output: str | None
+    linked_source: str | None
+    linked_sha256: str | None

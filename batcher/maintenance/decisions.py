@@ -5,6 +5,8 @@ A task is always read before its item may be created anew: if it ended well afte
 
 from __future__ import annotations
 
+import getpass
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,9 +18,9 @@ from batcher.item import State
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.lifecycle import decisions
 from batcher.ledger.money.evidence import evidence
-from batcher.maintenance import person
-from batcher.pipeline.preflight import known_account, reach
-from batcher.provider import Answer, Cause, Client, Phase
+from batcher.pipeline.connection import known_account, reach
+from batcher.provider.answers import Answer, Cause, Phase
+from batcher.provider.client import Client
 from batcher.settings import Settings
 
 
@@ -71,7 +73,7 @@ class Decisions:
                     if task.phase is not Phase.FAILED:
                         await self._adopt(case, account_id, case.task_id)
                         return f"its task says {task.word} after all: the next run collects it"
-        at, who = self.clock.now(), person.name()
+        at, who = self.clock.now(), person()
         if await self.ledger.do(decisions.retry, case.key, case.attempt, at=at, who=who):
             if case.state == State.ABANDONED:
                 return "will be created again by the next run; it may have been bought before, and cost twice"
@@ -82,7 +84,7 @@ class Decisions:
         lines = []
         for key in keys:
             case = await self._case(key)
-            moved = await self.ledger.do(verb, key, case.attempt, at=self.clock.now(), who=person.name())
+            moved = await self.ledger.do(verb, key, case.attempt, at=self.clock.now(), who=person())
             lines.append(_line(key, words if moved else f"is {case.state}: left alone"))
         return lines
 
@@ -94,7 +96,7 @@ class Decisions:
             account_id=account_id,
             task_id=task_id,
             at=self.clock.now(),
-            who=person.name(),
+            who=person(),
         )
 
     async def _case(self, key: str) -> Any:
@@ -138,3 +140,11 @@ def _line(key: str, words: str) -> str:
 
 SETTLED_BY_RETRY = (State.REJECTED, State.FAILED, State.GONE, State.ABANDONED)
 """States that `retry` is for."""
+
+
+def person() -> str:
+    """The user that this process belongs to, as an item's history names them: the login name, or else the uid."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # before Python 3.13, and since
+        return f"uid {os.getuid()}"

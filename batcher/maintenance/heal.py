@@ -20,15 +20,16 @@ from batcher.clock import Clock
 from batcher.errors import BatcherError, CredentialsError
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.lifecycle import collection, repairs
-from batcher.ledger.lifecycle.repairs import Saved
-from batcher.ledger.queries.item_counts import Output, outputs_of
-from batcher.ledger.records import FileRecord
-from batcher.maintenance import person
+from batcher.ledger.lifecycle.repairs import SavedFile
+from batcher.ledger.queries.outputs import outputs_of
+from batcher.ledger.records import FileRecord, Output
+from batcher.maintenance.decisions import person
 from batcher.maintenance.verify import Fault, Kind
+from batcher.pipeline.connection import known_account, reach
 from batcher.pipeline.delivery import durable
 from batcher.pipeline.downloader import TooLongError, stream
-from batcher.pipeline.preflight import known_account, reach
-from batcher.provider import Answer, Cause, Client, Phase
+from batcher.provider.answers import Answer, Cause, Phase
+from batcher.provider.client import Client
 from batcher.settings import Settings
 
 _WAITS_SECONDS: Final = (0.5, 1.0, 2.0)
@@ -220,11 +221,11 @@ class Healing:
     async def _healed(self, fault: Fault, how: str) -> Mended:
         """The file is in its place: have the item's story tell of it."""
         place = os.path.relpath(fault.path, self.settings.ledger.parent)
-        detail = f"healed by {person.name()}: {place}, {how}"
+        detail = f"healed by {person()}: {place}, {how}"
         await self.ledger.do(repairs.record_healed, fault.saved.key, at=self.clock.now(), detail=detail)
         return Mended(fault=fault, healed=True, how=how)
 
-    def _store(self, saved: Saved) -> Store:
+    def _store(self, saved: SavedFile) -> Store:
         home = self.settings.ledger.parent
         return Store(home, home / saved.out_dir)
 

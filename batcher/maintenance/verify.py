@@ -11,9 +11,9 @@ from batcher.audio.store import digest
 from batcher.errors import StorageError
 from batcher.ledger.ledger import Connection
 from batcher.ledger.lifecycle import repairs
-from batcher.ledger.lifecycle.repairs import Saved
-from batcher.ledger.queries import item_counts
-from batcher.ledger.queries.item_counts import Output
+from batcher.ledger.lifecycle.repairs import SavedFile
+from batcher.ledger.queries import outputs
+from batcher.ledger.records import Output
 
 
 class Kind(StrEnum):
@@ -34,7 +34,7 @@ class Fault:
 
     kind: Kind
     path: Path
-    saved: Saved
+    saved: SavedFile
     output: Output | None = None
     ours: bool = True
 
@@ -52,14 +52,14 @@ class Findings:
 class Remembered:
     """What the ledger remembers of the disk: done items by their keys, and the rows' outputs of their audio."""
 
-    items: dict[str, Saved]
+    items: dict[str, SavedFile]
     outputs: list[Output]
 
 
 def remember(conn: Connection) -> Remembered:
     """What should lie on disk; quickly read, so that no run waits while the disk is looked at."""
     every = {one.key: one for one in repairs.saved(conn)}
-    found = item_counts.outputs(conn)
+    found = outputs.outputs(conn)
     return Remembered(items=every, outputs=[one for one in found if one.key in every])
 
 
@@ -82,7 +82,7 @@ def compare(memory: Remembered, home: Path) -> Findings:
     return Findings(items=len(memory.items), outputs=len(memory.outputs), faults=faults)
 
 
-def item_path(saved: Saved, home: Path) -> Path:
+def item_path(saved: SavedFile, home: Path) -> Path:
     """Where the item's own file belongs."""
     return home / saved.out_dir / saved.path
 
@@ -92,7 +92,7 @@ def output_path(output: Output, home: Path) -> Path:
     return home / output.out_dir / output.output
 
 
-def _judge_item(saved: Saved, home: Path) -> Fault | None:
+def _judge_item(saved: SavedFile, home: Path) -> Fault | None:
     path = item_path(saved, home)
     if not path.exists() and not path.is_symlink():
         return Fault(kind=Kind.MISSING, path=path, saved=saved)
@@ -104,7 +104,7 @@ def _judge_item(saved: Saved, home: Path) -> Fault | None:
     return Fault(kind=Kind.TRUNCATED if size < saved.bytes else Kind.CHANGED, path=path, saved=saved)
 
 
-def _judge_output(saved: Saved, output: Output, home: Path, item: Fault | None, known: Set[str]) -> Fault | None:
+def _judge_output(saved: SavedFile, output: Output, home: Path, item: Fault | None, known: Set[str]) -> Fault | None:
     path, source = output_path(output, home), item_path(saved, home)
     if not path.exists() and not path.is_symlink():
         return Fault(kind=Kind.MISSING, path=path, saved=saved, output=output)

@@ -19,7 +19,7 @@ from batcher.manifest import workbook
 from batcher.manifest.columns import FIELDS, Columns, Layout
 from batcher.manifest.faults import Faults, Problem, WrongError, printable, quoted
 from batcher.manifest.jsonl import object_of
-from batcher.manifest.rows import Judge, Record, Row, Rules, record_id
+from batcher.manifest.rows import Record, Row, RowValidator, Rules, record_id
 
 _HEAD_BYTES: Final = 4096
 _CELL_LIMIT: Final = 1 << 26
@@ -125,7 +125,7 @@ class Manifest:
         self._stdin = stdin
         self._encoding = rules.encoding
         self._columns = Columns(rules.columns, self.faults)
-        self._judge = Judge(rules, self._columns, self.faults)
+        self._judge = RowValidator(rules, self._columns, self.faults)
         self._has_text = True
 
     @property

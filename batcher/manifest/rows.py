@@ -89,7 +89,7 @@ class Record:
     problems: list[Problem] = field(default_factory=list)
 
 
-class Judge:
+class RowValidator:
     """Makes rows of records by the `rules`, and adds what is wrong with them to `faults`."""
 
     def __init__(self, rules: Rules, columns: Columns, faults: Faults) -> None:

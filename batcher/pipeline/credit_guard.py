@@ -13,7 +13,8 @@ from batcher.clock import Clock
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.lifecycle import halts, runs
 from batcher.ledger.records import Balance, Halt, OpenTask
-from batcher.provider import Client, Profile
+from batcher.provider.answers import Profile
+from batcher.provider.client import Client
 
 SUSPECT_SECONDS: Final = 10.0
 """So often at most is the balance read for tasks that failed without a word of why, and so long may that take."""

@@ -16,8 +16,10 @@ from batcher.audio.store import Store
 from batcher.clock import Clock
 from batcher.ledger.ledger import Connection, Ledger
 from batcher.ledger.lifecycle import collection
-from batcher.ledger.queries.item_counts import Output, is_known_audio, outputs_of, to_link
-from batcher.ledger.records import FileRecord, OpenTask, Wanted
+from batcher.ledger.queries import item_counts
+from batcher.ledger.queries.outputs import is_known_audio, outputs_of, to_link
+from batcher.ledger.records import Batch, FileRecord, OpenTask, Output
+from batcher.ledger.storage import cached_facts
 from batcher.reports.tally import Tally
 
 log = structlog.get_logger()
@@ -80,7 +82,7 @@ class Delivery:
                 log.error("output not written", row=output.row_id, why=why)
         return links
 
-    async def link_saved(self, batches: Sequence[Wanted]) -> None:
+    async def link_saved(self, batches: Sequence[Batch]) -> None:
         """Put audio that is there already at every output of these batches that has it not."""
         for batch in batches:
             after = 0
@@ -122,3 +124,23 @@ def _record(conn: Connection, task: OpenTask, file: FileRecord, out_dir: str, at
     """Note the file that is about to be renamed. Returns where its rows want it."""
     collection.record_file(conn, task, file, out_dir=out_dir, at=at)
     return outputs_of(conn, task.key)
+
+
+SWEPT: Final = "swept"
+
+
+async def take_up_files(ledger: Ledger, store: Store, delivery: Delivery) -> None:
+    """Take up what an earlier run left on disk: a recorded file in its place is saved, unfinished parts go."""
+    for task, out_dir, path, sha256 in await ledger.do(collection.recorded_files):
+        if store.holds(out_dir, path, sha256):
+            await delivery.save(task)
+    open_tasks = await ledger.do(item_counts.collectable)
+    if open_tasks or not await ledger.do(cached_facts.get, SWEPT):
+        await sweep(ledger, store)
+
+
+async def sweep(ledger: Ledger, store: Store) -> None:
+    """Remove unfinished parts, and remember that there are none."""
+    for part in list(store.leftovers()):
+        part.unlink(missing_ok=True)
+    await ledger.do(cached_facts.put, SWEPT, "rows", True)

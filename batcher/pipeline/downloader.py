@@ -21,10 +21,11 @@ from batcher.clock import Clock
 from batcher.errors import StorageError
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.lifecycle import collection
-from batcher.ledger.records import Ending, FileRecord, OpenTask
+from batcher.ledger.records import FileRecord, OpenTask, TaskEnd
 from batcher.pipeline.delivery import Delivery
 from batcher.pipeline.stop import Reason, Stop
-from batcher.provider import Answer, Cause, Client, Fetched, Phase
+from batcher.provider.answers import Answer, Cause, Fetched, Phase
+from batcher.provider.client import Client
 from batcher.reports.tally import Tally
 from batcher.throttle.gate import Gate
 
@@ -143,7 +144,7 @@ class Downloader:
     async def _unusable(self, task: OpenTask, answer: Answer | None, why: str) -> None:
         self._log(task, "no usable audio", why=why)
         error = answer.error if answer is not None else None
-        ending = Ending(
+        ending = TaskEnd(
             task=task,
             at=self.clock.now(),
             run_id=self.run_id,

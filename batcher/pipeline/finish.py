@@ -4,29 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from batcher.audio.store import Store, stamp
 from batcher.clock import Clock
 from batcher.errors import StorageError
+from batcher.formatting import counted
+from batcher.item import NEEDS_PERSON, UNFINISHED, State
 from batcher.ledger.ledger import Connection, Ledger
 from batcher.ledger.lifecycle import recalled, runs
 from batcher.ledger.money import spending
-from batcher.ledger.queries import item_counts, status
-from batcher.ledger.records import Halt, Wanted
+from batcher.ledger.queries import item_counts, outputs, status
+from batcher.ledger.queries.item_counts import Counts
+from batcher.ledger.records import Batch, Halt
 from batcher.ledger.storage import cached_facts
 from batcher.pipeline import restore
-from batcher.pipeline.ingest import SWEPT, Intake, sweep
+from batcher.pipeline.delivery import SWEPT, sweep
+from batcher.pipeline.ingest import Ingest
 from batcher.pipeline.stop import Reason, Stop
-from batcher.provider import Profile
-from batcher.reports import run_report, summary
+from batcher.provider.answers import Profile
+from batcher.reports import results, run_report, summary
 from batcher.reports.progress import Progress
 from batcher.reports.tally import Tally
 from batcher.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ending:
+class Finish:
     """What one run leaves behind: profiles it read, halts it met, keys of overdue items; how the last one ended."""
 
     settings: Settings
@@ -38,7 +42,7 @@ class Ending:
     started_at: float
     stop: Stop
     tally: Tally
-    intake: Intake
+    intake: Ingest
     profiles: list[Profile]
     halts: list[Halt]
     overdue: list[str]
@@ -58,7 +62,7 @@ class Ending:
             return self._report(8, message)
 
     async def _conclude(self) -> run_report.RunReport:
-        if not self.stop.interrupted and not await self.ledger.do(cached_facts.look, SWEPT):
+        if not self.stop.interrupted and not await self.ledger.do(cached_facts.get, SWEPT):
             await sweep(self.ledger, self.store)
         written = await self.ledger.do(self._write_results)
         here = [batch.name for batch in self.intake.named if batch.out_dir == self.store.out_dir]
@@ -71,7 +75,7 @@ class Ending:
         await self.ledger.do(self._note_halts, counts)
         refused, unwritten = self.intake.refused, self.tally.unwritten
         named = bool(self.settings.sources)
-        code, message = run_report.conclude(self.stop, counts, refused=refused, unwritten=unwritten, rows_named=named)
+        code, message = conclude(self.stop, counts, refused=refused, unwritten=unwritten, rows_named=named)
         message += await self.ledger.do(summary.overdue_words, self.intake.named, self.overdue)
         credits_ = await self.ledger.do(self._credits)
         result = self._report(code, message, counts=counts, credits_=credits_)
@@ -121,14 +125,14 @@ class Ending:
                 self.stop.reasons.setdefault(Reason.TROUBLE, message)
         return written
 
-    def _write(self, conn: Connection, batch: Wanted, out_dir: Path) -> None:
+    def _write(self, conn: Connection, batch: Batch, out_dir: Path) -> None:
         """Write the results of the batch, unless they lie there as they were written and nothing has changed since."""
         name = f"results {batch.batch_id}"
-        paths = run_report.results_paths(out_dir, [batch.name])
-        known = cached_facts.look(conn, name)
+        paths = results.results_paths(out_dir, [batch.name])
+        known = cached_facts.get(conn, name)
         if self.settings.rescan or known is None or known != [stamp(path) for path in paths]:
-            run_report.write_results(out_dir, batch.name, item_counts.results(conn, batch))
-            cached_facts.keep(conn, name, "rows", [stamp(path) for path in paths])
+            results.write_results(out_dir, batch.name, outputs.results(conn, batch))
+            cached_facts.put(conn, name, "rows", [stamp(path) for path in paths])
 
     def _leave(self, conn: Connection) -> None:
         if self.intake.refused is None and not self.tally.unwritten:
@@ -159,5 +163,37 @@ class Ending:
     def _tell(self, conn: Connection, result: run_report.RunReport) -> None:
         counts = item_counts.count(conn, self.intake.named)
         where, ways_out = self.settings.where, self.intake.ways_out
-        words = summary.Words(result, counts, where=where, last=self.last_end, ways_out=ways_out)
+        words = summary.SummaryInput(result, counts, where=where, last=self.last_end, ways_out=ways_out)
         summary.tell(conn, self.progress, words, self.intake.named)
+
+
+_EXITS: Final = {Reason.CREDENTIALS: 5, Reason.CREDITS: 4, Reason.TROUBLE: 8, Reason.ASKED: 6}
+
+
+def conclude(stop: Stop, counts: Counts, *, refused: str | None, unwritten: int, rows_named: bool) -> tuple[int, str]:
+    """Exit code and message of a run that came to its end.
+
+    The first that applies, in the order of the table of exit codes; a reason to stop counts only while it leaves
+    something undone. `refused` says why the manifest was not taken; `unwritten` counts outputs and results files that
+    could not be written. Where no manifest was named (`rows_named`), what waits to be created was not asked for.
+    """
+    unfinished = sum(counts.states[state] for state in UNFINISHED if rows_named or state is not State.PENDING)
+    if stop.interrupted:
+        return 130, "interrupted; answers that had come are recorded"
+    if refused is not None:
+        return 2, refused
+    for reason in sorted(stop.reasons):
+        if unfinished or unwritten or reason is Reason.CREDENTIALS:
+            return _EXITS[reason], stop.reasons[reason]
+    if unfinished:
+        return 6, f"{counted(unfinished, 'item')} still to be finished"
+    if unwritten:
+        return 8, f"{counted(unwritten, 'output')} could not be written"
+    if not rows_named:
+        return 0, "every open task is collected"
+    waiting = sum(counts.states[state] for state in NEEDS_PERSON)
+    if waiting or counts.invalid:
+        parts = [counted(waiting, "item")] * bool(waiting)
+        parts += [counted(counts.invalid, "invalid row")] * bool(counts.invalid)
+        return 3, f"finished; a person is needed for {' and '.join(parts)}"
+    return 0, "every row is done or settled"

@@ -15,14 +15,15 @@ from batcher.clock import Clock
 from batcher.errors import CredentialsError, ManifestError
 from batcher.item import NEEDS_PERSON, OPEN, State
 from batcher.ledger.imports import importer
-from batcher.ledger.imports.preview import Foresight
+from batcher.ledger.imports.preview import ImportPreview
 from batcher.ledger.ledger import Connection, viewed
 from batcher.ledger.money.prices import Prices, prices
 from batcher.ledger.storage import database
-from batcher.manifest import Manifest
-from batcher.pipeline.preflight import reach
+from batcher.manifest.reader import Manifest
+from batcher.pipeline.connection import reach
 from batcher.pipeline.restore import why_outdated
-from batcher.provider import Cause, Client, ProfileAnswer
+from batcher.provider.answers import Cause, ProfileAnswer
+from batcher.provider.client import Client
 from batcher.settings import Settings
 
 
@@ -75,7 +76,7 @@ def foresee(settings: Settings, balance: float | None = None) -> Plan:
         LedgerError: there is a ledger that cannot be used.
     """
     with _ledger(settings) as path, viewed(path, settings.world) as conn:
-        return _Planning(settings, Foresight(conn), balance).run(conn)
+        return _Planning(settings, ImportPreview(conn), balance).run(conn)
 
 
 @contextmanager
@@ -91,7 +92,7 @@ def _ledger(settings: Settings) -> Iterator[Path]:
 
 
 class _Planning:
-    def __init__(self, settings: Settings, foresight: Foresight, balance: float | None) -> None:
+    def __init__(self, settings: Settings, foresight: ImportPreview, balance: float | None) -> None:
         self._settings = settings
         self._foresight = foresight
         self._plan = Plan(balance=balance)

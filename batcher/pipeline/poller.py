@@ -13,19 +13,21 @@ from typing import Final
 import anyio
 import structlog
 
-from batcher.clock import Bell, Clock
+from batcher.clock import Clock, Wakeup
 from batcher.errors import StorageError
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.lifecycle import collection
-from batcher.ledger.records import Ending, OpenTask
+from batcher.ledger.records import OpenTask, TaskEnd
 from batcher.pacing.due_queue import Due
 from batcher.pacing.pace import Pace, Pacing
 from batcher.pipeline.credit_guard import Guard
 from batcher.pipeline.downloader import Downloader
+from batcher.pipeline.slots import Slots
 from batcher.pipeline.stop import Reason, Stop
-from batcher.provider import Answer, Cause, Client, Phase, Task
+from batcher.provider.answers import Answer, Cause, Phase, Task
+from batcher.provider.client import Client
 from batcher.reports.tally import Tally
-from batcher.throttle.gate import Gate, Places, Sent
+from batcher.throttle.gate import Gate, Sent
 
 log = structlog.get_logger()
 
@@ -59,12 +61,12 @@ class Poller:
     client: Client
     guard: Guard
     gate: Gate
-    places: Places
+    places: Slots
     downloader: Downloader
     stop: Stop
     tally: Tally
     clock: Clock
-    changed: Bell
+    changed: Wakeup
     pacing: Pacing
     run_id: str
     patient: bool
@@ -232,10 +234,10 @@ class Poller:
             log.warning("task overdue", **self._words(watched), status=word)
             self.places.release()
 
-    def _ending(self, watched: _Watched, answer: Answer) -> Ending:
+    def _ending(self, watched: _Watched, answer: Answer) -> TaskEnd:
         task = answer.task
         error = (task.error if task is not None else None) or answer.error
-        return Ending(
+        return TaskEnd(
             task=watched.task,
             at=self.clock.now(),
             run_id=self.run_id,

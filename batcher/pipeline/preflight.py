@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,37 +11,14 @@ from batcher.errors import CredentialsError, TroubleError
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.lifecycle import runs
 from batcher.ledger.queries import item_counts
-from batcher.ledger.records import Balance, Wanted
+from batcher.ledger.records import Balance, Batch
 from batcher.pipeline.stop import Reason, Stop
-from batcher.provider import Cause, Client, Endpoint, Profile, ProfileAnswer
-from batcher.settings import Settings
+from batcher.provider.answers import Cause, Profile, ProfileAnswer
+from batcher.provider.client import Client
 
 _WAITS_SECONDS: Final = (0.5, 1.0, 2.0)
 """Between the tries to read the profile; then the run ends, and the next one tries again."""
 _LONGEST_WAIT_SECONDS: Final = 30.0
-
-
-@contextmanager
-def reach(settings: Settings) -> Iterator[tuple[Endpoint, str]]:
-    """Where the API answers, and the origin that its accounts are known by: a sandbox is one, on whatever port.
-
-    Raises:
-        UsageError: the address cannot be used, or the sandbox's extra is missing.
-        CredentialsError: there is no token.
-    """
-    if settings.sandbox:
-        from batcher.sandbox import running as sandbox_running
-
-        with sandbox_running(settings.ledger.with_name("batcher-sandbox.tasks.db")) as sandbox:
-            yield Endpoint(url=sandbox.url, token=sandbox.token), "sandbox"
-        return
-    endpoint = Endpoint(
-        url=settings.api_url,
-        token=settings.need_token(),
-        allow_http=settings.allow_http,
-        no_credits_codes=settings.no_credits_codes,
-    )
-    yield endpoint, endpoint.origin
 
 
 @dataclass(kw_only=True)
@@ -57,7 +33,7 @@ class Preflight:
     origin: str
     token: str
 
-    async def enter(self, wanted: Sequence[Wanted]) -> tuple[Profile, int | None]:
+    async def enter(self, wanted: Sequence[Batch]) -> tuple[Profile, int | None]:
         """Read the profile and note it with the run. Returns it and the account's number, None for an unknown one.
 
         Stops creating when the account is unknown or wanted rows have open tasks with another. When the profile cannot
@@ -110,21 +86,6 @@ class Preflight:
                 break
             await self.clock.sleep(max(wait, min(answer.retry_after_seconds or 0.0, _LONGEST_WAIT_SECONDS)))
         raise _unavailable(self.origin, answer)
-
-
-async def known_account(client: Client, ledger: Ledger, origin: str) -> int | None:
-    """The number of the account that the token opens; None for one that the ledger does not know.
-
-    Raises:
-        CredentialsError: the token is refused.
-        TroubleError: the profile cannot be had.
-    """
-    answer = await client.profile()
-    if answer.cause is Cause.CREDENTIALS:
-        raise CredentialsError(f"the API refused the token: {answer.explain()}")
-    if answer.profile is None:
-        raise TroubleError(f"the API gives no profile: {answer.explain()}", "Try again later.")
-    return await ledger.do(runs.find_account, origin=origin, user_id=answer.profile.user_id)
 
 
 def _unavailable(origin: str, answer: ProfileAnswer) -> TroubleError:

@@ -21,11 +21,11 @@ from batcher.formatting import counted
 from batcher.item import State
 from batcher.ledger.ledger import Connection, Ledger, viewed
 from batcher.ledger.lifecycle import recalled
-from batcher.ledger.queries import item_counts
-from batcher.ledger.records import FileRecord, Wanted
+from batcher.ledger.queries import item_counts, outputs
+from batcher.ledger.records import Batch, FileRecord
 from batcher.pipeline.delivery import Delivery
 from batcher.reports.progress import Progress
-from batcher.reports.run_report import RESULTS, results_paths
+from batcher.reports.results import RESULTS, results_paths
 from batcher.settings import Settings
 
 _CHUNK = 200
@@ -77,7 +77,7 @@ def need_consent(settings: Settings) -> bool:
     return why is not None
 
 
-def _stores(settings: Settings, batches: Sequence[Wanted]) -> list[Store]:
+def _stores(settings: Settings, batches: Sequence[Batch]) -> list[Store]:
     """The run's own output folder, then those of the ledger's batches."""
     home = settings.ledger.parent
     own = Store(home, settings.out_dir)
@@ -104,7 +104,7 @@ async def recall(
     progress.say(f"restoring: {files} tell of {rows} that may be bought")
 
 
-async def _begin(ledger: Ledger, stores: Sequence[Store], run_id: str, batches: Sequence[Wanted]) -> None:
+async def _begin(ledger: Ledger, stores: Sequence[Store], run_id: str, batches: Sequence[Batch]) -> None:
     """Note whether the results files tell all, then leave word that this ledger is at work in the folders."""
     owners = [(store, store.owner()) for store in stores]
     needed = {batch.out_dir for batch in batches} or {stores[0].out_dir}
@@ -192,7 +192,7 @@ async def take_up(delivery: Delivery, progress: Progress, *, account_id: int, cl
         for key, state in found.items():
             states[state] = states.get(state, 0) + 1
             if state is State.DONE:
-                await delivery.link(await ledger.do(item_counts.outputs_of, key))
+                await delivery.link(await ledger.do(outputs.outputs_of, key))
     if not imported:
         progress.say("restoring goes on with the next run that takes the manifests in; until then nothing is created")
         return

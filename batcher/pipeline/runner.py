@@ -12,7 +12,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from batcher.audio.store import Store
-from batcher.clock import Bell, Clock
+from batcher.clock import Clock, Wakeup
 from batcher.errors import CredentialsError, TroubleError, UsageError
 from batcher.formatting import amount
 from batcher.item import State
@@ -25,22 +25,25 @@ from batcher.ledger.records import Halt
 from batcher.ledger.storage.lock import owner_lock
 from batcher.pacing.pace import Pacing
 from batcher.pipeline import restore
+from batcher.pipeline.connection import reach
 from batcher.pipeline.credit_guard import Guard
-from batcher.pipeline.delivery import Delivery
+from batcher.pipeline.delivery import Delivery, take_up_files
 from batcher.pipeline.downloader import Downloader
-from batcher.pipeline.finish import Ending
-from batcher.pipeline.ingest import Intake, take_up_files
+from batcher.pipeline.finish import Finish
+from batcher.pipeline.ingest import Ingest
 from batcher.pipeline.poller import Poller
-from batcher.pipeline.preflight import Preflight, reach
+from batcher.pipeline.preflight import Preflight
+from batcher.pipeline.slots import Slots
 from batcher.pipeline.startup import need_manifests, ready_ledger, spool
 from batcher.pipeline.stop import Reason, Stop
 from batcher.pipeline.submitter import Submitter
-from batcher.provider import Client, Profile
+from batcher.provider.answers import Profile
+from batcher.provider.client import Client
 from batcher.reports import run_report
 from batcher.reports.progress import Progress
 from batcher.reports.tally import Tally
 from batcher.settings import Settings
-from batcher.throttle.gate import Places, Throttle
+from batcher.throttle.gate import Throttle
 
 DRAIN_SECONDS: Final = 30.0
 """After the first signal, open tasks are collected for so long; the next run collects the rest at no cost."""
@@ -96,7 +99,7 @@ class _Run:
         self.stop = Stop()
         self.tally = Tally()
         self.store = Store(settings.ledger.parent, settings.out_dir)
-        self.intake = Intake(settings, ledger, self.store, progress, clock, stdin)
+        self.intake = Ingest(settings, ledger, self.store, progress, clock, stdin)
         self.client: Client | None = None
         self.profiles: list[Profile] = []
         self.halts: list[Halt] = []
@@ -211,8 +214,8 @@ class _Run:
         """Create, poll and download side by side until each has nothing left to do."""
         await self.ledger.do(status.look_ahead)  # what status wants to know is added up from now on
         pacing = Pacing.from_json(await self.ledger.do(runs.lesson, account_id, "pacing") or [])
-        changed = Bell()
-        places = Places(self.settings.concurrency, changed, self.tally)
+        changed = Wakeup()
+        places = Slots(self.settings.concurrency, changed, self.tally)
         throttle = self._throttle(await self.ledger.do(runs.lesson, account_id, "throttle"))
         shared: dict[str, Any] = {"ledger": self.ledger, "client": client, "stop": self.stop, "tally": self.tally}
         shared |= {"clock": self.clock, "run_id": self.run_id}
@@ -260,7 +263,7 @@ class _Run:
             learned=learned,
         )
 
-    async def _take_up_tasks(self, account_id: int, places: Places, poller: Poller, downloader: Downloader) -> None:
+    async def _take_up_tasks(self, account_id: int, places: Slots, poller: Poller, downloader: Downloader) -> None:
         """Go on with the tasks that earlier runs left open, whatever became of their rows."""
         if not self.settings.wait:
             return
@@ -287,8 +290,8 @@ class _Run:
         if guard.tripped and any(halt.kind == "credits" and halt.balance_at is None for halt in guard.halts):
             await guard.settle((await client.profile()).profile)
 
-    def _ending(self, started_at: float) -> Ending:
-        return Ending(
+    def _ending(self, started_at: float) -> Finish:
+        return Finish(
             settings=self.settings,
             ledger=self.ledger,
             store=self.store,

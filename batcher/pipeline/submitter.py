@@ -14,19 +14,21 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from batcher.clock import Bell, Clock
+from batcher.clock import Clock, Wakeup
 from batcher.errors import StorageError
 from batcher.item import Event
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.lifecycle import claims
 from batcher.ledger.money.spending import Budget
-from batcher.ledger.records import AnswerRecord, Claimed, OpenTask, Wanted
+from batcher.ledger.records import AnswerRecord, Batch, Claimed, OpenTask
 from batcher.pipeline.credit_guard import Guard
 from batcher.pipeline.poller import Poller
+from batcher.pipeline.slots import Slots
 from batcher.pipeline.stop import Reason, Stop
-from batcher.provider import Answer, Cause, Client
+from batcher.provider.answers import Answer, Cause
+from batcher.provider.client import Client
 from batcher.reports.tally import Tally
-from batcher.throttle.gate import Gate, Places, Sent
+from batcher.throttle.gate import Gate, Sent
 
 log = structlog.get_logger()
 
@@ -41,15 +43,15 @@ class Submitter:
     client: Client
     guard: Guard
     gate: Gate
-    places: Places
+    places: Slots
     poller: Poller
     stop: Stop
     tally: Tally
     clock: Clock
-    changed: Bell
+    changed: Wakeup
     run_id: str
     account_id: int
-    wanted: Sequence[Wanted]
+    wanted: Sequence[Batch]
     max_items: int | None
     max_in_doubt: int
     budget: Budget | None

@@ -10,14 +10,14 @@ from typing import Final
 
 from batcher.clock import local
 from batcher.formatting import amount, counted, plainly, span
-from batcher.item import State
+from batcher.item import UNFINISHED, State
 from batcher.ledger.ledger import Connection
 from batcher.ledger.money import spending
-from batcher.ledger.queries import item_counts
+from batcher.ledger.queries import item_counts, names
 from batcher.ledger.queries.eta import forecast
-from batcher.ledger.records import Halt, Wanted
+from batcher.ledger.records import Batch, Halt
 from batcher.reports.progress import Progress
-from batcher.reports.run_report import UNFINISHED, RunReport
+from batcher.reports.run_report import RunReport
 
 _SHOWN: Final = 5
 _GROUPS: Final = {
@@ -32,7 +32,7 @@ _GROUPS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class SummaryInput:
     """How a run ended, what its items came to, how other commands find them, and how the run before it ended.
 
     `ways_out` are what can be done where the run was refused.
@@ -84,15 +84,15 @@ def forecast_words(conn: Connection, run_id: str, remaining: int) -> str | None:
     )
 
 
-def overdue_words(conn: Connection, batches: Sequence[Wanted], keys: Sequence[str]) -> str:
+def overdue_words(conn: Connection, batches: Sequence[Batch], keys: Sequence[str]) -> str:
     """Which tasks were overdue when a run ended, to follow its message; nothing if none of these batches' was."""
-    found = item_counts.ids_of(conn, batches, keys[: _SHOWN + 1])
+    found = names.ids_of(conn, batches, keys[: _SHOWN + 1])
     if not found:
         return ""
     return f"; overdue: {', '.join(found[:_SHOWN])}{', …' * (len(found) > _SHOWN)}; run again to collect"
 
 
-def tell(conn: Connection, progress: Progress, words: Words, batches: Sequence[Wanted]) -> None:
+def tell(conn: Connection, progress: Progress, words: SummaryInput, batches: Sequence[Batch]) -> None:
     """Say how the run ended; a quiet one speaks only of what is new and needs a person."""
     result, counts = words.result, words.counts
     if counts.rows or result.exit_code != 2:
@@ -162,7 +162,7 @@ def _statement(conn: Connection, result: RunReport) -> str | None:
     return f"{words}: {'+' * (unexplained > 0)}{amount(unexplained)} credits are unexplained{part}"
 
 
-def _examples(conn: Connection, batches: Sequence[Wanted], state: State) -> str:
+def _examples(conn: Connection, batches: Sequence[Batch], state: State) -> str:
     found = item_counts.needing_person(conn, batches, state, _SHOWN + 1)
     words = []
     for error, alike in groupby(found[:_SHOWN], key=itemgetter(1)):

@@ -12,9 +12,10 @@ from typing import IO, TYPE_CHECKING, Any, Final, Literal
 
 from batcher.errors import ManifestError, UsageError
 from batcher.ledger.ledger import Connection
-from batcher.ledger.queries.report import Told, source_of, told_rows
-from batcher.ledger.records import Wanted
-from batcher.manifest import REPORT_MARK, given_columns
+from batcher.ledger.queries.report import ReportRow, source_of, told_rows
+from batcher.ledger.records import Batch
+from batcher.manifest.columns import REPORT_MARK
+from batcher.manifest.reader import given_columns
 
 if TYPE_CHECKING:
     from xlsxwriter.format import Format
@@ -39,7 +40,7 @@ class Sheet:
     errors say in prose is left out, since it may quote a text. `encoding` is that of manifests which need one.
     """
 
-    def __init__(self, conn: Connection, wanted: Sequence[Wanted], *, texts: bool, encoding: str | None = None) -> None:
+    def __init__(self, conn: Connection, wanted: Sequence[Batch], *, texts: bool, encoding: str | None = None) -> None:
         self._conn = conn
         self._wanted = wanted
         self._texts = texts
@@ -112,7 +113,7 @@ class Sheet:
                 own = columns if number == row.number else self._kept(row)
                 yield own | self._became(row)
 
-    def _kept(self, row: Told) -> dict[str, Any]:
+    def _kept(self, row: ReportRow) -> dict[str, Any]:
         """The row as the ledger has it."""
         if row.inputs is None:
             return {"id": row.id} | row.extra
@@ -120,7 +121,7 @@ class Sheet:
         text = {"text": row.inputs.text} if self._texts else {}
         return {"id": row.id} | text | named | row.inputs.params | row.extra
 
-    def _became(self, row: Told) -> dict[str, Any]:
+    def _became(self, row: ReportRow) -> dict[str, Any]:
         found = {
             "batch": row.batch,
             "row": row.number,

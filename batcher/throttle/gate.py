@@ -20,8 +20,7 @@ from typing import Any, Final
 
 import anyio
 
-from batcher.clock import Bell, Clock
-from batcher.reports.tally import Tally
+from batcher.clock import Clock, Wakeup
 from batcher.throttle.limit import Limit
 
 FIRST_AT_ONCE: Final = 16
@@ -94,7 +93,7 @@ class Gate:
         )
         self._patience_seconds = patience_seconds
         self._queue = anyio.Lock(fast_acquire=True)
-        self._left = Bell()
+        self._left = Wakeup()
         self._flying: set[Sent] = set()
         self._next_at: float | None = None  # before then the rate lets nothing start
         self._opens_at = -math.inf
@@ -357,31 +356,3 @@ class Throttle:
         """What was learned, in a few numbers by class of requests."""
         gates = {"create": self.create, "poll": self.poll, "download": self.download}
         return {name: gate.to_json() for name, gate in gates.items()}
-
-
-class Places:
-    """How many tasks may be open at the provider at once, those of earlier runs included."""
-
-    def __init__(self, limit: int, changed: Bell, tally: Tally) -> None:
-        self._limit = limit
-        self._changed = changed
-        self._tally = tally
-
-    @property
-    def free(self) -> int:
-        """Places that are left."""
-        return max(0, self._limit - self._tally.open)
-
-    @property
-    def none_taken(self) -> bool:
-        """Whether no task is open."""
-        return self._tally.open <= 0
-
-    def take(self, number: int = 1) -> None:
-        """Fill places; tasks of earlier runs may fill more than there are."""
-        self._tally.open += number
-
-    def release(self) -> None:
-        """A task has ended, is overdue, or was never made."""
-        self._tally.open -= 1
-        self._changed.ring()

@@ -21,7 +21,7 @@ from batcher.ledger.ledger import viewed
 from batcher.ledger.queries import item_counts
 from batcher.ledger.storage import database
 from batcher.ledger.storage.schema import accounts, attempts, batches, files, items, rows, runs, tasks
-from batcher.reports.page import Choices, write_page
+from batcher.reports.page.page import Choices, write_page
 
 AT: Final = 1_800_000_000.0
 WORDS: Final = ("fog", "the sea", "a kettle", "nobody", "listening", "so thick", "where", "it ended", "and")

@@ -18,7 +18,7 @@ from batcher.cli.run_options import Grouped, manifest_options, resolve
 from batcher.settings import FILE_NAME
 
 if TYPE_CHECKING:
-    from batcher.doctor import Finding
+    from batcher.doctor.finding import Finding
 
 _SOURCES: Final[dict[ParameterSource | None, str]] = {
     ParameterSource.COMMANDLINE: "flag",
@@ -40,7 +40,7 @@ def doctor(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     leftovers, the sandbox's speech. Each finding is ok, a hint, or a problem.
     """
     from batcher.clock import Clock
-    from batcher.doctor import examine
+    from batcher.doctor.examining import examine
 
     missing = [name for name in manifests if name != "-" and not Path(name).is_file()]
     if missing:

@@ -17,7 +17,7 @@ from batcher.formatting import counted
 
 if TYPE_CHECKING:
     from batcher.ledger.ledger import Connection
-    from batcher.ledger.records import Wanted
+    from batcher.ledger.records import Batch
     from batcher.reports.table import Plain, Sheet
 
 _EMBED_WARN_BYTES = 200_000_000
@@ -77,7 +77,7 @@ def report(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
             _write_data(sheet, target, params["as_format"])
 
 
-def _wanted(conn: Connection, manifest: tuple[str, ...], batch: str | None) -> list[Wanted]:
+def _wanted(conn: Connection, manifest: tuple[str, ...], batch: str | None) -> list[Batch]:
     """The batches to tell of.
 
     Raises:
@@ -96,7 +96,7 @@ def _wanted(conn: Connection, manifest: tuple[str, ...], batch: str | None) -> l
     return found
 
 
-def _need_free(conn: Connection, target: Path, ledger: Path, wanted: list[Wanted]) -> None:
+def _need_free(conn: Connection, target: Path, ledger: Path, wanted: list[Batch]) -> None:
     from batcher.ledger.queries import report
 
     taken = [ledger, *(Path(report.source_of(conn, batch)[0]).resolve() for batch in wanted)]
@@ -104,17 +104,17 @@ def _need_free(conn: Connection, target: Path, ledger: Path, wanted: list[Wanted
         raise UsageError(f"{target} is what the report is made from", "Choose another --output.")
 
 
-def _beside_results(ledger: Path, wanted: list[Wanted], ending: str) -> Path:
+def _beside_results(ledger: Path, wanted: list[Batch], ending: str) -> Path:
     """Where a report goes: beside the results of its batch, or of the first of several under the ledger's name."""
-    from batcher.reports.run_report import REPORT
+    from batcher.reports.results import REPORT
 
     name = wanted[0].name if len(wanted) == 1 else ledger.stem
     return ledger.parent / wanted[0].out_dir / f"{name}{REPORT}.{ending}"
 
 
-def _write_page(conn: Connection, wanted: list[Wanted], ledger: Path, target: Path, params: dict[str, Any]) -> None:
+def _write_page(conn: Connection, wanted: list[Batch], ledger: Path, target: Path, params: dict[str, Any]) -> None:
     from batcher.ledger.queries import report
-    from batcher.reports.page import Choices, write_page
+    from batcher.reports.page.page import Choices, write_page
 
     if params["embed"]:
         _, size = report.audio_made(conn, wanted)
@@ -127,7 +127,7 @@ def _write_page(conn: Connection, wanted: list[Wanted], ledger: Path, target: Pa
     click.echo(f"{counted(len(wanted), 'batch')} told of in {target}", err=True)
 
 
-def _sheet(conn: Connection, wanted: list[Wanted], params: dict[str, Any]) -> Sheet:
+def _sheet(conn: Connection, wanted: list[Batch], params: dict[str, Any]) -> Sheet:
     from batcher.reports.table import Sheet
 
     sheet = Sheet(conn, wanted, texts=not params["no_text"], encoding=params["encoding"])

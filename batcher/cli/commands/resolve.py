@@ -15,12 +15,12 @@ from batcher.errors import UsageError
 from batcher.formatting import amount, plainly
 from batcher.item import State
 from batcher.ledger.ledger import viewed
-from batcher.ledger.money.evidence import Surroundings, evidence, surroundings
-from batcher.ledger.queries import item_counts, status
+from batcher.ledger.money.evidence import BalanceEvidence, evidence, surroundings
+from batcher.ledger.queries import names, status
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[ID...]")
+@click.argument("arguments", nargs=-1, metavar="[ID...]")
 @click.option("--adopt", metavar="TASK_ID", help="The item has this task: collect it. Asks the API first.")
 @click.option("--buy-again", is_flag=True, help="Create it again. It may cost twice.")
 @click.option("--abandon", is_flag=True, help="Give it up.")
@@ -31,7 +31,7 @@ from batcher.ledger.queries import item_counts, status
 def resolve(
     ctx: click.Context,
     /,
-    names: tuple[str, ...],
+    arguments: tuple[str, ...],
     adopt: str | None,
     buy_again: bool,
     abandon: bool,
@@ -43,9 +43,9 @@ def resolve(
     Without a decision it lists them with what is known: look them up in your account's history at the provider, then
     adopt the task, or buy again, or abandon. Each is named by a row's id or the beginning of its key.
     """
-    path, ids = find_ledger(ctx, names)
+    path, ids = find_ledger(ctx, arguments)
     with viewed(path) as conn:
-        keys = item_counts.find_keys(conn, ids, states=[State.IN_DOUBT])
+        keys = names.find_keys(conn, ids, states=[State.IN_DOUBT])
         cases = evidence(conn, keys)
         money = {case.key: surroundings(conn, case) for case in cases}
         rows = {item["key"]: item["rows"] for item in status.show(conn, keys)}
@@ -78,7 +78,7 @@ def resolve(
 
 
 def _list(
-    cases: list[Any], rows: dict[str, list[dict[str, Any]]], money: dict[str, Surroundings], *, as_json: bool
+    cases: list[Any], rows: dict[str, list[dict[str, Any]]], money: dict[str, BalanceEvidence], *, as_json: bool
 ) -> None:
     if as_json:
         facts = (_facts(case) | {"rows": rows[case.key], "money": _money_facts(money[case.key])} for case in cases)
@@ -109,7 +109,7 @@ def _sent(case: Any) -> str:
     return f"was sent at {local(case.intended_at)}"
 
 
-def _money(found: Surroundings) -> list[str]:
+def _money(found: BalanceEvidence) -> list[str]:
     """The balance around the create, what else was spent there, and what each choice may cost."""
     lines = []
     if found.before is not None and found.before_at is not None:
@@ -128,7 +128,7 @@ def _money(found: Surroundings) -> list[str]:
     return lines
 
 
-def _money_facts(found: Surroundings) -> dict[str, Any]:
+def _money_facts(found: BalanceEvidence) -> dict[str, Any]:
     return {
         "before": found.before,
         "before_at": utc(found.before_at),

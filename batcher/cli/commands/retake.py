@@ -17,10 +17,10 @@ from batcher.ledger.imports.importer import rules_of
 from batcher.ledger.ledger import Connection, Ledger, opened, viewed
 from batcher.ledger.lifecycle import decisions
 from batcher.ledger.lifecycle.recalled import identity
-from batcher.ledger.queries import item_counts, report
+from batcher.ledger.queries import item_counts, names, report
 from batcher.ledger.storage.lock import owner_lock
-from batcher.maintenance import person
-from batcher.manifest import given_takes
+from batcher.maintenance.decisions import person
+from batcher.manifest.reader import given_takes
 from batcher.reports.marks import Mark, read_marks
 
 _Rows = list[tuple[int, str, str]]
@@ -29,7 +29,7 @@ _OwnTakes = dict[tuple[int, str], Any]
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="ID...")
+@click.argument("arguments", nargs=-1, metavar="ID...")
 @option("--batch", metavar="NAME", help="Only rows of this batch.")
 @click.option(
     "--marks",
@@ -39,7 +39,7 @@ _OwnTakes = dict[tuple[int, str], Any]
 )
 @ledger_options
 @click.pass_context
-def retake(ctx: click.Context, /, names: tuple[str, ...], batch: str | None, marks: Path | None, **_: Any) -> None:
+def retake(ctx: click.Context, /, arguments: tuple[str, ...], batch: str | None, marks: Path | None, **_: Any) -> None:
     """Have another output of done rows created beside the first. The next run charges for it.
 
     ID is a row's id, or the beginning of an item's key for all rows that share it. The row stands for the new take from
@@ -50,12 +50,12 @@ def retake(ctx: click.Context, /, names: tuple[str, ...], batch: str | None, mar
     With --marks, the rows are those of the file. A row that stands for another take by now than the one that was heard
     is left alone, so that a file given twice buys nothing twice.
     """
-    path, ids = find_ledger(ctx, names)
+    path, ids = find_ledger(ctx, arguments)
     if bool(ids) == (marks is not None):
         raise click.UsageError("name rows, or a file with --marks", ctx)
     with viewed(path) as conn:
         if marks is None:
-            rows = item_counts.find_rows(conn, ids, batch=batch)
+            rows = names.find_rows(conn, ids, batch=batch)
         else:
             marked = read_marks(marks, identity(conn).ledger_id)
             rows, stale = _marked(conn, [mark for mark in marked if batch in (None, mark.batch)])
@@ -71,7 +71,7 @@ def _marked(conn: Connection, marks: list[Mark]) -> tuple[_Rows, list[Mark]]:
     """The rows that still stand for what was heard, as `_retake` takes them, and the marks of the others."""
     found, stale = [], []
     for mark in marks:
-        batch_id = item_counts.row_with(conn, mark.batch, mark.id, mark.key)
+        batch_id = names.row_with(conn, mark.batch, mark.id, mark.key)
         if batch_id is None:
             stale.append(mark)
         else:
@@ -99,7 +99,7 @@ async def _retake(ledger: Ledger, rows: _Rows, own: _OwnTakes) -> list[str]:
         if (take := own.get((batch_id, row_id))) is not None:
             words = f"has take {take} in its manifest: write another there, and the next run creates it"
         else:
-            at, who = Clock().now(), person.name()
+            at, who = Clock().now(), person()
             words = _words(await ledger.do(decisions.retake, batch_id, row_id, at=at, who=who))
         lines.append(f"{row_id} of {batch}  {words}")
     return lines

@@ -19,7 +19,22 @@ if TYPE_CHECKING:
     from batcher.reports.run_report import RunReport
 
 
-@click.command(cls=Grouped)
+class _Run(Grouped):
+    """`run --json` ends with a JSON object even if the command line cannot be parsed."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments; on an error, parse what can be parsed to learn whether JSON is wanted."""
+        try:
+            return super().parse_args(ctx, list(args))
+        except click.UsageError as error:
+            lenient = click.Context(self, parent=ctx.parent, resilient_parsing=True, ignore_unknown_options=True)
+            super().parse_args(lenient, args)
+            if lenient.params["as_json"]:
+                _print_json(failed(error))
+            raise
+
+
+@click.command(cls=_Run)
 @click.argument("manifests", nargs=-1, metavar="MANIFEST...")
 @manifest_options
 @option("--yes", consent=True, is_flag=True, help="Do not ask before many items are created.")
@@ -59,13 +74,21 @@ def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     try:
         report = _watched(ctx, manifests, progress)
     except BaseException as error:
-        ended(ctx.params, failed(error), progress.say)
+        _end(ctx, failed(error), progress)
         raise
+    _end(ctx, report, progress)
+    ctx.exit(report.exit_code)
+
+
+def _end(ctx: click.Context, report: RunReport, progress: Progress) -> None:
     ended(ctx.params, report, progress.say)
     if ctx.params["as_json"]:
-        with suppress(BrokenPipeError):  # the exit code tells it all the same
-            click.echo(report.to_json())
-    ctx.exit(report.exit_code)
+        _print_json(report)
+
+
+def _print_json(report: RunReport) -> None:
+    with suppress(OSError):  # the exit code carries the result too
+        click.echo(report.to_json())
 
 
 def _watched(ctx: click.Context, manifests: tuple[str, ...], progress: Progress) -> RunReport:

@@ -34,8 +34,9 @@ def sandbox(port: int, store: Path, credit: float, top_up: float | None, **knobs
 
     Use it from another terminal: BATCHER_API_TOKEN=sandbox batcher run FILE --api-url http://127.0.0.1:8750/api/open/v1
     """
-    from batcher.sandbox import Knobs, serve
-    from batcher.sandbox import top_up as add
+    from batcher.sandbox.host import serve
+    from batcher.sandbox.options import Knobs
+    from batcher.sandbox.store import top_up as add
 
     if top_up is not None:
         click.echo(f"the balance is now {amount(add(store, top_up))} credits", err=True)

@@ -19,7 +19,7 @@ _SHOWN: Final = 200
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[ID...]")
+@click.argument("arguments", nargs=-1, metavar="[ID...]")
 @option(
     "--state", "states", multiple=True, type=click.Choice([str(state) for state in State]), help="Only items in it."
 )
@@ -27,7 +27,9 @@ _SHOWN: Final = 200
 @ledger_options
 @json_option
 @click.pass_context
-def show(ctx: click.Context, /, names: tuple[str, ...], states: tuple[str, ...], batch: str | None, **_: Any) -> None:
+def show(
+    ctx: click.Context, /, arguments: tuple[str, ...], states: tuple[str, ...], batch: str | None, **_: Any
+) -> None:
     """Show items: their state, task, rows and error. Creates nothing.
 
     ID is a row's id or the beginning of an item's key (8 digits or more); a manifest among them names the ledger. For
@@ -37,11 +39,11 @@ def show(ctx: click.Context, /, names: tuple[str, ...], states: tuple[str, ...],
     """
     from batcher.audio.store import Store
     from batcher.ledger.ledger import viewed
-    from batcher.ledger.queries import item_counts, status
+    from batcher.ledger.queries import names, status
 
-    path, ids = find_ledger(ctx, names)
+    path, ids = find_ledger(ctx, arguments)
     with viewed(path) as conn:
-        keys = item_counts.find_keys(conn, ids, states=[State(state) for state in states], batch=batch)
+        keys = names.find_keys(conn, ids, states=[State(state) for state in states], batch=batch)
         found = list(status.show(conn, keys))
         stories = {key: status.story(conn, key) for key in keys} if ids else {}
         stores = [Store(path.parent, path.parent / out_dir) for out_dir in status.out_dirs(conn)] if ids else []

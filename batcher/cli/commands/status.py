@@ -84,7 +84,7 @@ def _credits(spent: Any, needed: float | None) -> str:
 
 def _forecast(conn: Connection, found: dict[str, Any]) -> str | None:
     """When the rest is likely done, by the last run's pace; nothing is, while the account is halted."""
-    from batcher.reports.run_report import UNFINISHED
+    from batcher.item import UNFINISHED
     from batcher.reports.summary import forecast_words
 
     if found["last_run"] is None or found["halt"] is not None:

@@ -15,9 +15,10 @@ from batcher.formatting import counted
 from batcher.item import KEY_VERSION
 from batcher.ledger.imports import rebuys
 from batcher.ledger.imports.staging import ROW_COLUMNS, Rival, Staging, rivals_of, staged
-from batcher.ledger.records import Wanted
+from batcher.ledger.records import Batch
 from batcher.ledger.storage.schema import LATER_TAKE, batches, items, meta, recalled, rows
-from batcher.manifest import READING, Manifest, Rules
+from batcher.manifest.reader import Manifest
+from batcher.manifest.rows import READING, Rules
 
 
 def latest_takes(conn: Connection, batch: str) -> dict[str, int]:
@@ -40,7 +41,7 @@ def import_manifest(
     at: float,
     rebuy: bool = False,
     trusted: str | None = None,
-) -> Wanted:
+) -> Batch:
     """Read the manifest into the ledger as its batch's newest version; `rules` are those that it is read by.
 
     With `trusted`, a manifest without faults is known again by it: see `known_again`.
@@ -63,14 +64,14 @@ def import_manifest(
     return wanted
 
 
-def _keep_reading(conn: Connection, wanted: Wanted, rules: Rules) -> None:
+def _keep_reading(conn: Connection, wanted: Batch, rules: Rules) -> None:
     said = {name: getattr(rules, name) for name in ("columns", "encoding")}
     new = {"value": json.dumps(said, default=dict)}
     statement = upsert(meta).values(name=f"reading {wanted.batch_id}", **new)
     conn.execute(statement.on_conflict_do_update(index_elements=["name"], set_=new))
 
 
-def rules_of(conn: Connection, wanted: Wanted) -> Rules:
+def rules_of(conn: Connection, wanted: Batch) -> Rules:
     """By what the batch's file was taken apart when it was last imported: which columns it was told, which encoding."""
     name = f"reading {wanted.batch_id}"
     said: str | None = conn.execute(select(meta.c.value).where(meta.c.name == name)).scalar()
@@ -83,13 +84,13 @@ def _forget_told(conn: Connection, batch: str) -> None:
     conn.execute(delete(recalled).where(recalled.c.batch == batch, ~told))
 
 
-def known_again(conn: Connection, rules: Rules, *, source: str, out_dir: str, trusted: str) -> Wanted | None:
+def known_again(conn: Connection, rules: Rules, *, source: str, out_dir: str, trusted: str) -> Batch | None:
     """The batch, if it was imported from just this file, with no fault, by the same rules; None to have it read."""
     where = (batches.c.name == rules.batch, batches.c.source == source, batches.c.out_dir == out_dir)
     found = conn.execute(select(batches).where(*where, batches.c.trusted == _as_read(trusted))).first()
     if found is None or found.rules != _how(rules):
         return None
-    return Wanted(batch_id=found.id, name=found.name, version=found.version, out_dir=found.out_dir)
+    return Batch(batch_id=found.id, name=found.name, version=found.version, out_dir=found.out_dir)
 
 
 def _as_read(trusted: str) -> str:
@@ -142,7 +143,7 @@ def _how(rules: Rules) -> str:
     return hashlib.sha256(json.dumps(how, sort_keys=True, default=dict).encode()).hexdigest()
 
 
-def _merge(conn: Connection, staging: Staging, batch: str, values: dict[str, Any], at: float) -> Wanted:
+def _merge(conn: Connection, staging: Staging, batch: str, values: dict[str, Any], at: float) -> Batch:
     """Make what is staged, with what is unchanged, the batch as it reads now."""
     wanted = _version(conn, batch, values, at)
     if staging.batch_id is not None:
@@ -165,15 +166,15 @@ def _retire(conn: Connection, staging: Staging) -> None:
     )
 
 
-def _version(conn: Connection, batch: str, values: dict[str, Any], at: float) -> Wanted:
+def _version(conn: Connection, batch: str, values: dict[str, Any], at: float) -> Batch:
     values = values | {"imported_at": at}
     out_dir = values["out_dir"]
     old = conn.execute(select(batches).where(batches.c.name == batch)).first()
     if old is None:
         made = insert(batches).values(name=batch, version=1, **values).returning(batches.c.id)
-        return Wanted(batch_id=conn.execute(made).scalar_one(), name=batch, version=1, out_dir=out_dir)
+        return Batch(batch_id=conn.execute(made).scalar_one(), name=batch, version=1, out_dir=out_dir)
     version = old.version + ((values["digest"], values["rules"]) != (old.digest, old.rules))
     conn.execute(update(batches).where(batches.c.id == old.id).values(version=version, **values))
     if out_dir != old.out_dir:
         conn.execute(update(rows).where(rows.c.batch_id == old.id).values(linked_key=None, linked_output=None))
-    return Wanted(batch_id=old.id, name=batch, version=version, out_dir=out_dir)
+    return Batch(batch_id=old.id, name=batch, version=version, out_dir=out_dir)

@@ -17,7 +17,8 @@ from batcher.ledger.imports import importer, rebuys
 from batcher.ledger.imports.staging import Rival, Staging, rivals_of
 from batcher.ledger.queries.item_counts import Counts
 from batcher.ledger.storage.schema import items
-from batcher.manifest import Manifest, Rules
+from batcher.manifest.reader import Manifest
+from batcher.manifest.rows import Rules
 
 _aside = MetaData()
 planned: Final = Table(
@@ -42,7 +43,7 @@ _all: Final = table("foreseen_all", *(column(one.name, one.type) for one in fore
 """A view of those, and of the rows that the manifests have as the ledger has them."""
 
 
-class Foresight:
+class ImportPreview:
     """What the manifests that are taken in, one after another, come to altogether."""
 
     def __init__(self, conn: Connection) -> None:

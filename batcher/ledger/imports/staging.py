@@ -32,7 +32,8 @@ from sqlalchemy import (
 from batcher.item import Inputs
 from batcher.ledger.lifecycle.transitions import new_item
 from batcher.ledger.storage.schema import REPEAT_MARK, batches, rows
-from batcher.manifest import Manifest, Row
+from batcher.manifest.reader import Manifest
+from batcher.manifest.rows import Row
 
 _CHUNK: Final = 500
 _CHUNK_CHARACTERS: Final = 1 << 20

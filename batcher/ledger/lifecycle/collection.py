@@ -12,8 +12,9 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from batcher.item import COLLECTABLE, Event, State
 from batcher.ledger.lifecycle import halts
 from batcher.ledger.lifecycle.transitions import move
-from batcher.ledger.records import Ending, FileRecord, OpenTask, Wanted
-from batcher.ledger.storage.schema import files, items, of_wanted, rows, tasks
+from batcher.ledger.records import Batch, FileRecord, OpenTask, TaskEnd
+from batcher.ledger.storage.filters import of_wanted
+from batcher.ledger.storage.schema import files, items, rows, tasks
 from batcher.ledger.storage.statements import Prepared, every
 
 GONE_AFTER_SECONDS: Final = 180.0
@@ -22,21 +23,21 @@ UNCOLLECTABLE_AFTER_SECONDS: Final = 24 * 3600.0
 UNCOLLECTABLE_AFTER_LOOKS: Final = 10
 
 
-def record_rendered(conn: Connection, ending: Ending) -> bool:
+def record_rendered(conn: Connection, ending: TaskEnd) -> bool:
     """The task ended well. Returns whether the item moved."""
     _end_task(conn, ending)
     halts.after_ending(conn, ending.task, ending.at, rendered=True)
     return _collect(conn, Event.RENDERED, ending)
 
 
-def record_failed(conn: Connection, ending: Ending) -> bool:
+def record_failed(conn: Connection, ending: TaskEnd) -> bool:
     """The task ended badly, for the reason that the ending names. Returns whether the item moved."""
     _end_task(conn, ending)
     halts.after_ending(conn, ending.task, ending.at, rendered=False)
     return _collect(conn, Event.REMOTE_FAILED, ending, **_error(ending))
 
 
-def record_unfunded(conn: Connection, ending: Ending) -> bool:
+def record_unfunded(conn: Connection, ending: TaskEnd) -> bool:
     """The task failed for lack of credits: halts the account.
 
     Returns whether the item may be created again after a recheck: only if nothing says that the task was charged.
@@ -53,7 +54,7 @@ def record_unfunded(conn: Connection, ending: Ending) -> bool:
     return moved and not charged
 
 
-def _charged(conn: Connection, ending: Ending) -> bool:
+def _charged(conn: Connection, ending: TaskEnd) -> bool:
     """Whether the task cost something, by the latest answer that says so either way."""
     if ending.credits is not None:
         return ending.credits > 0
@@ -61,7 +62,7 @@ def _charged(conn: Connection, ending: Ending) -> bool:
     return (said or 0.0) > 0
 
 
-def record_missing(conn: Connection, ending: Ending) -> bool:
+def record_missing(conn: Connection, ending: TaskEnd) -> bool:
     """The API answered that it does not know the task. Returns whether that now holds: the item is gone."""
     since, looks = _count(conn, ending, "missing")
     if ending.at - since < GONE_AFTER_SECONDS or looks < GONE_AFTER_LOOKS:
@@ -76,7 +77,7 @@ def record_found(conn: Connection, task: OpenTask) -> None:
     conn.execute(update(tasks).where(_this(task)).values(missing_since_at=None, missing_looks=0))
 
 
-def record_unusable(conn: Connection, ending: Ending) -> bool:
+def record_unusable(conn: Connection, ending: TaskEnd) -> bool:
     """A read gave no usable audio. Returns whether that has lasted too long: the item is gone."""
     since, looks = _count(conn, ending, "unusable")
     if ending.at - since < UNCOLLECTABLE_AFTER_SECONDS or looks < UNCOLLECTABLE_AFTER_LOOKS:
@@ -143,7 +144,7 @@ _UNLINKED: Final = (
 )
 
 
-def _collect(conn: Connection, event: Event, ending: Ending, **values: Any) -> bool:
+def _collect(conn: Connection, event: Event, ending: TaskEnd, **values: Any) -> bool:
     task = ending.task
     return move(
         conn,
@@ -162,7 +163,7 @@ def _this(task: OpenTask) -> ColumnElement[bool]:
     return and_(tasks.c.account_id == task.account_id, tasks.c.task_id == task.task_id)
 
 
-def _error(ending: Ending) -> dict[str, Any]:
+def _error(ending: TaskEnd) -> dict[str, Any]:
     return {
         "error_code": ending.error_code,
         "error_message": ending.error_message,
@@ -171,7 +172,7 @@ def _error(ending: Ending) -> dict[str, Any]:
     }
 
 
-def _end_task(conn: Connection, ending: Ending) -> None:
+def _end_task(conn: Connection, ending: TaskEnd) -> None:
     """Keep how the task ended; a later read never rewrites it."""
     values: dict[str, Any] = {"ended_at": ending.at, "looked_at": ending.at, "looks": ending.looks}
     values |= {"word": ending.word, "raw": ending.raw or None}
@@ -188,7 +189,7 @@ def _ended(names: tuple[str, ...]) -> Prepared:
     return Prepared(open_.values(every(*names)))
 
 
-def _count(conn: Connection, ending: Ending, what: str) -> tuple[float, int]:
+def _count(conn: Connection, ending: TaskEnd, what: str) -> tuple[float, int]:
     since, looks = tasks.c[f"{what}_since_at"], tasks.c[f"{what}_looks"]
     counted = {since: func.coalesce(since, ending.at), looks: looks + 1}
     conn.execute(update(tasks).where(_this(ending.task)).values(counted))
@@ -196,7 +197,7 @@ def _count(conn: Connection, ending: Ending, what: str) -> tuple[float, int]:
     return row[0], row[1]
 
 
-def open_tasks(conn: Connection, account_id: int, wanted: Sequence[Wanted]) -> list[OpenTask]:
+def open_tasks(conn: Connection, account_id: int, wanted: Sequence[Batch]) -> list[OpenTask]:
     """Every task of the account that is still to be collected, whether its rows are wanted or not."""
     ours = exists().where(rows.c.item_key == items.c.key, of_wanted(wanted, by_item=True))
     query = (

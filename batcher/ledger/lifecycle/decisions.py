@@ -14,7 +14,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from batcher.item import Event, Inputs, sources
 from batcher.ledger.lifecycle.transitions import move, new_item
 from batcher.ledger.storage.schema import batches, items, rows, tasks
-from batcher.manifest import path_of_take
+from batcher.manifest.rows import path_of_take
 
 _NO_ERROR: dict[str, Any] = {
     "error_code": None,

@@ -16,7 +16,8 @@ from batcher.formatting import amount, plainly
 from batcher.item import Event
 from batcher.ledger.money.prices import prices
 from batcher.ledger.records import AnswerRecord, Halt, OpenTask
-from batcher.ledger.storage.schema import attempts, halts, items, of_attempt, runs, tasks
+from batcher.ledger.storage.filters import of_attempt
+from batcher.ledger.storage.schema import attempts, halts, items, runs, tasks
 from batcher.ledger.storage.statements import Prepared
 
 Kind = Literal["credits", "unstable"]

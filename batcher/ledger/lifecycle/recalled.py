@@ -16,7 +16,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from batcher.item import Event, State, sources
 from batcher.ledger.lifecycle import collection, decisions
 from batcher.ledger.lifecycle.transitions import move
-from batcher.ledger.records import Ending, FileRecord, OpenTask
+from batcher.ledger.records import FileRecord, OpenTask, TaskEnd
 from batcher.ledger.storage.schema import attempts, balances, items, meta, recalled, rows, runs
 
 MAYBE_BOUGHT: Final = frozenset(set(map(str, State)) - {State.PENDING, State.REJECTED})
@@ -107,7 +107,7 @@ def take_up(
     state, attempt = _state(conn, case.item_key)
     if file is not None and state in (State.SUBMITTED, State.RENDERED):
         task = _task(conn, case)
-        collection.record_rendered(conn, Ending(task=task, at=at, run_id=run_id, looks=0, word="told"))
+        collection.record_rendered(conn, TaskEnd(task=task, at=at, run_id=run_id, looks=0, word="told"))
         collection.record_file(conn, task, file, out_dir=case.out_dir, at=at)
         collection.record_saved(conn, task, at=at, run_id=run_id)
     conn.execute(delete(recalled).where(recalled.c.item_key == case.item_key))

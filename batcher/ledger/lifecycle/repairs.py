@@ -14,7 +14,7 @@ from batcher.ledger.storage.schema import accounts, batches, files, items, rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Saved:
+class SavedFile:
     """The audio of one done item. `path` is relative to `out_dir`, which is relative to the ledger's folder.
 
     Its task can be read again with the token of the account `user_id` at `origin`.
@@ -54,9 +54,9 @@ _SAVED: Final = (
 )
 
 
-def saved(conn: Connection) -> list[Saved]:
+def saved(conn: Connection) -> list[SavedFile]:
     """The audio of every done item, whether a row still wants it or not, oldest first."""
-    return [Saved(**row._mapping) for row in conn.execute(_SAVED)]
+    return [SavedFile(**row._mapping) for row in conn.execute(_SAVED)]
 
 
 def copies(conn: Connection, key: str) -> list[str]:

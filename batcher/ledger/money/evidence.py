@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, func, select
 
 from batcher.ledger.money.prices import prices
-from batcher.ledger.storage.schema import accounts, attempts, balances, items, of_attempt, tasks
+from batcher.ledger.storage.filters import of_attempt
+from batcher.ledger.storage.schema import accounts, attempts, balances, items, tasks
 
 
 def evidence(conn: Connection, keys: Sequence[str]) -> list[Row[Any]]:
@@ -28,7 +29,7 @@ def evidence(conn: Connection, keys: Sequence[str]) -> list[Row[Any]]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class BalanceEvidence:
     """The money around a create whose answer was lost. None stands for unknown; times are UTC unix seconds.
 
     `told` is what other creates between the two balances say they cost, `untold` how many of them say nothing.
@@ -50,7 +51,7 @@ class Surroundings:
         return round(self.before - self.after - self.told, 6)
 
 
-def surroundings(conn: Connection, case: Row[Any]) -> Surroundings:
+def surroundings(conn: Connection, case: Row[Any]) -> BalanceEvidence:
     """The last balance before the create was sent, the first after its answer was given up, and what came between."""
     ours = balances.c.account_id == case.attempt_account_id
     given_up_at = case.answered_at if case.answered_at is not None else case.intended_at
@@ -73,7 +74,7 @@ def surroundings(conn: Connection, case: Row[Any]) -> Surroundings:
     ).one()
     mine = prices(conn).of([(case.model, case.bytes)])
     known = "credits" if before is not None and before.credits is not None else "quota"
-    return Surroundings(
+    return BalanceEvidence(
         before=getattr(before, known, None),
         before_at=None if before is None else before.at,
         after=getattr(after, known, None),

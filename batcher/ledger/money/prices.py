@@ -55,7 +55,7 @@ def prices(conn: Connection) -> Prices:
         models = {line["model"] for line in said}
         by_model = {model: _price_of([line for line in said if line["model"] == model]) for model in models}
         return Prices(by_model | {_ANY: _price_of(said)})
-    measured = cached_facts.known(conn, "measured", "balances", lambda: _measured(conn) or ())
+    measured = cached_facts.get_or_compute(conn, "measured", "balances", lambda: _measured(conn) or ())
     return Prices({_ANY: (measured[0], measured[1], measured[2])} if measured else {})
 
 

@@ -11,20 +11,10 @@ from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, lite
 from batcher.formatting import amount
 from batcher.item import OPEN, Event, State
 from batcher.ledger.money.prices import Prices, prices
-from batcher.ledger.records import Wanted
+from batcher.ledger.records import Batch
 from batcher.ledger.storage import cached_facts
-from batcher.ledger.storage.schema import (
-    OPEN_TASK,
-    UNCLEAR,
-    attempts,
-    events,
-    items,
-    numbers_of,
-    of_attempt,
-    of_wanted,
-    rows,
-    tasks,
-)
+from batcher.ledger.storage.filters import numbers_of, of_attempt, of_wanted
+from batcher.ledger.storage.schema import OPEN_TASK, UNCLEAR, attempts, events, items, rows, tasks
 
 UNPRICED_AT_MOST: Final = 5
 """Creates that may end in a task or a doubt without a word of what they cost, nor a fall of the balance, before a
@@ -176,19 +166,19 @@ class Budget:
         return True
 
 
-def estimated_need(conn: Connection, wanted: Sequence[Wanted]) -> float | None:
+def estimated_need(conn: Connection, wanted: Sequence[Batch]) -> float | None:
     """Credits that the wanted items still to be created may cost; None while no price is known."""
     estimate = prices(conn).of(to_buy(conn, wanted))
     return None if estimate is None else estimate.credits
 
 
-def to_buy(conn: Connection, wanted: Sequence[Wanted]) -> list[tuple[str | None, int]]:
+def to_buy(conn: Connection, wanted: Sequence[Batch]) -> list[tuple[str | None, int]]:
     """Models, and the bytes of texts of each, perhaps in parts, of the wanted items that are still to be created."""
     found = cached_facts.items_by_state(conn, wanted)
     return [(line["model"], line["bytes"]) for line in found if line["state"] == State.PENDING and line["number"]]
 
 
-def sizes_to_buy(conn: Connection, wanted: Sequence[Wanted]) -> Iterator[tuple[str | None, int]]:
+def sizes_to_buy(conn: Connection, wanted: Sequence[Batch]) -> Iterator[tuple[str | None, int]]:
     """Model and bytes of each wanted item that is still to be created, in the order in which a run would."""
     first = select(rows.c.item_key, func.min(rows.c.batch_id), func.min(rows.c.number).label("number"))
     ours = first.where(of_wanted(wanted), rows.c.item_key.is_not(None)).group_by(rows.c.item_key).subquery()
@@ -197,10 +187,10 @@ def sizes_to_buy(conn: Connection, wanted: Sequence[Wanted]) -> Iterator[tuple[s
         yield row[0], row[1]
 
 
-def next_need(conn: Connection, wanted: Sequence[Wanted]) -> float | None:
+def next_need(conn: Connection, wanted: Sequence[Batch]) -> float | None:
     """Credits that the item to be created next may cost; None when there is none, or no price is known."""
     find = lambda: next(([model, size] for model, size in sizes_to_buy(conn, wanted)), [])  # noqa: E731
-    first = cached_facts.known(conn, f"next to buy {numbers_of(wanted)}", "rows", find)
+    first = cached_facts.get_or_compute(conn, f"next to buy {numbers_of(wanted)}", "rows", find)
     estimate = prices(conn).of([(first[0], first[1])]) if first else None
     return None if estimate is None else estimate.credits
 

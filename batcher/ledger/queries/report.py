@@ -12,27 +12,16 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, null, o
 
 from batcher.item import Inputs, State
 from batcher.ledger.queries.status import balance_of
-from batcher.ledger.records import Wanted
-from batcher.ledger.storage.schema import (
-    REPEAT_MARK,
-    attempts,
-    batches,
-    files,
-    halts,
-    items,
-    of_attempt,
-    of_wanted,
-    rows,
-    runs,
-    tasks,
-)
+from batcher.ledger.records import Batch
+from batcher.ledger.storage.filters import of_attempt, of_wanted
+from batcher.ledger.storage.schema import REPEAT_MARK, attempts, batches, files, halts, items, rows, runs, tasks
 
 Fate = Literal["made", "open", "in_doubt", "lost"]
 _RUNS: Final = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class ReportRow:
     """One row with everything that a report says of it.
 
     `inputs` and `key` are None for a skipped row. `output` is relative to the batch's output folder, and None until the
@@ -107,7 +96,7 @@ class RunTold:
     message: str | None
 
 
-def source_of(conn: Connection, batch: Wanted) -> tuple[str, str]:
+def source_of(conn: Connection, batch: Batch) -> tuple[str, str]:
     """The file that the batch was read from last, and the SHA-256 of what was in it."""
     row = conn.execute(select(batches.c.source, batches.c.digest).where(batches.c.id == batch.batch_id)).one()
     return row.source, row.digest
@@ -119,7 +108,7 @@ def batches_of(conn: Connection, source: Path) -> list[str]:
     return [row.name for row in conn.execute(query) if Path(row.source).resolve() == source.resolve()]
 
 
-def told_rows(conn: Connection, wanted: Sequence[Wanted]) -> Iterator[Told]:
+def told_rows(conn: Connection, wanted: Sequence[Batch]) -> Iterator[ReportRow]:
     """The rows of these batches one at a time, in manifest order."""
     there = and_(rows.c.linked_key == rows.c.item_key, rows.c.linked_output == rows.c.output)
     query = (
@@ -138,9 +127,9 @@ def told_rows(conn: Connection, wanted: Sequence[Wanted]) -> Iterator[Told]:
     return map(_told, conn.execute(query))
 
 
-def _told(row: Row[Any]) -> Told:
+def _told(row: Row[Any]) -> ReportRow:
     invalid = row.skipped == "invalid"
-    return Told(
+    return ReportRow(
         batch=row.name,
         out_dir=row.out_dir,
         number=row.number,
@@ -164,14 +153,14 @@ def _inputs(row: Row[Any]) -> Inputs:
     return Inputs(**same, params=json.loads(row.params), take=row.item_take)
 
 
-def row_states(conn: Connection, wanted: Sequence[Wanted]) -> dict[str, int]:
+def row_states(conn: Connection, wanted: Sequence[Batch]) -> dict[str, int]:
     """How many rows are in each state; skipped ones as `invalid` and `empty`."""
     state = func.coalesce(rows.c.skipped, items.c.state)
     query = select(state, func.count()).outerjoin(items, items.c.key == rows.c.item_key)
     return dict(conn.execute(query.where(of_wanted(wanted)).group_by(state)).all())
 
 
-def audio_made(conn: Connection, wanted: Sequence[Wanted]) -> tuple[float, int]:
+def audio_made(conn: Connection, wanted: Sequence[Batch]) -> tuple[float, int]:
     """Seconds and bytes of the audio that stands at the rows' outputs; what rows share is counted once."""
     ours = select(rows.c.item_key).where(of_wanted(wanted), rows.c.linked_key == rows.c.item_key)
     query = select(func.total(files.c.audio_seconds), func.total(files.c.bytes)).where(files.c.item_key.in_(ours))
@@ -179,7 +168,7 @@ def audio_made(conn: Connection, wanted: Sequence[Wanted]) -> tuple[float, int]:
     return seconds, int(size)
 
 
-def task_times(conn: Connection, wanted: Sequence[Wanted]) -> Iterator[TaskTimes]:
+def task_times(conn: Connection, wanted: Sequence[Batch]) -> Iterator[TaskTimes]:
     """The tasks that were created for these batches, earlier takes and failed ones included, in order of creation."""
     lives = and_(items.c.account_id == tasks.c.account_id, items.c.task_id == tasks.c.task_id)
     ended_well = and_(lives, items.c.state.in_((State.RENDERED, State.DONE)))
@@ -202,7 +191,7 @@ def task_times(conn: Connection, wanted: Sequence[Wanted]) -> Iterator[TaskTimes
     return (TaskTimes(**row._mapping) for row in conn.execute(query))
 
 
-def spent(conn: Connection, wanted: Sequence[Wanted]) -> list[Spent]:
+def spent(conn: Connection, wanted: Sequence[Batch]) -> list[Spent]:
     """What the creates for these batches came to, by model; those that certainly made nothing are left out."""
     told = func.coalesce(tasks.c.credits, attempts.c.credits)
     lives = and_(items.c.account_id == tasks.c.account_id, items.c.task_id == tasks.c.task_id)
@@ -226,7 +215,7 @@ def spent(conn: Connection, wanted: Sequence[Wanted]) -> list[Spent]:
     return [Spent(**row._mapping) for row in conn.execute(query)]
 
 
-def told_runs(conn: Connection, wanted: Sequence[Wanted]) -> list[RunTold]:
+def told_runs(conn: Connection, wanted: Sequence[Batch]) -> list[RunTold]:
     """The latest runs that created something for these batches, oldest first."""
     told = func.coalesce(tasks.c.credits, attempts.c.credits)
     did = (
@@ -261,6 +250,6 @@ def open_halts(conn: Connection) -> list[tuple[str, float, str]]:
     return [(row[0], row[1], row[2]) for row in conn.execute(query.order_by(halts.c.since_at))]
 
 
-def _for(wanted: Sequence[Wanted]) -> ColumnElement[bool]:
+def _for(wanted: Sequence[Batch]) -> ColumnElement[bool]:
     """Attempts that were made for these batches."""
     return attempts.c.batch_id.in_([batch.batch_id for batch in wanted])

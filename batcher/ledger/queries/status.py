@@ -11,7 +11,8 @@ from sqlalchemy import Connection, Row, Select, and_, select
 from batcher.clock import utc
 from batcher.item import Inputs
 from batcher.ledger.money.spending import estimated_need, spending, told_spending
-from batcher.ledger.queries.item_counts import Counts, count, current_batches, error_of
+from batcher.ledger.queries.item_counts import Counts, count, current_batches
+from batcher.ledger.queries.outputs import error_of
 from batcher.ledger.storage.schema import accounts, attempts, batches, events, files, halts, items, rows, runs, tasks
 
 _TAKES_TOLD: Final = 20

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Table, delete, insert, select, text
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.item import State
-from batcher.ledger.records import Wanted
+from batcher.ledger.records import Batch
 from batcher.ledger.storage.triggers import SCOPE, costs, standing, totals
 
 Depends = Literal["rows", "manifests", "costs", "balances"]
@@ -21,30 +21,30 @@ Depends = Literal["rows", "manifests", "costs", "balances"]
 Facts = list[dict[str, Any]]
 
 
-def look(conn: Connection, name: str) -> Any:
+def get(conn: Connection, name: str) -> Any:
     """What is kept under this name, as it was given; None for nothing, or what no longer holds."""
     facts: str | None = conn.execute(select(standing.c.facts).where(standing.c.name == name)).scalar()
     return None if facts is None else json.loads(facts)
 
 
-def keep(conn: Connection, name: str, depends: Depends, facts: Any) -> None:
+def put(conn: Connection, name: str, depends: Depends, facts: Any) -> None:
     """Keep facts, which JSON has, that hold now; whoever found them out did so in this transaction."""
     new = {"depends": depends, "facts": json.dumps(facts)}
     statement = upsert(standing).values(name=name, **new)
     conn.execute(statement.on_conflict_do_update(index_elements=["name"], set_=new))
 
 
-def known(conn: Connection, name: str, depends: Depends, find: Callable[[], Any]) -> Any:
+def get_or_compute(conn: Connection, name: str, depends: Depends, find: Callable[[], Any]) -> Any:
     """What is kept, or else what `find` finds, kept from now on if the connection may write."""
-    facts = look(conn, name)
+    facts = get(conn, name)
     if facts is None:
         facts = find()
         if facts is not None and _may_keep(conn):
-            keep(conn, name, depends, facts)
+            put(conn, name, depends, facts)
     return facts
 
 
-def items_by_state(conn: Connection, wanted: Sequence[Wanted]) -> Facts:
+def items_by_state(conn: Connection, wanted: Sequence[Batch]) -> Facts:
     """The items that rows of `wanted` stand for: model, state, number, and bytes of their texts; perhaps in parts."""
     ours = {str(batch.batch_id) for batch in wanted}
     found = _added_up(conn, totals, "manifests", _totals)
@@ -59,14 +59,14 @@ def costs_of_ended(conn: Connection, batch_id: int | None = None) -> Facts:
 
 def _added_up(conn: Connection, table: Table, depends: Depends, find: Callable[[Connection], Facts]) -> Facts:
     """The table's lines; where they do not hold, what `find` finds, on which triggers go on from now."""
-    if look(conn, table.name):
+    if get(conn, table.name):
         return [dict(line) for line in conn.execute(select(table)).mappings()]
     found = find(conn)
     if _may_keep(conn):
         conn.execute(delete(table))
         if found:
             conn.execute(insert(table), found)
-        keep(conn, table.name, depends, True)
+        put(conn, table.name, depends, True)
     return found
 
 

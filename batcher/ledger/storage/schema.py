@@ -5,14 +5,11 @@ Times are UTC unix seconds. Every rule that the program keeps and that SQL can s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 from sqlalchemy import (
-    BindParameter,
     CheckConstraint,
     Column,
-    ColumnElement,
     Float,
     ForeignKey,
     ForeignKeyConstraint,
@@ -22,14 +19,10 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
-    and_,
-    false,
-    or_,
     text,
 )
 
 from batcher.item import Event, State
-from batcher.ledger.records import Wanted
 
 REVISION: Final = "0005"
 """The migration that makes exactly these tables."""
@@ -314,27 +307,3 @@ lessons = Table(
     Column("learned_at", Float, nullable=False),
 )
 """What runs learn of an account's API: how long tasks take, what it permits. Forgetting it costs only time."""
-
-of_attempt: Final = and_(tasks.c.item_key == attempts.c.item_key, tasks.c.attempt == attempts.c.attempt)
-"""Joins attempts with the tasks that they made."""
-
-
-def numbers_of(wanted: Sequence[Wanted]) -> str:
-    """What names these batches, whatever their order, in the name of standing facts."""
-    return " ".join(map(str, sorted(batch.batch_id for batch in wanted)))
-
-
-def of_wanted(wanted: Sequence[Wanted], *, by_item: bool = False) -> ColumnElement[bool]:
-    """The rows of these batches, as they read now; none when there are no batches.
-
-    With `by_item`, SQLite is to go to them from their items; left to itself it may go through a million rows for the
-    few of one item. (It uses no index for a column that something is added to.)
-    """
-    return or_(false(), *(of_batch(batch.batch_id, by_item=by_item) for batch in wanted))
-
-
-def of_batch(batch_id: int | BindParameter[int], *, by_item: bool = False) -> ColumnElement[bool]:
-    """The rows of this batch, as it reads now; `by_item` as above."""
-    if by_item:
-        return and_(rows.c.batch_id + 0 == batch_id, rows.c.is_current + 0 == 1)
-    return and_(rows.c.batch_id == batch_id, rows.c.is_current == 1)

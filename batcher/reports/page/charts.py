@@ -65,7 +65,7 @@ class TimeAxis:
         return _LEFT + _INNER_WIDTH * self.active(at) / self.active_seconds
 
     def marks(self) -> list[tuple[float, str]]:
-        """Places with words: each stretch's start with its day, or clock times if there is but one stretch."""
+        """Slots with words: each stretch's start with its day, or clock times if there is but one stretch."""
         if len(self.starts) > 1:
             every = [(self.x(start), _day(start)) for start in self.starts]
             return [mark for number, mark in enumerate(every) if number == 0 or mark[0] - every[number - 1][0] > 84]

@@ -13,7 +13,7 @@ from batcher.item import State
 from batcher.ledger.ledger import Connection
 from batcher.ledger.queries import report
 from batcher.ledger.queries.report import RunTold, Spent, TaskTimes
-from batcher.ledger.records import Wanted
+from batcher.ledger.records import Batch
 from batcher.reports.page import charts
 
 STATES: Final[dict[str, tuple[str, str, str]]] = {
@@ -50,7 +50,7 @@ class Figure:
     svg: str
 
 
-def facts_of(conn: Connection, wanted: Sequence[Wanted]) -> dict[str, Any]:
+def facts_of(conn: Connection, wanted: Sequence[Batch]) -> dict[str, Any]:
     """Everything that the template tells above the table, as words that still have to be escaped."""
     found = report.row_states(conn, wanted)
     seconds, size = report.audio_made(conn, wanted)

@@ -22,8 +22,8 @@ from batcher.clock import local
 from batcher.formatting import plainly
 from batcher.ledger.ledger import Connection
 from batcher.ledger.lifecycle.recalled import identity
-from batcher.ledger.queries.report import Told, told_rows
-from batcher.ledger.records import Wanted
+from batcher.ledger.queries.report import ReportRow, told_rows
+from batcher.ledger.records import Batch
 from batcher.reports.page.facts import STATES, facts_of
 
 KEY_DIGITS: Final = 16
@@ -57,7 +57,7 @@ class _Words:
 class _Rows:
     """The rows in the page's own short form; what they share is complete once they have all been given out."""
 
-    def __init__(self, conn: Connection, wanted: Sequence[Wanted], choices: Choices) -> None:
+    def __init__(self, conn: Connection, wanted: Sequence[Batch], choices: Choices) -> None:
         self._told = told_rows(conn, wanted)
         self._choices = choices
         self._links = {batch.out_dir: _link_to(choices, batch.out_dir) for batch in wanted}
@@ -78,7 +78,7 @@ class _Rows:
             "states": [[state, STATES[state][0]] for state in self.states.known],
         }
 
-    def _short(self, row: Told) -> list[Any]:
+    def _short(self, row: ReportRow) -> list[Any]:
         """In the order that the page's script knows: id, text, voice, state, seconds, error, link, key, batch, take."""
         inputs = row.inputs
         message = plainly(row.error_message or "") if self._choices.texts else ""
@@ -96,7 +96,7 @@ class _Rows:
             row.take,
         ]
 
-    def _link(self, row: Told) -> str | None:
+    def _link(self, row: ReportRow) -> str | None:
         if row.output is None or row.inputs is None or row.key is None:
             return None
         media = _MEDIA.get(row.inputs.format)
@@ -113,7 +113,7 @@ class _Rows:
                 continue
 
 
-def write_page(conn: Connection, wanted: Sequence[Wanted], choices: Choices) -> None:
+def write_page(conn: Connection, wanted: Sequence[Batch], choices: Choices) -> None:
     """Replace the file at `choices.path` by the page on these batches, as a whole.
 
     Raises:
@@ -129,7 +129,7 @@ def write_page(conn: Connection, wanted: Sequence[Wanted], choices: Choices) -> 
         draft.unlink(missing_ok=True)
 
 
-def _render(conn: Connection, wanted: Sequence[Wanted], choices: Choices) -> Iterable[str]:
+def _render(conn: Connection, wanted: Sequence[Batch], choices: Choices) -> Iterable[str]:
     rows, who = _Rows(conn, wanted, choices), identity(conn)
     names = [batch.name for batch in wanted]
     style, script = _asset("page.css"), _asset("page.js")

@@ -1,0 +1,67 @@
+"""Results files: a line for each row of a batch, in manifest order."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, Final
+
+import msgspec
+
+_RESULT_COLUMNS: Final = (
+    *("batch", "row", "id", "state", "output", "key", "task_id", "take"),
+    *("sha256", "bytes", "audio_seconds", "error"),
+)
+
+
+RESULTS: Final = ".results"
+"""What the name of a results file has after the batch's."""
+
+
+REPORT: Final = ".report"
+"""What the name of a page, or a workbook, has after the batch's."""
+
+
+def results_paths(out_dir: Path, batches: Sequence[str]) -> list[Path]:
+    """The results files of these batches."""
+    return [out_dir / f"{batch}{RESULTS}.{ending}" for batch in batches for ending in ("jsonl", "csv")]
+
+
+def write_results(out_dir: Path, batch: str, lines: Iterator[dict[str, Any]]) -> None:
+    """Replace `BATCH.results.jsonl` and `.csv` in the output folder, each as a whole.
+
+    Raises:
+        OSError: the folder does not take them; the old ones stay.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    paths = results_paths(out_dir, [batch])
+    drafts = [path.with_name(f".{path.name}.part") for path in paths]
+    try:
+        with drafts[0].open("wb") as jsonl, drafts[1].open("w", encoding="utf-8", newline="") as table:
+            _write_lines(jsonl, table, lines)
+            for file in (jsonl, table):
+                file.flush()
+                os.fsync(file.fileno())
+        for draft, path in zip(drafts, paths, strict=True):
+            draft.replace(path)
+    finally:
+        for draft in drafts:
+            draft.unlink(missing_ok=True)
+
+
+def _write_lines(jsonl: IO[bytes], table: IO[str], lines: Iterator[dict[str, Any]]) -> None:
+    writer = csv.writer(table)
+    writer.writerow((*_RESULT_COLUMNS, "extra"))
+    for line in lines:
+        jsonl.write(_JSON.encode(line) + b"\n")
+        line["error"], line["extra"] = _cell(line["error"]), _cell(line["extra"] or None)
+        writer.writerow(line.values())
+
+
+def _cell(value: dict[str, Any] | None) -> str | None:
+    return None if value is None else _JSON.encode(value).decode()
+
+
+_JSON: Final = msgspec.json.Encoder()
