@@ -17,8 +17,8 @@ from typing import Any, Final
 import pytest
 
 from batcher.ledger.storage.schema import REVISION
-from tests.fake_tts import TOKEN, FakeTTS, audio_of, running
-from tests.processes import Ended, Started, begin
+from tests.support.fake_tts import TOKEN, FakeTTS, audio_of, running
+from tests.support.processes import Ended, Started, begin
 
 ROOT: Final = Path(__file__).parents[1]
 # Shells have what they start in the background ignore SIGINT, nohup SIGHUP, and every program that a test starts would

@@ -15,7 +15,7 @@ from batcher.settings import Settings, Source
 
 if TYPE_CHECKING:
     from tests.conftest import Project
-    from tests.fake_tts import FakeTTS
+    from tests.support.fake_tts import FakeTTS
 
 TOKEN = "sk-very-secret-0123456789"
 

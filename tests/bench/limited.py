@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from tests.bench.cpu import command, measured
 from tests.bench.provider import TASK_SECONDS, Provider, sent
-from tests.limiters import AtOnce, Limiter, TokenBucket
+from tests.support.limiters import AtOnce, Limiter, TokenBucket
 
 RATE: Final = 50
 CREATE_SECONDS: Final = 0.1

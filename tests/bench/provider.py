@@ -14,7 +14,7 @@ import sys
 import time
 from functools import lru_cache
 
-from tests.fake_tts import audio_of
+from tests.support.fake_tts import audio_of
 
 CREATE_SECONDS = 0.005
 TASK_SECONDS = 0.5

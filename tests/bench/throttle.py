@@ -17,7 +17,7 @@ from statistics import mean
 from typing import Final
 
 from tests.bench import limited
-from tests.limiters import (
+from tests.support.limiters import (
     AtOnce,
     Client,
     FixedWindow,

@@ -1,0 +1,302 @@
+"""Audio on disk: whole or not at all, and never in place of what is not ours. Against real files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from batcher.audio.store import ITEMS, Owner, Store, digest
+from batcher.clock import Clock
+from batcher.ledger.ledger import opened
+from batcher.ledger.lifecycle import collection
+from batcher.ledger.records import FileRecord, Output
+from batcher.pipeline.delivery import Delivery
+from batcher.reports.tally import Tally
+from tests.support.ledger_kit import RUN, book_in, ending, sheet
+
+KEY = "ab" + "0" * 62
+OTHER = "cd" + "1" * 62
+OURS = b"speech " * 50
+OLD = b"earlier speech " * 50
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def store(home: Path) -> Store:
+    return Store(home, home / "audio")
+
+
+def saved(home: Path, key: str = KEY, content: bytes = OURS) -> tuple[str, str]:
+    """An item's audio on disk: its path below the ledger's folder, and its hash."""
+    store = Store(home, home / "audio")
+    path = store.item_path(key, "mp3")
+    store.part(path).write_bytes(content)
+    store.publish(path)
+    return f"audio/{path}", digest(home / "audio" / path)
+
+
+def output(home: Path, name: str = "a.mp3", *, linked: tuple[str, str, str] | None = None, **changes: Any) -> Output:
+    """A row whose audio is saved; `linked`: the output, the source and the hash of what was put there last."""
+    source, sha256 = saved(home)
+    values: dict[str, Any] = {"batch_id": 1, "row_id": "a", "number": 1, "key": KEY, "out_dir": "audio", "output": name}
+    values |= {"saved": True, "source": source, "sha256": sha256, "linked": False}
+    values |= dict(zip(("linked_output", "linked_source", "linked_sha256"), linked or (None,) * 3, strict=True))
+    return Output(**(values | changes))
+
+
+def target(home: Path, name: str = "a.mp3") -> Path:
+    return home / "audio" / name
+
+
+# --- items
+
+
+def test_the_output_folder_is_kept_relative(tmp_path: Path) -> None:
+    """Ledger and audio can move together: the ledger knows the folder as seen from itself."""
+    assert Store(tmp_path / "home", tmp_path / "home" / "audio").out_dir == "audio"
+    assert Store(tmp_path / "home", tmp_path / "else").out_dir == "../else"
+
+
+def test_a_part_is_no_audio_yet(home: Path, store: Store) -> None:
+    """Audio on its way lies under a dot-name in the folder of its final path, which is not there before."""
+    path = store.item_path(KEY, "mp3")
+    assert path == f".items/ab/{KEY}.mp3"
+    part = store.part(path)
+    assert part.parent == target(home, path).parent
+    assert part.parent.is_dir()
+    assert part.name.startswith(".")
+    part.write_bytes(OURS)
+    assert not store.holds(store.out_dir, path, digest(part))
+    assert list(store.leftovers()) == [part]
+
+
+def test_publish(home: Path, store: Store) -> None:
+    """Publishing moves the part to its path, complete, and nothing is left over."""
+    path = store.item_path(KEY, "mp3")
+    part = store.part(path)
+    part.write_bytes(OURS)
+    store.publish(path)
+    assert target(home, path).read_bytes() == OURS
+    assert store.holds(store.out_dir, path, digest(target(home, path)))
+    assert not store.holds(store.out_dir, path, "0" * 64)
+    assert list(store.leftovers()) == []
+
+
+def test_other_content_is_kept_aside(home: Path, store: Store) -> None:
+    """Paid audio that lies where other audio of the item is to go is kept beside it, not overwritten."""
+    path = store.item_path(KEY, "mp3")
+    for content in (OLD, OURS):
+        store.part(path).write_bytes(content)
+        store.publish(path)
+    folder = target(home, path).parent
+    assert {file.read_bytes() for file in folder.iterdir()} == {OLD, OURS}
+    assert target(home, path).read_bytes() == OURS
+
+
+def test_publishing_the_same_again(home: Path, store: Store) -> None:
+    """The same content published twice is one file."""
+    path = store.item_path(KEY, "mp3")
+    for _ in range(2):
+        store.part(path).write_bytes(OURS)
+        store.publish(path)
+    assert [file.name for file in target(home, path).parent.iterdir()] == [f"{KEY}.mp3"]
+
+
+async def test_audio_outlives_a_power_cut(home: Path, store: Store, disk_calls: list[tuple[str, int]]) -> None:
+    """The content, then its hash, its name, its folder and its output: each is durable before the item is done."""
+    home.mkdir()
+    with book_in(home) as book:
+        book.take_in(sheet("one"))
+        task = book.submitted("t1")
+        book.do(collection.record_rendered, ending(task))
+        path = store.item_path(task.key, "mp3")
+        store.part(path).write_bytes(OURS)
+        with opened(book.path, "real") as ledger:
+            how: dict[str, Any] = {"tally": Tally(), "clock": Clock(), "run_id": RUN, "named": []}
+            delivery = Delivery(ledger=ledger, store=store, **how)
+            event.listen(ledger._engine, "commit", lambda _: disk_calls.append(("commit", 0)))
+            disk_calls.clear()
+            await delivery.keep(task, FileRecord(path=path, sha256=digest(store.part(path)), bytes=len(OURS)))
+        assert book.state(task.key) == "done"
+    audio = home / "audio" / path
+    file, folder = audio.stat().st_ino, audio.parent.stat().st_ino
+    steps = [("sync", file), ("commit", 0), ("rename", file), ("sync", folder), ("rename", file), ("commit", 0)]
+    assert disk_calls == steps
+
+
+def test_recovered_audio_outlives_a_power_cut(home: Path, store: Store, disk_calls: list[tuple[str, int]]) -> None:
+    """Audio that is taken over, from its place or from a row's output, is there for good before its item is done."""
+    (home / "audio").mkdir(parents=True)
+    target(home).write_bytes(OURS)
+    for _ in range(2):
+        disk_calls.clear()
+        path = store.keep("audio", "a.mp3", KEY, "mp3", digest(target(home)))
+        assert path is not None
+        assert disk_calls[-1] == ("sync", (home / "audio" / path).parent.stat().st_ino)
+
+
+def test_the_mark_outlives_a_power_cut(home: Path, store: Store, disk_calls: list[tuple[str, int]]) -> None:
+    """The word that a ledger's run works in the folder is on the disk, whole and under its name, before it buys."""
+    store.sign(Owner(ledger_id="l", run_id="r", batches={}))
+    items = home / "audio" / ITEMS
+    (mark,) = items.iterdir()
+    file = mark.stat().st_ino
+    assert disk_calls == [("sync", file), ("rename", file), ("sync", items.stat().st_ino)]
+
+
+def test_no_folder_no_leftovers(store: Store) -> None:
+    """A store that nothing was ever written to has nothing left over."""
+    assert list(store.leftovers()) == []
+
+
+# --- outputs
+
+
+def test_link(home: Path, store: Store) -> None:
+    """A row's output is the item's audio itself under another name, in folders that are made for it."""
+    row = output(home, "sub/folder/a.mp3")
+    assert not store.is_there(row.out_dir, row.output)
+    assert store.conflict(row) is None
+    assert store.link(row) is None
+    assert target(home, "sub/folder/a.mp3").samefile(home / (row.source or ""))
+    assert store.is_there(row.out_dir, row.output)
+    assert sorted(target(home, "sub/folder").iterdir()) == [target(home, "sub/folder/a.mp3")]
+
+
+def test_link_twice(home: Path, store: Store) -> None:
+    """Linking what is linked already does nothing."""
+    row = output(home)
+    assert store.link(row) is None
+    before = target(home).stat()
+    assert store.link(row) is None
+    assert target(home).stat() == before
+
+
+def test_a_copy_is_as_good(home: Path, store: Store) -> None:
+    """A file with the right content at the output is ours, however it came there, and becomes a link."""
+    row = output(home)
+    target(home).write_bytes(OURS)
+    assert store.conflict(row) is None
+    assert store.link(row) is None
+    assert target(home).samefile(home / (row.source or ""))
+
+
+@pytest.mark.parametrize("there", ["file", "empty", "folder", "link", "dangling"])
+def test_a_foreign_file_is_never_replaced(home: Path, store: Store, there: str) -> None:
+    """Whatever lies at the output and is not ours stays as it is, and the reason names it and the ways out."""
+    row = output(home)
+    foreign = home / "mine.txt"
+    foreign.write_bytes(b"mine")
+    match there:
+        case "file" | "empty":
+            target(home).write_bytes(b"mine" if there == "file" else b"")
+        case "folder":
+            target(home).mkdir()
+        case "link" | "dangling":
+            target(home).symlink_to(foreign if there == "link" else home / "nowhere")
+    before = os.lstat(target(home))
+    for why in (store.conflict(row), store.link(row)):
+        assert why is not None
+        assert str(target(home)) in why
+        assert "choose another output" in why
+    after = os.lstat(target(home))
+    assert (after.st_ino, after.st_size, after.st_mtime_ns) == (before.st_ino, before.st_size, before.st_mtime_ns)
+    assert foreign.read_bytes() == b"mine"
+
+
+def test_a_foreign_file_before_anything_was_bought(home: Path, store: Store) -> None:
+    """The conflict shows before the item has any audio, so before it costs anything."""
+    target(home).parent.mkdir(parents=True)
+    row = output(home, saved=False, source=None, sha256=None)
+    assert store.conflict(row) is None
+    target(home).write_bytes(b"mine")
+    assert "not a file of this ledger" in (store.conflict(row) or "")
+
+
+def test_a_file_in_the_way_of_a_folder(home: Path, store: Store) -> None:
+    """A file where the output needs a folder is named; the file stays."""
+    row = output(home, "sub/a.mp3")
+    (home / "audio" / "sub").write_bytes(b"mine")
+    for why in (store.conflict(row), store.link(row)):
+        assert f"{home / 'audio' / 'sub'} is in the way" in (why or "")
+    assert (home / "audio" / "sub").read_bytes() == b"mine"
+
+
+def test_our_own_older_audio_is_replaced(home: Path, store: Store) -> None:
+    """What the row's earlier item put there is ours: the output follows the row, and the old audio stays an item."""
+    old_source, old_sha256 = saved(home, OTHER, OLD)
+    old = output(home, source=old_source, sha256=old_sha256, key=OTHER)
+    assert store.link(old) is None
+    row = output(home, linked=("a.mp3", old_source, old_sha256))
+    assert store.conflict(row) is None
+    assert store.link(row) is None
+    assert target(home).read_bytes() == OURS
+    assert (home / old_source).read_bytes() == OLD
+
+
+def test_our_older_audio_that_was_changed_is_theirs(home: Path, store: Store) -> None:
+    """A file that we put there and someone has replaced since is not ours any more."""
+    old_source, old_sha256 = saved(home, OTHER, OLD)
+    target(home).write_bytes(b"edited")
+    row = output(home, linked=("a.mp3", old_source, old_sha256))
+    assert store.conflict(row) is not None
+    assert store.link(row) is not None
+    assert target(home).read_bytes() == b"edited"
+
+
+def test_what_lay_at_another_output_is_no_excuse(home: Path, store: Store) -> None:
+    """Having put the old audio at another output says nothing about a file at this one."""
+    old_source, old_sha256 = saved(home, OTHER, OLD)
+    target(home).write_bytes(OLD)
+    assert store.conflict(output(home, linked=("b.mp3", old_source, old_sha256))) is not None
+
+
+def test_audio_that_is_gone(home: Path, store: Store) -> None:
+    """An item whose audio was deleted is told, and nothing is made of it."""
+    row = output(home)
+    (home / (row.source or "")).unlink()
+    assert "is gone" in (store.link(row) or "")
+    assert not target(home).exists()
+
+
+def test_an_unfinished_link_is_taken_up(home: Path, store: Store) -> None:
+    """A draft that a killed run left beside the output does not stop the next one."""
+    row = output(home)
+    target(home, ".a.mp3.part").write_bytes(b"half")
+    assert store.link(row) is None
+    assert target(home).read_bytes() == OURS
+    assert not target(home, ".a.mp3.part").exists()
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """A folder on another file system."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system to write to")
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
+
+
+def test_link_falls_back_to_a_copy(home: Path, elsewhere: Path, disk_calls: list[tuple[str, int]]) -> None:
+    """Where no hard link can reach the output is a copy, whole, durable and by itself, and is known as ours."""
+    row = output(home, out_dir=os.path.relpath(elsewhere, home))
+    store = Store(home, elsewhere)
+    for _ in range(2):
+        assert store.link(row) is None
+        assert [file.name for file in elsewhere.iterdir()] == ["a.mp3"]
+        assert (elsewhere / "a.mp3").read_bytes() == OURS
+        assert (elsewhere / "a.mp3").stat().st_nlink == 1
+        copy = (elsewhere / "a.mp3").stat().st_ino
+        assert disk_calls[-2:] == [("sync", copy), ("rename", copy)]
+        assert store.conflict(row) is None

@@ -1,0 +1,93 @@
+"""Colours: where they show, where they don't, and that they stand for the same everywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from batcher.cli.colours import wanted
+from tests.support.fake_tts import FakeTTS, Twist, refusal
+
+if TYPE_CHECKING:
+    from tests.conftest import Project
+
+GREEN, YELLOW, RED = "\x1b[32m", "\x1b[33m", "\x1b[31m"
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, None),
+        ({"NO_COLOR": ""}, None),
+        ({"NO_COLOR": "1", "FORCE_COLOR": "1"}, False),
+        ({"CLICOLOR": "0"}, False),
+        ({"CLICOLOR": "1", "CLICOLOR_FORCE": "0"}, None),
+        ({"CLICOLOR_FORCE": "1"}, True),
+        ({"FORCE_COLOR": "1"}, True),
+    ],
+)
+def test_conventions(environment: dict[str, str], expected: bool | None) -> None:
+    """The usual names of the environment take colours away or force them, and the one that takes them away wins."""
+    assert wanted(environment) is expected
+
+
+@pytest.fixture
+def mixed(project: Project, provider: FakeTTS) -> Project:
+    """A ledger with an item that is done, one that was refused, and one in doubt."""
+    twists = {
+        "Line number 2 of the script.": refusal(400, "invalid_voice"),
+        "Line number 3 of the script.": Twist(charge=True),
+    }
+    provider.on_create = lambda create: twists.get(create.text)
+    assert project.run(project.manifest(3)).exit_code == 3
+    return project
+
+
+def test_states_have_colours(mixed: Project) -> None:
+    """Forced, each command shows what is well in green, what was refused in red and a doubt in yellow."""
+    forced = {"FORCE_COLOR": "1"}
+    status = mixed.batcher("status", environment=forced).out
+    assert all(
+        f"{colour}          1  {state}" in status
+        for colour, state in ((GREEN, "done"), (RED, "rejected"), (YELLOW, "in_doubt"))
+    )
+    assert f"{RED}rejected" in mixed.batcher("show", "r2", environment=forced).out
+    assert f"{YELLOW}r3 of lines" in mixed.batcher("resolve", environment=forced).out
+    plan = mixed.batcher("plan", "lines.csv", "--api-url", mixed.provider.url, environment=forced).out
+    assert f"{RED}          2  need a person" in plan
+
+
+@pytest.mark.parametrize("command", ["status", "show", "resolve", "plan lines.csv", "doctor lines.csv"])
+def test_no_colours_in_a_pipe(mixed: Project, command: str) -> None:
+    """What is no terminal gets none, and with --json there are none even by force."""
+    words = [*command.split(), *(["--api-url", mixed.provider.url] if " " in command else [])]
+    assert "\x1b" not in mixed.batcher(*words).out
+    assert "\x1b" not in mixed.batcher(*words, "--json", environment={"FORCE_COLOR": "1"}).out
+
+
+@pytest.mark.parametrize(("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_on_a_terminal(mixed: Project, environment: dict[str, str], coloured: bool) -> None:
+    """A terminal gets them, unless they are not wanted."""
+    controller, terminal = pty.openpty()
+    inherited = {name: value for name, value in mixed.environment.items() if "COLOR" not in name}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "batcher", "status"],
+        cwd=mixed.folder,
+        env=inherited | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=terminal,
+    )
+    os.close(terminal)
+    said = b""
+    with contextlib.suppress(OSError):  # what Linux says at the end of a terminal
+        while chunk := os.read(controller, 4096):
+            said += chunk
+    os.close(controller)
+    assert process.wait() == 0
+    assert (GREEN.encode() in said) is coloured

@@ -1,0 +1,179 @@
+"""A run that nobody watches: what it tells monitors, what it logs, what it keeps quiet about."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from filelock import FileLock
+
+from batcher.reports import metrics
+from batcher.reports.logs import LogFile
+from batcher.reports.run_report import RunReport
+from tests.support.fake_tts import TOKEN, FakeTTS, refusal
+
+if TYPE_CHECKING:
+    from tests.conftest import Project
+
+SAMPLE = re.compile(r'(\w+)\{(?:\w+="(?:[^"\\\n]|\\[\\n"])*",?)+\} (\S+)')
+
+
+class Monitor:
+    """Takes pings: what was asked for, with which body and headers; answers with `status`."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.paths: list[str] = []
+        self.bodies: list[str] = []
+        self.headers: list[str] = []
+        self.url = ""
+
+
+@contextmanager
+def listening() -> Iterator[Monitor]:
+    """A monitor that listens as long as the context lasts."""
+    monitor = Monitor()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            monitor.paths.append(self.path)
+            monitor.bodies.append(self.rfile.read(int(self.headers["content-length"])).decode())
+            monitor.headers.append(str(self.headers))
+            self.send_response(monitor.status)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        monitor.url = f"http://127.0.0.1:{server.server_address[1]}/check"
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield monitor
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def monitor() -> Iterator[Monitor]:
+    """A monitor that is up."""
+    with listening() as monitor:
+        yield monitor
+
+
+def test_a_good_run_pings(project: Project, provider: FakeTTS, monitor: Monitor) -> None:
+    """The monitor hears of the start and of the exit status with the summary, and never of the token."""
+    assert project.run(project.manifest(2), "--ping", f"{monitor.url}?create=1").exit_code == 0
+    assert monitor.paths == ["/check/start?create=1", "/check/0?create=1"]
+    assert "exit 0 (done)" in monitor.bodies[1]
+    assert "done: 2" in monitor.bodies[1]
+    assert TOKEN not in "".join(monitor.headers + monitor.bodies)
+
+
+def test_failures_ping(project: Project, provider: FakeTTS, monitor: Monitor) -> None:
+    """A run that needs a person pings 3; one whose manifest cannot be found pings 2, without having begun."""
+    provider.on_create = lambda _: refusal(422, "too_odd")
+    manifest = project.manifest(1)
+    (project.folder / "batcher.toml").write_text(f'ping = "{monitor.url}"\n', encoding="utf-8")
+    assert project.run(manifest).exit_code == 3
+    assert project.run(manifest, "--batch", "a/b").exit_code == 2
+    assert monitor.paths == ["/check/start", "/check/3", "/check/2"]
+    assert "a/b" in monitor.bodies[2]
+
+
+def test_a_held_ledger_pings_no_failure(project: Project, provider: FakeTTS, monitor: Monitor) -> None:
+    """A run that finds another at work has not failed: it leaves a line in the monitor's log, and the metrics alone."""
+    there = project.folder / "batcher.prom"
+    with FileLock(f"{project.ledger}.lock"):
+        ended = project.run(project.manifest(1), "--ping", monitor.url, "--metrics", there)
+    assert (ended.exit_code, monitor.paths, there.exists()) == (7, ["/check/start", "/check/log"], False)
+
+
+@pytest.mark.slow
+def test_a_monitor_that_is_down(project: Project, provider: FakeTTS, monitor: Monitor) -> None:
+    """A monitor that refuses or is not there changes nothing but a line on standard error, without its address."""
+    monitor.status = 500
+    ended = project.run(project.manifest(1), "--ping", monitor.url)
+    assert (ended.exit_code, "did not arrive: HTTP 500" in ended.err) == (0, True)
+    ended = project.run(project.folder / "lines.csv", "--ping", "http://127.0.0.1:9/secret", "--quiet")
+    assert (ended.exit_code, ended.err) == (0, "")
+    assert project.run(project.folder / "lines.csv", "--ping", "hc-ping.com/x").exit_code == 2
+
+
+def test_metrics(project: Project, provider: FakeTTS) -> None:
+    """The file holds what the run came to, each metric with its help and type before its first sample."""
+    there = project.folder / "batcher.prom"
+    ended = project.run(project.manifest(2), "--metrics", there)
+    assert ended.exit_code == 0
+    lines = there.read_text(encoding="utf-8").splitlines()
+    found = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
+    labels = f'ledger="{project.ledger}",batches="lines"'
+    assert found[f'batcher_items{{{labels},state="done"}}'] == 2
+    assert found[f"batcher_last_run_created_items{{{labels}}}"] == 2
+    assert found[f'batcher_last_run_credits{{{labels},kind="end"}}'] == ended.report["credits"]["end"]
+    assert found[f'batcher_last_run_requests{{{labels},kind="create"}}'] == 2
+    assert found[f"batcher_last_run_exit_code{{{labels}}}"] == 0
+    assert found[f"batcher_last_run_timestamp_seconds{{{labels}}}"] > 1.7e9
+    assert not list(project.folder.glob(".*.part"))
+    refused = project.run(project.folder / "lines.csv", "--metrics", "/proc/no/batcher.prom")
+    assert (refused.exit_code, "metrics were not written" in refused.err) == (0, True)
+
+
+def test_metrics_are_well_formed() -> None:
+    """Whatever a ledger is called, each line is a comment or a sample; what is unknown has none."""
+    report = RunReport(exit_code=4, outcome="halted", message="", ledger='a"b\\c\nd', batches=["x", "y"])
+    text = metrics.render(report, at=1_800_000_000.5)
+    samples = [line for line in text.splitlines() if not line.startswith("# ")]
+    assert all(SAMPLE.fullmatch(line) for line in samples), text
+    assert 'ledger="a\\"b\\\\c\\nd"' in text
+    assert "batcher_last_run_credits" not in text
+    typed = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
+    assert len(typed) == len(set(typed))
+    assert {line.partition("{")[0] for line in samples} == set(typed)
+    assert "} 1800000000.5\n" in text
+
+
+def test_a_log_file(project: Project, provider: FakeTTS) -> None:
+    """Every step is in the log file as JSON, with no token, text or signed address; standard error stays as it was."""
+    there = project.folder / "batcher.log"
+    ended = project.run(project.manifest(1), "--log-file", there, "--log-format", "json", "--quiet")
+    assert (ended.exit_code, ended.err) == (0, "")
+    text = there.read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line["task_id"] for line in lines if line["event"] == "saved"] == ["task_1"]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", line["at"]) for line in lines)
+    assert not [secret for secret in (TOKEN, "Line number", "signature") if secret in text]
+    assert project.run(project.folder / "lines.csv", "--log-file", "/proc/no/log").exit_code == 2
+
+
+@pytest.mark.slow
+def test_a_log_file_that_is_rotated(tmp_path: Path) -> None:
+    """After the file was moved away, or removed, the next line begins a new one in its place."""
+    path, old = tmp_path / "log", tmp_path / "log.1"
+    log = LogFile(path)
+    log.write("one")
+    path.rename(old)
+    log.write("two")
+    path.unlink()
+    log.write("three")
+    assert (old.read_text(), path.read_text()) == ("one\n", "three\n")
+    log.close()
+
+
+def test_quiet_says_news_once(project: Project, provider: FakeTTS) -> None:
+    """What needs a person is said by the run that met it, and not again by the next one."""
+    provider.on_create = lambda _: refusal(422, "too_odd")
+    manifest = project.manifest(1)
+    command = ("run", manifest, "--api-url", provider.url, "--quiet")
+    first, second = project.batcher(*command), project.batcher(*command)
+    assert (first.exit_code, second.exit_code) == (3, 3)
+    assert "1 refused by the API" in first.err
+    assert second.err == ""

@@ -1,0 +1,267 @@
+"""`doctor`: what is wrong is found before it costs anything, and each finding says what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from batcher.doctor.api import _host
+from batcher.doctor.disk import file_system, synced_folder
+from batcher.ledger.storage.spill import Spill
+from batcher.sandbox.openapi import DOCUMENT
+from tests.support.fake_tts import TOKEN, FakeTTS, Twist, refusal
+
+if TYPE_CHECKING:
+    from tests.conftest import Project
+    from tests.support.processes import Ended
+
+PROFILE = {"user_id": "user-1", "credits": 10}
+
+
+def doctor(project: Project, *arguments: str | Path, **how: Any) -> Ended:
+    """`batcher doctor --json`, against the provider."""
+    return project.batcher("doctor", *arguments, "--json", "--api-url", project.provider.url, **how)
+
+
+def levels(ended: Ended) -> dict[str, str]:
+    """The worst level of each topic."""
+    ranks = ["ok", "hint", "problem"]
+    found: dict[str, str] = {}
+    for one in ended.report["findings"]:
+        found[one["topic"]] = max(found.get(one["topic"], "ok"), one["level"], key=ranks.index)
+    return found
+
+
+def test_healthy(project: Project, provider: FakeTTS) -> None:
+    """After a good run nothing is a problem; the token shows nowhere; every finding that is not ok says what to do."""
+    provider.schema = DOCUMENT
+    manifest = project.manifest(2)
+    assert project.run(manifest).exit_code == 0
+    before = project.ledger.read_bytes()
+    ended = doctor(project, manifest)
+    assert ended.exit_code == 0, ended
+    expected = {"account": "ok", "schema": "ok", "ledger": "ok", "consistency": "ok", "leftovers": "ok", "room": "ok"}
+    assert levels(ended) | expected == levels(ended)
+    assert all(one["hint"] for one in ended.report["findings"] if one["level"] != "ok")
+    assert TOKEN not in ended.out + ended.err
+    assert project.ledger.read_bytes() == before
+    assert len(provider.creates) == 2
+
+
+def test_where_settings_come_from(project: Project, provider: FakeTTS) -> None:
+    """Each setting is told with its value and its source: flag, environment, batcher.toml, default."""
+    (project.folder / "batcher.toml").write_text('voice = "anna"\nmax-items = 7\n', encoding="utf-8")
+    ended = doctor(project, "--concurrency", "9", environment={"BATCHER_MODEL": "m1", "BATCHER_MAX_ITEMS": "8"})
+    found = {one["name"]: (one["value"], one["source"]) for one in ended.report["settings"]}
+    assert found["concurrency"] == (9, "flag")
+    assert (found["model"], found["max-items"]) == (("m1", "environment"), (8, "environment"))
+    assert found["voice"] == ("anna", "batcher.toml")
+    assert found["max-in-doubt"] == (5, "default")
+    assert found["token"] == (None, "environment")
+    words = project.batcher("doctor", "--api-url", provider.url).out
+    assert "voice = anna (from batcher.toml)" in words
+    assert TOKEN not in words
+
+
+@pytest.mark.parametrize(
+    ("answer", "exit_code", "words"),
+    [
+        (refusal(401, "invalid_token"), 2, "refuses the token"),
+        (Twist(status=403, body=b"<html>Denied</html>", headers={"content-type": "text/html"}), 2, "an edge"),
+        (Twist(status=200, body={"credits": 5}), 2, "whose it is"),
+        (refusal(500, "oops"), 8, "no profile"),
+        (Twist(), 8, "no profile"),
+    ],
+    ids=["refused", "edge", "nameless", "error", "unreachable"],
+)
+def test_the_account(project: Project, provider: FakeTTS, answer: Twist, exit_code: int, words: str) -> None:
+    """What answers in the API's place, or does not, is told apart: 2 must be mended, 8 may pass."""
+    provider.on_profile = lambda _: answer
+    ended = doctor(project)
+    assert ended.exit_code == exit_code, ended
+    assert [words in one["message"] for one in ended.report["findings"] if one["topic"] == "account"] == [True]
+
+
+def test_no_token(project: Project, provider: FakeTTS) -> None:
+    """Without a token that is the finding, and the rest is examined all the same."""
+    del project.environment["BATCHER_API_TOKEN"]
+    ended = doctor(project)
+    assert (ended.exit_code, levels(ended)["token"], levels(ended)["room"]) == (2, "problem", "ok")
+    words = project.batcher("doctor", "--api-url", provider.url).out
+    assert "not the default" in words
+    assert "nowhere" not in words
+    assert provider.api_headers == []
+
+
+def test_the_manifests(project: Project) -> None:
+    """A manifest that a run would refuse is a problem, with its first faults and the way out; one whose faults are to
+    be skipped is a hint, one without any is told with its rows. No ledger comes of it, and the sandbox needs none."""
+    good = project.manifest(2)
+    fine = {"id": "x", "text": "Said.", "voice": "anna", "format": "mp3", "take": "1", "speed": "1", "output": "x.mp3"}
+    faults = [{name: "\x07"} for name in fine if name != "text"]
+    bad = project.manifest([fine | {"id": f"x{n}"} | fault for n, fault in enumerate(faults)], "bad.csv")
+    assert "2 rows for 2 items" in project.batcher("doctor", good, "--sandbox").out
+    refused = doctor(project, good, bad)
+    told = [one for one in refused.report["findings"] if one["topic"] == "manifest"]
+    assert (refused.exit_code, {one["level"] for one in told}, len(told)) == (2, {"problem"}, 5)
+    assert "bad.csv:2: id" in told[0]["message"]
+    assert "--skip-invalid" in told[0]["hint"]
+    assert "`batcher plan` names" in told[0]["hint"]
+    skipping = doctor(project, bad, "--skip-invalid")
+    assert (skipping.exit_code, levels(skipping)["manifest"]) == (0, "hint")
+    assert not project.ledger.exists()
+
+
+def test_what_a_run_wants_consent_for(project: Project) -> None:
+    """What a changed default would buy again is told by doctor as by the run that would refuse it."""
+    manifest = project.manifest([{"id": "a", "text": "Said once."}])
+    assert project.run(manifest, "--voice", "anna").exit_code == 0
+    assert levels(doctor(project, manifest, "--voice", "anna"))["manifest"] == "ok"
+    assert levels(doctor(project, manifest, "--voice", "ben"))["manifest"] == "problem"
+    assert levels(doctor(project, manifest, "--voice", "ben", "--rebuy"))["manifest"] == "ok"
+
+
+def test_creates_in_doubt_are_named(project: Project, provider: FakeTTS) -> None:
+    """A create in doubt is a hint that leads to `resolve`."""
+    provider.on_create = lambda _: Twist()
+    manifest = project.manifest(1)
+    project.run(manifest)
+    (told,) = (one for one in doctor(project, manifest).report["findings"] if one["topic"] == "doubt")
+    assert (told["level"], told["message"].startswith("1 create in doubt")) == ("hint", True)
+    assert "batcher resolve" in told["hint"]
+
+
+def test_clock_and_schema(project: Project, provider: FakeTTS) -> None:
+    """A clock that differs from the server's is told by how much; a schema without our paths is a problem, one with a
+    listing a hint."""
+    dated = Twist(status=200, body=PROFILE, headers={"date": "Tue, 01 Jan 2019 00:00:00 GMT"})
+    provider.on_profile = lambda _: dated
+    provider.schema = json.loads(json.dumps(DOCUMENT))
+    provider.schema["paths"]["/speech/tts/jobs"]["get"] = {}
+    ended = doctor(project)
+    assert (ended.exit_code, levels(ended)["clock"], levels(ended)["schema"]) == (0, "hint", "hint")
+    assert any("listing" in one["message"] for one in ended.report["findings"])
+    del provider.schema["paths"]["/profile"]
+    ended = doctor(project)
+    assert (ended.exit_code, levels(ended)["schema"]) == (2, "problem")
+    assert any("GET /profile" in one["message"] for one in ended.report["findings"])
+
+
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [
+        ("UPDATE items SET state = 'failed'", "another state than their last event"),
+        ("UPDATE files SET saved_at = NULL", "done without a file"),
+        ("UPDATE attempts SET outcome = NULL, answered_at = NULL", "do not wait for one"),
+        ("DELETE FROM tasks", "refers to one of tasks that is not there"),
+        ("DELETE FROM events", "no event of it is kept"),
+        ("UPDATE rows SET output = 'one.mp3'", "more than one row"),
+        ("UPDATE alembic_version SET version_num = '9999'", "newer batcher"),
+    ],
+)
+def test_the_ledger(project: Project, provider: FakeTTS, sql: str, words: str) -> None:
+    """What cannot be is found by the ledger's own queries, whichever table somebody has written to."""
+    assert project.run(project.manifest(2)).exit_code == 0
+    with closing(sqlite3.connect(project.ledger)) as connection, connection:
+        connection.execute(sql)
+    ended = doctor(project)
+    assert ended.exit_code == 2, ended
+    assert any(words in one["message"] for one in ended.report["findings"]), ended
+
+
+def test_a_damaged_file(project: Project, provider: FakeTTS) -> None:
+    """A ledger whose pages are damaged is a problem with a way out, not a crash."""
+    assert project.run(project.manifest(40)).exit_code == 0
+    data = bytearray(project.ledger.read_bytes())
+    for start in range(4096 * 3, len(data) - 4096, 4096 * 3):
+        data[start : start + 400] = b"\xff" * 400
+    project.ledger.write_bytes(data)
+    ended = doctor(project)
+    assert ended.exit_code == 2, ended
+    assert any("damaged" in one["message"] or "cannot be read" in one["message"] for one in ended.report["findings"])
+
+
+def test_leftovers(project: Project, provider: FakeTTS) -> None:
+    """Unfinished downloads, answers that wait, and old backups are named, and stay."""
+    assert project.run(project.manifest(1)).exit_code == 0
+    part = project.audio / ".items" / "ab" / ".x.mp3.part"
+    part.parent.mkdir(exist_ok=True)
+    part.write_bytes(b"half")
+    stray = project.folder / "batcher.db-wal.stray-20200101T000000"
+    stray.write_bytes(b"")
+    Spill(project.folder / "batcher.db.spill").reserve()
+    found = [one["message"] for one in doctor(project).report["findings"] if one["topic"] == "leftovers"]
+    assert [words in "; ".join(found) for words in ("unfinished download", "set aside", "answer")] == [
+        True,
+        True,
+        False,
+    ]
+    assert part.exists()
+    assert stray.exists()
+
+
+@pytest.mark.parametrize(("set_to", "coloured"), [(None, True), ("1", False)])
+def test_colours(project: Project, set_to: str | None, coloured: bool) -> None:
+    """On a terminal levels are coloured, unless NO_COLOR is set; elsewhere never."""
+    environment = {name: value for name, value in project.environment.items() if name != "NO_COLOR"}
+    environment |= {} if set_to is None else {"NO_COLOR": set_to}
+    command = [sys.executable, "-m", "batcher", "doctor", "--api-url", project.provider.url]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command, cwd=project.folder, env=environment, stdout=theirs)
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):  # what a terminal answers when nobody writes to it any more
+        while chunk := os.read(ours, 4096):
+            said += chunk
+    os.close(ours)
+    assert process.wait(30) == 0
+    assert (b"\x1b[" in said) is coloured
+    assert "\x1b[" not in doctor(project).out + project.batcher("doctor", "--api-url", project.provider.url).out
+
+
+MOUNTS = """/dev/sda1 / ext4 rw 0 0
+host:/share /srv nfs4 rw 0 0
+tmpfs /srv/my\\040books tmpfs rw 0 0
+broken
+sshfs /home/me/far fuse.sshfs rw 0 0
+"""
+
+
+def test_file_systems() -> None:
+    """The file system is that of the nearest mount above, whose name may hold blanks."""
+    found = [file_system(Path(path), MOUNTS) for path in ("/a/b", "/srv/x", "/srv/my books/x", "/home/me/far", "/srvx")]
+    assert found == ["ext4", "nfs4", "tmpfs", "fuse.sshfs", "ext4"]
+    assert file_system(Path("/a"), "") is None
+
+
+def test_synced_folders() -> None:
+    """Folders that services copy about are known by their names."""
+    assert synced_folder(Path("/Users/me/Library/Mobile Documents/x")) == "Mobile Documents"
+    assert synced_folder(Path("/home/me/OneDrive - Firm/books")) == "OneDrive - Firm"
+    assert synced_folder(Path("/home/me/books")) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "level"),
+    [
+        ("https://fishaudio.org/api/open/v1", "ok"),
+        ("https://eu.fishaudio.org/api/open/v1", "ok"),
+        ("https://fishaudio.org/v1", "hint"),
+        ("https://fishaudi0.org/api/open/v1", "problem"),
+        ("https://fish-audio.org/api/open/v1", "problem"),
+        ("https://speech.example/api/open/v1", "hint"),
+    ],
+)
+def test_hosts(url: str, level: str) -> None:
+    """A host that could be mistaken for the provider's is a problem, since the token goes there."""
+    assert _host(url).level == level

@@ -1,0 +1,379 @@
+"""The kill matrix: the program is killed at every step that leaves a trace on disk or at the provider, then run again.
+
+Each line of `MATRIX` is a step, and where a kill hits it. After the kill a plain run comes to its end, a second one
+finds nothing to create, and a person settles what is in doubt; the promises are held against each of these. Steps
+that only the provider can see, or that need a story of their own, have tests behind the matrix.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from batcher.item import Event
+from batcher.ledger.storage.schema import REVISION
+from batcher.ledger.storage.spill import Spill
+from tests.support.fake_tts import FakeTTS, audio_of
+from tests.support.processes import killed
+from tests.support.summing import assert_added_up
+
+if TYPE_CHECKING:
+    from tests.conftest import Project
+    from tests.support.processes import Ended
+
+ROWS: Final = 6
+CONCURRENCY: Final = "3"
+
+
+class Doubt(Enum):
+    """Whether a kill at some step leaves creates in doubt."""
+
+    NEVER = "no create can be under way, or each is on record"
+    MAYBE = "the step itself loses none, but a neighbour's create may be under way"
+    SURELY = "the very create of the step is without a record"
+
+
+NEVER, MAYBE, SURELY = Doubt
+
+COMMIT: Final = "sqlalchemy.engine.default:DefaultDialect.do_commit"
+RECORD: Final = "batcher.ledger.ledger:Ledger.record"
+SPILLED: Final = f"full {RECORD} 1; after batcher.ledger.storage.spill:Spill.append 3"
+"""The disk is full when the first answers come: all three of them go to the spill file."""
+UNANSWERED: Final = f"before {RECORD} 2"
+ACCEPTED: Final = f"after {RECORD} {ROWS}"
+RECORDED: Final = "before batcher.audio.store:Store.publish 3"
+IN_PLACE: Final = "after batcher.audio.store:Store.publish 3"
+
+MATRIX: Final[list[tuple[str, Doubt, list[int], *tuple[str, ...]]]] = [
+    # What is hit, what becomes of creates, at which calls, and the runs: each is killed at the last of its points.
+    # Before anything can be bought.
+    ("ledger-drafted", NEVER, [1], "before pathlib:Path.replace {n}"),
+    ("ledger-not-in-place", NEVER, [1], "before pathlib:Path.replace {n}"),
+    ("ledger-in-place", NEVER, [1], "after batcher.ledger.storage.database:create {n}"),
+    ("run-noted-not-committed", NEVER, [1], "after batcher.ledger.lifecycle.runs:begin_run {n}"),
+    ("manifest-half-staged", NEVER, [ROWS // 2], "after batcher.ledger.imports.staging:_values {n}"),
+    ("import-not-committed", NEVER, [1], "after batcher.ledger.imports.importer:import_manifest {n}"),
+    ("import-committed", NEVER, [1], "after batcher.pipeline.ingest:Ingest._import {n}"),
+    ("profile-unread", NEVER, [1], "before batcher.provider.client:Client.profile {n}"),
+    ("profile-read", NEVER, [1], "after batcher.provider.client:Client.profile {n}"),
+    ("account-not-committed", NEVER, [1], "after batcher.ledger.lifecycle.runs:enter_account {n}"),
+    ("folder-to-be-signed", NEVER, [1], "before batcher.audio.store:Store.sign {n}"),
+    ("folder-signed", NEVER, [1, 2], "after batcher.audio.store:Store.sign {n}"),
+    ("spill-reserved", NEVER, [1], "after batcher.ledger.storage.spill:Spill.reserve {n}"),
+    # The create. Between its intent and the record of its answer, every kill is a doubt.
+    ("claim-not-committed", NEVER, [1], "after batcher.ledger.lifecycle.claims:claim {n}"),
+    ("claim-not-committed", MAYBE, [2], "after batcher.ledger.lifecycle.claims:claim {n}"),
+    ("claim-committed", SURELY, [1, 2], "after batcher.pipeline.submitter:Submitter._claim {n}"),
+    ("create-to-be-sent", SURELY, [1, 4], "before batcher.provider.client:Client.create {n}"),
+    ("create-connected", SURELY, [1, 5], "after batcher.pipeline.submitter:Submitter._hold {n}"),
+    ("answer-in-memory", SURELY, [1, 4], f"before {RECORD} {{n}}"),
+    ("answer-not-committed", SURELY, [1, 4], "after batcher.ledger.ledger:record_answer {n}"),
+    ("answer-committed", MAYBE, [1, 4], f"after {RECORD} {{n}}"),
+    ("answer-committed", NEVER, [ROWS], f"after {RECORD} {{n}}"),
+    # The spill file, and its way into the ledger.
+    ("answer-spilled", MAYBE, [1, 2], f"full {RECORD} 1; after batcher.ledger.storage.spill:Spill.append {{n}}"),
+    ("answers-spilled", NEVER, [1], SPILLED),
+    ("replay-not-committed", NEVER, [1, 2], SPILLED, "after batcher.ledger.ledger:record_answer {n}"),
+    ("spill-to-be-cleared", NEVER, [1], SPILLED, "before batcher.ledger.storage.spill:Spill.clear {n}"),
+    ("spill-cleared", NEVER, [1], SPILLED, "after batcher.ledger.storage.spill:Spill.clear {n}"),
+    # Recovery of creates without an answer.
+    ("doubts-not-committed", SURELY, [1], UNANSWERED, "after batcher.ledger.ledger:doubt_unanswered {n}"),
+    ("doubts-committed", SURELY, [1], UNANSWERED, "after batcher.ledger.ledger:Ledger.recover {n}"),
+    # The polls.
+    ("task-to-be-read", MAYBE, [1, 4], "before batcher.provider.client:Client.read {n}"),
+    ("task-read", MAYBE, [1, 4], "before batcher.pipeline.poller:Poller._read {n}"),
+    ("ending-not-committed", MAYBE, [1, 4], "after batcher.ledger.lifecycle.collection:record_rendered {n}"),
+    ("ending-not-committed", NEVER, [ROWS], "after batcher.ledger.lifecycle.collection:record_rendered {n}"),
+    ("ending-committed", MAYBE, [1, 4], "before batcher.pipeline.downloader:Downloader.add {n}"),
+    ("task-of-an-earlier-run-ended", NEVER, [2], ACCEPTED, "before batcher.pipeline.downloader:Downloader.add {n}"),
+    # From the download to the rows' outputs.
+    ("audio-to-be-fetched", MAYBE, [1, 4], "before batcher.provider.client:Client.fetch {n}"),
+    ("part-in-buffer", MAYBE, [1, 4], "after batcher.provider.client:Client.fetch {n}"),
+    ("part-whole", MAYBE, [1, 4], "before batcher.pipeline.delivery:Delivery.keep {n}"),
+    ("file-not-committed", MAYBE, [1, 4], "after batcher.ledger.lifecycle.collection:record_file {n}"),
+    ("file-to-be-renamed", MAYBE, [1, 4], "before batcher.audio.store:Store.publish {n}"),
+    ("folder-not-durable", MAYBE, [2, 5], "before batcher.audio.store:_sync_folder {n}"),
+    ("file-in-place", MAYBE, [1, 4], "after batcher.audio.store:Store.publish {n}"),
+    ("saved-not-committed", MAYBE, [1, 4], "after batcher.ledger.lifecycle.collection:record_saved {n}"),
+    ("saved-not-committed", NEVER, [ROWS], "after batcher.ledger.lifecycle.collection:record_saved {n}"),
+    ("output-to-be-linked", MAYBE, [1, 4], "before batcher.audio.store:Store.link {n}"),
+    ("output-drafted", MAYBE, [1, 4], "after pathlib:Path.hardlink_to {n}"),
+    ("output-linked", MAYBE, [1, 4], "after batcher.audio.store:Store.link {n}"),
+    ("link-not-committed", MAYBE, [1, 4], "after batcher.ledger.lifecycle.collection:record_links {n}"),
+    ("link-committed", MAYBE, [1, 4], "after batcher.pipeline.delivery:Delivery._save {n}"),
+    # Taking up, in the next run, what the one before left on disk.
+    ("file-found-in-place", MAYBE, [1], IN_PLACE, "before batcher.pipeline.delivery:Delivery.save {n}"),
+    ("file-found-not-committed", MAYBE, [1], IN_PLACE, "after batcher.ledger.lifecycle.collection:record_saved {n}"),
+    ("parts-swept", MAYBE, [1], RECORDED, "after batcher.pipeline.runner:take_up_files {n}"),
+    # The end of a run.
+    ("results-half-written", NEVER, [3], "after batcher.reports.results:_cell {n}"),
+    ("results-to-be-renamed", NEVER, [1], "after batcher.reports.results:_write_lines {n}"),
+    # A rename for the ledger, one for the mark, two for each row, one for the first of the two results files.
+    ("results-half-renamed", NEVER, [2 + 2 * ROWS + 2], "before pathlib:Path.replace {n}"),
+    ("end-to-be-noted", NEVER, [1], "before batcher.ledger.lifecycle.runs:end_run {n}"),
+    ("end-not-committed", NEVER, [1], "after batcher.ledger.lifecycle.runs:end_run {n}"),
+    ("ledger-to-be-closed", NEVER, [1], "before batcher.ledger.ledger:Ledger.close {n}"),
+    ("spill-to-be-removed", NEVER, [1], "before batcher.ledger.storage.spill:Spill.remove {n}"),
+    ("ledger-closed", NEVER, [1], "after batcher.ledger.ledger:Ledger.close {n}"),
+    # Wherever it may be: a run like this has over fifty commits, and sixteen flushes of files that are not SQLite's.
+    ("any-commit-begins", MAYBE, [*range(2, 48, 6)], f"before {COMMIT} {{n}}"),
+    ("any-commit-is-durable", MAYBE, [*range(5, 48, 9)], f"after {COMMIT} {{n}}"),
+    ("any-flush-begins", MAYBE, [*range(1, 16, 3)], "before os:fsync {n}"),
+]
+
+CORE: Final = {
+    *("claim-committed-1", "answer-not-committed-1", "answers-spilled-1"),
+    *("file-to-be-renamed-4", "file-in-place-4"),
+}
+"""What every test run tries; the other lines take minutes."""
+
+
+def cases() -> list[Any]:
+    """Every line of the matrix, once for each call that is to be hit."""
+    found = {}
+    for name, doubt, calls, *runs in MATRIX:
+        for nth in calls:
+            at = f"{name}-{nth}"
+            marks = [] if at in CORE else [pytest.mark.slow]
+            found[at] = pytest.param([run.format(n=nth) for run in runs], doubt, id=at, marks=marks)
+    assert found.keys() >= CORE
+    return list(found.values())
+
+
+def kill_at(project: Project, manifest: Path, points: str) -> None:
+    """Run on the manifest until the last of the points kills the run."""
+    options = ["--api-url", project.provider.url, "--json", "--concurrency", CONCURRENCY]
+    killed(points, ["run", str(manifest), *options], project.folder, project.environment)
+    if project.ledger.exists() and project.query("SELECT version_num FROM alembic_version") == [(REVISION,)]:
+        assert_added_up(project.ledger)
+
+
+def unrecorded(project: Project) -> set[str]:
+    """The texts whose create was intended and whose answer is lost, or neither in the ledger nor in the spill file."""
+    if not project.ledger.exists():
+        return set()
+    spill = Spill(project.ledger.with_name(f"{project.ledger.name}.spill"))
+    spilled = {record.key for record in spill.records() if record.event is not Event.LOST}
+    found = project.query("SELECT key, text FROM items WHERE state IN ('submitting', 'in_doubt')")
+    return {text for key, text in found if key not in spilled}
+
+
+def downloads(project: Project) -> dict[str, int]:
+    """How often the audio was fetched of each task whose recorded file is in its place."""
+    if not project.ledger.exists():
+        return {}
+    files = project.query("SELECT task_id, path FROM items JOIN files ON item_key = key")
+    return {task: project.provider.jobs[task].downloads for task, path in files if (project.audio / path).exists()}
+
+
+def run_on(project: Project, manifest: Path) -> Ended:
+    """A run as a user starts it, with room for all that is left."""
+    return project.run(manifest, "--concurrency", "8")
+
+
+def assert_kept(project: Project, rows: Sequence[dict[str, str]], doubts: set[str]) -> None:
+    """After a run to the end, with these texts in doubt and every other row done: all promises are kept."""
+    assert project.query("PRAGMA integrity_check") == [("ok",)]
+    paid = project.provider.paid
+    recorded = {task_id for (task_id,) in project.query("SELECT task_id FROM tasks")}
+    for text, task_ids in paid.items():
+        assert len(task_ids) == 1, "charged twice"
+        assert recorded.issuperset(task_ids) or text in doubts, "charged and lost"
+    assert recorded <= set(project.provider.jobs)
+    expected = {row["text"]: "in_doubt" if row["text"] in doubts else "done" for row in rows}
+    assert dict(project.query("SELECT text, state FROM items")) == expected
+    assert [result["state"] for result in project.results()] == [expected[row["text"]] for row in rows]
+    project.assert_whole([row for row in rows if row["text"] not in doubts])
+    for row in rows:
+        assert (project.audio / f"{row['id']}.mp3").exists() == (row["text"] not in doubts), row["id"]
+    leftovers = [path.name for path in project.folder.iterdir() if path.name.startswith(".")]
+    assert leftovers == []
+
+
+def settle(project: Project, rows: Sequence[dict[str, str]], doubts: set[str]) -> None:
+    """Decide as a person would who looks doubtful creates up in the account's history at the provider."""
+    paid = project.provider.paid
+    decisions = [[row["id"], "--adopt", *paid[row["text"]]] for row in rows if row["text"] in doubts & paid.keys()]
+    if never_arrived := [row["id"] for row in rows if row["text"] in doubts - paid.keys()]:
+        decisions.append([*never_arrived, "--buy-again"])
+    for decision in decisions:
+        settled = project.batcher("resolve", *decision, "--api-url", project.provider.url)
+        assert settled.exit_code == 0, settled
+
+
+def assert_recovers(project: Project, manifest: Path, rows: Sequence[dict[str, str]]) -> set[str]:
+    """Run to the end, once more, settle what is in doubt and finish; returns the texts that were in doubt.
+
+    They are exactly those whose create was without a record when the last run was killed.
+    """
+    doubts, fetched = unrecorded(project), downloads(project)
+    again = run_on(project, manifest)
+    assert again.exit_code == (3 if doubts else 0), again
+    assert fetched.items() <= downloads(project).items(), "fetched again although in place"
+    assert_kept(project, rows, doubts)
+    asked = len(project.provider.creates)
+    third = run_on(project, manifest)
+    assert (third.exit_code, third.report["created"]) == (again.exit_code, 0), third
+    assert len(project.provider.creates) == asked
+    if doubts:
+        settle(project, rows, doubts)
+        last = run_on(project, manifest)
+        assert last.exit_code == 0, last
+        assert_kept(project, rows, set())
+    assert set(project.provider.paid) == {row["text"] for row in rows}
+    assert not project.ledger.with_name(f"{project.ledger.name}.spill").exists()
+    return doubts
+
+
+def assert_doubt(doubt: Doubt, doubts: set[str]) -> None:
+    """No more creates are in doubt than were in flight, and as many as the step allows."""
+    assert len(doubts) <= int(CONCURRENCY)
+    if doubt is not MAYBE:
+        assert bool(doubts) == (doubt is SURELY)
+
+
+@pytest.mark.parametrize(("runs", "doubt"), cases())
+def test_killed(project: Project, provider: FakeTTS, runs: list[str], doubt: Doubt) -> None:
+    """A kill at this step buys nothing twice, loses nothing that was bought, and the next runs finish the rest."""
+    rows = project.rows(ROWS)
+    manifest = project.manifest(rows)
+    if any("Spill.append" in points for points in runs):
+        provider.create_seconds = 0.3  # so that all the creates are on their way when the first answer fails the disk
+    for points in runs:
+        kill_at(project, manifest, points)
+    assert_doubt(doubt, assert_recovers(project, manifest, rows))
+    assert Counter(provider.asked) == Counter(row["text"] for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nth", [1, 5])
+def test_killed_on_the_wire(project: Project, provider: FakeTTS, nth: int) -> None:
+    """A kill while the provider, who has charged, holds its answer back leaves that create in doubt, to be adopted."""
+    rows = project.rows(ROWS)
+    manifest = project.manifest(rows)
+    provider.create_seconds = 0.5
+    run = project.start_run(manifest, "--concurrency", CONCURRENCY)
+    run.until(lambda: len(provider.jobs) >= nth)
+    run.send(signal.SIGKILL)
+    assert run.end().exit_code == -signal.SIGKILL
+    provider.create_seconds = 0.0
+    doubts = assert_recovers(project, manifest, rows)
+    assert_doubt(SURELY, doubts)
+    assert rows[nth - 1]["text"] in doubts
+    assert Counter(provider.asked) == Counter(row["text"] for row in rows)
+
+
+def test_killed_with_half_a_download(project: Project, provider: FakeTTS) -> None:
+    """A kill with half the audio on disk leaves no half file: the next run sweeps it away, and buys nothing."""
+    rows = [{"id": "long", "text": " ".join(["It was a long, long story."] * 1000), "voice": "anna"}]
+    manifest, audio = project.manifest(rows), audio_of(rows[0]["text"], "mp3")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10.0)
+        provider.ending = lambda _: {"audioUrl": f"http://127.0.0.1:{server.getsockname()[1]}/half.mp3"}
+        run = project.start_run(manifest)
+        with server.accept()[0] as connection:
+            connection.recv(65536)
+            head = f"HTTP/1.1 200 OK\r\ncontent-type: audio/mpeg\r\ncontent-length: {len(audio)}\r\n\r\n"
+            connection.sendall(head.encode() + audio[: len(audio) // 2])
+            run.until(lambda: any(path.stat().st_size for path in project.audio.rglob("*.part")))
+            run.send(signal.SIGKILL)
+            assert run.end().exit_code == -signal.SIGKILL
+    assert [path.name[-9:] for path in project.audio.rglob("*.mp3*")] == [".mp3.part"]
+    provider.ending = lambda _: {}
+    assert project.run(manifest, "--no-wait").exit_code == 6
+    assert not list(project.audio.rglob("*.part"))
+    assert assert_recovers(project, manifest, rows) == set()
+    assert len(provider.creates) == 1
+
+
+OUT_OF_CREDITS: Final = [
+    # The fourth create is the first that is refused. Until that is on record nothing halts the account, and the
+    # refused create is in doubt for nothing; from then on no run creates, whatever it was killed at.
+    pytest.param(f"before {RECORD} 4", False, id="refusal-in-memory", marks=pytest.mark.slow),
+    pytest.param(
+        "after batcher.ledger.lifecycle.halts:open_halt 1", False, id="halt-not-committed", marks=pytest.mark.slow
+    ),
+    pytest.param(f"after {RECORD} 4", True, id="halt-committed"),
+    pytest.param(
+        "after batcher.ledger.lifecycle.halts:set_balance 1", True, id="balance-not-committed", marks=pytest.mark.slow
+    ),
+    pytest.param(
+        "after batcher.pipeline.credit_guard:Guard.settle 1", True, id="balance-committed", marks=pytest.mark.slow
+    ),
+]
+
+
+@pytest.mark.parametrize(("point", "halted"), OUT_OF_CREDITS)
+def test_killed_out_of_credits(project: Project, provider: FakeTTS, point: str, halted: bool) -> None:
+    """A halt that was on record outlives the kill: nothing is created until there is more; then the rest is."""
+    rows = project.rows(ROWS)
+    manifest = project.manifest(rows)
+    provider.credits = 3
+    kill_at(project, manifest, point)
+    asked = len(provider.creates)
+    poor = run_on(project, manifest)
+    assert poor.exit_code == 4, poor
+    assert (len(provider.creates) == asked) == halted
+    assert sorted(len(task_ids) for task_ids in provider.paid.values()) == [1, 1, 1]
+    provider.credits = 1000
+    assert_doubt(NEVER if point.startswith("after batcher.guard") else MAYBE, assert_recovers(project, manifest, rows))
+    assert provider.credits == 1000 - (ROWS - 3)
+
+
+@pytest.mark.slow
+def test_killed_while_adopting(project: Project, provider: FakeTTS) -> None:
+    """A decision that a kill cuts short has not been taken; it is taken again, and collects the task."""
+    rows = project.rows(1)
+    manifest = project.manifest(rows)
+    kill_at(project, manifest, f"before {RECORD} 1")
+    assert run_on(project, manifest).exit_code == 3
+    command = ["resolve", "r1", "--adopt", "task_1", "--api-url", provider.url]
+    killed("after batcher.ledger.lifecycle.decisions:adopt 1", command, project.folder, project.environment)
+    assert project.states() == {"in_doubt": 1}
+    assert_doubt(SURELY, assert_recovers(project, manifest, rows))
+    assert len(provider.creates) == 1
+
+
+LATER: Final = (
+    "SELECT value, sql.name FROM meta, sqlite_master sql WHERE meta.name = 'later' AND sql.name = 'items_voice'"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("point", "migrated"),
+    [
+        ("after batcher.ledger.storage.database:copy 1", False),
+        ("after batcher.ledger.storage.database:_back_up 1", False),
+        ("after batcher.ledger.storage.database:_migrate 1", False),
+        ("after batcher.ledger.storage.database:upgrade 1", True),
+    ],
+)
+def test_killed_while_upgrading(
+    project: Project, provider: FakeTTS, next_version: Path, point: str, migrated: bool
+) -> None:
+    """A ledger with work under way is of the old version or of the new, whole; the next run upgrades it and goes on."""
+    rows = project.rows(ROWS)
+    manifest = project.manifest(rows)
+    kill_at(project, manifest, f"before {RECORD} 4")
+    project.environment["PYTHONPATH"] = str(next_version)
+    before = project.query("SELECT version_num FROM alembic_version")
+    kill_at(project, manifest, point)
+    assert (project.query("SELECT version_num FROM alembic_version") != before) == migrated
+    assert bool(project.query(LATER)) == migrated
+    assert_doubt(SURELY, assert_recovers(project, manifest, rows))
+    assert project.query(LATER) == [("yes", "items_voice")]
+    assert Counter(provider.asked) == Counter(row["text"] for row in rows)
+    *_, backup = sorted(project.folder.glob("batcher.db.backup-*"), key=lambda path: path.stat().st_mtime)
+    with closing(sqlite3.connect(backup)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == before

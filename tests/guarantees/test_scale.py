@@ -1,0 +1,356 @@
+"""What does not grow with the manifest, and what is trusted to be as it was."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batcher.audio.store import Store, stamp
+from batcher.clock import Clock
+from batcher.errors import ManifestError
+from batcher.item import Event
+from batcher.ledger.imports import importer
+from batcher.ledger.ledger import opened
+from batcher.ledger.lifecycle import claims, collection, runs
+from batcher.ledger.queries import item_counts, outputs
+from batcher.ledger.records import Balance
+from batcher.ledger.storage import cached_facts, database
+from batcher.manifest.rows import Rules
+from batcher.pipeline.ingest import Ingest
+from batcher.reports.progress import Progress
+from batcher.settings import Settings, Source
+from tests.conftest import Project
+from tests.support.fake_tts import FakeTTS
+from tests.support.ledger_kit import AT, RUN, Book, book_in, ending, prepare, sheet
+
+
+class Later(Clock):
+    """A clock by which whatever was just written is old."""
+
+    def now(self) -> float:
+        """Ten seconds from now."""
+        return super().now() + 10.0
+
+
+class Folder:
+    """A user's folder with one manifest, taken in as a run would."""
+
+    def __init__(self, folder: Path) -> None:
+        self.manifest = folder / "m.csv"
+        self.ledger = folder / "batcher.db"
+        self.out_dir = folder / "audio"
+        self.manifest.write_text(sheet("one", "two"))
+        database.create(self.ledger, "real")
+
+    async def take_in(self, clock: Clock | None = None, *, rescan: bool = False, **rules: Any) -> bool:
+        """Take the manifest in; returns whether it was read."""
+        source = Source(path=self.manifest, rules=Rules(**({"batch": "m", "voice": "anna"} | rules)))
+        settings = Settings(sources=(source,), ledger=self.ledger, out_dir=self.out_dir, rescan=rescan)
+        before = self._imported_at()
+        with opened(self.ledger, "real") as ledger:
+            store = Store(self.ledger.parent, self.out_dir)
+            await Ingest(settings, ledger, store, Progress(quiet=True), clock or Later(), None).run()
+        return before != self._imported_at()
+
+    async def look(self, meanwhile: Callable[[], object] = lambda: None, clock: Clock | None = None) -> bool:
+        """A run that finds all as it is, but for what happens `meanwhile`; returns whether it looked for outputs."""
+        source = Source(path=self.manifest, rules=Rules(batch="m", voice="anna"))
+        settings = Settings(sources=(source,), ledger=self.ledger, out_dir=self.out_dir)
+        with opened(self.ledger, "real") as ledger:
+            store = Store(self.ledger.parent, self.out_dir)
+            intake = Ingest(settings, ledger, store, Progress(quiet=True), clock or Later(), None)
+            await intake.run()
+            meanwhile()
+            await ledger.do(intake.leave)
+        return bool(intake.surveyed)
+
+    def texts(self) -> list[str]:
+        """The texts of the rows as they read now."""
+        query = "SELECT text FROM rows JOIN items ON key = item_key WHERE is_current ORDER BY number"
+        with closing(sqlite3.connect(self.ledger)) as connection:
+            return [row[0] for row in connection.execute(query)]
+
+    def _imported_at(self) -> list[Any]:
+        with closing(sqlite3.connect(self.ledger)) as connection:
+            return connection.execute("SELECT imported_at FROM batches").fetchall()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Book]:
+    with book_in(tmp_path) as made:
+        yield made
+
+
+@pytest.mark.anyio
+async def test_an_unchanged_file_is_not_read(folder: Folder) -> None:
+    """A manifest that is as it was when it was imported is known again; --rescan and other rules have it read."""
+    assert await folder.take_in()
+    assert not await folder.take_in()
+    assert await folder.take_in(rescan=True)
+    assert await folder.take_in(voice="bert")
+    assert not await folder.take_in(voice="bert")
+
+
+@pytest.mark.anyio
+async def test_a_change_that_keeps_size_and_time_is_seen(folder: Folder) -> None:
+    """Another text of the same length, in a file whose times were set back, is not taken for the old one."""
+    await folder.take_in()
+    before = folder.manifest.stat()
+    folder.manifest.write_text(sheet("one", "TWO"))
+    os.utime(folder.manifest, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert await folder.take_in()
+    assert folder.texts() == ["one", "TWO"]
+
+
+@pytest.mark.anyio
+async def test_a_file_of_this_moment_is_not_trusted(folder: Folder) -> None:
+    """A file so young that a further change might leave its times as they are is read again."""
+    now = Clock()
+    assert await folder.take_in(now)
+    assert await folder.take_in(now)
+    assert await folder.take_in()
+    assert not await folder.take_in()
+
+
+@pytest.mark.anyio
+async def test_faults_are_told_again(folder: Folder) -> None:
+    """A manifest with rows that were passed over is read each time: what is wrong with it must be said."""
+    folder.manifest.write_text(sheet("one", ""))
+    assert await folder.take_in(skip_invalid=True)
+    assert await folder.take_in(skip_invalid=True)
+
+
+@pytest.mark.anyio
+async def test_a_retake_is_seen(folder: Folder) -> None:
+    """A row that stands for another take since is read by other rules, though the file is the same."""
+    await folder.take_in()
+    with closing(sqlite3.connect(folder.ledger)) as connection, connection:
+        connection.execute("UPDATE rows SET take = 2 WHERE id = 'a'")
+    assert await folder.take_in()
+
+
+def test_rows_that_read_as_before_are_not_written(book: Book) -> None:
+    """Of a manifest with one changed row only that row is staged; all others stay as they are on disk."""
+    book.take_in(sheet("one", "two", "three"))
+    with closing(sqlite3.connect(book.path)) as connection, connection:
+        connection.execute("CREATE TABLE written (id TEXT)")
+        connection.execute("CREATE TRIGGER w AFTER UPDATE ON rows BEGIN INSERT INTO written VALUES (new.id); END")
+    assert book.take_in(sheet("one", "2", "three")).version == 2
+    assert book.all("SELECT id FROM written") == [{"id": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("id,text,output\na,one,1\nb,two,2\nc,three,1\n", "m.csv:4: output: '1' is taken by line 2"),
+        ("id,text,output\na,one,3\nb,two,2\nc,three,3\n", "m.csv:4: output: '3' is taken by line 2"),
+        ("id,text,output\nc,one,1\nb,two,2\nc,three,3\n", "m.csv:4: id: 'c' is taken by line 2"),
+        ("id,text,output\na,one,2/x\nb,two,2\nc,three,3\n", "m.csv:3: output: '2' is also the folder of other outputs"),
+    ],
+)
+def test_a_changed_row_against_unchanged_ones(book: Book, content: str, fault: str) -> None:
+    """What a changed row has in common with one that reads as before is found, whichever of them comes first."""
+    before = "id,text,output\na,one,1\nb,two,2\nc,three,3\n"
+    book.take_in(before)
+    with pytest.raises(ManifestError) as caught:
+        book.take_in(content)
+    assert [line.removeprefix(f"{book.path.parent}/") for line in caught.value.faults] == [fault]
+    book.take_in(before)
+    book.take_in(content, skip_invalid=True)
+    assert sum(row["skipped"] == "invalid" for row in book.all("SELECT * FROM rows WHERE is_current")) == 1
+    assert len(book.all("SELECT key FROM items")) == 3
+
+
+def test_no_item_is_left_of_a_row_that_was_set_aside(book: Book) -> None:
+    """What was made for a row before it turned out to repeat another goes with it."""
+    book.take_in("id,text\na,one\na,two\n", skip_invalid=True)
+    assert [row["text"] for row in book.all("SELECT text FROM items")] == ["one"]
+
+
+def test_what_stands_is_forgotten_with_what_it_depends_on(book: Book) -> None:
+    """An import, a step of an item, a create that is answered twice, a balance: each has its own facts forgotten."""
+
+    def left(verb: Callable[..., Any], *args: Any, **kwargs: Any) -> set[str]:
+        depends: tuple[cached_facts.Depends, ...] = ("rows", "manifests", "costs", "balances")
+        for name in depends:
+            book.do(cached_facts.put, name, name, [1])
+        verb(*args, **kwargs)
+        return {row["name"] for row in book.all("SELECT name FROM standing")}
+
+    assert left(book.take_in, sheet("one", "two")) == {"costs", "balances"}
+    assert left(book.claim) == {"manifests", "costs", "balances"}
+    (claimed,) = book.claim()
+    lost = book.answer(claimed, Event.LOST, at=AT + 1)
+    assert left(book.record, lost) == {"manifests", "costs", "balances"}
+    assert left(book.record, book.accepted(claimed, "t1", at=AT + 2)) == {"manifests"}
+    balance = {"at": AT + 3, "balance": Balance(credits=9.0)}
+    how = (runs.note_balance, RUN, book.account_id)
+    assert left(book.do, *how, **balance) == {"rows", "manifests", "costs"}
+
+
+def test_counts_follow_every_change(book: Book) -> None:
+    """Counts that are kept are those of the ledger as it is, before a change and after it."""
+    book.take_in(sheet("one", "two"))
+    assert book.do(item_counts.count, book.wanted).states["pending"] == 2
+    task = book.submitted("t1")
+    counts = book.do(item_counts.count, book.wanted)
+    assert (counts.states["pending"], counts.states["submitted"]) == (1, 1)
+    assert book.do(item_counts.count, book.wanted) == counts
+    book.do(collection.record_failed, ending(task))
+    assert book.do(item_counts.count, book.wanted).states["failed"] == 1
+
+
+def _steps(book: Book, verb: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
+    """How many hundreds of steps the database takes for the verb."""
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+
+    with book.engine.begin() as conn:
+        raw: Any = conn.connection.dbapi_connection
+        raw.set_progress_handler(step, 100)
+        try:
+            verb(conn, *args, **kwargs)
+        finally:
+            raw.set_progress_handler(None, 0)
+            conn.rollback()
+    return steps
+
+
+def _all_but_one_done(folder: Path, rows: int) -> Iterator[dict[str, int]]:
+    folder.mkdir()
+    with book_in(folder) as book:
+        book.take_in("text\n" + "".join(f"sentence {row}\n" for row in range(rows)))
+        task = book.submitted("t0")
+        last = book.one("SELECT key FROM items ORDER BY rowid DESC LIMIT 1")["key"]
+        with closing(sqlite3.connect(book.path)) as connection, connection:
+            connection.execute("UPDATE items SET state = 'failed' WHERE state = 'pending' AND key <> ?", (last,))
+        who = {"run_id": RUN, "account_id": book.account_id, "wanted": book.wanted}
+        yield {
+            "claim": _steps(book, claims.claim, prepare, **who, cursor=(0, 0), limit=5, at=AT),
+            "next_due_at": _steps(book, claims.next_due_at, RUN, book.wanted),
+            "rechecks": _steps(book, claims.rechecks, book.account_id, book.wanted),
+            "open_tasks": _steps(book, collection.open_tasks, book.account_id, book.wanted),
+            "foreign_tasks": _steps(book, item_counts.foreign_tasks, book.wanted, book.account_id),
+            "outputs_of": _steps(book, outputs.outputs_of, task.key),
+            "collectable": _steps(book, item_counts.collectable),
+            "latest_takes": _steps(book, importer.latest_takes, "m"),
+        }
+
+
+def test_steps_do_not_grow_with_the_manifest(tmp_path: Path) -> None:
+    """What a run asks for again and again costs the same in a manifest of ten times the rows, nearly all settled."""
+    [few], [many] = (list(_all_but_one_done(tmp_path / str(rows), rows)) for rows in (400, 4000))
+    assert {name: steps for name, steps in many.items() if steps > 2 * few[name] + 2} == {}
+
+
+def _results(project: Project) -> list[Any]:
+    return [stamp(project.audio / f"lines.results.{kind}") for kind in ("jsonl", "csv")]
+
+
+def test_results_are_written_when_something_changed(project: Project) -> None:
+    """A run that changes nothing leaves the results files alone; a changed or missing one is written anew."""
+    manifest = project.manifest(2)
+    project.run(manifest)
+    before, lines = _results(project), project.results()
+    assert project.run(manifest).exit_code == 0
+    assert _results(project) == before
+    (project.audio / "lines.results.csv").unlink()
+    project.run(manifest)
+    assert all(_results(project))
+    (project.audio / "lines.results.jsonl").write_text("scribbled over\n")
+    project.run(manifest)
+    assert project.results() == lines
+    project.run(project.manifest(3))
+    assert len(project.results()) == 3
+
+
+def test_a_deleted_output_is_linked_again(project: Project) -> None:
+    """Also after runs that had nothing to do, a file that was deleted is there again after the next."""
+    rows = project.rows(3)
+    manifest = project.manifest(rows)
+    for _ in range(3):
+        assert project.run(manifest).exit_code == 0
+    (project.audio / "r2.mp3").unlink()
+    assert project.run(manifest).exit_code == 0
+    project.assert_whole(rows)
+
+
+@pytest.mark.anyio
+async def test_outputs_are_looked_for_until_nothing_moves(folder: Folder) -> None:
+    """Outputs are trusted to be in place when their folder was old and is as it was before they were looked for."""
+    folder.out_dir.mkdir()
+    output = folder.out_dir / "a.mp3"
+    assert await folder.look(output.touch)
+    assert await folder.look(output.unlink)
+    assert await folder.look(clock=Clock())  # so young that a further change might not show
+    assert await folder.look()
+    assert not await folder.look()
+    output.touch()
+    assert await folder.look()
+    assert not await folder.look()
+
+
+def test_an_output_deleted_while_a_run_works_is_linked_again(project: Project, provider: FakeTTS) -> None:
+    """A file that disappears after a working run has looked for it is there again after the next run."""
+    rows = project.rows(3)
+    assert project.run(project.manifest(rows[:2])).exit_code == 0
+    provider.task_seconds = 600.0
+    started = project.start_run(project.manifest(rows))
+    provider.until(lambda: len(provider.creates) == 3)
+    (project.audio / "r1.mp3").unlink()
+    provider.end_tasks()
+    assert started.end().exit_code == 0
+    assert not (project.audio / "r1.mp3").exists()
+    assert project.run(project.manifest(rows)).exit_code == 0
+    project.assert_whole(rows)
+
+
+def test_a_file_in_the_way_is_seen_after_idle_runs(project: Project) -> None:
+    """A foreign file that turns up where an output belongs stops the next run, though all was in order before."""
+    manifest = project.manifest(3)
+    assert project.run(manifest, "--max-items", "1").exit_code == 6
+    assert project.run(manifest, "--max-items", "0").exit_code == 6
+    (project.audio / "r3.mp3").write_bytes(b"mine")
+    ended = project.run(manifest)
+    assert ended.exit_code == 2
+    assert len(project.provider.creates) == 1
+
+
+def test_few_file_descriptors(project: Project) -> None:
+    """With no more than 64 files open at once a run does all its work, also with many tasks open."""
+    rows = project.rows(120)
+    manifest = project.manifest(rows)
+    command = [sys.executable, "-m", "batcher", "run", str(manifest), "--api-url", project.provider.url]
+    limited = ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", *command, "--concurrency", "100"]
+    ended = subprocess.run(limited, env=project.environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    project.assert_whole(rows)
+    assert len(project.provider.creates) == len(rows)
+
+
+def test_a_long_text(project: Project) -> None:
+    """A row of several megabytes of text is taken, sent and delivered like any other."""
+    rows = [replace_text(row, 5_000_000) for row in project.rows(1)]
+    assert project.run(project.manifest(rows)).exit_code == 0
+    project.assert_whole(rows)
+
+
+def replace_text(row: dict[str, str], characters: int) -> dict[str, str]:
+    """The row with so long a text."""
+    return row | {"text": ("Many words. " * (characters // 12 + 1))[:characters].strip()}

@@ -1,0 +1,516 @@
+"""Ledgers that do not know all that was bought: copies, older states, new ones beside old audio. None buys twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from batcher.audio.store import Owner, Store, digest
+from batcher.clock import Clock
+from batcher.ledger.ledger import opened
+from batcher.ledger.lifecycle import recalled
+from batcher.pipeline.delivery import Delivery
+from batcher.pipeline.restore import _tells_all, take_up, why_outdated
+from batcher.reports.progress import Progress
+from batcher.reports.tally import Tally
+from batcher.settings import Settings
+from tests.support.fake_tts import FakeTTS
+from tests.support.ledger_kit import AT, RUN, Book, book_in, sheet
+from tests.support.processes import killed
+
+if TYPE_CHECKING:
+    from tests.conftest import Project
+    from tests.support.processes import Ended
+
+ROWS = 9
+ACCOUNT: dict[str, Any] = {"account_id": 1, "run_id": RUN, "at": AT}
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Book]:
+    """A ledger with two rows and, beside it, the folder of its audio."""
+    with book_in(tmp_path) as made:
+        made.take_in(sheet("one", "two"))
+        yield made
+
+
+@pytest.fixture
+def store(book: Book) -> Store:
+    return Store(book.path.parent, book.path.parent / "audio")
+
+
+def _states(book: Book) -> list[str]:
+    return [row["state"] for row in book.all("SELECT state FROM items JOIN rows ON item_key = key ORDER BY number")]
+
+
+@pytest.mark.parametrize(("run_id", "why"), [(RUN, None), ("a later run", "the ledger is older than the audio")])
+def test_the_mark_of_a_run(book: Book, store: Store, run_id: str, why: str | None) -> None:
+    """A folder where a run was at work that the ledger knows nothing of shows that it is an older state of itself."""
+    store.sign(Owner(ledger_id=book.do(recalled.identity).ledger_id, run_id=run_id, batches={}))
+    settings = Settings(sources=(), ledger=book.path, out_dir=store.folder)
+    assert (book.do(why_outdated, settings) or "None").startswith(str(why))
+
+
+@pytest.mark.parametrize("case", ["as they were", "changed", "gone", "never whole", "copied folder", "no mark"])
+def test_results_that_tell_all(store: Store, case: str) -> None:
+    """Only the results that the last run wrote, in the folder where it wrote them, leave no gap."""
+    results = store.folder / "m.results.jsonl"
+    results.parent.mkdir()
+    results.write_text("{}\n")
+    told = None if case == "never whole" else digest(results)
+    if case != "no mark":
+        store.sign(Owner(ledger_id="l", run_id=RUN, batches={"m": told}))
+    if case == "changed":
+        results.write_text("{} \n")
+    elif case == "gone":
+        results.unlink()
+    elif case == "copied folder":
+        shutil.copytree(store.folder, store.folder.with_name("copy"))
+        store = Store(store.folder.parent, store.folder.with_name("copy"))
+    assert _tells_all(store, store.owner()) == (case == "as they were")
+
+
+@pytest.mark.parametrize(
+    ("gaps", "audio", "states"),
+    [
+        (("none",), (), ["pending", "pending"]),
+        (("some",), (), ["in_doubt", "in_doubt"]),
+        (("some", "none"), (), ["in_doubt", "in_doubt"]),
+        (("none", "some"), (), ["in_doubt", "in_doubt"]),
+        (("none",), (0,), ["in_doubt", "pending"]),
+    ],
+)
+def test_what_nothing_tells_of(
+    book: Book, gaps: Sequence[recalled.Gap], audio: Sequence[int], states: list[str]
+) -> None:
+    """Behind any gap everything unbought is in doubt, also once asked for again; and without one, what has audio."""
+    for gap in gaps:
+        book.do(recalled.begin, gap)
+    keys = [row["item_key"] for row in book.all("SELECT item_key FROM rows ORDER BY number")]
+    there = {keys[number] for number in audio}
+    found = book.do(recalled.finish, lambda key, _: key in there, **ACCOUNT)
+    assert (_states(book), found) == (states, states.count("in_doubt"))
+    assert not book.do(recalled.due)
+
+
+@pytest.mark.parametrize(
+    ("told", "state"), [("in_doubt", "in_doubt"), ("abandoned", "in_doubt"), ("pending", "pending")]
+)
+def test_doubts_that_results_tell_of(book: Book, told: str, state: str) -> None:
+    """A doubt that was on record before is one again; what was not bought may be bought."""
+    key = book.one("SELECT item_key FROM rows WHERE id = 'a'")["item_key"]
+    book.do(recalled.recall, [{"batch": "m", "id": "a", "key": key, "state": told, "out_dir": "audio"}], at=AT)
+    for case in book.do(recalled.told, 10):
+        book.do(recalled.take_up, case, None, **ACCOUNT)
+    assert _states(book) == [state, "pending"]
+
+
+async def test_doubts_come_after_the_import(book: Book, store: Store) -> None:
+    """Until the manifests are taken in, what nothing tells of is not settled: their items may not be there yet."""
+    book.do(recalled.begin, "some")
+    with opened(book.path, "real") as ledger:
+        how: dict[str, Any] = {"tally": Tally(), "clock": Clock(), "run_id": RUN, "named": []}
+        delivery = Delivery(ledger=ledger, store=store, **how)
+        for imported, states in ((False, ["pending"] * 2), (True, ["in_doubt"] * 2)):
+            await take_up(delivery, Progress(quiet=True), account_id=1, clock=Clock(), imported=imported)
+            assert (_states(book), book.do(recalled.due)) == (states, not imported)
+
+
+def _backup(project: Project) -> Path:
+    target = project.folder / "kept.db"
+    made = project.batcher("ledger", "backup", target, "--ledger", project.ledger)
+    assert made.exit_code == 0, made.err
+    return target
+
+
+def _go_back(project: Project, copy: Path) -> None:
+    """Put a copy in the ledger's place."""
+    for ending in ("", "-wal", "-shm", ".spill"):
+        project.ledger.with_name(project.ledger.name + ending).unlink(missing_ok=True)
+    shutil.copy(copy, project.ledger)
+
+
+def _bought_since(project: Project) -> tuple[Path, Path]:
+    """A manifest of which a part was bought before a backup was made, and the rest after it."""
+    manifest = project.manifest(ROWS)
+    assert project.run(manifest, "--max-items", "4").exit_code == 6
+    copy = _backup(project)
+    assert project.run(manifest).exit_code == 0
+    return manifest, copy
+
+
+def assert_refused(project: Project, provider: FakeTTS, manifest: Path, why: str) -> None:
+    """Without a word from a person nothing is created, and the results files stay as they are."""
+    results = (project.audio / "lines.results.jsonl").read_bytes()
+    creates = len(provider.creates)
+    ended = project.run(manifest)
+    assert (ended.exit_code, len(provider.creates)) == (2, creates)
+    assert why in ended.err
+    assert "--restored" in ended.err
+    assert (project.audio / "lines.results.jsonl").read_bytes() == results
+
+
+def assert_restored(project: Project, provider: FakeTTS, ended: Ended) -> None:
+    """Everything is taken over and nothing bought; the next run is as any other."""
+    assert (ended.exit_code, len(provider.creates)) == (0, ROWS), ended.err
+    project.assert_whole(project.rows(ROWS))
+    assert project.states() == {"done": ROWS}
+
+
+def test_a_backup_put_to_use_again(project: Project, provider: FakeTTS) -> None:
+    """A backup wants a word first; then what the results files tell is taken over, files and all."""
+    manifest, copy = _bought_since(project)
+    _go_back(project, copy)
+    assert_refused(project, provider, manifest, "is a copy, made at")
+    downloads = sum(job.downloads for job in provider.jobs.values())
+    assert_restored(project, provider, project.run(manifest, "--restored"))
+    assert sum(job.downloads for job in provider.jobs.values()) == downloads
+    assert_restored(project, provider, project.run(manifest))
+
+
+@pytest.mark.slow
+def test_an_older_state_that_nobody_marked(project: Project, provider: FakeTTS) -> None:
+    """That a ledger was copied by other means and put back shows by the audio beside it."""
+    manifest = project.manifest(ROWS)
+    project.run(manifest, "--max-items", "4")
+    shutil.copy(project.ledger, project.folder / "plain.db")
+    project.run(manifest)
+    _go_back(project, project.folder / "plain.db")
+    assert_refused(project, provider, manifest, "is older than the audio")
+    assert_restored(project, provider, project.run(manifest, "--restored"))
+
+
+def test_a_lost_ledger(project: Project, provider: FakeTTS) -> None:
+    """A new ledger beside old audio buys nothing of it again, once it is told to take that over."""
+    manifest = project.manifest(ROWS)
+    project.run(manifest)
+    project.ledger.unlink()
+    assert_refused(project, provider, manifest, "another ledger has bought")
+    assert_restored(project, provider, project.run(manifest, "--restored"))
+
+
+def test_without_results_all_is_in_doubt(project: Project, provider: FakeTTS) -> None:
+    """Where nothing tells what was bought since, every item that would be created is put in doubt instead."""
+    manifest, copy = _bought_since(project)
+    _go_back(project, copy)
+    for path in project.audio.glob("*.results.*"):
+        path.unlink()
+    ended = project.run(manifest, "--restored")
+    assert (ended.exit_code, len(provider.creates)) == (3, ROWS)
+    assert project.states() == {"done": 4, "in_doubt": ROWS - 4}
+    assert project.run(manifest).report["created"] == 0
+
+
+def test_results_that_a_kill_left_behind_tell_not_all(project: Project, provider: FakeTTS) -> None:
+    """When the last run ended without writing its results, what they do not name is in doubt."""
+    manifest = project.manifest(ROWS)
+    project.run(manifest, "--max-items", "2")
+    copy = _backup(project)
+    project.run(manifest, "--max-items", "3")
+    run = project.start_run(manifest)
+    provider.until(lambda: len(provider.jobs) >= 7)
+    run.send(signal.SIGKILL)
+    run.end()
+    made = len(provider.jobs)
+    _go_back(project, copy)
+    ended = project.run(manifest, "--restored")
+    assert (ended.exit_code, len(provider.jobs)) == (3, made)
+    assert project.states() == {"done": 5, "in_doubt": ROWS - 5}
+
+
+@pytest.mark.slow
+def test_a_copied_folder_tells_not_all(project: Project, provider: FakeTTS) -> None:
+    """An output folder that is itself a copy may be as old as the ledger's: what it does not tell is in doubt."""
+    manifest = project.manifest(ROWS)
+    project.run(manifest, "--max-items", "4")
+    copy = _backup(project)
+    shutil.copytree(project.audio, project.folder / "old")
+    project.run(manifest)
+    _go_back(project, copy)
+    shutil.rmtree(project.audio)
+    (project.folder / "old").rename(project.audio)
+    ended = project.run(manifest, "--restored")
+    assert (ended.exit_code, len(provider.creates)) == (3, ROWS)
+    assert project.states() == {"done": 4, "in_doubt": ROWS - 4}
+
+
+@pytest.mark.slow
+def test_results_kept_elsewhere(project: Project, provider: FakeTTS) -> None:
+    """`ledger recover` takes results files from anywhere: tasks are collected again, at no cost."""
+    manifest, copy = _bought_since(project)
+    shutil.move(project.audio / "lines.results.jsonl", project.folder / "sent-by-mail.jsonl")
+    _go_back(project, copy)
+    downloads = sum(job.downloads for job in provider.jobs.values())
+    assert project.batcher("ledger", "recover", "sent-by-mail.jsonl").exit_code == 0
+    ended = project.run(manifest, "--restored")
+    assert sum(job.downloads for job in provider.jobs.values()) == downloads + ROWS - 4
+    assert_restored(project, provider, ended)
+
+
+def test_two_ledgers_over_one_folder(project: Project, provider: FakeTTS) -> None:
+    """A second ledger does not buy into the output folder of a first, by mistake or for the same rows."""
+    manifest = project.manifest(3)
+    project.run(manifest)
+    ended = project.run(manifest, "--ledger", "other.db")
+    assert (ended.exit_code, len(provider.creates)) == (2, 3)
+    assert "another ledger" in ended.report["message"]
+    assert project.run(manifest).exit_code == 0
+
+
+def test_a_backup_is_whole_while_a_run_is_at_work(project: Project, provider: FakeTTS) -> None:
+    """A copy made in mid-run is a sound ledger of that moment; an existing file is not written over."""
+    manifest = project.manifest(40)
+    run = project.start_run(manifest)
+    provider.until(lambda: len(provider.jobs) >= 10)
+    copy = _backup(project)
+    assert run.end().exit_code == 0
+    with closing(sqlite3.connect(copy)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert 0 < connection.execute("SELECT count(*) FROM tasks").fetchone()[0] <= 40
+    assert project.batcher("ledger", "backup", copy, "--ledger", project.ledger).exit_code == 2
+    _go_back(project, copy)
+    ended = project.run(manifest, "--restored")
+    assert (ended.exit_code, len(provider.creates)) == (0, 40)
+
+
+def test_a_retake_is_not_forgotten(project: Project, provider: FakeTTS) -> None:
+    """A row whose second take was bought after the backup stands for it again, and buys neither."""
+    manifest, copy = _bought_since(project)
+    project.batcher("retake", "r1", "--ledger", project.ledger)
+    assert project.run(manifest).report["created"] == 1
+    for lost in (False, True):
+        _go_back(project, copy)
+        if lost:
+            project.ledger.unlink()
+        ended = project.run(manifest, "--restored")
+        assert (ended.exit_code, ended.report["created"]) == (0, 0)
+        assert (project.results()[0]["take"], project.results()[0]["output"]) == (2, "r1.take2.mp3")
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "after batcher.ledger.lifecycle.recalled:recall 1",
+        "after batcher.ledger.lifecycle.recalled:begin 1",
+        "after batcher.pipeline.restore:recall 1",
+        "after batcher.ledger.imports.importer:import_manifest 1",
+        "before batcher.pipeline.restore:take_up 1",
+        "before batcher.ledger.lifecycle.recalled:take_up 3",
+        "before batcher.ledger.lifecycle.recalled:finish 1",
+        "after batcher.pipeline.restore:take_up 1",
+    ],
+)
+@pytest.mark.slow
+def test_killed_while_restoring(project: Project, provider: FakeTTS, point: str) -> None:
+    """A kill anywhere in the restoring costs nothing: it is asked for again, or goes on by itself."""
+    manifest, copy = _bought_since(project)
+    _go_back(project, copy)
+    arguments = ["run", str(manifest), "--api-url", provider.url, "--restored"]
+    killed(point, arguments, project.folder, project.environment)
+    ended = project.run(manifest)
+    if ended.exit_code == 2:
+        ended = project.run(manifest, "--restored")
+    assert_restored(project, provider, ended)
+
+
+def _lose(project: Project) -> None:
+    """Take the ledger away, and what a kill left of it."""
+    for path in project.folder.glob("batcher.db*"):
+        path.unlink()
+
+
+def test_results_outlive_a_restoring_that_came_to_nothing(project: Project, provider: FakeTTS) -> None:
+    """A run that could not take over what results files tell leaves them as they are, for the next ledger too."""
+    manifest = project.manifest(ROWS)
+    project.run(manifest)
+    kept = (project.audio / "lines.results.jsonl").read_bytes()
+    _lose(project)
+    assert project.run(manifest, "--restored", environment={"BATCHER_API_TOKEN": ""}).exit_code == 5
+    assert (project.audio / "lines.results.jsonl").read_bytes() == kept
+    _lose(project)
+    assert_restored(project, provider, project.run(manifest, "--restored"))
+
+
+@pytest.mark.parametrize("first", ["refused", "collecting"])
+@pytest.mark.slow
+def test_doubts_wait_for_their_rows(project: Project, provider: FakeTTS, first: str) -> None:
+    """What results files cannot tell is put in doubt when the rows are in the ledger, not before."""
+    rows = project.rows(ROWS)
+    manifest = project.manifest(rows)
+    project.run(manifest)
+    _lose(project)
+    for path in project.audio.glob("*.results.*"):
+        path.unlink()
+    project.manifest([*rows, rows[0]])  # an id twice
+    assert project.run(manifest, *["--restored"] * (first == "refused")).exit_code == 2
+    if first == "collecting":
+        assert project.run("--collect-only", "--restored").exit_code == 0
+    project.manifest(rows)
+    assert project.run(manifest, "--restored").exit_code == 3
+    assert (len(provider.creates), project.states()) == (ROWS, {"in_doubt": ROWS})
+
+
+@pytest.mark.slow
+def test_results_with_any_character_in_them(project: Project, provider: FakeTTS) -> None:
+    """Only a line feed ends a line of results, whatever a carried column holds."""
+    manifest = project.manifest([row | {"note": "a\u2028b\x85c\x0bd"} for row in project.rows(ROWS)])
+    project.run(manifest)
+    _lose(project)
+    assert_restored(project, provider, project.run(manifest, "--restored"))
+
+
+@pytest.mark.parametrize(
+    "edit", [{"state": ["done"]}, {"take": "2"}, {"bytes": -1}, {"bytes": 10**30}, {"key": 5}, {"batch": None}]
+)
+@pytest.mark.slow
+def test_results_that_were_spoilt(project: Project, provider: FakeTTS, edit: dict[str, object]) -> None:
+    """Values that no run has written are refused before anything is taken in."""
+    manifest = project.manifest(2)
+    project.run(manifest)
+    lines = [project.results()[0], project.results()[1] | edit]
+    _lose(project)
+    (project.audio / "lines.results.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    ended = project.run(manifest, "--restored")
+    assert (ended.exit_code, len(provider.creates)) == (2, 2)
+    assert "does not hold lines of results" in ended.report["message"]
+
+
+@pytest.mark.slow
+def test_results_that_lost_a_line(project: Project, provider: FakeTTS) -> None:
+    """Results that are not those that the last run wrote do not tell all."""
+    manifest = project.manifest(ROWS)
+    project.run(manifest)
+    _lose(project)
+    path = project.audio / "lines.results.jsonl"
+    path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
+    assert project.run(manifest, "--restored").exit_code == 3
+    assert (len(provider.creates), project.states()) == (ROWS, {"done": ROWS - 1, "in_doubt": 1})
+
+
+@pytest.mark.slow
+def test_an_older_state_with_another_output_folder(project: Project, provider: FakeTTS) -> None:
+    """The folders of the ledger's batches give it away as well as the one that the run would work in."""
+    manifest = project.manifest(ROWS)
+    project.run(manifest, "--max-items", "4")
+    shutil.copy(project.ledger, project.folder / "plain.db")
+    project.run(manifest)
+    _go_back(project, project.folder / "plain.db")
+    assert project.run(manifest, "--out-dir", "elsewhere").exit_code == 2
+    assert project.batcher("plan", manifest, "--api-url", provider.url).exit_code == 2
+    ended = project.run(manifest, "--out-dir", "elsewhere", "--restored")
+    assert (ended.exit_code, len(provider.creates)) == (0, ROWS)
+    assert project.run(manifest, "--out-dir", "elsewhere").report["created"] == 0
+
+
+def test_a_default_that_was_forgotten(project: Project, provider: FakeTTS) -> None:
+    """Rows that results files tell of with other inputs are not bought unseen by a new ledger."""
+    manifest = project.manifest([{"id": row["id"], "text": row["text"]} for row in project.rows(3)])
+    project.run(manifest, "--voice", "anna")
+    _lose(project)
+    ended = project.run(manifest, "--voice", "bob", "--restored")
+    assert (ended.exit_code, len(provider.creates)) == (2, 3)
+    assert "would be bought again" in ended.report["message"]
+    assert project.run(manifest, "--voice", "anna", "--restored").exit_code == 0
+    assert len(provider.creates) == 3
+
+
+@pytest.mark.slow
+def test_foreign_results_beside_a_sound_ledger(project: Project, provider: FakeTTS) -> None:
+    """`--restored` listens to results of a batch that the ledger does not know, also when nothing else is wrong."""
+    project.run(project.manifest(2, "a.csv"))
+    manifest = project.manifest(project.rows(3, first=50), "b.csv")
+    project.run(manifest, "--ledger", "other.db", "--out-dir", "other")
+    shutil.copy(project.folder / "other/b.results.jsonl", project.audio)
+    ended = project.run(manifest, "--restored")
+    assert (ended.exit_code, ended.report["created"], len(provider.creates)) == (0, 0, 5)
+
+
+@pytest.mark.slow
+def test_rows_that_share_an_item_of_which_one_has_its_file(project: Project, provider: FakeTTS) -> None:
+    """One row's file is enough: nothing is fetched again."""
+    rows = project.rows(2)
+    rows[1]["text"] = rows[0]["text"]
+    manifest = project.manifest(rows)
+    project.run(manifest)
+    lines = [project.results()[0], project.results()[1] | {"output": None}]
+    _lose(project)
+    (project.audio / "lines.results.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    provider.jobs.clear()
+    assert project.run(manifest, "--restored").exit_code == 0
+
+
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.slow
+def test_a_journal_that_a_kill_left(project: Project, provider: FakeTTS, copied: bool) -> None:
+    """The journal of a ledger that is gone is not taken for that of the one in its place."""
+    manifest = project.manifest(60)
+    project.run(manifest, "--max-items", "10")
+    copy = _backup(project)
+    run = project.start_run(manifest)
+    provider.until(lambda: len(provider.jobs) >= 40)
+    run.send(signal.SIGKILL)
+    run.end()
+    made = len(provider.jobs)
+    project.ledger.unlink()
+    if copied:
+        shutil.copy(copy, project.ledger)
+    assert project.run(manifest, "--restored").exit_code == 3
+    assert len(provider.jobs) == made
+    assert project.query("PRAGMA integrity_check") == [("ok",)]
+    assert project.states() == {"done": 10, "in_doubt": 50}
+
+
+@pytest.mark.slow
+def test_a_restored_doubt_does_not_pass_for_free(project: Project) -> None:
+    """The balances around a restored doubt are those before and after the time that the ledger does not know."""
+    manifest, copy = _bought_since(project)
+    _go_back(project, copy)
+    for path in project.audio.glob("*.results.*"):
+        path.unlink()
+    project.run(manifest, "--restored")
+    case, *_ = project.batcher("resolve", "--json", "--ledger", project.ledger).report
+    assert case["money"]["unexplained"] == ROWS - 4
+    assert "may have been sent between" in project.batcher("resolve", "--ledger", project.ledger).out
+
+
+@pytest.mark.slow
+def test_a_budget_counts_what_was_restored(project: Project, provider: FakeTTS) -> None:
+    """What results files tell of is a batch's spending like any other."""
+    manifest, copy = _bought_since(project)
+    _go_back(project, copy)
+    project.run(manifest, "--restored")
+    manifest = project.manifest(20)
+    assert project.run(manifest, "--max-credits", "12").exit_code == 6
+    assert len(provider.creates) in (11, 12)  # restored ones count by estimate
+
+
+@pytest.mark.slow
+def test_an_earlier_take_is_not_bought_again(project: Project, provider: FakeTTS) -> None:
+    """Results tell only of a row's latest take; audio of an earlier one puts that in doubt instead of buying it."""
+    manifest, _ = _bought_since(project)
+    project.batcher("retake", "r1", "--ledger", project.ledger)
+    assert project.run(manifest).report["created"] == 1
+    project.ledger.unlink()
+    manifest = project.manifest([row | {"take": "1" if row["id"] == "r1" else ""} for row in project.rows(ROWS)])
+    ended = project.run(manifest, "--restored", "--rebuy")
+    assert (ended.exit_code, ended.report["created"], ended.report["states"]["in_doubt"]) == (3, 0, 1)
+
+
+def test_the_sandbox_never_speaks_for_real(project: Project, provider: FakeTTS) -> None:
+    """An output folder that a sandbox filled is no place for a real run, restored or not."""
+    manifest = project.manifest(2)
+    project.run(manifest)
+    mark = project.audio / ".items/.ledger.json"
+    mark.write_text(mark.read_text().replace('"real"', '"sandbox"'))
+    for consent in ((), ("--restored",)):
+        ended = project.run(manifest, *consent)
+        assert (ended.exit_code, len(provider.creates)) == (2, 2)
+        assert "sandbox world" in ended.report["message"]

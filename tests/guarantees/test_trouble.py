@@ -1,0 +1,190 @@
+"""Trouble around the program: closed and broken streams, folders that refuse, a profile that is silent, proxies."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from batcher.formatting import plainly
+from tests.support.fake_tts import FakeTTS, Twist, refusal
+
+if TYPE_CHECKING:
+    from tests.conftest import Project
+
+
+def _shell(project: Project, manifest: Path, redirections: str) -> int:
+    command = f"{sys.executable} -m batcher run {manifest} --api-url {project.provider.url} {redirections}"
+    return subprocess.run(["/bin/sh", "-c", command], env=project.environment, check=False, timeout=60).returncode
+
+
+@pytest.mark.parametrize("redirections", ["2>/dev/full", "2>&1 | head -n 1 >/dev/null"])
+def test_nobody_listens(project: Project, provider: FakeTTS, redirections: str) -> None:
+    """A standard error that takes nothing is no reason to stop: everything is made all the same."""
+    assert _shell(project, project.manifest(2), redirections) == 0
+    project.assert_whole(project.rows(2))
+
+
+def test_standard_input_is_closed(project: Project, provider: FakeTTS) -> None:
+    """A manifest that is to be piped in and cannot be is said in one line, exit 2."""
+    assert _shell(project, Path("-"), "--voice anna <&- 2>/dev/null") == 2
+    assert provider.creates == []
+
+
+def test_a_closed_terminal_drains(project: Project, provider: FakeTTS) -> None:
+    """SIGHUP ends a run like any first signal: what is in the air lands, nothing is left in doubt."""
+    provider.create_seconds = 0.3
+    started = project.start_run(project.manifest(30), "--concurrency", "5")
+    provider.until(lambda: len(provider.creates) >= 5)
+    started.send(signal.SIGHUP)
+    ended = started.end()
+    assert ended.exit_code == 6
+    assert "exit 6: stopped by a signal; running again goes on from here\n" in ended.err
+    assert "in_doubt" not in project.states()
+    assert project.run(project.folder / "lines.csv", "--concurrency", "30").exit_code == 0
+    assert len(provider.creates) == 30
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder that nobody can write to")
+def test_a_folder_that_cannot_be_written(project: Project, provider: FakeTTS) -> None:
+    """Audio that could not be kept is not bought."""
+    ended = project.run(project.manifest(2), "--out-dir", "/proc/nowhere")
+    assert (ended.exit_code, provider.creates) == (2, [])
+    assert "/proc/nowhere" in ended.err
+
+
+def test_a_silent_profile_keeps_nothing_from_being_collected(project: Project, provider: FakeTTS) -> None:
+    """With the profile out of order nothing is created, and what the same token has bought is collected."""
+    manifest = project.manifest(2)
+    assert project.run(manifest, "--no-wait").exit_code == 6
+    provider.on_profile = lambda _: refusal(500, "oops")
+    ended = project.run(project.manifest(3))
+    assert (ended.exit_code, ended.report["created"], ended.report["collected"]) == (8, 0, 2)
+    assert len(provider.creates) == 2
+
+
+def test_a_balance_that_was_unreadable_heals(project: Project, provider: FakeTTS) -> None:
+    """A halt that was met while the profile told no numbers ends once they have been seen and have risen."""
+    provider.credits, provider.hidden = 1, ("credits", "api_quota_remaining")
+    manifest = project.manifest(3)
+    assert project.run(manifest, "--concurrency", "1").exit_code == 4
+    provider.hidden = ()
+    assert project.run(manifest).exit_code == 4
+    provider.credits = 100
+    assert project.run(manifest).exit_code == 0
+    assert max(map(len, provider.paid.values())) == 1
+
+
+def test_this_machine_needs_no_proxy(project: Project, provider: FakeTTS) -> None:
+    """The token for an API on this machine does not go to a proxy that the environment names."""
+    proxied = {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
+    assert project.run(project.manifest(1), environment=proxied).exit_code == 0
+
+
+def test_a_probe_that_is_not_waited_for(project: Project, provider: FakeTTS) -> None:
+    """After a task that failed for lack of credits, a run with --no-wait sends its probe and ends."""
+    provider.ending = lambda _: {"status": "failed", "error": {"code": "insufficient_credits"}, "creditsUsed": 0}
+    manifest = project.manifest(2)
+    assert project.run(manifest, "--concurrency", "1").exit_code == 4
+    provider.ending = lambda _: {}
+    provider.credits += 50
+    provider.on_read = lambda job: (
+        Twist(
+            status=200,
+            body={"id": job.id, "status": "failed", "error": {"code": "insufficient_credits"}, "creditsUsed": 0},
+        )
+        if job.id == "task_1"
+        else None
+    )
+    assert project.run(manifest, "--no-wait").exit_code in (4, 6)
+    assert len(provider.creates) == 2
+    assert project.run(manifest).exit_code == 0
+    assert len(provider.creates) == 3
+
+
+def test_results_and_outputs_of_others_stay(project: Project, provider: FakeTTS) -> None:
+    """A results file that this ledger did not write, and another batch's outputs, are never written over."""
+    project.audio.mkdir()
+    theirs = project.audio / "lines.results.csv"
+    theirs.write_text("mine")
+    assert project.run(project.manifest(1)).exit_code == 2
+    assert theirs.read_text() == "mine"
+    theirs.unlink()
+    rows = project.rows(1)
+    nested = [rows[0] | {"output": "sub/r1.mp3"}]
+    assert project.run(project.manifest(nested, "a.csv")).exit_code == 0
+    inside = project.manifest([rows[0] | {"text": "Another."}], "b.csv")
+    assert project.run(inside, "--out-dir", project.audio / "sub").exit_code == 2
+    assert provider.asked == [rows[0]["text"]]
+
+
+def test_outputs_may_trade_places(project: Project, provider: FakeTTS) -> None:
+    """Rows that exchange their outputs get each other's, at no cost: all that is replaced is the ledger's own."""
+    rows = [row | {"output": f"{row['id']}.mp3"} for row in project.rows(2)]
+    assert project.run(project.manifest(rows)).exit_code == 0
+    before = [(project.audio / row["output"]).read_bytes() for row in rows]
+    rows[0]["output"], rows[1]["output"] = rows[1]["output"], rows[0]["output"]
+    assert project.run(project.manifest(rows)).exit_code == 0
+    assert [(project.audio / row["output"]).read_bytes() for row in rows] == before
+    assert len(provider.creates) == 2
+
+
+@pytest.mark.parametrize(("length", "why"), [(300, "not audio"), (100 << 20, "longer than any speech of its text")])
+def test_what_is_no_audio_is_kept_to_be_looked_at(project: Project, provider: FakeTTS, length: int, why: str) -> None:
+    """The last download that failed its check lies among the items and is named, until good audio comes."""
+    page = b"<html><h1>Please sign in</h1>".ljust(length, b".")
+    good = False
+    provider.on_audio = lambda _: None if good else Twist(status=200, body=page, headers={"content-type": "text/html"})
+    run = project.start_run(project.manifest(1), "-v")
+    run.until(lambda: list(project.audio.glob(".items/*/*.bad")))
+    [kept] = project.audio.glob(".items/*/*.bad")
+    assert kept.read_bytes() == page[: 1 << 20]
+    assert f"came last and is not its audio: {kept}" in project.batcher("show", "r1").out
+    doctor = project.batcher("doctor", "lines.csv", "--api-url", provider.url).out
+    assert f"what came last for 1 item is no audio for the text: {kept}" in doctor
+    good = True
+    ended = run.end()
+    assert ended.exit_code == 0
+    assert f"{why}; what came is kept as {kept.relative_to(project.audio)}" in ended.err
+    assert not kept.exists()
+    project.assert_whole(project.rows(1))
+    assert len(provider.creates) == 1
+
+
+def test_a_refused_token_is_told_in_a_sentence(project: Project, provider: FakeTTS) -> None:
+    """Status and code, the API's own words, and the request to name to the provider are kept apart."""
+    provider.on_profile = lambda _: refusal(401, "invalid_token")
+    ended = project.run(project.manifest(1))
+    assert ended.exit_code == 5
+    assert "the API refused the token: HTTP 401 invalid_token: this is invalid_token; request req_0123." in ended.err
+
+
+def test_one_cause_of_many_doubts_is_said_once(project: Project, provider: FakeTTS) -> None:
+    """Rows that share what went wrong share its words, which name no class of ours; the ledger keeps the name."""
+    provider.on_create = lambda _: Twist()
+    ended = project.run(project.manifest(3))
+    said = "Server disconnected without sending a response"
+    assert f"3 maybe bought (in doubt): r1, r2, r3 (3 times: {said})\n" in ended.err
+    assert "RemoteProtocolError" not in ended.err
+    assert {error for (error,) in project.query("SELECT error_message FROM items")} == {f"RemoteProtocolError: {said}."}
+    told = project.batcher("resolve", "--ledger", project.ledger)
+    assert (told.out.count(f"what came: {said}"), "RemoteProtocolError" in told.out) == (3, False)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("ReadError: reset by peer: twice", "reset by peer: twice"),
+        ("ReadTimeout", "read timeout"),
+        ("OSError", "os error"),
+        ("no voice: none was named", "no voice: none was named"),
+        ("", ""),
+    ],
+)
+def test_what_went_wrong_in_plain_words(said: str, words: str) -> None:
+    """A class's name goes from before what it says, is told as words where it says nothing; other words stay."""
+    assert plainly(said) == words

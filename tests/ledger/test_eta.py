@@ -1,0 +1,85 @@
+"""When the rest is likely done: foretold from the pace of what is done, with its range, and only where known."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from batcher.formatting import span
+from batcher.ledger.queries.eta import forecast
+from tests.conftest import Project
+from tests.support.fake_tts import FakeTTS
+from tests.support.ledger_kit import AT, RUN, Book, book_in, sheet
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Book]:
+    """An empty ledger with a run under way."""
+    with book_in(tmp_path) as made:
+        yield made
+
+
+def _done_at(book: Book, times: list[float]) -> None:
+    book.take_in(sheet("one"))
+    with closing(sqlite3.connect(book.path)) as connection, connection:
+        connection.executemany(
+            "INSERT INTO events (item_key, attempt, event, state, at, run_id)"
+            " SELECT key, 1, 'saved', 'done', ?, ? FROM items",
+            [(AT + at, RUN) for at in times],
+        )
+
+
+def test_a_steady_pace(book: Book) -> None:
+    """Items done every two seconds foretell two seconds for each of the rest, with hardly a range."""
+    _done_at(book, [2.0 * i for i in range(100)])
+    found = book.do(forecast, RUN, 30)
+    assert found is not None
+    assert (found.per_second, found.seconds) == pytest.approx((0.5, 60.0))
+    assert (found.least_seconds, found.most_seconds) == pytest.approx((60.0, 60.0))
+
+
+def test_a_varying_pace_has_a_range(book: Book) -> None:
+    """Where the pace has changed, the range says by how much."""
+    _done_at(book, [float(i) for i in range(50)] + [50.0 + 4 * i for i in range(50)])
+    found = book.do(forecast, RUN, 100)
+    assert found is not None
+    assert found.least_seconds == pytest.approx(100.0)
+    assert found.most_seconds == pytest.approx(400.0, rel=0.05)
+    assert found.least_seconds < found.seconds < found.most_seconds
+
+
+@pytest.mark.parametrize(("done", "remaining"), [(14, 5), (100, 0), (0, 5)])
+def test_nothing_is_foretold_from_nothing(book: Book, done: int, remaining: int) -> None:
+    """Too few items, or none left, foretell nothing."""
+    _done_at(book, [float(i) for i in range(done)])
+    assert book.do(forecast, RUN, remaining) is None
+
+
+def test_a_run_that_cannot_finish_says_how_long(project: Project) -> None:
+    """A run that stops with rows open says when they are likely done, and so does `status`."""
+    manifest = project.manifest(40)
+    ended = project.run(manifest, "--max-items", "20", "--concurrency", "10")
+    assert ended.exit_code == 6
+    for said in (ended.err, project.batcher("status", "--ledger", project.ledger).out):
+        assert "items a minute: the remaining 20 need about" in said
+
+
+def test_a_halt_foretells_nothing(project: Project, provider: FakeTTS) -> None:
+    """While the account is halted nothing will be done, however quickly it went before; nobody says when."""
+    provider.credits = 20
+    ended = project.run(project.manifest(40), "--concurrency", "10")
+    assert (ended.exit_code, project.states()) == (4, {"done": 20, "pending": 20})
+    for said in (ended.err, project.batcher("status", "--ledger", project.ledger).out):
+        assert "items a minute" not in said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.2, "1 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h"), (200_000, "2 days")]
+)
+def test_spans_as_people_say_them(seconds: float, words: str) -> None:
+    """A span is told in the unit that fits."""
+    assert span(seconds) == words

@@ -1,0 +1,179 @@
+"""What is added up as the ledger changes is what counting everything comes to, after any change and any kill."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batcher.errors import ManifestError
+from batcher.item import Event
+from batcher.ledger.lifecycle import answers, claims, collection, decisions, runs
+from batcher.ledger.queries import status
+from batcher.ledger.records import Balance, OpenTask
+from batcher.ledger.storage import database
+from tests.conftest import Project
+from tests.support.fake_tts import FakeTTS
+from tests.support.ledger_kit import AT, NEVER, RUN, Book, book_in, ending
+from tests.support.processes import killed
+from tests.support.summing import assert_added_up
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Book]:
+    with book_in(tmp_path) as made:
+        yield made
+
+
+def _standing(book: Book) -> set[str]:
+    return {row["name"] for row in book.all("SELECT name FROM standing")}
+
+
+class Chance:
+    """Steps of a ledger's life, drawn at random: imports, creates, answers, endings, decisions."""
+
+    def __init__(self, book: Book, seed: int) -> None:
+        self.book = book
+        self.dice = random.Random(seed)
+        self.open: list[OpenTask] = []
+        self.doubts: list[tuple[str, int]] = []
+        self.number = 0
+
+    def step(self) -> None:
+        """One of them."""
+        steps: list[Callable[[], None]] = [self.take_in, self.create, self.create, self.create, self.end, self.end]
+        self.dice.choice([*steps, self.decide, self.look, self.weigh])()
+
+    def take_in(self) -> None:
+        """A manifest, with items that others have too, rows without a text, and models of their own."""
+        batch = self.dice.choice(["a", "b", "c"])
+        rows = ["id,text,model"]
+        for row in range(self.dice.randint(1, 6)):
+            text = self.dice.choice(["", *(f"{'long ' * number}text" for number in range(8))])
+            rows.append(f"{batch}{row},{text},{self.dice.choice(['', 'm1', 'm2'])}")
+        with suppress(ManifestError):  # more edits than pass
+            self.book.take_in("\n".join(rows) + "\n", batch=batch, skip_empty=True, skip_invalid=True)
+
+    def create(self) -> None:
+        """Creates that are accepted, refused, put off or lost, with and without a word of what they cost."""
+        for claimed in self.book.claim_anew(self.dice.randint(1, 3)):
+            self.number += 1
+            credits_ = self.dice.choice([None, 0.0, 2.5])
+            event = self.dice.choice([Event.ACCEPTED] * 4 + [Event.LOST, Event.DEFERRED, Event.REJECTED, None])
+            if event is Event.ACCEPTED:
+                task_id = f"t{self.number}"
+                self.book.record(self.book.accepted(claimed, task_id, credits=credits_))
+                self.open.append(self._task(claimed.key, claimed.attempt, task_id))
+            elif event is not None:
+                self.book.record(self.book.answer(claimed, event, credits=credits_))
+            if event in (None, Event.LOST):
+                self.doubts.append((claimed.key, claimed.attempt))
+        if self.dice.random() < 0.3:
+            self.book.do(answers.doubt_unanswered, at=AT, run_id=RUN)
+
+    def _task(self, key: str, attempt: int, task_id: str) -> OpenTask:
+        who: dict[str, Any] = {"key": key, "attempt": attempt, "account_id": self.book.account_id, "task_id": task_id}
+        return OpenTask(**who, format="mp3", chars=4, accepted_at=AT)
+
+    def end(self) -> None:
+        """A task ends well, badly or for lack of credits, and says what it cost, or not."""
+        if not self.open:
+            return
+        task = self.open.pop(self.dice.randrange(len(self.open)))
+        how = [collection.record_rendered, collection.record_rendered, collection.record_failed]
+        verb = self.dice.choice([*how, collection.record_unfunded])
+        self.book.do(verb, ending(task, credits=self.dice.choice([None, 0.0, 1.25, 3.0])))
+        self.book.do(claims.recheck_confirmed, task, run_id=RUN)
+        with closing(sqlite3.connect(self.book.path)) as connection, connection:
+            connection.execute("UPDATE halts SET closed_at = 1")
+
+    def decide(self) -> None:
+        """A doubt is settled by the answer that came late, or by a person."""
+        if not self.doubts:
+            return
+        key, attempt = self.doubts.pop(self.dice.randrange(len(self.doubts)))
+        if self.book.state(key) != "in_doubt":
+            return
+        self.number += 1
+        task_id = f"t{self.number}"
+        if self.dice.random() < 0.5:
+            who: dict[str, Any] = {"account_id": self.book.account_id, "task_id": task_id}
+            self.book.do(decisions.adopt, key, attempt, **who, at=AT, who="a person")
+        else:
+            late = self.book.accepted(_Late(key, attempt), task_id, credits=1.0)  # type: ignore[arg-type]
+            self.book.record(late, max_in_doubt=NEVER)
+        self.open.append(self._task(key, attempt, task_id))
+
+    def look(self) -> None:
+        """Somebody who may write has looked: what was forgotten is kept again."""
+        self.book.do(status.look_ahead)
+
+    def weigh(self) -> None:
+        """The balance is read."""
+        balance = Balance(credits=self.dice.choice([None, 10.0, 500.0]))
+        self.book.do(runs.note_balance, RUN, self.book.account_id, balance, at=AT)
+
+
+class _Late:
+    """The create whose answer comes late."""
+
+    def __init__(self, key: str, attempt: int) -> None:
+        self.key = key
+        self.attempt = attempt
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_sums_follow_any_story(book: Book, seed: int) -> None:
+    """Whatever happens in whatever order, with items shared by batches, each sum is right after each step."""
+    chance = Chance(book, seed)
+    chance.take_in()
+    kept = 0
+    for _ in range(60):
+        chance.step()
+        assert_added_up(book.path)
+        kept += {"totals", "costs"} <= _standing(book)
+    assert kept > 10
+
+
+def test_sums_stand_while_a_run_works(book: Book) -> None:
+    """What a run does to items one by one, from claim to done, leaves the sums standing: nothing is counted anew."""
+    book.take_in("id,text\na,one\nb,two\nc,three\n")
+    book.do(status.look_ahead)
+    task = book.submitted("t1")
+    assert_added_up(book.path)
+    book.do(collection.record_rendered, ending(task, credits=2.0))
+    book.submitted("t2")
+    assert_added_up(book.path)
+    assert {"totals", "costs", "rows 1"} <= _standing(book)
+
+
+def test_sums_outlive_a_kill(project: Project, provider: FakeTTS) -> None:
+    """When a run is killed in the middle of its work, `status` is right, and counts nothing anew."""
+    manifest = project.manifest(6)
+    command = ["run", str(manifest), "--api-url", provider.url, "--concurrency", "2"]
+    killed("before batcher.ledger.lifecycle.collection:record_saved 3", command, project.folder, project.environment)
+    assert_added_up(project.ledger)
+    assert {name for (name,) in project.query("SELECT name FROM standing")} >= {"totals", "costs", "rows 1"}
+    states = project.batcher("status", "--json").report["states"]
+    assert {state: number for state, number in states.items() if number} == project.states()
+
+
+def test_a_migrated_ledger_is_added_up_by_its_next_run(tmp_path: Path) -> None:
+    """A ledger that has counted nothing yet is counted by whoever reads it, and added up from then by who may write."""
+    with book_in(tmp_path) as book:
+        book.take_in("id,text\na,one\nb,two\n")
+        book.do(collection.record_rendered, ending(book.submitted("t1"), credits=2.0))
+        with closing(sqlite3.connect(book.path)) as connection, connection:
+            connection.executescript("DELETE FROM standing; DELETE FROM totals; DELETE FROM costs")
+        assert_added_up(book.path)
+        assert _standing(book) == set()
+        book.do(status.look_ahead)
+        book.do(collection.record_rendered, ending(book.submitted("t2"), credits=3.0))
+        assert {"totals", "costs"} <= _standing(book)
+        assert_added_up(book.path)
+        assert database.needs_upgrade(book.path) is False

@@ -1,0 +1,444 @@
+"""Workbooks: what is read of an .xlsx manifest, what is refused, and what `report` writes as one."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from python_calamine import CalamineWorkbook
+from xlsxwriter import Workbook
+
+from batcher.errors import ManifestError, UsageError
+from batcher.manifest.reader import Manifest, given_columns
+from batcher.manifest.rows import Row, Rules
+from batcher.reports.table import Sheet
+from tests.support.ledger_kit import book_in
+
+if TYPE_CHECKING:
+    from tests.conftest import Project
+
+Cells = list[list[Any]]
+ERRORS: Final = ("#REF!", "#N/A", "#DIV/0!", "#NAME?", "#VALUE!", "#NULL!", "#NUM!")
+
+
+def workbook(path: Path, cells: Cells, shape: Callable[[Any, Any], None] | None = None, *, above: int = 0) -> Path:
+    """A workbook whose first sheet has these cells, below so many blank rows; `shape` does to it what else is to be."""
+    with Workbook(path, {"default_date_format": "dd.mm.yy"}) as book:
+        sheet = book.add_worksheet("Script")
+        for row, values in enumerate(cells, above):
+            for column, value in enumerate(values):
+                if value is not None:
+                    sheet.write(row, column, value)
+        if shape is not None:
+            shape(book, sheet)
+    return path
+
+
+def read(path: Path, **changes: Any) -> tuple[list[Row], list[str]]:
+    """The manifest's rows, and its faults without the folder."""
+    manifest = Manifest(path, Rules(**({"batch": "m", "voice": "anna"} | changes)))
+    rows = list(manifest.rows())
+    return rows, [line.removeprefix(f"{path.parent}/") for line in manifest.faults.lines()]
+
+
+def test_a_workbook_reads_as_the_same_table_in_csv(tmp_path: Path) -> None:
+    """The same records come to the same rows, items and outputs; only the lines are the sheet's."""
+    cells = [
+        ["ID", "text", "Voice-Id", "speed", "note"],
+        ["a", " Hi\nyou ", "bob", "1.5", "é"],
+        ["b", "Bye", "", "", ""],
+    ]
+    with (tmp_path / "m.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(cells)
+    ours, theirs = read(workbook(tmp_path / "m.xlsx", cells, above=3)), read(tmp_path / "m.csv")
+    told = [[(row.number, row.id, row.inputs, row.output, row.extra) for row in rows] for rows, _ in (ours, theirs)]
+    assert told[0] == told[1]
+    assert ours[1] == theirs[1] == []
+    assert [row.line for row in ours[0]] == [5, 6]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (7.0, "7"),
+        (-3, "-3"),
+        (0.5, "0.5"),
+        (0.1 + 0.2, "0.3"),
+        (4006381333931, "4006381333931"),
+        (1e300, "1e+300"),
+        (True, "TRUE"),
+        (date(2026, 11, 2), "2026-11-02"),
+        (datetime(2026, 11, 2, 9, 30), "2026-11-02 09:30:00"),  # noqa: DTZ001 - a sheet knows no zone
+        (time(9, 30), "09:30:00"),
+        ("007", "007"),
+        ("_x000D_ & <b> ü", "_x000D_ & <b> ü"),
+    ],
+)
+def test_values(tmp_path: Path, value: Any, said: str) -> None:
+    """A cell is read by its value: whole numbers without a point, dates as ISO 8601 has them, texts as they are."""
+    path = workbook(tmp_path / "m.xlsx", [["text", "note"], ["Hi.", value]])
+    [row], faults = read(path)
+    assert (row.extra, faults) == ({"note": said}, [])
+
+
+def test_numbers_as_ids_and_takes(tmp_path: Path) -> None:
+    """Ids, takes and parameters that are numbers to the spreadsheet are the whole numbers that it shows."""
+    cells: Cells = [["id", "text", "take", "speed"], [7.0, "One.", 2.0, 1.5], [8.0, 1984.0, None, 1.0]]
+    rows, faults = read(workbook(tmp_path / "m.xlsx", cells))
+    assert faults == []
+    assert [(row.id, row.output) for row in rows] == [("7", "7.mp3"), ("8", "8.mp3")]
+    assert [row.inputs and (row.inputs.text, row.inputs.take, row.inputs.params) for row in rows] == [
+        ("One.", 2, {"speed": 1.5}),
+        ("1984", 1, {"speed": 1.0}),
+    ]
+
+
+@pytest.mark.parametrize(("value", "shown_by", "said"), [(7, "000", "7"), (0.5, "0 %", "0.5"), (7.25, "0", "7.25")])
+def test_how_a_number_is_shown_does_not_count(tmp_path: Path, value: float, shown_by: str, said: str) -> None:
+    """A format for numbers changes what a spreadsheet shows, and not what is read."""
+    path = workbook(
+        tmp_path / "m.xlsx",
+        [["id", "text"], ["", "Hi."]],
+        lambda book, sheet: sheet.write_number(1, 0, value, book.add_format({"num_format": shown_by})),
+    )
+    [row], faults = read(path)
+    assert (row.id, faults) == (said, [])
+
+
+def test_rows_are_numbered_as_they_are_shown(tmp_path: Path) -> None:
+    """Blank rows count for the line and not for the row, wherever they are; cells of white space are blank."""
+    cells: Cells = [["text"], ["One."], [], ["  "], ["Two."], [], ["Three."]]
+    rows, _ = read(workbook(tmp_path / "m.xlsx", cells, above=2))
+    assert [(row.number, row.line) for row in rows] == [(1, 4), (2, 7), (3, 9)]
+    path = workbook(tmp_path / "n.xlsx", [["id", "text"], ["a", "One."], [], ["b", ""]], above=2)
+    assert read(path)[1] == ["n.xlsx[Script]:6: text: the text is empty (--skip-empty leaves such rows out)"]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_an_error_in_a_field_is_a_fault(tmp_path: Path, error: str) -> None:
+    """A formula that fails is no blank cell: its row and column are named, even where a default would fill in."""
+    cells: Cells = [["text", "voice"], ["One.", None], ["Two.", "bob"]]
+    path = workbook(
+        tmp_path / "m.xlsx", cells, lambda _book, sheet: sheet.write_formula(1, 1, "=Other!A1", None, error)
+    )
+    rows, faults = read(path)
+    assert [row.line for row in rows] == [3]
+    assert faults == [f"m.xlsx[Script]:2: voice: the cell says `{error}`: mend its formula"]
+
+
+def test_what_is_at_fault_is_told_with_the_rest(tmp_path: Path) -> None:
+    """An error hides no other fault of its row, and adds none; a row that is skipped for it keeps its id."""
+
+    def shape(_book: Any, sheet: Any) -> None:
+        sheet.write_formula(1, 1, "=1/0", None, "#DIV/0!")
+
+    cells: Cells = [["id", "text", "voice", "speed"], ["a", None, None, "fast"], ["b", "Two.", "bob", 1]]
+    path = workbook(tmp_path / "m.xlsx", cells, shape)
+    rows, faults = read(path, voice=None, skip_invalid=True)
+    assert [(row.id, row.skipped) for row in rows] == [("a", "invalid"), ("b", None)]
+    assert [fault.split(": ", 2)[1:] for fault in faults] == [
+        ["text", "the cell says `#DIV/0!`: mend its formula"],
+        ["speed", "`fast` is not a number"],
+        ["no voice", "add a `voice` column or pass --voice VOICE"],
+    ]
+
+
+def test_an_error_in_another_column_is_carried(tmp_path: Path) -> None:
+    """A column that is only carried may hold anything: an error goes along as it is shown."""
+    path = workbook(
+        tmp_path / "m.xlsx",
+        [["text", "note"], ["One.", None]],
+        lambda _book, sheet: sheet.write_formula(1, 1, "=VLOOKUP(1,A1:B2,2)", None, "#N/A"),
+    )
+    [row], faults = read(path)
+    assert (row.extra, faults) == ({"note": "#N/A"}, [])
+
+
+def test_formulas_are_read_by_what_they_came_to(tmp_path: Path) -> None:
+    """A formula's kept result counts, an empty one too; one that no program ever worked out is a fault."""
+
+    def shape(_book: Any, sheet: Any) -> None:
+        sheet.write_formula(1, 0, '="On"&"e."', None, "One.")
+        sheet.write_formula(1, 1, "=6+1", None, 7)
+        sheet.write_formula(1, 2, '=""', None, "")
+        sheet.write_formula(2, 0, '="Two."', None, "Two.")
+
+    path = workbook(tmp_path / "m.xlsx", [["text", "id", "voice"]], shape)
+    _edit(path, r'<c r="C2">(<f>""</f>)<v></v>', r'<c r="C2" t="str">\1<v></v>')
+    rows, faults = read(path)
+    assert faults == []
+    assert [(row.id, row.inputs and row.inputs.voice) for row in rows] == [("7", "anna"), ("000002", "anna")]
+    _edit(path, r'<c r="A3" t="str">(<f>.*?</f>)<v>Two.</v>', r'<c r="A3">\1<v />')
+    reason = "a formula that was never worked out: open the file in a spreadsheet and save it"
+    assert read(path)[1] == [f"m.xlsx[Script]:3: text: {reason}"]
+
+
+def _edit(path: Path, pattern: str, to: str, name: str = "xl/worksheets/sheet1.xml") -> None:
+    """Change the XML of the sheet, or of the part called `name`."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    changed, number = re.subn(pattern, to, parts[name].decode())
+    assert number == 1
+    with zipfile.ZipFile(path, "w") as archive:
+        for one, content in (parts | {name: changed.encode()}).items():
+            archive.writestr(one, content)
+
+
+def test_cells_without_a_reference(tmp_path: Path) -> None:
+    """Writers may leave out where a cell is; then it follows the one before."""
+    path = workbook(
+        tmp_path / "m.xlsx",
+        [["text", "voice"], ["One.", None]],
+        lambda _book, sheet: sheet.write_formula(1, 1, "=1/0", None, "#DIV/0!"),
+    )
+    _edit(path, r'<row r="2"[^>]*><c r="A2"([^>]*>.*?)<c r="B2"', r"<row><c \1<c ")
+    assert read(path)[1] == ["m.xlsx[Script]:2: voice: the cell says `#DIV/0!`: mend its formula"]
+
+
+def test_a_date_is_not_spoken_by_guess(tmp_path: Path) -> None:
+    """A text that is a date to the spreadsheet is a fault: what is shown is not what the file holds."""
+    cells: Cells = [["text", "id"], [date(2026, 11, 2), date(2026, 11, 3)], [timedelta(hours=30), "b"]]
+    path = workbook(
+        tmp_path / "m.xlsx",
+        cells,
+        lambda book, sheet: sheet.write_datetime(2, 0, timedelta(hours=30), book.add_format({"num_format": "[h]:mm"})),
+    )
+    rows, faults = read(path, skip_invalid=True)
+    assert [row.id for row in rows] == ["2026-11-03", "b"]
+    reason = "is a date or a time, and may be shown in another way: make it a text"
+    assert faults == [f"m.xlsx[Script]:2: text: `2026-11-02` {reason} (and 1 more row: line 3)"]
+
+
+def test_merged_cells(tmp_path: Path) -> None:
+    """A cell merged with one above is no blank one; across columns, and over rows that are blank, nothing is wrong."""
+
+    def shape(_book: Any, sheet: Any) -> None:
+        sheet.merge_range("B2:B3", "bob")
+        sheet.merge_range("A4:B4", "Across.")
+        sheet.merge_range("D5:D9", "below")
+
+    cells: Cells = [["text", "voice", "id", "note"], ["One.", None, "a"], ["Two.", None, "b"], [None, None, "c"]]
+    rows, faults = read(workbook(tmp_path / "m.xlsx", cells, shape))
+    assert [row.id for row in rows if row.inputs] == ["a", "c"]
+    assert faults[0] == "m.xlsx[Script]:3: voice: the cell is merged with the one of row 2: give each row its own"
+    assert len(faults) == 2
+    assert faults[1].startswith("m.xlsx[Script]:5: text: the text is empty")
+
+
+def test_a_merged_area_is_taken_as_far_as_there_are_cells(tmp_path: Path) -> None:
+    """Most of a sheet may be merged beside the rows, which are read without a list of all those cells."""
+    path = workbook(tmp_path / "m.xlsx", [["text"], ["One."], ["Two."]])
+    _edit(path, "</sheetData>", '</sheetData><mergeCells count="1"><mergeCell ref="C1:XFD1048576"/></mergeCells>')
+    rows, faults = read(path)
+    assert ([row.number for row in rows], faults) == ([1, 2], [])
+
+
+@pytest.mark.parametrize(
+    "cell", ['r="XFD1048576"><v>1</v>', 'r="ZZZZZZ3"><v>1</v>', 'r="XFD1048576" t="e"><v>#REF!</v>']
+)
+def test_a_cell_far_from_the_others_is_refused(tmp_path: Path, cell: str) -> None:
+    """A slip of the hand in a far corner would take hundreds of gigabytes, and end the process without a word."""
+    path = workbook(tmp_path / "m.xlsx", [["text"], ["One."]])
+    row = "".join(re.findall(r'r="[A-Z]+(\d+)"', cell))
+    _edit(path, "</sheetData>", f'<row r="{row}"><c {cell}</c></row></sheetData>')
+    with pytest.raises(ManifestError, match=f"far from the others there is a cell in row {row}"):
+        read(path)
+
+
+def test_a_workbook_that_shows_no_sheet(tmp_path: Path) -> None:
+    """When every sheet is hidden, that is said."""
+    path = workbook(tmp_path / "m.xlsx", [["text"]])
+    _edit(path, "<sheet ", '<sheet state="hidden" ', "xl/workbook.xml")
+    with pytest.raises(ManifestError, match="none of its sheets is shown"):
+        read(path)
+
+
+def test_the_first_sheet_that_is_shown(tmp_path: Path) -> None:
+    """Hidden sheets are passed over; faults name the sheet that is read."""
+    path = tmp_path / "m.xlsx"
+    with Workbook(path) as book:
+        hidden = book.add_worksheet("Old")
+        hidden.write(0, 0, "text")
+        hidden.hide()
+        shown = book.add_worksheet("Act 1")
+        shown.activate()
+        shown.set_first_sheet()
+        shown.write_column(0, 0, ["text", "One."])
+        book.add_worksheet("Act 2").write_column(0, 0, ["text", "Two."])
+    manifest = Manifest(path, Rules(batch="m"))
+    assert list(manifest.rows()) == []
+    assert manifest.sheet == "Act 1"
+    assert manifest.faults.lines()[0].startswith(f"{path}[Act 1]:2: no voice")
+
+
+def test_an_empty_sheet(tmp_path: Path) -> None:
+    """A workbook without a cell is told of as an empty file is."""
+    reason = "empty: a first line has to name the columns"
+    assert read(workbook(tmp_path / "m.xlsx", []))[1] == [f"m.xlsx[Script]: {reason}"]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"text,id\nHi,1\n", "it is broken: File is not a zip file"),
+        (b"", "it is broken: File is not a zip file"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "a password is on it, or it is of an older kind"),
+    ],
+)
+def test_what_is_no_workbook(tmp_path: Path, content: bytes, why: str) -> None:
+    """A file that only its name makes a workbook is refused in one line with a way out."""
+    path = tmp_path / "m.xlsx"
+    path.write_bytes(content)
+    with pytest.raises(ManifestError) as refused:
+        read(path)
+    assert refused.value.message == f"{path}: cannot be read as .xlsx: {why}"
+    assert "or as CSV" in refused.value.hint
+
+
+def test_broken_workbooks_are_refused(tmp_path: Path) -> None:
+    """Whatever bytes of a workbook are damaged or missing, it is read or refused, and nothing else happens."""
+    whole = workbook(tmp_path / "m.xlsx", [["text", "id"], ["One.", 1.0]]).read_bytes()
+    chance, refused = random.Random(1), 0
+    for _ in range(300):
+        content = bytearray(whole)
+        for _ in range(chance.choice((1, 4, 40))):
+            content[chance.randrange(len(content))] = chance.randrange(256)
+        (tmp_path / "b.xlsx").write_bytes(content[: chance.choice((len(content), chance.randrange(len(content))))])
+        try:
+            read(tmp_path / "b.xlsx")
+        except ManifestError:
+            refused += 1
+    assert refused > 100
+
+
+def test_an_encoding_is_refused(tmp_path: Path) -> None:
+    """A workbook tells its encoding: to name one is a mistake."""
+    with pytest.raises(ManifestError, match="says its encoding itself"):
+        read(workbook(tmp_path / "m.xlsx", [["text"], ["One."]]), encoding="cp1252")
+
+
+def test_digest_and_standard_input(tmp_path: Path) -> None:
+    """A workbook is known by its bytes as any manifest, and may come on standard input."""
+    path = workbook(tmp_path / "m.xlsx", [["text"], ["One."], ["Two."]])
+    manifests = [Manifest(None, Rules(batch="m", voice="a"), stdin=io.BytesIO(path.read_bytes()))]
+    manifests.append(Manifest(path, Rules(batch="m", voice="a")))
+    texts = [[row.inputs and row.inputs.text for row in one.rows()] for one in manifests]
+    assert texts == [["One.", "Two."]] * 2
+    assert manifests[0].digest == manifests[1].digest
+    assert manifests[0].size == manifests[1].size == path.stat().st_size
+
+
+def test_given_columns(tmp_path: Path) -> None:
+    """All columns come back as they stand in the sheet, blank rows uncounted."""
+    path = workbook(tmp_path / "m.xlsx", [["text", "ID"], ["One.", 7.0], [], ["Two.", "x"]])
+    assert list(given_columns(path)) == [(1, {"text": "One.", "ID": "7"}), (2, {"text": "Two.", "ID": "x"})]
+
+
+def test_a_run_and_its_report(project: Project) -> None:
+    """Bought once, known again unread, its own columns told; changed in one cell, that row is bought and no other."""
+    path = project.folder / "lines.xlsx"
+    cells: Cells = [["Nr", "text", "Szene"], [7.0, "One.", "=A1"], [8.0, "Two.", date(2026, 11, 2)]]
+    workbook(path, cells)
+    columns = ("--voice", "anna", "--column", "id=Nr")
+    ended = project.run(path, *columns)
+    assert (ended.exit_code, ended.report["created"]) == (0, 2), ended
+    assert "of the workbook the first sheet is read: Script" in ended.err
+    assert sorted(one.name for one in project.audio.glob("*.mp3")) == ["7.mp3", "8.mp3"]
+    assert project.run(path, *columns).report["created"] == 0
+    told = project.batcher("report", path, "--format", "jsonl", environment={"BATCHER_ENCODING": "cp1252"})
+    assert [json.loads(line)["Nr"] for line in told.out.splitlines()] == ["7", "8"]
+    assert "reads otherwise" not in told.err
+    cells[2][1] = "Two!"
+    workbook(path, cells)
+    assert project.run(path, *columns).report["created"] == 1
+
+
+def test_without_the_extra(project: Project) -> None:
+    """Reading and writing workbooks say in one line what to install, and nothing is bought."""
+    path = workbook(project.folder / "lines.xlsx", [["text"], ["One."]])
+    project.manifest(1, "other.csv")
+    assert project.run("other.csv").exit_code == 0
+    missing = "import sys; sys.modules['python_calamine'] = sys.modules['xlsxwriter'] = None"
+    for words in (["run", str(path), "--api-url", project.provider.url], ["report", "--format", "xlsx"]):
+        code = f"{missing}; from batcher.cli.app import main; sys.argv = ['batcher', *{words}]; main()"
+        told = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=project.folder,
+            env=project.environment,
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+        )
+        assert told.returncode == 2, told
+        assert "pip install 'tts-batcher[xlsx]'" in told.stderr
+        assert "Traceback" not in told.stderr
+    assert len(project.provider.jobs) == 1
+
+
+PLAIN: Final = ("=HYPERLINK(1)", "+1", "@SUM(1)", "\tcmd", "http://example.org", "_x000D_", "a\x07b\r\nc")
+HOSTILE: Final = (*PLAIN, "ü" * 40_000)
+
+
+def test_report_writes_a_workbook(project: Project) -> None:
+    """Text is text, whatever it begins with; numbers are numbers; what is too long is cut and told of."""
+    rows = [{"id": f"r{i}", "text": f"Line {i}.", "voice": "anna", "note": note} for i, note in enumerate(HOSTILE)]
+    (project.folder / "lines.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert project.run("lines.jsonl").exit_code == 0
+    told = project.batcher("report", "--format", "xlsx")
+    path = project.audio / "lines.report.xlsx"
+    assert told.exit_code == 0, told
+    assert "1 cell cut" in told.err
+    assert str(path) in told.err
+    [header, *cells] = CalamineWorkbook.from_path(path).get_sheet_by_index(0).to_python()
+    assert header[:5] == ["id", "text", "voice", "note", "batcher_batch"]
+    assert [one[3] for one in cells[:-1]] == list(PLAIN)
+    assert cells[-1][3] == "ü" * 32_766 + "…"
+    assert [one[header.index("batcher_row")] for one in cells] == list(range(1, len(HOSTILE) + 1))
+    with zipfile.ZipFile(path) as archive:
+        sheet = archive.read("xl/worksheets/sheet1.xml").decode()
+    assert "<f>" not in sheet
+    assert "hyperlink" not in sheet
+    assert 'state="frozen"' in sheet
+    assert f'<autoFilter ref="A1:{chr(ord("A") + len(header) - 1)}{len(HOSTILE) + 1}"' in sheet
+    assert not list(project.audio.glob(".*.part"))
+
+
+def test_more_than_a_sheet_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has more rows than a sheet is refused before anything is written."""
+    for most, refused in ((3, False), (2, True)):
+        monkeypatch.setattr("batcher.reports.table._MOST_ROWS", most)
+        file, folder = io.BytesIO(), tmp_path / str(most)
+        folder.mkdir()
+        with book_in(folder) as book, book.engine.connect() as conn:
+            wanted = book.take_in("text\nOne.\nTwo.\n")
+            sheet = Sheet(conn, [wanted], texts=True)
+            if refused:
+                with pytest.raises(UsageError, match="a sheet takes at most 2 rows"):
+                    sheet.write_workbook(file)
+            else:
+                assert sheet.write_workbook(file) == 0
+        assert (file.tell() == 0) is refused
+
+
+def test_report_in_the_manifests_encoding(project: Project) -> None:
+    """With its encoding named, a manifest's own columns are told as they are."""
+    path = project.folder / "lines.csv"
+    path.write_bytes("id;text;Größe\nr1;Schön.;groß\n".encode("cp1252"))
+    assert project.run(path, "--voice", "anna", "--encoding", "cp1252").exit_code == 0
+    told = project.batcher("report", "--format", "csv", "--encoding", "cp1252")
+    assert "reads otherwise" not in told.err
+    [row] = csv.DictReader(io.StringIO(told.out))
+    assert row["Größe"] == "groß"
+    (project.folder / "batcher.toml").write_text('encoding = "cp1252"\n', encoding="utf-8")
+    assert project.batcher("report", "--format", "csv").out == told.out

@@ -1,0 +1,422 @@
+"""Looks at tasks: how many, how late, and how soon that is learned; in simulated time, with seeded dice."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from itertools import pairwise
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from batcher.pacing.due_queue import Due
+from batcher.pacing.durations import WINDOW, Durations
+from batcher.pacing.normal_distribution import below, between, density, shift_evidence, truncated
+from batcher.pacing.pace import LONGEST_SECONDS, OVERDUE_LEAST_SECONDS, OVERDUE_SECONDS, SHORTEST_SECONDS, Pace, Pacing
+from batcher.pacing.schedule import GROWTH, best_nexts, for_scatter
+from tests.bench.pacing import (
+    RULES,
+    Best,
+    Draw,
+    Seen,
+    by_length,
+    change,
+    constant,
+    exponential,
+    lateness_of,
+    learned_run,
+    lognormal,
+    looks_of,
+    share_of,
+    simulate,
+    steady,
+)
+
+if TYPE_CHECKING:
+    from tests.conftest import Project
+    from tests.support.fake_tts import FakeTTS
+
+
+def steady_runs(draw: Draw, together: int, seeds: int = 6) -> list[Seen]:
+    """The tasks of several runs that began when fifty had ended."""
+    return [one for seed in range(seeds) for one in steady(learned_run(draw, together, 300 + 3 * together, seed))]
+
+
+def taught(seconds: float, tasks: int = WINDOW) -> Pacing:
+    """Pacing that has seen tasks of this many seconds, give or take a fifth."""
+    pacing, dice = Pacing(), random.Random("taught")
+    for _ in range(tasks):
+        exactly = seconds * math.exp(0.2 * dice.gauss(0.0, 1.0))
+        pacing.begin("m", 100).ended(2 * exactly, (exactly, exactly))
+    return pacing
+
+
+# --- the best schedule
+
+
+def test_the_schedule_is_the_best_one() -> None:
+    """The quick way to the table gives what trying every next look gives, for a distribution of no particular shape."""
+    dice = random.Random("grid")
+    ages = [0.0, *sorted(dice.expovariate(1.0) for _ in range(60))]
+    shares = [0.0, *(dice.random() for _ in range(60))]
+    ended = [sum(shares[: place + 1]) / sum(shares) for place in range(61)]
+    spent = [
+        sum(age * share for age, share in zip(ages[: i + 1], shares, strict=False)) / sum(shares) for i in range(61)
+    ]
+    for cost in (0.01, 0.1, 1.0):
+        values, nexts = [0.0] * 61, [0.0] * 60
+        for i in range(59, -1, -1):
+            values[i], nexts[i] = min(
+                (cost * (1 - ended[i]) + ages[j] * (ended[j] - ended[i]) - (spent[j] - spent[i]) + values[j], ages[j])
+                for j in range(i + 1, 61)
+            )
+        assert best_nexts(ages, ended, spent, cost) == nexts
+
+
+def test_beyond_the_schedule() -> None:
+    """A task older than all that is known is looked at after a fixed share of its age."""
+    assert for_scatter(0.5).next_look(100.0) == pytest.approx(100.0 * (1 + GROWTH))
+
+
+def test_narrow_and_wide_schedules() -> None:
+    """One look is meant to find nearly all ended if durations hardly scatter, and about half if they scatter widely."""
+    found = [below(math.log(for_scatter(sigma).next_look(0.0)) / sigma) for sigma in (0.02, 0.1, 0.3, 0.8)]
+    assert found == sorted(found, reverse=True)
+    assert found[0] > 0.95
+    assert 0.4 < found[-1] < 0.6
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(-1.0, 0.5), (0.3, 0.32), (-math.inf, -2.0), (2.5, math.inf), (-math.inf, math.inf), (6.0, 7.0)]
+)
+def test_truncated_normal(low: float, high: float) -> None:
+    """Mean and variance of the truncated distribution are those that adding it up in small steps gives."""
+    first, last = max(low, -9.0), min(high, 9.0)
+    points = [first + (last - first) * (number + 0.5) / 40_000 for number in range(40_000)]
+    weights = [density(point) for point in points]
+    mean = sum(point * weight for point, weight in zip(points, weights, strict=True)) / sum(weights)
+    square = sum((point - mean) ** 2 * weight for point, weight in zip(points, weights, strict=True)) / sum(weights)
+    assert truncated(low, high) == pytest.approx((mean, square), rel=2e-3, abs=1e-6)
+    assert between(low, high) == pytest.approx(sum(weights) * (last - first) / 40_000, rel=1e-3)
+
+
+def test_evidence_for_a_change() -> None:
+    """What lies far above speaks for a change upwards and against one downwards; what may lie anywhere says nothing."""
+    assert shift_evidence(3.0, 3.01, 3.005, 2.0) == pytest.approx(2 * 3.005 - 2)
+    assert shift_evidence(3.0, math.inf, 3.3, 2.0) > 3 > -3 > shift_evidence(3.0, math.inf, 3.3, -2.0)
+    assert shift_evidence(-math.inf, math.inf, 0.0, 2.0) == 0
+
+
+# --- how good it is
+
+
+@pytest.mark.parametrize("median", [0.2, 2.0, 200.0])
+@pytest.mark.parametrize("together", [5, 300])
+def test_close_to_the_best(median: float, together: int) -> None:
+    """After fifty tasks, at any scale: about two looks, hardly later than with the true distribution known."""
+    draw = lognormal(median, 0.8)
+    seen = steady_runs(draw, together, seeds=6 if together == 5 else 2)
+    looks = looks_of(seen)
+    assert 1.9 < looks < 2.4
+    assert lateness_of(seen) <= 1.15 * Best(draw).lateness([one.seconds for one in seen], looks)
+
+
+@pytest.mark.parametrize("together", [5, 300])
+def test_better_than_backing_off(together: int) -> None:
+    """On log-normal durations of 2 s, at most half the lateness of exponential back-off, in no more looks."""
+    seen = steady_runs(lognormal(2.0, 0.8), together, seeds=3)
+    source = random.Random("rule")
+    fixed = simulate(lambda _: lognormal(2.0, 0.8)(source), RULES["1 s, doubling to 30 s"], together, 3000)
+    assert looks_of(seen) < 1.05 * looks_of(fixed)
+    assert lateness_of(seen) < 0.55 * lateness_of(fixed)
+
+
+def test_another_shape() -> None:
+    """Durations without memory, which are nothing like those assumed, cost little more than at best."""
+    seen = steady_runs(exponential(2.0), 5)
+    best = Best(exponential(2.0)).lateness([one.seconds for one in seen], looks_of(seen))
+    assert looks_of(seen) < 2.6
+    assert lateness_of(seen) < 1.25 * best
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [by_length(0.02), by_length(0.02, sigma=0.05), by_length(0.002), by_length(0.2), constant(0.5), constant(60.0)],
+    ids=["20 ms", "20 ms noisy", "2 ms", "200 ms", "constant", "a constant minute"],
+)
+def test_durations_that_can_be_foretold(draw: Draw) -> None:
+    """Where the text says how long its task takes, 1.3 looks find the end within a tenth of the duration."""
+    seen = steady_runs(draw, 5, seeds=4)
+    assert looks_of(seen) <= 1.3
+    assert share_of(seen) <= 0.1
+
+
+# --- learning
+
+
+@pytest.mark.parametrize("seconds", [0.2, 2.0, 20.0, 200.0])
+def test_before_anything_is_known(seconds: float) -> None:
+    """The very first task is found late by no more than about half of what it took, in a number of looks that is small
+    for any scale."""
+    (seen,) = learned_run(constant(seconds), 1, 1, seed=3)
+    assert seen.late <= max(0.65 * seconds, 0.15)
+    assert seen.looks <= 20
+
+
+def test_the_first_to_end_are_not_taken_for_all() -> None:
+    """When the quickest sixth of many tasks has ended, the others are known to take longer."""
+    dice = random.Random("many")
+    durations, tasks = Durations(), [2.0 * math.exp(0.8 * dice.gauss(0.0, 1.0)) for _ in range(300)]
+    for seconds, course in [(seconds, durations.begin(100)) for seconds in tasks]:
+        if seconds <= 0.9:
+            durations.ended(course, 0.8 * seconds, 1.1 * seconds)
+        else:
+            durations.running(course, 0.9)
+    assert sum(seconds <= 0.9 for seconds in tasks) < 60
+    assert durations.fit is not None
+    assert 1.2 < durations.fit.median(100) < 3.2
+
+
+def test_the_text_s_length_is_not_imagined() -> None:
+    """Durations that have nothing to do with the text's length are not tied to it."""
+    durations, dice = Durations(), random.Random("sizes")
+    for _ in range(200):
+        seconds = 2.0 * math.exp(0.8 * dice.gauss(0.0, 1.0))
+        durations.ended(durations.begin(dice.randint(20, 2000)), seconds, seconds)
+    assert durations.fit is not None
+    assert durations.fit.offset == math.inf
+    assert durations.fit.median(100) == pytest.approx(2.0, rel=0.25)
+    assert durations.fit.sigma == pytest.approx(0.8, rel=0.25)
+
+
+def test_overhead_is_found() -> None:
+    """A second for every task and ten milliseconds a character are told apart from lengths and durations."""
+    durations, dice = Durations(), random.Random("overhead")
+    for _ in range(100):
+        size = dice.randint(20, 2000)
+        seconds = (1.0 + 0.01 * size) * math.exp(0.03 * dice.gauss(0.0, 1.0))
+        durations.ended(durations.begin(size), 0.97 * seconds, 1.03 * seconds)
+    assert durations.fit is not None
+    assert [durations.fit.median(size) for size in (20, 200, 2000)] == pytest.approx([1.2, 3.0, 21.0], rel=0.2)
+
+
+def test_a_queue_builds_up() -> None:
+    """Ten times longer from one task on: once the tasks then open have ended, ten more and all is as before."""
+    looks, late = change(10.0, together=5, seeds=12)
+    usual = fmean(looks[:50])
+    assert fmean(looks[:50]) < 2.4
+    assert fmean(looks[65:80]) < 1.35 * usual
+    assert fmean(late[65:80]) < 0.7
+    assert max(fmean(late[50 + place : 60 + place]) for place in range(0, 140, 10)) < 0.75
+
+
+def test_a_queue_is_gone() -> None:
+    """Ten times quicker from one task on: looks that come early now and then find out within fifty tasks."""
+    _, late = change(0.1, together=5, seeds=12)
+    assert fmean(late[50:55]) > 3
+    assert fmean(late[100:150]) < 0.65
+
+
+@pytest.mark.parametrize("draw", [lognormal(60.0, 0.8), by_length(0.05, 1.0, 0.1)], ids=["log-normal", "by length"])
+def test_a_few_are_looked_at_for_all(draw: Draw) -> None:
+    """Two thousand unknown tasks begun together take few looks each: most wait for what some teach."""
+    seen = learned_run(draw, 2000, 2000, seed=1)
+    assert looks_of(seen) < 3
+    assert lateness_of(seen) < 0.6 * fmean(one.seconds for one in seen)
+
+
+def test_a_look_is_put_off_when_it_has_become_too_early() -> None:
+    """What others have taught since a look was fixed postpones it, to the very time that is right now."""
+    pacing = Pacing()
+    pace = pacing.begin("m", 100)
+    assert pace.early_seconds(0.0) == 0
+    soon = pace.next_look_seconds(0.0, 0.5)
+    assert pace.early_seconds(soon) == 0
+    for _ in range(20):
+        pacing.begin("m", 100).ended(20.0, (10.0, 10.0))
+    early = pace.early_seconds(soon)
+    assert 9 < early + soon < 12
+    assert early + soon == pytest.approx(pace.next_look_seconds(0.0, 0.5))
+    assert pace.early_seconds(early + soon) == 0
+
+
+def test_overdue_is_what_is_far_beyond_the_known() -> None:
+    """A task is overdue after a fixed time while little is known; then by its model's durations, and never soon."""
+    pacing = Pacing()
+    chance = random.Random(3)
+    assert pacing.begin("quick", 100).overdue_seconds() == OVERDUE_SECONDS
+    for model, median in (("quick", 2.0), ("slow", 1800.0)):
+        for number in range(30):
+            took = median * math.exp(0.3 * chance.gauss(0.0, 1.0))
+            pacing.begin(model, 100).ended(took, (took, took))
+            if number == 1:
+                assert pacing.begin(model, 100).overdue_seconds() == OVERDUE_SECONDS
+    assert pacing.begin("quick", 100).overdue_seconds() == OVERDUE_LEAST_SECONDS
+    assert 5 * 1800 * 1.5 < pacing.begin("slow", 100).overdue_seconds() < 5 * 1800 * 4
+    assert pacing.begin("other", 100).overdue_seconds() == OVERDUE_SECONDS
+
+
+def test_models_are_learned_apart() -> None:
+    """What one model's tasks take says nothing about another's."""
+    pacing = taught(200.0)
+    assert pacing.begin("m", 100).next_look_seconds(0.0, 0.5) > 150
+    assert pacing.begin("another", 100).next_look_seconds(0.0, 0.5) < 1
+
+
+def test_the_task_s_own_times_are_believed_within_reason() -> None:
+    """Times that a task carries are learned from if they agree with what the looks have shown, and else are not."""
+    exact, wrong = Pacing(), Pacing()
+    for _ in range(20):
+        for pacing, took in ((exact, (2.0, 2.0)), (wrong, (500.0, 500.0))):
+            pace = pacing.begin("m", 100)
+            pace.running(1.0)
+            pace.ended(4.0, took)
+    assert {tuple(task) for task in exact.to_json()[0]["tasks"]} == {(100, 2.0, 2.0)}
+    assert {tuple(task) for task in wrong.to_json()[0]["tasks"]} == {(100, 1.0, 4.0)}
+
+
+def test_a_task_of_an_earlier_run_teaches_nothing() -> None:
+    """Of a task that was not watched from its beginning only its own looks are paced."""
+    pacing = Pacing()
+    pace = pacing.join("m", 100)
+    pace.running(3600.0)
+    assert pace.next_look_seconds(3600.0, 0.5) == LONGEST_SECONDS
+    pace.ended(5000.0)
+    assert pacing.to_json() == []
+
+
+def test_what_was_learned_goes_from_run_to_run() -> None:
+    """Through JSON and back everything is as it was, and the first tasks of the next run are paced well."""
+    first = Pacing()
+    learned_run(lognormal(2.0, 0.8), 5, 200, seed=1, pacing=first)
+    text = json.dumps(first.to_json(), allow_nan=False)
+    assert len(text) < 2500
+    again = Pacing.from_json(json.loads(text))
+    assert again.to_json() == first.to_json()
+    ours, theirs = first.begin("model", 100), again.begin("model", 100)
+    assert [ours.next_look_seconds(age, 0.7) for age in (0.0, 1.0, 9.0)] == [
+        theirs.next_look_seconds(age, 0.7) for age in (0.0, 1.0, 9.0)
+    ]
+    seen = learned_run(lognormal(2.0, 0.8), 50, 50, seed=2, pacing=again)
+    assert looks_of(seen) < 2.8
+    assert lateness_of(seen) < 1.3
+
+
+def test_nothing_grows_without_bound() -> None:
+    """However many tasks have ended or were never seen to end, only the last ones are remembered."""
+    durations = Durations()
+    for number in range(1000):
+        course = durations.begin(100)
+        if number % 3:
+            durations.ended(course, 1.0, 2.0 + number % 7)
+    assert len(durations.known()) <= WINDOW
+    assert len(durations._courses) <= 2 * WINDOW
+
+
+@pytest.mark.parametrize("age", [0.0, 0.01, 3.0, 1e5])
+@pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
+def test_looks_are_never_too_close_or_too_far(age: float, chance: float) -> None:
+    """Whatever is known, the next look is neither at once nor beyond a fixed time."""
+    for pacing in (Pacing(), taught(0.001), taught(1e5)):
+        wait = pacing.begin("m", 100).next_look_seconds(age, chance)
+        assert SHORTEST_SECONDS <= wait <= LONGEST_SECONDS
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["run", "run", "end", "exact", "new"]), st.floats(0.0, 1e6), st.integers(0, 100_000)),
+        max_size=150,
+    )
+)
+@example([("new", 0.0, 0), ("end", 4.0, 1), ("run", 5e-324, 0)])
+@settings(max_examples=60, deadline=None)
+def test_nothing_that_is_seen_upsets_it(steps: list[tuple[str, float, int]]) -> None:
+    """Whatever looks show, in whatever order: the next look is within its bounds, and what was learned is JSON."""
+    pacing, open_ = Pacing(), [Pacing().join("m", 1)]
+    for what, seconds, size in steps:
+        pace = open_[size % len(open_)]
+        if what == "new":
+            open_.append(pacing.begin("m", size))
+        elif what == "run":
+            pace.running(seconds)
+        elif pace is not open_[0]:
+            pace.ended(seconds, (seconds, seconds) if what == "exact" else None)
+            open_.remove(pace)
+        fresh = pacing.join("m", size)
+        assert SHORTEST_SECONDS <= fresh.next_look_seconds(seconds, 0.3) <= LONGEST_SECONDS
+        assert 0.0 <= fresh.gain(seconds) <= 1.0
+    assert Pacing.from_json(json.loads(json.dumps(pacing.to_json(), allow_nan=False))).to_json() == pacing.to_json()
+
+
+def test_one_quick_task_among_endless_ones() -> None:
+    """Tasks of which nearly all only seem to go on for ever give no number too great to reckon with."""
+    pacing = Pacing()
+    pacing.begin("m", 100).ended(0.01)
+    endless = [pacing.begin("m", 100) for _ in range(5)]
+    for number in range(1, 10):
+        for pace in endless:
+            pace.running(1e3 * number)
+        pacing.begin("m", 100).ended(0.01)
+        assert pacing.join("m", 100).next_look_seconds(0.0, 0.5) <= LONGEST_SECONDS
+    assert json.dumps(pacing.to_json(), allow_nan=False)
+
+
+# --- which look first
+
+
+def test_gain() -> None:
+    """A look tells nothing right after one, more the longer ago it was, and in the end surely something."""
+    for pacing in (Pacing(), taught(2.0)):
+        pace = pacing.begin("m", 100)
+        pace.running(1.0)
+        gains = [pace.gain(age) for age in (1.0, 1.5, 2.0, 4.0, 400.0)]
+        assert gains == sorted(gains)
+        assert gains[0] == 0
+        assert gains[-1] > 0.99
+
+
+def test_the_look_that_tells_most_goes_first() -> None:
+    """Of the looks that are due, the one that has been due longest waits for one that is likelier to find an end."""
+    gains = {"stuck": 0.2, "likely": 0.9, "later": 1.0}
+    due = Due[str](gains.__getitem__)
+    for at, name in enumerate(gains):
+        due.add(float(at), name)
+    assert due.wait_seconds(-1.0) == 1
+    assert [due.take(1.5), due.take(1.5)] == ["likely", "stuck"]
+    assert (due.wait_seconds(1.5), len(due)) == (0.5, 1)
+
+
+def test_none_starves() -> None:
+    """With ten times more looks due than can be made, each task has its turns, none much less often than others."""
+    pacing, now = taught(2.0), 0.0
+    accepted: dict[Pace, float] = {}
+    due = Due[Pace](lambda pace: pace.gain(now - accepted[pace]))
+    looked: dict[Pace, list[float]] = {}
+    for number in range(200):
+        pace = pacing.join("m", 100)
+        accepted[pace], looked[pace] = -0.01 * number, []
+        due.add(0.0, pace)
+    for _ in range(2000):
+        now += 0.1
+        pace = due.take(now)
+        looked[pace].append(now)
+        pace.running(now - accepted[pace])
+        due.add(now + 2.0, pace)
+    assert min(len(times) for times in looked.values()) >= 8
+    waits = [after - before for times in looked.values() for before, after in pairwise(times)]
+    assert max(waits) < 3 * 20
+
+
+# --- in a run
+
+
+def test_a_run_learns(project: Project, provider: FakeTTS) -> None:
+    """Of tasks that all take as long the first are looked at four times, and most of the others once or twice."""
+    provider.task_seconds = 0.6
+    ended = project.run(project.manifest(32), "--concurrency", "8")
+    assert ended.exit_code == 0
+    assert ended.report["requests"]["poll"] <= 2.75 * 32

@@ -1,0 +1,269 @@
+"""What stops creating, and what lets it go on: credits, an unstable API, refused tokens, "later", and strange hosts."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.fake_tts import HTML_404, Create, FakeTTS, Twist, refusal
+
+if TYPE_CHECKING:
+    from tests.conftest import Project
+
+UNFUNDED = {
+    "status": "failed",
+    "audioUrl": None,
+    "creditsUsed": 0,
+    "error": {"code": "insufficient_credits", "message": "the balance ran out while rendering"},
+}
+
+
+def assert_alone(probe: Create, others: list[Create]) -> None:
+    """The probe was answered before any of the others arrived."""
+    assert others
+    assert probe.answered_at is not None
+    assert min(create.arrived_at for create in others) > probe.answered_at
+
+
+def test_out_of_credits(project: Project, provider: FakeTTS) -> None:
+    """The first 402 ends creating, for later runs too; what is bought is collected; after a top-up, one probe first."""
+    rows = project.rows(20)
+    manifest = project.manifest(rows)
+    provider.credits, provider.create_seconds = 6, 0.1
+    ended = project.run(manifest, "--concurrency", "4")
+    refused_at = min(create.answered_at or 0 for create in provider.creates if create.status == 402)
+    assert (ended.exit_code, ended.report["outcome"], ended.report["halt"]["kind"]) == (4, "halted", "credits")
+    assert ended.report["states"]["done"] == len(provider.jobs) == 6
+    # Of four at once, the three others may have been on their way when the answer came.
+    assert len([create for create in provider.creates if create.arrived_at > refused_at]) <= 3
+    creates = len(provider.creates)
+    assert project.run(manifest).exit_code == 4
+    assert len(provider.creates) == creates
+    provider.credits, provider.create_seconds = 50, 0.3
+    ended = project.run(manifest, "--concurrency", "20")
+    assert (ended.exit_code, ended.report["halt"]) == (0, None)
+    assert_alone(provider.creates[creates], provider.creates[creates + 1 :])
+    assert {len(task_ids) for task_ids in provider.paid.values()} == {1}
+    project.assert_whole(rows)
+
+
+def test_halt_survives_a_kill(project: Project, provider: FakeTTS) -> None:
+    """A run that was killed after a 402 leaves the account halted: the next one does not try its luck."""
+    manifest = project.manifest(10)
+    provider.credits, provider.task_seconds = 2, 60.0
+    run = project.start_run(manifest, "--concurrency", "4")
+    provider.until(lambda: any(create.status == 402 for create in provider.creates))
+    run.until(lambda: project.query("SELECT 1 FROM halts") and not project.query(_UNANSWERED))
+    run.send(signal.SIGKILL)
+    run.end()
+    creates = len(provider.creates)
+    for job in provider.jobs.values():
+        job.ends_at = 0.0
+    ended = project.run(manifest)
+    assert (ended.exit_code, ended.report["states"]["done"], ended.report["states"]["in_doubt"]) == (4, 2, 0)
+    assert len(provider.creates) == creates
+
+
+_UNANSWERED = "SELECT 1 FROM attempts WHERE answered_at IS NULL"
+
+
+@pytest.mark.parametrize(
+    "answer", [refusal(429, "insufficient_quota"), refusal(401, "credits-exhausted"), refusal(500, "quota_exceeded")]
+)
+def test_lack_of_credits_by_its_code(project: Project, provider: FakeTTS, answer: Twist) -> None:
+    """A lack of credits is told by its code, whatever HTTP status it comes with."""
+    provider.on_create = lambda _: answer
+    ended = project.run(project.manifest(8), "--concurrency", "2")
+    assert (ended.exit_code, ended.report["halt"]["kind"]) == (4, "credits")
+    assert ended.report["states"]["pending"] == 8
+    assert len(provider.creates) <= 2
+
+
+def test_override_halt(project: Project, provider: FakeTTS) -> None:
+    """--override-halt sends one create although nothing was topped up; no environment variable can stand for it."""
+    manifest = project.manifest(5)
+    provider.credits = 0
+    assert project.run(manifest, "--concurrency", "1").exit_code == 4
+    assert project.run(manifest, environment={"BATCHER_OVERRIDE_HALT": "1"}).exit_code == 4
+    assert len(provider.creates) == 1
+    assert project.run(manifest, "--override-halt").exit_code == 4
+    assert len(provider.creates) == 2
+    provider.credits = 5
+    provider.hidden = ("credits", "api_quota_remaining")
+    assert project.run(manifest, "--override-halt").exit_code == 0
+    assert len(provider.creates) == 7
+
+
+def test_unreadable_balance_stays_halted(project: Project, provider: FakeTTS) -> None:
+    """A profile that does not say the balance is no sign of a top-up, and a missing number does not count as zero."""
+    manifest = project.manifest(3)
+    provider.credits = 0
+    assert project.run(manifest).exit_code == 4
+    creates = len(provider.creates)
+    provider.credits, provider.hidden = 100, ("credits", "api_quota_remaining")
+    assert project.run(manifest).exit_code == 4
+    provider.hidden = ("credits",)
+    assert len(provider.creates) == creates
+    assert project.run(manifest).exit_code == 0
+
+
+def _halted_by_a_task(project: Project, provider: FakeTTS) -> Any:
+    """Two rows whose tasks fail for lack of credits after they were accepted; returns the manifest."""
+    provider.credits = 2
+    provider.ending = lambda _: UNFUNDED
+    manifest = project.manifest(2)
+    ended = project.run(manifest)
+    assert (ended.exit_code, ended.report["halt"]["kind"], ended.report["states"]["pending"]) == (4, "credits", 2)
+    assert project.run(manifest).exit_code == 4
+    assert len(provider.creates) == 2
+    return manifest
+
+
+def test_unfunded_task(project: Project, provider: FakeTTS) -> None:
+    """A task that failed for lack of credits is read once more after a top-up; only then is its text created again."""
+    manifest = _halted_by_a_task(project, provider)
+    reads = {job.id: job.reads for job in provider.jobs.values()}
+    seen: list[dict[str, int]] = []
+    provider.on_create = lambda _: seen.append({task_id: provider.jobs[task_id].reads for task_id in reads})
+    provider.ending = lambda job: UNFUNDED if job.id in reads else {}
+    provider.credits = 100
+    ended = project.run(manifest)
+    assert (ended.exit_code, ended.report["halt"], ended.report["states"]["done"]) == (0, None, 2)
+    assert seen[0] == {task_id: number + 1 for task_id, number in reads.items()}
+    assert len(provider.creates) == 4
+    project.assert_whole(project.rows(2))
+
+
+def test_unfunded_task_that_ended_well(project: Project, provider: FakeTTS) -> None:
+    """If that second reading says that the task has ended well, it is collected and not bought again."""
+    manifest = _halted_by_a_task(project, provider)
+    provider.ending = lambda _: {}
+    provider.credits = 100
+    assert project.run(manifest).exit_code == 0
+    assert len(provider.creates) == 2
+    project.assert_whole(project.rows(2))
+
+
+def test_charged_failure_is_final(project: Project, provider: FakeTTS) -> None:
+    """A failed task that was charged, or failed for another reason, is not created again, however often one runs."""
+    charged: dict[str, Any] = UNFUNDED | {"creditsUsed": 1}
+    broken: dict[str, Any] = UNFUNDED | {"error": {"code": "voice_broken", "message": "insufficient credits"}}
+    provider.ending = lambda job: charged if job.text == project.rows(1)[0]["text"] else broken
+    manifest = project.manifest(2)
+    for _ in range(2):
+        ended = project.run(manifest)
+        assert (ended.exit_code, ended.report["states"]["failed"]) == (3, 2)
+    assert len(provider.creates) == 2
+
+
+@pytest.mark.slow
+def test_unstable(project: Project, provider: FakeTTS) -> None:
+    """An API that fails every create halts the account: ten runs leave no more doubts than the limit and one wave."""
+    provider.on_create = lambda _: Twist(status=500, body={"code": "internal", "message": "sorry"})
+    manifest = project.manifest(40)
+    for _ in range(10):
+        ended = project.run(manifest, "--concurrency", "4", "--max-in-doubt", "3")
+        assert (ended.exit_code, ended.report["outcome"], ended.report["halt"]["kind"]) == (8, "trouble", "unstable")
+        assert 3 < ended.report["states"]["in_doubt"] <= 3 + 4
+    assert len(provider.creates) <= 3 + 4
+
+
+def test_refused_token(project: Project, provider: FakeTTS) -> None:
+    """A token that the API refuses ends the run with exit 5 before anything is created."""
+    provider.token = "another"
+    ended = project.run(project.manifest(3))
+    assert (ended.exit_code, ended.report["outcome"], provider.creates) == (5, "credentials", [])
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_token_refused_at_a_create(project: Project, provider: FakeTTS, status: int) -> None:
+    """A token that is refused in mid-batch stops the run; the refused creates wait for a better one."""
+    provider.on_create = lambda create: refusal(status, "no_such_token") if create.number > 2 else None
+    ended = project.run(project.manifest(9), "--concurrency", "2")
+    assert ended.exit_code == 5
+    assert ended.report["states"]["in_doubt"] == ended.report["states"]["rejected"] == 0
+    assert len(provider.creates) <= 2 + 2
+
+
+def test_token_refused_at_a_poll(project: Project, provider: FakeTTS) -> None:
+    """A token that is refused at a poll stops polling; with a good one everything is collected at no further cost."""
+    rows = project.rows(4)
+    manifest = project.manifest(rows)
+    provider.on_read = lambda _: refusal(401, "revoked")
+    ended = project.run(manifest)
+    assert (ended.exit_code, ended.report["states"]["submitted"]) == (5, 4)
+    provider.on_read = lambda _: None
+    assert project.run(manifest).exit_code == 0
+    assert len(provider.creates) == 4
+    project.assert_whole(rows)
+
+
+def test_nameless_account(project: Project, provider: FakeTTS) -> None:
+    """Without knowing whose account it is, nothing is bought on it."""
+    provider.hidden = ("user_id",)
+    ended = project.run(project.manifest(2))
+    assert (ended.exit_code, provider.creates) == (5, [])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        HTML_404,
+        Twist(status=403, body=b"<html>blocked</html>"),
+        Twist(status=302, headers={"location": "/api/open/v1/speech/tts/jobs"}),
+        refusal(404, "no_such_route"),
+    ],
+    ids=["html 404", "html 403", "redirect", "json 404"],
+)
+def test_something_else_answers(project: Project, provider: FakeTTS, answer: Twist) -> None:
+    """An edge, a proxy or a wrong host in the API's place ends creating, with nothing in doubt."""
+    provider.on_create = lambda _: answer
+    ended = project.run(project.manifest(9), "--concurrency", "2")
+    assert (ended.exit_code, ended.report["outcome"]) == (8, "trouble")
+    assert ended.report["states"]["pending"] == 9
+    assert len(provider.creates) <= 2
+
+
+def test_unreachable(project: Project, provider: FakeTTS) -> None:
+    """An API that cannot be reached is trouble that may pass, and nothing is in doubt."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        provider.url = f"http://127.0.0.1:{nobody.getsockname()[1]}/api/open/v1"
+        ended = project.run(project.manifest(2))
+    assert (ended.exit_code, ended.report["outcome"]) == (8, "trouble")
+    assert ended.report["states"]["pending"] == 2
+
+
+def test_retry_after(project: Project, provider: FakeTTS) -> None:
+    """Once told to come back later, no create arrives before that time; all are bought once in the end."""
+    provider.on_create = lambda create: refusal(429, "slow_down", Retry_After="2") if create.number == 3 else None
+    rows = project.rows(8)
+    ended = project.run(project.manifest(rows), "--concurrency", "2")
+    assert ended.exit_code == 0
+    assert ended.report["requests"]["throttled"] == 1
+    told_at = provider.creates[2].answered_at
+    assert told_at is not None
+    # The one other create that two at once allow may have been on its way.
+    assert len([create for create in provider.creates if told_at < create.arrived_at < told_at + 2.0]) <= 1
+    assert not [create for create in provider.creates if told_at + 0.2 < create.arrived_at < told_at + 2.0]
+    assert {len(task_ids) for task_ids in provider.paid.values()} == {1}
+    project.assert_whole(rows)
+
+
+def test_rejected_row(project: Project, provider: FakeTTS) -> None:
+    """A row that the API refuses is not sent again as it is; its neighbours are bought, and once mended so is it."""
+    refused = project.rows(1)[0]["text"]
+    provider.on_create = lambda create: refusal(422, "bad_voice") if create.text == refused else None
+    for _ in range(2):
+        ended = project.run(project.manifest(3))
+        assert (ended.exit_code, ended.report["states"]["rejected"], ended.report["states"]["done"]) == (3, 1, 2)
+    assert len(provider.creates) == 3
+    error = project.results()[0]["error"]
+    assert (error["code"], error["http_status"], error["request_id"]) == ("bad_voice", 422, "req_0123")
+    mended = [project.rows(1)[0] | {"voice": "berta"}, *project.rows(2, first=2)]
+    provider.on_create = lambda _: None
+    assert project.run(project.manifest(mended)).exit_code == 0
+    assert [create.body["voiceId"] for create in provider.creates[3:]] == ["berta"]

@@ -1,0 +1,213 @@
+"""`plan` says what a run would do and cost, and does nothing of it."""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batcher.audio.store import digest
+from batcher.errors import ManifestError
+from batcher.ledger.imports.preview import ImportPreview
+from batcher.ledger.ledger import viewed
+from batcher.ledger.money import spending
+from batcher.ledger.queries import item_counts
+from batcher.manifest.reader import Manifest
+from batcher.manifest.rows import Rules
+from tests.conftest import Project
+from tests.support.fake_tts import FakeTTS, Twist, refusal
+from tests.support.ledger_kit import AT, Book, book_in
+
+
+def _plan(project: Project, *arguments: Any) -> Any:
+    return project.batcher("plan", *arguments, "--api-url", project.provider.url, "--json").report
+
+
+def test_a_plan_leaves_nothing_behind(project: Project, provider: FakeTTS) -> None:
+    """Before the first run nothing is known of prices, and neither a task nor a ledger comes of planning."""
+    rows = [*project.rows(3), {"id": "twin", "text": "Line number 1 of the script.", "voice": "anna"}]
+    manifest = project.manifest(rows)
+    found = _plan(project, manifest)
+    assert (found["rows"], found["items"], found["shared"], found["new"]) == (4, 3, 1, 3)
+    assert (found["estimate"], found["suffices"]) == (None, None)
+    assert found["balance"] == provider.credits
+    assert found["columns_sent"] == {"id": "id", "text": "text", "voice": "voice"}
+    assert provider.creates == []
+    assert list(project.folder.iterdir()) == [manifest]
+
+
+def test_a_plan_knows_prices_and_changes(project: Project, provider: FakeTTS) -> None:
+    """After a run the estimate comes from its tasks; changed fields are named; what the balance pays for is counted."""
+    rows = project.rows(4)
+    assert project.run(project.manifest(rows)).exit_code == 0
+    rows[0]["text"] += " And more."
+    rows[1]["voice"] = "ben"
+    provider.credits = 4.5
+    manifest = project.manifest([*rows, *project.rows(6, first=5)])
+    found = _plan(project, manifest)
+    assert (found["new"], found["done"]) == (8, 2)
+    assert found["changed"] == {"text": ["r1"], "voice": ["r2"]}
+    assert 7.9 < found["estimate"]["credits"] < 9
+    assert (found["suffices"], found["stops_after"]) == (False, 4)
+    told = project.batcher("plan", manifest, "--api-url", provider.url)
+    assert "1 row with another voice than in the last run: r2" in told.out
+    assert "columns used: id, text, voice\n" in told.out
+    assert "would last for about 4 items" in told.out
+    assert len(provider.creates) == 4
+
+
+def test_a_plan_says_no_more_than_there_is(project: Project, provider: FakeTTS) -> None:
+    """An estimate without a range is one number; columns that are only carried are named as a run names them."""
+    manifest = project.manifest([row | {"note": "x"} for row in project.rows(4, first=10)])
+    assert project.run(manifest, "--max-items", "1").exit_code == 6
+    told = project.batcher("plan", manifest, "--api-url", provider.url).out
+    assert re.search(r"characters, for about 3 credits$", told, re.MULTILINE)
+    assert "columns used: id, text, voice; only carried to the results: note\n" in told
+
+
+def test_a_plan_exits_like_the_run_it_foresees(project: Project, provider: FakeTTS) -> None:
+    """A plan with faults, or one that would want --rebuy, exits 2 and says why; `run --dry-run` is the same."""
+    rows = [{"id": row["id"], "text": row["text"]} for row in project.rows(2)]
+    manifest = project.manifest(rows)
+    assert project.run(manifest, "--voice", "anna").exit_code == 0
+    for command in (("plan",), ("run", "--dry-run")):
+        wanted = project.batcher(*command, manifest, "--voice", "ben", "--api-url", provider.url)
+        assert wanted.exit_code == 2
+        assert "voice from anna to ben" in wanted.out
+        assert project.batcher(*command, manifest, "--voice", "anna", "--api-url", provider.url).exit_code == 0
+    faulty = project.batcher("plan", manifest, "--api-url", provider.url)
+    assert faulty.exit_code == 2
+    assert "no voice" in faulty.out
+    assert len(provider.creates) == 2
+
+
+def test_a_run_that_the_environment_wants_dry(project: Project, provider: FakeTTS) -> None:
+    """BATCHER_DRY_RUN has a run plan only, as the flag does: nothing is created."""
+    dry = project.batcher("run", project.manifest(2), "--api-url", provider.url, environment={"BATCHER_DRY_RUN": "1"})
+    assert (dry.exit_code, provider.creates, project.ledger.exists()) == (0, [], False)
+    assert "2 items" in dry.out
+
+
+def test_what_faults_keep_unread_is_not_counted(project: Project) -> None:
+    """A manifest that a run would refuse has its faults told with the way out; nothing is said to be 0, or to suffice,
+    since nothing of it was counted. What others come to is told all the same."""
+    good = project.manifest(2)
+    assert project.run(good).exit_code == 0
+    twice = project.manifest([{"id": "x", "text": "Said.", "voice": "anna"}] * 2, "twice.csv")
+    misspelt = project.manifest([{"id": "y", "txet": "Said.", "voice": "anna"}], "misspelt.csv")
+    for manifest, way_out in ((twice, "or pass --skip-invalid"), (misspelt, "cannot pass over"), ("no.csv", "no.csv")):
+        told = project.batcher("plan", manifest, "--api-url", project.provider.url)
+        assert told.exit_code == 2
+        assert way_out in told.out
+        assert "a run creates nothing" in told.out
+        assert not [words for words in ("0 rows", "0  new", "about 0", "suffices") if words in told.out]
+    assert project.batcher("plan", twice, "--skip-invalid", "--api-url", project.provider.url).exit_code == 0
+    assert project.batcher("plan", misspelt, "--skip-invalid", "--api-url", project.provider.url).exit_code == 2
+    found = _plan(project, good, twice)
+    assert (found["rows"], list(found["refused"]), found["suffices"]) == (2, ["twice"], None)
+    told = project.batcher("plan", good, twice, "--api-url", project.provider.url)
+    assert "not counted: twice" in told.out
+    assert "2 rows for 2 items" in told.out
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (refusal(401, "invalid_token"), "the API refused the token"),
+        (Twist(status=200, body={"user_id": "user-1"}), "the profile does not say it"),
+        (Twist(), "the API gives no profile"),
+    ],
+    ids=["refused", "without", "unreachable"],
+)
+def test_a_balance_that_cannot_be_had_is_told(project: Project, provider: FakeTTS, answer: Twist, words: str) -> None:
+    """A plan without a balance says why there is none, and is otherwise the same."""
+    provider.on_profile = lambda _: answer
+    told = project.batcher("plan", project.manifest(2), "--api-url", provider.url)
+    assert told.exit_code == 0
+    assert f"balance: not known, {words}" in told.out
+    assert "2 rows for 2 items" in told.out
+
+
+def test_a_plan_works_beside_a_run_and_without_a_token(project: Project, provider: FakeTTS) -> None:
+    """A plan needs neither the lock nor a token: without one the balance is unknown."""
+    provider.task_seconds = 600.0
+    manifest = project.manifest(2)
+    started = project.start_run(manifest)
+    provider.until(lambda: len(provider.creates) == 2)
+    environment = {"BATCHER_API_TOKEN": ""}
+    found = project.batcher("plan", manifest, "--json", environment=environment)
+    assert found.exit_code == 0
+    assert (found.report["new"], found.report["balance"]) == (0, None)
+    provider.end_tasks()
+    assert started.end().exit_code == 0
+
+
+def test_a_plan_writes_nothing(project: Project) -> None:
+    """A plan of a manifest with changes, on a ledger with work behind it, leaves every file as it was."""
+    rows = project.rows(4)
+    project.run(project.manifest(rows))
+    rows[0]["text"] += " And more."
+    manifest = project.manifest([*rows, *project.rows(2, first=5)])
+
+    def files() -> dict[Path, str]:
+        journal = ("-wal", "-shm")  # those of a reader hold nothing
+        found = (path for path in project.folder.rglob("*") if path.is_file() and not path.name.endswith(journal))
+        return {path: digest(path) for path in found}
+
+    before = files()
+    assert _plan(project, manifest)["new"] == 3
+    assert files() == before
+
+
+def test_manifests_are_planned_together(project: Project) -> None:
+    """Items that two manifests share count once, and outputs that both would have are found before any run."""
+    one, two = (project.folder / f"{name}.csv" for name in ("one", "two"))
+    one.write_text("id,text,voice\na,Same.,anna\nb,First.,anna\n")
+    two.write_text("id,text,voice\nc,Same.,anna\nd,Second.,anna\n")
+    found = _plan(project, one, two)
+    assert (found["rows"], found["items"], found["shared"], found["new"]) == (4, 3, 1, 3)
+    two.write_text("id,text,voice\na,Same.,anna\nd,Second.,anna\n")
+    told = project.batcher("plan", one, two, "--api-url", project.provider.url)
+    assert told.exit_code == 2
+    assert "two.csv:2: output: 'a.mp3' belongs to batch 'one'" in told.out
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_foreseen_comes_true(tmp_path: Path, seed: int) -> None:
+    """Whatever changes from one manifest to the next, the plan's rows, items and costs are those of the import."""
+    dice = random.Random(seed)
+    refused = 0
+    with book_in(tmp_path) as book:
+        for _ in range(12):
+            batch = dice.choice("ab")
+            rows = [f"{batch}{row},{dice.choice(['', 'x', 'y y', 'z z z'])}" for row in dice.sample(range(6), 4)]
+            content = "\n".join(["id,text", *rows, dice.choice(["", f"{rows[0]} twice"])]) + "\n"
+            how: dict[str, Any] = {
+                "skip_empty": True,
+                "skip_invalid": True,
+                "voice": dice.choice(["anna"] * 4 + ["ben"]),
+            }
+            counts, waiting, refusal = _foreseen(book, batch, content, how)
+            if refusal is not None:
+                refused += 1
+                with pytest.raises(ManifestError):
+                    book.take_in(content, batch=batch, **how)
+                continue
+            wanted = [book.take_in(content, batch=batch, **how)]
+            assert counts == book.do(item_counts.count, wanted)
+            assert sum(size for _, size, _ in waiting) == sum(size for _, size in book.do(spending.to_buy, wanted))
+            for claimed in book.claim_anew(dice.randint(0, 2)):
+                book.record(book.accepted(claimed, f"t{claimed.key}{claimed.attempt}"))
+    assert refused < 8
+
+
+def _foreseen(book: Book, batch: str, content: str, how: dict[str, Any]) -> tuple[Any, Any, str | None]:
+    file, rules = book.path.with_name(f"{batch}.csv"), Rules(batch=batch, **how)
+    file.write_text(content)
+    with viewed(book.path) as conn:
+        foresight = ImportPreview(conn)
+        _, refusal = foresight.take_in(Manifest(file, rules), rules, out_dir="audio", at=AT)
+        return *foresight.counts(), refusal

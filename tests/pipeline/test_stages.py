@@ -1,0 +1,241 @@
+"""One create and one look at a time: what holds a create back, what an answer does at once, what a look counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from batcher.audio.store import Store
+from batcher.clock import Clock, Wakeup
+from batcher.ledger.ledger import opened
+from batcher.ledger.lifecycle import collection, halts
+from batcher.ledger.records import OpenTask
+from batcher.pacing.pace import Pacing
+from batcher.pipeline.credit_guard import Guard
+from batcher.pipeline.delivery import Delivery
+from batcher.pipeline.downloader import Downloader
+from batcher.pipeline.poller import Poller
+from batcher.pipeline.slots import Slots
+from batcher.pipeline.stop import Reason, Stop
+from batcher.pipeline.submitter import Submitter
+from batcher.provider.answers import Profile
+from batcher.provider.client import Client
+from batcher.provider.endpoint import Endpoint
+from batcher.reports.tally import Tally
+from batcher.throttle.gate import Throttle
+from tests.support.fake_tts import NO_CREDITS, TOKEN, FakeTTS, Job, Twist, audio_of, refusal
+from tests.support.ledger_kit import AT, RUN, Book, book_in, ending, sheet
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Book]:
+    with book_in(tmp_path) as made:
+        made.take_in(sheet("one", "two", "three"))
+        yield made
+
+
+@pytest.fixture
+async def submitter(book: Book, provider: FakeTTS) -> AsyncIterator[Submitter]:
+    """All that a run has for creating, at rest."""
+    clock, stop, tally, changed = Clock(), Stop(), Tally(), Wakeup()
+    endpoint = Endpoint(provider.url, TOKEN)
+    throttle = Throttle(clock, creates_at_once=4, polls_at_once=4, downloads_at_once=4)
+    with opened(book.path, "real") as ledger:
+        async with Client(endpoint, create_connections=4) as client:
+            shared: dict[str, Any] = {"ledger": ledger, "tally": tally, "clock": clock, "run_id": RUN}
+            store = Store(book.path.parent, book.path.parent / "audio")
+            delivery = Delivery(**shared, store=store, named=[])
+            shared |= {"client": client, "stop": stop}
+            gates: dict[str, Any] = {"gate": throttle.download, "poll_gate": throttle.poll}
+            downloader = Downloader(**shared, **gates, store=store, delivery=delivery)
+            guard = Guard(ledger, clock, account_id=book.account_id, run_id=RUN)
+            shared |= {"guard": guard, "places": Slots(4, changed, tally), "changed": changed}
+            poller = Poller(**shared, gate=throttle.poll, downloader=downloader, pacing=Pacing(), patient=False)
+            how: dict[str, Any] = {"max_items": None, "max_in_doubt": 5, "budget": None, "wait": True}
+            who: dict[str, Any] = {"account_id": book.account_id, "wanted": book.wanted}
+            yield Submitter(**shared, **who, **how, gate=throttle.create, poller=poller)
+
+
+@pytest.mark.parametrize("latch", ["halt", "stop", "closed gate"])
+async def test_a_latch_holds_what_is_claimed(book: Book, provider: FakeTTS, submitter: Submitter, latch: str) -> None:
+    """A halt, a stop or a closed gate that comes after the intent lets the create not leave, and it is not in doubt."""
+    (claimed,) = await submitter._claim(1)
+    sent = submitter.gate.enter()
+    if latch == "halt":
+        submitter.guard.trip()
+    elif latch == "stop":
+        submitter.stop.stop_creating(Reason.ASKED, "enough")
+    else:
+        submitter.gate.close(submitter.gate.enter(), 60.0)
+    await submitter._create(claimed, sent)
+    assert (provider.creates, book.state(claimed.key)) == ([], "pending")
+    assert book.one("SELECT outcome, cause FROM attempts") == {"outcome": "deferred", "cause": "held"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "held_at"),
+    [
+        (NO_CREDITS, "guard"),
+        (refusal(401, "bad_token"), "stop"),
+        (refusal(404, "no_such_path"), "stop"),
+        (refusal(429, "rate_limited"), "gate"),
+    ],
+    ids=["no credits", "token", "another host", "throttled"],
+)
+async def test_a_refusal_holds_the_others_at_once(
+    book: Book, provider: FakeTTS, submitter: Submitter, answer: Twist, held_at: str
+) -> None:
+    """An answer that stops creating holds what has not left yet, even before it is on record itself."""
+    latches: list[dict[str, bool]] = []
+    (claimed,) = await submitter._claim(1)
+
+    @event.listens_for(submitter.ledger._engine, "commit")
+    def _look(_: object) -> None:
+        held = {"guard": submitter.guard.tripped, "stop": submitter.stop.creating, "gate": submitter.gate.closed}
+        latches.append(held)
+
+    provider.on_create = lambda _: answer
+    await submitter._create(claimed, submitter.gate.enter())
+    assert [name for name, is_held in latches[0].items() if is_held] == [held_at]
+    assert book.state(claimed.key) == "pending"
+
+
+async def test_an_answer_out_of_the_ledger_ends_the_run(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
+    """A ledger that refuses an answer gets no more of them: it is in the spill file, and the next claim's is held."""
+    with book.engine.begin() as connection:
+        refuse = "CREATE TRIGGER refuse BEFORE INSERT ON tasks BEGIN SELECT RAISE(ABORT, 'no'); END"
+        connection.exec_driver_sql(refuse)
+    claimed = await submitter._claim(2)
+    for one in claimed:
+        await submitter._create(one, submitter.gate.enter())
+    assert [record.task_id for record in submitter.ledger.spill.records()] == ["task_1"]
+    assert (len(provider.creates), submitter.stop.collecting) == (1, True)
+    assert [book.state(one.key) for one in claimed] == ["submitting", "pending"]
+
+
+async def test_a_look_at_the_halts_undoes_no_trip(submitter: Submitter) -> None:
+    """What has tripped the guard may not be on record yet when the ledger is looked at for halts."""
+    await submitter.guard.begin(Profile(), override=False)
+    submitter.guard.trip()
+    await submitter.guard.refresh()
+    assert submitter.guard.tripped
+
+
+def unfunded(book: Book) -> OpenTask:
+    """An item whose task failed for lack of credits, with the halt over, so that it waits for a second look."""
+    task = book.submitted("task_1")
+    assert book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
+    (halt,) = book.do(halts.open_halts, book.account_id)
+    book.do(halts.permit_probe, halt.id, RUN)
+    return task
+
+
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [
+        (refusal(404, "task_not_found"), "submitted"),
+        (Twist(status=500), "pending"),
+        (Twist(), "pending"),
+        (refusal(401, "bad_token"), "pending"),
+        (refusal(429, "rate_limited"), "pending"),
+        (Twist(status=200, body={"id": "task_1", "status": "processing"}), "submitted"),
+        (Twist(status=200, body={"id": "task_1", "status": "failed", "error": {"code": "broken"}}), "submitted"),
+    ],
+    ids=["404", "500", "dropped", "401", "429", "running", "failed"],
+)
+async def test_only_the_same_word_again_buys(
+    book: Book, provider: FakeTTS, submitter: Submitter, said: Twist, state: str
+) -> None:
+    """A task that lacked credits is created anew only if a second look says so again; anything else never buys."""
+    task = unfunded(book)
+    provider.jobs["task_1"] = Job("task_1", "one", "mp3", ends_at=0.0)
+    provider.on_read = lambda _: said
+    await submitter._recheck()
+    assert book.state(task.key) == state
+    assert task.key not in [one.key for one in book.claim_anew(3)]
+
+
+async def test_an_unfunded_task_holds_creates_at_once(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
+    """A look that shows a lack of credits holds what has not left yet, even before it is on record itself."""
+    task = book.submitted("task_1")
+    provider.jobs["task_1"] = Job("task_1", "one", "mp3", ends_at=0.0)
+    provider.ending = lambda _: {"status": "failed", "error": {"code": "insufficient_credits"}, "creditsUsed": 0}
+    tripped: list[bool] = []
+    event.listen(submitter.ledger._engine, "commit", lambda _: tripped.append(submitter.guard.tripped))
+    submitter.poller.watch(task, at_once=True)
+    (watched,) = submitter.poller._due
+    await submitter.poller._look(watched)
+    assert (tripped[0], book.state(task.key)) == (True, "pending")
+
+
+async def test_a_failure_without_a_word_holds_creates_at_once(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """A task that failed without a code, with nothing left to pay it with, stops what has not left yet."""
+    task = book.submitted("task_1")
+    provider.jobs["task_1"] = Job("task_1", "one", "mp3", ends_at=0.0)
+    provider.ending = lambda _: {"status": "failed"}
+    provider.credits = 0
+    submitter.poller.watch(task, at_once=True)
+    (watched,) = submitter.poller._due
+    await submitter.poller._look(watched)
+    assert submitter._hold()
+
+
+class LeapingClock(Clock):
+    """A clock that somebody puts forward by an hour whenever it is asked for the time of day."""
+
+    def __init__(self) -> None:
+        self._hours = 0
+
+    def now(self) -> float:
+        self._hours += 1
+        return AT + 3600.0 * self._hours
+
+
+async def test_misses_in_a_row_are_one(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
+    """A task that the API does not know is gone after minutes, not after some quick looks and a leap of the clock."""
+    task = book.submitted("task_1")
+    submitter.poller.clock = LeapingClock()
+    submitter.poller.watch(task, at_once=True)
+    (watched,) = submitter.poller._due
+    for _ in range(6):
+        await submitter.poller._look(watched)
+    assert book.one("SELECT missing_looks FROM tasks") == {"missing_looks": 1}
+    assert book.state(task.key) == "submitted"
+
+
+async def test_a_task_that_is_found_again_was_never_missing(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """After an answer that knows the task the misses before it count no more."""
+    task = book.submitted("task_1")
+    submitter.poller.watch(task, at_once=True)
+    (watched,) = submitter.poller._due
+    counted = []
+    for known in (False, True):
+        provider.jobs = {"task_1": Job("task_1", "one", "mp3", ends_at=math.inf)} if known else {}
+        await submitter.poller._look(watched)
+        counted.append(book.one("SELECT missing_looks FROM tasks")["missing_looks"])
+    assert counted == [1, 0]
+
+
+async def test_audio_that_breaks_off_between_two_frames(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
+    """Sound audio that is shorter than was announced is not taken for the whole; at its full length it is."""
+    downloader, text = submitter.poller.downloader, "a long story, " * 200
+    task = replace(book.submitted("task_1"), chars=len(text))
+    provider.jobs["task_1"] = Job("task_1", text, "mp3", ends_at=0.0)
+    whole = audio_of(text, "mp3")
+    headers = {"content-type": "audio/mpeg", "content-length": str(len(whole))}
+    bodies = iter((whole[:-417], whole))  # without its last frame, and with it
+    provider.on_audio = lambda _: Twist(status=200, body=next(bodies), headers=headers)
+    for is_whole in (False, True):
+        url = await downloader._fresh_url(task)
+        assert url is not None
+        assert (await downloader._fetch(task, url) is not None) == is_whole

@@ -1,0 +1,478 @@
+"""`batcher report` on the real program: the page as a file, the page in a browser, the data, the marks that come back.
+
+What needs a browser drives a Chromium that is on PATH with playwright (the `browser` extra), and is skipped without.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote
+
+import pytest
+
+from batcher.ledger.queries.report import TaskTimes
+from batcher.reports.page.charts import TimeAxis, scatter, throughput
+from tests.bench.page import made_up
+from tests.conftest import Project
+from tests.support.fake_tts import FakeTTS, Twist
+from tests.support.processes import Ended
+
+HOSTILE: Final = "<img src=x onerror=\"document.title='owned'\"></script><!--<script>document.title='owned'</script>"
+FORMULAS: Final = ("=HYPERLINK(1)", "+1+2", "-1+2", "@SUM(1)", "\tcmd", "\rcmd", "＝1+2")  # noqa: RUF001
+ROWS: Final = (
+    {"id": "r1", "text": HOSTILE, "voice": "en-gb", "scene": "one"},
+    {"id": "r2", "text": "The fog.", "voice": "en-us", "scene": "one"},
+    {"id": "r3", "text": "Nobody here.", "voice": "no-such-voice", "scene": "two"},
+    {"id": "a#b%20 c?", "text": "The lamp.", "voice": "en-us", "scene": "two"},
+)
+BROWSER: Final = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def _batcher(folder: Path, *arguments: str | Path) -> Ended:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("BATCHER_")}
+    command = [sys.executable, "-m", "batcher", *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=False)
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose manifest the sandbox has spoken, except the row whose voice it does not know."""
+    folder = tmp_path_factory.mktemp("spoken")
+    (folder / "lines.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    assert _batcher(folder, "run", "lines.jsonl", "--sandbox").exit_code == 3
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(spoken: Path) -> Path:
+    """The page that was made of it, where it goes by default."""
+    ended = _batcher(spoken, "report", "lines.jsonl", "--sandbox")
+    assert ended.exit_code == 0, ended.err
+    return spoken / "audio-sandbox" / "lines.report.html"
+
+
+class _Elements(HTMLParser):
+    """The elements of a page with their attributes, and what scripts and styles hold."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.inside: list[tuple[dict[str, str | None], str]] = []
+        self._data: list[str] | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        self._data = [] if tag in ("script", "style") else None
+
+    def handle_data(self, data: str) -> None:
+        if self._data is not None:
+            self._data.append(data)
+
+    def handle_endtag(self, tag: str) -> None:  # noqa: ARG002
+        if self._data is not None:
+            self.inside.append((self.found[-1][1], "".join(self._data)))
+        self._data = None
+
+
+def _rows(path: Path) -> list[list[Any]]:
+    inside = _Elements(path.read_text(encoding="utf-8")).inside
+    return [row for attributes, data in inside if attributes.get("class") == "rows" for row in json.loads(data)]
+
+
+def test_the_page_holds_every_row(page: Path) -> None:
+    """Ids, texts and links stand in the page as data, in manifest order, and no hostile text ends its script."""
+    rows = _rows(page)
+    assert [row[:2] for row in rows] == [[row["id"], row["text"]] for row in ROWS]
+    assert HOSTILE not in page.read_text(encoding="utf-8")
+    for row in rows[:2] + rows[3:]:
+        assert (page.parent / unquote(row[6])).is_file()
+        assert re.match(r"\./[\w%.-]+\.mp3$", row[6])
+    assert rows[2][6] is None
+
+
+def test_the_page_asks_for_nothing(page: Path) -> None:
+    """It names no other address and no handler, and its policy allows exactly its own script and style."""
+    elements = _Elements(page.read_text(encoding="utf-8"))
+    for _, attributes in elements.found:
+        assert not [name for name in attributes if name.startswith("on") or name == "style"]
+        assert not [value for name, value in attributes.items() if name in ("src", "action") and value]
+        assert str(attributes.get("href", "#")).startswith(("#", "data:"))
+    assert not re.search(r"(?:https?:)?//\w", re.sub(r"[^\n]*// [^\n]*", "", page.read_text(encoding="utf-8")))
+    (policy,) = [a["content"] or "" for tag, a in elements.found if tag == "meta" and "http-equiv" in a]
+    assert policy.startswith("default-src 'none'; ")
+    live = [data for attributes, data in elements.inside if "type" not in attributes]
+    assert len(live) == 2
+    for text in live:
+        assert base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() in policy
+
+
+def test_the_upper_part_tells_how_it_stands(page: Path) -> None:
+    """Counts, the error that needs a person with its command, credits without remainder, and the pictures are there."""
+    text = page.read_text(encoding="utf-8")
+    assert "<strong>3</strong> of 4" in text
+    assert "batcher retry --state rejected" in text
+    assert "nothing is unexplained" in text
+    assert re.findall(r'<figure id="figure-(\w+)"', text) == ["progress", "throughput", "length", "wait", "looks"]
+
+
+def test_without_texts_none_is_in_the_file(project: Project, provider: FakeTTS) -> None:
+    """`--no-text` leaves the texts out of page and data, and the provider's prose, which may quote them."""
+    provider.on_create = lambda create: (
+        Twist(status=400, body={"code": "invalid_text", "message": create.text})
+        if create.text.endswith("2 of the script.")
+        else None
+    )
+    assert project.run(project.manifest(3)).exit_code == 3
+    told = project.batcher("report", "--no-text", "--output", "p.html")
+    assert told.exit_code == 0, told.err
+    outputs = [(project.folder / "p.html").read_text(encoding="utf-8")]
+    outputs += [project.batcher("report", "--no-text", "--format", kind).out for kind in ("csv", "jsonl")]
+    for output in outputs:
+        assert "of the script" not in output
+        assert "invalid_text" in output
+    assert "of the script" in project.batcher("report", "--format", "csv").out
+
+
+def test_embedded_audio(spoken: Path) -> None:
+    """`--embed` puts each file's very bytes into the page, once, and says how large that makes it."""
+    ended = _batcher(spoken, "report", "--sandbox", "--embed", "--output", "elsewhere.html")
+    assert "MB" in ended.err
+    inside = _Elements((spoken / "elsewhere.html").read_text(encoding="utf-8")).inside
+    found = {base64.b64decode(data) for attributes, data in inside if "data-media" in attributes}
+    assert found == {path.read_bytes() for path in (spoken / "audio-sandbox").glob("*.mp3")}
+
+
+def test_links_from_another_folder(spoken: Path) -> None:
+    """A page that is written elsewhere finds the audio from there."""
+    (spoken / "for you").mkdir()
+    assert _batcher(spoken, "report", "--sandbox", "--output", "for you/p.html").exit_code == 0
+    links = [row[6] for row in _rows(spoken / "for you/p.html") if row[6]]
+    assert len(links) == 3
+    assert all((spoken / "for you" / unquote(link)).is_file() for link in links)
+
+
+def test_data_keep_the_manifests_columns(spoken: Path) -> None:
+    """The manifest's own columns come first, in its order and as they are; what became of the rows follows."""
+    table = list(csv.DictReader(io.StringIO(_batcher(spoken, "report", "--sandbox", "--format", "csv").out)))
+    assert list(table[0])[:4] == ["id", "text", "voice", "scene"]
+    assert all(name.startswith("batcher_") for name in list(table[0])[4:])
+    assert [(row["id"], row["scene"], row["batcher_state"]) for row in table] == [
+        ("r1", "one", "done"),
+        ("r2", "one", "done"),
+        ("r3", "two", "rejected"),
+        ("a#b%20 c?", "two", "done"),
+    ]
+    lines = _batcher(spoken, "report", "--sandbox", "--format", "jsonl").out.splitlines()
+    assert [list(json.loads(line))[:4] for line in lines] == [["id", "text", "voice", "scene"]] * 4
+
+
+def test_a_changed_manifest_is_told_from_the_ledger(project: Project) -> None:
+    """Once the file reads otherwise, the columns are those that the ledger keeps, and the report says so."""
+    rows = [row | {"scene": "9"} for row in project.rows(2)]
+    manifest = project.manifest(rows)
+    project.run(manifest)
+    project.manifest(1)
+    told = project.batcher("report", "--format", "csv")
+    assert "reads otherwise" in told.err
+    table = list(csv.DictReader(io.StringIO(told.out)))
+    assert [(row["id"], row["text"], row["scene"]) for row in table] == [
+        ("r1", rows[0]["text"], "9"),
+        ("r2", rows[1]["text"], "9"),
+    ]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "xlsx"])
+def test_a_report_is_no_manifest(project: Project, provider: FakeTTS, ending: str) -> None:
+    """Given to `run` by mistake, beside which there is no ledger, a report would have all of its rows bought again."""
+    project.run(project.manifest(2))
+    told = project.audio / f"lines.report.{ending}"
+    assert project.batcher("report", "--format", ending, "--output", told).exit_code == 0
+    ended = project.run(told)
+    assert (ended.exit_code, ended.report["created"], len(provider.creates)) == (2, 0, 2)
+    assert "`batcher report`" in ended.err
+    assert project.run(told, "--skip-invalid", "--batch", "lines", "--ledger", project.ledger).exit_code == 2
+    assert len(provider.creates) == 2
+
+
+def test_formulas_are_defused(project: Project) -> None:
+    """A cell that a spreadsheet would compute begins with an apostrophe in CSV, and is left as it is in JSONL."""
+    rows = [row | {"remark": cell} for row, cell in zip(project.rows(8), (*FORMULAS, "-3.5"), strict=True)]
+    project.run(project.manifest(rows))
+    project.batcher("report", "--format", "csv", "--output", "told.csv")
+    with (project.folder / "told.csv").open(encoding="utf-8-sig", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["remark"] for row in table] == [*(f"'{cell}" for cell in FORMULAS), "-3.5"]
+    lines = project.batcher("report", "--format", "jsonl").out.splitlines()
+    assert [json.loads(line)["remark"] for line in lines] == [row["remark"] for row in rows]
+
+
+def test_what_cannot_be_reported(project: Project) -> None:
+    """No ledger, an unknown batch, or a target that is the manifest or the ledger: exit 2, and nothing is written."""
+    assert project.batcher("report").exit_code == 2
+    manifest = project.manifest(1)
+    project.run(manifest)
+    before = manifest.read_bytes(), project.ledger.read_bytes()
+    for arguments in (("--batch", "x"), ("--output", "lines.csv"), ("--output", "batcher.db"), ("absent.csv",)):
+        assert project.batcher("report", *arguments).exit_code == 2, arguments
+    assert before == (manifest.read_bytes(), project.ledger.read_bytes())
+    assert not list(project.audio.glob("*.html"))
+
+
+def test_one_page_for_several_batches(project: Project) -> None:
+    """Without a manifest, one page named after the ledger tells of every batch; with one, of that alone."""
+    for name, first in (("one.csv", 1), ("two.csv", 3)):
+        project.run(project.manifest(project.rows(2, first=first), name))
+    project.batcher("report")
+    project.batcher("report", "two.csv")
+    assert [row[0] for row in _rows(project.audio / "batcher.reports.run_report.html")] == ["r1", "r2", "r3", "r4"]
+    assert [row[0] for row in _rows(project.audio / "two.report.html")] == ["r3", "r4"]
+
+
+def test_idle_time_is_left_out() -> None:
+    """Two nights of work stand side by side: the day between them takes no place on the axis, however far it is."""
+    axis = TimeAxis([0, 60, 120, 86_400, 86_460, 86_520])
+    assert axis.active_seconds == 240
+    assert [axis.active(at) for at in (0, 120, 5_000, 86_400, 86_520)] == [0, 120, 120, 120, 240]
+    assert len(axis.breaks) == 1
+
+
+def _marks(project: Project, ledger: str, *changes: dict[str, str]) -> Path:
+    results = {line["id"]: line["key"] for line in project.results()}
+    rows = [
+        {"batch": "lines", "note": "", "take": 1, "key": results.get(one["id"], "0" * 64)[:16]} | one for one in changes
+    ]
+    path = project.folder / "lines.marks.json"
+    path.write_text(json.dumps({"marks": 1, "ledger": ledger, "rows": rows}), encoding="utf-8")
+    return path
+
+
+def test_marked_rows_are_taken_again_once(project: Project, provider: FakeTTS) -> None:
+    """`retake --marks` asks for another take of what is marked so, and of nothing when it is given again."""
+    manifest = project.manifest(3)
+    project.run(manifest)
+    ((ledger,),) = project.query("SELECT value FROM meta WHERE name = 'ledger_id'")
+    marked = ({"id": "r1", "mark": "good"}, {"id": "r2", "mark": "retake"}, {"id": "r9", "mark": "retake"})
+    path = _marks(project, ledger, *marked)
+    told = project.batcher("retake", "--marks", path)
+    assert told.out.splitlines() == [
+        "r9 of lines  does not stand for what was heard any more: left alone",
+        "r2 of lines  take 2: created by the next run, and paid for",
+    ]
+    for created in (1, 0):
+        assert project.run(manifest).report["created"] == created
+        assert "take 3" not in project.batcher("retake", "--marks", path).out
+    assert provider.asked.count("Line number 2 of the script.") == 2
+
+
+def test_marks_of_something_else(project: Project) -> None:
+    """Marks from another ledger's page, a file that is none, or marks and names together change nothing."""
+    project.run(project.manifest(1))
+    strange = _marks(project, "other", {"id": "r1", "mark": "retake"})
+    assert "another ledger" in project.batcher("retake", "--marks", strange).err
+    assert project.batcher("retake", "--marks", strange, "r1").exit_code == 2
+    strange.write_text('{"marks": 1}', encoding="utf-8")
+    assert "no file of marks" in project.batcher("retake", "--marks", strange).err
+    assert project.batcher("retake").exit_code == 2
+    assert project.states() == {"done": 1}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real browser."""
+    if importlib.util.find_spec("playwright") is None:
+        pytest.skip("playwright is not installed: pip install -e '.[browser]'")
+    if BROWSER is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on PATH")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # As root, as in many containers, Chromium does not start with its own sandbox; the page is ours.
+        started = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+class Opened:
+    """The page in a tab, with what the browser complained of and every address that it asked for."""
+
+    def __init__(self, tab: Any, path: Path) -> None:
+        self.tab = tab
+        self.complaints: list[str] = []
+        self.asked: list[str] = []
+        tab.on("console", lambda message: self.complaints.append(message.text))
+        tab.on("pageerror", lambda error: self.complaints.append(str(error)))
+        tab.on("request", lambda request: self.asked.append(request.url))
+        tab.goto(path.as_uri())
+
+    def ids(self) -> list[str]:
+        """The rows that are shown, by their ids."""
+        found: list[str] = self.tab.locator("#window .id b").all_inner_texts()
+        return found
+
+
+@pytest.fixture
+def opened(browser: Any, page: Path) -> Iterator[Opened]:
+    """The page, opened as from a folder, in a profile of its own."""
+    context = browser.new_context()
+    found = Opened(context.new_page(), page)
+    yield found
+    assert found.complaints == []
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in found.asked)
+    context.close()
+
+
+def test_browser_shows_hostile_text_as_text(opened: Opened) -> None:
+    """The page opens without a complaint, and markup in a text is read, not run."""
+    assert opened.ids() == [row["id"] for row in ROWS]
+    assert opened.tab.locator("#window .text q").first.inner_text() == HOSTILE
+    assert opened.tab.locator("#window img").count() == 0
+    assert opened.tab.title() == "lines – batcher report"  # noqa: RUF001
+
+
+def test_browser_filters_and_searches(opened: Opened) -> None:
+    """State, voice, error and words each leave their rows, and all of them come back."""
+    for select, label, ids in (
+        ("#by-state", "refused (1)", ["r3"]),
+        ("#by-voice", "en-us (2)", ["r2", "a#b%20 c?"]),
+        ("#by-error", re.compile("."), ["r3"]),
+    ):
+        choice = opened.tab.locator(f"{select} option").filter(has_text=label).last.get_attribute("value")
+        opened.tab.select_option(select, choice)
+        assert opened.ids() == ids
+        opened.tab.select_option(select, "")
+    opened.tab.fill("#search", "LAMP")
+    assert opened.ids() == ["a#b%20 c?"]
+    assert opened.tab.inner_text("#found") == "1 of 4 rows"
+    opened.tab.fill("#search", "")
+    assert len(opened.ids()) == 4
+
+
+def test_browser_plays_to_the_end_and_on(opened: Opened) -> None:
+    """By keys alone: a row's file plays to its very end, and playing from there goes on over rows without audio."""
+    tab = opened.tab
+    note = "() => ended.push([audio.src, audio.currentTime, audio.duration])"
+    tab.evaluate(f"() => {{ window.ended = []; audio.addEventListener('ended', {note}, true); }}")
+    tab.focus("#table")
+    tab.keyboard.press("ArrowDown")
+    tab.keyboard.press("ArrowDown")
+    tab.keyboard.press("Shift+Enter")
+    tab.wait_for_function("() => ended.length === 2 && audio.paused", timeout=20_000)
+    ended = tab.evaluate("ended")
+    assert [Path(name).name for name, _, _ in ended] == ["r2.mp3", "a%23b%2520%20c_.mp3"]
+    assert all(at == length > 0.3 for _, at, length in ended)
+    assert tab.get_attribute("#onward", "aria-pressed") == "false"
+
+
+def test_browser_exports_marks_that_retake_takes(opened: Opened, spoken: Path, tmp_path: Path) -> None:
+    """Marks made by keys outlive a reload, are exported, and `retake --marks` takes the file as it is."""
+    tab = opened.tab
+    tab.focus("#table")
+    for key in ("ArrowDown", "g", "ArrowDown", "r", "n"):
+        tab.keyboard.press(key)
+    tab.keyboard.type("too fast")
+    tab.reload()
+    assert tab.locator("#window .mark").nth(1).inner_text() == "retake: too fast"
+    with tab.expect_download() as waiting:
+        tab.click("#export")
+    path = tmp_path / waiting.value.suggested_filename
+    waiting.value.save_as(path)
+    found = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    assert [(one["id"], one["mark"], one["note"]) for one in found] == [
+        ("r1", "good", ""),
+        ("r2", "retake", "too fast"),
+    ]
+    copy = tmp_path / "copy"
+    shutil.copytree(spoken, copy)
+    told = _batcher(copy, "retake", "--sandbox", "--marks", path)
+    assert told.out == "r2 of lines  take 2: created by the next run, and paid for\n", told.err
+
+
+def test_browser_plays_what_is_embedded(browser: Any, spoken: Path, tmp_path: Path) -> None:
+    """A page with its audio inside plays far from any file."""
+    _batcher(spoken, "report", "--sandbox", "--embed", "--output", tmp_path / "alone.html")
+    context = browser.new_context()
+    opened = Opened(context.new_page(), tmp_path / "alone.html")
+    opened.tab.click("#window .row:nth-child(2) button")
+    opened.tab.wait_for_function("() => audio.ended", timeout=20_000)
+    assert opened.tab.evaluate("audio.src.slice(0, 22)") == "data:audio/mpeg;base64"
+    assert opened.complaints == []
+    context.close()
+
+
+def test_browser_keeps_few_of_many_rows(browser: Any, tmp_path: Path) -> None:
+    """Of thousands of rows only those in sight are in the document, and the last can be reached by a key."""
+    made_up(tmp_path / "batcher.db", 3000)
+    told = _batcher(tmp_path, "report", "--output", "p.html")
+    assert told.exit_code == 0, told.err
+    tab = browser.new_page()
+    tab.goto((tmp_path / "p.html").as_uri())
+    for key, last in (("End", "n003000"), ("Home", "n000001")):
+        tab.focus("#table")
+        tab.keyboard.press(key)
+        tab.locator("#window .chosen b").filter(has_text=last).wait_for()
+        assert tab.locator("#window .row").count() < 100
+    tab.close()
+
+
+def test_browser_prints_every_row(browser: Any, page: Path) -> None:
+    """On paper all rows stand, whatever was in sight, and afterwards the page is as before."""
+    tab = browser.new_page(viewport={"width": 800, "height": 200})
+    tab.goto(page.as_uri())
+    tab.evaluate(
+        "addEventListener('beforeprint', () => { window.printed = document.querySelectorAll('#window .row').length })"
+    )
+    tab.pdf()
+    assert tab.evaluate("printed") == len(ROWS)
+    tab.close()
+
+
+def test_the_axes_are_read_at_a_glance() -> None:
+    """Numbers on axes are as people write them, however many there are, and none is wider than its room."""
+    times = [1e9 + number / 30 for number in range(4000)]
+    tasks = [
+        TaskTimes(created_at=at, rendered_at=at + 6, saved_at=at + 6, looks=1, chars=9, audio_seconds=6) for at in times
+    ]
+    drawn = throughput(tasks, TimeAxis(times)) + scatter([(9, 6.0), (9, 3.0)], "Time", "characters")
+    values = re.findall(r'class="value"[^>]*>([^<]*)<', drawn)
+    assert values[3:] == ["0", "3 s", "6 s"]
+    assert re.fullmatch(r"\d,\d{3}", values[2])
+    assert all(len(value) <= 6 and "e" not in value for value in values)
+
+
+def test_browser_shows_what_sounds(opened: Opened) -> None:
+    """The button of the row that is heard shows that it pauses, in a colour that stands out, also under the pointer."""
+    button = opened.tab.locator("#window .row:nth-child(2) button")
+    button.click()
+    opened.tab.locator("#window .row:nth-child(2).sounding").wait_for()
+    shown = "one => { const style = getComputedStyle(one, '::before'); return [style.content, style.color]; }"
+    content, colour = button.evaluate(shown)
+    assert content == '"❚❚"'
+    assert colour != button.evaluate("one => getComputedStyle(one).backgroundColor")
+
+
+def test_browser_prints_as_a_table(browser: Any, page: Path) -> None:
+    """Paper is no phone, however narrow: each row stands in columns, and an error is not broken to pieces."""
+    tab = browser.new_page(viewport={"width": 640, "height": 900})
+    tab.goto(page.as_uri())
+    tab.emulate_media(media="print")
+    columns = tab.evaluate("getComputedStyle(document.querySelector('.row.head')).gridTemplateColumns").split()
+    assert len(columns) == 6
+    heights = tab.evaluate("[...document.querySelectorAll('small.error')].map((one) => one.getClientRects()[0].height)")
+    assert max(heights) < 20
+    tab.close()

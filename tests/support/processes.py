@@ -1,0 +1,155 @@
+"""Starts `batcher` in a process of its own, without starting Python each time: one that has imported it all is forked.
+
+Only the start differs: the process has a memory, files, signals and an end of its own, and can be killed. What concerns
+the start itself, or standard streams that are no files, is tested with a Python that starts from nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any, Final
+
+MOST_SECONDS: Final = 30.0
+"""No command of any test takes that long: what does, hangs."""
+_ROOT: Final = Path(__file__).parents[2]
+_MODULES: Final = [
+    ".".join(path.relative_to(_ROOT).with_suffix("").parts)
+    for path in sorted((_ROOT / "batcher").rglob("*.py"))
+    if path.stem not in ("__init__", "__main__")
+]
+_FORKS: Final = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["pytest", "anyio._backends._asyncio", *_MODULES])
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has come to its end, with all that it wrote."""
+
+    exit_code: int  # below zero: the signal that was its end
+    out: str
+    err: str
+
+    @property
+    def report(self) -> Any:
+        """What was printed on standard output, which must be one line of JSON and nothing else."""
+        assert self.out.count("\n") == 1, self
+        return json.loads(self.out)
+
+
+@dataclass(frozen=True)
+class _Streams:
+    """The files that are a command's standard streams."""
+
+    stdin: Path
+    stdout: Path
+    stderr: Path
+
+    def take(self) -> None:
+        """Be the standard streams of this process."""
+        for number, path in enumerate((self.stdin, self.stdout, self.stderr)):
+            descriptor = os.open(path, os.O_RDWR)
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+        sys.stderr = os.fdopen(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
+
+
+class Started:
+    """A command under way; it is killed if the test ends before it does."""
+
+    def __init__(self, process: ForkServerProcess, streams: _Streams) -> None:
+        self._process = process
+        self._streams = streams
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, unless it has ended."""
+        if self._process.exitcode is None and self._process.pid is not None:
+            os.kill(self._process.pid, number)
+
+    def end(self) -> Ended:
+        """Wait for it to end."""
+        self._process.join(MOST_SECONDS)
+        out, err = (path.read_text(encoding="utf-8") for path in (self._streams.stdout, self._streams.stderr))
+        assert self._process.exitcode is not None, f"a command hangs that has said: {err}"
+        return Ended(self._process.exitcode, out, err)
+
+    def until_says(self, words: str) -> None:
+        """Wait until it has said these words on standard error."""
+        self.until(lambda: words in self._streams.stderr.read_text(encoding="utf-8"))
+
+    def until(self, holds: Callable[[], object]) -> None:
+        """Wait until something has come about that only looking can tell."""
+        give_up_at = time.monotonic() + 10.0
+        while not holds():
+            assert time.monotonic() < give_up_at, "what the test waits for did not come about"
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        """Make sure that nothing of it is left."""
+        self._process.kill()
+        self._process.join()
+
+
+def begin(
+    arguments: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    *,
+    aside: Path,
+    stdin: str = "",
+    points: str = "",
+) -> Started:
+    """Start `batcher` in `folder`, with `points` to kill it at (see `killing`). Its streams are files `aside`."""
+    files = Path(tempfile.mkdtemp(prefix="streams-", dir=aside))
+    streams = _Streams(files / "stdin", files / "stdout", files / "stderr")
+    for path, text in ((streams.stdin, stdin), (streams.stdout, ""), (streams.stderr, "")):
+        path.write_text(text, encoding="utf-8")
+    # On macOS much breaks in a mere fork; and another PYTHONPATH is another program.
+    anew = sys.platform == "darwin" or environment.get("PYTHONPATH") != os.environ.get("PYTHONPATH")
+    how = (list(arguments), folder, dict(environment), streams, points, anew)
+    process = _FORKS.Process(target=_become, args=how, daemon=True)
+    process.start()
+    return Started(process, streams)
+
+
+def _become(
+    arguments: list[str], folder: Path, environment: dict[str, str], streams: _Streams, points: str, anew: bool
+) -> None:
+    """Be that command, `anew` with a Python that starts from nothing."""
+    from tests.support import killing
+
+    os.chdir(folder)
+    streams.take()
+    if anew:
+        program = [killing.__file__, points, "--"] if points else ["-m", "batcher"]
+        os.execve(sys.executable, [sys.executable, *program, *arguments], environment)
+    os.environ.clear()
+    os.environ.update(environment)
+    time.tzset()
+    killing.run(points, arguments)
+
+
+def struck(points: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Ended:
+    """`batcher` with these arguments and points in `folder`, come to its end."""
+    started = begin(arguments, folder, environment, aside=folder.parent, points=points)
+    try:
+        return started.end()
+    finally:
+        started.close()
+
+
+def killed(points: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
+    """Start `batcher` with these arguments in `folder`, and see to it that one of the points is its end."""
+    ended = struck(points, arguments, folder, environment)
+    assert ended.exit_code == -signal.SIGKILL, f"{points}: was not reached\n{ended.out}{ended.err}"
