@@ -19,7 +19,7 @@ def local(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
 
 
-def said(at: str) -> str:
+def local_time(at: str) -> str:
     """The same for a time that `utc` wrote."""
     return local(datetime.fromisoformat(at).timestamp())
 

@@ -28,7 +28,7 @@ class BatcherError(Exception):
         self.message = message
         self.hint = hint
 
-    def in_one_line(self) -> str:
+    def one_line(self) -> str:
         """Message and hint in one line."""
         return f"{self.message}. {self.hint}" if self.hint else self.message
 

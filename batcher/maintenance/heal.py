@@ -39,8 +39,8 @@ _AT_ONCE: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mended:
-    """What became of a fault: `how` it was mended, or why it could not be, and then the `way_out` for a person.
+class Repair:
+    """What became of a fault: `how` it was mended, or why it could not be, and then the `hint` for a person.
 
     `passing`: another try later may do it.
     """
@@ -48,12 +48,12 @@ class Mended:
     fault: Fault
     healed: bool
     how: str
-    way_out: str = ""
+    hint: str = ""
     passing: bool = False
 
 
 @dataclass(kw_only=True)
-class Healing:
+class Healer:
     """Mends what is wrong in one ledger's folder, as the only one that writes to it.
 
     `trouble` is what kept it from asking the provider at all, if anything did.
@@ -63,9 +63,9 @@ class Healing:
     settings: Settings
     clock: Clock
     trouble: BatcherError | None = field(default=None, init=False)
-    _mended: list[Mended] = field(default_factory=list, init=False)
+    _mended: list[Repair] = field(default_factory=list, init=False)
 
-    async def heal(self, faults: Sequence[Fault]) -> list[Mended]:
+    async def heal(self, faults: Sequence[Fault]) -> list[Repair]:
         """Mend what can be. Returns what became of each fault.
 
         Raises:
@@ -105,18 +105,18 @@ class Healing:
         self._mended.append(await self._healed(fault, f"put back from {source}{_kept(aside)}"))
         return True
 
-    def _refused(self, fault: Fault, out_dir: str) -> Mended | None:
+    def _refused(self, fault: Fault, out_dir: str) -> Repair | None:
         """Why a fault in that output folder is nothing for the program to mend; None when it may try."""
         folder = self.settings.ledger.parent / out_dir
         if not folder.is_dir():
             how = f"there is no folder {folder}"
-            way_out = "Mount its disk; or make the folder, and all of its audio is put there again."
+            hint = "Mount its disk; or make the folder, and all of its audio is put there again."
         elif not fault.ours:
             how = "what lies there was not made by this ledger, and is left alone"
-            way_out = "Move it away, then heal again."
+            hint = "Move it away, then heal again."
         else:
             return None
-        return Mended(fault=fault, healed=False, how=how, way_out=way_out)
+        return Repair(fault=fault, healed=False, how=how, hint=hint)
 
     def _intact(self, places: Sequence[str], sha256: str) -> Path | None:
         paths = (self.settings.ledger.parent / found for found in places)
@@ -135,7 +135,7 @@ class Healing:
             self.trouble = error
         if self.trouble is not None:
             why = f"its task could not be asked for: {self.trouble.message}"
-            self._mended += [Mended(fault=one, healed=False, how=why, way_out=self.trouble.hint) for one in left]
+            self._mended += [Repair(fault=one, healed=False, how=why, hint=self.trouble.hint) for one in left]
 
     async def _work(self, client: Client, account_id: int | None, left: list[Fault]) -> None:
         while left and self.trouble is None:
@@ -153,7 +153,7 @@ class Healing:
             finally:
                 self._store(fault.saved).part(fault.saved.path).unlink(missing_ok=True)
 
-    async def _download(self, client: Client, fault: Fault) -> Mended:
+    async def _download(self, client: Client, fault: Fault) -> Repair:
         """Fetch the audio of the item's task once more, with a fresh address for each try."""
         for wait in _WAITS_SECONDS:
             answer = await client.read(fault.saved.task_id)
@@ -167,13 +167,13 @@ class Healing:
             if task is not None and task.audio_url is not None:
                 result = await self._fetch(client, fault, task.audio_url)
             else:
-                result = Mended(fault=fault, healed=False, how=_no_address(answer), passing=True)
+                result = Repair(fault=fault, healed=False, how=_no_address(answer), passing=True)
             if not result.passing:
                 return result
             await self.clock.sleep(max(wait, min(answer.retry_after_seconds or 0.0, _LONGEST_WAIT_SECONDS)))
-        return replace(result, way_out="Try again later.")
+        return replace(result, hint="Try again later.")
 
-    async def _fetch(self, client: Client, fault: Fault, url: str) -> Mended:
+    async def _fetch(self, client: Client, fault: Fault, url: str) -> Repair:
         """One download: to a part, verified, durable, recorded, renamed."""
         saved, store = fault.saved, self._store(fault.saved)
         part = store.part(saved.path)
@@ -182,16 +182,16 @@ class Healing:
         except TooLongError:
             return self._not_audio(fault, "longer than any speech of its text")
         if not fetched.ok:
-            return Mended(fault=fault, healed=False, how=f"not downloaded: {fetched.reason}", passing=True)
+            return Repair(fault=fault, healed=False, how=f"not downloaded: {fetched.reason}", passing=True)
         if (why := checks.fault(part, saved.format, saved.chars)) is not None:
             return self._not_audio(fault, why)
         return await self._keep(fault, part, sha256, fetched.bytes)
 
-    def _not_audio(self, fault: Fault, why: str) -> Mended:
+    def _not_audio(self, fault: Fault, why: str) -> Repair:
         kept = self._store(fault.saved).keep_bad(fault.saved.path)
         return _lost(fault, f"what comes is not its audio: {why}; it is kept as {kept}")
 
-    async def _keep(self, fault: Fault, part: Path, sha256: str, size: int) -> Mended:
+    async def _keep(self, fault: Fault, part: Path, sha256: str, size: int) -> Repair:
         saved = fault.saved
         with anyio.CancelScope(shield=True):
             seconds = await anyio.to_thread.run_sync(durable, part, saved.format)
@@ -201,12 +201,12 @@ class Healing:
         other = "" if sha256 == saved.sha256 else ", rendered anew by the provider"
         return await self._healed(fault, f"downloaded again{other}{_kept(aside)}")
 
-    async def _link(self, fault: Fault, wanted: Output, *, lacking: bool) -> Mended:
+    async def _link(self, fault: Fault, wanted: Output, *, lacking: bool) -> Repair:
         """Have the item's audio at a row's output again."""
         if (refused := self._refused(fault, wanted.out_dir)) is not None:
             return refused
         if lacking:
-            return Mended(fault=fault, healed=False, how="its item's own audio is not there", way_out="See that first.")
+            return Repair(fault=fault, healed=False, how="its item's own audio is not there", hint="See that first.")
         found = await self.ledger.do(outputs_of, fault.saved.key)
         now = next(one for one in found if (one.batch_id, one.row_id) == (wanted.batch_id, wanted.row_id))
         aside = None
@@ -214,16 +214,16 @@ class Healing:
             aside = await anyio.to_thread.run_sync(set_aside, fault.path)
         why = await anyio.to_thread.run_sync(self._store(fault.saved).link, now)
         if why is not None:
-            return Mended(fault=fault, healed=False, how=why, way_out="Then heal again.")
+            return Repair(fault=fault, healed=False, how=why, hint="Then heal again.")
         await self.ledger.do(collection.record_links, [(now.batch_id, now.row_id, now.key, now.output)])
         return await self._healed(fault, f"linked again{_kept(aside)}")
 
-    async def _healed(self, fault: Fault, how: str) -> Mended:
+    async def _healed(self, fault: Fault, how: str) -> Repair:
         """The file is in its place: have the item's story tell of it."""
         place = os.path.relpath(fault.path, self.settings.ledger.parent)
         detail = f"healed by {person()}: {place}, {how}"
         await self.ledger.do(repairs.record_healed, fault.saved.key, at=self.clock.now(), detail=detail)
-        return Mended(fault=fault, healed=True, how=how)
+        return Repair(fault=fault, healed=True, how=how)
 
     def _store(self, saved: SavedFile) -> Store:
         home = self.settings.ledger.parent
@@ -241,29 +241,29 @@ def _kept(aside: Path | None) -> str:
     return "" if aside is None else f"; what was there is now {aside}"
 
 
-def _unwritten(fault: Fault, error: OSError) -> Mended:
+def _unwritten(fault: Fault, error: OSError) -> Repair:
     where = error.filename or fault.path
-    way_out = "Free some space or mend the folder, then heal again."
-    return Mended(fault=fault, healed=False, how=f"{where}: {error.strerror}", way_out=way_out, passing=True)
+    hint = "Free some space or mend the folder, then heal again."
+    return Repair(fault=fault, healed=False, how=f"{where}: {error.strerror}", hint=hint, passing=True)
 
 
-def _foreign(fault: Fault) -> Mended:
+def _foreign(fault: Fault) -> Repair:
     saved = fault.saved
-    return Mended(
+    return Repair(
         fault=fault,
         healed=False,
         how=f"its task belongs to the account {saved.user_id} at {saved.origin}",
-        way_out="Heal with a token of that account, and its --api-url.",
+        hint="Heal with a token of that account, and its --api-url.",
     )
 
 
-def _lost(fault: Fault, why: str) -> Mended:
+def _lost(fault: Fault, why: str) -> Repair:
     saved = fault.saved
-    way_out = (
+    hint = (
         f"Put a copy from your backups at {fault.path} (SHA-256 {saved.sha256[:16]}…), "
         f"or `batcher retake {saved.key[:16]}` has another output created, and charged."
     )
-    return Mended(fault=fault, healed=False, how=f"no longer possible: {why}", way_out=way_out)
+    return Repair(fault=fault, healed=False, how=f"no longer possible: {why}", hint=hint)
 
 
 def _no_address(answer: Answer) -> str:

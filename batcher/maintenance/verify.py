@@ -49,21 +49,21 @@ class Findings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Remembered:
+class ExpectedFiles:
     """What the ledger remembers of the disk: done items by their keys, and the rows' outputs of their audio."""
 
     items: dict[str, SavedFile]
     outputs: list[Output]
 
 
-def remember(conn: Connection) -> Remembered:
+def expected_files(conn: Connection) -> ExpectedFiles:
     """What should lie on disk; quickly read, so that no run waits while the disk is looked at."""
     every = {one.key: one for one in repairs.saved(conn)}
     found = outputs.outputs(conn)
-    return Remembered(items=every, outputs=[one for one in found if one.key in every])
+    return ExpectedFiles(items=every, outputs=[one for one in found if one.key in every])
 
 
-def compare(memory: Remembered, home: Path) -> Findings:
+def compare(memory: ExpectedFiles, home: Path) -> Findings:
     """Compare the disk with what the ledger whose folder is `home` remembers. Changes nothing.
 
     Raises:

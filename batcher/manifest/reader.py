@@ -267,7 +267,7 @@ class Manifest:
             self._columns.check_file(None)
 
 
-def given_columns(path: Path, encoding: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+def input_columns(path: Path, encoding: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each record's number with all its columns as the file has them, in its order; none of one that is broken.
 
     Raises:

@@ -57,7 +57,7 @@ class Pace:
         self._from: float | None = None  # the age and the chance with which the next look was last asked for
         self._chance = 0.0
 
-    def next_look_seconds(self, age_seconds: float, chance: float) -> float:
+    def next_poll_seconds(self, age_seconds: float, chance: float) -> float:
         """Seconds from this age, at which the task may still run, to the next look; `chance` is even from 0 to 1."""
         self._from, self._chance = age_seconds, chance
         fit = self._durations.fit
@@ -69,10 +69,10 @@ class Pace:
         return min(max(seconds, SHORTEST_SECONDS), LONGEST_SECONDS)
 
     def early_seconds(self, age_seconds: float) -> float:
-        """How much too early a look at this age is, by what was learned since `next_look_seconds` was asked; or 0."""
+        """How much too early a look at this age is, by what was learned since `next_poll_seconds` was asked; or 0."""
         if self._from is None:
             return 0.0
-        planned = self.next_look_seconds(self._from, self._chance)
+        planned = self.next_poll_seconds(self._from, self._chance)
         early = self._from + planned - age_seconds
         return early if early > _WORTH_WAITING * planned else 0.0
 
@@ -118,7 +118,7 @@ class Pace:
             early = median * math.exp(-sigma * (1.0 + 2.0 * chance / explored))
             if early > age:
                 return early
-        return median * for_scatter(sigma).next_look(age / median) * math.exp(_JITTER * sigma * (2.0 * chance - 1.0))
+        return median * for_scatter(sigma).next_poll(age / median) * math.exp(_JITTER * sigma * (2.0 * chance - 1.0))
 
 
 class Pacing:

@@ -23,7 +23,7 @@ from typing import Final
 
 from batcher.pacing.normal_distribution import below
 
-LOOK_COST: Final = 0.3
+POLL_COST: Final = 0.3
 """What a look may cost, in median durations. It comes to two looks a task when durations scatter by a factor of e^0.8
 either way, one to one and a half when they hardly scatter, and more when they scatter further."""
 GROWTH: Final = 0.5
@@ -42,7 +42,7 @@ class Schedule:
     ages: tuple[float, ...]
     nexts: tuple[float, ...]
 
-    def next_look(self, age: float) -> float:
+    def next_poll(self, age: float) -> float:
         """The age at which a task that was running at `age` is looked at next."""
         place = bisect_right(self.ages, age) - 1
         return max(self.nexts[place], age) if place < len(self.nexts) else age * (1.0 + GROWTH)
@@ -56,7 +56,7 @@ def for_scatter(sigma: float) -> Schedule:
 @lru_cache(maxsize=256)
 def _solve(step: int) -> Schedule:
     sigma = math.exp(step * _SIGMA_STEP)
-    return Schedule(*(tuple(values) for values in solve(sigma, LOOK_COST, _REACH, _STEPS)))
+    return Schedule(*(tuple(values) for values in solve(sigma, POLL_COST, _REACH, _STEPS)))
 
 
 def solve(sigma: float, cost: float, reach: float, steps: int) -> tuple[list[float], list[float]]:

@@ -94,12 +94,12 @@ class Downloader:
         except _GoneError:
             pass
         except StorageError as error:
-            self.stop.stop_all(Reason.TROUBLE, error.in_one_line())
+            self.stop.stop_all(Reason.TROUBLE, error.one_line())
         except OSError as error:
             # A write does not say where, unlike an open.
             where = error.filename or self.store.part(self.store.item_path(task.key, task.format))
-            way_out = "Free some space or mend the folder, then run again."
-            self.stop.stop_all(Reason.TROUBLE, f"cannot write audio to {where}: {error.strerror}. {way_out}")
+            hint = "Free some space or mend the folder, then run again."
+            self.stop.stop_all(Reason.TROUBLE, f"cannot write audio to {where}: {error.strerror}. {hint}")
 
     async def _fetched(self, task: OpenTask, url: str | None) -> FileRecord | None:
         """The item's part, whole and verified; None when that is left to the next run."""

@@ -42,7 +42,7 @@ class Finish:
     started_at: float
     stop: Stop
     tally: Tally
-    intake: Ingest
+    ingest: Ingest
     profiles: list[Profile]
     halts: list[Halt]
     overdue: list[str]
@@ -57,7 +57,7 @@ class Finish:
             return result
         except StorageError as error:
             # What was bought is in the spill file by now; this is said even if nothing more can be written.
-            message = self.stop.reasons.get(Reason.TROUBLE, error.in_one_line())
+            message = self.stop.reasons.get(Reason.TROUBLE, error.one_line())
             self.progress.warn(f"exit 8: {message}")
             return self._report(8, message)
 
@@ -65,18 +65,18 @@ class Finish:
         if not self.stop.interrupted and not await self.ledger.do(cached_facts.get, SWEPT):
             await sweep(self.ledger, self.store)
         written = await self.ledger.do(self._write_results)
-        here = [batch.name for batch in self.intake.named if batch.out_dir == self.store.out_dir]
+        here = [batch.name for batch in self.ingest.named if batch.out_dir == self.store.out_dir]
         written = [name for name in written if name in here]
         owner = self.store.owner()
         if written and owner is not None and owner.run_id == self.run_id:
             await restore.sign(self.ledger, self.store, self.run_id, written, whole=True)
         await self.ledger.do(self._leave)
-        counts = await self.ledger.do(item_counts.count, self.intake.named)
+        counts = await self.ledger.do(item_counts.count, self.ingest.named)
         await self.ledger.do(self._note_halts, counts)
-        refused, unwritten = self.intake.refused, self.tally.unwritten
+        refused, unwritten = self.ingest.refused, self.tally.unwritten
         named = bool(self.settings.sources)
         code, message = conclude(self.stop, counts, refused=refused, unwritten=unwritten, rows_named=named)
-        message += await self.ledger.do(summary.overdue_words, self.intake.named, self.overdue)
+        message += await self.ledger.do(summary.overdue_message, self.ingest.named, self.overdue)
         credits_ = await self.ledger.do(self._credits)
         result = self._report(code, message, counts=counts, credits_=credits_)
         await self.ledger.do(self._note_end, result)
@@ -94,7 +94,7 @@ class Finish:
         found: dict[str, Any] = {}
         if counts is not None:
             found = {"rows": counts.rows, "items": counts.items, "states": counts.states, "credits": credits_}
-            found |= {"batches": [batch.name for batch in self.intake.named], "halt": run_report.halt_of(self.halts)}
+            found |= {"batches": [batch.name for batch in self.ingest.named], "halt": run_report.halt_of(self.halts)}
         return run_report.RunReport(
             run_id=self.run_id,
             exit_code=code,
@@ -114,7 +114,7 @@ class Finish:
         if recalled.due(conn):
             return []
         written = []
-        for batch in self.intake.named:
+        for batch in self.ingest.named:
             out_dir = self.settings.ledger.parent / batch.out_dir
             try:
                 self._write(conn, batch, out_dir)
@@ -135,13 +135,13 @@ class Finish:
             cached_facts.put(conn, name, "rows", [stamp(path) for path in paths])
 
     def _leave(self, conn: Connection) -> None:
-        if self.intake.refused is None and not self.tally.unwritten:
-            self.intake.leave(conn)
+        if self.ingest.refused is None and not self.tally.unwritten:
+            self.ingest.leave(conn)
 
     def _note_halts(self, conn: Connection, counts: item_counts.Counts) -> None:
         for halt in self.halts:
             reason = Reason.CREDITS if halt.kind == "credits" else Reason.TROUBLE
-            need = spending.next_need(conn, self.intake.named)
+            need = spending.next_need(conn, self.ingest.named)
             now = self.profiles[-1].balance if self.profiles else None
             self.stop.reasons.setdefault(reason, summary.halt_line(halt, counts, balance=now, need=need))
 
@@ -151,7 +151,7 @@ class Finish:
         spent, known = spending.spent_in_run(conn, self.run_id)
         if not known:
             spent = start - end if start is not None and end is not None else None
-        needed = spending.estimated_need(conn, self.intake.named)
+        needed = spending.estimated_need(conn, self.ingest.named)
         return {"start": start, "end": end, "spent": spent, "estimated_needed": needed}
 
     def _note_end(self, conn: Connection, result: run_report.RunReport) -> None:
@@ -161,10 +161,10 @@ class Finish:
         runs.end_run(conn, self.run_id, **values)
 
     def _tell(self, conn: Connection, result: run_report.RunReport) -> None:
-        counts = item_counts.count(conn, self.intake.named)
-        where, ways_out = self.settings.where, self.intake.ways_out
-        words = summary.SummaryInput(result, counts, where=where, last=self.last_end, ways_out=ways_out)
-        summary.tell(conn, self.progress, words, self.intake.named)
+        counts = item_counts.count(conn, self.ingest.named)
+        where, hints = self.settings.where, self.ingest.hints
+        words = summary.SummaryInput(result, counts, where=where, last=self.last_end, hints=hints)
+        summary.tell(conn, self.progress, words, self.ingest.named)
 
 
 _EXITS: Final = {Reason.CREDENTIALS: 5, Reason.CREDITS: 4, Reason.TROUBLE: 8, Reason.ASKED: 6}

@@ -52,7 +52,7 @@ class Ingest:
         self.surveyed: list[Batch] = []  # whose outputs were looked for, and may have to be linked
         self._found: dict[int, Stamps] = {}  # by batch, the folders of its outputs as they were before that
         self.refused: str | None = None
-        self.ways_out: list[str] = []  # what to do about it, to be said right after it
+        self.hints: list[str] = []  # what to do about it, to be said right after it
         self.told: str | None = None  # what the last run ended with: the same again is no news
 
     async def run(self) -> None:
@@ -154,7 +154,7 @@ class Ingest:
         for line in lines:
             if line != message:
                 tell(line)
-        if hint and hint not in self.ways_out:
-            self.ways_out.append(hint)
+        if hint and hint not in self.hints:
+            self.hints.append(hint)
         self.refused = message if self.refused is None else f"{self.refused}; {message}"
         self.wanted = []

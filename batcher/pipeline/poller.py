@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 MISSED_SECONDS: Final = 50.0
 """Only looks so far apart count as misses of a task: so it is gone after minutes, whatever the clock says."""
-OVERDUE_LOOK_SECONDS: Final = 60.0
+OVERDUE_POLL_SECONDS: Final = 60.0
 """So long is the wait between two looks at a task that is overdue."""
 
 
@@ -46,7 +46,7 @@ class _Watched:
     looks: int = 0
     missed_at: float | None = None  # when a miss was counted last, in steady seconds
     word: str | None = None
-    overdue_looks: int = 0  # looks that found it overdue
+    overdue_polls: int = 0  # looks that found it overdue
 
 
 @dataclass(kw_only=True)
@@ -61,7 +61,7 @@ class Poller:
     client: Client
     guard: Guard
     gate: Gate
-    places: Slots
+    slots: Slots
     downloader: Downloader
     stop: Stop
     tally: Tally
@@ -85,7 +85,7 @@ class Poller:
         age = max(0.0, self.clock.now() - task.accepted_at)
         accepted_at = self.clock.steady() - age
         watched = _Watched(task=task, pace=pace, accepted_at=accepted_at, told_at=accepted_at)
-        self._schedule(watched, self.clock.chance() if at_once else pace.next_look_seconds(age, self.clock.chance()))
+        self._schedule(watched, self.clock.chance() if at_once else pace.next_poll_seconds(age, self.clock.chance()))
 
     def no_more(self) -> None:
         """Nothing more will come to be watched: end when all have ended."""
@@ -123,7 +123,7 @@ class Poller:
         """Whether nothing is left to wait for but what may never end."""
         if self.patient or self._looking or not self._closing:
             return False
-        return all(watched.overdue_looks > 1 for watched in self._due)
+        return all(watched.overdue_polls > 1 for watched in self._due)
 
     async def _look(self, watched: _Watched) -> None:
         try:
@@ -133,18 +133,18 @@ class Poller:
             with anyio.CancelScope(shield=True):
                 ended = await self._judge(watched, answer, sent, age)
         except StorageError as error:
-            self.stop.stop_all(Reason.TROUBLE, error.in_one_line())
+            self.stop.stop_all(Reason.TROUBLE, error.one_line())
             return
         finally:
             self._looking -= 1
             self.changed.ring()
         if ended:
             if self.overdue.pop(watched.task.key, None) is None:
-                self.places.release()
-        elif watched.overdue_looks:
-            self._schedule(watched, OVERDUE_LOOK_SECONDS)
+                self.slots.release()
+        elif watched.overdue_polls:
+            self._schedule(watched, OVERDUE_POLL_SECONDS)
         else:
-            wait = watched.pace.next_look_seconds(self._age(watched), self.clock.chance())
+            wait = watched.pace.next_poll_seconds(self._age(watched), self.clock.chance())
             self._schedule(watched, wait if watched.missed_at is None else min(wait, MISSED_SECONDS))
 
     async def _ask(self, watched: _Watched) -> tuple[float, Answer, Sent]:
@@ -226,13 +226,13 @@ class Poller:
         if watched.word not in (None, word):
             watched.told_at = now
         watched.word = word
-        if watched.overdue_looks:
-            watched.overdue_looks += 1
+        if watched.overdue_polls:
+            watched.overdue_polls += 1
         elif now - watched.told_at > watched.pace.overdue_seconds():
-            watched.overdue_looks = 1
+            watched.overdue_polls = 1
             self.overdue[watched.task.key] = watched.task
             log.warning("task overdue", **self._words(watched), status=word)
-            self.places.release()
+            self.slots.release()
 
     def _ending(self, watched: _Watched, answer: Answer) -> TaskEnd:
         task = answer.task

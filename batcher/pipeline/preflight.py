@@ -70,7 +70,7 @@ class Preflight:
         account_id = await self.ledger.do(runs.account_of_token, origin=self.origin, token=self.token)
         if account_id is None:
             raise error
-        self.stop.stop_creating(Reason.TROUBLE, error.in_one_line())
+        self.stop.stop_creating(Reason.TROUBLE, error.one_line())
         return account_id
 
     async def _profile(self) -> Profile:

@@ -99,7 +99,7 @@ class _Run:
         self.stop = Stop()
         self.tally = Tally()
         self.store = Store(settings.ledger.parent, settings.out_dir)
-        self.intake = Ingest(settings, ledger, self.store, progress, clock, stdin)
+        self.ingest = Ingest(settings, ledger, self.store, progress, clock, stdin)
         self.client: Client | None = None
         self.profiles: list[Profile] = []
         self.halts: list[Halt] = []
@@ -115,7 +115,7 @@ class _Run:
             if outdated or self.settings.restored:
                 how: dict[str, Any] = {"run_id": self.run_id, "at": started_at, "outdated": outdated}
                 await restore.recall(self.ledger, self.settings, self.progress, **how)
-            await self.intake.run()
+            await self.ingest.run()
             delivery = await self._deliver_leftovers()
             if await self._has_work():
                 await self._work(delivery)
@@ -129,7 +129,7 @@ class _Run:
         """Take up what an earlier run left in mid-air: the spill file, creates without an answer."""
         out_dir = str(self.settings.out_dir)
         self.last_end = await self.ledger.do(runs.begin_run, self.run_id, out_dir=out_dir, at=at)
-        self.intake.told = self.last_end[1]
+        self.ingest.told = self.last_end[1]
         doubts = await self.ledger.recover(run_id=self.run_id, at=at, max_in_doubt=self.settings.max_in_doubt)
         if doubts:
             self.progress.warn(f"an earlier run ended before {doubts} of its creates were answered: maybe bought")
@@ -142,16 +142,16 @@ class _Run:
             tally=self.tally,
             clock=self.clock,
             run_id=self.run_id,
-            named=[batch.batch_id for batch in self.intake.named],
+            named=[batch.batch_id for batch in self.ingest.named],
         )
         await take_up_files(self.ledger, self.store, delivery)
-        await delivery.link_saved(self.intake.surveyed)
+        await delivery.link_saved(self.ingest.surveyed)
         return delivery
 
     async def _has_work(self) -> bool:
-        counts = await self.ledger.do(item_counts.count, self.intake.named)
+        counts = await self.ledger.do(item_counts.count, self.ingest.named)
         self.tally.begin(counts.items, done=counts.states[State.DONE], in_doubt=counts.states[State.IN_DOUBT])
-        if counts.states[State.PENDING] and self.intake.wanted:
+        if counts.states[State.PENDING] and self.ingest.wanted:
             return True
         return await self.ledger.do(item_counts.collectable) > 0 or await self.ledger.do(recalled.due)
 
@@ -162,11 +162,11 @@ class _Run:
             async with self._api() as (client, preflight):
                 profile, account_id, guard = Profile(), None, None
                 with self.stop.scope("collecting"):
-                    profile, account_id = await preflight.enter(self.intake.named)
+                    profile, account_id = await preflight.enter(self.ingest.named)
                 self.profiles.append(profile)
                 self.tally.credits = profile.balance
                 if account_id is not None:
-                    imported = bool(self.settings.sources) and self.intake.refused is None
+                    imported = bool(self.settings.sources) and self.ingest.refused is None
                     how: dict[str, Any] = {"account_id": account_id, "clock": self.clock, "imported": imported}
                     await restore.take_up(delivery, self.progress, **how)
                 await self._agree(profile)
@@ -184,22 +184,22 @@ class _Run:
                         if guard is not None:
                             await guard.note(end)
         except UsageError as error:
-            self.intake.refuse(error.message, [], error.hint)
+            self.ingest.refuse(error.message, [], error.hint)
         except CredentialsError as error:
-            self.stop.stop_all(Reason.CREDENTIALS, error.in_one_line())
+            self.stop.stop_all(Reason.CREDENTIALS, error.one_line())
         except TroubleError as error:
-            self.stop.stop_all(Reason.TROUBLE, error.in_one_line())
+            self.stop.stop_all(Reason.TROUBLE, error.one_line())
 
     def _names(self) -> list[str]:
         """The batches of the run whose results are in its output folder."""
-        return [batch.name for batch in self.intake.named if batch.out_dir == self.store.out_dir]
+        return [batch.name for batch in self.ingest.named if batch.out_dir == self.store.out_dir]
 
     async def _agree(self, profile: Profile) -> None:
         """Ask before many new items are created for real money; without a yes, only what is open is collected."""
-        new = (await self.ledger.do(item_counts.count, self.intake.wanted)).states[State.PENDING]
+        new = (await self.ledger.do(item_counts.count, self.ingest.wanted)).states[State.PENDING]
         if self.confirm is None or self.settings.sandbox or new <= ASK_ABOVE:
             return
-        cost = await self.ledger.do(spending.estimated_need, self.intake.wanted)
+        cost = await self.ledger.do(spending.estimated_need, self.ingest.wanted)
         about = "an unknown number of" if cost is None else f"about {amount(cost)}"
         left = "unknown" if profile.balance is None else f"{amount(profile.balance)} credits"
         question = f"create {new:,} items for {about} credits (the balance is {left})?"
@@ -208,21 +208,21 @@ class _Run:
                 return
         if self.stop.creating:
             return
-        self.intake.refuse(f"not agreed to: {new:,} items were not created", [], "--yes agrees without asking.")
+        self.ingest.refuse(f"not agreed to: {new:,} items were not created", [], "--yes agrees without asking.")
 
     async def _drive(self, client: Client, guard: Guard, delivery: Delivery, account_id: int) -> None:
         """Create, poll and download side by side until each has nothing left to do."""
         await self.ledger.do(status.look_ahead)  # what status wants to know is added up from now on
         pacing = Pacing.from_json(await self.ledger.do(runs.lesson, account_id, "pacing") or [])
         changed = Wakeup()
-        places = Slots(self.settings.concurrency, changed, self.tally)
+        slots = Slots(self.settings.concurrency, changed, self.tally)
         throttle = self._throttle(await self.ledger.do(runs.lesson, account_id, "throttle"))
         shared: dict[str, Any] = {"ledger": self.ledger, "client": client, "stop": self.stop, "tally": self.tally}
         shared |= {"clock": self.clock, "run_id": self.run_id}
         downloader = Downloader(
             **shared, gate=throttle.download, poll_gate=throttle.poll, store=self.store, delivery=delivery
         )
-        shared |= {"guard": guard, "places": places, "changed": changed}
+        shared |= {"guard": guard, "slots": slots, "changed": changed}
         patient = self.settings.max_runtime_seconds is not None
         poller = Poller(**shared, gate=throttle.poll, downloader=downloader, pacing=pacing, patient=patient)
         submitter = Submitter(
@@ -230,13 +230,13 @@ class _Run:
             gate=throttle.create,
             poller=poller,
             account_id=account_id,
-            wanted=self.intake.wanted,
+            wanted=self.ingest.wanted,
             max_items=self.settings.max_items,
             max_in_doubt=self.settings.max_in_doubt,
             budget=None if self.settings.max_credits is None else Budget(self.settings.max_credits),
             wait=self.settings.wait,
         )
-        await self._take_up_tasks(account_id, places, poller, downloader)
+        await self._take_up_tasks(account_id, slots, poller, downloader)
         self.ledger.gathers = True
         async with anyio.create_task_group() as beside:
             beside.start_soon(self.progress.follow, self.tally, self.clock)
@@ -250,7 +250,7 @@ class _Run:
         self.overdue = list(poller.overdue)
         await self._settle(client, guard)
         for name, lesson in (("pacing", pacing.to_json()), ("throttle", throttle.to_json())):
-            await self.ledger.do(runs.keep_lesson, account_id, name, lesson, at=self.clock.now())
+            await self.ledger.do(runs.save_lesson, account_id, name, lesson, at=self.clock.now())
 
     def _throttle(self, learned: dict[str, Any] | None) -> Throttle:
         return Throttle(
@@ -263,15 +263,15 @@ class _Run:
             learned=learned,
         )
 
-    async def _take_up_tasks(self, account_id: int, places: Slots, poller: Poller, downloader: Downloader) -> None:
+    async def _take_up_tasks(self, account_id: int, slots: Slots, poller: Poller, downloader: Downloader) -> None:
         """Go on with the tasks that earlier runs left open, whatever became of their rows."""
         if not self.settings.wait:
             return
-        for task in await self.ledger.do(collection.open_tasks, account_id, self.intake.named):
+        for task in await self.ledger.do(collection.open_tasks, account_id, self.ingest.named):
             if task.rendered:
                 downloader.add(task, None)
             else:
-                places.take()
+                slots.take()
                 poller.watch(task, at_once=True)
 
     async def _collect(self, poller: Poller, downloader: Downloader) -> None:
@@ -301,7 +301,7 @@ class _Run:
             started_at=started_at,
             stop=self.stop,
             tally=self.tally,
-            intake=self.intake,
+            ingest=self.ingest,
             profiles=self.profiles,
             halts=self.halts,
             overdue=self.overdue,

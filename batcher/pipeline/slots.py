@@ -20,7 +20,7 @@ class Slots:
         return max(0, self._limit - self._tally.open)
 
     @property
-    def none_taken(self) -> bool:
+    def all_free(self) -> bool:
         """Whether no task is open."""
         return self._tally.open <= 0
 

@@ -43,7 +43,7 @@ class Submitter:
     client: Client
     guard: Guard
     gate: Gate
-    places: Slots
+    slots: Slots
     poller: Poller
     stop: Stop
     tally: Tally
@@ -60,7 +60,7 @@ class Submitter:
     _cursor_was_first: bool = field(default=True, init=False)
     _in_flight: int = field(default=0, init=False)
     _claimed: int = field(default=0, init=False)
-    _look_at_balance: bool = field(default=False, init=False)
+    _balance_check_due: bool = field(default=False, init=False)
 
     async def run(self) -> None:
         """Create until nothing waits to be created or creating has stopped; returns when every create has landed."""
@@ -71,7 +71,7 @@ class Submitter:
                     while await self._step(creates):
                         pass
                 except StorageError as error:
-                    self.stop.stop_all(Reason.TROUBLE, error.in_one_line())
+                    self.stop.stop_all(Reason.TROUBLE, error.one_line())
 
     async def _step(self, creates: TaskGroup) -> bool:
         """Claim and send what there is room for. Returns whether there may be more to do."""
@@ -80,7 +80,7 @@ class Submitter:
             return False
         if await self._note_balance():
             return True
-        room = min(self.places.free, self.gate.room, self._items_left())
+        room = min(self.slots.free, self.gate.room, self._items_left())
         if room <= 0:
             await self.changed.wait(self.clock)
             return True
@@ -104,7 +104,7 @@ class Submitter:
             at=self.clock.now(),
             budget=self.budget,
         )
-        self.places.take(len(claimed))
+        self.slots.take(len(claimed))
         self._in_flight += len(claimed)
         self._claimed += len(claimed)
         return claimed
@@ -120,12 +120,12 @@ class Submitter:
         due_at = await self.ledger.do(claims.next_due_at, self.run_id, affordable)
         landed = self._in_flight == 0
         if short and due_at is None:
-            if landed and self.places.none_taken:
+            if landed and self.slots.all_free:
                 self.stop.stop_creating(Reason.ASKED, "; ".join(dict.fromkeys(short.values())))
                 return False
             await self.changed.wait(self.clock, ring=ring)  # what is open may turn out cheaper, or say its price
             return True
-        unseen_probe = self.guard.probing and (self.places.none_taken or not self.wait)  # nobody here will see it end
+        unseen_probe = self.guard.probing and (self.slots.all_free or not self.wait)  # nobody here will see it end
         if landed and (due_at is None or unseen_probe):
             return False
         if due_at is None or self._in_flight or self.guard.probing:
@@ -143,9 +143,9 @@ class Submitter:
         Returns whether it was read.
         """
         blind = self._is_blind()
-        if not (blind or self._look_at_balance):
+        if not (blind or self._balance_check_due):
             return False
-        self._look_at_balance = False
+        self._balance_check_due = False
         if self.budget is not None:
             self.budget.blind = self.budget.blind and not blind
         await self.guard.note((await self.client.profile()).profile)
@@ -153,7 +153,7 @@ class Submitter:
 
     def _is_blind(self) -> bool:
         """Whether all that was created has ended, and the balance was not asked yet what it cost."""
-        return self.budget is not None and self.budget.blind and self.places.none_taken and not self._in_flight
+        return self.budget is not None and self.budget.blind and self.slots.all_free and not self._in_flight
 
     def _items_left(self) -> int:
         return self.gate.size if self.max_items is None else self.max_items - self._claimed
@@ -172,7 +172,7 @@ class Submitter:
             self.gate.leave(sent)
             self._react(answer, sent)
             event = await self._record(claimed, answer)
-            self._look_at_balance |= event is Event.LOST and not self.stop.interrupted
+            self._balance_check_due |= event is Event.LOST and not self.stop.interrupted
             if answer.cause in (Cause.NO_CREDITS, Cause.UNCLEAR) or self.guard.halts:
                 await self._refresh_guard()
             self._landed(event)
@@ -183,7 +183,7 @@ class Submitter:
         try:
             await self.guard.refresh()
         except StorageError as error:
-            self.stop.stop_all(Reason.TROUBLE, error.in_one_line())
+            self.stop.stop_all(Reason.TROUBLE, error.one_line())
 
     def _hold(self) -> bool:
         """Asked in the last moment before a create leaves."""
@@ -220,7 +220,7 @@ class Submitter:
         except StorageError as error:
             # The last resort when not even the spill file took it: a person can adopt what the log names.
             log.error("answer not in the ledger", endpoint="create", **words, why=error.message)
-            self.stop.stop_all(Reason.TROUBLE, error.in_one_line())
+            self.stop.stop_all(Reason.TROUBLE, error.one_line())
             return None
         log.log(20 if event is Event.ACCEPTED else 30, "create", outcome=event, endpoint="create", **words)
         return event
@@ -256,7 +256,7 @@ class Submitter:
         if event is Event.DEFERRED:
             self._claimed -= 1
         if event is not Event.ACCEPTED or not self.wait:
-            self.places.release()
+            self.slots.release()
         self.changed.ring()
 
     def _accepted(self, claimed: Claimed, task_id: str) -> None:
@@ -287,7 +287,7 @@ class Submitter:
                 said = answer.task.word if answer.task is not None else answer.cause
                 at = self.clock.now()
                 await self.ledger.do(claims.readopt, task, at=at, run_id=self.run_id, detail=f"read again: {said}")
-                self.places.take()
+                self.slots.take()
                 self.poller.watch(task, at_once=True)
             elif answer.cause is Cause.CREDENTIALS:
                 self.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")

@@ -35,14 +35,14 @@ _GROUPS: Final = {
 class SummaryInput:
     """How a run ended, what its items came to, how other commands find them, and how the run before it ended.
 
-    `ways_out` are what can be done where the run was refused.
+    `hints` are what can be done where the run was refused.
     """
 
     result: RunReport
     counts: item_counts.Counts
     where: str
     last: tuple[int | None, str | None]
-    ways_out: Sequence[str]
+    hints: Sequence[str]
 
     @property
     def is_news(self) -> bool:
@@ -71,7 +71,7 @@ def halt_line(halt: Halt, counts: item_counts.Counts, *, balance: float | None, 
     return "; ".join(parts)
 
 
-def forecast_words(conn: Connection, run_id: str, remaining: int) -> str | None:
+def forecast_message(conn: Connection, run_id: str, remaining: int) -> str | None:
     """How quickly the run's last items were done, and what that foretells for the rest; None where nothing does."""
     found = forecast(conn, run_id, remaining)
     if found is None:
@@ -84,7 +84,7 @@ def forecast_words(conn: Connection, run_id: str, remaining: int) -> str | None:
     )
 
 
-def overdue_words(conn: Connection, batches: Sequence[Batch], keys: Sequence[str]) -> str:
+def overdue_message(conn: Connection, batches: Sequence[Batch], keys: Sequence[str]) -> str:
     """Which tasks were overdue when a run ended, to follow its message; nothing if none of these batches' was."""
     found = names.ids_of(conn, batches, keys[: _SHOWN + 1])
     if not found:
@@ -101,10 +101,10 @@ def tell(conn: Connection, progress: Progress, words: SummaryInput, batches: Seq
         needs_word = words.is_news and result.exit_code not in (3, 6)
         tell_end = progress.warn if needs_word else progress.say
         tell_end(f"exit {result.exit_code}: {result.message}")
-        for way_out in words.ways_out if result.exit_code == 2 else ():
-            tell_end(f"  {way_out}")
+        for hint in words.hints if result.exit_code == 2 else ():
+            tell_end(f"  {hint}")
     remaining = sum(counts.states[state] for state in UNFINISHED)
-    if result.exit_code == 6 and (ahead := forecast_words(conn, result.run_id or "", remaining)) is not None:
+    if result.exit_code == 6 and (ahead := forecast_message(conn, result.run_id or "", remaining)) is not None:
         progress.say(ahead)
     if (statement := _statement(conn, result)) is not None:
         progress.say(statement)

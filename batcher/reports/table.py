@@ -12,10 +12,10 @@ from typing import IO, TYPE_CHECKING, Any, Final, Literal
 
 from batcher.errors import ManifestError, UsageError
 from batcher.ledger.ledger import Connection
-from batcher.ledger.queries.report import ReportRow, source_of, told_rows
+from batcher.ledger.queries.report import ReportRow, report_rows, source_of
 from batcher.ledger.records import Batch
 from batcher.manifest.columns import REPORT_MARK
-from batcher.manifest.reader import given_columns
+from batcher.manifest.reader import input_columns
 
 if TYPE_CHECKING:
     from xlsxwriter.format import Format
@@ -104,10 +104,10 @@ class Sheet:
     def _records(self) -> Iterator[dict[str, Any]]:
         for batch in self._wanted:
             file = self._files.get(batch.batch_id)
-            given = given_columns(*file) if file is not None else iter(())
+            given = input_columns(*file) if file is not None else iter(())
             number = 0
             columns: dict[str, Any] = {}
-            for row in told_rows(self._conn, [batch]):
+            for row in report_rows(self._conn, [batch]):
                 while file is not None and number < row.number:
                     number, columns = next(given, (row.number, {}))
                 own = columns if number == row.number else self._kept(row)
@@ -152,7 +152,7 @@ def _readable(name: str, digest: str, encoding: str | None) -> tuple[Path, str |
 
 def _reads(path: Path, encoding: str | None) -> bool:
     try:
-        return all(True for _ in given_columns(path, encoding))
+        return all(True for _ in input_columns(path, encoding))
     except ManifestError:
         return False
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import anyio.to_thread
 
-from batcher.sandbox.requests import Order
+from batcher.sandbox.requests import SpeechRequest
 from batcher.sandbox.speech import RATE, Engine, Utterance
 from batcher.sandbox.store import Task
 
@@ -63,7 +63,7 @@ class Studio:
             self._kept_bytes -= len(self._kept.popitem(last=False)[1])
 
 
-def render(engine: Engine, order: Order, task_id: str) -> bytes:
+def render(engine: Engine, order: SpeechRequest, task_id: str) -> bytes:
     """Speaks an order. Two tasks of the same order differ slightly, as two takes do.
 
     Raises:

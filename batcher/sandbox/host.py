@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batcher.errors import UsageError
-from batcher.sandbox.options import DEFAULTS, Knobs
+from batcher.sandbox.options import DEFAULTS, SandboxOptions
 from batcher.sandbox.speech import engine
 from batcher.sandbox.store import Store
 
@@ -31,13 +31,13 @@ class Running:
 
 
 @contextmanager
-def running(store: Path, knobs: Knobs = DEFAULTS, *, port: int = 0) -> Iterator[Running]:
+def running(store: Path, options: SandboxOptions = DEFAULTS, *, port: int = 0) -> Iterator[Running]:
     """Runs the sandbox in a thread of this process until the block is left. Port 0 means any that is free.
 
     Raises:
         UsageError: the extra or eSpeak is missing, the store cannot be used, or the port is taken.
     """
-    with _prepared(store, knobs, "127.0.0.1", port) as (server, listener):
+    with _prepared(store, options, "127.0.0.1", port) as (server, listener):
         from batcher.sandbox.server import BASE, TOKEN
 
         thread = threading.Thread(target=server.run, args=([listener],), name="sandbox", daemon=True)
@@ -53,7 +53,7 @@ def running(store: Path, knobs: Knobs = DEFAULTS, *, port: int = 0) -> Iterator[
             thread.join()
 
 
-def serve(store: Path, knobs: Knobs, *, host: str, port: int) -> None:
+def serve(store: Path, options: SandboxOptions, *, host: str, port: int) -> None:
     """Runs the sandbox until a signal ends it.
 
     Raises:
@@ -61,12 +61,14 @@ def serve(store: Path, knobs: Knobs, *, host: str, port: int) -> None:
     """
     if not _is_loopback(host):
         raise UsageError(f"the sandbox does not listen on {host}", "use 127.0.0.1: everybody knows its token")
-    with _prepared(store, knobs, host, port) as (server, listener), contextlib.suppress(KeyboardInterrupt):
+    with _prepared(store, options, host, port) as (server, listener), contextlib.suppress(KeyboardInterrupt):
         server.run([listener])
 
 
 @contextmanager
-def _prepared(path: Path, knobs: Knobs, host: str, port: int) -> Iterator[tuple[uvicorn.Server, socket.socket]]:
+def _prepared(
+    path: Path, options: SandboxOptions, host: str, port: int
+) -> Iterator[tuple[uvicorn.Server, socket.socket]]:
     try:
         import uvicorn
         from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -86,9 +88,9 @@ def _prepared(path: Path, knobs: Knobs, host: str, port: int) -> Iterator[tuple[
             super().connection_lost(exc)
 
     voice = engine()
-    with _listening(host, port) as listener, contextlib.closing(Store(path, knobs)) as store:
+    with _listening(host, port) as listener, contextlib.closing(Store(path, options)) as store:
         config = uvicorn.Config(
-            Sandbox(store, voice, knobs, connections).app(),
+            Sandbox(store, voice, options, connections).app(),
             loop="asyncio",
             http=Tracked,
             ws="none",

@@ -10,7 +10,7 @@ from batcher.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Knobs:
+class SandboxOptions:
     """What the sandbox charges, how quickly it works, and which trouble it makes. The defaults make none.
 
     Raises:
@@ -42,4 +42,4 @@ class Knobs:
         return int.from_bytes(digest[:6]) / 2**48
 
 
-DEFAULTS = Knobs()
+DEFAULTS = SandboxOptions()

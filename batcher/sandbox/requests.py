@@ -32,7 +32,7 @@ class ApiError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class SpeechRequest:
     """A request that was found good: all that the speech depends on."""
 
     text: str = field(repr=False)
@@ -42,7 +42,7 @@ class Order:
     params: dict[str, float] = field(default_factory=dict)
 
 
-def read(body: bytes, *, catalogue: Catalogue, formats: tuple[str, ...]) -> Order:
+def read(body: bytes, *, catalogue: Catalogue, formats: tuple[str, ...]) -> SpeechRequest:
     """The order that a request's body makes.
 
     Raises:
@@ -56,7 +56,7 @@ def read(body: bytes, *, catalogue: Catalogue, formats: tuple[str, ...]) -> Orde
         raise ApiError(400, "unknown_model", f"engineModelId must be one of {', '.join(MODELS)}")
     if audio is not None and audio not in formats:
         raise ApiError(400, "unsupported_format", f"format must be one of {', '.join(formats)}")
-    return Order(
+    return SpeechRequest(
         text=_text(request.get("text")),
         voice=voice,
         model=model or MODELS[0],

@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from batcher.sandbox import requests
 from batcher.sandbox.audio import CONTENT_TYPES, Studio, formats
 from batcher.sandbox.openapi import DOCUMENT
-from batcher.sandbox.options import Knobs
+from batcher.sandbox.options import SandboxOptions
 from batcher.sandbox.requests import ApiError
 from batcher.sandbox.speech import Engine
 from batcher.sandbox.store import Store, Task
@@ -30,7 +30,7 @@ from batcher.sandbox.store import Store, Task
 BASE: Final = "/api/open/v1"
 TOKEN: Final = "sandbox"  # noqa: S105 - known to everybody
 CREATE_SECONDS: Final = 0.05
-"""How long a create takes to be handled at speed 1: what `Knobs.concurrent` counts."""
+"""How long a create takes to be handled at speed 1: what `SandboxOptions.concurrent` counts."""
 
 Connections = dict[tuple[str, int], Transport]
 """The open connections by the peer's address, for those that are to be dropped."""
@@ -39,13 +39,13 @@ Connections = dict[tuple[str, int], Transport]
 class Sandbox:
     """The endpoints. Everything here runs on one event loop."""
 
-    def __init__(self, store: Store, engine: Engine, knobs: Knobs, connections: Connections) -> None:
+    def __init__(self, store: Store, engine: Engine, options: SandboxOptions, connections: Connections) -> None:
         self._store = store
         self._engine = engine
-        self._knobs = knobs
+        self._knobs = options
         self._connections = connections
         self._studio = Studio(engine)
-        self._gate = _Gate(knobs)
+        self._gate = _Gate(options)
 
     def app(self) -> Starlette:
         """The application."""
@@ -144,8 +144,8 @@ class Sandbox:
 class _Gate:
     """Refuses creates that come too many at once or too fast; a pause of a second earns a burst of a second's worth."""
 
-    def __init__(self, knobs: Knobs) -> None:
-        self._knobs = knobs
+    def __init__(self, options: SandboxOptions) -> None:
+        self._knobs = options
         self._inside = 0
         self._due_at = 0.0  # when all creates so far would have come at the permitted rate
 

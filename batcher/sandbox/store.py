@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Final
 
 from batcher.errors import UsageError
-from batcher.sandbox.options import DEFAULTS, Knobs
-from batcher.sandbox.requests import Order
+from batcher.sandbox.options import DEFAULTS, SandboxOptions
+from batcher.sandbox.requests import SpeechRequest
 
 _APPLICATION_ID: Final = 0x53_42_54_53
 _SCHEMA: Final = f"""
@@ -48,7 +48,7 @@ class Task:
 
     number: int
     id: str
-    order: Order
+    order: SpeechRequest
     cost: float
     created_at: float
     started_at: float
@@ -65,14 +65,14 @@ class Task:
 
 
 class Store:
-    """An open store; made when missing, with the balance that `knobs` names. For one thread at a time.
+    """An open store; made when missing, with the balance that `options` names. For one thread at a time.
 
     Raises:
         UsageError: the file cannot be opened, or is something else.
     """
 
-    def __init__(self, path: Path, knobs: Knobs = DEFAULTS) -> None:
-        self._knobs = knobs
+    def __init__(self, path: Path, options: SandboxOptions = DEFAULTS) -> None:
+        self._knobs = options
         try:
             # SQLite would create it readable by others; its side files take over the mode.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -101,7 +101,7 @@ class Store:
         """Closes the file; a killed process may leave that out."""
         self._db.close()
 
-    def create(self, order: Order, now: float) -> Task | None:
+    def create(self, order: SpeechRequest, now: float) -> Task | None:
         """Makes and charges a task, committed on return; None when the balance does not reach."""
         cost = len(order.text.encode()) * self._knobs.price
         with self._writing():
@@ -117,7 +117,7 @@ class Store:
             )
         return task
 
-    def _plan(self, number: int, order: Order, cost: float, now: float) -> Task:
+    def _plan(self, number: int, order: SpeechRequest, cost: float, now: float) -> Task:
         spread = 0.7 + 0.8 * self._knobs.chance("duration", number)
         duration_seconds = (0.4 + 0.01 * len(order.text)) * spread / self._knobs.speed
         return Task(
@@ -142,7 +142,7 @@ class Store:
         return Task(
             number=number,
             id=task_id,
-            order=Order(**json.loads(request)),
+            order=SpeechRequest(**json.loads(request)),
             cost=cost,
             created_at=created_at,
             started_at=started_at,

@@ -21,7 +21,7 @@ from statistics import fmean
 from typing import Final, Protocol
 
 from batcher.pacing.pace import Pacing
-from batcher.pacing.schedule import LOOK_COST, best_nexts
+from batcher.pacing.schedule import POLL_COST, best_nexts
 
 KNOWN: Final = 50
 """Tasks count from when so many have ended."""
@@ -43,7 +43,7 @@ class Seen:
 class Watcher(Protocol):
     """What decides on the looks at one task."""
 
-    def next_look_seconds(self, age_seconds: float, chance: float) -> float: ...
+    def next_poll_seconds(self, age_seconds: float, chance: float) -> float: ...
     def early_seconds(self, age_seconds: float) -> float: ...
     def running(self, age_seconds: float) -> None: ...
     def ended(self, age_seconds: float) -> None: ...
@@ -55,7 +55,7 @@ class Rule:
     def __init__(self, first: float, factor: float = 1.0, most: float = math.inf) -> None:
         self._interval, self._factor, self._most = first, factor, most
 
-    def next_look_seconds(self, age_seconds: float, chance: float) -> float:  # noqa: ARG002
+    def next_poll_seconds(self, age_seconds: float, chance: float) -> float:  # noqa: ARG002
         """The next interval."""
         interval, self._interval = self._interval, min(self._interval * self._factor, self._most)
         return interval
@@ -89,7 +89,7 @@ def simulate(draw: Callable[[int], tuple[int, float]], begin: Callable[[int], Wa
         size, seconds = draw(number)
         watcher = begin(size)
         watched.append((size, seconds, ended, watcher))
-        heapq.heappush(due, (now + watcher.next_look_seconds(0.0, dice.random()), number, now))
+        heapq.heappush(due, (now + watcher.next_poll_seconds(0.0, dice.random()), number, now))
 
     for _ in range(min(together, tasks)):
         open_next(0.0)
@@ -103,7 +103,7 @@ def simulate(draw: Callable[[int], tuple[int, float]], begin: Callable[[int], Wa
         looks[number] += 1
         if age < seconds:
             watcher.running(age)
-            heapq.heappush(due, (now + watcher.next_look_seconds(age, dice.random()), number, began))
+            heapq.heappush(due, (now + watcher.next_poll_seconds(age, dice.random()), number, began))
             continue
         watcher.ended(age)
         ended += 1
@@ -149,7 +149,7 @@ class Best:
         ended = list(accumulate(drawn[age] / draws for age in self._ages))
         spent = list(accumulate(age * drawn[age] / draws for age in self._ages))
         median = self._ages[bisect_left(ended, 0.5)]
-        costs = [median * LOOK_COST * 1.25**power for power in range(-12, 10)]
+        costs = [median * POLL_COST * 1.25**power for power in range(-12, 10)]
         self._nexts = [best_nexts(self._ages, ended, spent, cost) for cost in costs]
 
     def lateness(self, seconds: Sequence[float], looks: float) -> float:

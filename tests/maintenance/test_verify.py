@@ -99,7 +99,7 @@ def test_what_is_the_users_own_is_left_alone(project: Project, provider: FakeTTS
     assert (ended.exit_code, kinds(ended)) == (3, {"r1.mp3": "replaced", "r2.mp3": "replaced"})
     assert (project.audio / "r1.mp3").read_bytes() == b"my own recording"
     assert (project.audio / "r2.mp3").is_dir()
-    assert {one["way_out"] for one in ended.report["faults"]} == {"Move it away, then heal again."}
+    assert {one["hint"] for one in ended.report["faults"]} == {"Move it away, then heal again."}
 
 
 def test_an_item_comes_back_from_a_rows_output(project: Project, provider: FakeTTS) -> None:
@@ -157,7 +157,7 @@ def test_a_folder_that_is_gone(project: Project, provider: FakeTTS) -> None:
     shutil.rmtree(project.audio)
     ended = verify(project, "--heal")
     assert (ended.exit_code, project.audio.exists()) == (3, False)
-    assert all("Mount its disk" in one["way_out"] for one in ended.report["faults"])
+    assert all("Mount its disk" in one["hint"] for one in ended.report["faults"])
     project.audio.mkdir()
     assert verify(project, "--heal").exit_code == 0
     project.assert_whole(rows)
@@ -181,7 +181,7 @@ def test_a_folder_that_cannot_be_written(project: Project, provider: FakeTTS) ->
 
 @pytest.mark.parametrize("length", [300, 100 << 20])
 def test_what_comes_and_is_not_its_audio_is_kept(project: Project, provider: FakeTTS, length: int) -> None:
-    """Healing leaves what it got in place of the audio to be looked at, and names it, until good audio is there."""
+    """Healer leaves what it got in place of the audio to be looked at, and names it, until good audio is there."""
     [row] = made(project, 1)
     path = item(project, "r1")
     path.unlink()
@@ -227,7 +227,7 @@ def test_no_longer_possible(project: Project, provider: FakeTTS) -> None:
     first = ended.report["faults"][0]
     assert (ended.exit_code, first["healed"]) == (3, False)
     assert "no longer possible" in first["how"]
-    assert "batcher retake" in first["way_out"]
+    assert "batcher retake" in first["hint"]
     assert len(provider.creates) == 1
 
 

@@ -20,7 +20,7 @@ from python_calamine import CalamineWorkbook
 from xlsxwriter import Workbook
 
 from batcher.errors import ManifestError, UsageError
-from batcher.manifest.reader import Manifest, given_columns
+from batcher.manifest.reader import Manifest, input_columns
 from batcher.manifest.rows import Row, Rules
 from batcher.reports.table import Sheet
 from tests.support.ledger_kit import book_in
@@ -342,7 +342,7 @@ def test_digest_and_standard_input(tmp_path: Path) -> None:
 def test_given_columns(tmp_path: Path) -> None:
     """All columns come back as they stand in the sheet, blank rows uncounted."""
     path = workbook(tmp_path / "m.xlsx", [["text", "ID"], ["One.", 7.0], [], ["Two.", "x"]])
-    assert list(given_columns(path)) == [(1, {"text": "One.", "ID": "7"}), (2, {"text": "Two.", "ID": "x"})]
+    assert list(input_columns(path)) == [(1, {"text": "One.", "ID": "7"}), (2, {"text": "Two.", "ID": "x"})]
 
 
 def test_a_run_and_its_report(project: Project) -> None:

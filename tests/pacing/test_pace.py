@@ -79,12 +79,12 @@ def test_the_schedule_is_the_best_one() -> None:
 
 def test_beyond_the_schedule() -> None:
     """A task older than all that is known is looked at after a fixed share of its age."""
-    assert for_scatter(0.5).next_look(100.0) == pytest.approx(100.0 * (1 + GROWTH))
+    assert for_scatter(0.5).next_poll(100.0) == pytest.approx(100.0 * (1 + GROWTH))
 
 
 def test_narrow_and_wide_schedules() -> None:
     """One look is meant to find nearly all ended if durations hardly scatter, and about half if they scatter widely."""
-    found = [below(math.log(for_scatter(sigma).next_look(0.0)) / sigma) for sigma in (0.02, 0.1, 0.3, 0.8)]
+    found = [below(math.log(for_scatter(sigma).next_poll(0.0)) / sigma) for sigma in (0.02, 0.1, 0.3, 0.8)]
     assert found == sorted(found, reverse=True)
     assert found[0] > 0.95
     assert 0.4 < found[-1] < 0.6
@@ -234,13 +234,13 @@ def test_a_look_is_put_off_when_it_has_become_too_early() -> None:
     pacing = Pacing()
     pace = pacing.begin("m", 100)
     assert pace.early_seconds(0.0) == 0
-    soon = pace.next_look_seconds(0.0, 0.5)
+    soon = pace.next_poll_seconds(0.0, 0.5)
     assert pace.early_seconds(soon) == 0
     for _ in range(20):
         pacing.begin("m", 100).ended(20.0, (10.0, 10.0))
     early = pace.early_seconds(soon)
     assert 9 < early + soon < 12
-    assert early + soon == pytest.approx(pace.next_look_seconds(0.0, 0.5))
+    assert early + soon == pytest.approx(pace.next_poll_seconds(0.0, 0.5))
     assert pace.early_seconds(early + soon) == 0
 
 
@@ -263,8 +263,8 @@ def test_overdue_is_what_is_far_beyond_the_known() -> None:
 def test_models_are_learned_apart() -> None:
     """What one model's tasks take says nothing about another's."""
     pacing = taught(200.0)
-    assert pacing.begin("m", 100).next_look_seconds(0.0, 0.5) > 150
-    assert pacing.begin("another", 100).next_look_seconds(0.0, 0.5) < 1
+    assert pacing.begin("m", 100).next_poll_seconds(0.0, 0.5) > 150
+    assert pacing.begin("another", 100).next_poll_seconds(0.0, 0.5) < 1
 
 
 def test_the_task_s_own_times_are_believed_within_reason() -> None:
@@ -284,7 +284,7 @@ def test_a_task_of_an_earlier_run_teaches_nothing() -> None:
     pacing = Pacing()
     pace = pacing.join("m", 100)
     pace.running(3600.0)
-    assert pace.next_look_seconds(3600.0, 0.5) == LONGEST_SECONDS
+    assert pace.next_poll_seconds(3600.0, 0.5) == LONGEST_SECONDS
     pace.ended(5000.0)
     assert pacing.to_json() == []
 
@@ -298,8 +298,8 @@ def test_what_was_learned_goes_from_run_to_run() -> None:
     again = Pacing.from_json(json.loads(text))
     assert again.to_json() == first.to_json()
     ours, theirs = first.begin("model", 100), again.begin("model", 100)
-    assert [ours.next_look_seconds(age, 0.7) for age in (0.0, 1.0, 9.0)] == [
-        theirs.next_look_seconds(age, 0.7) for age in (0.0, 1.0, 9.0)
+    assert [ours.next_poll_seconds(age, 0.7) for age in (0.0, 1.0, 9.0)] == [
+        theirs.next_poll_seconds(age, 0.7) for age in (0.0, 1.0, 9.0)
     ]
     seen = learned_run(lognormal(2.0, 0.8), 50, 50, seed=2, pacing=again)
     assert looks_of(seen) < 2.8
@@ -322,7 +322,7 @@ def test_nothing_grows_without_bound() -> None:
 def test_looks_are_never_too_close_or_too_far(age: float, chance: float) -> None:
     """Whatever is known, the next look is neither at once nor beyond a fixed time."""
     for pacing in (Pacing(), taught(0.001), taught(1e5)):
-        wait = pacing.begin("m", 100).next_look_seconds(age, chance)
+        wait = pacing.begin("m", 100).next_poll_seconds(age, chance)
         assert SHORTEST_SECONDS <= wait <= LONGEST_SECONDS
 
 
@@ -347,7 +347,7 @@ def test_nothing_that_is_seen_upsets_it(steps: list[tuple[str, float, int]]) -> 
             pace.ended(seconds, (seconds, seconds) if what == "exact" else None)
             open_.remove(pace)
         fresh = pacing.join("m", size)
-        assert SHORTEST_SECONDS <= fresh.next_look_seconds(seconds, 0.3) <= LONGEST_SECONDS
+        assert SHORTEST_SECONDS <= fresh.next_poll_seconds(seconds, 0.3) <= LONGEST_SECONDS
         assert 0.0 <= fresh.gain(seconds) <= 1.0
     assert Pacing.from_json(json.loads(json.dumps(pacing.to_json(), allow_nan=False))).to_json() == pacing.to_json()
 
@@ -361,7 +361,7 @@ def test_one_quick_task_among_endless_ones() -> None:
         for pace in endless:
             pace.running(1e3 * number)
         pacing.begin("m", 100).ended(0.01)
-        assert pacing.join("m", 100).next_look_seconds(0.0, 0.5) <= LONGEST_SECONDS
+        assert pacing.join("m", 100).next_poll_seconds(0.0, 0.5) <= LONGEST_SECONDS
     assert json.dumps(pacing.to_json(), allow_nan=False)
 
 

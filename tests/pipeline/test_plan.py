@@ -98,10 +98,10 @@ def test_what_faults_keep_unread_is_not_counted(project: Project) -> None:
     assert project.run(good).exit_code == 0
     twice = project.manifest([{"id": "x", "text": "Said.", "voice": "anna"}] * 2, "twice.csv")
     misspelt = project.manifest([{"id": "y", "txet": "Said.", "voice": "anna"}], "misspelt.csv")
-    for manifest, way_out in ((twice, "or pass --skip-invalid"), (misspelt, "cannot pass over"), ("no.csv", "no.csv")):
+    for manifest, hint in ((twice, "or pass --skip-invalid"), (misspelt, "cannot pass over"), ("no.csv", "no.csv")):
         told = project.batcher("plan", manifest, "--api-url", project.provider.url)
         assert told.exit_code == 2
-        assert way_out in told.out
+        assert hint in told.out
         assert "a run creates nothing" in told.out
         assert not [words for words in ("0 rows", "0  new", "about 0", "suffices") if words in told.out]
     assert project.batcher("plan", twice, "--skip-invalid", "--api-url", project.provider.url).exit_code == 0

@@ -55,7 +55,7 @@ async def submitter(book: Book, provider: FakeTTS) -> AsyncIterator[Submitter]:
             gates: dict[str, Any] = {"gate": throttle.download, "poll_gate": throttle.poll}
             downloader = Downloader(**shared, **gates, store=store, delivery=delivery)
             guard = Guard(ledger, clock, account_id=book.account_id, run_id=RUN)
-            shared |= {"guard": guard, "places": Slots(4, changed, tally), "changed": changed}
+            shared |= {"guard": guard, "slots": Slots(4, changed, tally), "changed": changed}
             poller = Poller(**shared, gate=throttle.poll, downloader=downloader, pacing=Pacing(), patient=False)
             how: dict[str, Any] = {"max_items": None, "max_in_doubt": 5, "budget": None, "wait": True}
             who: dict[str, Any] = {"account_id": book.account_id, "wanted": book.wanted}

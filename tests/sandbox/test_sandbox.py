@@ -27,8 +27,8 @@ from batcher.cli.commands.sandbox import sandbox
 from batcher.errors import UsageError
 from batcher.sandbox.audio import render
 from batcher.sandbox.host import Running, running, serve
-from batcher.sandbox.options import Knobs
-from batcher.sandbox.requests import Order
+from batcher.sandbox.options import SandboxOptions
+from batcher.sandbox.requests import SpeechRequest
 from batcher.sandbox.speech import Command, engine
 from batcher.sandbox.store import Store, top_up
 from tests.conftest import Project
@@ -82,7 +82,7 @@ def store(tmp_path: Path) -> Path:
 @contextmanager
 def calling(store: Path, **knobs: Any) -> Iterator[Caller]:
     """A caller of a quick sandbox on that store."""
-    with running(store, Knobs(speed=1000, **knobs)) as sandbox:
+    with running(store, SandboxOptions(speed=1000, **knobs)) as sandbox:
         caller = Caller(sandbox)
         with caller.http, caller.stranger:
             yield caller
@@ -109,8 +109,8 @@ def _sounds(data: bytes) -> bytes:
 
 def _order(
     text: str = "Ten bytes.", voice: str = "de", audio_format: str = "pcm", params: dict[str, float] | None = None
-) -> Order:
-    return Order(text=text, voice=voice, model="any", format=audio_format, params=params or {})
+) -> SpeechRequest:
+    return SpeechRequest(text=text, voice=voice, model="any", format=audio_format, params=params or {})
 
 
 def test_a_task_from_create_to_audio(caller: Caller) -> None:
@@ -232,7 +232,7 @@ def test_failing_tasks_are_not_charged(store: Path) -> None:
 def test_only_this_machine_is_served(store: Path) -> None:
     """The sandbox refuses to listen on an address that others reach: everybody knows its token."""
     with pytest.raises(UsageError, match="does not listen"):
-        serve(store, Knobs(), host="0.0.0.0", port=0)
+        serve(store, SandboxOptions(), host="0.0.0.0", port=0)
 
 
 def test_a_body_that_is_no_object_is_refused(caller: Caller) -> None:
@@ -261,11 +261,11 @@ def test_the_document_tells_the_truth(caller: Caller) -> None:
 
 def test_creates_at_once_are_limited(store: Path) -> None:
     """While one create is handled, where one at a time is permitted, the others are 429 and make nothing."""
-    with running(store, Knobs(concurrent=1, speed=0.2)) as sandbox, ThreadPoolExecutor(4) as pool:
+    with running(store, SandboxOptions(concurrent=1, speed=0.2)) as sandbox, ThreadPoolExecutor(4) as pool:
         caller = Caller(sandbox)
         with caller.http, caller.stranger:
             statuses = [answer.status_code for answer in pool.map(lambda _: caller.create("Hi."), range(4))]
-            spent = Knobs().credits - caller.profile()["credits"]
+            spent = SandboxOptions().credits - caller.profile()["credits"]
     assert set(statuses) == {202, 429}
     assert spent == 3 * statuses.count(202)
 
@@ -287,12 +287,12 @@ def test_a_killed_sandbox_forgets_nothing(store: Path) -> None:
     with calling(store) as again:
         assert again.ended(task_id)["status"] == "completed"
         assert again.profile() == account
-        assert account["credits"] == Knobs().credits - 10
+        assert account["credits"] == SandboxOptions().credits - 10
 
 
 def test_a_task_gets_on_by_the_clock(store: Path) -> None:
     """A task is queued, then processing, then completed, from nothing but the times it was made with."""
-    with closing(Store(store, Knobs())) as opened:
+    with closing(Store(store, SandboxOptions())) as opened:
         task = opened.create(_order("x" * 100), 1000.0)
         assert task is not None
         assert opened.task(task.id) == task
@@ -303,7 +303,7 @@ def test_a_task_gets_on_by_the_clock(store: Path) -> None:
 
 def test_a_share_of_the_tasks_fails(store: Path) -> None:
     """About as many tasks fail as asked for, and their credits are back when they have ended."""
-    with closing(Store(store, Knobs(fail=0.25, credits=2000))) as opened:
+    with closing(Store(store, SandboxOptions(fail=0.25, credits=2000))) as opened:
         tasks = [opened.create(_order(), 0.0) for _ in range(200)]
         fails = sum(task.fails for task in tasks if task)
         assert 30 < fails < 70
@@ -332,7 +332,7 @@ def test_the_store_is_its_owners_and_only_a_store(store: Path, tmp_path: Path) -
 
 def test_a_top_up_says_the_new_balance(project: Project, store: Path) -> None:
     """`sandbox --top-up` adds to a store and says what there is then."""
-    Store(store, Knobs(credits=2000)).close()
+    Store(store, SandboxOptions(credits=2000)).close()
     ended = project.batcher("sandbox", "--store", store, "--top-up", "5000")
     assert (ended.exit_code, ended.out, ended.err) == (0, "", "the balance is now 7,000 credits\n")
 
@@ -345,7 +345,7 @@ def test_the_rehearsal_of_the_readme_goes_as_told() -> None:
         (SAMPLES.parent / "README.md").read_text(encoding="utf-8"),
     )
     assert said is not None
-    knobs = Knobs(fail=float(said[1]), drop=float(said[2]), seed=int(said[3]))
+    knobs = SandboxOptions(fail=float(said[1]), drop=float(said[2]), seed=int(said[3]))
 
     def met(what: str, share: float, tasks: range) -> int:
         return sum(knobs.chance(what, task) < share for task in tasks)
@@ -358,7 +358,7 @@ def test_the_rehearsal_of_the_readme_goes_as_told() -> None:
 def test_knobs_have_ranges(knobs: dict[str, float]) -> None:
     """A knob out of its range is refused before anything starts."""
     with pytest.raises(UsageError):
-        Knobs(**knobs)  # type: ignore[arg-type]
+        SandboxOptions(**knobs)  # type: ignore[arg-type]
 
 
 def test_a_refused_knob_is_all_that_is_said(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from batcher.ledger.ledger import viewed
 from batcher.ledger.money.prices import Prices, prices
-from batcher.ledger.money.spending import spending, to_buy, told_spending
+from batcher.ledger.money.spending import reported_spending, spending, to_buy
 from batcher.ledger.queries.item_counts import count, current_batches
 from batcher.ledger.records import Batch
 
@@ -27,7 +27,7 @@ def assert_added_up(ledger: Path) -> None:
         _assert_priced(conn, known)
         for number in (None, *(batch.batch_id for batch in batches)):
             _assert_spent(conn, number, known)
-        assert told_spending(conn) == pytest.approx(conn.exec_driver_sql("SELECT sum(credits) FROM tasks").scalar())
+        assert reported_spending(conn) == pytest.approx(conn.exec_driver_sql("SELECT sum(credits) FROM tasks").scalar())
 
 
 def _assert_counted(conn: Connection, some: Sequence[Batch]) -> None:

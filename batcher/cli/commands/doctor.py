@@ -40,7 +40,7 @@ def doctor(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     leftovers, the sandbox's speech. Each finding is ok, a hint, or a problem.
     """
     from batcher.clock import Clock
-    from batcher.doctor.examining import examine
+    from batcher.doctor.checks import examine
 
     missing = [name for name in manifests if name != "-" and not Path(name).is_file()]
     if missing:

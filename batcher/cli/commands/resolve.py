@@ -15,7 +15,7 @@ from batcher.errors import UsageError
 from batcher.formatting import amount, plainly
 from batcher.item import State
 from batcher.ledger.ledger import viewed
-from batcher.ledger.money.evidence import BalanceEvidence, evidence, surroundings
+from batcher.ledger.money.evidence import BalanceEvidence, balance_evidence, evidence
 from batcher.ledger.queries import names, status
 
 
@@ -47,7 +47,7 @@ def resolve(
     with viewed(path) as conn:
         keys = names.find_keys(conn, ids, states=[State.IN_DOUBT])
         cases = evidence(conn, keys)
-        money = {case.key: surroundings(conn, case) for case in cases}
+        money = {case.key: balance_evidence(conn, case) for case in cases}
         rows = {item["key"]: item["rows"] for item in status.show(conn, keys)}
     if sum((adopt is not None, buy_again, abandon)) > 1:
         raise click.UsageError("choose one of --adopt, --buy-again and --abandon", ctx)

@@ -35,13 +35,13 @@ def sandbox(port: int, store: Path, credit: float, top_up: float | None, **knobs
     Use it from another terminal: BATCHER_API_TOKEN=sandbox batcher run FILE --api-url http://127.0.0.1:8750/api/open/v1
     """
     from batcher.sandbox.host import serve
-    from batcher.sandbox.options import Knobs
+    from batcher.sandbox.options import SandboxOptions
     from batcher.sandbox.store import top_up as add
 
     if top_up is not None:
         click.echo(f"the balance is now {amount(add(store, top_up))} credits", err=True)
         return
-    asked = Knobs(credits=credit, **knobs)
+    asked = SandboxOptions(credits=credit, **knobs)
     click.echo(
         f"the sandbox answers at http://127.0.0.1:{port}/api/open/v1, its token is sandbox; Ctrl-C ends it", err=True
     )

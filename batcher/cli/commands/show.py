@@ -10,7 +10,7 @@ import click
 
 from batcher.cli.colours import in_state
 from batcher.cli.options import find_ledger, json_option, ledger_options, option
-from batcher.clock import said
+from batcher.clock import local_time
 from batcher.formatting import plainly
 from batcher.item import State
 
@@ -90,9 +90,9 @@ def _tell(story: dict[str, Any], bad: list[Path]) -> None:
         detail = f" ({event['detail']})" if event["detail"] else ""
         run = f" in run {event['run_id']}" if event["run_id"] else ""
         state = in_state(event["state"], event["state"])
-        click.echo(f"    {said(event['at'])}  {event['event']} -> {state}{detail}{run}")
+        click.echo(f"    {local_time(event['at'])}  {event['event']} -> {state}{detail}{run}")
 
 
 def _pairs(facts: dict[str, Any]) -> str:
     told = {name: value for name, value in facts.items() if value not in (None, {}, "")}
-    return ", ".join(f"{name} {said(value) if name.endswith('_at') else value}" for name, value in told.items())
+    return ", ".join(f"{name} {local_time(value) if name.endswith('_at') else value}" for name, value in told.items())

@@ -12,7 +12,7 @@ import click
 
 from batcher.cli.colours import BAD, in_state
 from batcher.cli.options import find_ledger, json_option, ledger_options
-from batcher.clock import said
+from batcher.clock import local_time
 from batcher.formatting import amount, counted
 
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ def status(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
         click.echo(_batch(name, counts))
     click.echo(_credits(spent, found["credits"]["estimated_needed"]))
     if found["halt"] is not None:
-        halted = f"halted ({found['halt']['kind']}) since {said(found['halt']['since'])}: {found['halt']['detail']}"
+        halted = (
+            f"halted ({found['halt']['kind']}) since {local_time(found['halt']['since'])}: {found['halt']['detail']}"
+        )
         click.echo(click.style(halted, fg=BAD))
     if found["last_run"] is not None:
         click.echo(_last_run(found["last_run"]))
@@ -85,17 +87,17 @@ def _credits(spent: Any, needed: float | None) -> str:
 def _forecast(conn: Connection, found: dict[str, Any]) -> str | None:
     """When the rest is likely done, by the last run's pace; nothing is, while the account is halted."""
     from batcher.item import UNFINISHED
-    from batcher.reports.summary import forecast_words
+    from batcher.reports.summary import forecast_message
 
     if found["last_run"] is None or found["halt"] is not None:
         return None
-    return forecast_words(conn, found["last_run"]["run_id"], sum(found["states"][state] for state in UNFINISHED))
+    return forecast_message(conn, found["last_run"]["run_id"], sum(found["states"][state] for state in UNFINISHED))
 
 
 def _last_run(run: dict[str, Any]) -> str:
-    began = f"last run {run['run_id']}: began {said(run['started_at'])}"
+    began = f"last run {run['run_id']}: began {local_time(run['started_at'])}"
     if run["ended_at"] is not None:
-        return f"{began}, ended {said(run['ended_at'])}, exit {run['exit_code']}: {run['message']}"
+        return f"{began}, ended {local_time(run['ended_at'])}, exit {run['exit_code']}: {run['message']}"
     if run["host"] == socket.gethostname() and not _is_alive(run["pid"]):
         return f"{began}, and ended without a word (killed?): the next run goes on"
     return f"{began}, at work (pid {run['pid']} on {run['host']})"

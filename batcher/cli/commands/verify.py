@@ -15,7 +15,7 @@ from batcher.cli.options import find_ledger, json_option
 from batcher.formatting import counted
 
 if TYPE_CHECKING:
-    from batcher.maintenance.heal import Healing, Mended
+    from batcher.maintenance.heal import Healer, Repair
     from batcher.maintenance.verify import Fault, Findings
 
 
@@ -33,7 +33,7 @@ def verify(ctx: click.Context, /, manifest: tuple[str, ...], heal: bool, **_: An
     kept beside it under another name; what the ledger did not make is left alone.
     """
     from batcher.ledger.ledger import viewed
-    from batcher.maintenance.verify import compare, remember
+    from batcher.maintenance.verify import compare, expected_files
 
     path, rest = find_ledger(ctx, manifest)
     if rest:
@@ -42,7 +42,7 @@ def verify(ctx: click.Context, /, manifest: tuple[str, ...], heal: bool, **_: An
         found, mended, code, trouble = _heal(ctx, path)
     else:
         with viewed(path) as conn:
-            memory = remember(conn)
+            memory = expected_files(conn)
         found = compare(memory, path.parent)
         mended, code, trouble = [], 3 if found.faults else 0, None
     if ctx.params["as_json"]:
@@ -55,23 +55,23 @@ def verify(ctx: click.Context, /, manifest: tuple[str, ...], heal: bool, **_: An
     ctx.exit(code)
 
 
-def _heal(ctx: click.Context, path: Path) -> tuple[Findings, Sequence[Mended], int, Exception | None]:
+def _heal(ctx: click.Context, path: Path) -> tuple[Findings, Sequence[Repair], int, Exception | None]:
     from batcher.clock import Clock
     from batcher.ledger.ledger import opened
     from batcher.ledger.storage.lock import owner_lock
-    from batcher.maintenance.heal import Healing
-    from batcher.maintenance.verify import compare, remember
+    from batcher.maintenance.heal import Healer
+    from batcher.maintenance.verify import compare, expected_files
 
     with owner_lock(path):
         chosen = api_settings(ctx, path)
         with opened(path, chosen.world) as ledger:
-            healing = Healing(ledger=ledger, settings=chosen, clock=Clock())
-            found = compare(anyio.run(ledger.do, remember), path.parent)
+            healing = Healer(ledger=ledger, settings=chosen, clock=Clock())
+            found = compare(anyio.run(ledger.do, expected_files), path.parent)
             mended = anyio.run(healing.heal, found.faults)
     return found, mended, _exit_code(healing, mended), healing.trouble
 
 
-def _exit_code(healing: Healing, mended: Sequence[Mended]) -> int:
+def _exit_code(healing: Healer, mended: Sequence[Repair]) -> int:
     from batcher.cli.app import exit_code_of
 
     if healing.trouble is not None:
@@ -81,7 +81,7 @@ def _exit_code(healing: Healing, mended: Sequence[Mended]) -> int:
     return 0 if all(one.healed for one in mended) else 3
 
 
-def _lines(found: Findings, mended: Sequence[Mended], *, heal: bool) -> list[str]:
+def _lines(found: Findings, mended: Sequence[Repair], *, heal: bool) -> list[str]:
     looked = f"{counted(found.items, 'item')} and {counted(found.outputs, 'output')} looked at"
     if not found.faults:
         return [f"{looked}: all is well"]
@@ -91,7 +91,7 @@ def _lines(found: Findings, mended: Sequence[Mended], *, heal: bool) -> list[str
     lines = []
     for one in mended:
         lines.append(f"{'mended' if one.healed else one.fault.kind:<9}  {_name(one.fault)}: {one.how}")
-        lines += [f"           {one.way_out}"] * bool(one.way_out)
+        lines += [f"           {one.hint}"] * bool(one.hint)
     return [*lines, f"{looked}: {sum(one.healed for one in mended)} of {counted(len(mended), 'file')} mended"]
 
 
@@ -100,7 +100,7 @@ def _name(fault: Fault) -> str:
     return f"{fault.path} ({whose})"
 
 
-def _facts(path: Path, found: Findings, mended: Sequence[Mended], code: int) -> dict[str, Any]:
+def _facts(path: Path, found: Findings, mended: Sequence[Repair], code: int) -> dict[str, Any]:
     """The object that `verify --json` prints; `healed` and what follows it are null without --heal."""
     become = {id(one.fault): one for one in mended}
     faults = []
@@ -108,7 +108,7 @@ def _facts(path: Path, found: Findings, mended: Sequence[Mended], code: int) -> 
         one = become.get(id(fault))
         facts: dict[str, Any] = {"kind": fault.kind, "path": str(fault.path), "key": fault.saved.key}
         facts |= {"id": fault.output and fault.output.row_id, "task_id": fault.saved.task_id}
-        facts |= {"healed": one and one.healed, "how": one and one.how, "way_out": one and one.way_out}
+        facts |= {"healed": one and one.healed, "how": one and one.how, "hint": one and one.hint}
         faults.append(facts)
     numbers = {"items": found.items, "outputs": found.outputs}
     return {"schema": 1, "exit_code": code, "ledger": str(path), **numbers, "faults": faults}

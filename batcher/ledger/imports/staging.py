@@ -232,8 +232,8 @@ class Staging:
         query = rival.outputs.join(staged, theirs == mine).where(staged.c.skipped.is_(None))
         found = query.with_only_columns(staged.c.number, staged.c.line, staged.c.output).order_by(staged.c.number)
         for row in self._conn.execute(found).all():
-            way_out = "choose another --filename, --out-dir or --batch"
-            reason = f"{row.output!r} belongs to batch {rival.batch!r}: {way_out}"
+            hint = "choose another --filename, --out-dir or --batch"
+            reason = f"{row.output!r} belongs to batch {rival.batch!r}: {hint}"
             self._set_aside(row.number, row.line, "output", reason, f"outputs of batch {rival.batch}")
 
     def _set_aside(self, number: int, line: int, column: str, reason: str, cause: str) -> None:

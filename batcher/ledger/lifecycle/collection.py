@@ -18,9 +18,9 @@ from batcher.ledger.storage.schema import files, items, rows, tasks
 from batcher.ledger.storage.statements import Prepared, every
 
 GONE_AFTER_SECONDS: Final = 180.0
-GONE_AFTER_LOOKS: Final = 4
+GONE_AFTER_POLLS: Final = 4
 UNCOLLECTABLE_AFTER_SECONDS: Final = 24 * 3600.0
-UNCOLLECTABLE_AFTER_LOOKS: Final = 10
+UNCOLLECTABLE_AFTER_POLLS: Final = 10
 
 
 def record_rendered(conn: Connection, ending: TaskEnd) -> bool:
@@ -65,7 +65,7 @@ def _charged(conn: Connection, ending: TaskEnd) -> bool:
 def record_missing(conn: Connection, ending: TaskEnd) -> bool:
     """The API answered that it does not know the task. Returns whether that now holds: the item is gone."""
     since, looks = _count(conn, ending, "missing")
-    if ending.at - since < GONE_AFTER_SECONDS or looks < GONE_AFTER_LOOKS:
+    if ending.at - since < GONE_AFTER_SECONDS or looks < GONE_AFTER_POLLS:
         return False
     _end_task(conn, ending)
     halts.after_ending(conn, ending.task, ending.at, rendered=False)
@@ -80,7 +80,7 @@ def record_found(conn: Connection, task: OpenTask) -> None:
 def record_unusable(conn: Connection, ending: TaskEnd) -> bool:
     """A read gave no usable audio. Returns whether that has lasted too long: the item is gone."""
     since, looks = _count(conn, ending, "unusable")
-    if ending.at - since < UNCOLLECTABLE_AFTER_SECONDS or looks < UNCOLLECTABLE_AFTER_LOOKS:
+    if ending.at - since < UNCOLLECTABLE_AFTER_SECONDS or looks < UNCOLLECTABLE_AFTER_POLLS:
         return False
     return _collect(conn, Event.UNCOLLECTABLE, ending, **_error(ending))
 

@@ -78,13 +78,13 @@ def end_run(conn: Connection, run_id: str, **values: Any) -> None:
 
 
 def lesson(conn: Connection, account_id: int, name: str) -> Any:
-    """What earlier runs have learned with the account under this name, as `keep_lesson` got it; None for nothing."""
+    """What earlier runs have learned with the account under this name, as `save_lesson` got it; None for nothing."""
     kept = select(lessons.c.value).where(lessons.c.account_id == account_id, lessons.c.name == name)
     value: str | None = conn.execute(kept).scalar()
     return None if value is None else json.loads(value)
 
 
-def keep_lesson(conn: Connection, account_id: int, name: str, value: Any, *, at: float) -> None:
+def save_lesson(conn: Connection, account_id: int, name: str, value: Any, *, at: float) -> None:
     """Keep what was learned, a value that JSON has, in place of what was known before."""
     new = {"value": json.dumps(value), "learned_at": at}
     statement = upsert(lessons).values(account_id=account_id, name=name, **new)

@@ -51,7 +51,7 @@ class BalanceEvidence:
         return round(self.before - self.after - self.told, 6)
 
 
-def surroundings(conn: Connection, case: Row[Any]) -> BalanceEvidence:
+def balance_evidence(conn: Connection, case: Row[Any]) -> BalanceEvidence:
     """The last balance before the create was sent, the first after its answer was given up, and what came between."""
     ours = balances.c.account_id == case.attempt_account_id
     given_up_at = case.answered_at if case.answered_at is not None else case.intended_at

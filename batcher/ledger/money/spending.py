@@ -206,7 +206,7 @@ def spent_in_run(conn: Connection, run_id: str) -> tuple[float | None, bool]:
     return total, number == known
 
 
-def told_spending(conn: Connection) -> Any:
+def reported_spending(conn: Connection) -> Any:
     """Credits that all tasks of the ledger say they cost; None when none says anything."""
     said = [line["credits"] for line in cached_facts.costs_of_ended(conn)]
     said.append(conn.execute(select(func.sum(tasks.c.credits)).where(text(OPEN_TASK))).scalar())

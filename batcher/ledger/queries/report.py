@@ -82,7 +82,7 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunTold:
+class RunFacts:
     """One run: its balance before and after (None where unknown), what it did for the batches, how it ended."""
 
     run_id: str
@@ -108,7 +108,7 @@ def batches_of(conn: Connection, source: Path) -> list[str]:
     return [row.name for row in conn.execute(query) if Path(row.source).resolve() == source.resolve()]
 
 
-def told_rows(conn: Connection, wanted: Sequence[Batch]) -> Iterator[ReportRow]:
+def report_rows(conn: Connection, wanted: Sequence[Batch]) -> Iterator[ReportRow]:
     """The rows of these batches one at a time, in manifest order."""
     there = and_(rows.c.linked_key == rows.c.item_key, rows.c.linked_output == rows.c.output)
     query = (
@@ -215,7 +215,7 @@ def spent(conn: Connection, wanted: Sequence[Batch]) -> list[Spent]:
     return [Spent(**row._mapping) for row in conn.execute(query)]
 
 
-def told_runs(conn: Connection, wanted: Sequence[Batch]) -> list[RunTold]:
+def report_runs(conn: Connection, wanted: Sequence[Batch]) -> list[RunFacts]:
     """The latest runs that created something for these batches, oldest first."""
     told = func.coalesce(tasks.c.credits, attempts.c.credits)
     did = (
@@ -230,8 +230,8 @@ def told_runs(conn: Connection, wanted: Sequence[Batch]) -> list[RunTold]:
     return [_run(row) for row in reversed(latest)]
 
 
-def _run(row: Row[Any]) -> RunTold:
-    return RunTold(
+def _run(row: Row[Any]) -> RunFacts:
+    return RunFacts(
         run_id=row.id,
         started_at=row.started_at,
         ended_at=row.ended_at,

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, Select, and_, select
 
 from batcher.clock import utc
 from batcher.item import Inputs
-from batcher.ledger.money.spending import estimated_need, spending, told_spending
+from batcher.ledger.money.spending import estimated_need, reported_spending, spending
 from batcher.ledger.queries.item_counts import Counts, count, current_batches
 from batcher.ledger.queries.outputs import error_of
 from batcher.ledger.storage.schema import accounts, attempts, batches, events, files, halts, items, rows, runs, tasks
@@ -139,7 +139,7 @@ def status(conn: Connection) -> dict[str, Any]:
         "credits": {
             "start": balance_of(run.profile_start) if run else None,
             "end": balance_of(run.profile_end) if run else None,
-            "spent": told_spending(conn),
+            "spent": reported_spending(conn),
             "estimated_needed": estimated_need(conn, wanted),
         },
         "last_run": run and _run_facts(run),

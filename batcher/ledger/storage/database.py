@@ -267,12 +267,12 @@ def _check_world(connection: Connection, path: Path, world: World | None) -> Non
     found = connection.execute(select(meta.c.value).where(meta.c.name == "world")).scalar_one()
     if world is None or found == world:
         return
-    ours, way_out = (
+    ours, hint = (
         ("the sandbox", "Leave --sandbox out, or name another ledger with --ledger.")
         if world == "sandbox"
         else ("the real API", "Add --sandbox, or name another ledger with --ledger.")
     )
-    raise LedgerError(f"the ledger {path} belongs to the {found} world and cannot serve {ours}", way_out)
+    raise LedgerError(f"the ledger {path} belongs to the {found} world and cannot serve {ours}", hint)
 
 
 def _migrate(connection: Connection) -> None:

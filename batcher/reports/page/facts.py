@@ -12,7 +12,7 @@ from batcher.formatting import amount, counted, span
 from batcher.item import State
 from batcher.ledger.ledger import Connection
 from batcher.ledger.queries import report
-from batcher.ledger.queries.report import RunTold, Spent, TaskTimes
+from batcher.ledger.queries.report import RunFacts, Spent, TaskTimes
 from batcher.ledger.records import Batch
 from batcher.reports.page import charts
 
@@ -65,7 +65,7 @@ def facts_of(conn: Connection, wanted: Sequence[Batch]) -> dict[str, Any]:
             f"Halted since {local(at)} ({kind}): {detail}. Nothing is created until this is over."
             for kind, at, detail in report.open_halts(conn)
         ],
-        "credits": _credits(report.told_runs(conn, wanted), report.spent(conn, wanted)),
+        "credits": _credits(report.report_runs(conn, wanted), report.spent(conn, wanted)),
         "figures": _figures(list(report.task_times(conn, wanted))),
     }
 
@@ -84,7 +84,7 @@ def _state(state: str, number: int, total: int) -> dict[str, Any]:
     }
 
 
-def _credits(runs: Sequence[RunTold], spent: Sequence[Spent]) -> dict[str, Any]:
+def _credits(runs: Sequence[RunFacts], spent: Sequence[Spent]) -> dict[str, Any]:
     start, end = (runs[0].balance_start, runs[-1].balance_end) if runs else (None, None)
     told = sum(one.credits for one in spent)
     complete = all(one.told == one.creates for one in spent)
@@ -112,7 +112,7 @@ def _statement(start: float | None, end: float | None, told: float | None) -> st
     )
 
 
-def _run(run: RunTold) -> dict[str, str]:
+def _run(run: RunFacts) -> dict[str, str]:
     lasted = "at work, or killed" if run.ended_at is None else span(run.ended_at - run.started_at)
     return {
         "began": local(run.started_at)[:-9],

@@ -22,7 +22,7 @@ from batcher.clock import local
 from batcher.formatting import plainly
 from batcher.ledger.ledger import Connection
 from batcher.ledger.lifecycle.recalled import identity
-from batcher.ledger.queries.report import ReportRow, told_rows
+from batcher.ledger.queries.report import ReportRow, report_rows
 from batcher.ledger.records import Batch
 from batcher.reports.page.facts import STATES, facts_of
 
@@ -58,7 +58,7 @@ class _Rows:
     """The rows in the page's own short form; what they share is complete once they have all been given out."""
 
     def __init__(self, conn: Connection, wanted: Sequence[Batch], choices: Choices) -> None:
-        self._told = told_rows(conn, wanted)
+        self._told = report_rows(conn, wanted)
         self._choices = choices
         self._links = {batch.out_dir: _link_to(choices, batch.out_dir) for batch in wanted}
         self.voices, self.errors, self.batches, self.states = _Words(), _Words(), _Words(), _Words()
