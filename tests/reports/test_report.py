@@ -240,7 +240,7 @@ def test_one_page_for_several_batches(project: Project) -> None:
         project.run(project.manifest(project.rows(2, first=first), name))
     project.batcher("report")
     project.batcher("report", "two.csv")
-    assert [row[0] for row in _rows(project.audio / "batcher.reports.run_report.html")] == ["r1", "r2", "r3", "r4"]
+    assert [row[0] for row in _rows(project.audio / "batcher.report.html")] == ["r1", "r2", "r3", "r4"]
     assert [row[0] for row in _rows(project.audio / "two.report.html")] == ["r3", "r4"]
 
 
