@@ -273,7 +273,7 @@ def test_creates_at_once_are_limited(store: Path) -> None:
 def test_a_killed_sandbox_forgets_nothing(store: Path) -> None:
     """Killed outright and started again on its store, it is the same account and knows the task it has charged."""
     script = (
-        "import pathlib, sys; from batcher.sandbox import running\n"
+        "import pathlib, sys; from batcher.sandbox.host import running\n"
         "with running(pathlib.Path(sys.argv[1])) as sandbox: print(sandbox.url, flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
