@@ -7,7 +7,6 @@ one. What cannot be had in this run stays rendered for the next.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -16,18 +15,14 @@ import anyio.to_thread
 import structlog
 
 from batcher.audio import checks
-from batcher.audio.store import Store
-from batcher.clock import Clock
 from batcher.errors import StorageError
-from batcher.ledger.ledger import Ledger
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.records import FileRecord, OpenTask, TaskEnd
+from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.delivery import Delivery
-from batcher.pipeline.stop import Reason, Stop
+from batcher.pipeline.stop import Reason
 from batcher.provider.answers import Answer, Cause, Fetched, Phase
 from batcher.provider.client import Client
-from batcher.reports.tally import Tally
-from batcher.throttle.gate import Gate
 
 log = structlog.get_logger()
 
@@ -45,24 +40,18 @@ class _GoneError(Exception):
     """The audio has been unusable for so long that the item is given up."""
 
 
-@dataclass(kw_only=True)
 class Downloader:
     """Collects rendered audio into the store."""
 
-    ledger: Ledger
-    client: Client
-    gate: Gate
-    poll_gate: Gate
-    store: Store
-    delivery: Delivery
-    stop: Stop
-    tally: Tally
-    clock: Clock
-    run_id: str
-    _waiting: list[tuple[OpenTask, str | None]] = field(default_factory=list, init=False)
-    _more: anyio.Event = field(default_factory=anyio.Event, init=False)
-    _closing: bool = field(default=False, init=False)
-    _fetching: int = field(default=0, init=False)
+    def __init__(self, ctx: RunContext, api: ApiContext, delivery: Delivery) -> None:
+        self.ctx = ctx
+        self.api = api
+        self.gate = api.throttle.download
+        self._delivery = delivery
+        self._waiting: list[tuple[OpenTask, str | None]] = []
+        self._more = anyio.Event()
+        self._closing = False
+        self._fetching = 0
 
     def add(self, task: OpenTask, url: str | None) -> None:
         """Collect the audio of `task`; without an address, the task is read for one."""
@@ -90,16 +79,16 @@ class Downloader:
             file = await self._fetched(task, url)
             if file is not None:
                 with anyio.CancelScope(shield=True):
-                    await self.delivery.keep(task, file)
+                    await self._delivery.keep(task, file)
         except _GoneError:
             pass
         except StorageError as error:
-            self.stop.stop_all(Reason.TROUBLE, error.one_line())
+            self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
         except OSError as error:
             # A write does not say where, unlike an open.
-            where = error.filename or self.store.part(self.store.item_path(task.key, task.format))
+            where = error.filename or self.ctx.store.part(self.ctx.store.item_path(task.key, task.format))
             hint = "Free some space or mend the folder, then run again."
-            self.stop.stop_all(Reason.TROUBLE, f"cannot write audio to {where}: {error.strerror}. {hint}")
+            self.ctx.stop.stop_all(Reason.TROUBLE, f"cannot write audio to {where}: {error.strerror}. {hint}")
 
     async def _fetched(self, task: OpenTask, url: str | None) -> FileRecord | None:
         """The item's part, whole and verified; None when that is left to the next run."""
@@ -117,26 +106,26 @@ class Downloader:
             if url is not None and (file := await self._fetch(task, url)) is not None:
                 return file
             url = None
-            await self.clock.sleep(wait * (1 + 0.25 * self.clock.chance()))
+            await self.ctx.clock.sleep(wait * (1 + 0.25 * self.ctx.clock.chance()))
             wait *= 2
-        self.stop.reasons.setdefault(Reason.TROUBLE, "the audio of finished tasks could not be fetched")
+        self.ctx.stop.reasons.setdefault(Reason.TROUBLE, "the audio of finished tasks could not be fetched")
         return None
 
     async def _fresh_url(self, task: OpenTask) -> str | None:
-        async with self.poll_gate.slot() as sent:
-            answer = await self.client.read(task.task_id)
-        self.tally.polls += 1
+        async with self.api.throttle.poll.slot() as sent:
+            answer = await self.api.client.read(task.task_id)
+        self.ctx.tally.polls += 1
         found = answer.task
         if answer.cause is Cause.OK and found is not None:
-            self.poll_gate.succeeded(sent)
+            self.api.throttle.poll.succeeded(sent)
             if found.audio_url is None or found.phase is Phase.FAILED:
                 await self._unusable(task, answer, f"status {found.word}, no audio address")
             return found.audio_url if found.phase is Phase.SUCCEEDED else None
         if answer.cause is Cause.CREDENTIALS:
-            self.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")
+            self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")
         elif answer.cause is Cause.THROTTLED:
-            self.tally.throttled += 1
-            self.poll_gate.close(sent, answer.retry_after_seconds)
+            self.ctx.tally.throttled += 1
+            self.api.throttle.poll.close(sent, answer.retry_after_seconds)
         elif answer.cause is Cause.NOT_FOUND:
             await self._unusable(task, answer, "the API does not know the task")
         return None
@@ -146,29 +135,29 @@ class Downloader:
         error = answer.error if answer is not None else None
         ending = TaskEnd(
             task=task,
-            at=self.clock.now(),
-            run_id=self.run_id,
+            at=self.ctx.clock.now(),
+            run_id=self.ctx.run_id,
             looks=0,
             error_code="no_audio",
             error_message=why,
             request_id=error.request_id if error is not None else None,
             http_status=error.http_status if error is not None else None,
         )
-        if await self.ledger.do(collection.record_unusable, ending):
+        if await self.ctx.ledger.do(collection.record_unusable, ending):
             raise _GoneError
 
     async def _fetch(self, task: OpenTask, url: str) -> FileRecord | None:
         """One download, to a part that is verified; None when it is no good."""
-        path = self.store.item_path(task.key, task.format)
-        part = self.store.part(path)
+        path = self.ctx.store.item_path(task.key, task.format)
+        part = self.ctx.store.part(path)
         try:
             async with self.gate.slot() as sent:
-                fetched, sha256 = await stream(self.client, url, part, task.chars)
+                fetched, sha256 = await stream(self.api.client, url, part, task.chars)
         except TooLongError:
             await self._not_audio(task, path, "longer than any speech of its text")
             return None
         finally:
-            self.tally.downloads += 1
+            self.ctx.tally.downloads += 1
         if not fetched.ok:
             if fetched.http_status in (429, 503):
                 self.gate.close(sent, fetched.retry_after_seconds)
@@ -183,7 +172,7 @@ class Downloader:
         return FileRecord(path=path, sha256=sha256, bytes=fetched.bytes)
 
     async def _not_audio(self, task: OpenTask, path: str, why: str) -> None:
-        bad = self.store.keep_bad(path).relative_to(self.store.folder)
+        bad = self.ctx.store.keep_bad(path).relative_to(self.ctx.store.folder)
         await self._unusable(task, None, f"{why}; what came is kept as {bad}")
 
     def _log(self, task: OpenTask, what: str, **words: object) -> None:

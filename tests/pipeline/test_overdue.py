@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
+from batcher.audio.store import Store
 from batcher.clock import Clock
 from batcher.ledger.ledger import opened
 from batcher.ledger.storage.lock import owner_lock
 from batcher.manifest.rows import Rules
 from batcher.pipeline import runner
+from batcher.pipeline.context import RunContext
 from batcher.pipeline.startup import ready_ledger
 from batcher.reports.progress import Progress
 from batcher.reports.run_report import RunReport
@@ -62,7 +64,9 @@ def run_hastily(project: Project, manifest: Path, provider: FakeTTS, **changes: 
         with owner_lock(settings.ledger, wait_seconds=0.0):
             ready_ledger(settings, progress)
             with opened(settings.ledger, settings.world) as ledger:
-                return anyio.run(runner._Run(settings, ledger, progress, HastyClock(), None, None).run, False)
+                store, clock = Store(settings.ledger.parent, settings.out_dir), HastyClock()
+                ctx = RunContext(settings=settings, ledger=ledger, store=store, progress=progress, clock=clock)
+                return anyio.run(runner._Run(ctx, None, None).run, False)
     finally:
         # A run blocks signals at its very end, since its process is about to end; this one starts further processes.
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
