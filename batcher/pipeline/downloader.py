@@ -1,7 +1,7 @@
-"""From rendered to done: fetches the audio, verifies it, makes it durable, and links it to its rows.
+"""From rendered to done: downloads the audio, verifies it, makes it durable, and links it to its rows.
 
-An address that has expired, is refused, missing or wrong is answered by reading the task again: that gives a fresh
-one. What cannot be had in this run stays rendered for the next.
+If an audio URL is missing, expired, refused or wrong, the task is read again for a fresh one. Audio that cannot be
+downloaded in this run stays rendered for the next.
 """
 
 from __future__ import annotations
@@ -27,17 +27,19 @@ from batcher.provider.client import Client
 log = structlog.get_logger()
 
 _REFUSALS: Final = (400, 401, 403, 404, 410)
-_LOOKED_AT_BYTES: Final = 1 << 20
+"""HTTP statuses that make a URL count as unusable."""
+_SAMPLE_BYTES: Final = 1 << 20
+"""How much of audio that is too long is stored for inspection, in bytes."""
 TRIES: Final = 6
-"""Reads of one task for a usable address in one run; then it is left to the next."""
+"""Attempts to download the audio of one task in one run; then it is left to the next run."""
 
 
 class TooLongError(Exception):
-    """What comes is longer than any speech of the text."""
+    """The audio is longer than any speech of the text."""
 
 
 class _GoneError(Exception):
-    """The audio has been unusable for so long that the item is given up."""
+    """The audio has been unusable for over a day, so the item is given up."""
 
 
 class Downloader:
@@ -54,17 +56,17 @@ class Downloader:
         self._fetching = 0
 
     def add(self, task: OpenTask, url: str | None) -> None:
-        """Collect the audio of `task`; without an address, the task is read for one."""
+        """Collect the audio of `task`; without a URL, the task is read for one."""
         self._waiting.append((task, url))
         self._more.set()
 
     def no_more(self) -> None:
-        """Nothing more will come: end when all is collected."""
+        """Accept no more tasks: finish when all audio is collected."""
         self._closing = True
         self._more.set()
 
     async def run(self) -> None:
-        """Collect what was added, until `no_more` was said and nothing is left."""
+        """Collect the audio of added tasks, until `no_more` was called and none is left."""
         async with anyio.create_task_group() as fetches:
             while self._waiting or not self._closing:
                 if not self._waiting or self._fetching >= self.gate.size:
@@ -85,13 +87,13 @@ class Downloader:
         except StorageError as error:
             self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
         except OSError as error:
-            # A write does not say where, unlike an open.
+            # Unlike an open, a failed write does not name its file.
             where = error.filename or self.ctx.store.part(self.ctx.store.item_path(task.key, task.format))
-            hint = "Free some space or mend the folder, then run again."
+            hint = "Free some space or fix the folder, then run it again."
             self.ctx.stop.stop_all(Reason.TROUBLE, f"cannot write audio to {where}: {error.strerror}. {hint}")
 
     async def _fetched(self, task: OpenTask, url: str | None) -> FileRecord | None:
-        """The item's part, whole and verified; None when that is left to the next run."""
+        """The item's verified part file; None if it is left to the next run."""
         try:
             return await self._try_repeatedly(task, url)
         finally:
@@ -108,7 +110,7 @@ class Downloader:
             url = None
             await self.ctx.clock.sleep(wait * (1 + 0.25 * self.ctx.clock.chance()))
             wait *= 2
-        self.ctx.stop.reasons.setdefault(Reason.TROUBLE, "the audio of finished tasks could not be fetched")
+        self.ctx.stop.reasons.setdefault(Reason.TROUBLE, "the audio of finished tasks could not be downloaded")
         return None
 
     async def _fresh_url(self, task: OpenTask) -> str | None:
@@ -119,7 +121,7 @@ class Downloader:
         if answer.cause is Cause.OK and found is not None:
             self.api.throttle.poll.succeeded(sent)
             if found.audio_url is None or found.phase is Phase.FAILED:
-                await self._unusable(task, answer, f"status {found.word}, no audio address")
+                await self._unusable(task, answer, f"status {found.word}, no audio URL")
             return found.audio_url if found.phase is Phase.SUCCEEDED else None
         if answer.cause is Cause.CREDENTIALS:
             self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")
@@ -147,7 +149,7 @@ class Downloader:
             raise _GoneError
 
     async def _fetch(self, task: OpenTask, url: str) -> FileRecord | None:
-        """One download, to a part that is verified; None when it is no good."""
+        """Download into a part file and verify it. None if the audio is unusable."""
         path = self.ctx.store.item_path(task.key, task.format)
         part = self.ctx.store.part(path)
         try:
@@ -163,7 +165,7 @@ class Downloader:
                 self.gate.close(sent, fetched.retry_after_seconds)
             self._log(task, "download failed", status=fetched.http_status, why=fetched.reason)
             if fetched.http_status in _REFUSALS:
-                await self._unusable(task, None, f"its address answers HTTP {fetched.http_status}")
+                await self._unusable(task, None, f"its URL returns HTTP {fetched.http_status}")
             return None
         if (why := checks.fault(part, task.format, task.chars)) is not None:
             await self._not_audio(task, path, why)
@@ -173,7 +175,7 @@ class Downloader:
 
     async def _not_audio(self, task: OpenTask, path: str, why: str) -> None:
         bad = self.ctx.store.keep_bad(path).relative_to(self.ctx.store.folder)
-        await self._unusable(task, None, f"{why}; what came is kept as {bad}")
+        await self._unusable(task, None, f"{why}; stored as {bad} for inspection")
 
     def _log(self, task: OpenTask, what: str, **words: object) -> None:
         names = {"endpoint": "download", "key": task.key, "attempt": task.attempt, "task_id": task.task_id}
@@ -181,11 +183,11 @@ class Downloader:
 
 
 async def stream(client: Client, url: str, part: Path, chars: int) -> tuple[Fetched, str]:
-    """Fetch into `part` what should be speech of `chars` characters. Returns what came of it, and its SHA-256.
+    """Download the speech of a text of `chars` characters into `part`. Returns the result and its SHA-256.
 
     Raises:
-        TooLongError: no speech of that text is so long; its first MiB is left in `part`, to be looked at.
-        OSError: the disk does not take it.
+        TooLongError: no speech of that text is this long; its first MiB is left in `part` for inspection.
+        OSError: the disk is full or refuses writes.
     """
     seen = hashlib.sha256()
     limit = checks.most_bytes(chars)
@@ -194,7 +196,7 @@ async def stream(client: Client, url: str, part: Path, chars: int) -> tuple[Fetc
 
         def sink(chunk: bytes) -> None:
             if file.tell() + len(chunk) > limit:
-                file.truncate(_LOOKED_AT_BYTES)
+                file.truncate(_SAMPLE_BYTES)
                 raise TooLongError
             seen.update(chunk)
             file.write(chunk)

@@ -1,4 +1,4 @@
-"""The end of a run: results written, the run noted in its ledger, and all of it told."""
+"""The end of a run: writes the results files, records the end in the ledger, prints the summary."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ class Finish:
     last_end: tuple[int | None, str | None]
 
     async def report(self) -> run_report.RunReport:
-        """Write the results, note the end of the run, and say how it went."""
+        """Write the results, record the end of the run, and print the summary."""
         self.ctx.progress.close()
         try:
             result = await self._close_run()
             await self.ctx.ledger.do(self._print_summary, result)
             return result
         except StorageError as error:
-            # What was bought is in the spill file by now; this is said even if nothing more can be written.
+            # What was bought is in the spill file by now; report that even if nothing more can be written.
             message = self.ctx.stop.reasons.get(Reason.TROUBLE, error.one_line())
             self.ctx.progress.warn(f"exit 8: {message}")
             return self._build_report(8, message)
@@ -104,7 +104,7 @@ class Finish:
         )
 
     def _write_results(self, conn: Connection) -> list[str]:
-        """Returns the batches whose results are written: none while old ones tell what the ledger does not know yet."""
+        """Returns the batches whose results are up to date: none while rows are still to be restored from them."""
         if recalled.due(conn):
             return []
         written = []
@@ -120,7 +120,7 @@ class Finish:
         return written
 
     def _write(self, conn: Connection, batch: Batch, out_dir: Path) -> None:
-        """Write the results of the batch, unless they lie there as they were written and nothing has changed since."""
+        """Write the results of the batch, unless neither the batch nor its results files have changed."""
         name = f"results {batch.batch_id}"
         paths = results.results_paths(out_dir, [batch.name])
         known = cached_facts.get(conn, name)
@@ -165,29 +165,30 @@ _EXITS: Final = {Reason.CREDENTIALS: 5, Reason.CREDITS: 4, Reason.TROUBLE: 8, Re
 
 
 def conclude(stop: Stop, counts: Counts, *, refused: str | None, unwritten: int, rows_named: bool) -> tuple[int, str]:
-    """Exit code and message of a run that came to its end.
+    """Exit code and message of a finished run.
 
-    The first that applies, in the order of the table of exit codes; a reason to stop counts only while it leaves
-    something undone. `refused` says why the manifest was not taken; `unwritten` counts outputs and results files that
-    could not be written. Where no manifest was named (`rows_named`), what waits to be created was not asked for.
+    The first that applies, in the order of the table of exit codes. A reason to stop counts only if it left something
+    unfinished. `refused` is why nothing was created; `unwritten` counts outputs and results files that could not be
+    written. Without a manifest (`rows_named` is false), pending items were not asked for.
     """
     unfinished = sum(counts.states[state] for state in UNFINISHED if rows_named or state is not State.PENDING)
     if stop.interrupted:
-        return 130, "interrupted; answers that had come are recorded"
+        return 130, "interrupted; answers received so far are recorded"
     if refused is not None:
         return 2, refused
     for reason in sorted(stop.reasons):
         if unfinished or unwritten or reason is Reason.CREDENTIALS:
             return _EXITS[reason], stop.reasons[reason]
     if unfinished:
-        return 6, f"{counted(unfinished, 'item')} still to be finished"
+        return 6, f"{counted(unfinished, 'item')} unfinished"
     if unwritten:
         return 8, f"{counted(unwritten, 'output')} could not be written"
     if not rows_named:
-        return 0, "every open task is collected"
+        return 0, "all open tasks are collected"
     waiting = sum(counts.states[state] for state in NEEDS_PERSON)
     if waiting or counts.invalid:
         parts = [counted(waiting, "item")] * bool(waiting)
         parts += [counted(counts.invalid, "invalid row")] * bool(counts.invalid)
-        return 3, f"finished; a person is needed for {' and '.join(parts)}"
-    return 0, "every row is done or settled"
+        verb = "needs" if waiting + counts.invalid == 1 else "need"
+        return 3, f"finished; {' and '.join(parts)} {verb} attention"
+    return 0, "all rows are done or settled"

@@ -1,8 +1,7 @@
-"""From submitted to rendered: looks at each open task until it has ended.
+"""From submitted to rendered: polls each open task until it ends.
 
-`pacing` says when a task is looked at next, and learns from what the look shows.
-
-No answer to a look can lead to a create. A task is gone only when the API says so repeatedly, over minutes.
+`pacing` decides when a task is polled next, and learns from the answers. No answer to a poll can lead to a create.
+A task is gone only when the API repeatedly reports it as unknown, over minutes.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from batcher.throttle.gate import Sent
 log = structlog.get_logger()
 
 MISSED_SECONDS: Final = 50.0
-"""Only looks so far apart count as misses of a task: so it is gone after minutes, whatever the clock says."""
+"""Time in seconds between two polls that count as separate misses of a task, so that it is gone after minutes."""
 OVERDUE_POLL_SECONDS: Final = 60.0
-"""So long is the wait between two looks at a task that is overdue."""
+"""Time in seconds between two polls of an overdue task."""
 
 
 @dataclass(kw_only=True)
@@ -37,11 +36,11 @@ class _Watched:
     task: OpenTask
     pace: Pace
     accepted_at: float  # this and the next in steady seconds
-    told_at: float  # when there was a word of progress last
-    looks: int = 0
+    progress_at: float  # when its status changed last
+    looks: int = 0  # polls so far; the ledger's column has this name
     missed_at: float | None = None  # when a miss was counted last, in steady seconds
     word: str | None = None
-    overdue_polls: int = 0  # looks that found it overdue
+    overdue_polls: int = 0  # polls since it became overdue
 
 
 class Poller:
@@ -64,22 +63,22 @@ class Poller:
         self._closing = False
 
     def watch(self, task: OpenTask, *, at_once: bool = False) -> None:
-        """Look at `task`, accepted just now, until it ends; `at_once` when it is older and may long have ended."""
+        """Poll `task` until it ends; `at_once` if it comes from an earlier run and may have ended long ago."""
         pace = (self.pacing.join if at_once else self.pacing.begin)(task.model, task.chars)
         age = max(0.0, self.ctx.clock.now() - task.accepted_at)
         accepted_at = self.ctx.clock.steady() - age
-        watched = _Watched(task=task, pace=pace, accepted_at=accepted_at, told_at=accepted_at)
+        watched = _Watched(task=task, pace=pace, accepted_at=accepted_at, progress_at=accepted_at)
         self._schedule(
             watched, self.ctx.clock.chance() if at_once else pace.next_poll_seconds(age, self.ctx.clock.chance())
         )
 
     def no_more(self) -> None:
-        """Nothing more will come to be watched: end when all have ended."""
+        """Accept no more tasks: finish when all have ended."""
         self._closing = True
         self.api.changed.ring()
 
     async def run(self) -> None:
-        """Look at tasks as they become due, until `no_more` was said and none is left."""
+        """Poll tasks as they become due, until `no_more` was called and none is left."""
         async with anyio.create_task_group() as polls:
             while self._due or self._polling or not self._closing:
                 if self._has_only_overdue():
@@ -106,7 +105,7 @@ class Poller:
         self.api.changed.ring()
 
     def _has_only_overdue(self) -> bool:
-        """Whether nothing is left to wait for but what may never end."""
+        """Whether only overdue tasks are left, which may never end."""
         if self.ctx.settings.max_runtime_seconds is not None or self._polling or not self._closing:
             return False
         return all(watched.overdue_polls > 1 for watched in self._due)
@@ -117,7 +116,7 @@ class Poller:
             watched.looks += 1
             self.ctx.tally.polls += 1
             with anyio.CancelScope(shield=True):
-                ended = await self._judge(watched, answer, sent, age)
+                ended = await self._react(watched, answer, sent, age)
         except StorageError as error:
             self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
             return
@@ -134,7 +133,7 @@ class Poller:
             self._schedule(watched, wait if watched.missed_at is None else min(wait, MISSED_SECONDS))
 
     async def _ask(self, watched: _Watched) -> tuple[float, Answer, Sent]:
-        """Read the task. Returns its age when the question left, and the answer."""
+        """Read the task. Returns its age in seconds when the request left, the answer, and the gate's receipt."""
         try:
             async with self.gate.slot() as sent:
                 return self._age(watched), await self.api.client.read(watched.task.task_id), sent
@@ -142,10 +141,10 @@ class Poller:
             self._asking -= 1
             self.api.changed.ring()
 
-    async def _judge(self, watched: _Watched, answer: Answer, sent: Sent, asked_age: float) -> bool:
-        """Take the answer to a look that left at `asked_age` seconds for what it says.
+    async def _react(self, watched: _Watched, answer: Answer, sent: Sent, asked_age: float) -> bool:
+        """Act on the answer to a poll that left when the task was `asked_age` seconds old.
 
-        Returns whether the task needs no further look.
+        Returns whether the task needs no further poll.
         """
         match answer.cause:
             case Cause.OK if answer.task is not None:
@@ -154,7 +153,7 @@ class Poller:
                 return await self._read(watched, answer, answer.task)
             case Cause.NOT_FOUND:
                 self.gate.succeeded(sent)
-                return await self._missed(watched, answer)
+                return await self._note_missing(watched, answer)
             case Cause.CREDENTIALS:
                 self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")
             case Cause.THROTTLED:
@@ -162,19 +161,19 @@ class Poller:
                 self.gate.close(sent, answer.retry_after_seconds)
             case _:
                 why = answer.transport or answer.explain()
-                log.warning("poll unanswered", **self._words(watched), cause=answer.cause, why=why)
+                log.warning("poll unanswered", **self._log_fields(watched), cause=answer.cause, why=why)
                 if self.gate.failed():
                     self.ctx.stop.stop_all(Reason.TROUBLE, f"the API cannot be reached: {answer.explain()}")
         return False
 
     def _learn(self, watched: _Watched, task: Task, asked_age: float) -> None:
-        # What a task answers is how it was at some moment between the question and the answer.
+        # The status was true at some moment between the request and its answer: take the safe end of that span.
         if task.phase is Phase.RUNNING:
             watched.pace.running(asked_age)
         elif task.phase is Phase.SUCCEEDED:
             watched.pace.ended(self._age(watched), task.took_seconds)
 
-    async def _missed(self, watched: _Watched, answer: Answer) -> bool:
+    async def _note_missing(self, watched: _Watched, answer: Answer) -> bool:
         now = self.ctx.clock.steady()
         if watched.missed_at is not None and now - watched.missed_at < MISSED_SECONDS:
             return False
@@ -188,10 +187,10 @@ class Poller:
             await self.ctx.ledger.do(collection.record_found, watched.task)
         if task.phase is Phase.RUNNING:
             if not task.known_word and task.word != watched.word:
-                log.warning("unknown status, taken for running", **self._words(watched), status=task.word)
-            self._heard(watched, task.word)
+                log.warning("unknown status, taken for running", **self._log_fields(watched), status=task.word)
+            self._note_running(watched, task.word)
             return False
-        log.info("task ended", **self._words(watched), status=task.word)
+        log.info("task ended", **self._log_fields(watched), status=task.word)
         if task.phase is Phase.SUCCEEDED:
             if await self.ctx.ledger.do(collection.record_rendered, ending):
                 self.downloader.add(watched.task, task.audio_url)
@@ -206,18 +205,18 @@ class Poller:
             await self.api.guard.refresh()
         return True
 
-    def _heard(self, watched: _Watched, word: str) -> None:
-        """The task runs still. One without progress for far too long gives up its place: it must not stop the batch."""
+    def _note_running(self, watched: _Watched, word: str) -> None:
+        """Note that the task is still running. After far too long without progress it gives up its slot."""
         now = self.ctx.clock.steady()
         if watched.word not in (None, word):
-            watched.told_at = now
+            watched.progress_at = now
         watched.word = word
         if watched.overdue_polls:
             watched.overdue_polls += 1
-        elif now - watched.told_at > watched.pace.overdue_seconds():
+        elif now - watched.progress_at > watched.pace.overdue_seconds():
             watched.overdue_polls = 1
             self.overdue[watched.task.key] = watched.task
-            log.warning("task overdue", **self._words(watched), status=word)
+            log.warning("task overdue", **self._log_fields(watched), status=word)
             self.api.slots.release()
 
     def _task_end(self, watched: _Watched, answer: Answer) -> TaskEnd:
@@ -237,6 +236,6 @@ class Poller:
             raw=answer.raw,
         )
 
-    def _words(self, watched: _Watched) -> dict[str, object]:
+    def _log_fields(self, watched: _Watched) -> dict[str, object]:
         task = watched.task
         return {"endpoint": "poll", "key": task.key, "attempt": task.attempt, "task_id": task.task_id}

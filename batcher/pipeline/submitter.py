@@ -1,7 +1,7 @@
-"""From pending to submitted: claims what there is room for, sends each create once, and records what came back.
+"""From pending to submitted: claims items while slots are free, sends each create once, records its answer.
 
-The order is the promise: a create leaves only after its intent is durable; its answer is recorded before anything
-else is done with it; nothing that stops a run comes between an answer and its record.
+The order keeps the promise. A create leaves only after its intent is durable; its answer is recorded before anything
+else happens with it; nothing that stops a run comes between an answer and its record.
 """
 
 from __future__ import annotations
@@ -188,11 +188,11 @@ class Submitter:
             self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
 
     def _hold(self) -> bool:
-        """Asked in the last moment before a create leaves."""
+        """Whether a create must not leave after all: asked at the last moment before it is sent."""
         return self.api.guard.tripped or self.ctx.stop.creating or self.gate.closed
 
     def _react(self, answer: Answer, sent: Sent) -> None:
-        """Set the latches that the answer calls for, before it is even recorded."""
+        """Set the latches that the answer requires, before it is recorded."""
         self.ctx.tally.creates += answer.cause not in (Cause.HELD, Cause.UNSENT)
         if answer.quota_remaining is not None:
             self.ctx.tally.credits = answer.quota_remaining
@@ -207,7 +207,7 @@ class Submitter:
             case Cause.CREDENTIALS:
                 self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")
             case Cause.WRONG_HOST:
-                message = f"something other than the API answers at its address: {answer.explain()}"
+                message = f"another host answers in place of the API: {answer.explain()}"
                 self.ctx.stop.stop_creating(Reason.TROUBLE, message)
             case Cause.UNSENT | Cause.UNCLEAR:
                 if self.gate.failed():
@@ -220,7 +220,7 @@ class Submitter:
         try:
             event: Event = await self.ctx.ledger.record(record, max_in_doubt=self.ctx.settings.max_in_doubt)
         except StorageError as error:
-            # The last resort when not even the spill file took it: a person can adopt what the log names.
+            # Not even the spill file could store it: the log is the last record from which the task can be adopted.
             log.error("answer not in the ledger", endpoint="create", **words, why=error.message)
             self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
             return None
@@ -240,7 +240,7 @@ class Submitter:
             account_id=self.api.account_id,
             at=self.ctx.clock.now(),
             event=answer.event,
-            # That we broke it off ourselves says nothing about the API.
+            # A request that we aborted ourselves is no evidence about the API.
             cause="interrupted" if self.ctx.stop.interrupted and answer.cause is Cause.UNCLEAR else answer.cause,
             task_id=answer.task.id if answer.task is not None else None,
             http_status=answer.error.http_status,
@@ -277,7 +277,7 @@ class Submitter:
             )
 
     async def _recheck(self) -> None:
-        """Read tasks that failed for lack of credits once more: only if they still say so are their items created."""
+        """Read tasks that failed for lack of credits once more; only if they still do may their items be created."""
         if self.api.guard.tripped:
             return
         for task in await self.ctx.ledger.do(claims.rechecks, self.api.account_id, self.wanted):

@@ -43,7 +43,7 @@ def made_up(path: Path, number: int, *, seed: int = 1) -> None:
             run: dict[str, Any] = {"pid": 1, "host": "h", "out_dir": "audio", "account_id": 1, "started_at": start}
             run |= {"profile_start": json.dumps({"credits": 9e6 - night * 3e6}), "ended_at": start + 7200}
             run |= {"profile_end": json.dumps({"credits": 6e6 - night * 3e6}), "exit_code": 0, "outcome": "done"}
-            conn.execute(insert(runs).values(id=f"run-{night}", message="every row is done or settled", **run))
+            conn.execute(insert(runs).values(id=f"run-{night}", message="all rows are done or settled", **run))
         made = [_one(dice, n, number) for n in range(1, number + 1)]
         for table in (attempts, tasks, items, rows, files):
             found = [one[table.name] for one in made if table.name in one]

@@ -89,7 +89,7 @@ def test_a_stuck_task_does_not_stop_the_batch(project: Project, provider: FakeTT
     provider.task_seconds = 0.0
     report = run_hastily(project, project.manifest(rows), provider, concurrency=2)
     assert (report.exit_code, report.outcome, report.states["done"], report.states["submitted"]) == (6, "stopped", 4, 2)
-    assert report.message == "2 items still to be finished; overdue: r1, r3; run again to collect"
+    assert report.message == "2 items unfinished; overdue: r1, r3; run again to collect"
     assert report.created == len(provider.creates) == 6
     looks = [job.reads for job in provider.jobs.values() if job.text == rows[0]["text"]]
     assert looks[0] > 2
