@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import anyio.to_thread
@@ -133,7 +133,7 @@ class Downloader:
         return None
 
     async def _unusable(self, task: OpenTask, answer: Answer | None, why: str) -> None:
-        self._log(task, "no usable audio", why=why)
+        _log(task).warning("no usable audio", why=why)
         error = answer.error if answer is not None else None
         ending = TaskEnd(
             task=task,
@@ -163,7 +163,7 @@ class Downloader:
         if not fetched.ok:
             if fetched.http_status in (429, 503):
                 self.gate.close(sent, fetched.retry_after_seconds)
-            self._log(task, "download failed", status=fetched.http_status, why=fetched.reason)
+            _log(task).warning("download failed", status=fetched.http_status, why=fetched.reason)
             if fetched.http_status in _REFUSALS:
                 await self._unusable(task, None, f"its URL returns HTTP {fetched.http_status}")
             return None
@@ -177,9 +177,9 @@ class Downloader:
         bad = self.ctx.store.keep_bad(path).relative_to(self.ctx.store.folder)
         await self._unusable(task, None, f"{why}; stored as {bad} for inspection")
 
-    def _log(self, task: OpenTask, what: str, **words: object) -> None:
-        names = {"endpoint": "download", "key": task.key, "attempt": task.attempt, "task_id": task.task_id}
-        log.warning(what, **names, **words)
+
+def _log(task: OpenTask) -> Any:
+    return log.bind(endpoint="download", key=task.key, attempt=task.attempt, task_id=task.task_id)
 
 
 async def stream(client: Client, url: str, part: Path, chars: int) -> tuple[Fetched, str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from batcher.audio.store import stamp
 from batcher.errors import StorageError
@@ -56,39 +56,43 @@ class Finish:
             return self._build_report(8, message)
 
     async def _close_run(self) -> run_report.RunReport:
-        if not self.ctx.stop.interrupted and not await self.ctx.ledger.do(cached_facts.get, SWEPT):
-            await sweep(self.ctx.ledger, self.ctx.store)
-        written = await self.ctx.ledger.do(self._write_results)
+        ledger = self.ctx.ledger
+        if not self.ctx.stop.interrupted and not await ledger.do(cached_facts.get, SWEPT):
+            await sweep(ledger, self.ctx.store)
+        await self._mark_folder(await ledger.do(self._write_results))
+        await ledger.do(self._leave)
+        counts = await ledger.do(item_counts.count, self.ingest.named)
+        await ledger.do(self._note_halts, counts)
+        result = await self._result(counts)
+        await ledger.do(self._note_end, result)
+        await ledger.do(status.look_ahead)
+        return result
+
+    async def _mark_folder(self, written: list[str]) -> None:
+        """Note in the output folder's mark that the results of these batches are complete."""
         here = [batch.name for batch in self.ingest.named if batch.out_dir == self.ctx.store.out_dir]
-        written = [name for name in written if name in here]
+        names = [name for name in written if name in here]
         owner = self.ctx.store.owner()
-        if written and owner is not None and owner.run_id == self.ctx.run_id:
-            await restore.sign(self.ctx.ledger, self.ctx.store, self.ctx.run_id, written, whole=True)
-        await self.ctx.ledger.do(self._leave)
-        counts = await self.ctx.ledger.do(item_counts.count, self.ingest.named)
-        await self.ctx.ledger.do(self._note_halts, counts)
+        if names and owner is not None and owner.run_id == self.ctx.run_id:
+            await restore.sign(self.ctx.ledger, self.ctx.store, self.ctx.run_id, names, whole=True)
+
+    async def _result(self, counts: Counts) -> run_report.RunReport:
         refused, unwritten = self.ingest.refused, self.ctx.tally.unwritten
         named = bool(self.ctx.settings.sources)
         code, message = conclude(self.ctx.stop, counts, refused=refused, unwritten=unwritten, rows_named=named)
         message += await self.ctx.ledger.do(summary.overdue_message, self.ingest.named, self.overdue)
-        credits_ = await self.ctx.ledger.do(self._credits)
-        result = self._build_report(code, message, counts=counts, credits_=credits_)
-        await self.ctx.ledger.do(self._note_end, result)
-        await self.ctx.ledger.do(status.look_ahead)
-        return result
+        return replace(
+            self._build_report(code, message),
+            batches=[batch.name for batch in self.ingest.named],
+            rows=counts.rows,
+            items=counts.items,
+            states=counts.states,
+            halt=run_report.halt_of(self.halts),
+            credits=await self.ctx.ledger.do(self._credits),
+        )
 
-    def _build_report(
-        self,
-        code: int,
-        message: str,
-        *,
-        counts: item_counts.Counts | None = None,
-        credits_: dict[str, float | None] | None = None,
-    ) -> run_report.RunReport:
-        found: dict[str, Any] = {}
-        if counts is not None:
-            found = {"rows": counts.rows, "items": counts.items, "states": counts.states, "credits": credits_}
-            found |= {"batches": [batch.name for batch in self.ingest.named], "halt": run_report.halt_of(self.halts)}
+    def _build_report(self, code: int, message: str) -> run_report.RunReport:
+        """The report without the counts, which take a ledger that can be read."""
         return run_report.RunReport(
             run_id=self.ctx.run_id,
             exit_code=code,
@@ -100,7 +104,6 @@ class Finish:
             collected=self.ctx.tally.collected,
             requests=self.ctx.tally.requests(),
             elapsed_seconds=round(self.ctx.clock.now() - self.started_at, 3),
-            **found,
         )
 
     def _write_results(self, conn: Connection) -> list[str]:
@@ -149,10 +152,16 @@ class Finish:
         return {"start": start, "end": end, "spent": spent, "estimated_needed": needed}
 
     def _note_end(self, conn: Connection, result: run_report.RunReport) -> None:
-        values: dict[str, Any] = {"ended_at": self.ctx.clock.now(), "exit_code": result.exit_code}
-        values |= {"outcome": result.outcome, "message": result.message}
-        values |= {"created": result.created, "collected": result.collected}
-        runs.end_run(conn, self.ctx.run_id, **values)
+        runs.end_run(
+            conn,
+            self.ctx.run_id,
+            ended_at=self.ctx.clock.now(),
+            exit_code=result.exit_code,
+            outcome=result.outcome,
+            message=result.message,
+            created=result.created,
+            collected=result.collected,
+        )
 
     def _print_summary(self, conn: Connection, result: run_report.RunReport) -> None:
         counts = item_counts.count(conn, self.ingest.named)

@@ -7,7 +7,7 @@ A task is gone only when the API repeatedly reports it as unknown, over minutes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import structlog
@@ -161,7 +161,7 @@ class Poller:
                 self.gate.close(sent, answer.retry_after_seconds)
             case _:
                 why = answer.transport or answer.explain()
-                log.warning("poll unanswered", **self._log_fields(watched), cause=answer.cause, why=why)
+                self._log(watched).warning("poll unanswered", cause=answer.cause, why=why)
                 if self.gate.failed():
                     self.ctx.stop.stop_all(Reason.TROUBLE, f"the API cannot be reached: {answer.explain()}")
         return False
@@ -187,10 +187,10 @@ class Poller:
             await self.ctx.ledger.do(collection.record_found, watched.task)
         if task.phase is Phase.RUNNING:
             if not task.known_word and task.word != watched.word:
-                log.warning("unknown status, taken for running", **self._log_fields(watched), status=task.word)
+                self._log(watched).warning("unknown status, taken for running", status=task.word)
             self._note_running(watched, task.word)
             return False
-        log.info("task ended", **self._log_fields(watched), status=task.word)
+        self._log(watched).info("task ended", status=task.word)
         if task.phase is Phase.SUCCEEDED:
             if await self.ctx.ledger.do(collection.record_rendered, ending):
                 self.downloader.add(watched.task, task.audio_url)
@@ -216,7 +216,7 @@ class Poller:
         elif now - watched.progress_at > watched.pace.overdue_seconds():
             watched.overdue_polls = 1
             self.overdue[watched.task.key] = watched.task
-            log.warning("task overdue", **self._log_fields(watched), status=word)
+            self._log(watched).warning("task overdue", status=word)
             self.api.slots.release()
 
     def _task_end(self, watched: _Watched, answer: Answer) -> TaskEnd:
@@ -236,6 +236,6 @@ class Poller:
             raw=answer.raw,
         )
 
-    def _log_fields(self, watched: _Watched) -> dict[str, object]:
+    def _log(self, watched: _Watched) -> Any:
         task = watched.task
-        return {"endpoint": "poll", "key": task.key, "attempt": task.attempt, "task_id": task.task_id}
+        return log.bind(endpoint="poll", key=task.key, attempt=task.attempt, task_id=task.task_id)

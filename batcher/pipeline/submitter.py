@@ -215,16 +215,24 @@ class Submitter:
 
     async def _record(self, claimed: Claimed, answer: Answer) -> Event | None:
         record = self._to_record(claimed, answer)
-        words = {"key": claimed.key, "attempt": claimed.attempt, "task_id": record.task_id, "cause": record.cause}
-        words |= {"status": record.http_status, "code": record.error_code, "request_id": record.request_id}
+        answered = log.bind(
+            endpoint="create",
+            key=claimed.key,
+            attempt=claimed.attempt,
+            task_id=record.task_id,
+            cause=record.cause,
+            status=record.http_status,
+            code=record.error_code,
+            request_id=record.request_id,
+        )
         try:
             event: Event = await self.ctx.ledger.record(record, max_in_doubt=self.ctx.settings.max_in_doubt)
         except StorageError as error:
             # Not even the spill file could store it: the log is the last record from which the task can be adopted.
-            log.error("answer not in the ledger", endpoint="create", **words, why=error.message)
+            answered.error("answer not in the ledger", why=error.message)
             self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
             return None
-        log.log(20 if event is Event.ACCEPTED else 30, "create", outcome=event, endpoint="create", **words)
+        (answered.info if event is Event.ACCEPTED else answered.warning)("create", outcome=event)
         return event
 
     def _to_record(self, claimed: Claimed, answer: Answer) -> AnswerRecord:
