@@ -12,7 +12,7 @@ from batcher.errors import StorageError
 from batcher.formatting import counted
 from batcher.item import NEEDS_PERSON, UNFINISHED, State
 from batcher.ledger.ledger import Connection, Ledger
-from batcher.ledger.lifecycle import recalled, runs
+from batcher.ledger.lifecycle import restored_rows, runs
 from batcher.ledger.money import spending
 from batcher.ledger.queries import item_counts, outputs, status
 from batcher.ledger.queries.item_counts import Counts
@@ -80,7 +80,7 @@ class Finish:
         credits_ = await self.ledger.do(self._credits)
         result = self._report(code, message, counts=counts, credits_=credits_)
         await self.ledger.do(self._note_end, result)
-        await self.ledger.do(status.look_ahead)
+        await self.ledger.do(status.precompute)
         return result
 
     def _report(
@@ -111,7 +111,7 @@ class Finish:
 
     def _write_results(self, conn: Connection) -> list[str]:
         """Returns the batches whose results are written: none while old ones tell what the ledger does not know yet."""
-        if recalled.due(conn):
+        if restored_rows.due(conn):
             return []
         written = []
         for batch in self.ingest.named:

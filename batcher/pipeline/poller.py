@@ -241,7 +241,7 @@ class Poller:
             task=watched.task,
             at=self.clock.now(),
             run_id=self.run_id,
-            looks=watched.looks,
+            polls=watched.looks,
             word=task.word if task is not None else None,
             credits=task.credits_used if task is not None else None,
             error_code=error.code,

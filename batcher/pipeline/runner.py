@@ -16,8 +16,8 @@ from batcher.clock import Clock, Wakeup
 from batcher.errors import CredentialsError, TroubleError, UsageError
 from batcher.formatting import amount
 from batcher.item import State
-from batcher.ledger.ledger import Ledger, opened
-from batcher.ledger.lifecycle import collection, recalled, runs
+from batcher.ledger.ledger import Ledger, open_ledger
+from batcher.ledger.lifecycle import collection, restored_rows, runs
 from batcher.ledger.money import spending
 from batcher.ledger.money.spending import Budget
 from batcher.ledger.queries import item_counts, status
@@ -74,7 +74,7 @@ def run(
         new = ready_ledger(settings, progress)
         progress.say(f"ledger {settings.ledger}{' (NEW)' if new else ''}, output folder {settings.out_dir}")
         outdated = restore.need_consent(settings)
-        with opened(settings.ledger, settings.world) as ledger:
+        with open_ledger(settings.ledger, settings.world) as ledger:
             return anyio.run(_Run(settings, ledger, progress, Clock(), confirm, stdin).run, outdated)
 
 
@@ -153,7 +153,7 @@ class _Run:
         self.tally.begin(counts.items, done=counts.states[State.DONE], in_doubt=counts.states[State.IN_DOUBT])
         if counts.states[State.PENDING] and self.ingest.wanted:
             return True
-        return await self.ledger.do(item_counts.collectable) > 0 or await self.ledger.do(recalled.due)
+        return await self.ledger.do(item_counts.collectable) > 0 or await self.ledger.do(restored_rows.due)
 
     async def _work(self, delivery: Delivery) -> None:
         """Create and collect; what makes that impossible is a reason to stop like any other: the run still reports."""
@@ -170,7 +170,7 @@ class _Run:
                     how: dict[str, Any] = {"account_id": account_id, "clock": self.clock, "imported": imported}
                     await restore.take_up(delivery, self.progress, **how)
                 await self._agree(profile)
-                if not await self.ledger.do(recalled.due):
+                if not await self.ledger.do(restored_rows.due):
                     await restore.sign(self.ledger, self.store, self.run_id, self._names(), whole=False)
                 if account_id is not None:
                     guard = Guard(self.ledger, self.clock, account_id=account_id, run_id=self.run_id)
@@ -212,11 +212,11 @@ class _Run:
 
     async def _drive(self, client: Client, guard: Guard, delivery: Delivery, account_id: int) -> None:
         """Create, poll and download side by side until each has nothing left to do."""
-        await self.ledger.do(status.look_ahead)  # what status wants to know is added up from now on
-        pacing = Pacing.from_json(await self.ledger.do(runs.lesson, account_id, "pacing") or [])
+        await self.ledger.do(status.precompute)  # what status wants to know is added up from now on
+        pacing = Pacing.from_json(await self.ledger.do(runs.learned_value, account_id, "pacing") or [])
         changed = Wakeup()
         slots = Slots(self.settings.concurrency, changed, self.tally)
-        throttle = self._throttle(await self.ledger.do(runs.lesson, account_id, "throttle"))
+        throttle = self._throttle(await self.ledger.do(runs.learned_value, account_id, "throttle"))
         shared: dict[str, Any] = {"ledger": self.ledger, "client": client, "stop": self.stop, "tally": self.tally}
         shared |= {"clock": self.clock, "run_id": self.run_id}
         downloader = Downloader(
@@ -237,7 +237,7 @@ class _Run:
             wait=self.settings.wait,
         )
         await self._take_up_tasks(account_id, slots, poller, downloader)
-        self.ledger.gathers = True
+        self.ledger.group_commits = True
         async with anyio.create_task_group() as beside:
             beside.start_soon(self.progress.follow, self.tally, self.clock)
             async with anyio.create_task_group() as work:
@@ -246,11 +246,11 @@ class _Run:
                 await self._settle(client, guard)
                 poller.no_more()
             beside.cancel_scope.cancel()
-        self.ledger.gathers = False
+        self.ledger.group_commits = False
         self.overdue = list(poller.overdue)
         await self._settle(client, guard)
         for name, lesson in (("pacing", pacing.to_json()), ("throttle", throttle.to_json())):
-            await self.ledger.do(runs.save_lesson, account_id, name, lesson, at=self.clock.now())
+            await self.ledger.do(runs.save_learned_value, account_id, name, lesson, at=self.clock.now())
 
     def _throttle(self, learned: dict[str, Any] | None) -> Throttle:
         return Throttle(

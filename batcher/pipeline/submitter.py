@@ -115,7 +115,7 @@ class Submitter:
         whole, self._cursor = self._cursor_was_first, (0, 0)
         if not whole or self._is_blind():
             return True  # what was put back before the cursor, or the balance, has not been looked at again
-        short = self.budget.short if self.budget is not None else {}
+        short = self.budget.blocked if self.budget is not None else {}
         affordable = [batch for batch in self.wanted if batch.batch_id not in short]
         due_at = await self.ledger.do(claims.next_due_at, self.run_id, affordable)
         landed = self._in_flight == 0
@@ -147,13 +147,13 @@ class Submitter:
             return False
         self._balance_check_due = False
         if self.budget is not None:
-            self.budget.blind = self.budget.blind and not blind
+            self.budget.unpriced = self.budget.unpriced and not blind
         await self.guard.note((await self.client.profile()).profile)
         return True
 
     def _is_blind(self) -> bool:
         """Whether all that was created has ended, and the balance was not asked yet what it cost."""
-        return self.budget is not None and self.budget.blind and self.slots.all_free and not self._in_flight
+        return self.budget is not None and self.budget.unpriced and self.slots.all_free and not self._in_flight
 
     def _items_left(self) -> int:
         return self.gate.size if self.max_items is None else self.max_items - self._claimed

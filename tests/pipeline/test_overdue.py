@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from batcher.clock import Clock
-from batcher.ledger.ledger import opened
+from batcher.ledger.ledger import open_ledger
 from batcher.ledger.storage.lock import owner_lock
 from batcher.manifest.rows import Rules
 from batcher.pipeline import runner
@@ -61,7 +61,7 @@ def run_hastily(project: Project, manifest: Path, provider: FakeTTS, **changes: 
     try:
         with owner_lock(settings.ledger, wait_seconds=0.0):
             ready_ledger(settings, progress)
-            with opened(settings.ledger, settings.world) as ledger:
+            with open_ledger(settings.ledger, settings.world) as ledger:
                 return anyio.run(runner._Run(settings, ledger, progress, HastyClock(), None, None).run, False)
     finally:
         # A run blocks signals at its very end, since its process is about to end; this one starts further processes.

@@ -13,7 +13,7 @@ from sqlalchemy import event
 
 from batcher.audio.store import Store
 from batcher.clock import Clock, Wakeup
-from batcher.ledger.ledger import opened
+from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import collection, halts
 from batcher.ledger.records import OpenTask
 from batcher.pacing.pace import Pacing
@@ -46,7 +46,7 @@ async def submitter(book: Book, provider: FakeTTS) -> AsyncIterator[Submitter]:
     clock, stop, tally, changed = Clock(), Stop(), Tally(), Wakeup()
     endpoint = Endpoint(provider.url, TOKEN)
     throttle = Throttle(clock, creates_at_once=4, polls_at_once=4, downloads_at_once=4)
-    with opened(book.path, "real") as ledger:
+    with open_ledger(book.path, "real") as ledger:
         async with Client(endpoint, create_connections=4) as client:
             shared: dict[str, Any] = {"ledger": ledger, "tally": tally, "clock": clock, "run_id": RUN}
             store = Store(book.path.parent, book.path.parent / "audio")
