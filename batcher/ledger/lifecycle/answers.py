@@ -33,7 +33,7 @@ def record_answer(conn: Connection, record: AnswerRecord, *, max_in_doubt: int) 
 
 
 def _insert_task(conn: Connection, record: AnswerRecord) -> bool:
-    """Insert the task id. Returns whether it belongs to this attempt, not to an earlier one."""
+    """Insert the task id. Returns whether it belongs to this attempt and not to another."""
     values = {
         "account_id": record.account_id,
         "task_id": record.task_id,

@@ -74,7 +74,7 @@ def open_halt(
 
 
 def set_balance(conn: Connection, account_id: int, credits_: float | None, quota: float | None, at: float) -> None:
-    """Record the balance after the last creates in flight have settled; a probe is allowed once it has risen."""
+    """Record the balance after the last creates in flight have settled; a rise above it allows a probe."""
     conn.execute(
         update(halts)
         .where(_open(account_id), halts.c.kind == "credits")

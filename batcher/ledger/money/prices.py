@@ -20,7 +20,7 @@ _RUNS: Final = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """Estimated credits, with the range that the lowest and the highest reported price give."""
+    """Estimated credits, with the range between the lowest and the highest known price."""
 
     credits: float
     low: float

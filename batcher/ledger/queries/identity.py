@@ -1,4 +1,4 @@
-"""What identifies a ledger, and tells it from its own backups and earlier states."""
+"""What identifies a ledger, and distinguishes it from its own backups and earlier states."""
 
 from __future__ import annotations
 
