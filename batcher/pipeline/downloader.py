@@ -139,7 +139,7 @@ class Downloader:
             task=task,
             at=self.ctx.clock.now(),
             run_id=self.ctx.run_id,
-            looks=0,
+            polls=0,
             error_code="no_audio",
             error_message=why,
             request_id=error.request_id if error is not None else None,

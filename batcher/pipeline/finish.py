@@ -11,7 +11,7 @@ from batcher.errors import StorageError
 from batcher.formatting import counted
 from batcher.item import NEEDS_PERSON, UNFINISHED, State
 from batcher.ledger.ledger import Connection
-from batcher.ledger.lifecycle import recalled, runs
+from batcher.ledger.lifecycle import restored_rows, runs
 from batcher.ledger.money import spending
 from batcher.ledger.queries import item_counts, outputs, status
 from batcher.ledger.queries.item_counts import Counts
@@ -65,7 +65,7 @@ class Finish:
         await ledger.do(self._note_halts, counts)
         result = await self._result(counts)
         await ledger.do(self._note_end, result)
-        await ledger.do(status.look_ahead)
+        await ledger.do(status.precompute)
         return result
 
     async def _mark_folder(self, written: list[str]) -> None:
@@ -108,7 +108,7 @@ class Finish:
 
     def _write_results(self, conn: Connection) -> list[str]:
         """Returns the batches whose results are up to date: none while rows are still to be restored from them."""
-        if recalled.due(conn):
+        if restored_rows.due(conn):
             return []
         written = []
         for batch in self.ingest.named:

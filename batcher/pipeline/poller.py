@@ -37,7 +37,7 @@ class _Watched:
     pace: Pace
     accepted_at: float  # this and the next in steady seconds
     progress_at: float  # when its status changed last
-    looks: int = 0  # polls so far; the ledger's column has this name
+    polls: int = 0
     missed_at: float | None = None  # when a miss was counted last, in steady seconds
     word: str | None = None
     overdue_polls: int = 0  # polls since it became overdue
@@ -113,7 +113,7 @@ class Poller:
     async def _poll(self, watched: _Watched) -> None:
         try:
             age, answer, sent = await self._ask(watched)
-            watched.looks += 1
+            watched.polls += 1
             self.ctx.tally.polls += 1
             with anyio.CancelScope(shield=True):
                 ended = await self._react(watched, answer, sent, age)
@@ -226,7 +226,7 @@ class Poller:
             task=watched.task,
             at=self.ctx.clock.now(),
             run_id=self.ctx.run_id,
-            looks=watched.looks,
+            polls=watched.polls,
             word=task.word if task is not None else None,
             credits=task.credits_used if task is not None else None,
             error_code=error.code,

@@ -13,8 +13,8 @@ from batcher.clock import Clock, Wakeup
 from batcher.errors import CredentialsError, TroubleError, UsageError
 from batcher.formatting import amount
 from batcher.item import State
-from batcher.ledger.ledger import opened
-from batcher.ledger.lifecycle import collection, recalled, runs
+from batcher.ledger.ledger import open_ledger
+from batcher.ledger.lifecycle import collection, restored_rows, runs
 from batcher.ledger.money import spending
 from batcher.ledger.queries import item_counts, status
 from batcher.ledger.records import Halt
@@ -70,7 +70,7 @@ def run(settings: Settings, progress: Progress, *, confirm: Confirm | None = Non
         new = ready_ledger(settings, progress)
         progress.say(f"ledger {settings.ledger}{' (NEW)' if new else ''}, output folder {settings.out_dir}")
         outdated = restore.need_consent(settings)
-        with opened(settings.ledger, settings.world) as ledger:
+        with open_ledger(settings.ledger, settings.world) as ledger:
             store = Store(settings.ledger.parent, settings.out_dir)
             ctx = RunContext(settings=settings, ledger=ledger, store=store, progress=progress, clock=Clock())
             return anyio.run(_Run(ctx, confirm, stdin).run, outdated)
@@ -147,7 +147,7 @@ class _Run:
         self.ctx.tally.begin(counts.items, done=counts.states[State.DONE], in_doubt=counts.states[State.IN_DOUBT])
         if counts.states[State.PENDING] and self.ingest.wanted:
             return True
-        return await ledger.do(item_counts.collectable) > 0 or await ledger.do(recalled.due)
+        return await ledger.do(item_counts.collectable) > 0 or await ledger.do(restored_rows.due)
 
     async def _work(self, delivery: Delivery) -> None:
         """Create and collect. An error that prevents it is a reason to stop like any other: the run still reports."""
@@ -235,7 +235,7 @@ class _Run:
     async def _mark_folder(self) -> None:
         """Mark the output folder as this ledger's before anything is bought into it."""
         ctx = self.ctx
-        if not await ctx.ledger.do(recalled.due):
+        if not await ctx.ledger.do(restored_rows.due):
             here = [batch.name for batch in self.ingest.named if batch.out_dir == ctx.store.out_dir]
             await restore.sign(ctx.ledger, ctx.store, ctx.run_id, here, whole=False)
 
@@ -248,8 +248,8 @@ class _Run:
     async def _create_and_collect(self, client: Client, guard: Guard, delivery: Delivery, account_id: int) -> None:
         """Create, poll and download side by side until each has nothing left to do."""
         ctx, ledger = self.ctx, self.ctx.ledger
-        await ledger.do(status.look_ahead)
-        pacing = Pacing.from_json(await ledger.do(runs.lesson, account_id, "pacing") or [])
+        await ledger.do(status.precompute)
+        pacing = Pacing.from_json(await ledger.do(runs.learned_value, account_id, "pacing") or [])
         throttle = await self._throttle(account_id)
         changed = Wakeup()
         api = ApiContext(
@@ -267,7 +267,7 @@ class _Run:
         self.overdue = list(poller.overdue)
         await _record_halt_balance(client, guard)
         for name, learned in (("pacing", pacing.to_json()), ("throttle", throttle.to_json())):
-            await ledger.do(runs.save_lesson, account_id, name, learned, at=ctx.clock.now())
+            await ledger.do(runs.save_learned_value, account_id, name, learned, at=ctx.clock.now())
 
     async def _throttle(self, account_id: int) -> Throttle:
         return Throttle(
@@ -277,7 +277,7 @@ class _Run:
             downloads_at_once=_DOWNLOADS_AT_ONCE,
             create_rate=self.ctx.settings.create_rate,
             poll_rate=self.ctx.settings.poll_rate,
-            learned=await self.ctx.ledger.do(runs.lesson, account_id, "throttle"),
+            learned=await self.ctx.ledger.do(runs.learned_value, account_id, "throttle"),
         )
 
     async def _take_up_tasks(self, api: ApiContext, poller: Poller, downloader: Downloader) -> None:
@@ -292,7 +292,7 @@ class _Run:
                 poller.watch(task, at_once=True)
 
     async def _drive(self, submitter: Submitter, poller: Poller, downloader: Downloader) -> None:
-        self.ctx.ledger.gathers = True
+        self.ctx.ledger.group_commits = True
         async with anyio.create_task_group() as watchers:
             watchers.start_soon(self.ctx.progress.follow, self.ctx.tally, self.ctx.clock)
             async with anyio.create_task_group() as stages:
@@ -301,7 +301,7 @@ class _Run:
                 await _record_halt_balance(submitter.api.client, submitter.api.guard)
                 poller.no_more()
             watchers.cancel_scope.cancel()
-        self.ctx.ledger.gathers = False
+        self.ctx.ledger.group_commits = False
 
     async def _collect(self, poller: Poller, downloader: Downloader) -> None:
         with self.ctx.stop.scope("collecting"):

@@ -135,7 +135,7 @@ class Submitter:
     @property
     def _over_budget(self) -> dict[int, str]:
         """The batches that cannot afford their next item, each with the reason."""
-        return {} if self._budget is None else self._budget.short
+        return {} if self._budget is None else self._budget.blocked
 
     async def _read_balance(self) -> bool:
         """Read the balance where it shows what a create cost: after a lost answer, and while no price is known.
@@ -147,13 +147,13 @@ class Submitter:
             return False
         self._balance_due = False
         if self._budget is not None:
-            self._budget.blind = self._budget.blind and not price_unknown
+            self._budget.unpriced = self._budget.unpriced and not price_unknown
         await self.api.guard.note((await self.api.client.profile()).profile)
         return True
 
     def _price_unknown(self) -> bool:
         """Whether everything created has ended and the balance has not been asked yet what it cost."""
-        return self._budget is not None and self._budget.blind and self.api.slots.all_free and not self._in_flight
+        return self._budget is not None and self._budget.unpriced and self.api.slots.all_free and not self._in_flight
 
     def _items_left(self) -> int:
         most = self.ctx.settings.max_items

@@ -17,8 +17,8 @@ from typing import Any, Final
 from sqlalchemy import insert
 
 from batcher.item import Inputs, State
-from batcher.ledger.ledger import viewed
-from batcher.ledger.queries import item_counts
+from batcher.ledger.ledger import open_readonly
+from batcher.ledger.queries.batches import current_batches
 from batcher.ledger.storage import database
 from batcher.ledger.storage.schema import accounts, attempts, batches, files, items, rows, runs, tasks
 from batcher.reports.page.page import Choices, write_page
@@ -95,8 +95,8 @@ def main() -> None:
     if not ledger.exists():
         made_up(ledger, number)
     began = time.perf_counter()
-    with viewed(ledger) as conn:
-        write_page(conn, item_counts.current_batches(conn), Choices(path=page, home=folder, at=AT))
+    with open_readonly(ledger) as conn:
+        write_page(conn, current_batches(conn), Choices(path=page, home=folder, at=AT))
     _say(f"{number:,} rows: written in {time.perf_counter() - began:.2f} s, {page.stat().st_size / 1e6:.1f} MB")
     _open(page)
 

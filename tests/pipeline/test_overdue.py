@@ -12,7 +12,7 @@ import pytest
 
 from batcher.audio.store import Store
 from batcher.clock import Clock
-from batcher.ledger.ledger import opened
+from batcher.ledger.ledger import open_ledger
 from batcher.ledger.storage.lock import owner_lock
 from batcher.manifest.rows import Rules
 from batcher.pipeline import runner
@@ -63,7 +63,7 @@ def run_hastily(project: Project, manifest: Path, provider: FakeTTS, **changes: 
     try:
         with owner_lock(settings.ledger, wait_seconds=0.0):
             ready_ledger(settings, progress)
-            with opened(settings.ledger, settings.world) as ledger:
+            with open_ledger(settings.ledger, settings.world) as ledger:
                 store, clock = Store(settings.ledger.parent, settings.out_dir), HastyClock()
                 ctx = RunContext(settings=settings, ledger=ledger, store=store, progress=progress, clock=clock)
                 return anyio.run(runner._Run(ctx, None, None).run, False)

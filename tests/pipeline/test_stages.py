@@ -12,7 +12,7 @@ from sqlalchemy import event
 
 from batcher.audio.store import Store
 from batcher.clock import Clock, Wakeup
-from batcher.ledger.ledger import opened
+from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import collection, halts
 from batcher.ledger.records import OpenTask
 from batcher.pacing.pace import Pacing
@@ -45,7 +45,7 @@ def book(tmp_path: Path) -> Iterator[Book]:
 async def submitter(book: Book, provider: FakeTTS) -> AsyncIterator[Submitter]:
     """All that a run has for creating, at rest."""
     clock, changed, out_dir = Clock(), Wakeup(), book.path.parent / "audio"
-    with opened(book.path, "real") as ledger:
+    with open_ledger(book.path, "real") as ledger:
         async with Client(Endpoint(provider.url, TOKEN), create_connections=4) as client:
             ctx = RunContext(
                 settings=Settings(sources=(), ledger=book.path, out_dir=out_dir),
