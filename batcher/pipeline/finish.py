@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from batcher.audio import folder_mark
 from batcher.audio.store import Store, stamp
 from batcher.clock import Clock
 from batcher.errors import StorageError
@@ -67,7 +68,7 @@ class Finish:
         written = await self.ledger.do(self._write_results)
         here = [batch.name for batch in self.ingest.named if batch.out_dir == self.store.out_dir]
         written = [name for name in written if name in here]
-        owner = self.store.owner()
+        owner = folder_mark.owner(self.store.folder)
         if written and owner is not None and owner.run_id == self.run_id:
             await restore.sign(self.ledger, self.store, self.run_id, written, whole=True)
         await self.ledger.do(self._leave)
