@@ -93,11 +93,7 @@ class _Connection:
             self._origin, self._connection = origin, self._connect(origin)
         try:
             return await self._connection.handle_async_request(request)
-        except (
-            ValueError,
-            OverflowError,
-            ExceptionGroup,
-        ) as error:  # from sockets and TLS for odd ports and names
+        except (ValueError, OverflowError, ExceptionGroup) as error:  # sockets and TLS on odd ports and names
             raise httpcore.UnsupportedProtocol(f"invalid address: {request.url.host!r}") from error
 
     def _connect(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection | httpcore.AsyncConnectionPool:

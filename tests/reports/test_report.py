@@ -287,7 +287,7 @@ def test_marks_of_something_else(project: Project) -> None:
     assert "another ledger" in project.batcher("retake", "--marks", strange).err
     assert project.batcher("retake", "--marks", strange, "r1").exit_code == 2
     strange.write_text('{"marks": 1}', encoding="utf-8")
-    assert "no file of marks" in project.batcher("retake", "--marks", strange).err
+    assert "is not a marks file" in project.batcher("retake", "--marks", strange).err
     assert project.batcher("retake").exit_code == 2
     assert project.states() == {"done": 1}
 
