@@ -86,10 +86,10 @@ class Client:
         ]
         # Cancelling a TLS handshake leaks its socket, so the connect timeout must end it before the deadline does.
         timeouts = {"connect": deadline_seconds / 4}
-        self._creation = Pool(create_connections, headers, timeouts, proxies)
-        self._polling = Pool(poll_connections, headers, timeouts, proxies)
+        self._create_pool = Pool(create_connections, headers, timeouts, proxies)
+        self._poll_pool = Pool(poll_connections, headers, timeouts, proxies)
         timeouts = dict.fromkeys(("connect", "read", "write"), FETCH_SECONDS)
-        self._downloads = Pool(fetch_connections, [(b"Accept", b"*/*")], timeouts, proxies)
+        self._download_pool = Pool(fetch_connections, [(b"Accept", b"*/*")], timeouts, proxies)
         self._creates: set[Exchange] = set()
         self._aborted = False
 
@@ -97,7 +97,7 @@ class Client:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        for pool in (self._creation, self._polling, self._downloads):
+        for pool in (self._create_pool, self._poll_pool, self._download_pool):
             await pool.aclose()
 
     @staticmethod
@@ -113,7 +113,7 @@ class Client:
         exchange = Exchange(hold, -math.inf if self._aborted else self._deadline_seconds)
         self._creates.add(exchange)
         try:
-            await self._run(exchange, self._creation, "POST", self._below("/speech/tts/jobs"), body)
+            await self._run(exchange, self._create_pool, "POST", self._below("/speech/tts/jobs"), body)
         finally:
             self._creates.discard(exchange)
         return self._reader.answer(self._received(exchange), CREATE_RULES, self._now())
@@ -121,19 +121,19 @@ class Client:
     async def read(self, task_id: str) -> Answer:
         """Polls a task. Any failure is UNCLEAR and safe to repeat."""
         exchange = Exchange(_never_held, self._deadline_seconds)
-        await self._run(exchange, self._polling, "GET", self._below(f"/speech/tts/jobs/{quote(task_id, safe='')}"))
+        await self._run(exchange, self._poll_pool, "GET", self._below(f"/speech/tts/jobs/{quote(task_id, safe='')}"))
         return self._reader.answer(self._received(exchange), READ_RULES, self._now(), asked=task_id)
 
     async def profile(self) -> ProfileAnswer:
         """Reads the account."""
         exchange = Exchange(_never_held, self._deadline_seconds)
-        await self._run(exchange, self._polling, "GET", self._below("/profile"))
+        await self._run(exchange, self._poll_pool, "GET", self._below("/profile"))
         return self._reader.profile(self._received(exchange), self._now())
 
     async def schema(self) -> SchemaAnswer:
         """Reads the API's published OpenAPI schema, which is at a fixed path of its origin."""
         exchange = Exchange(_never_held, self._deadline_seconds)
-        await self._run(exchange, self._polling, "GET", address(self._base.copy_with(raw_path=b"/api/openapi.json")))
+        await self._run(exchange, self._poll_pool, "GET", address(self._base.copy_with(raw_path=b"/api/openapi.json")))
         return self._reader.schema(self._received(exchange))
 
     def abort_creates(self) -> None:
@@ -166,7 +166,7 @@ class Client:
             url = httpx.URL(target)
             if not self._endpoint.permits(url):
                 return Fetched(ok=False, reason=f"the audio URL ({url.host or 'no host'}) is not https")
-            async with self._downloads.send("GET", address(url), [(b"Host", url.netloc)]) as response:
+            async with self._download_pool.send("GET", address(url), [(b"Host", url.netloc)]) as response:
                 status = response.status_code
                 if response.has_redirect_location:
                     return url.join(response.headers["Location"])

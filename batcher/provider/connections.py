@@ -131,8 +131,8 @@ class _Watched(httpcore.AsyncNetworkStream):
     """A stream that is not reused after two answers to one request.
 
     The second answer, already read, would count as the answer to the next request: a create would get another item's
-    task. Before it reuses a connection, httpcore asks whether it is readable, but sees only bytes still in the socket;
-    this stream then reports itself as readable. An answer with a status line in its body merely costs a new connection.
+    task. httpcore reuses only connections that have nothing to read, but it sees only bytes still in the socket, so
+    this stream reports itself as readable. An answer with a status line in its body merely costs a new connection.
     """
 
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
