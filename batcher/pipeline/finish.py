@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from batcher.audio import folder_mark
 from batcher.audio.store import stamp
 from batcher.errors import StorageError
 from batcher.formatting import counted
@@ -72,7 +73,7 @@ class Finish:
         """Note in the output folder's mark that the results of these batches are complete."""
         here = [batch.name for batch in self.ingest.named if batch.out_dir == self.ctx.store.out_dir]
         names = [name for name in written if name in here]
-        owner = self.ctx.store.owner()
+        owner = folder_mark.owner(self.ctx.store.folder)
         if names and owner is not None and owner.run_id == self.ctx.run_id:
             await restore.sign(self.ctx.ledger, self.ctx.store, self.ctx.run_id, names, whole=True)
 

@@ -175,5 +175,5 @@ def test_quiet_says_news_once(project: Project, provider: FakeTTS) -> None:
     command = ("run", manifest, "--api-url", provider.url, "--quiet")
     first, second = project.batcher(*command), project.batcher(*command)
     assert (first.exit_code, second.exit_code) == (3, 3)
-    assert "1 refused by the API" in first.err
+    assert "1 item rejected by the API" in first.err
     assert second.err == ""

@@ -168,7 +168,7 @@ def test_one_cause_of_many_doubts_is_said_once(project: Project, provider: FakeT
     provider.on_create = lambda _: Twist()
     ended = project.run(project.manifest(3))
     said = "Server disconnected without sending a response"
-    assert f"3 maybe bought (in doubt): r1, r2, r3 (3 times: {said})\n" in ended.err
+    assert f"3 items in doubt (may have been bought): r1, r2, r3 (3 times: {said})\n" in ended.err
     assert "RemoteProtocolError" not in ended.err
     assert {error for (error,) in project.query("SELECT error_message FROM items")} == {f"RemoteProtocolError: {said}."}
     told = project.batcher("resolve", "--ledger", project.ledger)

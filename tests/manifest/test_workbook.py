@@ -417,14 +417,14 @@ def test_report_writes_a_workbook(project: Project) -> None:
 def test_more_than_a_sheet_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has more rows than a sheet is refused before anything is written."""
     for most, refused in ((3, False), (2, True)):
-        monkeypatch.setattr("batcher.reports.table._MOST_ROWS", most)
+        monkeypatch.setattr("batcher.reports.table._MAX_ROWS", most)
         file, folder = io.BytesIO(), tmp_path / str(most)
         folder.mkdir()
         with book_in(folder) as book, book.engine.connect() as conn:
             wanted = book.take_in("text\nOne.\nTwo.\n")
             sheet = Sheet(conn, [wanted], texts=True)
             if refused:
-                with pytest.raises(UsageError, match="a sheet takes at most 2 rows"):
+                with pytest.raises(UsageError, match="at most 2 rows"):
                     sheet.write_workbook(file)
             else:
                 assert sheet.write_workbook(file) == 0

@@ -160,8 +160,8 @@ def test_a_halt_is_told_in_one_line(project: Project, provider: FakeTTS) -> None
     assert ended.exit_code == 4
     said = ended.report["message"]
     assert "\n" not in said
-    parts = ("halted since 20", "insufficient_credits", "0.5 credits were left, 0.25 are now", "needs about 1;")
-    for part in (*parts, "4 items are made and 5 wait", "goes on by itself"):
+    parts = ("halted since 20", "insufficient_credits", "0.5 credits left then, 0.25 now", "needs about 1;")
+    for part in (*parts, "4 done, 5 to go", "top up, and the next run continues"):
         assert part in said
 
 
@@ -206,7 +206,7 @@ def test_the_statement_shows_what_is_unexplained(project: Project, provider: Fak
 
     provider.on_profile = spend
     ended = project.run(project.manifest(3))
-    assert "from 1,000,000 to 999,990; this run's tasks say they cost 3: +7 credits are unexplained" in ended.err
+    assert "1,000,000 at the start, 999,990 at the end; reported cost 3; +7 credits unexplained" in ended.err
     assert ended.report["credits"] == {"start": 1e6, "end": 1e6 - 10, "spent": 3, "estimated_needed": 0}
 
 
@@ -219,9 +219,9 @@ def test_the_statement_of_a_lost_create(project: Project, provider: FakeTTS) -> 
 
     provider.on_create = lose
     ended = project.run(project.manifest(1))
-    said = "from 1,000,000 to 987,654.5; this run made no task: +12,345.5 credits are unexplained"
-    assert f"{said}, of which 1 create in doubt may be a part" in ended.err
-    assert "987,654.5 left" in ended.err
+    said = "1,000,000 at the start, 987,654.5 at the end; no task created; +12,345.5 credits unexplained"
+    assert f"{said} (1 create in doubt may be part of it)" in ended.err
+    assert "987,654.5 credits left" in ended.err
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def _write_page(conn: Connection, wanted: list[Batch], ledger: Path, target: Pat
     from batcher.reports.page.page import Choices, write_page
 
     if params["embed"]:
-        _, size = report.audio_made(conn, wanted)
+        _, size = report.audio_total(conn, wanted)
         slow = "; browsers are slow to open so much" if size > _EMBED_WARN_BYTES else ""
         click.echo(f"the audio inside makes the page about {size * 4 / 3e6:,.1f} MB{slow}", err=True)
     at, texts = Clock().now(), not params["no_text"]
