@@ -28,7 +28,7 @@ def ledger_options(command: F) -> F:
     return option(
         "--ledger",
         metavar="PATH",
-        help="The ledger; defaults to batcher.db beside the manifest or in the current folder.",
+        help="Ledger; defaults to batcher.db beside the manifest or in the current folder.",
     )(command)
 
 

@@ -46,7 +46,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         show_default=True,
         help="mp3, wav, opus, ogg or pcm.",
     ),
-    option("--ledger", metavar="PATH", help="The ledger; defaults to batcher.db beside the manifest."),
+    option("--ledger", metavar="PATH", help="Ledger; defaults to batcher.db beside the manifest."),
     option(
         "--out-dir",
         type=click.Path(path_type=Path),

@@ -60,7 +60,7 @@ def test_states_have_colours(mixed: Project) -> None:
     assert f"{RED}rejected" in mixed.batcher("show", "r2", environment=forced).out
     assert f"{YELLOW}r3 of lines" in mixed.batcher("resolve", environment=forced).out
     plan = mixed.batcher("plan", "lines.csv", "--api-url", mixed.provider.url, environment=forced).out
-    assert f"{RED}          2  need a person" in plan
+    assert f"{RED}          2  need attention" in plan
 
 
 @pytest.mark.parametrize("command", ["status", "show", "resolve", "plan lines.csv", "doctor lines.csv"])

@@ -97,5 +97,5 @@ def _sufficiency(found: Any) -> str:
     if found.suffices is None:
         return ""
     if found.suffices:
-        return ", enough for all of it"
+        return ", which is enough"
     return click.style(f", enough for about {counted(found.stops_after, 'item')}", fg=WARNING)

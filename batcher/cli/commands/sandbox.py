@@ -42,14 +42,14 @@ from batcher.formatting import amount
     type=int,
     default=0,
     metavar="N",
-    help="Concurrent create requests allowed before 429; unlimited by default.",
+    help="Create requests in flight before 429; unlimited by default.",
 )
 @click.option(
     "--rate",
     type=float,
     default=0.0,
     metavar="N",
-    help="Create requests per second allowed before 429; unlimited by default.",
+    help="Create requests per second before 429; unlimited by default.",
 )
 @click.option("--fail", type=float, default=0.0, metavar="SHARE", help="Share of tasks that fail, from 0 to 1.")
 @click.option(

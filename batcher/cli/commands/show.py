@@ -90,7 +90,7 @@ def _print_history(history: dict[str, Any], bad: list[Path]) -> None:
     if history["file"] is not None:
         click.echo(f"    file: {_pairs(history['file'])}")
     for one in history["earlier_takes"]:
-        click.echo(f"    earlier take: {_pairs(one)}")
+        click.echo(f"    earlier: {_pairs(one)}")
     for path in bad:
         click.echo(f"    last download, not its audio: {path}")
     for event in history["events"]:
