@@ -155,4 +155,4 @@ def _print_error(code: int, message: str, hint: str) -> int:
 
 def _usage_hint(error: click.ClickException) -> str:
     context: Any = getattr(error, "ctx", None)
-    return f"See {context.command_path} --help." if context is not None else ""
+    return f"See `{context.command_path} --help`." if context is not None else ""

@@ -198,7 +198,7 @@ def test_a_doubt_comes_with_its_money(project: Project, provider: FakeTTS) -> No
         "balance before: 1,000,000",
         "unexplained: 1\n",
         "price: about 1 credits",
-        "twice if it was already bought",
+        "--buy-again      pays the price, a second time if it was already bought",
     ):
         assert part in told
 

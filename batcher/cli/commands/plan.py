@@ -98,4 +98,6 @@ def _sufficiency(found: Any) -> str:
         return ""
     if found.suffices:
         return ", which is enough"
+    if not found.stops_after:
+        return click.style(", not enough for one item", fg=WARNING)
     return click.style(f", enough for about {counted(found.stops_after, 'item')}", fg=WARNING)

@@ -60,7 +60,7 @@ def resolve(
         _list(cases, rows, money, as_json=ctx.params["as_json"])
         return
     if not ids and not everything:
-        raise click.UsageError("name items by ID, or pass --all", ctx)
+        raise click.UsageError("name items by ID" + ("" if adopt is not None else ", or pass --all"), ctx)
     if adopt is not None and len(keys) != 1:
         raise click.UsageError(f"--adopt needs exactly one item in doubt, not {len(keys)}", ctx)
     if not keys:
@@ -100,7 +100,7 @@ def _list(
         for line in _money(money[case.key]):
             click.echo(f"    {line}")
     if cases:
-        click.echo("Settle each with --adopt TASK_ID, --buy-again or --abandon.")
+        click.echo(_CHOICES)
 
 
 def _sent(case: Any) -> str:
@@ -116,7 +116,7 @@ def _answer(case: Any) -> str:
 
 
 def _money(found: BalanceEvidence) -> list[str]:
-    """The balance before and after the request, other spending between them, and the cost of each choice."""
+    """The balance before and after the request, other spending between them, and the price."""
     lines = []
     if found.before is not None and found.before_at is not None:
         lines.append(f"balance before: {amount(found.before)} at {local(found.before_at)}")
@@ -129,8 +129,6 @@ def _money(found: BalanceEvidence) -> list[str]:
             f"unexplained: {amount(found.unexplained)}"
         )
     lines.append("price unknown" if found.estimate is None else f"price: about {amount(found.estimate)} credits")
-    lines.append("--adopt costs nothing more; --buy-again pays the price, twice if it was already bought;")
-    lines.append("--abandon loses the price if it was bought")
     return lines
 
 
@@ -147,6 +145,11 @@ def _money_facts(found: BalanceEvidence) -> dict[str, Any]:
     }
 
 
+_CHOICES = """\
+Settle each item with one of these:
+  --adopt TASK_ID  costs nothing more
+  --buy-again      pays the price, a second time if it was already bought
+  --abandon        costs nothing more; loses the price if it was already bought"""
 _CAUSES = {"vanished": "none recorded before the run that sent it ended"}
 
 

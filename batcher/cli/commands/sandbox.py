@@ -84,6 +84,7 @@ def sandbox(port: int, store: Path, credit: float, top_up: float | None, **optio
     if top_up is not None:
         click.echo(f"Added {amount(top_up)} credits; the balance is now {amount(add(store, top_up))}", err=True)
         return
+    settings = SandboxOptions(credits=credit, **options)
     url = f"http://127.0.0.1:{port}/api/open/v1"
     click.echo(f"Sandbox API at {url}, with the token sandbox. Stop it with Ctrl-C.", err=True)
-    serve(store, SandboxOptions(credits=credit, **options), host="127.0.0.1", port=port)
+    serve(store, settings, host="127.0.0.1", port=port)

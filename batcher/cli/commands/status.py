@@ -78,9 +78,10 @@ def _batch(name: str, counts: Counts) -> str:
 
 def _credits(spent: Any, needed: float | None) -> str:
     parts = {"spent": spent.spent, "in flight": spent.in_flight, "in doubt": spent.in_doubt}
-    parts["still needed (estimate)"] = needed
-    known = (f"{'unknown' if number is None else amount(number)} {name}" for name, number in parts.items())
-    return f"credits: {', '.join(known)}"
+    parts["still needed" if needed is None else "still needed (estimate)"] = needed
+    return "credits: " + ", ".join(
+        f"{name} unknown" if number is None else f"{amount(number)} {name}" for name, number in parts.items()
+    )
 
 
 def _eta(conn: Connection, found: dict[str, Any]) -> str | None:
