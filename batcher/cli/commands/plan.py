@@ -32,14 +32,13 @@ def show_plan(ctx: click.Context, manifests: tuple[str, ...]) -> int:
 
     settings = run_settings(ctx, manifests)
     found = plan.plan(settings)
-    refused = bool(found.refused) or bool(found.rebuy and not settings.rebuy)
-    refused = refused or bool(found.outdated and not settings.restored)
+    needs_consent = (found.rebuy and not settings.rebuy) or (found.outdated and not settings.restored)
     if ctx.params["as_json"]:
         click.echo(json.dumps(asdict(found), ensure_ascii=False))
     else:
         for line in _lines(found):
             click.echo(line)
-    return 2 if refused else 0
+    return 2 if found.refused or needs_consent else 0
 
 
 def _lines(found: Any) -> list[str]:

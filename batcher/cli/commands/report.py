@@ -64,21 +64,21 @@ def report(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
     if params["as_format"] != "html" and params["embed"]:
         raise click.UsageError("--embed needs --format html", ctx)
     with viewed(path) as conn:
-        wanted = _wanted(conn, manifest, params["batch"])
+        batches = _select_batches(conn, manifest, params["batch"])
         target = params["target"]
         if target is not None:
-            _need_free(conn, target, path, wanted)
+            _check_target(conn, target, path, batches)
         if params["as_format"] == "html":
-            _write_page(conn, wanted, path, target or _beside_results(path, wanted, "html"), params)
+            _write_page(conn, batches, path, target or _beside_results(path, batches, "html"), params)
             return
-        sheet = _sheet(conn, wanted, params)
+        sheet = _sheet(conn, batches, params)
         if params["as_format"] == "xlsx":
-            _write_workbook(sheet, target or _beside_results(path, wanted, "xlsx"))
+            _write_workbook(sheet, target or _beside_results(path, batches, "xlsx"))
         else:
             _write_data(sheet, target, params["as_format"])
 
 
-def _wanted(conn: Connection, manifest: tuple[str, ...], batch: str | None) -> list[Batch]:
+def _select_batches(conn: Connection, manifest: tuple[str, ...], batch: str | None) -> list[Batch]:
     """The batches to report.
 
     Raises:
@@ -86,52 +86,54 @@ def _wanted(conn: Connection, manifest: tuple[str, ...], batch: str | None) -> l
     """
     from batcher.ledger.queries import item_counts, report
 
-    known = item_counts.current_batches(conn)
-    names = [batch] if batch is not None else [one.name for one in known]
+    current = item_counts.current_batches(conn)
+    names = [batch] if batch is not None else [one.name for one in current]
     if manifest and batch is None:
         names = report.batches_of(conn, Path(manifest[0]))
-    found = [one for one in known if one.name in names]
+    found = [one for one in current if one.name in names]
     if not found:
         missing = f"no batch from {manifest[0]}" if manifest and batch is None else f"no batch {batch or ''}".rstrip()
-        raise UsageError(f"the ledger has {missing}", f"It has: {', '.join(one.name for one in known) or 'none yet'}.")
+        raise UsageError(
+            f"the ledger has {missing}", f"It has: {', '.join(one.name for one in current) or 'none yet'}."
+        )
     return found
 
 
-def _need_free(conn: Connection, target: Path, ledger: Path, wanted: list[Batch]) -> None:
+def _check_target(conn: Connection, target: Path, ledger: Path, batches: list[Batch]) -> None:
     from batcher.ledger.queries import report
 
-    taken = [ledger, *(Path(report.source_of(conn, batch)[0]).resolve() for batch in wanted)]
-    if target.resolve() in taken:
+    inputs = [ledger, *(Path(report.source_of(conn, batch)[0]).resolve() for batch in batches)]
+    if target.resolve() in inputs:
         raise UsageError(f"{target} is an input of the report", "Pass another --output.")
 
 
-def _beside_results(ledger: Path, wanted: list[Batch], ending: str) -> Path:
+def _beside_results(ledger: Path, batches: list[Batch], extension: str) -> Path:
     """Default path of a report, beside the results: named after its batch, or after the ledger for several."""
     from batcher.reports.results import REPORT
 
-    name = wanted[0].name if len(wanted) == 1 else ledger.stem
-    return ledger.parent / wanted[0].out_dir / f"{name}{REPORT}.{ending}"
+    name = batches[0].name if len(batches) == 1 else ledger.stem
+    return ledger.parent / batches[0].out_dir / f"{name}{REPORT}.{extension}"
 
 
-def _write_page(conn: Connection, wanted: list[Batch], ledger: Path, target: Path, params: dict[str, Any]) -> None:
+def _write_page(conn: Connection, batches: list[Batch], ledger: Path, target: Path, params: dict[str, Any]) -> None:
     from batcher.ledger.queries import report
     from batcher.reports.page.page import Choices, write_page
 
     if params["embed"]:
-        _, size = report.audio_made(conn, wanted)
+        _, size = report.audio_made(conn, batches)
         slow = "; browsers will open it slowly" if size > _EMBED_WARN_BYTES else ""
         click.echo(f"embedded audio: about {size * 4 / 3e6:,.1f} MB{slow}", err=True)
     at, texts = Clock().now(), not params["no_text"]
     choices = Choices(path=target, home=ledger.parent, at=at, embed=params["embed"], texts=texts)
     with _writing(target):
-        write_page(conn, wanted, choices)
+        write_page(conn, batches, choices)
     click.echo(f"Wrote {target}", err=True)
 
 
-def _sheet(conn: Connection, wanted: list[Batch], params: dict[str, Any]) -> Sheet:
+def _sheet(conn: Connection, batches: list[Batch], params: dict[str, Any]) -> Sheet:
     from batcher.reports.table import Sheet
 
-    sheet = Sheet(conn, wanted, texts=not params["no_text"], encoding=params["encoding"])
+    sheet = Sheet(conn, batches, texts=not params["no_text"], encoding=params["encoding"])
     for name in sheet.changed:
         click.echo(f"{name} does not read as in the last run; its columns come from the ledger", err=True)
     return sheet

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +20,9 @@ from batcher.item import State
 from batcher.ledger.ledger import viewed
 from batcher.ledger.money.evidence import BalanceEvidence, balance_evidence, evidence
 from batcher.ledger.queries import names, status
+
+if TYPE_CHECKING:
+    from batcher.maintenance.decisions import Decisions
 
 
 @click.command()
@@ -66,18 +70,18 @@ def resolve(
     if not keys:
         click.echo("no items in doubt", err=True)
         return
-    for line in decide(
-        ctx,
-        path,
-        lambda decisions: (
-            decisions.adopt(keys[0], adopt)
-            if adopt is not None
-            else decisions.buy_again(keys)
-            if buy_again
-            else decisions.abandon(keys)
-        ),
-    ):
+    for line in decide(ctx, path, _decision(keys, adopt, buy_again=buy_again)):
         click.echo(line)
+
+
+def _decision(
+    keys: list[str], adopt: str | None, *, buy_again: bool
+) -> Callable[[Decisions], Coroutine[Any, Any, list[str]]]:
+    if adopt is not None:
+        return lambda decisions: decisions.adopt(keys[0], adopt)
+    if buy_again:
+        return lambda decisions: decisions.buy_again(keys)
+    return lambda decisions: decisions.abandon(keys)
 
 
 def _list(
@@ -90,17 +94,21 @@ def _list(
     if not cases:
         click.echo("no items in doubt")
     for case in cases:
-        named = ", ".join(f"{row['id']} of {row['batch']}" for row in rows[case.key]) or "no current row"
-        named = in_state(State.IN_DOUBT, named)
-        click.echo(f"{case.key[:16]}  {named}: {len(case.text):,} characters, voice {case.voice}")
-        click.echo(f"    request {case.attempt}: {_sent(case)}, account {case.user_id}")
-        click.echo(f"    answer: {_answer(case)}")
-        if case.raw:
-            click.echo(f"    body: {case.raw[:120].decode(errors='replace')!r}")
-        for line in _money(money[case.key]):
-            click.echo(f"    {line}")
+        _print_case(case, rows[case.key], money[case.key])
     if cases:
         click.echo(_CHOICES)
+
+
+def _print_case(case: Any, rows: list[dict[str, Any]], money: BalanceEvidence) -> None:
+    named = ", ".join(f"{row['id']} of {row['batch']}" for row in rows) or "no current row"
+    named = in_state(State.IN_DOUBT, named)
+    click.echo(f"{case.key[:16]}  {named}: {len(case.text):,} characters, voice {case.voice}")
+    click.echo(f"    request {case.attempt}: {_sent(case)}, account {case.user_id}")
+    click.echo(f"    answer: {_answer(case)}")
+    if case.raw:
+        click.echo(f"    body: {case.raw[:120].decode(errors='replace')!r}")
+    for line in _money(money):
+        click.echo(f"    {line}")
 
 
 def _sent(case: Any) -> str:
@@ -112,7 +120,9 @@ def _sent(case: Any) -> str:
 def _answer(case: Any) -> str:
     status = f"HTTP {case.http_status}, " if case.http_status else ""
     error = plainly(case.error_message or "") or case.error_code or _CAUSES.get(case.cause, case.cause)
-    return f"{status}{error}" + (f" (at {local(case.answered_at)})" if case.answered_at else "")
+    if case.answered_at is None or case.cause == "restored":
+        return f"{status}{error}"
+    return f"{status}{error} ({'noticed at' if case.cause == 'vanished' else 'at'} {local(case.answered_at)})"
 
 
 def _money(found: BalanceEvidence) -> list[str]:

@@ -45,7 +45,7 @@ def retry(
             names.need_rows(conn, ids, batch=batch)
         keys = names.find_keys(conn, ids, states=chosen, batch=batch)
     if not keys:
-        wanted = " or ".join(states or map(str, SETTLED_BY_RETRY))
-        raise UsageError(f"nothing to retry: no matching item is {wanted}", "`batcher show` lists items by state.")
+        allowed = " or ".join(states or map(str, SETTLED_BY_RETRY))
+        raise UsageError(f"nothing to retry: no matching item is {allowed}", "`batcher show` lists items by state.")
     for line in decide(ctx, path, lambda decisions: decisions.retry(keys)):
         click.echo(line)

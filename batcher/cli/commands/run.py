@@ -77,13 +77,13 @@ def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     try:
         report = _execute(ctx, manifests, progress)
     except BaseException as error:
-        _report_end(ctx, failure_report(error), progress)
+        _finish(ctx, failure_report(error), progress)
         raise
-    _report_end(ctx, report, progress)
+    _finish(ctx, report, progress)
     ctx.exit(report.exit_code)
 
 
-def _report_end(ctx: click.Context, report: RunReport, progress: Progress) -> None:
+def _finish(ctx: click.Context, report: RunReport, progress: Progress) -> None:
     report_end(ctx.params, report, progress.say)
     if ctx.params["as_json"]:
         _print_json(report)

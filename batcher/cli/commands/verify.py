@@ -82,18 +82,18 @@ def _lines(found: Findings, repairs: Sequence[Repair], *, heal: bool) -> list[st
     if not found.faults:
         return [f"{checked}: all are intact"]
     if not heal:
-        lines = [f"{fault.kind:<9}  {_name(fault)}" for fault in found.faults]
+        lines = [f"{fault.kind:<9}  {_label(fault)}" for fault in found.faults]
         return [*lines, f"{checked}: {counted(len(found.faults), 'file')} missing or damaged; --heal repairs them"]
     lines = []
     for one in repairs:
-        lines.append(f"{'repaired' if one.healed else one.fault.kind:<9}  {_name(one.fault)}: {one.how}")
+        lines.append(f"{'repaired' if one.healed else one.fault.kind:<9}  {_label(one.fault)}: {one.how}")
         lines += [f"           {one.hint}"] * bool(one.hint)
     return [*lines, f"{checked}: {sum(one.healed for one in repairs):,} of {counted(len(repairs), 'file')} repaired"]
 
 
-def _name(fault: Fault) -> str:
-    whose = f"row {fault.output.row_id}" if fault.output is not None else f"item {fault.saved.key[:16]}"
-    return f"{fault.path} ({whose})"
+def _label(fault: Fault) -> str:
+    owner = f"row {fault.output.row_id}" if fault.output is not None else f"item {fault.saved.key[:16]}"
+    return f"{fault.path} ({owner})"
 
 
 def _facts(path: Path, found: Findings, repairs: Sequence[Repair], code: int) -> dict[str, Any]:
