@@ -212,7 +212,7 @@ def test_the_sandbox_or_another_api(
     project.manifest(1)
     (project.folder / "batcher.toml").write_text(file, encoding="utf-8")
     told = project.batcher("plan", "lines.csv", *arguments.split(), environment=environment)
-    assert (told.exit_code, "name two APIs" in told.err) == ((2, True) if refused else (0, False)), told
+    assert (told.exit_code, "exclude each other" in told.err) == ((2, True) if refused else (0, False)), told
 
 
 def test_columns_from_the_environment(project: Project, provider: FakeTTS) -> None:

@@ -352,9 +352,9 @@ def test_show(project: Project, provider: FakeTTS) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("show", "--state", "failed"), "there is no such item that is failed"),
-        (("show", "r1", "--batch", "lang"), "there is no such item in batch lang"),
-        (("status", "other.csv"), "the ledger has no batch of other.csv"),
+        (("show", "--state", "failed"), "no matching items in state failed"),
+        (("show", "r1", "--batch", "lang"), "no matching items in batch lang"),
+        (("status", "other.csv"), "the ledger has no batch from other.csv"),
     ],
     ids=["no state", "no batch", "no manifest"],
 )

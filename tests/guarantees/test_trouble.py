@@ -143,7 +143,7 @@ def test_what_is_no_audio_is_kept_to_be_looked_at(project: Project, provider: Fa
     run.until(lambda: list(project.audio.glob(".items/*/*.bad")))
     [kept] = project.audio.glob(".items/*/*.bad")
     assert kept.read_bytes() == page[: 1 << 20]
-    assert f"came last and is not its audio: {kept}" in project.batcher("show", "r1").out
+    assert f"last download, not its audio: {kept}" in project.batcher("show", "r1").out
     doctor = project.batcher("doctor", "lines.csv", "--api-url", provider.url).out
     assert f"what came last for 1 item is no audio for the text: {kept}" in doctor
     good = True
@@ -172,7 +172,7 @@ def test_one_cause_of_many_doubts_is_said_once(project: Project, provider: FakeT
     assert "RemoteProtocolError" not in ended.err
     assert {error for (error,) in project.query("SELECT error_message FROM items")} == {f"RemoteProtocolError: {said}."}
     told = project.batcher("resolve", "--ledger", project.ledger)
-    assert (told.out.count(f"what came: {said}"), "RemoteProtocolError" in told.out) == (3, False)
+    assert (told.out.count(f"answer: {said}"), "RemoteProtocolError" in told.out) == (3, False)
 
 
 @pytest.mark.parametrize(

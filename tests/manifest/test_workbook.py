@@ -358,7 +358,7 @@ def test_a_run_and_its_report(project: Project) -> None:
     assert project.run(path, *columns).report["created"] == 0
     told = project.batcher("report", path, "--format", "jsonl", environment={"BATCHER_ENCODING": "cp1252"})
     assert [json.loads(line)["Nr"] for line in told.out.splitlines()] == ["7", "8"]
-    assert "reads otherwise" not in told.err
+    assert "does not read as" not in told.err
     cells[2][1] = "Two!"
     workbook(path, cells)
     assert project.run(path, *columns).report["created"] == 1
@@ -437,7 +437,7 @@ def test_report_in_the_manifests_encoding(project: Project) -> None:
     path.write_bytes("id;text;Größe\nr1;Schön.;groß\n".encode("cp1252"))
     assert project.run(path, "--voice", "anna", "--encoding", "cp1252").exit_code == 0
     told = project.batcher("report", "--format", "csv", "--encoding", "cp1252")
-    assert "reads otherwise" not in told.err
+    assert "does not read as" not in told.err
     [row] = csv.DictReader(io.StringIO(told.out))
     assert row["Größe"] == "groß"
     (project.folder / "batcher.toml").write_text('encoding = "cp1252"\n', encoding="utf-8")

@@ -189,7 +189,7 @@ def test_a_changed_manifest_is_told_from_the_ledger(project: Project) -> None:
     project.run(manifest)
     project.manifest(1)
     told = project.batcher("report", "--format", "csv")
-    assert "reads otherwise" in told.err
+    assert "does not read as in the last run" in told.err
     table = list(csv.DictReader(io.StringIO(told.out)))
     assert [(row["id"], row["text"], row["scene"]) for row in table] == [
         ("r1", rows[0]["text"], "9"),
@@ -271,8 +271,8 @@ def test_marked_rows_are_taken_again_once(project: Project, provider: FakeTTS) -
     path = _marks(project, ledger, *marked)
     told = project.batcher("retake", "--marks", path)
     assert told.out.splitlines() == [
-        "r9 of lines  does not stand for what was heard any more: left alone",
-        "r2 of lines  take 2: created by the next run, and paid for",
+        "r9 of lines  already retaken since it was marked; skipped",
+        "r2 of lines  take 2: the next run creates and pays for it",
     ]
     for created in (1, 0):
         assert project.run(manifest).report["created"] == created
@@ -400,7 +400,7 @@ def test_browser_exports_marks_that_retake_takes(opened: Opened, spoken: Path, t
     copy = tmp_path / "copy"
     shutil.copytree(spoken, copy)
     told = _batcher(copy, "retake", "--sandbox", "--marks", path)
-    assert told.out == "r2 of lines  take 2: created by the next run, and paid for\n", told.err
+    assert told.out == "r2 of lines  take 2: the next run creates and pays for it\n", told.err
 
 
 def test_browser_plays_what_is_embedded(browser: Any, spoken: Path, tmp_path: Path) -> None:

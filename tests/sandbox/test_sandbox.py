@@ -334,7 +334,7 @@ def test_a_top_up_says_the_new_balance(project: Project, store: Path) -> None:
     """`sandbox --top-up` adds to a store and says what there is then."""
     Store(store, SandboxOptions(credits=2000)).close()
     ended = project.batcher("sandbox", "--store", store, "--top-up", "5000")
-    assert (ended.exit_code, ended.out, ended.err) == (0, "", "the balance is now 7,000 credits\n")
+    assert (ended.exit_code, ended.out, ended.err) == (0, "", "Added 5,000 credits; the balance is now 7,000\n")
 
 
 def test_the_rehearsal_of_the_readme_goes_as_told() -> None:
