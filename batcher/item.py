@@ -18,8 +18,15 @@ KEY_VERSION: Final = 1
 FORMATS: Final = ("mp3", "wav", "opus", "ogg", "pcm")
 PARAMETERS: Final = ("speed", "volume", "pitch", "stability", "similarity", "language", "emotion")
 """The API's optional parameters that a manifest may give as columns."""
-RESERVED: Final = frozenset({"text", "voiceId", "engineModelId", "format", "reference_id", "modelId"})
-"""Fields of the request that `params` may not set: the first four have columns, the others are legacy aliases."""
+RESERVED: Final = {
+    "text": "text",
+    "voiceId": "voice",
+    "engineModelId": "model",
+    "format": "format",
+    "reference_id": "voice",
+    "modelId": "voice",
+}
+"""Fields of the request that `params` may not set, with the column that does. The last two are legacy aliases."""
 
 
 class State(StrEnum):
