@@ -217,7 +217,7 @@ def merged_columns(chosen: tuple[str, ...], file: Mapping[str, Any], folder: Pat
     Raises:
         UsageError: one is not FIELD=HEADER.
     """
-    columns = dict(settings.words(file.get("columns"), "columns", folder / settings.FILE_NAME))
+    columns = dict(settings.string_table(file.get("columns"), "columns", folder / settings.FILE_NAME))
     for text in chosen:
         try:
             name, header = settings.column_choice(text)

@@ -206,7 +206,7 @@ def _sources(
         "model": params["model"],
         "format": params["audio_format"].lower(),
         "columns": merged_columns(params["column"], file, folder),
-        "voices": settings.words(file.get("voices"), "voices", folder / settings.FILE_NAME),
+        "voices": settings.string_table(file.get("voices"), "voices", folder / settings.FILE_NAME),
         "encoding": params["encoding"],
         "filename": params["filename"],
         "skip_invalid": params["skip_invalid"],

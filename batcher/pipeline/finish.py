@@ -10,7 +10,7 @@ from batcher.audio.store import Store, stamp
 from batcher.clock import Clock
 from batcher.errors import StorageError
 from batcher.formatting import counted
-from batcher.item import NEEDS_PERSON, UNFINISHED, State
+from batcher.item import NEEDS_ATTENTION, UNFINISHED, State
 from batcher.ledger.ledger import Connection, Ledger
 from batcher.ledger.lifecycle import recalled, runs
 from batcher.ledger.money import spending
@@ -162,7 +162,7 @@ class Finish:
 
     def _tell(self, conn: Connection, result: run_report.RunReport) -> None:
         counts = item_counts.count(conn, self.ingest.named)
-        where, hints = self.settings.where, self.ingest.hints
+        where, hints = self.settings.ledger_options, self.ingest.hints
         words = summary.SummaryInput(result, counts, where=where, last=self.last_end, hints=hints)
         summary.tell(conn, self.progress, words, self.ingest.named)
 
@@ -191,7 +191,7 @@ def conclude(stop: Stop, counts: Counts, *, refused: str | None, unwritten: int,
         return 8, f"{counted(unwritten, 'output')} could not be written"
     if not rows_named:
         return 0, "every open task is collected"
-    waiting = sum(counts.states[state] for state in NEEDS_PERSON)
+    waiting = sum(counts.states[state] for state in NEEDS_ATTENTION)
     if waiting or counts.invalid:
         parts = [counted(waiting, "item")] * bool(waiting)
         parts += [counted(counts.invalid, "invalid row")] * bool(counts.invalid)

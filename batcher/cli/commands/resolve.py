@@ -12,7 +12,7 @@ from batcher.cli.decisions import api_options, decide
 from batcher.cli.options import find_ledger, json_option
 from batcher.clock import local, utc
 from batcher.errors import UsageError
-from batcher.formatting import amount, plainly
+from batcher.formatting import amount, plain_error
 from batcher.item import State
 from batcher.ledger.ledger import viewed
 from batcher.ledger.money.evidence import BalanceEvidence, balance_evidence, evidence
@@ -92,7 +92,7 @@ def _list(
         click.echo(f"{case.key[:16]}  {named}: {len(case.text)} characters, voice {case.voice}")
         click.echo(f"    create {case.attempt} {_sent(case)} for account {case.user_id}")
         status = f"HTTP {case.http_status}, " if case.http_status else ""
-        came = plainly(case.error_message or "") or case.error_code or _CAUSES.get(case.cause, case.cause)
+        came = plain_error(case.error_message or "") or case.error_code or _CAUSES.get(case.cause, case.cause)
         until = f" (until {local(case.answered_at)})" if case.answered_at else ""
         click.echo(f"    what came: {status}{came}{until}")
         if case.raw:

@@ -11,7 +11,7 @@ import click
 from batcher.cli.colours import in_state
 from batcher.cli.options import find_ledger, json_option, ledger_options, option
 from batcher.clock import local_time
-from batcher.formatting import plainly
+from batcher.formatting import plain_error
 from batcher.item import State
 
 _SHOWN: Final = 200
@@ -68,7 +68,7 @@ def _print(item: dict[str, Any]) -> None:
     if item["error"] is not None:
         error = item["error"]
         named = ", ".join(f"{name} {error[name]}" for name in ("code", "http_status", "request_id") if error[name])
-        told = plainly(error["message"] or "no message") + (f" ({named})" if named else "")
+        told = plain_error(error["message"] or "no message") + (f" ({named})" if named else "")
         click.echo(f"    {in_state(item['state'], told)}")
 
 
