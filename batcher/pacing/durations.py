@@ -46,9 +46,9 @@ _MOST_SECONDS: Final = 1e7
 _ROUNDS: Final = 15
 _SETTLED: Final = 0.03
 _SCOUTS: Final = 32
-"""Once this many tasks have outlived an age and none has ended, no other is polled before that age: the probability that
-the next one has ended by then is about 1 in 30 (Laplace's rule of succession). It takes this many to cover both short
-and long texts."""
+"""Once this many tasks have outlived an age and none has ended, no other is polled before that age: the probability
+that the next one has ended by then is about 1 in 30 (Laplace's rule of succession). This many, to cover short texts
+and long ones."""
 _STRANGE: Final = 2.5
 _SHIFT: Final = 2.0
 """The change to detect, in deviations."""
@@ -80,7 +80,7 @@ class Fit:
     mu: float
     sigma: float
     offset: float = math.inf
-    told: float = 1.0  # effective sample size, in exactly known durations
+    sample_size: float = 1.0  # effective sample size, in exactly known durations
 
     def median(self, size: int) -> float:
         """Median seconds of tasks with texts of `size` characters."""
@@ -93,7 +93,7 @@ class Fit:
     @property
     def predictive_sigma(self) -> float:
         """The deviation of the next task, including the uncertainty of the estimates."""
-        return self.sigma * math.sqrt(1.0 + 2.0 / self.told)
+        return self.sigma * math.sqrt(1.0 + 2.0 / self.sample_size)
 
 
 @dataclass(slots=True)
@@ -196,8 +196,8 @@ class Durations:
         every = -(-len(self._courses) // _MOST_WEIGHED)
         return [
             (course, 1 if course.ended else every)
-            for place, course in enumerate(self._courses)
-            if course.ended or (course.low > 0.0 and place % every == 0)
+            for index, course in enumerate(self._courses)
+            if course.ended or (course.low > 0.0 and index % every == 0)
         ]
 
 
@@ -251,28 +251,28 @@ def _with_offset(fit: Fit, guesses: Sequence[_Guess]) -> Fit:
         (1.0 - guess.variance, fit.mu + worth(guess.course.size, fit.offset) + fit.sigma * guess.mean, guess)
         for guess in ended
     ]
-    told = sum(part for part, _, _ in points)
-    if not told:
+    total = sum(part for part, _, _ in points)
+    if not total:
         return fit
     blur = fit.sigma**2 * sum(part * guess.variance for part, _, guess in points) + _LEAST_SIGMA**2
     known = [(part, log, guess.course.size) for part, log, guess in points]
-    found = [(*_scatter(known, told, offset), offset) for offset in _OFFSETS]
+    found = [(*_scatter(known, total, offset), offset) for offset in _OFFSETS]
     scatter, mean, offset = min(found)
-    if 0.5 * told * math.log((found[0][0] + blur) / (scatter + blur)) < _OFFSET_EVIDENCE:
+    if 0.5 * total * math.log((found[0][0] + blur) / (scatter + blur)) < _OFFSET_EVIDENCE:
         scatter, mean, offset = found[0]
     if offset == fit.offset:
         return fit
-    return Fit(mean, math.sqrt((scatter + blur + _PRIOR_SIGMA**2) / (told + 1)), offset, fit.told)
+    return Fit(mean, math.sqrt((scatter + blur + _PRIOR_SIGMA**2) / (total + 1)), offset, fit.sample_size)
 
 
-def _scatter(known: Sequence[tuple[float, float, int]], told: float, offset: float) -> tuple[float, float]:
+def _scatter(known: Sequence[tuple[float, float, int]], total: float, offset: float) -> tuple[float, float]:
     """The residual sum of squares of the logarithms with this overhead, and their mean."""
     first = second = 0.0
     for part, log, size in known:
         rest = log - worth(size, offset)
         first += part * rest
         second += part * rest * rest
-    return max(second - first * first / told, 0.0), first / told
+    return max(second - first * first / total, 0.0), first / total
 
 
 def _change(guesses: Sequence[_Guess]) -> tuple[Course | None, bool]:
@@ -280,12 +280,12 @@ def _change(guesses: Sequence[_Guess]) -> tuple[Course | None, bool]:
     suspect = False
     for shift in (_SHIFT, -_SHIFT):
         total, ended, first = 0.0, 0, 0
-        for place, guess in enumerate(guesses):
+        for index, guess in enumerate(guesses):
             evidence = shift_evidence(guess.low, guess.high, guess.mean, shift)
             total += min(evidence, _MOST_EVIDENCE)
             ended += guess.course.ended
             if total <= 0.0:
-                total, ended, first = 0.0, 0, place + 1
+                total, ended, first = 0.0, 0, index + 1
         if total > _ALARM and ended > 1:
             return guesses[first].course, False
         suspect = suspect or total > _SUSPICION

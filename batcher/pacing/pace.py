@@ -34,7 +34,7 @@ OVERDUE_SECONDS: Final = 600.0
 OVERDUE_LEAST_SECONDS: Final = 120.0
 OVERDUE_TIMES: Final = 5.0
 """With enough data, a task counts as stuck after this many times the 99th percentile for its model and length."""
-_OVERDUE_TOLD: Final = 10.0
+_OVERDUE_SAMPLE_SIZE: Final = 10.0
 _Z_99: Final = 2.326
 _JITTER: Final = 0.1
 """Polls are spread by this many deviations each way, so that tasks begun together are not polled together."""
@@ -83,7 +83,7 @@ class Pace:
         self._durations.running(self._course, age_seconds)
 
     def ended(self, age_seconds: float, took_seconds: tuple[float, float] | None = None) -> None:
-        """Record a poll: the task had succeeded by this age; `took_seconds` is its least and greatest duration, if known."""
+        """Record a poll: the task had succeeded by this age. `took_seconds` bounds its duration, if known."""
         low, high = self._course.low, age_seconds
         if took_seconds is not None and took_seconds[0] <= high and took_seconds[1] >= low:
             low, high = max(low, took_seconds[0]), min(high, took_seconds[1])
@@ -106,7 +106,7 @@ class Pace:
     def overdue_seconds(self) -> float:
         """Seconds without progress after which the task counts as stuck."""
         fit = self._durations.fit
-        if fit is None or fit.told < _OVERDUE_TOLD:
+        if fit is None or fit.sample_size < _OVERDUE_SAMPLE_SIZE:
             return OVERDUE_SECONDS
         most = fit.median(self._course.size) * math.exp(_Z_99 * fit.predictive_sigma)
         return max(OVERDUE_LEAST_SECONDS, OVERDUE_TIMES * most)
@@ -138,7 +138,7 @@ class Pacing:
         return Pace(self._of(model), Course(size))
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The learned durations as JSON values: for each model the fit and the latest ended tasks, with rounded numbers."""
+        """The learned durations as JSON values: for each model the fit and the latest ended tasks, rounded."""
         return [
             {"model": model, "fit": _fit_to_json(known.fit), "tasks": [_rounded(*task) for task in known.known()]}
             for model, known in self._models.items()
@@ -150,8 +150,8 @@ class Pacing:
         """Restore what `to_json` returned."""
         pacing = cls()
         for entry in learned:
-            mu, sigma, offset, told = entry["fit"]
-            fit = Fit(mu, sigma, math.inf if offset is None else offset, told)
+            mu, sigma, offset, sample_size = entry["fit"]
+            fit = Fit(mu, sigma, math.inf if offset is None else offset, sample_size)
             pacing._of(entry["model"]).remember([(size, low, high) for size, low, high in entry["tasks"]], fit)
         return pacing
 
@@ -160,7 +160,7 @@ class Pacing:
 
 
 def _fit_to_json(fit: Fit) -> list[float | None]:
-    return [fit.mu, fit.sigma, None if fit.offset == math.inf else fit.offset, fit.told]
+    return [fit.mu, fit.sigma, None if fit.offset == math.inf else fit.offset, fit.sample_size]
 
 
 def _rounded(size: int, low: float, high: float) -> list[float]:

@@ -48,7 +48,7 @@ class Schedule:
 
 
 def for_scatter(sigma: float) -> Schedule:
-    """The best schedule for log-normal durations with the log-scale deviation `sigma`, which is rounded to within 3 %."""
+    """The best schedule for log-normal durations with the log-scale deviation `sigma`, rounded to within 3 %."""
     return _solve(round(math.log(sigma) / _SIGMA_STEP))
 
 
