@@ -27,8 +27,8 @@ def plain_error(text: str) -> str:
 
 def amount(number: float) -> str:
     """Credits: `1,000,000`, `0.25`. Two decimals at most, six for amounts below 0.01."""
-    places = 2 if abs(number) >= 0.01 else 6
-    return f"{number:,.{places}f}".rstrip("0").rstrip(".")
+    decimals = 2 if abs(number) >= 0.01 else 6
+    return f"{number:,.{decimals}f}".rstrip("0").rstrip(".")
 
 
 def span(seconds: float) -> str:

@@ -81,7 +81,7 @@ class Columns:
         return names | added
 
     def header_of(self, field: str) -> str:
-        """The header that gives `field` in this file; the field's own name if none does."""
+        """The header that is read as `field` in this file; the field's own name if none does."""
         return next((header for header, given in self.sent.items() if given == field), field)
 
     def read_header(self, headers: list[str], line: int) -> Layout:
@@ -99,7 +99,9 @@ class Columns:
             elif field is None and header:
                 carried[header] = index
             elif field in fields:
-                reason = f"columns {fields[field] + 1} and {index + 1} both give {code(field)}: remove or rename one"
+                reason = (
+                    f"columns {fields[field] + 1} and {index + 1} are both read as {code(field)}: remove or rename one"
+                )
                 self._fault(line, header, reason, f"both {field}")
             elif field is not None:
                 fields[field] = index
@@ -135,7 +137,7 @@ class Columns:
                 continue
             if field in given:
                 first = next(name for name in record if self._fields[name] == field and not _is_blank(record[name]))
-                reason = f"{code(first)} and {code(header)} both give {code(field)}: remove or rename one"
+                reason = f"{code(first)} and {code(header)} are both read as {code(field)}: remove or rename one"
                 problems.append(Problem(field=field, cause="both", reason=reason))
             else:
                 given[field] = stripped
@@ -171,7 +173,7 @@ class Columns:
             self._fault(line, reported, reason, "a report")
 
     def _field_of(self, header: str) -> str | None:
-        """The field that `header` gives, if any; called once for each spelling."""
+        """The field that `header` maps to, if any; called once for each spelling."""
         normal = _normal(header)
         field = self._fields[header] = self._names.get(normal) if normal else None
         if field is not None:

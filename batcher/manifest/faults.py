@@ -19,7 +19,7 @@ _LENGTH_SHOWN: Final = 40
 class Problem:
     """One thing wrong with a row. Rows with the same `field` and `cause` are reported together.
 
-    `column` is the header to report, where it is not the one that gives `field`.
+    `column` is the header to report, where it is not the one read as `field`.
     """
 
     field: str | None

@@ -65,7 +65,7 @@ class Course:
     size: int
     low: float = 0.0
     high: float = math.inf
-    kept: bool = False
+    remembered: bool = False
 
     @property
     def ended(self) -> bool:
@@ -126,7 +126,7 @@ class Durations:
 
     def begin(self, size: int) -> Course:
         """Register a task with a text of `size` characters that begins now."""
-        self._courses.append(course := Course(size, kept=True))
+        self._courses.append(course := Course(size, remembered=True))
         return course
 
     def running(self, course: Course, age_seconds: float) -> None:
@@ -134,14 +134,18 @@ class Durations:
         before, course.low = course.low, max(course.low, age_seconds)
         if self.fit is None:
             self._scout(course)
-        if course.kept and self.fit is not None and before <= self.fit.quantile(course.size, _STRANGE) < course.low:
+        if (
+            course.remembered
+            and self.fit is not None
+            and before <= self.fit.quantile(course.size, _STRANGE) < course.low
+        ):
             self._notice(_LATE_COUNTS)
 
     def ended(self, course: Course, low_seconds: float, high_seconds: float) -> None:
         """Record that the task took more than `low_seconds` and at most `high_seconds`; exactly that if equal."""
         course.high = max(high_seconds, _LEAST_SECONDS)
         course.low = min(max(low_seconds, 0.0), course.high)
-        if course.kept:
+        if course.remembered:
             self._ended += 1
             while self._ended > WINDOW:
                 self._forget()
@@ -154,7 +158,7 @@ class Durations:
 
     def remember(self, known: Sequence[tuple[int, float, float]], fit: Fit) -> None:
         """Restore `known` and `fit` of an earlier run."""
-        self._courses.extend(Course(size, low, high, kept=True) for size, low, high in known)
+        self._courses.extend(Course(size, low, high, remembered=True) for size, low, high in known)
         self._ended, self.fit = len(known), fit
 
     @property
@@ -188,7 +192,7 @@ class Durations:
 
     def _forget(self) -> None:
         course = self._courses.popleft()
-        course.kept = False
+        course.remembered = False
         self._ended -= course.ended
 
     def _sample(self) -> list[tuple[Course, int]]:

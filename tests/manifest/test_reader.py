@@ -163,7 +163,7 @@ def test_broken_sample_names_every_fault() -> None:
     assert [row.id for row in manifest.rows()] == ["fine", "fine", "same-file", "last"]
     said = [line.split("broken.csv:")[1] for line in manifest.faults.lines()]
     expected = [
-        "1: Voice ID: columns 3 and 10 both give `voice`: remove or rename one",
+        "1: Voice ID: columns 3 and 10 are both read as `voice`: remove or rename one",
         "1: notes: two columns have this name, and the results can hold only one: rename one",
         "1: emotoin: looks like `emotion` misspelt",
         "1: params: only JSONL has `params`",

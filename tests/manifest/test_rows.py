@@ -57,9 +57,12 @@ def read(folder: Path, content: str, name: str = "m.csv", **changes: Any) -> tup
         ),
         (
             '{"text": "a", "voice": "b", "voiceId": "c"}',
-            "voice: `voice` and `voiceId` both give `voice`: remove or rename one",
+            "voice: `voice` and `voiceId` are both read as `voice`: remove or rename one",
         ),
-        ('{"voice": " ", "text": "a", "voiceId": "b", "voice_id": "c"}', "voice: `voiceId` and `voice_id` both give"),
+        (
+            '{"voice": " ", "text": "a", "voiceId": "b", "voice_id": "c"}',
+            "voice: `voiceId` and `voice_id` are both read as",
+        ),
         ('{"text": "a", "params": "fast"}', 'params: "fast" is not an object: use one such as {"speed": 0.8}'),
         ('{"text": "a", "params": {"voiceId": "b"}}', "params: `voiceId` cannot be set here: use the `voice` column"),
         ('{"text": "a", "params": {"modelId": "b"}}', "params: `modelId` cannot be set here: use the `voice` column"),
