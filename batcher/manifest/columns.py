@@ -167,8 +167,8 @@ class Columns:
         reported = next((header for header in self.carried if header.startswith(REPORT_PREFIX)), None)
         if reported is not None:
             reason = (
-                "this column shows that the file is a report: run the manifest that it is about, or, to buy its rows"
-                f" as a new batch, remove the columns whose names begin with {REPORT_PREFIX}"
+                "only `batcher report` writes this column: run the manifest of the report instead, or, to buy these"
+                f" rows as a new batch, remove the columns whose names begin with {REPORT_PREFIX}"
             )
             self._fault(line, reported, reason, "a report")
 
