@@ -47,7 +47,7 @@ def merged_columns(chosen: tuple[str, ...], config: Mapping[str, Any], folder: P
     Raises:
         UsageError: a choice is not FIELD=HEADER.
     """
-    columns = dict(settings.words(config.get("columns"), "columns", folder / settings.FILE_NAME))
+    columns = dict(settings.string_table(config.get("columns"), "columns", folder / settings.FILE_NAME))
     for text in chosen:
         try:
             name, header = settings.column_choice(text)

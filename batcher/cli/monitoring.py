@@ -77,7 +77,7 @@ async def _post(url: str, event: str, body: str) -> str | None:
     import httpx
 
     from batcher.errors import UsageError
-    from batcher.formatting import plainly
+    from batcher.formatting import plain_error
     from batcher.provider.connections import USER_AGENT, trusting
     from batcher.provider.endpoint import is_loopback
 
@@ -96,5 +96,5 @@ async def _post(url: str, event: str, body: str) -> str | None:
     except UsageError as error:
         return error.message
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, ImportError, OSError) as error:
-        return plainly(type(error).__name__)
+        return plain_error(type(error).__name__)
     return None if answer.is_success else f"HTTP {answer.status_code}"

@@ -227,7 +227,7 @@ def _sources(
 ) -> tuple[settings.Source, ...]:
     names = _batch_names(params["batch"], paths)
     columns = merged_columns(params["column"], config, folder)
-    voices = settings.words(config.get("voices"), "voices", folder / settings.FILE_NAME)
+    voices = settings.string_table(config.get("voices"), "voices", folder / settings.FILE_NAME)
     return tuple(
         settings.Source(
             path=path,

@@ -10,7 +10,7 @@ from batcher.audio import folder_mark
 from batcher.audio.store import stamp
 from batcher.errors import StorageError
 from batcher.formatting import counted
-from batcher.item import NEEDS_PERSON, UNFINISHED, State
+from batcher.item import NEEDS_ATTENTION, UNFINISHED, State
 from batcher.ledger.ledger import Connection
 from batcher.ledger.lifecycle import restored_rows, runs
 from batcher.ledger.money import spending
@@ -166,7 +166,7 @@ class Finish:
 
     def _print_summary(self, conn: Connection, result: run_report.RunReport) -> None:
         counts = item_counts.count(conn, self.ingest.named)
-        where, hints = self.ctx.settings.where, self.ingest.hints
+        where, hints = self.ctx.settings.ledger_options, self.ingest.hints
         words = summary.SummaryInput(result, counts, where=where, last=self.last_end, hints=hints)
         summary.tell(conn, self.ctx.progress, words, self.ingest.named)
 
@@ -195,7 +195,7 @@ def conclude(stop: Stop, counts: Counts, *, refused: str | None, unwritten: int,
         return 8, f"{counted(unwritten, 'output')} could not be written"
     if not rows_named:
         return 0, "all open tasks are collected"
-    waiting = sum(counts.states[state] for state in NEEDS_PERSON)
+    waiting = sum(counts.states[state] for state in NEEDS_ATTENTION)
     if waiting or counts.invalid:
         parts = [counted(waiting, "item")] * bool(waiting)
         parts += [counted(counts.invalid, "invalid row")] * bool(counts.invalid)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from batcher.formatting import plainly
+from batcher.formatting import plain_error
 from batcher.item import Event
 
 NO_CREDITS_CODES: Final = frozenset(
@@ -89,7 +89,7 @@ def explained(error: ApiError, transport: str | None) -> str:
     request = f"request {error.request_id}" if error.request_id is not None else None
     kind = " ".join(part for part in (status, error.code) if part)
     reported = ": ".join(part for part in (kind, (error.message or "").rstrip(".")) if part)
-    broken = plainly(transport).rstrip(".") if transport is not None else None
+    broken = plain_error(transport).rstrip(".") if transport is not None else None
     return "; ".join(part for part in (reported, request, broken) if part) or "no answer"
 
 

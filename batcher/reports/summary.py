@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import Final
 
 from batcher.clock import local
-from batcher.formatting import amount, counted, plainly, span
+from batcher.formatting import amount, counted, plain_error, span
 from batcher.item import UNFINISHED, State
 from batcher.ledger.ledger import Connection
 from batcher.ledger.money import spending
@@ -174,5 +174,5 @@ def _examples(conn: Connection, batches: Sequence[Batch], state: State) -> str:
     for error, alike in groupby(found[:_SHOWN], key=itemgetter(1)):
         ids = [row_id for row_id, _ in alike]
         times = f"{len(ids)} times: " * (len(ids) > 1)
-        words.append(f"{', '.join(ids)} ({times}{plainly(error).rstrip('.')})")
+        words.append(f"{', '.join(ids)} ({times}{plain_error(error).rstrip('.')})")
     return ", ".join(words) + (", …" if len(found) > _SHOWN else "")

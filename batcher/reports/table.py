@@ -14,7 +14,7 @@ from batcher.errors import ManifestError, UsageError
 from batcher.ledger.ledger import Connection
 from batcher.ledger.queries.report import ReportRow, report_rows, source_of
 from batcher.ledger.records import Batch
-from batcher.manifest.columns import REPORT_MARK
+from batcher.manifest.columns import REPORT_PREFIX
 from batcher.manifest.reader import input_columns
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Sheet:
     def _columns(self) -> list[str]:
         """All columns of any row, the manifest's before ours."""
         columns = dict.fromkeys(name for record in self._records() for name in record)
-        return sorted(columns, key=lambda name: name.startswith(REPORT_MARK))
+        return sorted(columns, key=lambda name: name.startswith(REPORT_PREFIX))
 
     def _records(self) -> Iterator[dict[str, Any]]:
         for batch in self._wanted:
@@ -137,7 +137,7 @@ class Sheet:
             "task_id": row.task_id,
             "key": row.key,
         }
-        return {REPORT_MARK + name: value for name, value in found.items()}
+        return {REPORT_PREFIX + name: value for name, value in found.items()}
 
 
 def _readable(name: str, digest: str, encoding: str | None) -> tuple[Path, str | None] | None:

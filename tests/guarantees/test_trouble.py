@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batcher.formatting import plainly
+from batcher.formatting import plain_error
 from tests.support.fake_tts import FakeTTS, Twist, refusal
 
 if TYPE_CHECKING:
@@ -187,4 +187,4 @@ def test_one_cause_of_many_doubts_is_said_once(project: Project, provider: FakeT
 )
 def test_what_went_wrong_in_plain_words(said: str, words: str) -> None:
     """A class's name goes from before what it says, is told as words where it says nothing; other words stay."""
-    assert plainly(said) == words
+    assert plain_error(said) == words

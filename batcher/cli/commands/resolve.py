@@ -15,7 +15,7 @@ from batcher.cli.locked_ledger import decide
 from batcher.cli.options import json_option
 from batcher.clock import local, utc
 from batcher.errors import UsageError
-from batcher.formatting import amount, plainly
+from batcher.formatting import amount, plain_error
 from batcher.item import State
 from batcher.ledger.ledger import open_readonly
 from batcher.ledger.money.evidence import BalanceEvidence, balance_evidence, evidence
@@ -119,7 +119,7 @@ def _sent(case: Any) -> str:
 
 def _answer(case: Any) -> str:
     status = f"HTTP {case.http_status}, " if case.http_status else ""
-    error = plainly(case.error_message or "") or case.error_code or _CAUSES.get(case.cause, case.cause)
+    error = plain_error(case.error_message or "") or case.error_code or _CAUSES.get(case.cause, case.cause)
     if case.answered_at is None or case.cause == "restored":
         return f"{status}{error}"
     return f"{status}{error} ({'noticed at' if case.cause == 'vanished' else 'at'} {local(case.answered_at)})"

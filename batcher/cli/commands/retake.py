@@ -22,7 +22,7 @@ from batcher.ledger.queries.batches import current_batches
 from batcher.ledger.queries.identity import identity
 from batcher.ledger.storage.lock import owner_lock
 from batcher.maintenance.decisions import person
-from batcher.manifest.reader import given_takes
+from batcher.manifest.reader import explicit_takes
 from batcher.reports.marks import Mark, read_marks
 
 _Rows = list[tuple[int, str, str]]
@@ -90,7 +90,7 @@ def _manifest_takes(conn: Connection, rows: _Rows) -> _ManifestTakes:
             continue
         path, rules = Path(report.source_of(conn, batch)[0]), rules_of(conn, batch)
         with suppress(ManifestError):
-            named = {(batch.batch_id, row_id): take for row_id, take in given_takes(path, rules)}
+            named = {(batch.batch_id, row_id): take for row_id, take in explicit_takes(path, rules)}
             found |= {row: named[row] for row in wanted & named.keys()}
     return found
 

@@ -12,7 +12,7 @@ from batcher.cli.colours import in_state
 from batcher.cli.ledger_path import find_ledger
 from batcher.cli.options import json_option, ledger_options, option
 from batcher.clock import local_time
-from batcher.formatting import plainly
+from batcher.formatting import plain_error
 from batcher.item import State
 
 _SHOWN: Final = 200
@@ -75,7 +75,7 @@ def _print(item: dict[str, Any]) -> None:
     if item["error"] is not None:
         error = item["error"]
         named = ", ".join(f"{name} {error[name]}" for name in ("code", "http_status", "request_id") if error[name])
-        message = plainly(error["message"] or "no message") + (f" ({named})" if named else "")
+        message = plain_error(error["message"] or "no message") + (f" ({named})" if named else "")
         click.echo(f"    {in_state(item['state'], message)}")
 
 

@@ -18,7 +18,7 @@ from batcher.ledger.imports.staging import ROW_COLUMNS, Rival, Staging, rivals_o
 from batcher.ledger.records import Batch
 from batcher.ledger.storage.schema import LATER_TAKE, batches, items, meta, recalled, rows
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import READING, Rules
+from batcher.manifest.rows import READER_VERSION, Rules
 
 
 def latest_takes(conn: Connection, batch: str) -> dict[str, int]:
@@ -95,7 +95,7 @@ def known_again(conn: Connection, rules: Rules, *, source: str, out_dir: str, tr
 
 def _as_read(trusted: str) -> str:
     """The same, for as long as this program would read the file as the one that imported it did."""
-    return f"{READING}.{KEY_VERSION} {trusted}"
+    return f"{READER_VERSION}.{KEY_VERSION} {trusted}"
 
 
 def stage(

@@ -19,7 +19,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from batcher.clock import local
-from batcher.formatting import plainly
+from batcher.formatting import plain_error
 from batcher.ledger.ledger import Connection
 from batcher.ledger.queries.identity import identity
 from batcher.ledger.queries.report import ReportRow, report_rows
@@ -82,7 +82,7 @@ class _Rows:
     def _short(self, row: ReportRow) -> list[Any]:
         """Fields in the order of `page.js`: id, text, voice, state, seconds, error, link, key, batch, take."""
         inputs = row.inputs
-        message = plainly(row.error_message or "") if self._choices.texts else ""
+        message = plain_error(row.error_message or "") if self._choices.texts else ""
         error = None if row.error is None else (row.error, message)
         return [
             row.id,
