@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -13,14 +11,7 @@ from batcher.formatting import span
 from batcher.ledger.queries.eta import forecast
 from tests.conftest import Project
 from tests.support.fake_tts import FakeTTS
-from tests.support.ledger_kit import AT, RUN, Book, book_in, sheet
-
-
-@pytest.fixture
-def book(tmp_path: Path) -> Iterator[Book]:
-    """An empty ledger with a run under way."""
-    with book_in(tmp_path) as made:
-        yield made
+from tests.support.ledger_kit import AT, RUN, Book, sheet
 
 
 def _done_at(book: Book, times: list[float]) -> None:
