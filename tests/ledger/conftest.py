@@ -1,4 +1,4 @@
-"""A ledger for each test."""
+"""Fixtures for the tests of the ledger."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from tests.support.ledger_kit import Book, book_in
 
 @pytest.fixture
 def book(tmp_path: Path) -> Iterator[Book]:
-    """An empty ledger with a run under way."""
+    """A new ledger with a run under way."""
     with book_in(tmp_path) as made:
         yield made

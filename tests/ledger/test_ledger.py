@@ -1,4 +1,4 @@
-"""The ledger's shared commits, and its recovery when the database refuses a write."""
+"""Shared commits, and recovery when the database refuses a write."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tests.support.ledger_kit import AT, NEVER, RUN, Book, sheet
 
 @pytest.fixture(params=[False, True], ids=["alone", "gathering"])
 def ledger(book: Book, request: pytest.FixtureRequest) -> Iterator[Ledger]:
+    """The opened ledger of twelve items, with `gathers` off and on."""
     book.take_in(sheet(*(f"text {number}" for number in range(12))))
     with opened(book.path, "real") as made:
         made.gathers = request.param
@@ -35,8 +36,8 @@ def _names(book: Book) -> set[str]:
     return {row["name"] for row in book.all("SELECT name FROM meta")}
 
 
-async def test_one_refused_record_takes_none_along(book: Book, ledger: Ledger) -> None:
-    """Of many answers recorded at once, one that the schema refuses is kept aside alone; the others are durable."""
+async def test_a_refused_record_does_not_affect_those_recorded_with_it(book: Book, ledger: Ledger) -> None:
+    """It goes to the spill file; the others are durable."""
     claimed = book.claim(10)
     records = [book.accepted(one, f"t{number}") for number, one in enumerate(claimed)]
     records[4] = replace(records[4], account_id=999)
@@ -58,8 +59,8 @@ async def test_one_refused_record_takes_none_along(book: Book, ledger: Ledger) -
     assert book.state(claimed[4].key) == "submitting"
 
 
-async def test_calls_share_commits(book: Book, ledger: Ledger) -> None:
-    """Calls that come together are run one after the other and made durable by a commit or two, not by one each."""
+async def test_concurrent_calls_share_commits(book: Book, ledger: Ledger) -> None:
+    """They run one after the other; one or two commits make all of them durable."""
     commits: list[Connection] = []
     event.listen(ledger._engine, "commit", commits.append)
     seen: list[int] = []
@@ -76,8 +77,8 @@ async def test_calls_share_commits(book: Book, ledger: Ledger) -> None:
     assert len(commits) <= 2
 
 
-async def test_a_failing_verb_leaves_no_trace(book: Book, ledger: Ledger) -> None:
-    """A verb that raises is undone as a whole, tells its caller why, and the ledger goes on."""
+async def test_a_failing_call_is_rolled_back(book: Book, ledger: Ledger) -> None:
+    """Its caller gets the error, and the ledger goes on."""
 
     def half(conn: Connection) -> None:
         _write(conn, "half")
@@ -89,8 +90,8 @@ async def test_a_failing_verb_leaves_no_trace(book: Book, ledger: Ledger) -> Non
     assert "half" not in _names(book)
 
 
-async def test_cancelled_calls_are_finished(book: Book, ledger: Ledger) -> None:
-    """Cancelling whoever waits, before or during the commit, does not lose what was to be written."""
+async def test_a_cancelled_call_is_written_all_the_same(book: Book, ledger: Ledger) -> None:
+    """Cancelled before or during the commit."""
     async with anyio.create_task_group() as group:
         for number in range(5):
             group.start_soon(ledger.do, _write, f"n{number}")
@@ -103,8 +104,8 @@ async def test_cancelled_calls_are_finished(book: Book, ledger: Ledger) -> None:
     assert "already cancelled" in _names(book)
 
 
-async def test_nothing_is_told_before_it_is_durable(book: Book, ledger: Ledger) -> None:
-    """When a call returns, another connection sees what it wrote, however long the commit took that it shared."""
+async def test_a_call_returns_only_once_its_write_is_durable(book: Book, ledger: Ledger) -> None:
+    """Another connection sees the write, however long the shared commit takes."""
     seen: list[bool] = []
 
     @event.listens_for(ledger._engine, "commit")
@@ -132,7 +133,7 @@ def _room(conn: Connection) -> None:
 
 
 async def _full(ledger: Ledger) -> None:
-    """Let the ledger grow no further, and use up the room within its pages."""
+    """Cap the ledger's size, and use up the free space within its pages."""
     await ledger.do(_fill)
     for number in range(1000):
         try:
@@ -142,8 +143,7 @@ async def _full(ledger: Ledger) -> None:
     pytest.fail("the ledger took it all")
 
 
-async def test_a_full_database(book: Book, ledger: Ledger) -> None:
-    """A database that takes nothing more is a StorageError for everyone who waited, and works again later."""
+async def test_a_full_database_fails_every_waiting_call_and_recovers(book: Book, ledger: Ledger) -> None:
     await _full(ledger)
     before = book.dump()
     errors: list[StorageError] = []
@@ -165,8 +165,8 @@ async def test_a_full_database(book: Book, ledger: Ledger) -> None:
     assert await ledger.do(_write, "later") == "later"
 
 
-async def test_answers_go_to_the_spill_file(book: Book, ledger: Ledger) -> None:
-    """An answer that the database refuses is it is kept in, and a recovery records it, once."""
+async def test_an_answer_that_the_database_refuses_goes_to_the_spill_file(book: Book, ledger: Ledger) -> None:
+    """The next recovery records it once."""
     (claimed, other) = book.claim(2)
     record = book.accepted(claimed, "t1", raw=b"r" * 9000)
     ledger.spill.reserve()
@@ -184,8 +184,7 @@ async def test_answers_go_to_the_spill_file(book: Book, ledger: Ledger) -> None:
     assert not ledger.spill.records()
 
 
-async def test_recovery_that_was_cut_short(book: Book, ledger: Ledger) -> None:
-    """A recovery that was killed before it emptied the spill file is simply done again."""
+async def test_a_recovery_killed_before_clearing_the_spill_file_can_be_repeated(book: Book, ledger: Ledger) -> None:
     (claimed,) = book.claim()
     ledger.spill.append(book.accepted(claimed, "t1"))
     await ledger.do(answers.record_answer, book.accepted(claimed, "t1"), max_in_doubt=NEVER)
@@ -193,8 +192,8 @@ async def test_recovery_that_was_cut_short(book: Book, ledger: Ledger) -> None:
     assert (book.state(claimed.key), book.events(claimed.key)) == ("submitted", ["claim", "accepted"])
 
 
-async def test_recovery_that_the_disk_refuses(book: Book, ledger: Ledger) -> None:
-    """A spill file is not emptied before its answers are committed: one that is refused again is there still."""
+async def test_the_spill_file_is_not_cleared_before_its_answers_are_committed(book: Book, ledger: Ledger) -> None:
+    """The database refuses the first recovery and takes the second."""
     (claimed,) = book.claim()
     record = book.accepted(claimed, "t1", raw=b"r" * 4096)
     ledger.spill.append(record)
@@ -207,8 +206,8 @@ async def test_recovery_that_the_disk_refuses(book: Book, ledger: Ledger) -> Non
     assert (book.state(claimed.key), ledger.spill.records()) == ("submitted", [])
 
 
-async def test_an_answer_that_does_not_fit_stays_in_the_spill_file(book: Book, ledger: Ledger) -> None:
-    """A spilled answer that the schema refuses is kept for a person to see, and holds up none of the others."""
+async def test_a_spilled_answer_that_the_schema_refuses_stays_in_the_spill_file(book: Book, ledger: Ledger) -> None:
+    """A person can look at it there, and the other answers are recorded."""
     (claimed, other) = book.claim(2)
     records = [book.accepted(claimed, "t1", account_id=999), book.accepted(other, "t2")]
     for record in records:
@@ -219,8 +218,8 @@ async def test_an_answer_that_does_not_fit_stays_in_the_spill_file(book: Book, l
     assert Spill(ledger.spill.path).records() == records
 
 
-async def test_a_clean_close_folds_the_journal(book: Book) -> None:
-    """After a clean close the ledger is one file: no journal with content and no spill file beside it."""
+async def test_a_clean_close_leaves_one_file(book: Book) -> None:
+    """No journal with content and no spill file stay beside the ledger."""
     book.engine.dispose()
     with opened(book.path, "real") as made:
         made.spill.reserve()

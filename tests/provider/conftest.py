@@ -1,4 +1,4 @@
-"""No test of the provider goes through a proxy of the machine that it runs on."""
+"""Fixtures for every test of the provider: no proxies from the machine's environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each answer of the API means: one row for each status and body."""
+"""The cause that the client assigns to each status and body."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ CREATES: list[tuple[int, str, Cause]] = [
 
 
 async def over(rows: list[tuple[int, str, Cause]], call: Callable[[Client], Awaitable[Any]]) -> list[str]:
-    """The rows of a table for which a call does not come to the cause expected; one connection serves them all."""
+    """Send each row of a table over one connection; list the rows whose cause differs from the expected one."""
     bodies = iter([http(status, "" if status in (204, 304) else body) for status, body, _ in rows])
 
     async def script(connection: Connection) -> None:
@@ -85,8 +85,8 @@ async def over(rows: list[tuple[int, str, Cause]], call: Callable[[Client], Awai
     return wrong
 
 
-async def test_every_answer_to_a_create() -> None:
-    """Each row of the table for creates comes to its cause, by what a real server sends."""
+async def test_each_answer_to_a_create_has_its_cause() -> None:
+    """Statuses and bodies come from a real server."""
     assert await over(CREATES, lambda client: client.create(b"{}", hold=go)) == []
 
 
@@ -112,8 +112,8 @@ READS: list[tuple[int, str, Cause]] = [
 ]
 
 
-async def test_every_answer_to_a_poll() -> None:
-    """Each row of the table for polls comes to its cause; none says anything that buying could follow from."""
+async def test_each_answer_to_a_poll_has_its_cause() -> None:
+    """No answer to a poll has a cause that leads to a purchase."""
     assert await over(READS, lambda client: client.read("t1")) == []
 
 
@@ -132,8 +132,7 @@ PROFILES: list[tuple[int, str, Cause]] = [
 ]
 
 
-async def test_every_answer_to_a_profile_read() -> None:
-    """Each row of the table for the account comes to its cause."""
+async def test_each_answer_to_a_profile_read_has_its_cause() -> None:
     assert await over(PROFILES, lambda client: client.profile()) == []
 
 
@@ -151,6 +150,5 @@ async def test_every_answer_to_a_profile_read() -> None:
         (Cause.UNCLEAR, Event.LOST),
     ],
 )
-def test_events(cause: Cause, event: Event) -> None:
-    """Each cause that a create can come to has its event."""
+def test_each_cause_of_a_create_has_its_event(cause: Cause, event: Event) -> None:
     assert Answer(cause=cause).event is event

@@ -1,4 +1,4 @@
-"""The client: the latch, the abort, the requests sent, the audio fetched."""
+"""The client: latch, abort, the requests it sends, the audio it fetches."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.support.client_kit import ID, LONG, TOKEN, breaking, go, speaking
 from tests.support.raw_server import Connection, RawServer, Script, answering, http, raw_server
 
 
-async def test_held_back() -> None:
-    """A latch that is up when the connection stands lets not one byte out."""
+async def test_a_raised_latch_lets_no_byte_of_a_create_out() -> None:
+    """The connection stands already when the client checks the latch."""
     seen = asyncio.get_running_loop().create_future()
 
     async def script(connection: Connection) -> None:
@@ -33,8 +33,8 @@ async def test_held_back() -> None:
         assert (await seen, server.connections) == (b"", 1)
 
 
-async def test_a_latch_raised_between_two_creates() -> None:
-    """On a connection in use the latch is looked at just as well, and the next create finds a working client."""
+async def test_the_latch_is_checked_on_a_reused_connection_too() -> None:
+    """The client works on after a create that the latch held."""
     ups = iter((False, True, False))
     async with speaking(answering(http(202, ID)), create_connections=1) as (client, server):
         causes = [(await client.create(b"{}", hold=lambda: next(ups))).cause for _ in range(3)]
@@ -42,8 +42,8 @@ async def test_a_latch_raised_between_two_creates() -> None:
         assert len(server.requests) == 2
 
 
-async def test_out_of_time_in_the_last_moment() -> None:
-    """A create that is ended just before its first byte has not left, and is no doubt; the latch is not asked."""
+async def test_a_create_cancelled_just_before_its_first_byte_is_unsent() -> None:
+    """It is not in doubt, and the latch is not asked."""
     exchange = Exchange(lambda: pytest.fail("the latch was asked"), 60.0)
     with exchange.scope:
         exchange.scope.cancel()
@@ -51,8 +51,10 @@ async def test_out_of_time_in_the_last_moment() -> None:
     assert exchange.unsent
 
 
-async def test_abort() -> None:
-    """The second signal: an answer within the grace counts, half of one is kept, what has not left never does."""
+async def test_an_abort_waits_briefly_for_answers_and_sends_nothing_more() -> None:
+    """On a second signal, an answer within the grace period counts, a partial one is recorded, a queued create stays
+    unsent.
+    """
     arrived = 0
     all_in = asyncio.Event()
 
@@ -94,15 +96,13 @@ async def test_abort() -> None:
     assert len(server.requests) == 2
 
 
-async def test_abort_leaves_questions_alone() -> None:
-    """Polls go on after it."""
+async def test_polls_go_on_after_an_abort() -> None:
     async with speaking(answering(http(200, ID))) as (client, _):
         client.abort_creates()
         assert (await client.read("t1")).cause is Cause.OK
 
 
-async def test_the_create_as_sent() -> None:
-    """One POST with the prepared body, the token, JSON, and a name of our own."""
+async def test_a_create_is_one_post_with_token_json_and_user_agent() -> None:
     body = Client.prepare(Inputs(text="Grüße", voice="v", model="m", format="wav", params={"speed": 1.0}))
     assert json.loads(body) == {"text": "Grüße", "voiceId": "v", "engineModelId": "m", "format": "wav", "speed": 1}
     async with speaking(answering(http(202, ID))) as (client, server):
@@ -115,8 +115,7 @@ async def test_the_create_as_sent() -> None:
     assert sent == body
 
 
-async def test_the_reads_as_sent() -> None:
-    """A task's id cannot break out of its place in the path."""
+async def test_a_task_id_is_escaped_in_the_path() -> None:
     async with speaking(answering(http(200, "{}"))) as (client, server):
         await client.read("a/b?c#d %é")
         await client.profile()
@@ -127,7 +126,7 @@ async def test_the_reads_as_sent() -> None:
 
 
 async def test_redirects_are_not_followed() -> None:
-    """The token stays with the API's origin, for each of the calls."""
+    """Following one would send the token to another origin."""
     async with raw_server(answering(http(200, ID))) as other:
         elsewhere = http(307, "", location=f"{other.origin}/api/open/v1/speech/tts/jobs")
         async with speaking(answering(elsewhere)) as (client, _):
@@ -143,8 +142,7 @@ async def fetched(script: Script, path: str = "/a.mp3?sig=abc") -> tuple[Any, by
         return await client.fetch(audio.origin + path, got.extend), bytes(got), audio
 
 
-async def test_audio() -> None:
-    """The bytes come complete, and the token does not go to where they come from."""
+async def test_audio_comes_complete_and_its_host_never_sees_the_token() -> None:
     data = bytes(range(256)) * 1000
     result, got, server = await fetched(answering(http(200, data, content_type="audio/mpeg")))
     assert (result.ok, result.bytes, result.http_status, result.content_type) == (True, 256_000, 200, "audio/mpeg")
@@ -173,8 +171,7 @@ async def test_audio() -> None:
         (answering(http(302, "", location="/again?sig=abc")), None),
     ],
 )
-async def test_audio_that_does_not_come(script: Script, status: int | None) -> None:
-    """Whatever goes wrong is an answer with a reason, and no reason shows an address."""
+async def test_a_failed_download_has_a_reason_without_any_address(script: Script, status: int | None) -> None:
     result, got, server = await fetched(script)
     assert (result.ok, result.http_status, result.bytes) == (False, status, len(got))
     assert result.reason
@@ -182,9 +179,7 @@ async def test_audio_that_does_not_come(script: Script, status: int | None) -> N
     assert len(server.requests) <= 6
 
 
-async def test_audio_behind_a_redirect() -> None:
-    """Relative redirects are followed."""
-
+async def test_a_download_follows_a_relative_redirect() -> None:
     async def script(connection: Connection) -> None:
         while request := await connection.request():
             moved = request.startswith(b"GET /a.mp3")
@@ -194,8 +189,8 @@ async def test_audio_behind_a_redirect() -> None:
     assert (result.ok, got) == (True, b"abc")
 
 
-async def test_a_full_disk_is_no_network_error() -> None:
-    """What the sink raises reaches the caller."""
+async def test_an_error_of_the_sink_reaches_the_caller() -> None:
+    """A full disk is not reported as a network error."""
 
     def full(_: bytes) -> None:
         raise OSError(28, "No space left on device")

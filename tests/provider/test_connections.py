@@ -19,8 +19,7 @@ from tests.support.client_kit import ID, TOKEN, breaking, created, go, noting, s
 from tests.support.raw_server import Connection, answering, http, raw_server
 
 
-async def test_a_connection_is_used_again() -> None:
-    """Creates that follow each other share a connection."""
+async def test_consecutive_creates_share_a_connection() -> None:
     async with speaking(answering(http(202, ID))) as (client, server):
         for _ in range(3):
             assert (await client.create(b"{}", hold=go)).cause is Cause.OK
@@ -28,14 +27,16 @@ async def test_a_connection_is_used_again() -> None:
 
 
 def in_chunks(body: str) -> bytes:
-    """An answer whose length is not announced."""
+    """A chunked answer: its length is not announced."""
     return f"HTTP/1.1 202 Yes\r\ntransfer-encoding: chunked\r\n\r\n{len(body):x}\r\n{body}\r\n0\r\n\r\n".encode()
 
 
 @pytest.mark.parametrize("length", [None, 40, 20], ids=["whole", "without its end", "the status line alone"])
 @pytest.mark.parametrize("form", [lambda body: http(202, body), in_chunks], ids=["announced", "in chunks"])
-async def test_two_answers_to_one_create(form: Callable[[str], bytes], length: int | None) -> None:
-    """A second answer that comes along with the first is not taken for that to the next create on the connection."""
+async def test_a_surplus_answer_is_never_taken_for_the_next_creates(
+    form: Callable[[str], bytes], length: int | None
+) -> None:
+    """A second answer arrives along with the first on the same connection."""
 
     async def script(connection: Connection) -> None:
         while await connection.request():
@@ -50,7 +51,7 @@ async def test_two_answers_to_one_create(form: Callable[[str], bytes], length: i
 
 
 def without_names(protocol: int) -> ssl.SSLContext:
-    """TLS without certificates."""
+    """A TLS context that uses and checks no certificates."""
     context = ssl.SSLContext(protocol)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -59,8 +60,10 @@ def without_names(protocol: int) -> ssl.SSLContext:
 
 
 @pytest.mark.parametrize("apart", [True, False])
-async def test_two_answers_over_tls(apart: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same where TLS has taken the second answer from the socket, as a record of its own or with the first."""
+async def test_a_surplus_answer_over_tls_is_never_taken_for_the_next_creates(
+    apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TLS has read the second answer from the socket already, as its own record or together with the first."""
 
     async def script(connection: Connection) -> None:
         while await connection.request():
@@ -77,8 +80,7 @@ async def test_two_answers_over_tls(apart: bool, monkeypatch: pytest.MonkeyPatch
         assert [answer.task and answer.task.id for answer in answers] == ["t1", "t2", "t3"]
 
 
-async def test_a_server_that_closes_idle_connections() -> None:
-    """A connection that was closed while idle is noticed before a create is put on it."""
+async def test_no_create_is_put_on_a_connection_that_closed_while_idle() -> None:
     gone = asyncio.Event()
 
     async def script(connection: Connection) -> None:
@@ -97,8 +99,8 @@ async def test_a_server_that_closes_idle_connections() -> None:
 
 
 @pytest.mark.parametrize("connections", [1, 3, 19])
-async def test_never_more_in_flight_than_connections(connections: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many creates as there are connections run at once, over several clients, and none queues in httpx."""
+async def test_never_more_creates_in_flight_than_connections(connections: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each connection carries one create at a time, and none waits inside httpcore."""
     inside, most, handed, most_handed = 0, 0, 0, 0
     full = asyncio.Event()
     handle = httpcore.AsyncHTTPConnection.handle_async_request
@@ -133,22 +135,20 @@ async def test_never_more_in_flight_than_connections(connections: int, monkeypat
         assert server.connections == connections
 
 
-async def test_a_crowd_waits_within_the_deadline() -> None:
-    """A create that never gets a connection was never sent."""
+async def test_a_create_that_gets_no_connection_in_time_is_unsent() -> None:
     async with speaking(breaking(b"", "silent"), create_connections=1, deadline_seconds=0.2) as (client, server):
         first, second = await asyncio.gather(*[client.create(b"{}", hold=go) for _ in range(2)])
         assert (first.cause, second.cause) == (Cause.UNCLEAR, Cause.UNSENT)
         assert len(server.requests) == 1
 
 
-async def test_http_costs_no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The slow reading of certificates is left out where nothing is encrypted."""
+async def test_plain_http_reads_no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading them is slow."""
     monkeypatch.setattr("batcher.provider.connections.trusting", pytest.fail)
     assert (await created(answering(http(202, ID)))).cause is Cause.OK
 
 
-async def test_refused_connections() -> None:
-    """Nobody listens: nothing was sent."""
+async def test_a_refused_connection_leaves_the_create_unsent() -> None:
     async with raw_server(answering(b"")) as server:
         origin = server.origin
     async with Client(Endpoint(origin, TOKEN), create_connections=1) as client:
@@ -158,8 +158,8 @@ async def test_refused_connections() -> None:
 
 
 @pytest.mark.parametrize("greeting", [b"HTTP/1.1 400 Speak plainly\r\n\r\n", b""])
-async def test_no_tls_where_tls_is_wanted(greeting: bytes) -> None:
-    """A handshake that fails or gets no answer is before the request: nothing was sent, the latch was not asked."""
+async def test_a_failed_tls_handshake_leaves_the_create_unsent(greeting: bytes) -> None:
+    """The handshake fails, or gets no answer, before the latch is asked."""
 
     async def script(connection: Connection) -> None:
         await connection.send(greeting)
@@ -175,8 +175,10 @@ async def test_no_tls_where_tls_is_wanted(greeting: bytes) -> None:
 
 
 @pytest.mark.parametrize("reply", [b"HTTP/1.1 407 Who are you\r\n\r\n", b"HTTP/1.1 200 Go on\r\n\r\n", b""])
-async def test_a_proxy_that_lets_nothing_through(reply: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The headers of a tunnel's CONNECT are not those of the request."""
+async def test_a_proxy_that_refuses_the_tunnel_leaves_the_create_unsent(
+    reply: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The headers of the tunnel's CONNECT are not mistaken for those of the create."""
     asked: list[str] = []
     async with raw_server(breaking(reply)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
@@ -199,8 +201,10 @@ async def test_a_proxy_that_lets_nothing_through(reply: bytes, monkeypatch: pyte
         ("", True),
     ],
 )
-async def test_no_proxy(near: str, proxied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host that NO_PROXY names, perhaps with its port, is called without the proxy, and so is any if it has a `*`."""
+async def test_no_proxy_exempts_hosts_with_or_without_a_port(
+    near: str, proxied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `*` in NO_PROXY exempts every host."""
     async with raw_server(breaking(b"HTTP/1.1 403 Not from here\r\n\r\n")) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
         monkeypatch.setenv("NO_PROXY", near)
@@ -213,15 +217,17 @@ async def test_no_proxy(near: str, proxied: bool, monkeypatch: pytest.MonkeyPatc
     ("near", "is_near"),
     [("2001:db8::1", True), ("[2001:db8::1]", True), ("[2001:db8::1]:8443", True), ("[2001:db8::1]:1", False)],
 )
-def test_no_proxy_with_addresses(near: str, is_near: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An address of IPv6 may be named as it is, in brackets, or with a port behind them."""
+def test_no_proxy_takes_ipv6_addresses_in_each_spelling(
+    near: str, is_near: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bare, in brackets, or in brackets with a port."""
     monkeypatch.setenv("NO_PROXY", near)
     assert connections.is_near(httpcore.Origin(b"https", b"2001:db8::1", 8443)) is is_near
 
 
 @pytest.mark.parametrize("host", [".example.test", f"{'a' * 64}.test"])
-async def test_audio_at_a_host_that_tls_cannot_name(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind a proxy nothing else looks at the name; it ends a download like any other failure, and not the run."""
+async def test_a_host_name_invalid_in_tls_fails_only_its_download(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a proxy nothing checks the name before the handshake; the run goes on."""
 
     async def agrees_and_goes(connection: Connection) -> None:
         await connection.request()
@@ -234,8 +240,8 @@ async def test_audio_at_a_host_that_tls_cannot_name(host: str, monkeypatch: pyte
     assert (result.ok, result.http_status) == (False, None)
 
 
-async def test_an_impossible_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy that cannot be used is said before anything else happens, without its password."""
+async def test_an_unusable_proxy_is_refused_without_showing_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error comes before anything is sent."""
     monkeypatch.setenv("HTTPS_PROXY", "gopher://me:pass-word@127.0.0.1:1")
     with pytest.raises(UsageError, match="proxy") as caught:
         async with Client(Endpoint("https://api.example.test", TOKEN), create_connections=1):
@@ -245,7 +251,7 @@ async def test_an_impossible_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=["missing.pem", "no certificate.pem"])
 def without_certificates(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A file that SSL_CERT_FILE names and that is not there, or holds something else."""
+    """Path in SSL_CERT_FILE of a file that is missing or holds no certificate."""
     (tmp_path / "no certificate.pem").write_text("Not one.", encoding="utf-8")
     path = str(tmp_path / request.param)
     monkeypatch.setenv("SSL_CERT_FILE", path)
@@ -253,15 +259,15 @@ def without_certificates(request: pytest.FixtureRequest, tmp_path: Path, monkeyp
     return path
 
 
-async def test_an_impossible_file_of_certificates(without_certificates: str) -> None:
-    """What SSL_CERT_FILE names is looked at before anything is sent, and both are named when it is of no use."""
+async def test_an_unusable_certificate_file_is_refused_by_name(without_certificates: str) -> None:
+    """The error names SSL_CERT_FILE and the path, before anything is sent."""
     with pytest.raises(UsageError, match="SSL_CERT_FILE") as caught:
         Client(Endpoint("https://api.example.test", TOKEN), create_connections=1)
     assert without_certificates in caught.value.message
 
 
-async def test_an_impossible_file_of_certificates_for_audio_alone(without_certificates: str) -> None:
-    """Where the API itself goes without certificates, it ends the download of audio that needs them, and says why."""
+async def test_an_unusable_certificate_file_fails_only_downloads_that_need_it(without_certificates: str) -> None:
+    """The API itself is reached by plain http here."""
     async with speaking(answering(http(202, ID))) as (client, _):
         assert (await client.create(b"{}", hold=go)).cause is Cause.OK
         result = await client.fetch("https://127.0.0.1:1/a.mp3", bytearray().extend)

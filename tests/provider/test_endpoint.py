@@ -1,4 +1,4 @@
-"""The endpoint's address and token, and the secrecy of both."""
+"""The endpoint's address and token, and what keeps them secret."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ from tests.support.raw_server import answering, http
         ("http://[::1]:80/v1", "http://[::1]"),
     ],
 )
-def test_origins(url: str, origin: str) -> None:
-    """Addresses that name the same place have the same origin."""
+def test_spellings_of_one_address_have_one_origin(url: str, origin: str) -> None:
     assert Endpoint(url, TOKEN).origin == origin
 
 
@@ -50,27 +49,24 @@ def test_origins(url: str, origin: str) -> None:
         "http://0.0.0.0",
     ],
 )
-def test_bad_endpoints(url: str) -> None:
-    """An address that the token must not go to is refused."""
+def test_an_address_that_must_not_get_the_token_is_refused(url: str) -> None:
     with pytest.raises(UsageError):
         Endpoint(url, TOKEN)
 
 
-def test_unencrypted_with_leave() -> None:
-    """A person may allow plain http."""
+def test_plain_http_is_allowed_on_request() -> None:
     assert Endpoint("http://10.0.0.1/v1", TOKEN, allow_http=True).origin == "http://10.0.0.1"
 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\n", "schlüssel"])
-def test_bad_tokens(token: str) -> None:
-    """A token that no header can carry is refused, and not shown."""
+def test_a_token_that_no_header_can_carry_is_refused_and_not_shown(token: str) -> None:
     with pytest.raises(UsageError) as caught:
         Endpoint("https://fishaudio.org", token)
     assert not token or token not in str(caught.value)
 
 
-async def test_secrets_stay_home(caplog: pytest.LogCaptureFixture) -> None:
-    """The token is in no repr, answer or log, even if the server sends it back; nor are whole URLs."""
+async def test_token_and_urls_appear_in_no_repr_answer_or_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Not even if the server sends the token back."""
     caplog.set_level(logging.DEBUG)
     echo = answering(http(400, json.dumps({"code": TOKEN, "message": f"{TOKEN} https://a/b?c=d"}), x_request_id=TOKEN))
     async with speaking(echo) as (client, server):

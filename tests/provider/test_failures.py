@@ -1,4 +1,4 @@
-"""Requests that get no answer, or half of one."""
+"""Creates whose answer is missing, broken off or malformed."""
 
 from __future__ import annotations
 
@@ -26,8 +26,12 @@ EXPORTED: list[type[Exception]] = [
 
 @pytest.mark.parametrize("raised", [*EXPORTED, httpx.DecodingError, OSError, anyio.BrokenResourceError, RuntimeError])
 @pytest.mark.parametrize("got", ["nowhere", "head under way", "head gone"])
-async def test_every_exception_of_httpcore(raised: type[Exception], got: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How far the request had got decides; of what had started to leave only the named classes are never sent."""
+async def test_each_exception_of_httpcore_is_unsent_or_unclear(
+    raised: type[Exception], got: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the headers leave a create is unsent; while they leave, only the classes in NEVER_SENT mean that; later it
+    is unclear.
+    """
 
     async def fail(connection: object, request: httpcore.Request) -> httpcore.Response:
         trace = request.extensions["trace"]
@@ -50,8 +54,8 @@ async def test_every_exception_of_httpcore(raised: type[Exception], got: str, mo
     assert profile.cause is (Cause.UNSENT if unsent else Cause.UNCLEAR)
 
 
-def test_the_list_of_exceptions_is_whole() -> None:
-    """httpx exports the classes that never-sent is made of, and the list above has found more than these."""
+def test_the_list_of_exceptions_is_complete() -> None:
+    """It holds NEVER_SENT and more."""
     names = {found.__name__ for found in EXPORTED}
     assert names > NEVER_SENT | {"ReadError", "ReadTimeout", "WriteError", "WriteTimeout", "RemoteProtocolError"}
 
@@ -72,8 +76,10 @@ def test_the_list_of_exceptions_is_whole() -> None:
         (LONG.replace(b"202", b"402"), Cause.NO_CREDITS, b""),
     ],
 )
-async def test_broken_answers(data: bytes, how: str, cause: Cause, raw: bytes) -> None:
-    """What breaks off is judged by its status and a complete JSON object; all bytes that came are kept."""
+async def test_a_broken_answer_counts_if_its_status_or_whole_json_decides(
+    data: bytes, how: str, cause: Cause, raw: bytes
+) -> None:
+    """All bytes received are recorded."""
     # A quarter of the deadline is the connect's own: long enough for a busy machine.
     answer = await created(breaking(data, how), deadline_seconds=1.0 if how == "silent" else 20.0)
     assert (answer.cause, answer.raw) == (cause, raw)
@@ -81,19 +87,18 @@ async def test_broken_answers(data: bytes, how: str, cause: Cause, raw: bytes) -
 
 
 @pytest.mark.parametrize("data", [b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 2x2 What\r\n\r\n", b"\x00" * 50])
-async def test_what_is_no_http(data: bytes) -> None:
-    """A server of another kind may have understood the request or not."""
+async def test_an_answer_that_is_not_http_is_unclear(data: bytes) -> None:
+    """A server of another kind may have acted on the request."""
     assert (await created(breaking(data))).cause is Cause.UNCLEAR
 
 
-async def test_an_answer_without_length() -> None:
-    """A body that ends with its connection is complete."""
+async def test_a_body_may_end_with_its_connection() -> None:
     answer = await created(breaking(HEAD + b"\r\n" + ID))
     assert (answer.cause, answer.transport) == (Cause.OK, None)
 
 
-async def test_an_answer_in_drops_within_the_deadline() -> None:
-    """Only the whole request has a time limit, not each pause in the answer."""
+async def test_an_answer_may_arrive_byte_by_byte() -> None:
+    """Only the request as a whole has a deadline, not each pause in the answer."""
 
     async def script(connection: Connection) -> None:
         await connection.request()
@@ -104,17 +109,15 @@ async def test_an_answer_in_drops_within_the_deadline() -> None:
     assert (await created(script)).cause is Cause.OK
 
 
-async def test_too_long_an_answer() -> None:
-    """Reading stops beyond 1 MiB, and 64 KiB of it are kept."""
+async def test_reading_stops_after_1_mib_of_an_answer() -> None:
+    """Its first 64 KiB are recorded."""
     answer = await created(answering(http(202, json.dumps({"id": "t1", "more": "x" * (2 << 20)}))))
     assert answer.cause is Cause.UNCLEAR
     assert len(answer.raw) == 1 << 16
     assert "longer" in str(answer.transport)
 
 
-async def test_a_body_that_nobody_reads() -> None:
-    """A reset while the body is on its way leaves the create in doubt."""
-
+async def test_a_reset_while_the_body_is_sent_is_unclear() -> None:
     async def script(connection: Connection) -> None:
         await connection.reader.read(1000)
         connection.reset()
@@ -123,8 +126,8 @@ async def test_a_body_that_nobody_reads() -> None:
         assert (await client.create(b"x" * (8 << 20), hold=go)).cause is Cause.UNCLEAR
 
 
-async def test_an_error_before_the_body_is_read() -> None:
-    """A server may answer and close without reading it all; its answer counts."""
+async def test_an_error_sent_before_the_body_is_read_counts() -> None:
+    """A server may answer and close without reading the whole body."""
 
     async def script(connection: Connection) -> None:
         await connection.reader.read(1000)
@@ -135,8 +138,8 @@ async def test_an_error_before_the_body_is_read() -> None:
         assert (await client.create(b"x" * (1 << 20), hold=go)).cause is Cause.INVALID
 
 
-async def test_nothing_is_sent_twice() -> None:
-    """A failed create is one request on one connection."""
+async def test_a_failed_create_is_not_sent_again() -> None:
+    """It is one request on one connection."""
     async with speaking(breaking(b"")) as (client, server):
         await client.create(b"{}", hold=go)
         assert (server.connections, len(server.requests)) == (1, 1)

@@ -21,7 +21,7 @@ TIMES: list[tuple[dict[str, Any], tuple[float, float] | None]] = [
     ({"createdAt": "yesterday", "completedAt": {"at": 3}}, None),
     ({"createdAt": "2026-11-22T10:00:00Z"}, None),
 ]
-"""What a task may say of its own beginning and end, and how long it then took, least and most."""
+"""The times in a task, and the shortest and longest duration that they allow, in seconds."""
 
 
 @pytest.mark.parametrize(
@@ -82,13 +82,12 @@ TIMES: list[tuple[dict[str, Any], tuple[float, float] | None]] = [
         ],
     ],
 )
-async def test_tasks(body: object, expected: Task) -> None:
-    """The three shapes of a task, the status words, and the places where the audio's address and an error may be."""
+async def test_each_shape_of_a_task_is_parsed(body: object, expected: Task) -> None:
+    """Three envelopes, all status words, and each field where the audio's address or an error may stand."""
     assert (await was_read(answering(http(200, json.dumps(body))))).task == expected
 
 
-async def test_a_relative_audio_address() -> None:
-    """It belongs to the API's origin."""
+async def test_a_relative_audio_address_belongs_to_the_apis_origin() -> None:
     async with speaking(answering(http(200, '{"id": "t1", "status": "done", "audioUrl": "/a/1.mp3"}'))) as (c, server):
         task = (await c.read("t1")).task
     assert task is not None
@@ -106,8 +105,9 @@ async def test_a_relative_audio_address() -> None:
         ("processing", "insufficient_credits", None, False),
     ],
 )
-async def test_unfunded(status: str, code: str, used: float | None, unfunded: bool) -> None:
-    """A task lacked credits only if it failed, its code says so and nothing that was read says it was charged."""
+async def test_a_task_is_unfunded_only_if_it_failed_uncharged_with_a_credits_code(
+    status: str, code: str, used: float | None, unfunded: bool
+) -> None:
     body = {"task": {"id": "t1", "status": status, "error": {"code": code}}, "record": {"creditsUsed": used}}
     answer = await was_read(answering(http(200, json.dumps(body))), no_credits_codes=frozenset({"our own word"}))
     assert answer.task is not None
@@ -128,22 +128,21 @@ async def test_unfunded(status: str, code: str, used: float | None, unfunded: bo
         ({"message": "m" * 2000}, (None, "m" * 500, "header")),
     ],
 )
-async def test_errors(body: object, error: tuple[str | None, str | None, str]) -> None:
-    """The shapes of an error; what people will read has one line and no secret."""
+async def test_each_shape_of_an_error_is_parsed(body: object, error: tuple[str | None, str | None, str]) -> None:
+    """A message for people is one line and shows no secret."""
     answer = await created(answering(http(422, json.dumps(body), x_request_id="header")))
     assert answer.error == ApiError(code=error[0], message=error[1], request_id=error[2], http_status=422)
 
 
-async def test_a_poll_answered_about_another_task() -> None:
-    """It is said what is wrong, and the other task is not passed on."""
+async def test_a_poll_answered_with_another_task_is_an_error() -> None:
+    """The other task is not passed on."""
     answer = await was_read(answering(http(200, '{"id": "t2", "status": "completed"}')))
     assert "another task" in str(answer.error.message)
     assert answer.task is None
     assert b"t2" in answer.raw
 
 
-async def test_usage_in_headers_and_bodies() -> None:
-    """Credits and quota are taken from the body, else from the headers."""
+async def test_usage_comes_from_the_body_or_else_from_headers() -> None:
     headers = {"X_OpenAPI_Credits_Used": "7", "X_OpenAPI_Quota_Remaining": "93.5"}
     plain = await created(answering(http(202, ID, **headers)))
     assert (plain.credits_used, plain.quota_remaining) == (7.0, 93.5)
@@ -164,8 +163,8 @@ async def test_usage_in_headers_and_bodies() -> None:
         ({}, (None, None, None, None, None)),
     ],
 )
-async def test_profiles(body: object, expected: tuple[object, ...]) -> None:
-    """Every field may be missing or be a string, and what is unknown is never zero."""
+async def test_each_field_of_a_profile_may_be_missing_or_a_string(body: object, expected: tuple[object, ...]) -> None:
+    """An unknown balance is never zero."""
     profile = (await account(answering(http(200, json.dumps(body))))).profile
     assert profile is not None
     assert (profile.user_id, profile.credits, profile.quota, profile.tier, profile.balance) == expected
@@ -190,13 +189,13 @@ async def test_profiles(body: object, expected: tuple[object, ...]) -> None:
         (None, None),
     ],
 )
-def test_retry_after(value: str | None, seconds: float | None) -> None:
-    """Seconds and dates; the past is now, more than a day is a day, and rubbish is nothing."""
+def test_retry_after_is_seconds_or_a_date_within_a_day(value: str | None, seconds: float | None) -> None:
+    """A past date is 0, more than a day is a day, and anything else is None."""
     assert retry_after(value, NOW) == seconds
 
 
-async def test_retry_after_in_all_answers() -> None:
-    """Each call passes it on, with dates taken against the clock it was given."""
+async def test_every_call_returns_retry_after() -> None:
+    """Dates are measured against the client's clock."""
     busy = answering(http(429, oops(), retry_after="Fri, 15 Jan 2027 08:01:00 GMT"))
     async with speaking(busy) as (client, server):
         waits = [
@@ -209,6 +208,6 @@ async def test_retry_after_in_all_answers() -> None:
 
 
 async def test_bad_bytes_do_not_hide_an_id() -> None:
-    """A byte order mark, broken UTF-8 or a raw line break in some string leaves the id readable."""
+    """A byte order mark, invalid UTF-8 or a raw line break inside a string."""
     body = b'\xef\xbb\xbf{"note": "\xff\n", "id": "t1"}'
     assert (await created(answering(http(202, body)))).cause is Cause.OK

@@ -1,4 +1,4 @@
-"""A client that speaks to a server of bare sockets, and the answers that its tests share."""
+"""A client connected to a raw socket server, and the answers that the provider's tests share."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
 
 
 def go() -> bool:
-    """The latch of a create that may leave."""
+    """A latch that lets every create leave."""
     return False
 
 
 def noting(asked: list[str]) -> Callable[[], bool]:
-    """The same, and it notes that it was asked."""
+    """A latch that lets every create leave and records in `asked` each time it is asked."""
 
     def hold() -> bool:
         asked.append("asked")
@@ -40,7 +40,7 @@ def noting(asked: list[str]) -> Callable[[], bool]:
 
 @asynccontextmanager
 async def speaking(script: Script, **options: Any) -> AsyncIterator[tuple[Client, RawServer]]:
-    """A client, and the server that it speaks to."""
+    """A client and the raw server that it is connected to."""
     codes: frozenset[str] = options.pop("no_credits_codes", frozenset())
     settings: dict[str, Any] = {"create_connections": 2, "deadline_seconds": 5.0, "now": lambda: NOW}
     async with raw_server(script) as server:
@@ -50,26 +50,30 @@ async def speaking(script: Script, **options: Any) -> AsyncIterator[tuple[Client
 
 
 async def created(script: Script, **options: Any) -> Answer:
+    """The answer to one create."""
     async with speaking(script, **options) as (client, _):
         return await client.create(b'{"text":"hello"}', hold=go)
 
 
 async def was_read(script: Script, **options: Any) -> Answer:
+    """The answer to one poll of the task `t1`."""
     async with speaking(script, **options) as (client, _):
         return await client.read("t1")
 
 
 async def account(script: Script, **options: Any) -> ProfileAnswer:
+    """The answer to one read of the profile."""
     async with speaking(script, **options) as (client, _):
         return await client.profile()
 
 
 def oops(code: object = "some_code") -> str:
+    """The JSON of an error of the API."""
     return json.dumps({"code": code, "message": "No.", "requestId": "req_1"})
 
 
 def breaking(data: bytes, how: str = "close") -> Script:
-    """Reads the request, sends `data`, and then closes, resets or falls silent."""
+    """Read the request, send `data`, then close, reset or fall silent."""
 
     async def script(connection: Connection) -> None:
         await connection.request()

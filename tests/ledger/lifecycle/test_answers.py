@@ -1,4 +1,4 @@
-"""Recorded answers to creates: early, late, repeated, and those that never came."""
+"""Recording the answers to creates: in time, late, repeated, or missing."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from tests.support.ledger_kit import AT, RUN, Book, ending, sheet
         (Event.LOST, "in_doubt", "lost"),
     ],
 )
-def test_answers_without_a_task(book: Book, event: Event, state: str, outcome: str) -> None:
-    """Each answer that names no task leads its item where the design says and is kept with its attempt."""
+def test_an_answer_without_a_task_moves_its_item_and_is_recorded(
+    book: Book, event: Event, state: str, outcome: str
+) -> None:
+    """Deferred, rejected or lost."""
     book.take_in(sheet("one"))
     (claimed,) = book.claim()
     said: dict[str, Any] = {"http_status": 418, "error_code": "c", "error_message": "m", "request_id": "r"}
@@ -35,8 +37,8 @@ def test_answers_without_a_task(book: Book, event: Event, state: str, outcome: s
         assert (item["error_code"], item["error_http_status"], item["error_request_id"]) == ("c", 418, "r")
 
 
-def test_accepted_answer(book: Book) -> None:
-    """An accepted create has its task, its account and its raw answer on disk; earlier errors are forgotten."""
+def test_an_accepted_answer_is_recorded_with_task_account_and_raw_bytes(book: Book) -> None:
+    """The item's earlier errors are cleared."""
     book.take_in(sheet("one"))
     (first,) = book.claim()
     book.record(book.answer(first, Event.DEFERRED, "unsent"))
@@ -52,8 +54,7 @@ def test_accepted_answer(book: Book) -> None:
 
 
 @pytest.mark.parametrize("event", [Event.ACCEPTED, Event.DEFERRED, Event.REJECTED, Event.LOST])
-def test_answers_may_be_recorded_twice(book: Book, event: Event) -> None:
-    """Recording the same answer again changes nothing."""
+def test_recording_an_answer_twice_changes_nothing(book: Book, event: Event) -> None:
     book.take_in(sheet("one"))
     (claimed,) = book.claim()
     record = book.answer(claimed, event, task_id="t1" if event is Event.ACCEPTED else None, raw=b"x")
@@ -63,8 +64,7 @@ def test_answers_may_be_recorded_twice(book: Book, event: Event) -> None:
     assert book.dump() == before
 
 
-def test_late_answer_is_evidence(book: Book) -> None:
-    """The answer of an attempt that is in doubt settles the doubt when it turns up."""
+def test_a_late_answer_with_a_task_settles_the_doubt(book: Book) -> None:
     book.take_in(sheet("one"))
     (claimed,) = book.claim()
     book.record(book.answer(claimed, Event.LOST, "unclear", error_message="timeout"))
@@ -76,8 +76,8 @@ def test_late_answer_is_evidence(book: Book) -> None:
 
 
 @pytest.mark.parametrize("event", [Event.DEFERRED, Event.REJECTED])
-def test_only_a_task_settles_a_doubt(book: Book, event: Event) -> None:
-    """A late answer that names no task leaves the doubt to a person."""
+def test_a_late_answer_without_a_task_leaves_the_item_in_doubt(book: Book, event: Event) -> None:
+    """A person has to decide."""
     book.take_in(sheet("one"))
     (claimed,) = book.claim()
     book.record(book.answer(claimed, Event.LOST))
@@ -86,8 +86,8 @@ def test_only_a_task_settles_a_doubt(book: Book, event: Event) -> None:
 
 
 @pytest.mark.parametrize("now", ["pending", "submitting", "submitted"])
-def test_answer_of_an_older_attempt(book: Book, now: str) -> None:
-    """A late answer for an older attempt is kept with that attempt, its task with its id, and the item stays."""
+def test_a_late_answer_to_an_older_attempt_does_not_move_the_item(book: Book, now: str) -> None:
+    """The answer is recorded with that attempt, and so is its task."""
     book.take_in(sheet("one"))
     (first,) = book.claim()
     book.record(book.answer(first, Event.LOST))
@@ -103,8 +103,7 @@ def test_answer_of_an_older_attempt(book: Book, now: str) -> None:
     assert book.one("SELECT attempt FROM tasks WHERE task_id = 't1'") == {"attempt": 1}
 
 
-def test_a_definite_answer_stays(book: Book) -> None:
-    """Once an attempt has a definite answer, another one for the same attempt does not replace it."""
+def test_a_definite_answer_is_never_replaced(book: Book) -> None:
     book.take_in(sheet("one"))
     (claimed,) = book.claim()
     book.record(book.accepted(claimed, "t1", raw=b"first"))
@@ -114,8 +113,8 @@ def test_a_definite_answer_stays(book: Book) -> None:
     assert book.dump() == before
 
 
-def test_an_id_that_another_item_owns(book: Book) -> None:
-    """Two items never share a task: the second one to be told its id is in doubt, the first keeps it."""
+def test_a_task_that_another_item_owns_puts_the_create_in_doubt(book: Book) -> None:
+    """The first item keeps its task."""
     book.take_in(sheet("one", "two"))
     first, second = book.claim(2)
     book.record(book.accepted(first, "t1"))
@@ -126,8 +125,8 @@ def test_an_id_that_another_item_owns(book: Book) -> None:
     assert attempt == {"outcome": "lost", "cause": "owned_by_another", "raw": b"theirs"}
 
 
-def test_an_id_of_an_older_attempt(book: Book) -> None:
-    """A new create that is answered with the id of the item's own earlier attempt is in doubt as well."""
+def test_a_task_of_an_older_attempt_puts_the_create_in_doubt(book: Book) -> None:
+    """The API answers the new create with the id of the item's earlier task."""
     book.take_in(sheet("one"))
     task = book.submitted("t1")
     book.do(collection.record_failed, ending(task, word="failed"))
@@ -137,8 +136,7 @@ def test_an_id_of_an_older_attempt(book: Book) -> None:
     assert book.state(task.key) == "in_doubt"
 
 
-def test_the_same_id_at_another_account(book: Book) -> None:
-    """Ids belong to accounts: two accounts may have a task of the same name."""
+def test_two_accounts_may_have_the_same_task_id(book: Book) -> None:
     book.take_in(sheet("one", "two"))
     book.submitted("t1")
     book.begin("run-2", user_id="u2")
@@ -146,8 +144,8 @@ def test_the_same_id_at_another_account(book: Book) -> None:
     assert book.record(book.accepted(claimed, "t1", run_id="run-2")) is Event.ACCEPTED
 
 
-def test_abandoned_creates_are_in_doubt(book: Book) -> None:
-    """Creates that no living run owns are put in doubt, never back to where they would be sent again."""
+def test_creates_of_a_dead_run_are_in_doubt(book: Book) -> None:
+    """They never return to pending, where they would be sent again."""
     book.take_in(sheet("one", "two", "three"))
     first, second, third = book.claim(3)
     book.record(book.accepted(second, "t2"))

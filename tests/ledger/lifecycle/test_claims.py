@@ -1,4 +1,4 @@
-"""Claims: which items a run may create, in which order, and the durable intent."""
+"""Claims: which items a run may create, in which order, and how the intent is made durable."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from batcher.ledger.money.spending import Budget
 from tests.support.ledger_kit import AT, RUN, Book, keys_of, sheet
 
 
-def test_claim_makes_the_intent_durable(book: Book) -> None:
-    """A claimed item is submitting with its attempt written, and its body is the request that will leave."""
+def test_a_claim_makes_the_intent_durable(book: Book) -> None:
+    """Its attempt is in the ledger, and its body is the request to send."""
     book.take_in(sheet("sea"))
     (claimed,) = book.claim()
     assert (claimed.attempt, claimed.format, claimed.chars) == (1, "mp3", 3)
@@ -26,7 +26,7 @@ def test_claim_makes_the_intent_durable(book: Book) -> None:
 
 
 def test_a_body_that_cannot_be_built_claims_nothing(book: Book) -> None:
-    """An item whose request fails to build is not left as if a create had gone out."""
+    """Otherwise the item would look as if its create had been sent."""
     book.take_in(sheet("one", "two"))
 
     def refuse(_inputs: object) -> bytes:
@@ -40,8 +40,8 @@ def test_a_body_that_cannot_be_built_claims_nothing(book: Book) -> None:
 
 
 @pytest.mark.parametrize("end", ["ended", "superseded", "unknown"])
-def test_only_a_living_run_claims(book: Book, end: str) -> None:
-    """A run that has ended, or whose ledger another run has begun on, gets nothing."""
+def test_only_the_current_run_claims(book: Book, end: str) -> None:
+    """A run that has ended, was superseded by another, or is unknown claims nothing."""
     book.take_in(sheet("one"))
     run_id = RUN
     if end == "ended":
@@ -56,8 +56,8 @@ def test_only_a_living_run_claims(book: Book, end: str) -> None:
 
 @pytest.mark.parametrize("most", [None, 100.0])
 @pytest.mark.parametrize("kind", ["credits", "unstable"])
-def test_no_claim_through_a_halt(book: Book, kind: halts.Kind, most: float | None) -> None:
-    """An open halt of the account stops all claims, whatever the budget has left; another account's does not."""
+def test_a_halt_stops_the_claims_of_its_account_alone(book: Book, kind: halts.Kind, most: float | None) -> None:
+    """Whatever credits the budget has left."""
     book.take_in(sheet("one"))
     halted = book.account_id
     book.do(halts.open_halt, halted, kind, AT, "why", RUN)
@@ -67,8 +67,8 @@ def test_no_claim_through_a_halt(book: Book, kind: halts.Kind, most: float | Non
     assert len(book.claim(5, run_id="run-2", budget=budget)) == 1
 
 
-def test_claims_follow_the_rows(book: Book) -> None:
-    """Items are claimed in the order of the manifests and of their rows, never more than asked for."""
+def test_items_are_claimed_in_the_order_of_manifests_and_rows(book: Book) -> None:
+    """Never more than the limit."""
     book.take_in(sheet("one", "two", "three"), batch="first")
     book.take_in("id,text\nx,zero\ny,four\n", batch="second")
     bodies = [one.body for limit in (2, 2, 5) for one in book.claim(limit)]
@@ -77,8 +77,7 @@ def test_claims_follow_the_rows(book: Book) -> None:
     assert book.claim(5) == []
 
 
-def test_the_cursor_wraps(book: Book) -> None:
-    """What was deferred behind the cursor is found again from the start, and only when it is due."""
+def test_a_deferred_item_behind_the_cursor_is_claimed_once_due(book: Book) -> None:
     book.take_in(sheet("one", "two"))
     first, second = book.claim(2)
     book.record(book.answer(first, Event.DEFERRED, "throttled", not_before_at=AT + 60))
@@ -91,8 +90,8 @@ def test_the_cursor_wraps(book: Book) -> None:
     assert book.do(claims.next_due_at, RUN, book.wanted) is None
 
 
-def test_shared_items_are_claimed_once(book: Book) -> None:
-    """Rows with the same inputs, in one manifest or in two, are one create, even within one claim."""
+def test_rows_with_the_same_inputs_are_claimed_once(book: Book) -> None:
+    """In one manifest or in two, even within one claim."""
     book.take_in(sheet("same", "same", "other"), batch="first")
     book.take_in("id,text\nx,same\ny,other\n", batch="second")
     claimed = book.claim(10)
@@ -100,8 +99,7 @@ def test_shared_items_are_claimed_once(book: Book) -> None:
     assert book.claim_anew(10) == []
 
 
-def test_only_wanted_rows_are_claimed(book: Book) -> None:
-    """Rows of other batches, rows that the manifest has lost, and skipped rows are not bought."""
+def test_removed_skipped_and_other_batches_rows_are_not_claimed(book: Book) -> None:
     book.take_in("id,text\nx,other\n", batch="other")
     book.take_in(sheet("old", "kept"), batch="m")
     book.take_in("id,text\nb,kept\nc,\n", batch="m", skip_empty=True)

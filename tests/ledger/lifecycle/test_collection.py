@@ -1,4 +1,4 @@
-"""Accepted tasks: how they end, go missing, and reach their files."""
+"""Accepted tasks: polls, endings, missing tasks and saved files."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.support.ledger_kit import AT, RUN, Book, ending, sheet
         (collection.record_failed, "remote_failed", "failed"),
     ],
 )
-def test_endings(book: Book, verb: Any, event: str, state: str) -> None:
-    """How a task ended is kept once; a later look never rewrites it."""
+def test_the_first_ending_of_a_task_is_recorded_for_good(book: Book, verb: Any, event: str, state: str) -> None:
+    """A later poll never overwrites it."""
     book.take_in(sheet("one"))
     task = book.submitted("t1")
     look = ending(task, at=AT + 3, word="w1", error_code="e1", credits=2.0, raw=b"r1")
@@ -34,8 +34,8 @@ def test_endings(book: Book, verb: Any, event: str, state: str) -> None:
     assert kept == {"ended_at": AT + 3, "word": "w1", "credits": 2.0, "raw": b"r1"}
 
 
-def test_an_earlier_task_of_the_same_attempt(book: Book) -> None:
-    """Once a person has named another task for the attempt, what the one before comes to does not move the item."""
+def test_a_task_replaced_by_an_adopted_one_does_not_move_the_item(book: Book) -> None:
+    """A person has adopted another task for the same attempt."""
     book.take_in(sheet("one"))
     task = book.submitted("t1")
     book.do(collection.record_failed, ending(task))
@@ -48,8 +48,8 @@ def test_an_earlier_task_of_the_same_attempt(book: Book) -> None:
     assert book.state(task.key) == "rendered"
 
 
-def test_unfunded_waits_for_a_recheck(book: Book) -> None:
-    """A task that failed for lack of credits halts its account, and its item is not claimed before a recheck."""
+def test_an_unfunded_item_is_claimed_only_after_a_recheck(book: Book) -> None:
+    """Its task failed for lack of credits, which also halts the account."""
     book.take_in(sheet("one"))
     task = book.submitted("t1")
     assert book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
@@ -77,10 +77,10 @@ def test_unfunded_waits_for_a_recheck(book: Book) -> None:
         (0.0, 2.0, "failed"),
     ],
 )
-def test_only_what_cost_nothing_is_created_again(
+def test_an_unfunded_task_that_was_charged_is_not_created_again(
     book: Book, at_first: float | None, at_last: float | None, state: str
 ) -> None:
-    """A task without credits that was charged, by the last word on it, leaves its item to a person; both halt."""
+    """The latest charge reported decides. Either way the account is halted."""
     book.take_in(sheet("one"))
     (claimed,) = book.claim()
     book.record(book.accepted(claimed, "t1", credits=at_first))
@@ -90,8 +90,8 @@ def test_only_what_cost_nothing_is_created_again(
     assert len(book.do(halts.open_halts, book.account_id)) == 1
 
 
-def test_a_recheck_that_finds_the_task_collects_it(book: Book) -> None:
-    """A task that says something else on the second look is collected instead of being created again."""
+def test_a_recheck_that_finds_another_status_collects_the_task(book: Book) -> None:
+    """Nothing is created again."""
     book.take_in(sheet("one"))
     task = book.submitted("t1")
     book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
@@ -111,8 +111,9 @@ def test_a_recheck_that_finds_the_task_collects_it(book: Book) -> None:
         ((0, 60, 120, 180), True),
     ],
 )
-def test_missing_takes_minutes_and_looks(book: Book, looks: tuple[float, ...], gone: bool) -> None:
-    """Not known to the API means gone only after several looks over three minutes."""
+def test_a_task_is_gone_after_four_missing_polls_over_three_minutes(
+    book: Book, looks: tuple[float, ...], gone: bool
+) -> None:
     book.take_in(sheet("one"))
     task = book.submitted("t1")
     says = [book.do(collection.record_missing, ending(task, at=AT + after, error_code="nf")) for after in looks]
@@ -120,8 +121,7 @@ def test_missing_takes_minutes_and_looks(book: Book, looks: tuple[float, ...], g
     assert book.state(task.key) == ("gone" if gone else "submitted")
 
 
-def test_a_found_task_was_never_missing(book: Book) -> None:
-    """One answer that knows the task starts the counting of misses anew."""
+def test_finding_a_task_resets_its_missing_polls(book: Book) -> None:
     book.take_in(sheet("one"))
     task = book.submitted("t1")
     for after in (0, 60, 120):
@@ -143,8 +143,7 @@ def test_a_found_task_was_never_missing(book: Book) -> None:
         ([0.0] * 9 + [86400.0], True),
     ],
 )
-def test_unusable_takes_a_day_and_many_reads(book: Book, looks: list[float], gone: bool) -> None:
-    """Audio is given up only after ten reads over a day, and rendered items wait that long."""
+def test_audio_is_given_up_after_ten_unusable_polls_over_a_day(book: Book, looks: list[float], gone: bool) -> None:
     book.take_in(sheet("one"))
     task = book.submitted("t1")
     book.do(collection.record_rendered, ending(task, word="completed"))
@@ -157,8 +156,8 @@ def _file(path: str = ".items/ab/abc.mp3", sha256: str = "0" * 64) -> FileRecord
     return FileRecord(path=path, sha256=sha256, bytes=10, audio_seconds=1.5)
 
 
-def test_saved_files(book: Book) -> None:
-    """A file is recorded before it is in place, found by a recovery until then, and fixed once it is saved."""
+def test_a_file_is_recorded_before_it_is_saved_and_then_fixed(book: Book) -> None:
+    """Until it is saved a recovery finds the record; afterwards nothing changes it."""
     book.take_in(sheet("one"))
     task = book.submitted("t1")
     book.do(collection.record_rendered, ending(task))
@@ -173,8 +172,8 @@ def test_saved_files(book: Book) -> None:
     assert kept == {"sha256": "0" * 64, "out_dir": "audio", "saved_at": AT + 2}
 
 
-def test_open_tasks_outlive_their_rows(book: Book) -> None:
-    """What is paid for is collected although its row is gone from the manifest or nothing is wanted at all."""
+def test_open_tasks_are_collected_without_their_rows(book: Book) -> None:
+    """The row has left the manifest, or the run wants no batch at all."""
     book.take_in(sheet("one", "two", "three"))
     first, second, third = (book.submitted(name) for name in ("t1", "t2", "t3"))
     book.do(collection.record_rendered, ending(second))
@@ -189,6 +188,5 @@ def test_open_tasks_outlive_their_rows(book: Book) -> None:
     assert book.do(collection.open_tasks, book.account_id + 1, book.wanted) == []
 
 
-def test_open_task_has_no_text() -> None:
-    """What travels through the collecting side carries no text of the user's."""
+def test_an_open_task_carries_no_text() -> None:
     assert "text" not in OpenTask.__dataclass_fields__

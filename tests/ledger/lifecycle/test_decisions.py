@@ -18,8 +18,8 @@ def _doubtful(book: Book) -> Claimed:
     return claimed
 
 
-def test_buy_again_and_abandon(book: Book) -> None:
-    """Only a doubt can be bought again or given up, and only the attempt that the person saw."""
+def test_only_the_attempt_in_doubt_is_bought_again_or_abandoned(book: Book) -> None:
+    """A decision about another attempt than the person saw changes nothing."""
     book.take_in(sheet("one", "two"))
     first, second = _doubtful(book), _doubtful(book)
     assert not book.do(decisions.buy_again, first.key, 2, at=AT, who="me")
@@ -31,8 +31,7 @@ def test_buy_again_and_abandon(book: Book) -> None:
     assert book.one("SELECT detail FROM events WHERE event = 'buy_again'") == {"detail": "by me"}
 
 
-def test_adopt(book: Book) -> None:
-    """A task that a person names becomes the doubtful item's and is collected."""
+def test_an_adopted_task_becomes_the_items_and_is_collected(book: Book) -> None:
     book.take_in(sheet("one"))
     claimed = _doubtful(book)
     who: dict[str, Any] = {"account_id": book.account_id, "at": AT, "who": "me"}
@@ -43,8 +42,8 @@ def test_adopt(book: Book) -> None:
 
 
 @pytest.mark.parametrize("case", ["owned", "stale attempt", "wrong state"])
-def test_adopting_what_cannot_be_changes_nothing(book: Book, case: str) -> None:
-    """Another item's task, another attempt or a state without a doubt: refused, and the ledger is as it was."""
+def test_an_adoption_that_does_not_fit_changes_nothing(book: Book, case: str) -> None:
+    """Another item's task, another attempt, or an item that is not in doubt."""
     book.take_in(sheet("one", "two"))
     owner = book.submitted("t1")
     claimed = _doubtful(book)
@@ -64,8 +63,7 @@ def test_adopting_what_cannot_be_changes_nothing(book: Book, case: str) -> None:
     assert book.dump() == before
 
 
-def test_a_retry_forgets_the_task(book: Book) -> None:
-    """A retried item starts over at once: without its old task, its error and its waiting time."""
+def test_a_retry_clears_task_error_and_waiting_time(book: Book) -> None:
     book.take_in(sheet("one"))
     task = book.submitted("t1")
     book.do(collection.record_failed, ending(task, error_code="boom"))

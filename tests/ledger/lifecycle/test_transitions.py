@@ -1,4 +1,4 @@
-"""Moves of an item between states, and the moves that are refused."""
+"""Moves of an item from state to state, and the guards that refuse one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from batcher.ledger.records import AnswerRecord
 from tests.support.ledger_kit import AT, RUN, Book, ending, sheet
 
 
-def test_move_writes_item_and_event(book: Book) -> None:
-    """A move changes the state, stamps it and leaves an event that says by whom, when and why."""
+def test_a_move_updates_the_item_and_logs_an_event(book: Book) -> None:
+    """The event records who moved it, when and why."""
     book.take_in(sheet("one"))
     (claimed,) = book.claim()
     assert book.do(move, Event.LOST, claimed.key, 1, at=AT + 5, run_id=RUN, detail="why")
@@ -38,8 +38,9 @@ def test_move_writes_item_and_event(book: Book) -> None:
         (Event.ACCEPTED, 1, "t1"),
     ],
 )
-def test_guarded_moves(book: Book, event: Event, attempt: int, of_task: str | None) -> None:
-    """Another attempt, another task or another state than the item's: nothing changes, nothing is written."""
+def test_a_move_for_another_attempt_task_or_state_writes_nothing(
+    book: Book, event: Event, attempt: int, of_task: str | None
+) -> None:
     book.take_in(sheet("one"))
     task = book.submitted("t1")
     before = book.dump()
@@ -48,8 +49,8 @@ def test_guarded_moves(book: Book, event: Event, attempt: int, of_task: str | No
 
 
 @pytest.mark.parametrize("state", [State.DONE, State.FAILED, State.GONE, State.REJECTED, State.ABANDONED])
-def test_terminal_is_terminal(book: Book, state: State) -> None:
-    """No event that a provider's answer or silence can cause moves an item that has ended."""
+def test_no_answer_moves_an_item_that_has_ended(book: Book, state: State) -> None:
+    """Only a person's decision does."""
     book.take_in(sheet("one"))
     task = book.submitted("t1")
     with closing(sqlite3.connect(book.path)) as connection, connection:

@@ -17,8 +17,8 @@ from batcher.ledger.storage.lock import owner_lock
 from tests.support.ledger_kit import Book, sheet
 
 
-def test_everything_is_private(book: Book) -> None:
-    """Ledger, journal, spill and lock can be read by their owner alone, whatever the umask."""
+def test_ledger_and_the_files_beside_it_are_private(book: Book) -> None:
+    """Whatever the umask."""
     book.take_in(sheet("one"))
     old = os.umask(0)
     try:
@@ -31,9 +31,7 @@ def test_everything_is_private(book: Book) -> None:
     assert set(modes.values()) == {0o600}
 
 
-def test_pragmas(book: Book) -> None:
-    """A commit waits for the disk, and what refers to nothing is refused."""
-
+def test_commits_are_synced_and_foreign_keys_checked(book: Book) -> None:
     def pragmas(conn: Connection) -> list[Any]:
         names = ("journal_mode", "synchronous", "foreign_keys")
         return [conn.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names]
@@ -41,8 +39,8 @@ def test_pragmas(book: Book) -> None:
     assert book.do(pragmas) == ["wal", 2, 1]
 
 
-def test_a_transaction_begins_as_a_writer(book: Book) -> None:
-    """Whoever looks before it writes holds the write lock from its first look: nobody can come between."""
+def test_a_transaction_holds_the_write_lock_from_its_start(book: Book) -> None:
+    """Nobody can write between its first read and its first write."""
 
     def look(_conn: Connection) -> None:
         with closing(sqlite3.connect(book.path, timeout=0)) as other:
@@ -52,8 +50,8 @@ def test_a_transaction_begins_as_a_writer(book: Book) -> None:
         book.do(look)
 
 
-def test_a_backup_outlives_a_power_cut(book: Book, disk_calls: list[tuple[str, int]]) -> None:
-    """A copy is on the disk before it has its name, and its name before anyone relies on it."""
+def test_a_backup_survives_a_power_cut(book: Book, disk_calls: list[tuple[str, int]]) -> None:
+    """The copy is synced before it gets its name, and the name before the call returns."""
     target = book.path.with_name("kept.db")
     database.back_up(book.path, target)
     file, folder = target.stat().st_ino, target.parent.stat().st_ino

@@ -13,8 +13,8 @@ from batcher.ledger.storage.lock import owner_lock
 from tests.support.ledger_kit import Book
 
 
-def test_one_owner_by_any_name(book: Book) -> None:
-    """A second owner is refused while the first holds the lock, also through a link, and is told who it is."""
+def test_a_second_owner_is_refused_and_shown_the_first(book: Book) -> None:
+    """Also if it comes through a symbolic link."""
     link = book.path.with_name("link.db")
     link.symlink_to(book.path)
     with owner_lock(book.path):
@@ -25,8 +25,8 @@ def test_one_owner_by_any_name(book: Book) -> None:
         pass
 
 
-def test_no_owner_without_a_lock_of_the_kernel(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system that cannot lock is refused: a lock that a kill leaves behind would be somebody's to remove."""
+def test_a_file_system_without_kernel_locks_is_refused(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody would have to remove any other kind of lock after a kill."""
 
     def flock(*_: object) -> None:
         raise OSError(errno.ENOSYS, "Function not implemented")

@@ -1,4 +1,4 @@
-"""Constraints of the schema, tried by hand-written SQL."""
+"""Constraints of the schema, tested with hand-written SQL."""
 
 from __future__ import annotations
 
@@ -41,8 +41,7 @@ from tests.support.ledger_kit import Book, sheet
         "VALUES (1, 'credits', 0, '', 'run-1', 0, 0, 0), (1, 'credits', 0, '', 'run-1', 0, 0, 0)",
     ],
 )
-def test_the_schema_refuses(book: Book, statement: str) -> None:
-    """What the program must never write the schema does not take, from whoever it comes."""
+def test_the_schema_refuses_invalid_rows(book: Book, statement: str) -> None:
     book.take_in(sheet("one"))
 
     def by_hand(conn: Connection) -> None:
@@ -52,8 +51,7 @@ def test_the_schema_refuses(book: Book, statement: str) -> None:
         book.do(by_hand)
 
 
-def test_the_schema_gives_a_task_to_one_item(book: Book) -> None:
-    """Two items cannot have the same task of the same account."""
+def test_no_two_items_share_a_task_of_one_account(book: Book) -> None:
     book.take_in(sheet("one", "two"))
     task = book.submitted("t1")
 

@@ -1,4 +1,4 @@
-"""The spill file: answers that the database could not take."""
+"""The spill file, which takes the answers that the database refused."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def _spilled(number: int) -> AnswerRecord:
     )
 
 
-def test_spill_keeps_records(tmp_path: Path) -> None:
-    """What is appended is read back by another process, in order and bit by bit, and cleared only on demand."""
+def test_records_are_read_back_unchanged_by_another_process(tmp_path: Path) -> None:
+    """They stay, in order, until somebody clears them."""
     path = tmp_path / "l.spill"
     spill = Spill(path)
     spill.reserve()
@@ -51,8 +51,8 @@ def test_spill_keeps_records(tmp_path: Path) -> None:
     assert Spill(path).records() == [_spilled(4)]
 
 
-def test_spill_needs_no_room_beyond_its_own(tmp_path: Path) -> None:
-    """The room is taken beforehand: a record does not make the file longer, and reserving again keeps records."""
+def test_a_record_fits_the_reserved_space(tmp_path: Path) -> None:
+    """It does not make the file longer, and reserving again keeps it."""
     spill = Spill(tmp_path / "l.spill")
     spill.reserve()
     size = (tmp_path / "l.spill").stat().st_size
@@ -64,8 +64,8 @@ def test_spill_needs_no_room_beyond_its_own(tmp_path: Path) -> None:
     assert Spill(tmp_path / "l.spill").records() == [_spilled(1)]
 
 
-def test_the_spill_file_outlives_a_power_cut(tmp_path: Path, disk_calls: list[tuple[str, int]]) -> None:
-    """Its room, its name, each record and its being emptied are on the disk, not in a cache, before anyone goes on."""
+def test_the_spill_file_survives_a_power_cut(tmp_path: Path, disk_calls: list[tuple[str, int]]) -> None:
+    """Its reserved space, its name, each record and each clearing are synced at once."""
     spill = Spill(tmp_path / "l.spill")
     spill.reserve()
     written = [(call, spill.path.stat().st_ino) for call in ("write", "sync")]
@@ -77,8 +77,8 @@ def test_the_spill_file_outlives_a_power_cut(tmp_path: Path, disk_calls: list[tu
 
 
 @pytest.mark.parametrize("rest", ["cut off", "zeros", "noise"])
-def test_a_torn_record_is_never_half_believed(tmp_path: Path, rest: str) -> None:
-    """Whatever part of the last record reached the disk, what came before it is read and it is not."""
+def test_a_torn_record_is_ignored_and_those_before_it_are_read(tmp_path: Path, rest: str) -> None:
+    """Whatever part of it reached the disk."""
     path = tmp_path / "l.spill"
     spill = Spill(path)
     spill.reserve()
@@ -99,8 +99,7 @@ def test_a_torn_record_is_never_half_believed(tmp_path: Path, rest: str) -> None
     assert wrong == []
 
 
-def test_a_torn_record_is_written_over(tmp_path: Path) -> None:
-    """The next record goes where the torn one began."""
+def test_the_next_record_overwrites_a_torn_one(tmp_path: Path) -> None:
     path = tmp_path / "l.spill"
     spill = Spill(path)
     spill.append(_spilled(1))
@@ -112,8 +111,8 @@ def test_a_torn_record_is_written_over(tmp_path: Path) -> None:
     assert Spill(path).records() == [_spilled(1), _spilled(3)]
 
 
-def test_no_room_for_the_spill_file(tmp_path: Path) -> None:
-    """Where the room cannot be had the run is told before anything is bought."""
+def test_reserving_fails_where_the_space_is_missing(tmp_path: Path) -> None:
+    """The run learns it before it buys anything."""
     (tmp_path / "l.spill").mkdir()
     with pytest.raises(StorageError, match="no room"):
         Spill(tmp_path / "l.spill").reserve()
