@@ -1,4 +1,4 @@
-"""The README and the help say what is there, all of it, and nothing else."""
+"""The README and the help describe everything that exists, and nothing else."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CODE: Final = [body for _, body in BLOCKS] + re.findall(r"`([^`\n]+)`", BLOCK.su
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
-    """Every command by the words that call it, those of groups included."""
+    """Every command by its full name, including those of groups."""
     context = click.Context(cli)
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)
@@ -52,25 +52,23 @@ def options() -> Iterator[tuple[str, click.Option]]:
 
 
 def section(title: str) -> str:
-    """The README from a heading to the next."""
+    """The README from one heading to the next."""
     return TEXT.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
 def first_cells(text: str) -> set[str]:
-    """What stands first in the rows of tables, code alone where there is some."""
+    """The first cells of the tables' rows, reduced to their code spans where there are any."""
     rows = re.findall(r"^\| (.+?) \|", text, re.MULTILINE)
     return {word for row in rows for word in (re.findall(r"`([^`]+)`", row) or [row])} - {"---"}
 
 
-def test_commands() -> None:
-    """Each command that the README calls exists, and each that exists is called there."""
+def test_the_readme_names_exactly_the_existing_commands() -> None:
     called = {name for code in CODE for name in re.findall(r"(?<![\w.-])batcher ([a-z]+)", code)}
     there = {name for name, _ in commands() if " " not in name}
     assert called == there
 
 
-def test_options() -> None:
-    """Each option that the README names exists, and each that exists is named there."""
+def test_the_readme_names_exactly_the_existing_options() -> None:
     ours = (code for code in CODE if "tests.bench" not in code)
     named = {name for code in ours for name in re.findall(r"(?<![\w-])--[a-z][a-z-]+", code)}
     there = {name for name, _ in options()}
@@ -78,21 +76,21 @@ def test_options() -> None:
     assert there - named == set()
 
 
-def test_exit_codes() -> None:
-    """The table of exit codes has each code once, and the helps speak of the same."""
+def test_the_table_of_exit_codes_is_complete() -> None:
+    """The help texts use the same codes."""
     codes = re.findall(r"^\| (\d+) \|", section("Exit codes"), re.MULTILINE)
     assert sorted(map(int, codes)) == sorted(OUTCOMES)
     assert set(MEANINGS) == set(OUTCOMES)
 
 
-def test_states() -> None:
-    """The table of states has them all, in lower case as they are printed."""
+def test_the_table_of_states_is_complete() -> None:
+    """In lower case, as they are printed."""
     table = section("What is guaranteed").split("| state |")[1].split("\n\n")[0]
     assert {cell for cell in first_cells(table) if cell.isidentifier()} == set(map(str, State))
 
 
-def test_environment() -> None:
-    """Each name of the environment that the README gives is read, and options follow the rule that it states."""
+def test_each_environment_name_in_the_readme_is_read() -> None:
+    """Options follow the rule that it states."""
     named = set(re.findall(r"(?<!_)\bBATCHER_[A-Z_]+", TEXT)) - {"BATCHER_"}
     rule = {f"BATCHER_{name[2:].upper().replace('-', '_')}": option.envvar for name, option in options()}
     special = {"BATCHER_API_TOKEN", "BATCHER_API_TOKEN_FILE"}
@@ -102,24 +100,21 @@ def test_environment() -> None:
     assert {name for name in given if rule.get(str(name)) != name} == {"BATCHER_API_TOKEN_FILE"}
 
 
-def test_file_keys() -> None:
-    """The sample of batcher.toml has keys that exist."""
+def test_the_keys_of_the_sample_batcher_toml_exist() -> None:
     there = {name.removeprefix("--") for name, option in options() if option.envvar is not None}
     for kind, body in BLOCKS:
         if kind == "toml":
             assert set(tomllib.loads(body)) - set(SECTIONS) <= there
 
 
-def test_columns() -> None:
-    """The table of columns names every parameter and every format."""
+def test_the_table_of_columns_names_every_parameter_and_format() -> None:
     table = section("The manifest")
     assert {*PARAMETERS, "text", "id", "voice", "model", "format", "take", "output", "params"} <= first_cells(table)
     assert all(f"`{name}`" in table for name in FORMATS)
 
 
 @pytest.mark.parametrize("name", [name for name, _ in commands()])
-def test_help(name: str) -> None:
-    """Each command's help has an example that calls it with options that it has, and its exit codes."""
+def test_each_help_has_a_valid_example_and_its_exit_codes(name: str) -> None:
     command = dict(commands())[name]
     words = click.Context(command, info_name=f"batcher {name}")
     text = command.get_help(words)
@@ -138,28 +133,27 @@ def _longs(command: click.Command) -> list[str]:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion(project: Project, shell: str) -> None:
-    """The line that the README gives for the shell has the program print something for that shell to read."""
+def test_the_completion_lines_of_the_readme_work(project: Project, shell: str) -> None:
+    """The program prints a script for each shell."""
     assert f"_BATCHER_COMPLETE={shell}_source batcher" in TEXT
     ended = project.batcher(environment={"_BATCHER_COMPLETE": f"{shell}_source"})
     assert (ended.exit_code, ended.err) == (0, "")
     assert f"{shell}_complete" in ended.out
 
 
-def test_completion_offers_options(project: Project) -> None:
-    """What may come next is what exists."""
+def test_completion_offers_existing_options(project: Project) -> None:
     asked = {"_BATCHER_COMPLETE": "bash_complete", "COMP_WORDS": "batcher verify --he", "COMP_CWORD": "2"}
     assert project.batcher(environment=asked).out.split() == ["plain,--heal", "plain,--help"]
 
 
 PREPARED: Final = ("python3 -m venv", ".venv/bin/pip", ".venv/bin/pytest")
-"""What makes the environment that the tests run in already, or runs these very tests."""
+"""Lines whose effect the tests' environment has already, or that run these tests."""
 ENDINGS: Final = {"batcher run lines.csv --voice VOICE_ID": 3}
-"""Lines that end otherwise than with 0, since one row's task fails here: `retry` needs one."""
+"""Exit codes other than 0: one row's task fails here, since `retry` needs one."""
 
 
 def lines_to_run() -> list[str]:
-    """The lines of the blocks that are for a shell, without what the tests' own environment has done."""
+    """The lines of the shell blocks, without those in PREPARED."""
     lines = [line for kind, body in BLOCKS if kind == "sh" for line in body.splitlines()]
     kept = []
     for line in lines:
@@ -168,8 +162,8 @@ def lines_to_run() -> list[str]:
     return kept
 
 
-def test_shell_blocks_run(project: Project, provider: FakeTTS) -> None:
-    """Each line that the README gives to a shell does what it should, one after the other, in one folder."""
+def test_the_shell_blocks_of_the_readme_run_in_order(project: Project, provider: FakeTTS) -> None:
+    """In one folder."""
     rows = [{"id": f"line-{i}", "text": f"This is line {i}."} for i in (16, 17, 18)]
     project.manifest(rows)
     provider.ending = lambda job: _fails(job, rows[0]["text"])
