@@ -1,4 +1,4 @@
-"""Money as a person sees it: a batch's budget, the halt's line, the evidence about a doubt, the statement of credits."""
+"""Money as a person sees it: a batch's budget, a halt's line, the evidence about a doubt, the credit statement."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def _batcher(folder: Path, *arguments: str | Path) -> Ended:
 
 @pytest.fixture(scope="module")
 def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose manifest the sandbox has spoken, except the row whose voice it does not know."""
+    """A folder whose manifest the sandbox has run, except for one row with an unknown voice."""
     folder = tmp_path_factory.mktemp("spoken")
     (folder / "lines.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
     assert _batcher(folder, "run", "lines.jsonl", "--sandbox").exit_code == 3
