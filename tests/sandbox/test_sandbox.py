@@ -23,6 +23,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
+from batcher.cli.commands.help import topic_text
 from batcher.cli.commands.sandbox import sandbox
 from batcher.errors import UsageError
 from batcher.sandbox.audio import render
@@ -334,13 +335,13 @@ def test_a_top_up_prints_the_new_balance(project: Project, store: Path) -> None:
     assert (ended.exit_code, ended.out, ended.err) == (0, "", "Added 5,000 credits; the balance is now 7,000\n")
 
 
-def test_the_rehearsal_of_the_readme_goes_as_described() -> None:
+def test_the_rehearsal_of_the_manual_goes_as_described() -> None:
     """Of the dialogue's tasks four fail and one is lost before the credits run out, and one more afterwards; everything
     bought again then is done.
     """
     said = re.search(
         r"batcher sandbox --credits 2000 --fail (\S+) --drop (\S+) --seed (\d+)\n",
-        (SAMPLES.parent / "README.md").read_text(encoding="utf-8"),
+        topic_text("sandbox"),
     )
     assert said is not None
     options = SandboxOptions(fail=float(said[1]), drop=float(said[2]), seed=int(said[3]))
