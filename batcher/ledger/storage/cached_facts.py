@@ -30,7 +30,7 @@ def get(conn: Connection, name: str) -> Any:
 def put(conn: Connection, name: str, depends: Depends, facts: Any) -> None:
     """Keep facts, which JSON has, that hold now; whoever found them out did so in this transaction."""
     new = {"depends": depends, "facts": json.dumps(facts)}
-    statement = upsert(standing).values(name=name, **new)
+    statement = upsert(standing).values({"name": name} | new)
     conn.execute(statement.on_conflict_do_update(index_elements=["name"], set_=new))
 
 

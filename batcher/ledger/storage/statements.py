@@ -41,7 +41,7 @@ class Prepared:
             KeyError: a parameter has no value.
         """
         sql, names, fixed = self._compiled
-        given = {**fixed, **values}
+        given = fixed | dict(values)
         bound = [given[name] for name in names]
         try:
             cursor: sqlite3.Cursor = driver(conn).execute(sql, bound)

@@ -44,7 +44,8 @@ def test_a_move_for_another_attempt_task_or_state_writes_nothing(
     book.take_in(sheet("one"))
     task = book.submitted("t1")
     before = book.dump()
-    assert not book.do(move, event, task.key, attempt, at=AT + 9, run_id=RUN, of_task=of_task, error_code="x")
+    values = {"error_code": "x"}
+    assert not book.do(move, event, task.key, attempt, at=AT + 9, run_id=RUN, of_task=of_task, values=values)
     assert book.dump() == before
 
 
