@@ -52,7 +52,7 @@ def move(
     Records the event in the same transaction, and increments the item's deferrals if it is `deferred`. `values` are
     further columns to set. Returns whether the item moved.
     """
-    columns = values or {}
+    columns = dict(values or {})
     parameters = {"_key": key, "_attempt": attempt, "changed_at": at} | columns
     if of_task is not None:
         parameters["_task"] = of_task
