@@ -14,7 +14,8 @@ from batcher.errors import ManifestError
 from batcher.formatting import counted
 from batcher.item import KEY_VERSION
 from batcher.ledger.imports import rebuys
-from batcher.ledger.imports.staging import ROW_COLUMNS, Rival, Staging, rivals_of, staged
+from batcher.ledger.imports.conflicts import OtherBatch, other_batches, reject_conflicts
+from batcher.ledger.imports.staging import ROW_COLUMNS, Staging, delete_unused_items, stage_changes, staged
 from batcher.ledger.records import Batch
 from batcher.ledger.storage.schema import LATER_TAKE, batches, items, meta, recalled, rows
 from batcher.manifest.reader import Manifest
@@ -23,7 +24,7 @@ from batcher.manifest.rows import READING, Rules
 
 def latest_takes(conn: Connection, batch: str) -> dict[str, int]:
     """The take that each row of the batch last stood for, where it is not the first."""
-    later = (rows.c.batch_id == _number_of(conn, batch), text(LATER_TAKE))
+    later = (rows.c.batch_id == _batch_id(conn, batch), text(LATER_TAKE))
     found = {row.id: row.take for row in conn.execute(select(rows.c.id, rows.c.take).where(*later))}
     told = select(recalled.c.row_id, recalled.c.take).where(recalled.c.batch == batch, recalled.c.take > 1)
     for row_id, take in conn.execute(told):
@@ -105,18 +106,23 @@ def stage(
     out_dir: str,
     at: float,
     *,
-    asked: Table = items,
-    rivals: Sequence[Rival] | None = None,
+    requested: Table = items,
+    others: Sequence[OtherBatch] | None = None,
 ) -> Staging:
-    """Stage the manifest's rows, and keep what they ask for in `asked`. `rivals` are the ledger's other batches.
+    """Stage the manifest's rows, with the items that they request in `requested`.
+
+    `others` are the batches whose outputs they must leave alone, by default all others of the ledger.
 
     Raises:
-        ManifestError: it has faults that are not to be skipped.
+        ManifestError: it has faults that cannot or must not be skipped.
     """
-    # What results files tell while a ledger is restored is held against every row, changed or not.
-    told = conn.execute(select(recalled.c.row_id).where(recalled.c.batch == rules.batch).limit(1)).first()
-    staging = Staging(conn, manifest, _number_of(conn, rules.batch), asked, whole=told is not None)
-    staging.stage(rivals_of(conn, rules.batch) if rivals is None else rivals, out_dir, at)
+    # Restored rows are compared with every row, changed or not.
+    restored = conn.execute(select(recalled.c.row_id).where(recalled.c.batch == rules.batch).limit(1)).first()
+    batch_id = _batch_id(conn, rules.batch)
+    staging = stage_changes(conn, manifest, batch_id, requested, at, all_rows=restored is not None)
+    others = other_batches(conn, rules.batch) if others is None else others
+    if reject_conflicts(conn, staging, manifest.faults, others, out_dir):
+        delete_unused_items(conn, staging)
     if manifest.faults.fatal or (manifest.faults and not rules.skip_invalid):
         hint = "Mend them; --skip-invalid cannot pass over all of them."
         if not manifest.faults.fatal:
@@ -126,7 +132,7 @@ def stage(
     return staging
 
 
-def _number_of(conn: Connection, batch: str) -> int | None:
+def _batch_id(conn: Connection, batch: str) -> int | None:
     number: int | None = conn.execute(select(batches.c.id).where(batches.c.name == batch)).scalar()
     return number
 
@@ -162,7 +168,7 @@ def _retire(conn: Connection, staging: Staging) -> None:
     conn.exec_driver_sql(
         "UPDATE rows SET is_current = 0 WHERE batch_id = :batch_id AND is_current = 1 "
         "AND (number > :last OR number IN (SELECT number FROM staged)) AND id NOT IN (SELECT id FROM staged)",
-        staging.bound,
+        staging.parameters,
     )
 
 

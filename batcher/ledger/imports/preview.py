@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, column, select, table
+from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text
 
 from batcher.errors import ManifestError
 from batcher.item import State
 from batcher.ledger.imports import importer, rebuys
-from batcher.ledger.imports.staging import Rival, Staging, rivals_of
+from batcher.ledger.imports.conflicts import OtherBatch, other_batches
+from batcher.ledger.imports.staging import Staging
 from batcher.ledger.queries.item_counts import Counts
 from batcher.ledger.storage.schema import items
 from batcher.manifest.reader import Manifest
@@ -39,8 +40,6 @@ foreseen: Final = Table(
     prefixes=["TEMPORARY"],
 )
 """The rows that would change."""
-_all: Final = table("foreseen_all", *(column(one.name, one.type) for one in foreseen.columns))
-"""A view of those, and of the rows that the manifests have as the ledger has them."""
 
 
 class ImportPreview:
@@ -67,7 +66,7 @@ class ImportPreview:
         """
         with _keeping_aside(self._conn):
             staging = importer.stage(
-                self._conn, manifest, rules, out_dir, at, asked=planned, rivals=self._rivals(rules.batch)
+                self._conn, manifest, rules, out_dir, at, requested=planned, others=self._others(rules.batch)
             )
             self._conn.exec_driver_sql(_AS_THEY_ARE)
             self._foresee(staging)
@@ -93,13 +92,13 @@ class ImportPreview:
         self._conn.exec_driver_sql("DROP VIEW IF EXISTS temp.foreseen_all")
         self._conn.exec_driver_sql(f"CREATE TEMP VIEW foreseen_all AS {' UNION ALL '.join(self._parts)}")
 
-    def _rivals(self, batch: str) -> list[Rival]:
-        """The outputs of other batches, as the manifests taken in so far would leave them."""
-        kept = [rival for rival in rivals_of(self._conn, batch) if rival.batch not in self._out_dirs]
-        for place, (other, out_dir) in enumerate(self._out_dirs.items()):
-            ours = (_all.c.place == place, _all.c.skipped.is_(None))
-            kept.append(Rival(other, out_dir, select(_all.c.output).where(*ours)))
-        return kept
+    def _others(self, batch: str) -> list[OtherBatch]:
+        """The other batches, as the manifests previewed so far would leave them."""
+        others = [other for other in other_batches(self._conn, batch) if other.name not in self._out_dirs]
+        for place, (name, out_dir) in enumerate(self._out_dirs.items()):
+            outputs = f"SELECT output FROM foreseen_all WHERE place = {place} AND skipped IS NULL"  # noqa: S608
+            others.append(OtherBatch(name, out_dir, outputs))
+        return others
 
     def counts(self) -> tuple[Counts, list[tuple[str | None, int, int]]]:
         """Rows and items of all the manifests; by model, bytes and characters of the texts that would be created."""

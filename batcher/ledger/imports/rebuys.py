@@ -62,7 +62,7 @@ def rebuys(conn: Connection, staging: Staging, *, same_file: bool) -> Iterator[C
     """
     if conn.execute(select(items.c.key).where(items.c.state.in_(MAYBE_PAID)).limit(1)).first() is None:
         return
-    other, new_item = staged.alias("other"), staging.asked.alias("new_item")
+    other, new_item = staged.alias("other"), staging.items.alias("new_item")
     known = and_(_old_row.c.batch_id == staging.batch_id, _old_row.c.id == staged.c.id)
     by_id = _bought_anew(new_item).join(_old_row, known).join(_old_item, _old_item.c.key == _old_row.c.item_key)
     still_there = or_(
@@ -77,7 +77,7 @@ def rebuys(conn: Connection, staging: Staging, *, same_file: bool) -> Iterator[C
     )
     for query in (by_id, by_text):
         last = None
-        for row in conn.execute(_replacing(query), staging.bound):
+        for row in conn.execute(_replacing(query), staging.parameters):
             if row.number != last and (change := _change(row, same_file=same_file)) is not None:
                 last = row.number
                 yield change
@@ -107,7 +107,7 @@ def _replacing(query: Select[Any]) -> Select[Any]:
 
 def changed_rows(conn: Connection, staging: Staging) -> dict[str, list[str]]:
     """Rows that the batch had with other inputs: which fields differ, and the ids of all such rows, by field."""
-    new_item = staging.asked.alias("new_item")
+    new_item = staging.items.alias("new_item")
     query = (
         select(staged.c.id, *_both_items(new_item))
         .select_from(staged)
@@ -173,7 +173,7 @@ def _refuse_untold(conn: Connection, staging: Staging, name: str, batch: str) ->
     What those inputs were only their key says, so that an edit cannot be told from a default that was forgotten.
     """
     same_row = and_(recalled.c.batch == batch, recalled.c.row_id == staged.c.id)
-    elsewhere, asked = staged.alias("elsewhere"), staging.asked
+    elsewhere, asked = staged.alias("elsewhere"), staging.items
     query = (
         select(staged.c.id, staged.c.line)
         .select_from(staged)
