@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, insert, select, text, update
+from sqlalchemy import Connection, Table, delete, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.errors import ManifestError
@@ -17,14 +17,15 @@ from batcher.ledger.imports import rebuys
 from batcher.ledger.imports.conflicts import OtherBatch, other_batches, reject_conflicts
 from batcher.ledger.imports.staging import ROW_COLUMNS, Staging, delete_unused_items, stage_changes, staged
 from batcher.ledger.records import Batch
-from batcher.ledger.storage.schema import LATER_TAKE, batches, items, meta, recalled, rows
+from batcher.ledger.storage.planner import LATER_TAKE
+from batcher.ledger.storage.schema import batches, items, meta, recalled, rows
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rows import READING, Rules
 
 
 def latest_takes(conn: Connection, batch: str) -> dict[str, int]:
     """The take that each row of the batch last stood for, where it is not the first."""
-    later = (rows.c.batch_id == _batch_id(conn, batch), text(LATER_TAKE))
+    later = (rows.c.batch_id == _batch_id(conn, batch), LATER_TAKE.of(rows))
     found = {row.id: row.take for row in conn.execute(select(rows.c.id, rows.c.take).where(*later))}
     told = select(recalled.c.row_id, recalled.c.take).where(recalled.c.batch == batch, recalled.c.take > 1)
     for row_id, take in conn.execute(told):

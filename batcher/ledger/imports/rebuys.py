@@ -17,7 +17,8 @@ from batcher.formatting import amount
 from batcher.item import State
 from batcher.ledger.imports.staging import UNCHANGED, Staging, staged
 from batcher.ledger.money.prices import prices
-from batcher.ledger.storage.schema import NOT_PENDING, batches, items, recalled, rows
+from batcher.ledger.storage.planner import NOT_PENDING
+from batcher.ledger.storage.schema import batches, items, recalled, rows
 
 MAYBE_PAID: Final = (State.SUBMITTING, State.IN_DOUBT, State.SUBMITTED, State.RENDERED, State.DONE)
 """States of items that cost something, or may have."""
@@ -72,7 +73,7 @@ def rebuys(conn: Connection, staging: Staging, *, same_file: bool) -> Iterator[C
     by_text = (
         _bought_anew(new_item)
         .outerjoin(_old_row, known)
-        .join(_old_item, and_(_old_item.c.text_hash == new_item.c.text_hash, text(f"old_item.{NOT_PENDING}")))
+        .join(_old_item, and_(_old_item.c.text_hash == new_item.c.text_hash, NOT_PENDING.of(_old_item)))
         .where(_old_row.c.id.is_(None), ~still_there)
     )
     for query in (by_id, by_text):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, literal, or_, select, text
+from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, literal, or_, select
 
 from batcher.formatting import amount
 from batcher.item import OPEN, Event, State
@@ -14,7 +14,8 @@ from batcher.ledger.money.prices import Prices, prices
 from batcher.ledger.records import Batch
 from batcher.ledger.storage import cached_facts
 from batcher.ledger.storage.filters import numbers_of, of_attempt, of_wanted
-from batcher.ledger.storage.schema import OPEN_TASK, UNCLEAR, attempts, events, items, rows, tasks
+from batcher.ledger.storage.planner import OPEN_TASK, UNCLEAR
+from batcher.ledger.storage.schema import attempts, events, items, rows, tasks
 
 UNPRICED_AT_MOST: Final = 5
 """Creates that may end in a task or a doubt without a word of what they cost, nor a fall of the balance, before a
@@ -66,11 +67,11 @@ def _unended(conn: Connection, batch_id: int | None) -> Iterator[_Cost]:
     """Creates whose task has not ended, then those without any: each found by an index that holds no others."""
     of_item = items.c.key == attempts.c.item_key
     with_task = tasks.join(attempts, of_attempt).join(items, of_item)
-    without = (text(UNCLEAR), ~exists().where(of_attempt))
+    without = (UNCLEAR.of(attempts), ~exists().where(of_attempt))
     in_doubt = case((attempts.c.outcome == "lost", "in_doubt"), else_="in_flight")
     parts: tuple[tuple[Any, Any, ColumnElement[float | None], Any], ...] = (
-        (literal("in_flight"), with_task, func.coalesce(tasks.c.credits, attempts.c.credits), (text(OPEN_TASK),)),
-        (in_doubt, attempts.join(items, of_item), attempts.c.credits + 0.0, without),
+        (literal("in_flight"), with_task, func.coalesce(tasks.c.credits, attempts.c.credits), (OPEN_TASK.of(tasks),)),
+        (in_doubt, attempts.join(items, of_item), attempts.c.credits, without),
     )
     for kind, source, told, where in parts:
         size = func.total(case((told.is_(None), items.c.bytes)))
@@ -209,6 +210,6 @@ def spent_in_run(conn: Connection, run_id: str) -> tuple[float | None, bool]:
 def reported_spending(conn: Connection) -> Any:
     """Credits that all tasks of the ledger say they cost; None when none says anything."""
     said = [line["credits"] for line in cached_facts.costs_of_ended(conn)]
-    said.append(conn.execute(select(func.sum(tasks.c.credits)).where(text(OPEN_TASK))).scalar())
+    said.append(conn.execute(select(func.sum(tasks.c.credits)).where(OPEN_TASK.of(tasks))).scalar())
     known = [credits_ for credits_ in said if credits_ is not None]
     return sum(known) if known else None

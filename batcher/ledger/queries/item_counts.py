@@ -12,6 +12,7 @@ from batcher.item import COLLECTABLE, State
 from batcher.ledger.records import Batch
 from batcher.ledger.storage import cached_facts
 from batcher.ledger.storage.filters import numbers_of, of_wanted
+from batcher.ledger.storage.planner import with_index
 from batcher.ledger.storage.schema import accounts, batches, events, items, rows
 from batcher.ledger.storage.statements import Prepared
 
@@ -76,7 +77,7 @@ def foreign_tasks(conn: Connection, wanted: Sequence[Batch], account_id: int | N
     )
     found: dict[str, int] = {}
     # Two questions rather than one with an "or" between them: each has an index.
-    rechecked = and_(items.c.recheck_task_id.is_not(None), items.c.account_id > 0)
+    rechecked = and_(items.c.recheck_task_id.is_not(None), with_index(items.c.account_id))
     for open_ in (items.c.state.in_(COLLECTABLE), rechecked):
         for who, number in conn.execute(query.where(open_)):
             found[who] = found.get(who, 0) + number

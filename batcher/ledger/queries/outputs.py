@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, and_, bindparam, case, false, func, or_, select
+from sqlalchemy import Connection, Row, Select, and_, bindparam, case, false, func, select
 
 from batcher.item import State
 from batcher.ledger.records import Batch, Output
 from batcher.ledger.storage.filters import of_wanted
+from batcher.ledger.storage.planner import UNLINKED, without_index
 from batcher.ledger.storage.schema import REPEAT_MARK, batches, files, items, recalled, rows
 from batcher.ledger.storage.statements import Prepared
 
@@ -27,12 +28,9 @@ def outputs_of(conn: Connection, key: str) -> list[Output]:
 
 def to_link(conn: Connection, batch: Batch, after: int, limit: int) -> list[Output]:
     """The first outputs of the batch, behind the row of number `after`, whose audio is there and not linked."""
-    unlinked = or_(  # says `UNLINKED`
-        rows.c.linked_key.is_distinct_from(rows.c.item_key), rows.c.linked_output.is_distinct_from(rows.c.output)
-    )
     ready = (items.c.state == State.DONE, rows.c.number > after)
     ours = rows.c.batch_id == batch.batch_id
-    found = conn.execute(_OUTPUTS.where(ours, unlinked, *ready).limit(limit))
+    found = conn.execute(_OUTPUTS.where(ours, UNLINKED.of(rows), *ready).limit(limit))
     return [Output(**row._mapping) for row in found]
 
 
@@ -55,7 +53,7 @@ def _select_outputs() -> Select[Any]:
             (old.c.out_dir + "/" + old.c.path).label("linked_source"),
             old.c.sha256.label("linked_sha256"),
         )
-        .join(batches, and_(batches.c.id == rows.c.batch_id, rows.c.is_current + 0 == 1))
+        .join(batches, and_(batches.c.id == rows.c.batch_id, without_index(rows.c.is_current) == 1))
         .join(items, items.c.key == rows.c.item_key)
         .outerjoin(files, files.c.item_key == rows.c.item_key)
         .outerjoin(old, old.c.item_key == rows.c.linked_key)

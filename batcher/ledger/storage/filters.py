@@ -14,6 +14,7 @@ from sqlalchemy import (
 )
 
 from batcher.ledger.records import Batch
+from batcher.ledger.storage.planner import without_index
 from batcher.ledger.storage.schema import attempts, rows, tasks
 
 of_attempt: Final = and_(tasks.c.item_key == attempts.c.item_key, tasks.c.attempt == attempts.c.attempt)
@@ -37,5 +38,5 @@ def of_wanted(wanted: Sequence[Batch], *, by_item: bool = False) -> ColumnElemen
 def of_batch(batch_id: int | BindParameter[int], *, by_item: bool = False) -> ColumnElement[bool]:
     """The rows of this batch, as it reads now; `by_item` as above."""
     if by_item:
-        return and_(rows.c.batch_id + 0 == batch_id, rows.c.is_current + 0 == 1)
+        return and_(without_index(rows.c.batch_id) == batch_id, without_index(rows.c.is_current) == 1)
     return and_(rows.c.batch_id == batch_id, rows.c.is_current == 1)

@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 
 from batcher.item import Event, State
+from batcher.ledger.storage.planner import LATER_TAKE, NOT_PENDING, OPEN_TASK, UNCLEAR, UNLINKED
 
 REVISION: Final = "0005"
 """The migration that makes exactly these tables."""
@@ -64,11 +65,6 @@ batches = Table(
     Column("trusted", Text),  # by what the file is known again without being read; see `ledger.trusting`
 )
 
-NOT_PENDING: Final = "state <> 'pending'"
-UNLINKED: Final = "linked_key IS NOT item_key OR linked_output IS NOT output"
-LATER_TAKE: Final = "take > 1"
-"""Conditions of partial indexes. SQLite uses such an index only where a query says the same with the same constants."""
-
 items = Table(
     "items",
     metadata,
@@ -102,7 +98,7 @@ items = Table(
     CheckConstraint("take >= 1", name="items_take"),
     ForeignKeyConstraint(["account_id", "task_id"], ["tasks.account_id", "tasks.task_id"], name="items_own_task"),
     Index("items_state", "state"),
-    Index("items_text", "text_hash", sqlite_where=text(NOT_PENDING)),
+    Index("items_text", "text_hash", sqlite_where=NOT_PENDING.of_index),
     Index("items_task", "account_id", "task_id", unique=True, sqlite_where=text("task_id IS NOT NULL")),
     Index("items_recheck", "account_id", sqlite_where=text("recheck_task_id IS NOT NULL")),
 )
@@ -131,8 +127,8 @@ rows = Table(
     Index("rows_order", "batch_id", "is_current", "number"),
     Index("rows_item", "item_key", "batch_id", "is_current"),
     Index("rows_output", "output"),
-    Index("rows_takes", "batch_id", sqlite_where=text(LATER_TAKE)),
-    Index("rows_unlinked", "batch_id", "number", sqlite_where=text(UNLINKED)),
+    Index("rows_takes", "batch_id", sqlite_where=LATER_TAKE.of_index),
+    Index("rows_unlinked", "batch_id", "number", sqlite_where=UNLINKED.of_index),
 )
 
 runs = Table(
@@ -154,10 +150,6 @@ runs = Table(
     Column("collected", Integer),
     Index("runs_started", "started_at"),
 )
-
-UNCLEAR: Final = "(outcome IS NULL OR outcome = 'lost' OR outcome <> 'accepted' AND credits IS NOT NULL)"
-OPEN_TASK: Final = "ended_at IS NULL"
-"""Conditions of partial indexes: creates without a task that may have cost something, and tasks that have not ended."""
 
 attempts = Table(
     "attempts",
@@ -183,7 +175,7 @@ attempts = Table(
     Index("attempts_answers", "account_id", "answer_no"),
     Index("attempts_batch", "batch_id"),
     Index("attempts_run", "run_id"),
-    Index("attempts_unclear", "batch_id", sqlite_where=text(UNCLEAR)),
+    Index("attempts_unclear", "batch_id", sqlite_where=UNCLEAR.of_index),
 )
 
 tasks = Table(
@@ -206,7 +198,7 @@ tasks = Table(
     Column("raw", LargeBinary),
     ForeignKeyConstraint(["item_key", "attempt"], ["attempts.item_key", "attempts.attempt"], name="tasks_own_attempt"),
     Index("tasks_item", "item_key"),
-    Index("tasks_open", "item_key", sqlite_where=text(OPEN_TASK)),
+    Index("tasks_open", "item_key", sqlite_where=OPEN_TASK.of_index),
 )
 
 files = Table(
