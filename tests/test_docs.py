@@ -1,4 +1,4 @@
-"""The README and the help say what is there, all of it, and nothing else."""
+"""README, manual and help describe what exists: all of it, and nothing else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ import click
 import pytest
 
 from batcher.cli.app import cli
+from batcher.cli.commands.help import TOPICS, summary, topic_text
 from batcher.cli.epilogs import MEANINGS
+from batcher.cli.markdown import render
 from batcher.cli.options import SECTIONS
 from batcher.item import FORMATS, PARAMETERS, State
 from batcher.reports.run_report import OUTCOMES
@@ -26,10 +28,20 @@ if TYPE_CHECKING:
     from tests.conftest import Project
 
 ROOT: Final = Path(__file__).parents[1]
-TEXT: Final = (ROOT / "README.md").read_text(encoding="utf-8")
+README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
+MANUAL: Final = {name: topic_text(name) for name in TOPICS}
+TEXT: Final = "\n".join([README, *MANUAL.values()])
 BLOCK: Final = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 BLOCKS: Final = BLOCK.findall(TEXT)
-CODE: Final = [body for _, body in BLOCKS] + re.findall(r"`([^`\n]+)`", BLOCK.sub("", TEXT))
+LINK: Final = re.compile(r"\]\(([^)]+)\)")
+
+
+def code(text: str) -> list[str]:
+    """Every code block, and every piece of code within a line."""
+    return [body for _, body in BLOCK.findall(text)] + re.findall(r"`([^`\n]+)`", BLOCK.sub("", text))
+
+
+CODE: Final = code(TEXT)
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
@@ -51,9 +63,9 @@ def options() -> Iterator[tuple[str, click.Option]]:
                 yield from ((name, param) for name in param.opts if name.startswith("--"))
 
 
-def section(title: str) -> str:
-    """The README from a heading to the next."""
-    return TEXT.split(f"\n## {title}\n")[1].split("\n## ")[0]
+def section(text: str, title: str) -> str:
+    """A text from a heading to the next."""
+    return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
 def first_cells(text: str) -> set[str]:
@@ -62,37 +74,37 @@ def first_cells(text: str) -> set[str]:
     return {word for row in rows for word in (re.findall(r"`([^`]+)`", row) or [row])} - {"---"}
 
 
-def test_commands() -> None:
-    """Each command that the README calls exists, and each that exists is called there."""
-    called = {name for code in CODE for name in re.findall(r"(?<![\w.-])batcher ([a-z]+)", code)}
-    there = {name for name, _ in commands() if " " not in name}
-    assert called == there
+def test_documents_call_every_command_and_no_other() -> None:
+    """Each command that README or manual call exists; README and manual introduce each that exists."""
+    for text in (README, TEXT):
+        called = {name for part in code(text) for name in re.findall(r"(?<![\w./-])batcher ([a-z]+)", part)}
+        assert called == {name for name, _ in commands() if " " not in name}
 
 
-def test_options() -> None:
-    """Each option that the README names exists, and each that exists is named there."""
-    ours = (code for code in CODE if "tests.bench" not in code)
-    named = {name for code in ours for name in re.findall(r"(?<![\w-])--[a-z][a-z-]+", code)}
+def test_documents_name_every_option_and_no_other() -> None:
+    """Each option that README or manual name exists, and each that exists is named there."""
+    named = {name for part in CODE for name in re.findall(r"(?<![\w-])--[a-z][a-z-]+", part)}
     there = {name for name, _ in options()}
     assert named - there - {"--help", "--version"} == set()
     assert there - named == set()
 
 
-def test_exit_codes() -> None:
-    """The table of exit codes has each code once, and the helps speak of the same."""
-    codes = re.findall(r"^\| (\d+) \|", section("Exit codes"), re.MULTILINE)
-    assert sorted(map(int, codes)) == sorted(OUTCOMES)
+def test_exit_codes_are_the_same_everywhere() -> None:
+    """README, manual and help have each exit code once."""
+    for text in (README, MANUAL["operations"]):
+        codes = re.findall(r"^\| (\d+) \|", section(text, "Exit codes"), re.MULTILINE)
+        assert sorted(map(int, codes)) == sorted(OUTCOMES)
     assert set(MEANINGS) == set(OUTCOMES)
 
 
-def test_states() -> None:
+def test_manual_has_every_state() -> None:
     """The table of states has them all, in lower case as they are printed."""
-    table = section("What is guaranteed").split("| state |")[1].split("\n\n")[0]
-    assert {cell for cell in first_cells(table) if cell.isidentifier()} == set(map(str, State))
+    table = section(MANUAL["guarantees"], "States")
+    assert {cell for cell in first_cells(table) if cell.isidentifier()} - {"state"} == set(map(str, State))
 
 
-def test_environment() -> None:
-    """Each name of the environment that the README gives is read, and options follow the rule that it states."""
+def test_environment_names_follow_the_stated_rule() -> None:
+    """Each environment variable in README or manual is read, and options follow the rule given there."""
     named = set(re.findall(r"(?<!_)\bBATCHER_[A-Z_]+", TEXT)) - {"BATCHER_"}
     rule = {f"BATCHER_{name[2:].upper().replace('-', '_')}": option.envvar for name, option in options()}
     special = {"BATCHER_API_TOKEN", "BATCHER_API_TOKEN_FILE"}
@@ -102,23 +114,22 @@ def test_environment() -> None:
     assert {name for name in given if rule.get(str(name)) != name} == {"BATCHER_API_TOKEN_FILE"}
 
 
-def test_file_keys() -> None:
-    """The sample of batcher.toml has keys that exist."""
+def test_samples_of_the_configuration_file_use_keys_that_exist() -> None:
     there = {name.removeprefix("--") for name, option in options() if option.envvar is not None}
     for kind, body in BLOCKS:
         if kind == "toml":
             assert set(tomllib.loads(body)) - set(SECTIONS) <= there
 
 
-def test_columns() -> None:
+def test_manual_has_every_column_and_format() -> None:
     """The table of columns names every parameter and every format."""
-    table = section("The manifest")
+    table = section(MANUAL["manifest"], "Columns")
     assert {*PARAMETERS, "text", "id", "voice", "model", "format", "take", "output", "params"} <= first_cells(table)
     assert all(f"`{name}`" in table for name in FORMATS)
 
 
 @pytest.mark.parametrize("name", [name for name, _ in commands()])
-def test_help(name: str) -> None:
+def test_help_of_a_command_has_examples_and_exit_codes(name: str) -> None:
     """Each command's help has an example that calls it with options that it has, and its exit codes."""
     command = dict(commands())[name]
     words = click.Context(command, info_name=f"batcher {name}")
@@ -138,23 +149,22 @@ def _longs(command: click.Command) -> list[str]:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion(project: Project, shell: str) -> None:
-    """The line that the README gives for the shell has the program print something for that shell to read."""
+def test_completion_lines_work_in_their_shell(project: Project, shell: str) -> None:
+    """The line that the manual gives for a shell prints code for that shell."""
     assert f"_BATCHER_COMPLETE={shell}_source batcher" in TEXT
     ended = project.batcher(environment={"_BATCHER_COMPLETE": f"{shell}_source"})
     assert (ended.exit_code, ended.err) == (0, "")
     assert f"{shell}_complete" in ended.out
 
 
-def test_completion_offers_options(project: Project) -> None:
-    """What may come next is what exists."""
+def test_completion_offers_what_exists(project: Project) -> None:
     asked = {"_BATCHER_COMPLETE": "bash_complete", "COMP_WORDS": "batcher verify --he", "COMP_CWORD": "2"}
     assert project.batcher(environment=asked).out.split() == ["plain,--heal", "plain,--help"]
 
 
 PREPARED: Final = ("python3 -m venv", ".venv/bin/pip", ".venv/bin/pytest")
 """What makes the environment that the tests run in already, or runs these very tests."""
-ENDINGS: Final = {"batcher run lines.csv --voice VOICE_ID": 3}
+ENDINGS: Final = {"batcher run lines.csv": 3}
 """Lines that end otherwise than with 0, since one row's task fails here: `retry` needs one."""
 
 
@@ -168,9 +178,9 @@ def lines_to_run() -> list[str]:
     return kept
 
 
-def test_shell_blocks_run(project: Project, provider: FakeTTS) -> None:
-    """Each line that the README gives to a shell does what it should, one after the other, in one folder."""
-    rows = [{"id": f"line-{i}", "text": f"This is line {i}."} for i in (16, 17, 18)]
+def test_shell_lines_of_the_readme_run(project: Project, provider: FakeTTS) -> None:
+    """Each line that README or manual give to a shell succeeds, one after the other, in one folder."""
+    rows = [{"id": f"line-{i}", "voice": "5f3c", "text": f"This is line {i}."} for i in (16, 17, 18)]
     project.manifest(rows)
     provider.ending = lambda job: _fails(job, rows[0]["text"])
     shutil.copytree(ROOT / "sample_inputs", project.folder / "sample_inputs")
@@ -202,3 +212,52 @@ def test_shell_blocks_run(project: Project, provider: FakeTTS) -> None:
 
 def _fails(job: Job, text: str) -> dict[str, Any]:
     return {"status": "failed", "error": {"code": "odd"}} if job.text == text else {}
+
+
+def test_help_lists_the_topics(project: Project) -> None:
+    """`batcher help` has a line for each topic, and there is a topic for each file of the manual."""
+    folder = ROOT / "batcher" / "cli" / "help"
+    assert sorted(TOPICS) == sorted(path.stem for path in folder.iterdir())
+    listed = project.batcher("help")
+    assert listed.exit_code == 0
+    assert re.findall(r"^  (\w+)  ", listed.out, re.MULTILINE) == list(TOPICS)
+
+
+@pytest.mark.parametrize("name", TOPICS)
+def test_a_topic_is_shown_as_plain_text(project: Project, name: str) -> None:
+    """Outside a terminal a topic has no styles, no Markdown and no long lines, except in code blocks and tables."""
+    shown = project.batcher("help", name, environment={"COLUMNS": "80"})
+    assert (shown.exit_code, shown.err) == (0, "")
+    lines = [line for line in shown.out.splitlines() if not line.startswith("    ")]
+    assert summary(MANUAL[name]).replace("`", "").split()[:5] == shown.out.split()[1:6]
+    assert max(map(len, lines)) <= 80
+    assert not re.search(r"\x1b|\*\*|```|\]\(|^#|^\|", "\n".join(lines), re.MULTILINE)
+
+
+def test_help_of_a_topic_that_does_not_exist(project: Project) -> None:
+    """An unknown topic is exit 2 with the nearest one; the name of a command shows its help."""
+    ended = project.batcher("help", "manifests")
+    assert (ended.exit_code, ended.err) == (
+        2,
+        "batcher: there is no help topic 'manifests'\n  Did you mean manifest?\n",
+    )
+    assert "--max-credits" in project.batcher("help", "run").out
+
+
+@pytest.mark.parametrize("width", [40, 80, 100])
+def test_tables_fit_the_width(width: int) -> None:
+    """The widest columns are wrapped until a table fits, and a bar within a cell is no column."""
+    table = "| a | b |\n| --- | --- |\n| `x \\| y` | " + "word " * 50 + "|\n"
+    lines = render(table, width).splitlines()
+    assert lines[2].startswith("x | y  word")
+    assert max(map(len, lines)) <= width
+
+
+def test_references_lead_somewhere() -> None:
+    """Each topic that a text of ours refers to exists, and so does each file that README and manual link to."""
+    python = [path.read_text(encoding="utf-8") for path in (ROOT / "batcher").rglob("*.py")]
+    named = {name for text in [TEXT, *python] for name in re.findall(r"`batcher help (\w+)", text)}
+    assert named - {"TOPIC"} <= set(TOPICS)
+    links = [link for link in LINK.findall(README) if "://" not in link]
+    assert links
+    assert [link for link in links if not (ROOT / link).is_file()] == []

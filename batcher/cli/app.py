@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "verify": "Compare the audio on disk with the ledger, and put back what is wrong. Creates nothing.",
     "doctor": "Find out what is wrong, or soon will be, and what to do. Creates nothing.",
     "sandbox": "Serve the API on this machine, with real speech, for trying things out.",
+    "help": "Show a topic of the manual, or list the topics.",
 }
 """The commands, in the order that people need them."""
 

@@ -41,21 +41,21 @@ def decide(ctx: click.Context, path: Path, decision: Callable[[Decisions], Await
     import anyio
 
     from batcher.clock import Clock
-    from batcher.ledger.ledger import opened
+    from batcher.ledger.ledger import open_ledger
     from batcher.ledger.storage.lock import owner_lock
     from batcher.maintenance.decisions import Decisions
 
     with owner_lock(path):
         chosen = api_settings(ctx, path)
-        with opened(path, chosen.world) as ledger:
+        with open_ledger(path, chosen.world) as ledger:
             return anyio.run(decision, Decisions(ledger=ledger, settings=chosen, clock=Clock()))
 
 
 def api_settings(ctx: click.Context, path: Path) -> settings.Settings:
     """Where the API is for the ledger at `path`: its own world's."""
-    from batcher.ledger.ledger import viewed, world_of
+    from batcher.ledger.ledger import open_readonly, world_of
 
-    with viewed(path) as conn:
+    with open_readonly(path) as conn:
         world = world_of(conn)
     params = ctx.params
     need_one_api(ctx, sandbox=params["sandbox"])

@@ -62,6 +62,7 @@ _OF: Final[dict[str, tuple[tuple[int, ...], tuple[str, ...]]]] = {
         ("batcher doctor lines.csv --voice VOICE_ID", "batcher doctor --ledger /srv/book/batcher.db --json"),
     ),
     "sandbox": (_EVERY, ("batcher sandbox --credits 2000 --fail 0.05", "batcher sandbox --top-up 5000")),
+    "help": ((0, 1, 2, 130), ("batcher help manifest", "batcher help")),
 }
 """Exit codes and examples of each command."""
 

@@ -11,8 +11,8 @@ from batcher.audio.store import Store
 from batcher.doctor.finding import Finding, hint, ok, problem
 from batcher.errors import BatcherError
 from batcher.formatting import counted, size
-from batcher.ledger.ledger import viewed
-from batcher.ledger.queries import integrity
+from batcher.ledger.ledger import open_readonly
+from batcher.ledger.queries import outputs
 from batcher.ledger.storage.spill import Spill
 from batcher.settings import Settings
 
@@ -72,8 +72,8 @@ def _place(topic: str, path: Path) -> Finding:
 def _room(settings: Settings) -> Finding:
     """The space that is free against the audio that is still to come."""
     try:
-        with viewed(settings.ledger) as conn:
-            waiting = integrity.audio_to_come(conn)
+        with open_readonly(settings.ledger) as conn:
+            waiting = outputs.expected_audio(conn)
     except BatcherError:
         waiting = {}
     needed = sum(

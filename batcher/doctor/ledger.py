@@ -9,7 +9,7 @@ from batcher.doctor.finding import Finding, hint, ok, problem
 from batcher.errors import BatcherError, TroubleError
 from batcher.formatting import counted
 from batcher.item import State
-from batcher.ledger.ledger import Connection, viewed, world_of
+from batcher.ledger.ledger import Connection, open_readonly, world_of
 from batcher.ledger.queries import integrity, names
 from batcher.ledger.storage import database
 from batcher.ledger.storage.schema import REVISION
@@ -27,7 +27,7 @@ def examine(settings: Settings) -> list[Finding]:
         if database.needs_upgrade(path):
             message = f"{path} is of an older version"
             return [hint("ledger", message, "The next run, or `batcher ledger upgrade`, backs it up and migrates it.")]
-        with viewed(path) as conn:
+        with open_readonly(path) as conn:
             return _look(conn, path, settings.world)
     except TroubleError as error:
         return [problem("ledger", error.message, error.hint, passing=True)]
@@ -44,7 +44,7 @@ def _look(conn: Connection, path: Path, world: str) -> list[Finding]:
         return [problem("ledger", message, "Add --sandbox, leave it out, or name another with --ledger.")]
     found = [ok("ledger", f"{path} has the version {REVISION} that this batcher writes, and is whole")]
     for one in integrity.inconsistencies(conn):
-        message = f"{one.number:,} {one.words}: {', '.join(name[:16] for name in one.examples)}"
+        message = f"{one.number:,} {one.description}: {', '.join(name[:16] for name in one.examples)}"
         do = (
             "`batcher show` tells their stories; please report this. Until then keep a backup: `batcher ledger backup`."
         )

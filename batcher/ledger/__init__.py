@@ -1,1 +1,1 @@
-"""Everything that survives a crash: what was asked for, paid for and received. The only part that speaks SQL."""
+"""Everything that survives a crash: requested, paid and received items. The only part of the package that uses SQL."""

@@ -1,8 +1,8 @@
-"""The ledger's face: async outside, one synchronous connection inside, and commits that are shared.
+"""The ledger's async interface over one synchronous connection, with group commits.
 
-Whoever calls `do` waits until what the verb did is durable. Verbs that come while a commit is under way go into the
-next one together, each in a savepoint of its own, so that one refused record never takes its neighbours along. A call
-cannot be cut in two: it is shielded from cancellation.
+`do` returns once the changes of its verb are durable. Verbs that arrive during a commit share the next one, each in its
+own savepoint, so that a rejected record does not undo the others. A call is shielded from cancellation: it is carried
+out as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from batcher.ledger.storage import database, statements
 from batcher.ledger.storage.schema import meta
 from batcher.ledger.storage.spill import Spill
 
-__all__ = ["Connection", "Ledger", "opened", "viewed", "world_of"]
+__all__ = ["Connection", "Ledger", "open_ledger", "open_readonly", "world_of"]
 
 log = structlog.get_logger()
 
-GATHER_SECONDS: Final = 0.005
-"""Between two commits: what comes meanwhile shares the next. A call that comes alone does not wait."""
+_COMMIT_INTERVAL_SECONDS: Final = 0.005
+"""Shortest time between two group commits: verbs that arrive meanwhile share the next. A single call does not wait."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class _Call(Generic[T]):
-    """One verb on its way into a commit."""
+    """One verb that is waiting for a commit, and its result."""
 
     def __init__(self, verb: Callable[[Connection], T]) -> None:
         self.verb = verb
-        self.turn = anyio.Event()  # it is settled, or its caller makes the next commit
+        self.turn = anyio.Event()  # set once it is settled, or once its caller is to make the next commit
         self.settled = False
         self.value: T
         self.error: Exception | None = None
@@ -57,9 +57,9 @@ class _Call(Generic[T]):
 class Ledger:
     """An open ledger, owned by this process. `path` is its file.
 
-    `gathers`: many call at once, so that a commit waits a moment for more to share it; and since each verb is brief,
-    only the commit leaves the loop's thread. SQLite lets go of the interpreter at every statement, and beside a busy
-    loop another thread would wait for it each time.
+    `group_commits` is for many concurrent callers: a commit waits a moment for more verbs to share it, and the verbs,
+    which are brief, run on the event loop's thread; only the commit runs on another. SQLite releases the interpreter
+    lock at every statement, and another thread would wait for the busy loop each time to take it back.
     """
 
     def __init__(self, path: Path, engine: Engine) -> None:
@@ -67,79 +67,78 @@ class Ledger:
         self.spill = Spill(path.with_name(path.name + ".spill"))
         self._engine = engine
         self._waiting: list[_Call[Any]] = []
-        self.gathers = False
+        self.group_commits = False
         self._committed_at = -math.inf
-        self._led = False
+        self._has_leader = False
         self._thread = anyio.CapacityLimiter(1)
 
     async def do(self, verb: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `verb(connection, …)` in a transaction and return what it returned, once that is durable.
+        """Run `verb(connection, …)` in a transaction and return its result once that is durable.
 
         Raises:
-            StorageError: the database took nothing of it.
+            StorageError: the database refused the transaction; nothing was changed.
         """
         call: _Call[T] = _Call(lambda connection: verb(connection, *args, **kwargs))
         self._waiting.append(call)
         with anyio.CancelScope(shield=True):
-            if self._led:
+            if self._has_leader:
                 await call.turn.wait()
             if not call.settled:
                 await self._lead()
         return call.result()
 
     async def _lead(self) -> None:
-        """Commit all that waits, then let the first of those that came meanwhile lead."""
-        self._led = True
-        if self.gathers:
-            await anyio.sleep(max(0.0, self._committed_at + GATHER_SECONDS - anyio.current_time()))
+        """Commit all waiting calls, then let the first of those that arrived meanwhile lead."""
+        self._has_leader = True
+        if self.group_commits:
+            await anyio.sleep(max(0.0, self._committed_at + _COMMIT_INTERVAL_SECONDS - anyio.current_time()))
         batch, self._waiting = self._waiting, []
         try:
-            if self.gathers:
+            if self.group_commits:
                 await self._commit(batch)
             else:
                 await anyio.to_thread.run_sync(self._apply_and_commit, batch, limiter=self._thread)
         finally:
             self._committed_at = anyio.current_time()
-            self._led = bool(self._waiting)
+            self._has_leader = bool(self._waiting)
             for call in (*batch, *self._waiting[:1]):
                 call.turn.set()
 
     async def record(self, record: AnswerRecord, *, max_in_doubt: int) -> Any:
-        """Make the answer to a create durable: in the database, or else in the spill file. Returns the event recorded.
+        """Make the answer to a create durable: in the database, or else in the spill file. Returns the recorded event.
 
         Raises:
-            StorageError: the database refused it; unless its message says otherwise, the spill file has it.
+            StorageError: the database refused it. The spill file has it, unless the message says otherwise.
         """
         try:
             return await self.do(record_answer, record, max_in_doubt=max_in_doubt)
         except Exception as error:
             self.spill.append(record)
-            why, hint = (
-                (error.message, error.hint)
-                if isinstance(error, StorageError)
-                else (f"the ledger refused an answer: {getattr(error, 'orig', error)}", "Run again.")
-            )
-            raise StorageError(f"{why}; the answer is kept in {self.spill.path}", hint) from error
+            if isinstance(error, StorageError):
+                message, hint = error.message, error.hint
+            else:
+                message, hint = f"the ledger rejected an answer: {getattr(error, 'orig', error)}", "Run it again."
+            raise StorageError(f"{message}; the answer is stored in {self.spill.path}", hint) from error
 
     async def recover(self, *, run_id: str, at: float, max_in_doubt: int) -> int:
-        """Record what an earlier run left in the spill file, then put its unanswered creates in doubt.
+        """Record the answers that an earlier run left in the spill file, then put its unanswered creates in doubt.
 
         Only the holder of the owner's lock may call this. Returns the number of creates put in doubt.
         """
-        kept = False
+        rejected = False
         for record in self.spill.records():
             try:
                 await self.do(record_answer, record, max_in_doubt=max_in_doubt)
             except IntegrityError as error:
-                kept = True
+                rejected = True
                 log.error("an answer in the spill file does not fit the ledger", key=record.key, why=str(error.orig))
-        if not kept:
+        if not rejected:
             self.spill.clear()
         return await self.do(doubt_unanswered, at=at, run_id=run_id)
 
     def close(self) -> None:
-        """Fold the journal into the file and let go of it."""
-        # A full disk may refuse; the journal then stays beside the file, and is as good.
+        """Merge the journal into the file and close it."""
+        # On a full disk the journal stays beside the file, which is just as durable.
         with suppress(sqlite3.Error), closing(self._engine.raw_connection()) as connection:
             connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._engine.dispose()
@@ -151,7 +150,7 @@ class Ledger:
                 _apply(connection, call)
 
     async def _commit(self, batch: list[_Call[Any]]) -> None:
-        """The same, with all but the commit on the loop's own thread."""
+        """Like `_apply_and_commit`, with everything but the commit on the event loop's thread."""
         with self._settling(batch), self._engine.connect() as connection, connection.begin() as transaction:
             for call in batch:
                 _apply(connection, call)
@@ -159,20 +158,20 @@ class Ledger:
 
     @contextmanager
     def _settling(self, batch: list[_Call[Any]]) -> Iterator[None]:
-        """Tells each caller when nothing is committed."""
+        """Give the error to each call if nothing is committed, and mark all calls as settled."""
         try:
             yield
         except Exception as error:  # noqa: BLE001
-            refused = database.storage_error(self.path, error) if isinstance(error, DBAPIError) else error
+            failure = database.storage_error(self.path, error) if isinstance(error, DBAPIError) else error
             for call in batch:
-                call.error = refused
+                call.error = failure
         finally:
             for call in batch:
                 call.settled = True
 
 
 def _apply(connection: Connection, call: _Call[Any]) -> None:
-    """Run one verb in a savepoint; only what the database as a whole cannot take is raised."""
+    """Run one verb in a savepoint. Raises only errors of the whole database; others are stored in the call."""
     driver = statements.driver(connection)
     driver.execute("SAVEPOINT one")
     try:
@@ -181,7 +180,7 @@ def _apply(connection: Connection, call: _Call[Any]) -> None:
         if not isinstance(error, IntegrityError):
             raise
         call.error = error
-    except Exception as error:  # noqa: BLE001 - handed to whoever called
+    except Exception as error:  # noqa: BLE001 - raised by `result` in the caller
         call.error = error
     if call.error is not None:
         driver.execute("ROLLBACK TO one")
@@ -189,11 +188,11 @@ def _apply(connection: Connection, call: _Call[Any]) -> None:
 
 
 @contextmanager
-def opened(path: Path, world: database.World | None = None) -> Iterator[Ledger]:
-    """The ledger at `path`, which exists and is up to date, for the holder of the owner's lock.
+def open_ledger(path: Path, world: database.World | None = None) -> Iterator[Ledger]:
+    """Open the ledger at `path` for the holder of the owner's lock.
 
     Raises:
-        LedgerError: it cannot be used.
+        LedgerError: it does not exist, is not up to date or cannot be used.
     """
     ledger = Ledger(path, database.open_existing(path, world=world))
     try:
@@ -203,11 +202,11 @@ def opened(path: Path, world: database.World | None = None) -> Iterator[Ledger]:
 
 
 @contextmanager
-def viewed(path: Path, world: database.World | None = None) -> Iterator[Connection]:
-    """A connection that only reads the ledger at `path`, also while a run works on it.
+def open_readonly(path: Path, world: database.World | None = None) -> Iterator[Connection]:
+    """A read-only connection to the ledger at `path`, even while a run is using it.
 
     Raises:
-        LedgerError: there is none, or it cannot be read.
+        LedgerError: it does not exist or cannot be read.
     """
     engine = database.open_existing(path, world=world, readonly=True)
     try:

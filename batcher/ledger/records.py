@@ -1,4 +1,4 @@
-"""What goes into the ledger and comes out of it, as plain values."""
+"""The plain values that the ledger stores and returns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from batcher.item import Event
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """A batch that a run was asked for, as it reads now."""
+    """A batch in its current version."""
 
     batch_id: int
     name: str
@@ -22,7 +22,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimed:
-    """An item whose intent to be created is durable: `attempt` is the create that may now leave, once."""
+    """An item whose intent to create is durable: the create request of this `attempt` may be sent once."""
 
     key: str
     attempt: int
@@ -34,7 +34,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerRecord:
-    """The answer to one create, or what is known instead of one; it can be written as JSON and read back."""
+    """The answer to one create request, or what replaces it if none came. Can be stored as JSON."""
 
     key: str
     attempt: int
@@ -58,14 +58,14 @@ class AnswerRecord:
 
     @classmethod
     def from_json(cls, data: bytes) -> AnswerRecord:
-        """The record that `to_json` wrote."""
+        """Read what `to_json` wrote."""
         values: dict[str, Any] = json.loads(data)
         return cls(**values | {"event": Event(values["event"]), "raw": base64.b64decode(values["raw"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenTask:
-    """A task to be collected, with what the poller and the downloader need of its item."""
+    """A task to be collected, with the fields of its item that the poller and the downloader need."""
 
     key: str
     attempt: int
@@ -81,13 +81,13 @@ class OpenTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskEnd:
-    """How a task ended, or that the API does not know it, as one look showed it."""
+    """The end of a task, or an answer without usable task or audio, as one poll returned it."""
 
     task: OpenTask
     at: float
     run_id: str
-    looks: int
-    word: str | None = None
+    polls: int
+    word: str | None = None  # the provider's status
     credits: float | None = None
     error_code: str | None = None
     error_message: str | None = None
@@ -98,7 +98,7 @@ class TaskEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRecord:
-    """A verified audio file: where it lies below its output folder, what it holds."""
+    """A verified audio file; `path` is relative to its output folder."""
 
     path: str
     sha256: str
@@ -108,20 +108,20 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balance:
-    """What an account has, as its profile said; what is unknown stays so."""
+    """An account's balance from its profile; None is unknown."""
 
     credits: float | None = None
     quota: float | None = None
     tier: str | None = None
 
     def to_json(self) -> str:
-        """The balance as it is kept with a run."""
+        """The balance as it is stored with a run."""
         return json.dumps(asdict(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Halt:
-    """An open halt of an account: why nothing is created."""
+    """An open halt of an account: the reason why nothing is created."""
 
     id: int
     kind: str
@@ -135,9 +135,10 @@ class Halt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """A row's output: the item's audio that belongs there, and what was put there last.
+    """A row's output: the item's audio that belongs there, and the audio that was last linked there.
 
-    Paths of sources are relative to the ledger's folder, `output` and `linked_output` to `out_dir`, itself relative.
+    `source`, `linked_source` and `out_dir` are relative to the ledger's folder, `output` and `linked_output` to
+    `out_dir`.
     """
 
     batch_id: int
@@ -149,7 +150,7 @@ class Output:
     saved: bool  # the item's audio is on disk
     source: str | None
     sha256: str | None
-    linked: bool  # it was put at the output
+    linked: bool  # it was linked at the output
     linked_output: str | None
     linked_source: str | None
     linked_sha256: str | None

@@ -1,141 +1,138 @@
-"""The end of a run: results written, the run noted in its ledger, and all of it told."""
+"""The end of a run: writes the results files, records the end in the ledger, prints the summary."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from batcher.audio.store import Store, stamp
-from batcher.clock import Clock
+from batcher.audio.store import stamp
 from batcher.errors import StorageError
 from batcher.formatting import counted
 from batcher.item import NEEDS_PERSON, UNFINISHED, State
-from batcher.ledger.ledger import Connection, Ledger
-from batcher.ledger.lifecycle import recalled, runs
+from batcher.ledger.ledger import Connection
+from batcher.ledger.lifecycle import restored_rows, runs
 from batcher.ledger.money import spending
 from batcher.ledger.queries import item_counts, outputs, status
 from batcher.ledger.queries.item_counts import Counts
 from batcher.ledger.records import Batch, Halt
 from batcher.ledger.storage import cached_facts
 from batcher.pipeline import restore
+from batcher.pipeline.context import RunContext
 from batcher.pipeline.delivery import SWEPT, sweep
 from batcher.pipeline.ingest import Ingest
 from batcher.pipeline.stop import Reason, Stop
 from batcher.provider.answers import Profile
 from batcher.reports import results, run_report, summary
-from batcher.reports.progress import Progress
-from batcher.reports.tally import Tally
-from batcher.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finish:
-    """What one run leaves behind: profiles it read, halts it met, keys of overdue items; how the last one ended."""
+    """The end of one run: what it reports beside its counts.
 
-    settings: Settings
-    ledger: Ledger
-    store: Store
-    progress: Progress
-    clock: Clock
-    run_id: str
-    started_at: float
-    stop: Stop
-    tally: Tally
+    `profiles` are those that it read, the first and the last of which give its balances; `halts` are open at its end;
+    `overdue` are keys of items whose tasks show no progress; `last_end` is the exit code and message of the run before.
+    """
+
+    ctx: RunContext
     ingest: Ingest
+    started_at: float
     profiles: list[Profile]
     halts: list[Halt]
     overdue: list[str]
     last_end: tuple[int | None, str | None]
 
-    async def tell(self) -> run_report.RunReport:
-        """Write the results, note the end of the run, and say how it went."""
-        self.progress.close()
+    async def report(self) -> run_report.RunReport:
+        """Write the results, record the end of the run, and print the summary."""
+        self.ctx.progress.close()
         try:
-            result = await self._conclude()
-            await self.ledger.do(self._tell, result)
+            result = await self._close_run()
+            await self.ctx.ledger.do(self._print_summary, result)
             return result
         except StorageError as error:
-            # What was bought is in the spill file by now; this is said even if nothing more can be written.
-            message = self.stop.reasons.get(Reason.TROUBLE, error.one_line())
-            self.progress.warn(f"exit 8: {message}")
-            return self._report(8, message)
+            # What was bought is in the spill file by now; report that even if nothing more can be written.
+            message = self.ctx.stop.reasons.get(Reason.TROUBLE, error.one_line())
+            self.ctx.progress.warn(f"exit 8: {message}")
+            return self._build_report(8, message)
 
-    async def _conclude(self) -> run_report.RunReport:
-        if not self.stop.interrupted and not await self.ledger.do(cached_facts.get, SWEPT):
-            await sweep(self.ledger, self.store)
-        written = await self.ledger.do(self._write_results)
-        here = [batch.name for batch in self.ingest.named if batch.out_dir == self.store.out_dir]
-        written = [name for name in written if name in here]
-        owner = self.store.owner()
-        if written and owner is not None and owner.run_id == self.run_id:
-            await restore.sign(self.ledger, self.store, self.run_id, written, whole=True)
-        await self.ledger.do(self._leave)
-        counts = await self.ledger.do(item_counts.count, self.ingest.named)
-        await self.ledger.do(self._note_halts, counts)
-        refused, unwritten = self.ingest.refused, self.tally.unwritten
-        named = bool(self.settings.sources)
-        code, message = conclude(self.stop, counts, refused=refused, unwritten=unwritten, rows_named=named)
-        message += await self.ledger.do(summary.overdue_message, self.ingest.named, self.overdue)
-        credits_ = await self.ledger.do(self._credits)
-        result = self._report(code, message, counts=counts, credits_=credits_)
-        await self.ledger.do(self._note_end, result)
-        await self.ledger.do(status.look_ahead)
+    async def _close_run(self) -> run_report.RunReport:
+        ledger = self.ctx.ledger
+        if not self.ctx.stop.interrupted and not await ledger.do(cached_facts.get, SWEPT):
+            await sweep(ledger, self.ctx.store)
+        await self._mark_folder(await ledger.do(self._write_results))
+        await ledger.do(self._leave)
+        counts = await ledger.do(item_counts.count, self.ingest.named)
+        await ledger.do(self._note_halts, counts)
+        result = await self._result(counts)
+        await ledger.do(self._note_end, result)
+        await ledger.do(status.precompute)
         return result
 
-    def _report(
-        self,
-        code: int,
-        message: str,
-        *,
-        counts: item_counts.Counts | None = None,
-        credits_: dict[str, float | None] | None = None,
-    ) -> run_report.RunReport:
-        found: dict[str, Any] = {}
-        if counts is not None:
-            found = {"rows": counts.rows, "items": counts.items, "states": counts.states, "credits": credits_}
-            found |= {"batches": [batch.name for batch in self.ingest.named], "halt": run_report.halt_of(self.halts)}
+    async def _mark_folder(self, written: list[str]) -> None:
+        """Note in the output folder's mark that the results of these batches are complete."""
+        here = [batch.name for batch in self.ingest.named if batch.out_dir == self.ctx.store.out_dir]
+        names = [name for name in written if name in here]
+        owner = self.ctx.store.owner()
+        if names and owner is not None and owner.run_id == self.ctx.run_id:
+            await restore.sign(self.ctx.ledger, self.ctx.store, self.ctx.run_id, names, whole=True)
+
+    async def _result(self, counts: Counts) -> run_report.RunReport:
+        refused, unwritten = self.ingest.refused, self.ctx.tally.unwritten
+        named = bool(self.ctx.settings.sources)
+        code, message = conclude(self.ctx.stop, counts, refused=refused, unwritten=unwritten, rows_named=named)
+        message += await self.ctx.ledger.do(summary.overdue_message, self.ingest.named, self.overdue)
+        return replace(
+            self._build_report(code, message),
+            batches=[batch.name for batch in self.ingest.named],
+            rows=counts.rows,
+            items=counts.items,
+            states=counts.states,
+            halt=run_report.halt_of(self.halts),
+            credits=await self.ctx.ledger.do(self._credits),
+        )
+
+    def _build_report(self, code: int, message: str) -> run_report.RunReport:
+        """The report without the counts, which take a ledger that can be read."""
         return run_report.RunReport(
-            run_id=self.run_id,
+            run_id=self.ctx.run_id,
             exit_code=code,
             outcome=run_report.OUTCOMES[code],
             message=message,
-            ledger=str(self.settings.ledger),
-            out_dir=str(self.settings.out_dir),
-            created=self.tally.created,
-            collected=self.tally.collected,
-            requests=self.tally.requests(),
-            elapsed_seconds=round(self.clock.now() - self.started_at, 3),
-            **found,
+            ledger=str(self.ctx.settings.ledger),
+            out_dir=str(self.ctx.settings.out_dir),
+            created=self.ctx.tally.created,
+            collected=self.ctx.tally.collected,
+            requests=self.ctx.tally.requests(),
+            elapsed_seconds=round(self.ctx.clock.now() - self.started_at, 3),
         )
 
     def _write_results(self, conn: Connection) -> list[str]:
-        """Returns the batches whose results are written: none while old ones tell what the ledger does not know yet."""
-        if recalled.due(conn):
+        """Returns the batches whose results are up to date: none while rows are still to be restored from them."""
+        if restored_rows.due(conn):
             return []
         written = []
         for batch in self.ingest.named:
-            out_dir = self.settings.ledger.parent / batch.out_dir
+            out_dir = self.ctx.settings.ledger.parent / batch.out_dir
             try:
                 self._write(conn, batch, out_dir)
                 written.append(batch.name)
             except OSError as error:
-                self.tally.unwritten += 1
+                self.ctx.tally.unwritten += 1
                 message = f"cannot write the results of {batch.name}: {error.strerror}"
-                self.stop.reasons.setdefault(Reason.TROUBLE, message)
+                self.ctx.stop.reasons.setdefault(Reason.TROUBLE, message)
         return written
 
     def _write(self, conn: Connection, batch: Batch, out_dir: Path) -> None:
-        """Write the results of the batch, unless they lie there as they were written and nothing has changed since."""
+        """Write the results of the batch, unless neither the batch nor its results files have changed."""
         name = f"results {batch.batch_id}"
         paths = results.results_paths(out_dir, [batch.name])
         known = cached_facts.get(conn, name)
-        if self.settings.rescan or known is None or known != [stamp(path) for path in paths]:
+        if self.ctx.settings.rescan or known is None or known != [stamp(path) for path in paths]:
             results.write_results(out_dir, batch.name, outputs.results(conn, batch))
             cached_facts.put(conn, name, "rows", [stamp(path) for path in paths])
 
     def _leave(self, conn: Connection) -> None:
-        if self.ingest.refused is None and not self.tally.unwritten:
+        if self.ingest.refused is None and not self.ctx.tally.unwritten:
             self.ingest.leave(conn)
 
     def _note_halts(self, conn: Connection, counts: item_counts.Counts) -> None:
@@ -143,57 +140,64 @@ class Finish:
             reason = Reason.CREDITS if halt.kind == "credits" else Reason.TROUBLE
             need = spending.next_need(conn, self.ingest.named)
             now = self.profiles[-1].balance if self.profiles else None
-            self.stop.reasons.setdefault(reason, summary.halt_line(halt, counts, balance=now, need=need))
+            self.ctx.stop.reasons.setdefault(reason, summary.halt_line(halt, counts, balance=now, need=need))
 
     def _credits(self, conn: Connection) -> dict[str, float | None]:
         start = self.profiles[0].balance if self.profiles else None
         end = self.profiles[-1].balance if len(self.profiles) > 1 else None
-        spent, known = spending.spent_in_run(conn, self.run_id)
+        spent, known = spending.spent_in_run(conn, self.ctx.run_id)
         if not known:
             spent = start - end if start is not None and end is not None else None
         needed = spending.estimated_need(conn, self.ingest.named)
         return {"start": start, "end": end, "spent": spent, "estimated_needed": needed}
 
     def _note_end(self, conn: Connection, result: run_report.RunReport) -> None:
-        values: dict[str, Any] = {"ended_at": self.clock.now(), "exit_code": result.exit_code}
-        values |= {"outcome": result.outcome, "message": result.message}
-        values |= {"created": result.created, "collected": result.collected}
-        runs.end_run(conn, self.run_id, **values)
+        runs.end_run(
+            conn,
+            self.ctx.run_id,
+            ended_at=self.ctx.clock.now(),
+            exit_code=result.exit_code,
+            outcome=result.outcome,
+            message=result.message,
+            created=result.created,
+            collected=result.collected,
+        )
 
-    def _tell(self, conn: Connection, result: run_report.RunReport) -> None:
+    def _print_summary(self, conn: Connection, result: run_report.RunReport) -> None:
         counts = item_counts.count(conn, self.ingest.named)
-        where, hints = self.settings.where, self.ingest.hints
+        where, hints = self.ctx.settings.where, self.ingest.hints
         words = summary.SummaryInput(result, counts, where=where, last=self.last_end, hints=hints)
-        summary.tell(conn, self.progress, words, self.ingest.named)
+        summary.tell(conn, self.ctx.progress, words, self.ingest.named)
 
 
 _EXITS: Final = {Reason.CREDENTIALS: 5, Reason.CREDITS: 4, Reason.TROUBLE: 8, Reason.ASKED: 6}
 
 
 def conclude(stop: Stop, counts: Counts, *, refused: str | None, unwritten: int, rows_named: bool) -> tuple[int, str]:
-    """Exit code and message of a run that came to its end.
+    """Exit code and message of a finished run.
 
-    The first that applies, in the order of the table of exit codes; a reason to stop counts only while it leaves
-    something undone. `refused` says why the manifest was not taken; `unwritten` counts outputs and results files that
-    could not be written. Where no manifest was named (`rows_named`), what waits to be created was not asked for.
+    The first that applies, in the order of the table of exit codes. A reason to stop counts only if it left something
+    unfinished. `refused` is why nothing was created; `unwritten` counts outputs and results files that could not be
+    written. Without a manifest (`rows_named` is false), pending items were not asked for.
     """
     unfinished = sum(counts.states[state] for state in UNFINISHED if rows_named or state is not State.PENDING)
     if stop.interrupted:
-        return 130, "interrupted; answers that had come are recorded"
+        return 130, "interrupted; answers received so far are recorded"
     if refused is not None:
         return 2, refused
     for reason in sorted(stop.reasons):
         if unfinished or unwritten or reason is Reason.CREDENTIALS:
             return _EXITS[reason], stop.reasons[reason]
     if unfinished:
-        return 6, f"{counted(unfinished, 'item')} still to be finished"
+        return 6, f"{counted(unfinished, 'item')} unfinished"
     if unwritten:
         return 8, f"{counted(unwritten, 'output')} could not be written"
     if not rows_named:
-        return 0, "every open task is collected"
+        return 0, "all open tasks are collected"
     waiting = sum(counts.states[state] for state in NEEDS_PERSON)
     if waiting or counts.invalid:
         parts = [counted(waiting, "item")] * bool(waiting)
         parts += [counted(counts.invalid, "invalid row")] * bool(counts.invalid)
-        return 3, f"finished; a person is needed for {' and '.join(parts)}"
-    return 0, "every row is done or settled"
+        verb = "needs" if waiting + counts.invalid == 1 else "need"
+        return 3, f"finished; {' and '.join(parts)} {verb} attention"
+    return 0, "all rows are done or settled"

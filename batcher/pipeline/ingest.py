@@ -12,7 +12,7 @@ from batcher.errors import ManifestError
 from batcher.formatting import counted
 from batcher.ledger.imports import importer
 from batcher.ledger.ledger import Connection, Ledger
-from batcher.ledger.queries import item_counts
+from batcher.ledger.queries.batches import current_batches
 from batcher.ledger.records import Batch
 from batcher.ledger.storage import cached_facts
 from batcher.manifest.reader import Manifest
@@ -57,7 +57,7 @@ class Ingest:
 
     async def run(self) -> None:
         """Take every manifest in; all that is wrong with any of them is told before the first create."""
-        known = {batch.name: batch for batch in await self._ledger.do(item_counts.current_batches)}
+        known = {batch.name: batch for batch in await self._ledger.do(current_batches)}
         if not self._settings.sources:
             self.named = list(known.values())
         for source in self._settings.sources:

@@ -41,7 +41,7 @@ class _Conflicts:
 def survey(conn: Connection, batch: Batch, store: Store, conflicts: _Conflicts) -> None:
     """Look at where the rows' outputs belong: what is in the way, and which are there no longer, to be linked again."""
     missing = []
-    for row_id, place, linked in outputs.places(conn, batch):
+    for row_id, place, linked in outputs.row_outputs(conn, batch):
         if linked:
             if not store.is_there(batch.out_dir, place):
                 missing.append(row_id)

@@ -16,7 +16,7 @@ from batcher.errors import CredentialsError, ManifestError
 from batcher.item import NEEDS_PERSON, OPEN, State
 from batcher.ledger.imports import importer
 from batcher.ledger.imports.preview import ImportPreview
-from batcher.ledger.ledger import Connection, viewed
+from batcher.ledger.ledger import Connection, open_readonly
 from batcher.ledger.money.prices import Prices, prices
 from batcher.ledger.storage import database
 from batcher.manifest.reader import Manifest
@@ -75,7 +75,7 @@ def foresee(settings: Settings, balance: float | None = None) -> Plan:
     Raises:
         LedgerError: there is a ledger that cannot be used.
     """
-    with _ledger(settings) as path, viewed(path, settings.world) as conn:
+    with _ledger(settings) as path, open_readonly(path, settings.world) as conn:
         return _Planning(settings, ImportPreview(conn), balance).run(conn)
 
 
@@ -133,7 +133,7 @@ class _Planning:
         plan.need_person = sum(found.states[state] for state in NEEDS_PERSON)
         plan.characters = sum(characters for _, _, characters in to_buy)
         known = prices(conn)
-        estimate = known.of((model, size) for model, size, _ in to_buy)
+        estimate = known.estimate((model, size) for model, size, _ in to_buy)
         if estimate is None:
             return
         plan.estimate = {"credits": estimate.credits, "low": estimate.low, "high": estimate.high}
@@ -171,7 +171,7 @@ def _why_unknown(answer: ProfileAnswer) -> str:
 def _affordable(known: Prices, sizes: Iterable[tuple[str | None, int]], balance: float) -> int:
     number, spent = 0, 0.0
     for size in sizes:
-        one = known.of([size])
+        one = known.estimate([size])
         spent += 0.0 if one is None else one.credits
         if spent > balance:
             break

@@ -1,40 +1,34 @@
-"""From submitted to rendered: looks at each open task until it has ended.
+"""From submitted to rendered: polls each open task until it ends.
 
-`pacing` says when a task is looked at next, and learns from what the look shows.
-
-No answer to a look can lead to a create. A task is gone only when the API says so repeatedly, over minutes.
+`pacing` decides when a task is polled next, and learns from the answers. No answer to a poll can lead to a create.
+A task is gone only when the API repeatedly reports it as unknown, over minutes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 import anyio
 import structlog
 
-from batcher.clock import Clock, Wakeup
 from batcher.errors import StorageError
-from batcher.ledger.ledger import Ledger
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.records import OpenTask, TaskEnd
 from batcher.pacing.due_queue import Due
 from batcher.pacing.pace import Pace, Pacing
-from batcher.pipeline.credit_guard import Guard
+from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.downloader import Downloader
-from batcher.pipeline.slots import Slots
-from batcher.pipeline.stop import Reason, Stop
+from batcher.pipeline.stop import Reason
 from batcher.provider.answers import Answer, Cause, Phase, Task
-from batcher.provider.client import Client
-from batcher.reports.tally import Tally
-from batcher.throttle.gate import Gate, Sent
+from batcher.throttle.gate import Sent
 
 log = structlog.get_logger()
 
 MISSED_SECONDS: Final = 50.0
-"""Only looks so far apart count as misses of a task: so it is gone after minutes, whatever the clock says."""
+"""Time in seconds between two polls that count as separate misses of a task, so that it is gone after minutes."""
 OVERDUE_POLL_SECONDS: Final = 60.0
-"""So long is the wait between two looks at a task that is overdue."""
+"""Time in seconds between two polls of an overdue task."""
 
 
 @dataclass(kw_only=True)
@@ -42,124 +36,115 @@ class _Watched:
     task: OpenTask
     pace: Pace
     accepted_at: float  # this and the next in steady seconds
-    told_at: float  # when there was a word of progress last
-    looks: int = 0
+    progress_at: float  # when its status changed last
+    polls: int = 0
     missed_at: float | None = None  # when a miss was counted last, in steady seconds
     word: str | None = None
-    overdue_polls: int = 0  # looks that found it overdue
+    overdue_polls: int = 0  # polls since it became overdue
 
 
-@dataclass(kw_only=True)
 class Poller:
-    """Watches the open tasks of one account.
+    """Polls the open tasks of one account until they end.
 
-    `overdue` holds, by their items' keys, those that have shown no progress for far too long. Unless it is `patient`,
-    it ends without them, once no others are left and each was looked at again.
+    `overdue` holds, by their items' keys, the tasks that have shown no progress for far too long. Without
+    `--max-runtime`, the poller ends without them once no other task is left and each was polled again.
     """
 
-    ledger: Ledger
-    client: Client
-    guard: Guard
-    gate: Gate
-    slots: Slots
-    downloader: Downloader
-    stop: Stop
-    tally: Tally
-    clock: Clock
-    changed: Wakeup
-    pacing: Pacing
-    run_id: str
-    patient: bool
-    overdue: dict[str, OpenTask] = field(default_factory=dict, init=False)
-    _due: Due[_Watched] = field(init=False)
-    _looking: int = field(default=0, init=False)  # looks that are not over,
-    _asking: int = field(default=0, init=False)  # and those of them that have no answer yet
-    _closing: bool = field(default=False, init=False)
-
-    def __post_init__(self) -> None:
-        self._due = Due(lambda watched: watched.pace.gain(self._age(watched)))
+    def __init__(self, ctx: RunContext, api: ApiContext, downloader: Downloader, pacing: Pacing) -> None:
+        self.ctx = ctx
+        self.api = api
+        self.gate = api.throttle.poll
+        self.downloader = downloader
+        self.pacing = pacing
+        self.overdue: dict[str, OpenTask] = {}
+        self._due: Due[_Watched] = Due(lambda watched: watched.pace.gain(self._age(watched)))
+        self._polling = 0  # polls that are not recorded yet,
+        self._asking = 0  # and those of them that have no answer yet
+        self._closing = False
 
     def watch(self, task: OpenTask, *, at_once: bool = False) -> None:
-        """Look at `task`, accepted just now, until it ends; `at_once` when it is older and may long have ended."""
+        """Poll `task` until it ends; `at_once` if it comes from an earlier run and may have ended long ago."""
         pace = (self.pacing.join if at_once else self.pacing.begin)(task.model, task.chars)
-        age = max(0.0, self.clock.now() - task.accepted_at)
-        accepted_at = self.clock.steady() - age
-        watched = _Watched(task=task, pace=pace, accepted_at=accepted_at, told_at=accepted_at)
-        self._schedule(watched, self.clock.chance() if at_once else pace.next_poll_seconds(age, self.clock.chance()))
+        age = max(0.0, self.ctx.clock.now() - task.accepted_at)
+        accepted_at = self.ctx.clock.steady() - age
+        watched = _Watched(task=task, pace=pace, accepted_at=accepted_at, progress_at=accepted_at)
+        self._schedule(
+            watched, self.ctx.clock.chance() if at_once else pace.next_poll_seconds(age, self.ctx.clock.chance())
+        )
 
     def no_more(self) -> None:
-        """Nothing more will come to be watched: end when all have ended."""
+        """Accept no more tasks: finish when all have ended."""
         self._closing = True
-        self.changed.ring()
+        self.api.changed.ring()
 
     async def run(self) -> None:
-        """Look at tasks as they become due, until `no_more` was said and none is left."""
-        async with anyio.create_task_group() as looks:
-            while self._due or self._looking or not self._closing:
+        """Poll tasks as they become due, until `no_more` was called and none is left."""
+        async with anyio.create_task_group() as polls:
+            while self._due or self._polling or not self._closing:
                 if self._has_only_overdue():
                     return
                 if self._asking >= self.gate.size or not self._due:
-                    await self.changed.wait(self.clock)
+                    await self.api.changed.wait(self.ctx.clock)
                     continue
-                if (wait := self._due.wait_seconds(self.clock.steady())) > 0:
-                    await self.changed.wait(self.clock, seconds=wait)
+                if (wait := self._due.wait_seconds(self.ctx.clock.steady())) > 0:
+                    await self.api.changed.wait(self.ctx.clock, seconds=wait)
                     continue
-                watched = self._due.take(self.clock.steady())
+                watched = self._due.take(self.ctx.clock.steady())
                 if (early := watched.pace.early_seconds(self._age(watched))) > 0 and watched.missed_at is None:
-                    self._due.add(self.clock.steady() + early, watched)
+                    self._due.add(self.ctx.clock.steady() + early, watched)
                     continue
-                self._looking += 1
+                self._polling += 1
                 self._asking += 1
-                looks.start_soon(self._look, watched)
+                polls.start_soon(self._poll, watched)
 
     def _age(self, watched: _Watched) -> float:
-        return self.clock.steady() - watched.accepted_at
+        return self.ctx.clock.steady() - watched.accepted_at
 
     def _schedule(self, watched: _Watched, seconds: float) -> None:
-        self._due.add(self.clock.steady() + seconds, watched)
-        self.changed.ring()
+        self._due.add(self.ctx.clock.steady() + seconds, watched)
+        self.api.changed.ring()
 
     def _has_only_overdue(self) -> bool:
-        """Whether nothing is left to wait for but what may never end."""
-        if self.patient or self._looking or not self._closing:
+        """Whether only overdue tasks are left, which may never end."""
+        if self.ctx.settings.max_runtime_seconds is not None or self._polling or not self._closing:
             return False
         return all(watched.overdue_polls > 1 for watched in self._due)
 
-    async def _look(self, watched: _Watched) -> None:
+    async def _poll(self, watched: _Watched) -> None:
         try:
             age, answer, sent = await self._ask(watched)
-            watched.looks += 1
-            self.tally.polls += 1
+            watched.polls += 1
+            self.ctx.tally.polls += 1
             with anyio.CancelScope(shield=True):
-                ended = await self._judge(watched, answer, sent, age)
+                ended = await self._react(watched, answer, sent, age)
         except StorageError as error:
-            self.stop.stop_all(Reason.TROUBLE, error.one_line())
+            self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
             return
         finally:
-            self._looking -= 1
-            self.changed.ring()
+            self._polling -= 1
+            self.api.changed.ring()
         if ended:
             if self.overdue.pop(watched.task.key, None) is None:
-                self.slots.release()
+                self.api.slots.release()
         elif watched.overdue_polls:
             self._schedule(watched, OVERDUE_POLL_SECONDS)
         else:
-            wait = watched.pace.next_poll_seconds(self._age(watched), self.clock.chance())
+            wait = watched.pace.next_poll_seconds(self._age(watched), self.ctx.clock.chance())
             self._schedule(watched, wait if watched.missed_at is None else min(wait, MISSED_SECONDS))
 
     async def _ask(self, watched: _Watched) -> tuple[float, Answer, Sent]:
-        """Read the task. Returns its age when the question left, and the answer."""
+        """Read the task. Returns its age in seconds when the request left, the answer, and the gate's receipt."""
         try:
             async with self.gate.slot() as sent:
-                return self._age(watched), await self.client.read(watched.task.task_id), sent
+                return self._age(watched), await self.api.client.read(watched.task.task_id), sent
         finally:
             self._asking -= 1
-            self.changed.ring()
+            self.api.changed.ring()
 
-    async def _judge(self, watched: _Watched, answer: Answer, sent: Sent, asked_age: float) -> bool:
-        """Take the answer to a look that left at `asked_age` seconds for what it says.
+    async def _react(self, watched: _Watched, answer: Answer, sent: Sent, asked_age: float) -> bool:
+        """Act on the answer to a poll that left when the task was `asked_age` seconds old.
 
-        Returns whether the task needs no further look.
+        Returns whether the task needs no further poll.
         """
         match answer.cause:
             case Cause.OK if answer.task is not None:
@@ -168,80 +153,80 @@ class Poller:
                 return await self._read(watched, answer, answer.task)
             case Cause.NOT_FOUND:
                 self.gate.succeeded(sent)
-                return await self._missed(watched, answer)
+                return await self._note_missing(watched, answer)
             case Cause.CREDENTIALS:
-                self.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")
+                self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")
             case Cause.THROTTLED:
-                self.tally.throttled += 1
+                self.ctx.tally.throttled += 1
                 self.gate.close(sent, answer.retry_after_seconds)
             case _:
                 why = answer.transport or answer.explain()
-                log.warning("poll unanswered", **self._words(watched), cause=answer.cause, why=why)
+                self._log(watched).warning("poll unanswered", cause=answer.cause, why=why)
                 if self.gate.failed():
-                    self.stop.stop_all(Reason.TROUBLE, f"the API cannot be reached: {answer.explain()}")
+                    self.ctx.stop.stop_all(Reason.TROUBLE, f"the API cannot be reached: {answer.explain()}")
         return False
 
     def _learn(self, watched: _Watched, task: Task, asked_age: float) -> None:
-        # What a task answers is how it was at some moment between the question and the answer.
+        # The status was true at some moment between the request and its answer: take the safe end of that span.
         if task.phase is Phase.RUNNING:
             watched.pace.running(asked_age)
         elif task.phase is Phase.SUCCEEDED:
             watched.pace.ended(self._age(watched), task.took_seconds)
 
-    async def _missed(self, watched: _Watched, answer: Answer) -> bool:
-        now = self.clock.steady()
+    async def _note_missing(self, watched: _Watched, answer: Answer) -> bool:
+        now = self.ctx.clock.steady()
         if watched.missed_at is not None and now - watched.missed_at < MISSED_SECONDS:
             return False
         watched.missed_at = now
-        return await self.ledger.do(collection.record_missing, self._ending(watched, answer))
+        return await self.ctx.ledger.do(collection.record_missing, self._task_end(watched, answer))
 
     async def _read(self, watched: _Watched, answer: Answer, task: Task) -> bool:
-        ending = self._ending(watched, answer)
+        ending = self._task_end(watched, answer)
         if watched.missed_at is not None:
             watched.missed_at = None
-            await self.ledger.do(collection.record_found, watched.task)
+            await self.ctx.ledger.do(collection.record_found, watched.task)
         if task.phase is Phase.RUNNING:
             if not task.known_word and task.word != watched.word:
-                log.warning("unknown status, taken for running", **self._words(watched), status=task.word)
-            self._heard(watched, task.word)
+                self._log(watched).warning("unknown status, taken for running", status=task.word)
+            self._note_running(watched, task.word)
             return False
-        log.info("task ended", **self._words(watched), status=task.word)
+        self._log(watched).info("task ended", status=task.word)
         if task.phase is Phase.SUCCEEDED:
-            if await self.ledger.do(collection.record_rendered, ending):
+            if await self.ctx.ledger.do(collection.record_rendered, ending):
                 self.downloader.add(watched.task, task.audio_url)
         elif task.unfunded:
-            self.guard.trip()
-            await self.ledger.do(collection.record_unfunded, ending)
+            self.api.guard.trip()
+            await self.ctx.ledger.do(collection.record_unfunded, ending)
         else:
-            await self.ledger.do(collection.record_failed, ending)
+            await self.ctx.ledger.do(collection.record_failed, ending)
             if ending.error_code is None:
-                await self.guard.suspect(self.client, watched.task)
-        if self.guard.halts or self.guard.tripped:
-            await self.guard.refresh()
+                await self.api.guard.suspect(self.api.client, watched.task)
+        if self.api.guard.halts or self.api.guard.tripped:
+            await self.api.guard.refresh()
         return True
 
-    def _heard(self, watched: _Watched, word: str) -> None:
-        """The task runs still. One without progress for far too long gives up its place: it must not stop the batch."""
-        now = self.clock.steady()
+    def _note_running(self, watched: _Watched, word: str) -> None:
+        """Note that the task is still running. After far too long without progress it gives up its slot."""
+        now = self.ctx.clock.steady()
         if watched.word not in (None, word):
-            watched.told_at = now
+            watched.progress_at = now
         watched.word = word
         if watched.overdue_polls:
             watched.overdue_polls += 1
-        elif now - watched.told_at > watched.pace.overdue_seconds():
+        elif now - watched.progress_at > watched.pace.overdue_seconds():
             watched.overdue_polls = 1
             self.overdue[watched.task.key] = watched.task
-            log.warning("task overdue", **self._words(watched), status=word)
-            self.slots.release()
+            self._log(watched).warning("task overdue", status=word)
+            self.api.slots.release()
 
-    def _ending(self, watched: _Watched, answer: Answer) -> TaskEnd:
+    def _task_end(self, watched: _Watched, answer: Answer) -> TaskEnd:
         task = answer.task
         error = (task.error if task is not None else None) or answer.error
         return TaskEnd(
             task=watched.task,
-            at=self.clock.now(),
-            run_id=self.run_id,
-            looks=watched.looks,
+            at=self.ctx.clock.now(),
+            run_id=self.ctx.run_id,
+            polls=watched.polls,
             word=task.word if task is not None else None,
             credits=task.credits_used if task is not None else None,
             error_code=error.code,
@@ -251,6 +236,6 @@ class Poller:
             raw=answer.raw,
         )
 
-    def _words(self, watched: _Watched) -> dict[str, object]:
+    def _log(self, watched: _Watched) -> Any:
         task = watched.task
-        return {"endpoint": "poll", "key": task.key, "attempt": task.attempt, "task_id": task.task_id}
+        return log.bind(endpoint="poll", key=task.key, attempt=task.attempt, task_id=task.task_id)

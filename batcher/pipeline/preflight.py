@@ -10,7 +10,7 @@ from batcher.clock import Clock
 from batcher.errors import CredentialsError, TroubleError
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.lifecycle import runs
-from batcher.ledger.queries import item_counts
+from batcher.ledger.queries import attention
 from batcher.ledger.records import Balance, Batch
 from batcher.pipeline.stop import Reason, Stop
 from batcher.provider.answers import Cause, Profile, ProfileAnswer
@@ -59,7 +59,7 @@ class Preflight:
         if profile.user_id is None:
             message = "the profile does not say whose account this is (no user_id): nothing is created"
             self.stop.stop_creating(Reason.CREDENTIALS, message)
-        foreign = await self.ledger.do(item_counts.foreign_tasks, wanted, account_id)
+        foreign = await self.ledger.do(attention.foreign_tasks, wanted, account_id)
         if foreign:
             who = ", ".join(f"{number} of {name}" for name, number in foreign.items())
             message = f"open tasks belong to another account ({who}): use its token to collect them"

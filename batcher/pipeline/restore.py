@@ -19,9 +19,11 @@ from batcher.clock import Clock, local
 from batcher.errors import UsageError
 from batcher.formatting import counted
 from batcher.item import State
-from batcher.ledger.ledger import Connection, Ledger, viewed
-from batcher.ledger.lifecycle import recalled
-from batcher.ledger.queries import item_counts, outputs
+from batcher.ledger.ledger import Connection, Ledger, open_readonly
+from batcher.ledger.lifecycle import restored_rows
+from batcher.ledger.queries import outputs
+from batcher.ledger.queries.batches import current_batches
+from batcher.ledger.queries.identity import has_run, identity
 from batcher.ledger.records import Batch, FileRecord
 from batcher.pipeline.delivery import Delivery
 from batcher.reports.progress import Progress
@@ -41,12 +43,12 @@ _LARGEST: Final = 2**62
 
 def why_outdated(conn: Connection, settings: Settings) -> str | None:
     """Why the ledger may not know all that was bought; None when nothing says so."""
-    who, stores = recalled.identity(conn), _stores(settings, item_counts.current_batches(conn))
+    who, stores = identity(conn), _stores(settings, current_batches(conn))
     if who.copied_at is not None:
         return f"the ledger is a copy, made at {local(who.copied_at)}: it does not know what was bought since"
     for store in stores:
         owner = store.owner()
-        if owner is not None and owner.ledger_id == who.ledger_id and not recalled.knows_run(conn, owner.run_id):
+        if owner is not None and owner.ledger_id == who.ledger_id and not has_run(conn, owner.run_id):
             return f"the ledger is older than the audio in {store.folder}: it does not know the last run there"
     owner = stores[0].owner()
     if owner is not None and owner.ledger_id != who.ledger_id:
@@ -66,7 +68,7 @@ def need_consent(settings: Settings) -> bool:
             f"the audio in {settings.out_dir} belongs to the {owner.world} world; nothing was created",
             "Choose another --out-dir.",
         )
-    with viewed(settings.ledger) as conn:
+    with open_readonly(settings.ledger) as conn:
         why = why_outdated(conn, settings)
     if why is not None and not settings.restored:
         raise UsageError(
@@ -92,12 +94,12 @@ async def recall(
 
     A ledger that is not `outdated` only listens to what they tell of batches that it does not know.
     """
-    batches = await ledger.do(item_counts.current_batches)
+    batches = await ledger.do(current_batches)
     stores = _stores(settings, batches)
     found = [path for store in stores for path in sorted(store.folder.glob(f"*{RESULTS}.jsonl"))]
     known = frozenset() if outdated else frozenset(batch.name for batch in batches)
     lines = (line for line in read_results(found, settings.ledger.parent) if line["batch"] not in known)
-    number = await ledger.do(recalled.recall, lines, at=at)
+    number = await ledger.do(restored_rows.add, lines, at=at)
     if outdated:
         await _begin(ledger, stores, run_id, batches)
     files, rows = counted(len(found), "results file"), counted(number, "row")
@@ -109,8 +111,8 @@ async def _begin(ledger: Ledger, stores: Sequence[Store], run_id: str, batches: 
     owners = [(store, store.owner()) for store in stores]
     needed = {batch.out_dir for batch in batches} or {stores[0].out_dir}
     telling = [_tells_all(store, owner) for store, owner in owners if owner is not None or store.out_dir in needed]
-    await ledger.do(recalled.begin, "none" if all(telling) else "some")
-    who = await ledger.do(recalled.identity)
+    await ledger.do(restored_rows.begin, "none" if all(telling) else "some")
+    who = await ledger.do(identity)
     for store, owner in owners:
         if store is stores[0] or (owner is not None and owner.ledger_id == who.ledger_id):
             told = {} if owner is None else owner.batches
@@ -168,7 +170,7 @@ async def sign(ledger: Ledger, store: Store, run_id: str, batches: Sequence[str]
     Raises:
         StorageError: the folder does not take it.
     """
-    who, owner = await ledger.do(recalled.identity), store.owner()
+    who, owner = await ledger.do(identity), store.owner()
     new = {batch: _results_digest(store, batch) if whole else None for batch in batches}
     told = ({} if owner is None else owner.batches) | new
     store.sign(Owner(ledger_id=who.ledger_id, run_id=run_id, batches=told, world=who.world))
@@ -180,10 +182,10 @@ async def take_up(delivery: Delivery, progress: Progress, *, account_id: int, cl
     The latter only once the manifests are `imported`: before that, the ledger has no item that could be in doubt.
     """
     ledger, store, run_id = delivery.ledger, delivery.store, delivery.run_id
-    if not await ledger.do(recalled.due):
+    if not await ledger.do(restored_rows.due):
         return
     states: dict[str, int] = {}
-    while cases := await ledger.do(recalled.told, _CHUNK):
+    while cases := await ledger.do(restored_rows.next_rows, _CHUNK):
         files: dict[str, FileRecord | None] = {}
         for case in cases:
             if files.get(case.item_key) is None:  # of rows that share an item, one with its file is enough
@@ -196,7 +198,7 @@ async def take_up(delivery: Delivery, progress: Progress, *, account_id: int, cl
     if not imported:
         progress.say("restoring goes on with the next run that takes the manifests in; until then nothing is created")
         return
-    doubts = await ledger.do(recalled.finish, store.has_item, account_id=account_id, run_id=run_id, at=clock.now())
+    doubts = await ledger.do(restored_rows.finish, store.has_item, account_id=account_id, run_id=run_id, at=clock.now())
     told = ", ".join(f"{number} {state}" for state, number in states.items()) or "nothing"
     progress.say(f"restored: results files tell of items now {told}; {doubts} more may have been bought (in doubt)")
 
@@ -210,7 +212,9 @@ def _take_up(
     at: float,
 ) -> dict[str, State]:
     return {
-        case.item_key: recalled.take_up(conn, case, files[case.item_key], account_id=account_id, run_id=run_id, at=at)
+        case.item_key: restored_rows.apply(
+            conn, case, files[case.item_key], account_id=account_id, run_id=run_id, at=at
+        )
         for case in cases
     }
 

@@ -7,7 +7,7 @@ from batcher.reports.tally import Tally
 
 
 class Slots:
-    """How many tasks may be open at the provider at once, those of earlier runs included."""
+    """Counts the tasks open at the provider, those of earlier runs included, against `--concurrency`."""
 
     def __init__(self, limit: int, changed: Wakeup, tally: Tally) -> None:
         self._limit = limit
@@ -16,7 +16,7 @@ class Slots:
 
     @property
     def free(self) -> int:
-        """Slots that are left."""
+        """Number of free slots."""
         return max(0, self._limit - self._tally.open)
 
     @property
@@ -25,10 +25,10 @@ class Slots:
         return self._tally.open <= 0
 
     def take(self, number: int = 1) -> None:
-        """Fill places; tasks of earlier runs may fill more than there are."""
+        """Take `number` slots. Tasks of earlier runs may take more than there are."""
         self._tally.open += number
 
     def release(self) -> None:
-        """A task has ended, is overdue, or was never made."""
+        """Free the slot of a task that has ended, is overdue or was never created."""
         self._tally.open -= 1
         self._changed.ring()

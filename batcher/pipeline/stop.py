@@ -1,4 +1,4 @@
-"""Why a run stops, as latches: they are set once, looked at by everyone, and cut nothing that is in the air."""
+"""Why a run stops, as latches: set once, checked by every stage, and never an end to a request in flight."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import anyio
 
 
 class Reason(IntEnum):
-    """The kinds of reasons, the most telling first."""
+    """Kinds of reasons, the most important first: it decides the exit code."""
 
-    CREDENTIALS = 1  # the token is refused, or tasks belong to another account
-    CREDITS = 2  # the account is halted for lack of credits
-    TROUBLE = 3  # the API is unreachable, unstable or not itself; the disk is full
+    CREDENTIALS = 1  # the token was refused, or open tasks belong to another account
+    CREDITS = 2  # the account is halted: out of credits
+    TROUBLE = 3  # the API is unreachable or unstable, another host answers, or the disk is full
     ASKED = 4  # a signal, a budget, --no-wait
 
 
 class Stop:
-    """The two latches of a run: no more creating, and no more collecting either."""
+    """The two latches of a run: stop creating, and stop collecting too."""
 
     def __init__(self) -> None:
         self.reasons: dict[Reason, str] = {}
@@ -37,21 +37,21 @@ class Stop:
         return "collecting" in self._set
 
     def stop_creating(self, reason: Reason, message: str) -> None:
-        """Create nothing more; what is in the air lands, what is open is collected."""
+        """Create nothing more. Creates in flight are still recorded, and open tasks collected."""
         self._stop("creating", reason, message)
 
     def stop_all(self, reason: Reason, message: str) -> None:
-        """Create nothing more and leave open tasks to the next run; what is in the air lands."""
+        """Create nothing more and leave open tasks to the next run. Creates in flight are still recorded."""
         self._stop("creating", reason, message)
         self._stop("collecting", reason, message)
 
     def interrupt(self) -> None:
-        """A second signal: only what has arrived is recorded still."""
+        """Stop at once after a second signal: only answers that have arrived are recorded."""
         self.interrupted = True
         self.stop_all(Reason.ASKED, "interrupted")
 
     def scope(self, what: str) -> anyio.CancelScope:
-        """A scope that ends when `what` (creating, collecting) stops: for waiting, never for what must be recorded."""
+        """A scope that is cancelled when `what` (creating, collecting) stops: for waiting, never around a record."""
         scope = anyio.CancelScope()
         self._scopes[what].append(scope)
         if what in self._set:

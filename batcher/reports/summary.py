@@ -13,7 +13,7 @@ from batcher.formatting import amount, counted, plainly, span
 from batcher.item import UNFINISHED, State
 from batcher.ledger.ledger import Connection
 from batcher.ledger.money import spending
-from batcher.ledger.queries import item_counts, names
+from batcher.ledger.queries import attention, item_counts, names
 from batcher.ledger.queries.eta import forecast
 from batcher.ledger.records import Batch, Halt
 from batcher.reports.progress import Progress
@@ -163,7 +163,7 @@ def _statement(conn: Connection, result: RunReport) -> str | None:
 
 
 def _examples(conn: Connection, batches: Sequence[Batch], state: State) -> str:
-    found = item_counts.needing_person(conn, batches, state, _SHOWN + 1)
+    found = attention.needing_attention(conn, batches, state, _SHOWN + 1)
     words = []
     for error, alike in groupby(found[:_SHOWN], key=itemgetter(1)):
         ids = [row_id for row_id, _ in alike]

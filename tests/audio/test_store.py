@@ -13,7 +13,7 @@ from sqlalchemy import event
 
 from batcher.audio.store import ITEMS, Owner, Store, digest
 from batcher.clock import Clock
-from batcher.ledger.ledger import opened
+from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.records import FileRecord, Output
 from batcher.pipeline.delivery import Delivery
@@ -121,7 +121,7 @@ async def test_audio_outlives_a_power_cut(home: Path, store: Store, disk_calls: 
         book.do(collection.record_rendered, ending(task))
         path = store.item_path(task.key, "mp3")
         store.part(path).write_bytes(OURS)
-        with opened(book.path, "real") as ledger:
+        with open_ledger(book.path, "real") as ledger:
             how: dict[str, Any] = {"tally": Tally(), "clock": Clock(), "run_id": RUN, "named": []}
             delivery = Delivery(ledger=ledger, store=store, **how)
             event.listen(ledger._engine, "commit", lambda _: disk_calls.append(("commit", 0)))

@@ -17,8 +17,8 @@ from typing import Any, Final
 from sqlalchemy import insert
 
 from batcher.item import Inputs, State
-from batcher.ledger.ledger import viewed
-from batcher.ledger.queries import item_counts
+from batcher.ledger.ledger import open_readonly
+from batcher.ledger.queries.batches import current_batches
 from batcher.ledger.storage import database
 from batcher.ledger.storage.schema import accounts, attempts, batches, files, items, rows, runs, tasks
 from batcher.reports.page.page import Choices, write_page
@@ -43,7 +43,7 @@ def made_up(path: Path, number: int, *, seed: int = 1) -> None:
             run: dict[str, Any] = {"pid": 1, "host": "h", "out_dir": "audio", "account_id": 1, "started_at": start}
             run |= {"profile_start": json.dumps({"credits": 9e6 - night * 3e6}), "ended_at": start + 7200}
             run |= {"profile_end": json.dumps({"credits": 6e6 - night * 3e6}), "exit_code": 0, "outcome": "done"}
-            conn.execute(insert(runs).values(id=f"run-{night}", message="every row is done or settled", **run))
+            conn.execute(insert(runs).values(id=f"run-{night}", message="all rows are done or settled", **run))
         made = [_one(dice, n, number) for n in range(1, number + 1)]
         for table in (attempts, tasks, items, rows, files):
             found = [one[table.name] for one in made if table.name in one]
@@ -95,8 +95,8 @@ def main() -> None:
     if not ledger.exists():
         made_up(ledger, number)
     began = time.perf_counter()
-    with viewed(ledger) as conn:
-        write_page(conn, item_counts.current_batches(conn), Choices(path=page, home=folder, at=AT))
+    with open_readonly(ledger) as conn:
+        write_page(conn, current_batches(conn), Choices(path=page, home=folder, at=AT))
     _say(f"{number:,} rows: written in {time.perf_counter() - began:.2f} s, {page.stat().st_size / 1e6:.1f} MB")
     _open(page)
 

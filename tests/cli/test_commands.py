@@ -421,8 +421,8 @@ def test_many_items_are_asked_for_on_a_terminal(
             said += chunk
     os.close(terminal)
     assert process.wait(30) == code
-    refused = b"exit 2: not agreed to: 51 items were not created\r\n  --yes agrees without asking.\r\n"
-    assert (refused in said, said.count(b"agrees without asking")) == ((True, 1) if code == 2 else (False, 0))
+    refused = b"exit 2: not confirmed: 51 items were not created\r\n  --yes confirms without asking.\r\n"
+    assert (refused in said, said.count(b"confirms without asking")) == ((True, 1) if code == 2 else (False, 0))
     assert b"create 51 items for an unknown number of credits (the balance is 1,000,000 credits)?" in said
     assert len(provider.creates) == created
 

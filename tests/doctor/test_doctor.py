@@ -160,11 +160,11 @@ def test_clock_and_schema(project: Project, provider: FakeTTS) -> None:
 @pytest.mark.parametrize(
     ("sql", "words"),
     [
-        ("UPDATE items SET state = 'failed'", "another state than their last event"),
-        ("UPDATE files SET saved_at = NULL", "done without a file"),
-        ("UPDATE attempts SET outcome = NULL, answered_at = NULL", "do not wait for one"),
-        ("DELETE FROM tasks", "refers to one of tasks that is not there"),
-        ("DELETE FROM events", "no event of it is kept"),
+        ("UPDATE items SET state = 'failed'", "not in the state that their last event led to"),
+        ("UPDATE files SET saved_at = NULL", "items are done but have no saved file"),
+        ("UPDATE attempts SET outcome = NULL, answered_at = NULL", "are not waiting for one"),
+        ("DELETE FROM tasks", "refers to a missing row of tasks"),
+        ("DELETE FROM events", "have no recorded event"),
         ("UPDATE rows SET output = 'one.mp3'", "more than one row"),
         ("UPDATE alembic_version SET version_num = '9999'", "newer batcher"),
     ],

@@ -18,9 +18,9 @@ from batcher.clock import Clock
 from batcher.errors import ManifestError
 from batcher.item import Event
 from batcher.ledger.imports import importer
-from batcher.ledger.ledger import opened
+from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import claims, collection, runs
-from batcher.ledger.queries import item_counts, outputs
+from batcher.ledger.queries import attention, item_counts, outputs
 from batcher.ledger.records import Balance
 from batcher.ledger.storage import cached_facts, database
 from batcher.manifest.rows import Rules
@@ -55,7 +55,7 @@ class Folder:
         source = Source(path=self.manifest, rules=Rules(**({"batch": "m", "voice": "anna"} | rules)))
         settings = Settings(sources=(source,), ledger=self.ledger, out_dir=self.out_dir, rescan=rescan)
         before = self._imported_at()
-        with opened(self.ledger, "real") as ledger:
+        with open_ledger(self.ledger, "real") as ledger:
             store = Store(self.ledger.parent, self.out_dir)
             await Ingest(settings, ledger, store, Progress(quiet=True), clock or Later(), None).run()
         return before != self._imported_at()
@@ -64,7 +64,7 @@ class Folder:
         """A run that finds all as it is, but for what happens `meanwhile`; returns whether it looked for outputs."""
         source = Source(path=self.manifest, rules=Rules(batch="m", voice="anna"))
         settings = Settings(sources=(source,), ledger=self.ledger, out_dir=self.out_dir)
-        with opened(self.ledger, "real") as ledger:
+        with open_ledger(self.ledger, "real") as ledger:
             store = Store(self.ledger.parent, self.out_dir)
             intake = Ingest(settings, ledger, store, Progress(quiet=True), clock or Later(), None)
             await intake.run()
@@ -246,7 +246,7 @@ def _all_but_one_done(folder: Path, rows: int) -> Iterator[dict[str, int]]:
             "next_due_at": _steps(book, claims.next_due_at, RUN, book.wanted),
             "rechecks": _steps(book, claims.rechecks, book.account_id, book.wanted),
             "open_tasks": _steps(book, collection.open_tasks, book.account_id, book.wanted),
-            "foreign_tasks": _steps(book, item_counts.foreign_tasks, book.wanted, book.account_id),
+            "foreign_tasks": _steps(book, attention.foreign_tasks, book.wanted, book.account_id),
             "outputs_of": _steps(book, outputs.outputs_of, task.key),
             "collectable": _steps(book, item_counts.collectable),
             "latest_takes": _steps(book, importer.latest_takes, "m"),

@@ -15,8 +15,9 @@ import pytest
 
 from batcher.audio.store import Owner, Store, digest
 from batcher.clock import Clock
-from batcher.ledger.ledger import opened
-from batcher.ledger.lifecycle import recalled
+from batcher.ledger.ledger import open_ledger
+from batcher.ledger.lifecycle import restored_rows
+from batcher.ledger.queries.identity import identity
 from batcher.pipeline.delivery import Delivery
 from batcher.pipeline.restore import _tells_all, take_up, why_outdated
 from batcher.reports.progress import Progress
@@ -54,7 +55,7 @@ def _states(book: Book) -> list[str]:
 @pytest.mark.parametrize(("run_id", "why"), [(RUN, None), ("a later run", "the ledger is older than the audio")])
 def test_the_mark_of_a_run(book: Book, store: Store, run_id: str, why: str | None) -> None:
     """A folder where a run was at work that the ledger knows nothing of shows that it is an older state of itself."""
-    store.sign(Owner(ledger_id=book.do(recalled.identity).ledger_id, run_id=run_id, batches={}))
+    store.sign(Owner(ledger_id=book.do(identity).ledger_id, run_id=run_id, batches={}))
     settings = Settings(sources=(), ledger=book.path, out_dir=store.folder)
     assert (book.do(why_outdated, settings) or "None").startswith(str(why))
 
@@ -89,16 +90,16 @@ def test_results_that_tell_all(store: Store, case: str) -> None:
     ],
 )
 def test_what_nothing_tells_of(
-    book: Book, gaps: Sequence[recalled.Gap], audio: Sequence[int], states: list[str]
+    book: Book, gaps: Sequence[restored_rows.Gap], audio: Sequence[int], states: list[str]
 ) -> None:
     """Behind any gap everything unbought is in doubt, also once asked for again; and without one, what has audio."""
     for gap in gaps:
-        book.do(recalled.begin, gap)
+        book.do(restored_rows.begin, gap)
     keys = [row["item_key"] for row in book.all("SELECT item_key FROM rows ORDER BY number")]
     there = {keys[number] for number in audio}
-    found = book.do(recalled.finish, lambda key, _: key in there, **ACCOUNT)
+    found = book.do(restored_rows.finish, lambda key, _: key in there, **ACCOUNT)
     assert (_states(book), found) == (states, states.count("in_doubt"))
-    assert not book.do(recalled.due)
+    assert not book.do(restored_rows.due)
 
 
 @pytest.mark.parametrize(
@@ -107,21 +108,21 @@ def test_what_nothing_tells_of(
 def test_doubts_that_results_tell_of(book: Book, told: str, state: str) -> None:
     """A doubt that was on record before is one again; what was not bought may be bought."""
     key = book.one("SELECT item_key FROM rows WHERE id = 'a'")["item_key"]
-    book.do(recalled.recall, [{"batch": "m", "id": "a", "key": key, "state": told, "out_dir": "audio"}], at=AT)
-    for case in book.do(recalled.told, 10):
-        book.do(recalled.take_up, case, None, **ACCOUNT)
+    book.do(restored_rows.add, [{"batch": "m", "id": "a", "key": key, "state": told, "out_dir": "audio"}], at=AT)
+    for case in book.do(restored_rows.next_rows, 10):
+        book.do(restored_rows.apply, case, None, **ACCOUNT)
     assert _states(book) == [state, "pending"]
 
 
 async def test_doubts_come_after_the_import(book: Book, store: Store) -> None:
     """Until the manifests are taken in, what nothing tells of is not settled: their items may not be there yet."""
-    book.do(recalled.begin, "some")
-    with opened(book.path, "real") as ledger:
+    book.do(restored_rows.begin, "some")
+    with open_ledger(book.path, "real") as ledger:
         how: dict[str, Any] = {"tally": Tally(), "clock": Clock(), "run_id": RUN, "named": []}
         delivery = Delivery(ledger=ledger, store=store, **how)
         for imported, states in ((False, ["pending"] * 2), (True, ["in_doubt"] * 2)):
             await take_up(delivery, Progress(quiet=True), account_id=1, clock=Clock(), imported=imported)
-            assert (_states(book), book.do(recalled.due)) == (states, not imported)
+            assert (_states(book), book.do(restored_rows.due)) == (states, not imported)
 
 
 def _backup(project: Project) -> Path:
@@ -298,13 +299,13 @@ def test_a_retake_is_not_forgotten(project: Project, provider: FakeTTS) -> None:
 @pytest.mark.parametrize(
     "point",
     [
-        "after batcher.ledger.lifecycle.recalled:recall 1",
-        "after batcher.ledger.lifecycle.recalled:begin 1",
+        "after batcher.ledger.lifecycle.restored_rows:add 1",
+        "after batcher.ledger.lifecycle.restored_rows:begin 1",
         "after batcher.pipeline.restore:recall 1",
         "after batcher.ledger.imports.importer:import_manifest 1",
         "before batcher.pipeline.restore:take_up 1",
-        "before batcher.ledger.lifecycle.recalled:take_up 3",
-        "before batcher.ledger.lifecycle.recalled:finish 1",
+        "before batcher.ledger.lifecycle.restored_rows:apply 3",
+        "before batcher.ledger.lifecycle.restored_rows:finish 1",
         "after batcher.pipeline.restore:take_up 1",
     ],
 )

@@ -149,7 +149,7 @@ def test_what_is_no_audio_is_kept_to_be_looked_at(project: Project, provider: Fa
     good = True
     ended = run.end()
     assert ended.exit_code == 0
-    assert f"{why}; what came is kept as {kept.relative_to(project.audio)}" in ended.err
+    assert f"{why}; stored as {kept.relative_to(project.audio)} for inspection" in ended.err
     assert not kept.exists()
     project.assert_whole(project.rows(1))
     assert len(provider.creates) == 1

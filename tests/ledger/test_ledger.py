@@ -22,7 +22,7 @@ from sqlalchemy.exc import IntegrityError
 
 from batcher.errors import LockedError, StorageError
 from batcher.item import Event, State
-from batcher.ledger.ledger import Ledger, opened
+from batcher.ledger.ledger import Ledger, open_ledger
 from batcher.ledger.lifecycle import answers, claims, collection, decisions, halts, runs
 from batcher.ledger.lifecycle.transitions import move
 from batcher.ledger.money.spending import Budget
@@ -609,8 +609,8 @@ def test_a_retry_forgets_the_task(book: Book) -> None:
 @pytest.fixture(params=[False, True], ids=["alone", "gathering"])
 def ledger(book: Book, request: pytest.FixtureRequest) -> Iterator[Ledger]:
     book.take_in(sheet(*(f"text {number}" for number in range(12))))
-    with opened(book.path, "real") as made:
-        made.gathers = request.param
+    with open_ledger(book.path, "real") as made:
+        made.group_commits = request.param
         yield made
 
 
@@ -762,11 +762,11 @@ async def test_answers_go_to_the_spill_file(book: Book, ledger: Ledger) -> None:
     record = book.accepted(claimed, "t1", raw=b"r" * 9000)
     ledger.spill.reserve()
     await _full(ledger)
-    with pytest.raises(StorageError, match="the answer is kept in"):
+    with pytest.raises(StorageError, match="the answer is stored in"):
         await ledger.record(record, max_in_doubt=NEVER)
     assert book.state(claimed.key) == "submitting"
     ledger.close()
-    with opened(book.path, "real") as again:
+    with open_ledger(book.path, "real") as again:
         assert again.spill.records() == [replace(record, raw=b"r" * 4096)]
         assert await again.recover(run_id=RUN, at=AT + 9, max_in_doubt=NEVER) == 1
         assert again.spill.records() == []
@@ -813,7 +813,7 @@ async def test_an_answer_that_does_not_fit_stays_in_the_spill_file(book: Book, l
 async def test_a_clean_close_folds_the_journal(book: Book) -> None:
     """After a clean close the ledger is one file: no journal with content and no spill file beside it."""
     book.engine.dispose()
-    with opened(book.path, "real") as made:
+    with open_ledger(book.path, "real") as made:
         made.spill.reserve()
         await made.recover(run_id=RUN, at=AT, max_in_doubt=NEVER)
         await made.do(_write, "kept")
@@ -1004,7 +1004,7 @@ def test_everything_is_private(book: Book) -> None:
     book.take_in(sheet("one"))
     old = os.umask(0)
     try:
-        with owner_lock(book.path), opened(book.path, "real") as ledger:
+        with owner_lock(book.path), open_ledger(book.path, "real") as ledger:
             ledger.spill.reserve()
             modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in book.path.parent.glob("batcher.db*")}
     finally:

@@ -79,7 +79,7 @@ def test_without_a_price_each_create_waits(book: Book) -> None:
     book.record(book.accepted(first, "t1"))
     book.do(collection.record_rendered, ending(replace(task, key=first.key, task_id="t1")))
     assert (book.state(first.key), claimed()) == ("rendered", [])
-    budget.blind = False
+    budget.unpriced = False
     assert len(claimed()) == 1
 
 
@@ -147,7 +147,7 @@ def test_a_budget_that_cannot_be_kept_stops(project: Project, provider: FakeTTS)
     manifest = project.manifest(8)
     ended = project.run(manifest, "--max-credits", "100")
     assert (ended.exit_code, len(provider.creates)) == (6, 5)
-    assert "cannot be kept" in ended.report["message"]
+    assert "cannot be enforced" in ended.report["message"]
 
 
 def test_a_halt_is_told_in_one_line(project: Project, provider: FakeTTS) -> None:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
+from batcher.audio.store import Store
 from batcher.clock import Clock
-from batcher.ledger.ledger import opened
+from batcher.ledger.ledger import open_ledger
 from batcher.ledger.storage.lock import owner_lock
 from batcher.manifest.rows import Rules
 from batcher.pipeline import runner
+from batcher.pipeline.context import RunContext
 from batcher.pipeline.startup import ready_ledger
 from batcher.reports.progress import Progress
 from batcher.reports.run_report import RunReport
@@ -61,8 +63,10 @@ def run_hastily(project: Project, manifest: Path, provider: FakeTTS, **changes: 
     try:
         with owner_lock(settings.ledger, wait_seconds=0.0):
             ready_ledger(settings, progress)
-            with opened(settings.ledger, settings.world) as ledger:
-                return anyio.run(runner._Run(settings, ledger, progress, HastyClock(), None, None).run, False)
+            with open_ledger(settings.ledger, settings.world) as ledger:
+                store, clock = Store(settings.ledger.parent, settings.out_dir), HastyClock()
+                ctx = RunContext(settings=settings, ledger=ledger, store=store, progress=progress, clock=clock)
+                return anyio.run(runner._Run(ctx, None, None).run, False)
     finally:
         # A run blocks signals at its very end, since its process is about to end; this one starts further processes.
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
@@ -85,7 +89,7 @@ def test_a_stuck_task_does_not_stop_the_batch(project: Project, provider: FakeTT
     provider.task_seconds = 0.0
     report = run_hastily(project, project.manifest(rows), provider, concurrency=2)
     assert (report.exit_code, report.outcome, report.states["done"], report.states["submitted"]) == (6, "stopped", 4, 2)
-    assert report.message == "2 items still to be finished; overdue: r1, r3; run again to collect"
+    assert report.message == "2 items unfinished; overdue: r1, r3; run again to collect"
     assert report.created == len(provider.creates) == 6
     looks = [job.reads for job in provider.jobs.values() if job.text == rows[0]["text"]]
     assert looks[0] > 2

@@ -12,7 +12,7 @@ import pytest
 from batcher.audio.store import digest
 from batcher.errors import ManifestError
 from batcher.ledger.imports.preview import ImportPreview
-from batcher.ledger.ledger import viewed
+from batcher.ledger.ledger import open_readonly
 from batcher.ledger.money import spending
 from batcher.ledger.queries import item_counts
 from batcher.manifest.reader import Manifest
@@ -207,7 +207,7 @@ def test_what_is_foreseen_comes_true(tmp_path: Path, seed: int) -> None:
 def _foreseen(book: Book, batch: str, content: str, how: dict[str, Any]) -> tuple[Any, Any, str | None]:
     file, rules = book.path.with_name(f"{batch}.csv"), Rules(batch=batch, **how)
     file.write_text(content)
-    with viewed(book.path) as conn:
+    with open_readonly(book.path) as conn:
         foresight = ImportPreview(conn)
         _, refusal = foresight.take_in(Manifest(file, rules), rules, out_dir="audio", at=AT)
         return *foresight.counts(), refusal

@@ -6,28 +6,29 @@ import math
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import event
 
 from batcher.audio.store import Store
 from batcher.clock import Clock, Wakeup
-from batcher.ledger.ledger import opened
+from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import collection, halts
 from batcher.ledger.records import OpenTask
 from batcher.pacing.pace import Pacing
+from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.credit_guard import Guard
 from batcher.pipeline.delivery import Delivery
 from batcher.pipeline.downloader import Downloader
 from batcher.pipeline.poller import Poller
 from batcher.pipeline.slots import Slots
-from batcher.pipeline.stop import Reason, Stop
+from batcher.pipeline.stop import Reason
 from batcher.pipeline.submitter import Submitter
 from batcher.provider.answers import Profile
 from batcher.provider.client import Client
 from batcher.provider.endpoint import Endpoint
-from batcher.reports.tally import Tally
+from batcher.reports.progress import Progress
+from batcher.settings import Settings
 from batcher.throttle.gate import Throttle
 from tests.support.fake_tts import NO_CREDITS, TOKEN, FakeTTS, Job, Twist, audio_of, refusal
 from tests.support.ledger_kit import AT, RUN, Book, book_in, ending, sheet
@@ -43,23 +44,28 @@ def book(tmp_path: Path) -> Iterator[Book]:
 @pytest.fixture
 async def submitter(book: Book, provider: FakeTTS) -> AsyncIterator[Submitter]:
     """All that a run has for creating, at rest."""
-    clock, stop, tally, changed = Clock(), Stop(), Tally(), Wakeup()
-    endpoint = Endpoint(provider.url, TOKEN)
-    throttle = Throttle(clock, creates_at_once=4, polls_at_once=4, downloads_at_once=4)
-    with opened(book.path, "real") as ledger:
-        async with Client(endpoint, create_connections=4) as client:
-            shared: dict[str, Any] = {"ledger": ledger, "tally": tally, "clock": clock, "run_id": RUN}
-            store = Store(book.path.parent, book.path.parent / "audio")
-            delivery = Delivery(**shared, store=store, named=[])
-            shared |= {"client": client, "stop": stop}
-            gates: dict[str, Any] = {"gate": throttle.download, "poll_gate": throttle.poll}
-            downloader = Downloader(**shared, **gates, store=store, delivery=delivery)
-            guard = Guard(ledger, clock, account_id=book.account_id, run_id=RUN)
-            shared |= {"guard": guard, "slots": Slots(4, changed, tally), "changed": changed}
-            poller = Poller(**shared, gate=throttle.poll, downloader=downloader, pacing=Pacing(), patient=False)
-            how: dict[str, Any] = {"max_items": None, "max_in_doubt": 5, "budget": None, "wait": True}
-            who: dict[str, Any] = {"account_id": book.account_id, "wanted": book.wanted}
-            yield Submitter(**shared, **who, **how, gate=throttle.create, poller=poller)
+    clock, changed, out_dir = Clock(), Wakeup(), book.path.parent / "audio"
+    with open_ledger(book.path, "real") as ledger:
+        async with Client(Endpoint(provider.url, TOKEN), create_connections=4) as client:
+            ctx = RunContext(
+                settings=Settings(sources=(), ledger=book.path, out_dir=out_dir),
+                ledger=ledger,
+                store=Store(book.path.parent, out_dir),
+                progress=Progress(quiet=True),
+                clock=clock,
+                run_id=RUN,
+            )
+            api = ApiContext(
+                client=client,
+                account_id=book.account_id,
+                guard=Guard(ledger, clock, account_id=book.account_id, run_id=RUN),
+                throttle=Throttle(clock, creates_at_once=4, polls_at_once=4, downloads_at_once=4),
+                slots=Slots(4, changed, ctx.tally),
+                changed=changed,
+            )
+            delivery = Delivery(ledger=ledger, store=ctx.store, tally=ctx.tally, clock=clock, run_id=RUN, named=[])
+            poller = Poller(ctx, api, Downloader(ctx, api, delivery), Pacing())
+            yield Submitter(ctx, api, poller, book.wanted)
 
 
 @pytest.mark.parametrize("latch", ["halt", "stop", "closed gate"])
@@ -68,9 +74,9 @@ async def test_a_latch_holds_what_is_claimed(book: Book, provider: FakeTTS, subm
     (claimed,) = await submitter._claim(1)
     sent = submitter.gate.enter()
     if latch == "halt":
-        submitter.guard.trip()
+        submitter.api.guard.trip()
     elif latch == "stop":
-        submitter.stop.stop_creating(Reason.ASKED, "enough")
+        submitter.ctx.stop.stop_creating(Reason.ASKED, "enough")
     else:
         submitter.gate.close(submitter.gate.enter(), 60.0)
     await submitter._create(claimed, sent)
@@ -95,9 +101,13 @@ async def test_a_refusal_holds_the_others_at_once(
     latches: list[dict[str, bool]] = []
     (claimed,) = await submitter._claim(1)
 
-    @event.listens_for(submitter.ledger._engine, "commit")
+    @event.listens_for(submitter.ctx.ledger._engine, "commit")
     def _look(_: object) -> None:
-        held = {"guard": submitter.guard.tripped, "stop": submitter.stop.creating, "gate": submitter.gate.closed}
+        held = {
+            "guard": submitter.api.guard.tripped,
+            "stop": submitter.ctx.stop.creating,
+            "gate": submitter.gate.closed,
+        }
         latches.append(held)
 
     provider.on_create = lambda _: answer
@@ -114,17 +124,17 @@ async def test_an_answer_out_of_the_ledger_ends_the_run(book: Book, provider: Fa
     claimed = await submitter._claim(2)
     for one in claimed:
         await submitter._create(one, submitter.gate.enter())
-    assert [record.task_id for record in submitter.ledger.spill.records()] == ["task_1"]
-    assert (len(provider.creates), submitter.stop.collecting) == (1, True)
+    assert [record.task_id for record in submitter.ctx.ledger.spill.records()] == ["task_1"]
+    assert (len(provider.creates), submitter.ctx.stop.collecting) == (1, True)
     assert [book.state(one.key) for one in claimed] == ["submitting", "pending"]
 
 
 async def test_a_look_at_the_halts_undoes_no_trip(submitter: Submitter) -> None:
     """What has tripped the guard may not be on record yet when the ledger is looked at for halts."""
-    await submitter.guard.begin(Profile(), override=False)
-    submitter.guard.trip()
-    await submitter.guard.refresh()
-    assert submitter.guard.tripped
+    await submitter.api.guard.begin(Profile(), override=False)
+    submitter.api.guard.trip()
+    await submitter.api.guard.refresh()
+    assert submitter.api.guard.tripped
 
 
 def unfunded(book: Book) -> OpenTask:
@@ -167,10 +177,10 @@ async def test_an_unfunded_task_holds_creates_at_once(book: Book, provider: Fake
     provider.jobs["task_1"] = Job("task_1", "one", "mp3", ends_at=0.0)
     provider.ending = lambda _: {"status": "failed", "error": {"code": "insufficient_credits"}, "creditsUsed": 0}
     tripped: list[bool] = []
-    event.listen(submitter.ledger._engine, "commit", lambda _: tripped.append(submitter.guard.tripped))
+    event.listen(submitter.ctx.ledger._engine, "commit", lambda _: tripped.append(submitter.api.guard.tripped))
     submitter.poller.watch(task, at_once=True)
     (watched,) = submitter.poller._due
-    await submitter.poller._look(watched)
+    await submitter.poller._poll(watched)
     assert (tripped[0], book.state(task.key)) == (True, "pending")
 
 
@@ -184,7 +194,7 @@ async def test_a_failure_without_a_word_holds_creates_at_once(
     provider.credits = 0
     submitter.poller.watch(task, at_once=True)
     (watched,) = submitter.poller._due
-    await submitter.poller._look(watched)
+    await submitter.poller._poll(watched)
     assert submitter._hold()
 
 
@@ -202,11 +212,11 @@ class LeapingClock(Clock):
 async def test_misses_in_a_row_are_one(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
     """A task that the API does not know is gone after minutes, not after some quick looks and a leap of the clock."""
     task = book.submitted("task_1")
-    submitter.poller.clock = LeapingClock()
+    submitter.poller.ctx = replace(submitter.poller.ctx, clock=LeapingClock())
     submitter.poller.watch(task, at_once=True)
     (watched,) = submitter.poller._due
     for _ in range(6):
-        await submitter.poller._look(watched)
+        await submitter.poller._poll(watched)
     assert book.one("SELECT missing_looks FROM tasks") == {"missing_looks": 1}
     assert book.state(task.key) == "submitted"
 
@@ -221,7 +231,7 @@ async def test_a_task_that_is_found_again_was_never_missing(
     counted = []
     for known in (False, True):
         provider.jobs = {"task_1": Job("task_1", "one", "mp3", ends_at=math.inf)} if known else {}
-        await submitter.poller._look(watched)
+        await submitter.poller._poll(watched)
         counted.append(book.one("SELECT missing_looks FROM tasks")["missing_looks"])
     assert counted == [1, 0]
 

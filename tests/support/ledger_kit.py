@@ -168,7 +168,7 @@ def sheet(*texts: str) -> str:
 
 def ending(task: OpenTask, *, at: float = AT, **changes: Any) -> TaskEnd:
     """One look at the task."""
-    values: dict[str, Any] = {"task": task, "at": at, "run_id": RUN, "looks": 1}
+    values: dict[str, Any] = {"task": task, "at": at, "run_id": RUN, "polls": 1}
     return TaskEnd(**(values | changes))
 
 

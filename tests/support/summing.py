@@ -10,16 +10,17 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import Connection
 
-from batcher.ledger.ledger import viewed
+from batcher.ledger.ledger import open_readonly
 from batcher.ledger.money.prices import Prices, prices
 from batcher.ledger.money.spending import reported_spending, spending, to_buy
-from batcher.ledger.queries.item_counts import count, current_batches
+from batcher.ledger.queries.batches import current_batches
+from batcher.ledger.queries.item_counts import count
 from batcher.ledger.records import Batch
 
 
 def assert_added_up(ledger: Path) -> None:
     """Counts, prices and spending, as `status` and budgets have them, are those of the items, creates and tasks."""
-    with viewed(ledger) as conn:
+    with open_readonly(ledger) as conn:
         batches = current_batches(conn)
         for some in (batches, *([batch] for batch in batches)):
             _assert_counted(conn, some)
@@ -58,7 +59,7 @@ def _assert_priced(conn: Connection, known: Prices) -> None:
 def _assert_spent(conn: Connection, batch: int | None, known: Prices) -> None:
     expected: dict[str, float | None] = dict.fromkeys(("spent", "in_flight", "in_doubt"), 0.0)
     for kind, model, told, size in conn.exec_driver_sql(_SPENT, {"batch": batch}):
-        before, more = expected[kind], known.of([(model, size)] if size else [])
+        before, more = expected[kind], known.estimate([(model, size)] if size else [])
         expected[kind] = None if before is None or more is None else before + told + more.credits
     found = spending(conn, batch_id=batch)
     for kind, credits_ in expected.items():

@@ -65,13 +65,13 @@ def recover(ctx: click.Context, /, results: tuple[Path, ...], **_: Any) -> None:
     """
     from batcher.clock import Clock
     from batcher.formatting import counted
-    from batcher.ledger.ledger import opened
-    from batcher.ledger.lifecycle import recalled
+    from batcher.ledger.ledger import open_ledger
+    from batcher.ledger.lifecycle import restored_rows
     from batcher.ledger.storage.lock import owner_lock
     from batcher.pipeline import restore
 
     path, _rest = find_ledger(ctx, ())
-    with owner_lock(path), opened(path) as ledger:
+    with owner_lock(path), open_ledger(path) as ledger:
         lines = restore.read_results(results, path.parent)
-        number = anyio.run(partial(ledger.do, recalled.recall, lines, at=Clock().now()))
+        number = anyio.run(partial(ledger.do, restored_rows.add, lines, at=Clock().now()))
     click.echo(f"noted: {counted(number, 'row')} that may be bought; the next run takes up what they tell")

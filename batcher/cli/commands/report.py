@@ -54,7 +54,7 @@ def report(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
 
     The batch is MANIFEST's, or --batch; without either, all batches of the ledger are told of in one page.
     """
-    from batcher.ledger.ledger import viewed
+    from batcher.ledger.ledger import open_readonly
 
     path, rest = find_ledger(ctx, manifest)
     if rest or len(manifest) > 1:
@@ -62,7 +62,7 @@ def report(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
     params = ctx.params
     if params["as_format"] != "html" and params["embed"]:
         raise click.UsageError("--embed is for the page", ctx)
-    with viewed(path) as conn:
+    with open_readonly(path) as conn:
         wanted = _wanted(conn, manifest, params["batch"])
         target = params["target"]
         if target is not None:
@@ -83,9 +83,10 @@ def _wanted(conn: Connection, manifest: tuple[str, ...], batch: str | None) -> l
     Raises:
         UsageError: there is none like that.
     """
-    from batcher.ledger.queries import item_counts, report
+    from batcher.ledger.queries import report
+    from batcher.ledger.queries.batches import current_batches
 
-    known = item_counts.current_batches(conn)
+    known = current_batches(conn)
     names = [batch] if batch is not None else [one.name for one in known]
     if manifest and batch is None:
         names = report.batches_of(conn, Path(manifest[0]))

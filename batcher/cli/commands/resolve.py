@@ -14,7 +14,7 @@ from batcher.clock import local, utc
 from batcher.errors import UsageError
 from batcher.formatting import amount, plainly
 from batcher.item import State
-from batcher.ledger.ledger import viewed
+from batcher.ledger.ledger import open_readonly
 from batcher.ledger.money.evidence import BalanceEvidence, balance_evidence, evidence
 from batcher.ledger.queries import names, status
 
@@ -44,7 +44,7 @@ def resolve(
     adopt the task, or buy again, or abandon. Each is named by a row's id or the beginning of its key.
     """
     path, ids = find_ledger(ctx, arguments)
-    with viewed(path) as conn:
+    with open_readonly(path) as conn:
         keys = names.find_keys(conn, ids, states=[State.IN_DOUBT])
         cases = evidence(conn, keys)
         money = {case.key: balance_evidence(conn, case) for case in cases}
@@ -117,9 +117,9 @@ def _money(found: BalanceEvidence) -> list[str]:
     if found.after is not None and found.after_at is not None:
         lines.append(f"balance after: {amount(found.after)} at {local(found.after_at)}")
     if found.unexplained is not None:
-        untold = f", and {found.untold} more do not say" if found.untold else ""
+        untold = f", and {found.unreported} more do not say" if found.unreported else ""
         lines.append(
-            f"other creates in between say they cost {amount(found.told)}{untold}: "
+            f"other creates in between say they cost {amount(found.reported)}{untold}: "
             f"{amount(found.unexplained)} unexplained"
         )
     cost = "an unknown number of credits" if found.estimate is None else f"about {amount(found.estimate)} credits"
@@ -134,8 +134,8 @@ def _money_facts(found: BalanceEvidence) -> dict[str, Any]:
         "before_at": utc(found.before_at),
         "after": found.after,
         "after_at": utc(found.after_at),
-        "told": found.told,
-        "untold": found.untold,
+        "told": found.reported,
+        "untold": found.unreported,
         "unexplained": found.unexplained,
         "estimate": found.estimate,
     }

@@ -14,10 +14,11 @@ from batcher.clock import Clock
 from batcher.errors import ManifestError
 from batcher.item import State
 from batcher.ledger.imports.importer import rules_of
-from batcher.ledger.ledger import Connection, Ledger, opened, viewed
+from batcher.ledger.ledger import Connection, Ledger, open_ledger, open_readonly
 from batcher.ledger.lifecycle import decisions
-from batcher.ledger.lifecycle.recalled import identity
-from batcher.ledger.queries import item_counts, names, report
+from batcher.ledger.queries import names, report
+from batcher.ledger.queries.batches import current_batches
+from batcher.ledger.queries.identity import identity
 from batcher.ledger.storage.lock import owner_lock
 from batcher.maintenance.decisions import person
 from batcher.manifest.reader import given_takes
@@ -53,7 +54,7 @@ def retake(ctx: click.Context, /, arguments: tuple[str, ...], batch: str | None,
     path, ids = find_ledger(ctx, arguments)
     if bool(ids) == (marks is not None):
         raise click.UsageError("name rows, or a file with --marks", ctx)
-    with viewed(path) as conn:
+    with open_readonly(path) as conn:
         if marks is None:
             rows = names.find_rows(conn, ids, batch=batch)
         else:
@@ -62,7 +63,7 @@ def retake(ctx: click.Context, /, arguments: tuple[str, ...], batch: str | None,
             for mark in stale:
                 click.echo(f"{mark.id} of {mark.batch}  does not stand for what was heard any more: left alone")
         own = _own_takes(conn, rows)
-    with owner_lock(path), opened(path) as ledger:
+    with owner_lock(path), open_ledger(path) as ledger:
         for line in anyio.run(_retake, ledger, rows, own):
             click.echo(line)
 
@@ -83,7 +84,7 @@ def _own_takes(conn: Connection, rows: _Rows) -> _OwnTakes:
     """The takes that the manifests, read as the last run did, name for these rows; of those that are there."""
     wanted = {(batch_id, row_id) for batch_id, _, row_id in rows}
     found: _OwnTakes = {}
-    for batch in item_counts.current_batches(conn):
+    for batch in current_batches(conn):
         if not any(batch_id == batch.batch_id for batch_id, _ in wanted):
             continue
         path, rules = Path(report.source_of(conn, batch)[0]), rules_of(conn, batch)

@@ -9,7 +9,7 @@ import click
 from batcher.cli.decisions import api_options, decide
 from batcher.cli.options import find_ledger, option
 from batcher.errors import UsageError
-from batcher.ledger.ledger import viewed
+from batcher.ledger.ledger import open_readonly
 from batcher.ledger.queries import names
 from batcher.maintenance.decisions import SETTLED_BY_RETRY
 
@@ -38,7 +38,7 @@ def retry(
     if not ids and not states:
         raise click.UsageError("name the items, or a --state", ctx)
     chosen = [state for state in SETTLED_BY_RETRY if not states or state in states]
-    with viewed(path) as conn:
+    with open_readonly(path) as conn:
         if batch is not None:
             names.need_rows(conn, ids, batch=batch)
         keys = names.find_keys(conn, ids, states=chosen, batch=batch)

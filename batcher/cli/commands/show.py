@@ -38,11 +38,11 @@ def show(
     the story.
     """
     from batcher.audio.store import Store
-    from batcher.ledger.ledger import viewed
+    from batcher.ledger.ledger import open_readonly
     from batcher.ledger.queries import names, status
 
     path, ids = find_ledger(ctx, arguments)
-    with viewed(path) as conn:
+    with open_readonly(path) as conn:
         keys = names.find_keys(conn, ids, states=[State(state) for state in states], batch=batch)
         found = list(status.show(conn, keys))
         stories = {key: status.story(conn, key) for key in keys} if ids else {}

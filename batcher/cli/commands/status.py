@@ -31,14 +31,14 @@ def status(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
     The ledger is the one beside MANIFEST, or the current folder's, or --ledger; all its batches are counted. In JSON,
     the credits spent are those of all its tasks, start and end those of the last run.
     """
-    from batcher.ledger.ledger import viewed
+    from batcher.ledger.ledger import open_readonly
     from batcher.ledger.money import spending
     from batcher.ledger.queries import report, status
 
     path, rest = find_ledger(ctx, manifest)
     if rest:
         raise click.UsageError(f"there is no file {rest[0]}", ctx)
-    with viewed(path) as conn:
+    with open_readonly(path) as conn:
         if manifest and not report.batches_of(conn, Path(manifest[0])):
             click.echo(f"the ledger has no batch of {manifest[0]}", err=True)
         found = status.status(conn)

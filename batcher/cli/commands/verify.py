@@ -32,7 +32,7 @@ def verify(ctx: click.Context, /, manifest: tuple[str, ...], heal: bool, **_: An
     the same audio still lies, else downloaded again from the task that was paid for, at no cost. What is replaced is
     kept beside it under another name; what the ledger did not make is left alone.
     """
-    from batcher.ledger.ledger import viewed
+    from batcher.ledger.ledger import open_readonly
     from batcher.maintenance.verify import compare, expected_files
 
     path, rest = find_ledger(ctx, manifest)
@@ -41,7 +41,7 @@ def verify(ctx: click.Context, /, manifest: tuple[str, ...], heal: bool, **_: An
     if heal:
         found, mended, code, trouble = _heal(ctx, path)
     else:
-        with viewed(path) as conn:
+        with open_readonly(path) as conn:
             memory = expected_files(conn)
         found = compare(memory, path.parent)
         mended, code, trouble = [], 3 if found.faults else 0, None
@@ -57,14 +57,14 @@ def verify(ctx: click.Context, /, manifest: tuple[str, ...], heal: bool, **_: An
 
 def _heal(ctx: click.Context, path: Path) -> tuple[Findings, Sequence[Repair], int, Exception | None]:
     from batcher.clock import Clock
-    from batcher.ledger.ledger import opened
+    from batcher.ledger.ledger import open_ledger
     from batcher.ledger.storage.lock import owner_lock
     from batcher.maintenance.heal import Healer
     from batcher.maintenance.verify import compare, expected_files
 
     with owner_lock(path):
         chosen = api_settings(ctx, path)
-        with opened(path, chosen.world) as ledger:
+        with open_ledger(path, chosen.world) as ledger:
             healing = Healer(ledger=ledger, settings=chosen, clock=Clock())
             found = compare(anyio.run(ledger.do, expected_files), path.parent)
             mended = anyio.run(healing.heal, found.faults)

@@ -137,7 +137,7 @@ def refuse_rebuys(conn: Connection, staging: Staging, name: str, batch: str, *, 
         found.add(change)
     if not found.number or not (found.defaulted or found.number > max(EDITS_AT_LEAST, _share(conn, staging, batch))):
         return
-    cost = prices(conn).of(found.bytes.items())
+    cost = prices(conn).estimate(found.bytes.items())
     about = "an unknown number of" if cost is None else f"about {amount(cost.credits)}"
     raise ManifestError(
         f"{name}: {found.number} rows whose audio may be paid for would be bought again; nothing was created",

@@ -1,1 +1,1 @@
-"""Every write that moves an item or opens a halt; `transitions` is the one module that sets a state."""
+"""Every write that moves an item or opens a halt; `transitions` is the only module that sets a state."""

@@ -1,58 +1,57 @@
-"""Verbs that record the answer to a create: task id first, then attempt, item and halt."""
+"""Records the answer to a create request: task id first, then attempt, item and halt."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import (
-    Connection,
-    bindparam,
-    func,
-    not_,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import Connection, bindparam, func, not_, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.item import Event, State
 from batcher.ledger.lifecycle import halts
-from batcher.ledger.lifecycle.transitions import move
+from batcher.ledger.lifecycle.transitions import NO_ERROR, move
 from batcher.ledger.records import AnswerRecord
 from batcher.ledger.storage.schema import attempts, items, tasks
 from batcher.ledger.storage.statements import Prepared, either, every
 
 
 def record_answer(conn: Connection, record: AnswerRecord, *, max_in_doubt: int) -> Event:
-    """Write down the answer to a create: its task id first, then the attempt, then the item's step, then any halt.
+    """Record the answer to a create: its task id first, then the attempt, then the item's transition, then any halt.
 
-    An answer may be recorded twice. Returns the event that was recorded: `lost` when the task id belongs to another
-    item. A late answer moves the item only while that same attempt is in doubt.
+    Recording an answer twice changes nothing. A late answer moves the item only while the same attempt is in doubt.
+
+    Returns the recorded event: `lost` instead of `accepted` if the task id belongs to another item.
     """
     event = record.event
-    if event is Event.ACCEPTED and not _own_task(conn, record):
+    if event is Event.ACCEPTED and not _insert_task(conn, record):
         event = Event.LOST
     _answer_attempt(conn, record, event)
-    _step(conn, record, event)
+    _move_item(conn, record, event)
     halts.after_answer(conn, record, event, max_in_doubt)
     return event
 
 
-def _own_task(conn: Connection, record: AnswerRecord) -> bool:
-    """Whether the task id that the answer names is this attempt's, now that it is inserted."""
-    values = {"account_id": record.account_id, "task_id": record.task_id, "item_key": record.key}
-    new = {"attempt": record.attempt, "accepted_at": record.at, "credits": record.credits}
-    owner: tuple[str, int] = _MAKE_TASK.run(conn, values | new).fetchone()
+def _insert_task(conn: Connection, record: AnswerRecord) -> bool:
+    """Insert the task id. Returns whether it belongs to this attempt and not to another."""
+    values = {
+        "account_id": record.account_id,
+        "task_id": record.task_id,
+        "item_key": record.key,
+        "attempt": record.attempt,
+        "accepted_at": record.at,
+        "credits": record.credits,
+    }
+    owner: tuple[str, int] = _INSERT_TASK.run(conn, values).fetchone()
     return owner == (record.key, record.attempt)
 
 
-_MAKE_TASK: Final = Prepared(
+_INSERT_TASK: Final = Prepared(
     upsert(tasks)
     .values(every("account_id", "task_id", "item_key", "attempt", "accepted_at", "credits"))
     .values(looks=0, missing_looks=0, unusable_looks=0)
-    .on_conflict_do_update(index_elements=["account_id", "task_id"], set_={"looks": tasks.c.looks})  # says whose it is
+    # An update that changes nothing, so that RETURNING names the owner of an id that is there already.
+    .on_conflict_do_update(index_elements=["account_id", "task_id"], set_={"looks": tasks.c.looks})
     .returning(tasks.c.item_key, tasks.c.attempt)
 )
 
@@ -72,56 +71,57 @@ def _answer_attempt(conn: Connection, record: AnswerRecord, event: Event) -> Non
         "credits": record.credits,
         "raw": record.raw or None,
     }
-    _answer(event is Event.LOST).run(conn, values)
+    _update_attempt(event is Event.LOST).run(conn, values)
 
 
 @cache
-def _answer(lost: bool) -> Prepared:
-    # The attempt's own answer may come after it was given up for lost, never after a definite one.
-    known = ("accepted", "deferred", "rejected", *(["lost"] if lost else []))
-    ours = attempts.alias("ours")
-    last = select(func.coalesce(func.max(ours.c.answer_no), 0) + 1).where(ours.c.account_id == bindparam("_account"))
-    said = ("answered_at", "outcome", "cause", "http_status", "error_code", "error_message", "request_id", "credits")
+def _update_attempt(lost: bool) -> Prepared:
+    # An attempt's own answer may replace `lost`, but no later answer replaces a definite one.
+    final = ("accepted", "deferred", "rejected", *(["lost"] if lost else []))
+    earlier = attempts.alias("earlier")
+    next_no = select(func.coalesce(func.max(earlier.c.answer_no), 0) + 1)
+    next_no = next_no.where(earlier.c.account_id == bindparam("_account"))
+    names = ("answered_at", "outcome", "cause", "http_status", "error_code", "error_message", "request_id", "credits")
     return Prepared(
         update(attempts)
         .where(attempts.c.item_key == bindparam("_key"), attempts.c.attempt == bindparam("_attempt"))
-        .where(or_(attempts.c.outcome.is_(None), not_(either(attempts.c.outcome, known))))
-        .values(answer_no=last.scalar_subquery(), **every(*said, "raw"))
+        .where(or_(attempts.c.outcome.is_(None), not_(either(attempts.c.outcome, final))))
+        .values(answer_no=next_no.scalar_subquery(), **every(*names, "raw"))
     )
 
 
-def _step(conn: Connection, record: AnswerRecord, event: Event) -> None:
-    error = {
+def _move_item(conn: Connection, record: AnswerRecord, event: Event) -> None:
+    values = _item_values(record, event)
+    key, attempt, at, run_id, detail = record.key, record.attempt, record.at, record.run_id, record.cause
+    moved = move(conn, event, key, attempt, at=at, run_id=run_id, detail=detail, **values)
+    if not moved and event is Event.ACCEPTED:
+        move(conn, Event.EVIDENCE, key, attempt, at=at, run_id=run_id, detail=detail, **values)
+
+
+def _item_values(record: AnswerRecord, event: Event) -> dict[str, Any]:
+    if event is Event.DEFERRED:
+        return {"not_before_at": record.not_before_at}
+    if event is Event.ACCEPTED:
+        return NO_ERROR | {
+            "task_id": record.task_id,
+            "account_id": record.account_id,
+            "deferrals": 0,
+            "recheck_task_id": None,
+            "recheck_run_id": None,
+        }
+    return {
         "error_code": record.error_code,
         "error_message": record.error_message,
         "error_request_id": record.request_id,
         "error_http_status": record.http_status,
     }
-    values: Mapping[str, Any]
-    if event is Event.ACCEPTED:
-        values = dict.fromkeys(error) | {"task_id": record.task_id, "account_id": record.account_id, "deferrals": 0}
-        values |= {"recheck_task_id": None, "recheck_run_id": None}
-    elif event is Event.DEFERRED:
-        values = {"not_before_at": record.not_before_at}
-    else:
-        values = error
-    detail = record.cause
-    moved = move(conn, event, record.key, record.attempt, at=record.at, run_id=record.run_id, detail=detail, **values)
-    if not moved and event is Event.ACCEPTED:
-        move(
-            conn,
-            Event.EVIDENCE,
-            record.key,
-            record.attempt,
-            at=record.at,
-            run_id=record.run_id,
-            detail=detail,
-            **values,
-        )
 
 
 def doubt_unanswered(conn: Connection, *, at: float, run_id: str) -> int:
-    """Put every create that no living run owns in doubt. Only the holder of the owner's lock may call this."""
+    """Put in doubt every create whose run has ended without recording an answer. Returns their number.
+
+    Only the holder of the owner's lock may call this.
+    """
     found = conn.execute(select(items.c.key, items.c.attempt).where(items.c.state == State.SUBMITTING)).all()
     for key, attempt in found:
         conn.execute(

@@ -1,4 +1,4 @@
-"""From pending to submitted: the verbs around a create, each a function of an open transaction (see `Ledger.do`)."""
+"""Claims: records the intent before each create request. Each function runs in an open transaction (`Ledger.do`)."""
 
 from __future__ import annotations
 
@@ -7,31 +7,20 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import (
-    BindParameter,
-    ColumnElement,
-    Connection,
-    and_,
-    bindparam,
-    func,
-    insert,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import BindParameter, ColumnElement, Connection, and_, bindparam, func, insert, or_, select, update
 
 from batcher.item import Event, Inputs, State
 from batcher.ledger.lifecycle import halts
 from batcher.ledger.lifecycle.transitions import move
 from batcher.ledger.money.spending import Budget
-from batcher.ledger.queries.item_counts import are_few
+from batcher.ledger.queries.item_counts import few_items_in
 from batcher.ledger.records import Batch, Claimed, OpenTask
 from batcher.ledger.storage.filters import of_batch, of_wanted
 from batcher.ledger.storage.schema import attempts, items, rows, runs
 from batcher.ledger.storage.statements import Prepared, every
 
 Cursor = tuple[int, int]
-"""Where in the wanted batches a run's claiming stands: index of the batch, number of the last row."""
+"""Position of a run's claims in the wanted batches: index of the batch, number of the last row."""
 
 
 def claim(
@@ -46,11 +35,11 @@ def claim(
     at: float,
     budget: Budget | None = None,
 ) -> tuple[list[Claimed], Cursor]:
-    """Make the intent to create up to `limit` wanted items durable, in the order of their rows behind `cursor`.
+    """Record the intent to create up to `limit` wanted items, in the order of their rows after `cursor`.
 
-    Checks in this same transaction that the run is alive and that no halt is open; with a halt that this run may
-    probe, at most one item is claimed until its answer is recorded; with a budget, one that its batch can afford.
-    Claims nothing when nothing is due.
+    Checks in the same transaction that the run is alive and that no halt is open. With a halt that this run may probe,
+    claims at most one item until its answer is recorded; with a budget, one item that its batch can afford. Claims
+    nothing if nothing is due.
     """
     alive = _ALIVE.run(conn, {"_run": run_id}).fetchone()
     allowed = halts.allowance(conn, account_id, run_id, limit)
@@ -58,19 +47,26 @@ def claim(
         return [], cursor
     found, cursor = _pending(conn, run_id, wanted, cursor, allowed if budget is None else 1, at, budget)
     claimed = [_claimed(row, prepare) for row in found]
-    for one, row in zip(claimed, found, strict=True):
-        values = {"item_key": one.key, "attempt": one.attempt, "run_id": run_id, "account_id": account_id}
-        _INTEND.run(conn, values | {"intended_at": at, "batch_id": row.batch_id})
-        move(conn, Event.CLAIM, one.key, one.attempt - 1, at=at, run_id=run_id, attempt=one.attempt)
+    for item, row in zip(claimed, found, strict=True):
+        intent = {
+            "item_key": item.key,
+            "attempt": item.attempt,
+            "run_id": run_id,
+            "account_id": account_id,
+            "intended_at": at,
+            "batch_id": row.batch_id,
+        }
+        _INSERT_ATTEMPT.run(conn, intent)
+        move(conn, Event.CLAIM, item.key, item.attempt - 1, at=at, run_id=run_id, attempt=item.attempt)
     if claimed:
         halts.note_probe(conn, account_id, run_id, claimed[0].key)
     return claimed, cursor
 
 
-_FEW: Final = 50
-"""So few pending items are sorted for each claim; more are come across on the way through the rows."""
+_SORT_UP_TO: Final = 50
+"""Fewer pending items than this are found and sorted for each claim; otherwise the rows are scanned in order."""
 _ALIVE: Final = Prepared(select(runs.c.id).where(runs.c.id == bindparam("_run"), runs.c.ended_at.is_(None)))
-_INTEND: Final = Prepared(
+_INSERT_ATTEMPT: Final = Prepared(
     insert(attempts).values(every("item_key", "attempt", "run_id", "account_id", "intended_at", "batch_id"))
 )
 
@@ -86,10 +82,16 @@ def _pending(
 ) -> tuple[list[Any], Cursor]:
     found: dict[str, Any] = {}
     index, number = cursor
-    query = _next_rows(are_few(conn, State.PENDING, _FEW))
+    query = _next_rows(few_items_in(conn, State.PENDING, _SORT_UP_TO))
     while index < len(wanted) and len(found) < limit:
-        place = {"_batch": wanted[index].batch_id, "_number": number, "_limit": limit - len(found)}
-        page = query.rows(conn, place | {"_run": run_id, "_at": at})
+        parameters = {
+            "_batch": wanted[index].batch_id,
+            "_number": number,
+            "_limit": limit - len(found),
+            "_run": run_id,
+            "_at": at,
+        }
+        page = query.rows(conn, parameters)
         if budget is not None:
             page = [row for row in page if budget.affords(conn, row.batch_id, row.model, row.bytes)]
         found |= {row.key: row for row in page}
@@ -99,7 +101,7 @@ def _pending(
 
 @cache
 def _next_rows(by_item: bool) -> Prepared:
-    """The claimable rows of a batch behind a number, with their items."""
+    """The claimable rows of a batch after a row number, with their items."""
     return Prepared(
         select(items, rows.c.number, rows.c.batch_id)
         .join(rows, rows.c.item_key == items.c.key)
@@ -111,28 +113,27 @@ def _next_rows(by_item: bool) -> Prepared:
 
 
 def _claimable(run_id: str | BindParameter[str]) -> ColumnElement[bool]:
-    """To be created, and if a task failed for lack of credits, read once more in this very run."""
+    """Pending items; those whose task failed for lack of credits only after a recheck in this run."""
     rechecked = or_(items.c.recheck_task_id.is_(None), items.c.recheck_run_id == run_id)
     return and_(items.c.state == State.PENDING, rechecked)
 
 
 def next_due_at(conn: Connection, run_id: str, wanted: Sequence[Batch]) -> float | None:
-    """When the next wanted item may be claimed (which may be past), or None when none waits to be created."""
+    """Time, perhaps past, at which the next wanted item may be claimed; None if none is waiting to be created."""
     query = select(func.min(items.c.not_before_at)).join(rows, rows.c.item_key == items.c.key)
-    ours = of_wanted(wanted, by_item=are_few(conn, State.PENDING))
-    due: float | None = conn.execute(query.where(ours, _claimable(run_id))).scalar()
+    of_batches = of_wanted(wanted, by_item=few_items_in(conn, State.PENDING))
+    due: float | None = conn.execute(query.where(of_batches, _claimable(run_id))).scalar()
     return due
 
 
 def _claimed(row: Any, prepare: Callable[[Inputs], bytes]) -> Claimed:
-    body = prepare(_inputs(row))
     return Claimed(
         key=row.key,
         attempt=row.attempt + 1,
         format=row.format,
         chars=len(row.text),
         model=row.model,
-        body=body,
+        body=prepare(_inputs(row)),
     )
 
 
@@ -142,7 +143,7 @@ def _inputs(row: Any) -> Inputs:
 
 
 def rechecks(conn: Connection, account_id: int, wanted: Sequence[Batch]) -> list[OpenTask]:
-    """Batch items whose task failed for lack of credits, with that old task: to be read before a new create."""
+    """Tasks of wanted items that failed for lack of credits: each is read again before a new create."""
     query = (
         select(items.c.key, items.c.attempt, items.c.recheck_task_id.label("task_id"), items.c.format, items.c.model)
         .add_columns(func.length(items.c.text).label("chars"), items.c.changed_at.label("accepted_at"))
@@ -155,13 +156,13 @@ def rechecks(conn: Connection, account_id: int, wanted: Sequence[Batch]) -> list
 
 
 def recheck_confirmed(conn: Connection, task: OpenTask, *, run_id: str) -> None:
-    """The old task still failed for lack of credits and charged nothing: this run may create its item again."""
-    where = (items.c.key == task.key, items.c.recheck_task_id == task.task_id)
-    conn.execute(update(items).where(*where).values(recheck_run_id=run_id))
+    """The old task is still unfunded and charged nothing: this run may create its item again."""
+    same_task = (items.c.key == task.key, items.c.recheck_task_id == task.task_id)
+    conn.execute(update(items).where(*same_task).values(recheck_run_id=run_id))
 
 
 def readopt(conn: Connection, task: OpenTask, *, at: float, run_id: str, detail: str) -> bool:
-    """The item's old task is not what it was taken for: it is collected instead of being created again."""
+    """The item's old task is not unfunded after all: collect it instead of creating the item again."""
     return move(
         conn,
         Event.ADOPTED,

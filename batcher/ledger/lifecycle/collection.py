@@ -1,4 +1,4 @@
-"""From submitted to done: the verbs around a task's reads and its audio. Each is a function of an open transaction."""
+"""From submitted to done: records polls of tasks and their audio. Each function runs in an open transaction."""
 
 from __future__ import annotations
 
@@ -20,76 +20,86 @@ from batcher.ledger.storage.statements import Prepared, every
 
 GONE_AFTER_SECONDS: Final = 180.0
 GONE_AFTER_POLLS: Final = 4
+"""A task is gone after this many 404 answers over this time."""
 UNCOLLECTABLE_AFTER_SECONDS: Final = 24 * 3600.0
 UNCOLLECTABLE_AFTER_POLLS: Final = 10
+"""Audio is uncollectable after this many reads without usable audio over this time."""
 
 
 def record_rendered(conn: Connection, ending: TaskEnd) -> bool:
-    """The task ended well. Returns whether the item moved."""
+    """The task succeeded. Returns whether the item moved."""
     _end_task(conn, ending)
     halts.after_ending(conn, ending.task, ending.at, rendered=True)
-    return _collect(conn, Event.RENDERED, ending)
+    return _move(conn, Event.RENDERED, ending)
 
 
 def record_failed(conn: Connection, ending: TaskEnd) -> bool:
-    """The task ended badly, for the reason that the ending names. Returns whether the item moved."""
+    """The task failed, with the error of `ending`. Returns whether the item moved."""
     _end_task(conn, ending)
     halts.after_ending(conn, ending.task, ending.at, rendered=False)
-    return _collect(conn, Event.REMOTE_FAILED, ending, **_error(ending))
+    return _move(conn, Event.REMOTE_FAILED, ending, **_error(ending))
 
 
 def record_unfunded(conn: Connection, ending: TaskEnd) -> bool:
-    """The task failed for lack of credits: halts the account.
+    """The task failed for lack of credits: halt the account.
 
-    Returns whether the item may be created again after a recheck: only if nothing says that the task was charged.
+    Returns whether the item may be created again after a recheck, which it may not if the task was charged.
     """
-    charged = _charged(conn, ending)
-    again = {"task_id": None, "recheck_task_id": ending.task.task_id, "recheck_run_id": None}
+    charged = _was_charged(conn, ending)
     if charged:
         moved = record_failed(conn, ending)
     else:
-        moved = _collect(conn, Event.UNFUNDED, ending, **again, **_error(ending))
+        values = _error(ending) | {"task_id": None, "recheck_task_id": ending.task.task_id, "recheck_run_id": None}
+        moved = _move(conn, Event.UNFUNDED, ending, **values)
     if moved:
         detail = f"a task failed for lack of credits ({ending.error_code})"
         halts.open_halt(conn, ending.task.account_id, "credits", ending.at, detail, ending.run_id, from_task=True)
     return moved and not charged
 
 
-def _charged(conn: Connection, ending: TaskEnd) -> bool:
-    """Whether the task cost something, by the latest answer that says so either way."""
+def _was_charged(conn: Connection, ending: TaskEnd) -> bool:
+    """Whether the task cost something, according to the latest answer that reports its cost."""
     if ending.credits is not None:
         return ending.credits > 0
-    said: float | None = conn.execute(select(tasks.c.credits).where(_this(ending.task))).scalar()
-    return (said or 0.0) > 0
+    recorded: float | None = conn.execute(select(tasks.c.credits).where(_is_task(ending.task))).scalar()
+    return (recorded or 0.0) > 0
 
 
 def record_missing(conn: Connection, ending: TaskEnd) -> bool:
-    """The API answered that it does not know the task. Returns whether that now holds: the item is gone."""
-    since, looks = _count(conn, ending, "missing")
-    if ending.at - since < GONE_AFTER_SECONDS or looks < GONE_AFTER_POLLS:
+    """The API answered 404 for the task. Returns whether it has done so long enough, and the item is gone."""
+    since, polls = _count(conn, ending, "missing")
+    if ending.at - since < GONE_AFTER_SECONDS or polls < GONE_AFTER_POLLS:
         return False
     _end_task(conn, ending)
     halts.after_ending(conn, ending.task, ending.at, rendered=False)
-    return _collect(conn, Event.GONE, ending, **_error(ending))
+    return _move(conn, Event.GONE, ending, **_error(ending))
 
 
 def record_found(conn: Connection, task: OpenTask) -> None:
-    """The API knows the task after all: the counting of its misses starts again."""
-    conn.execute(update(tasks).where(_this(task)).values(missing_since_at=None, missing_looks=0))
+    """The API returned the task after all: reset the count of its 404 answers."""
+    conn.execute(update(tasks).where(_is_task(task)).values(missing_since_at=None, missing_looks=0))
 
 
 def record_unusable(conn: Connection, ending: TaskEnd) -> bool:
-    """A read gave no usable audio. Returns whether that has lasted too long: the item is gone."""
-    since, looks = _count(conn, ending, "unusable")
-    if ending.at - since < UNCOLLECTABLE_AFTER_SECONDS or looks < UNCOLLECTABLE_AFTER_POLLS:
+    """A read returned no usable audio. Returns whether that has lasted long enough, and the item is gone."""
+    since, polls = _count(conn, ending, "unusable")
+    if ending.at - since < UNCOLLECTABLE_AFTER_SECONDS or polls < UNCOLLECTABLE_AFTER_POLLS:
         return False
-    return _collect(conn, Event.UNCOLLECTABLE, ending, **_error(ending))
+    return _move(conn, Event.UNCOLLECTABLE, ending, **_error(ending))
 
 
 def record_file(conn: Connection, task: OpenTask, file: FileRecord, *, out_dir: str, at: float) -> None:
     """A verified file is on disk under its temporary name, about to be renamed to its path."""
-    values = {"path": file.path, "sha256": file.sha256, "bytes": file.bytes, "audio_seconds": file.audio_seconds}
-    _KEEP_FILE.run(conn, values | {"item_key": task.key, "out_dir": out_dir, "recorded_at": at})
+    values = {
+        "item_key": task.key,
+        "path": file.path,
+        "sha256": file.sha256,
+        "bytes": file.bytes,
+        "audio_seconds": file.audio_seconds,
+        "out_dir": out_dir,
+        "recorded_at": at,
+    }
+    _STORE_FILE.run(conn, values)
 
 
 def record_saved(conn: Connection, task: OpenTask, *, at: float, run_id: str) -> bool:
@@ -99,7 +109,7 @@ def record_saved(conn: Connection, task: OpenTask, *, at: float, run_id: str) ->
 
 
 Link = tuple[int, str, str, str]
-"""A row (batch, id) and the item's audio (key) that now lies at its output."""
+"""Batch number and id of a row, the key of its item, and the output where the item's audio was linked."""
 
 
 def record_delivered(conn: Connection, task: OpenTask, links: Sequence[Link], *, at: float, run_id: str) -> bool:
@@ -112,22 +122,22 @@ def record_delivered(conn: Connection, task: OpenTask, links: Sequence[Link], *,
 def record_links(conn: Connection, links: Sequence[Link]) -> None:
     """These rows' outputs now hold their items' audio."""
     for batch_id, row_id, key, output in links:
-        _LINKED.run(conn, {"_batch": batch_id, "_row": row_id, "linked_key": key, "linked_output": output})
+        _STORE_LINK.run(conn, {"_batch": batch_id, "_row": row_id, "linked_key": key, "linked_output": output})
 
 
-_said = ("path", "sha256", "bytes", "audio_seconds", "out_dir", "recorded_at")
-_new_file = upsert(files).values(every("item_key", *_said))
-_KEEP_FILE: Final = Prepared(
+_file_columns = ("path", "sha256", "bytes", "audio_seconds", "out_dir", "recorded_at")
+_new_file = upsert(files).values(every("item_key", *_file_columns))
+_STORE_FILE: Final = Prepared(
     _new_file.on_conflict_do_update(
         index_elements=["item_key"],
-        set_={name: _new_file.excluded[name] for name in _said},
+        set_={name: _new_file.excluded[name] for name in _file_columns},
         where=files.c.saved_at.is_(None),
     )
 )
 _FILE_SAVED: Final = Prepared(
     update(files).where(files.c.item_key == bindparam("_key")).values(saved_at=bindparam("saved_at"))
 )
-_LINKED: Final = Prepared(
+_STORE_LINK: Final = Prepared(
     update(rows)
     .where(rows.c.batch_id == bindparam("_batch"), rows.c.id == bindparam("_row"))
     .values(every("linked_key", "linked_output"))
@@ -135,17 +145,17 @@ _LINKED: Final = Prepared(
 
 
 def forget_links(conn: Connection, batch_id: int, row_ids: Sequence[str]) -> None:
-    """What was put at the outputs of these rows is there no longer."""
+    """The links at the outputs of these rows no longer exist."""
     if row_ids:
-        conn.execute(_UNLINKED, [{"_batch": batch_id, "_row": row_id} for row_id in row_ids])
+        conn.execute(_FORGET_LINK, [{"_batch": batch_id, "_row": row_id} for row_id in row_ids])
 
 
-_UNLINKED: Final = (
+_FORGET_LINK: Final = (
     update(rows).where(rows.c.batch_id == bindparam("_batch"), rows.c.id == bindparam("_row")).values(linked_key=None)
 )
 
 
-def _collect(conn: Connection, event: Event, ending: TaskEnd, **values: Any) -> bool:
+def _move(conn: Connection, event: Event, ending: TaskEnd, **values: Any) -> bool:
     task = ending.task
     return move(
         conn,
@@ -160,7 +170,7 @@ def _collect(conn: Connection, event: Event, ending: TaskEnd, **values: Any) -> 
     )
 
 
-def _this(task: OpenTask) -> ColumnElement[bool]:
+def _is_task(task: OpenTask) -> ColumnElement[bool]:
     return and_(tasks.c.account_id == task.account_id, tasks.c.task_id == task.task_id)
 
 
@@ -174,33 +184,38 @@ def _error(ending: TaskEnd) -> dict[str, Any]:
 
 
 def _end_task(conn: Connection, ending: TaskEnd) -> None:
-    """Keep how the task ended; a later read never rewrites it."""
-    values: dict[str, Any] = {"ended_at": ending.at, "looked_at": ending.at, "looks": ending.looks}
-    values |= {"word": ending.word, "raw": ending.raw or None}
+    """Record how the task ended; a later read never changes it."""
+    values: dict[str, Any] = {
+        "ended_at": ending.at,
+        "looked_at": ending.at,
+        "looks": ending.polls,
+        "word": ending.word,
+        "raw": ending.raw or None,
+    }
     if ending.credits is not None:
         values["credits"] = ending.credits
-    this = {"_account": ending.task.account_id, "_task": ending.task.task_id}
-    _ended(tuple(values)).run(conn, this | values)
+    task = {"_account": ending.task.account_id, "_task": ending.task.task_id}
+    _update_open_task(tuple(values)).run(conn, task | values)
 
 
 @cache
-def _ended(names: tuple[str, ...]) -> Prepared:
-    this = (tasks.c.account_id == bindparam("_account"), tasks.c.task_id == bindparam("_task"))
-    open_ = update(tasks).where(*this, tasks.c.ended_at.is_(None))
-    return Prepared(open_.values(every(*names)))
+def _update_open_task(names: tuple[str, ...]) -> Prepared:
+    is_task = (tasks.c.account_id == bindparam("_account"), tasks.c.task_id == bindparam("_task"))
+    return Prepared(update(tasks).where(*is_task, tasks.c.ended_at.is_(None)).values(every(*names)))
 
 
 def _count(conn: Connection, ending: TaskEnd, what: str) -> tuple[float, int]:
-    since, looks = tasks.c[f"{what}_since_at"], tasks.c[f"{what}_looks"]
-    counted = {since: func.coalesce(since, ending.at), looks: looks + 1}
-    conn.execute(update(tasks).where(_this(ending.task)).values(counted))
-    row = conn.execute(select(since, looks).where(_this(ending.task))).one()
+    """Count a `missing` or `unusable` poll. Returns the time of the first of them, and their number."""
+    since, polls = tasks.c[f"{what}_since_at"], tasks.c[f"{what}_looks"]
+    counted = {since: func.coalesce(since, ending.at), polls: polls + 1}
+    conn.execute(update(tasks).where(_is_task(ending.task)).values(counted))
+    row = conn.execute(select(since, polls).where(_is_task(ending.task))).one()
     return row[0], row[1]
 
 
 def open_tasks(conn: Connection, account_id: int, wanted: Sequence[Batch]) -> list[OpenTask]:
     """Every task of the account that is still to be collected, whether its rows are wanted or not."""
-    ours = exists().where(rows.c.item_key == items.c.key, of_wanted(wanted, by_item=True))
+    is_wanted = exists().where(rows.c.item_key == items.c.key, of_wanted(wanted, by_item=True))
     query = (
         select(
             items.c.key,
@@ -211,7 +226,7 @@ def open_tasks(conn: Connection, account_id: int, wanted: Sequence[Batch]) -> li
             func.length(items.c.text).label("chars"),
             tasks.c.accepted_at,
             (items.c.state == State.RENDERED).label("rendered"),
-            ours.label("wanted"),
+            is_wanted.label("wanted"),
         )
         .join(tasks, and_(tasks.c.account_id == items.c.account_id, tasks.c.task_id == items.c.task_id))
         .where(
@@ -224,7 +239,7 @@ def open_tasks(conn: Connection, account_id: int, wanted: Sequence[Batch]) -> li
 
 
 def recorded_files(conn: Connection) -> list[tuple[OpenTask, str, str, str]]:
-    """Rendered items whose file was recorded but not known to be in place: task, output folder, path, SHA-256."""
+    """Rendered items with a recorded file that may not be at its path yet: task, output folder, path, SHA-256."""
     query = (
         select(items, files.c.out_dir, files.c.path, files.c.sha256)
         .join(files, files.c.item_key == items.c.key)
@@ -232,7 +247,14 @@ def recorded_files(conn: Connection) -> list[tuple[OpenTask, str, str, str]]:
     )
     found = []
     for row in conn.execute(query):
-        names = {"key": row.key, "attempt": row.attempt, "account_id": row.account_id, "task_id": row.task_id}
-        task = OpenTask(**names, format=row.format, chars=len(row.text), accepted_at=row.changed_at)
+        task = OpenTask(
+            key=row.key,
+            attempt=row.attempt,
+            account_id=row.account_id,
+            task_id=row.task_id,
+            format=row.format,
+            chars=len(row.text),
+            accepted_at=row.changed_at,
+        )
         found.append((task, row.out_dir, row.path, row.sha256))
     return found

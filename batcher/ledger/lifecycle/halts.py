@@ -1,12 +1,13 @@
-"""Halts: the durable reasons why an account creates nothing, and the one probe that may end them.
+"""Halts: durable reasons why an account creates nothing, and the probe that may end them.
 
-A halt is opened in the transaction that records what caused it, so that no kill can come between. It is closed only by
-the answer to a probe: one create, alone, by the run that was allowed to send it.
+A halt is opened in the transaction that records its cause, so that no kill can separate the two. Only the answer to a
+probe closes it: a single create request, sent by the run that has permission to probe.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from typing import Final, Literal
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, select, update
@@ -22,13 +23,15 @@ from batcher.ledger.storage.statements import Prepared
 
 Kind = Literal["credits", "unstable"]
 UNSTABLE_WAIT_SECONDS: Final = 300.0
-UNSTABLE_WAIT_GROWTH: Final = 4.0
-UNSTABLE_WAIT_MOST_SECONDS: Final = 24 * 3600.0
+"""Time from the opening of an `unstable` halt to its first probe."""
+_WAIT_GROWTH: Final = 4.0
+"""Factor by which each lost probe lengthens the wait for the next one."""
+_MAX_WAIT_SECONDS: Final = 24 * 3600.0
 
 
 def open_halts(conn: Connection, account_id: int) -> list[Halt]:
-    """The account's open halts, the oldest first."""
-    columns = [halts.c[name] for name in Halt.__dataclass_fields__]
+    """The account's open halts, oldest first."""
+    columns = [halts.c[field.name] for field in fields(Halt)]
     query = select(*columns).where(_open(account_id)).order_by(halts.c.since_at)
     return [Halt(**row._mapping) for row in conn.execute(query)]
 
@@ -43,13 +46,20 @@ def open_halt(
     *,
     from_task: bool = False,
 ) -> None:
-    """Stop the account from creating. A halt of this kind that is open already stays, its permission to probe ends."""
-    values = {"since_at": at, "detail": detail, "run_id": run_id, "from_task": int(from_task), "probes": 0}
+    """Stop the account's creating. An open halt of this kind stays open and loses its permission to probe."""
     wait = UNSTABLE_WAIT_SECONDS if kind == "unstable" else 0.0
+    new = upsert(halts).values(
+        account_id=account_id,
+        kind=kind,
+        since_at=at,
+        detail=detail,
+        run_id=run_id,
+        from_task=int(from_task),
+        probes=0,
+        probe_after_at=at + wait,
+    )
     conn.execute(
-        upsert(halts)
-        .values(account_id=account_id, kind=kind, probe_after_at=at + wait, **values)
-        .on_conflict_do_update(
+        new.on_conflict_do_update(
             index_elements=["account_id", "kind"],
             index_where=halts.c.closed_at.is_(None),
             set_={
@@ -64,7 +74,7 @@ def open_halt(
 
 
 def set_balance(conn: Connection, account_id: int, credits_: float | None, quota: float | None, at: float) -> None:
-    """Keep the balance that was read once the last creates in flight had settled: opening is measured against it."""
+    """Record the balance after the last creates in flight have settled; a rise above it allows a probe."""
     conn.execute(
         update(halts)
         .where(_open(account_id), halts.c.kind == "credits")
@@ -73,49 +83,49 @@ def set_balance(conn: Connection, account_id: int, credits_: float | None, quota
 
 
 def balance_before(conn: Connection, halt_id: int) -> tuple[float | None, float | None]:
-    """Credits and quota as the run that met the halt began with them, less what its tasks say they cost."""
+    """Credits and quota at the start of the run that opened the halt, less the reported cost of its tasks."""
     query = (
         select(runs.c.id, runs.c.profile_start).join(halts, halts.c.run_id == runs.c.id).where(halts.c.id == halt_id)
     )
     run_id, profile = conn.execute(query).one()
     spent = select(func.total(tasks.c.credits)).join(attempts, of_attempt).where(attempts.c.run_id == run_id)
     cost: float = conn.execute(spent).scalar_one()
-    found = (json.loads(profile or "{}").get(name) for name in ("credits", "quota"))
-    credits_, quota = (None if left is None else left - cost for left in found)
+    start = json.loads(profile or "{}")
+    credits_, quota = (None if start.get(name) is None else start[name] - cost for name in ("credits", "quota"))
     return credits_, quota
 
 
 def permit_probe(conn: Connection, halt_id: int, run_id: str) -> None:
-    """Let this run send one create although the halt is open."""
+    """Allow this run to send one create while the halt is open."""
     conn.execute(update(halts).where(halts.c.id == halt_id).values(probe_run_id=run_id, probe_key=None))
 
 
 def allowance(conn: Connection, account_id: int, run_id: str, limit: int, *, busy: bool = False) -> int:
-    """How many creates the account's halts let this run claim now, `limit` at most.
+    """Number of creates that the account's halts allow this run to claim now, at most `limit`.
 
-    One at a time where they may be probed; none while a probe is under way, unless `busy` asks to leave that out.
+    With an open halt that this run may probe it is one, and none while a probe is in flight (which `busy` ignores).
     """
-    for permitted, probing in _PROBES.run(conn, {"_account": account_id}).fetchall():
-        if permitted != run_id or (probing is not None and not busy):
+    for permitted_run, probe_key in _OPEN_HALTS.run(conn, {"_account": account_id}).fetchall():
+        if permitted_run != run_id or (probe_key is not None and not busy):
             return 0
         limit = min(limit, 1)
     return limit
 
 
 def note_probe(conn: Connection, account_id: int, run_id: str, key: str) -> None:
-    """The create of the item `key` is the probe of every halt that this run may probe."""
-    _NOTE_PROBE.run(conn, {"_account": account_id, "_run": run_id, "_key": key})
+    """Record the create of the item `key` as the probe of every halt that this run may probe."""
+    _START_PROBE.run(conn, {"_account": account_id, "_run": run_id, "_key": key})
 
 
 def after_answer(conn: Connection, record: AnswerRecord, event: Event, max_in_doubt: int) -> None:
-    """Open or close halts as the answer to a create demands.
+    """Open or close halts as the answer to a create requires.
 
     A lack of credits opens `credits`; more than `max_in_doubt` creates lost since the last accepted one open
-    `unstable`. An accepted probe closes its halt; a lost one waits longer; any other leaves the permission as it was.
+    `unstable`. An accepted probe closes its halt, a lost one lengthens the wait, any other may be repeated.
     """
-    probed = {"_account": record.account_id, "_key": record.key}
+    probe = {"_account": record.account_id, "_key": record.key}
     if event is Event.ACCEPTED:
-        _CLOSE_ACCEPTED.run(conn, probed | {"closed_at": record.at})
+        _CLOSE_ACCEPTED.run(conn, probe | {"closed_at": record.at})
     elif event is Event.LOST:
         _postpone(conn, record)
         _count_lost(conn, record, max_in_doubt)
@@ -123,44 +133,44 @@ def after_answer(conn: Connection, record: AnswerRecord, event: Event, max_in_do
         detail = f"the API refused a create for lack of credits ({record.error_code or record.http_status})"
         open_halt(conn, record.account_id, "credits", record.at, detail, record.run_id)
     else:
-        _PUT_BACK.run(conn, probed)
+        _END_PROBE.run(conn, probe)
 
 
 def after_ending(conn: Connection, task: OpenTask, at: float, *, rendered: bool) -> None:
-    """A probe's task has ended: rendered closes the halt that a failed task opened, another failure says nothing."""
-    probed = {"_account": task.account_id, "_key": task.key}
+    """A probe's task has ended: if rendered, its halt is closed; otherwise the probe may be repeated."""
+    probe = {"_account": task.account_id, "_key": task.key}
     if rendered:
-        _CLOSE_RENDERED.run(conn, probed | {"closed_at": at})
+        _CLOSE_RENDERED.run(conn, probe | {"closed_at": at})
     else:
-        _PUT_BACK.run(conn, probed)
+        _END_PROBE.run(conn, probe)
 
 
-_ours = and_(halts.c.account_id == bindparam("_account"), halts.c.closed_at.is_(None))
-_probed = and_(_ours, halts.c.probe_key == bindparam("_key"))
-_PROBES: Final = Prepared(select(halts.c.probe_run_id, halts.c.probe_key).where(_ours))
-_NOTE_PROBE: Final = Prepared(
+_is_open = and_(halts.c.account_id == bindparam("_account"), halts.c.closed_at.is_(None))
+_is_probed = and_(_is_open, halts.c.probe_key == bindparam("_key"))
+_OPEN_HALTS: Final = Prepared(select(halts.c.probe_run_id, halts.c.probe_key).where(_is_open))
+_START_PROBE: Final = Prepared(
     update(halts)
-    .where(_ours, halts.c.probe_run_id == bindparam("_run"), halts.c.probe_key.is_(None))
+    .where(_is_open, halts.c.probe_run_id == bindparam("_run"), halts.c.probe_key.is_(None))
     .values(probe_key=bindparam("_key"))
 )
 _CLOSE_ACCEPTED: Final = Prepared(
-    update(halts).where(_probed, halts.c.from_task == 0).values(closed_at=bindparam("closed_at"))
+    update(halts).where(_is_probed, halts.c.from_task == 0).values(closed_at=bindparam("closed_at"))
 )
-_CLOSE_RENDERED: Final = Prepared(update(halts).where(_probed).values(closed_at=bindparam("closed_at")))
-_PUT_BACK: Final = Prepared(update(halts).where(_probed).values(probe_key=None))
+_CLOSE_RENDERED: Final = Prepared(update(halts).where(_is_probed).values(closed_at=bindparam("closed_at")))
+_END_PROBE: Final = Prepared(update(halts).where(_is_probed).values(probe_key=None))
 
 
 def after_unexplained(conn: Connection, task: OpenTask, *, balance: float, at: float, run_id: str) -> bool:
-    """A task failed without a code: opens a halt when `balance` is less than the task's item may cost.
+    """A task failed without an error code: open a halt if `balance` is below the estimated price of its item.
 
-    Without an estimate only a balance of nothing is. Returns whether the account is halted for it.
+    If the price is unknown, only a balance of zero opens one. Returns whether a halt was opened.
     """
     item = conn.execute(select(items.c.model, items.c.bytes).where(items.c.key == task.key)).one()
-    estimate = prices(conn).of([(item.model, item.bytes)])
+    estimate = prices(conn).estimate([(item.model, item.bytes)])
     short = balance <= 0 if estimate is None else balance < estimate.credits
     if short:
-        needed = "" if estimate is None else f", less than the {amount(estimate.credits)} that it may cost"
-        detail = f"a task failed without a code, and the balance is {amount(balance)}{needed}"
+        needed = "" if estimate is None else f", less than its estimated price of {amount(estimate.credits)}"
+        detail = f"a task failed without an error code, and the balance is {amount(balance)}{needed}"
         open_halt(conn, task.account_id, "credits", at, detail, run_id, from_task=True)
     return short
 
@@ -170,10 +180,8 @@ def _open(account_id: int) -> ColumnElement[bool]:
 
 
 def _postpone(conn: Connection, record: AnswerRecord) -> None:
-    """A lost probe: the next one waits, longer each time."""
-    wait = func.min(
-        UNSTABLE_WAIT_SECONDS * func.pow(UNSTABLE_WAIT_GROWTH, halts.c.probes + 1), UNSTABLE_WAIT_MOST_SECONDS
-    )
+    """A probe was lost: the next one waits longer."""
+    wait = func.min(UNSTABLE_WAIT_SECONDS * func.pow(_WAIT_GROWTH, halts.c.probes + 1), _MAX_WAIT_SECONDS)
     conn.execute(
         update(halts)
         .where(_open(record.account_id), halts.c.probe_key == record.key)
@@ -182,14 +190,14 @@ def _postpone(conn: Connection, record: AnswerRecord) -> None:
 
 
 def _count_lost(conn: Connection, record: AnswerRecord, max_in_doubt: int) -> None:
-    ours = attempts.c.account_id == record.account_id
-    accepted = select(func.max(attempts.c.answer_no)).where(ours, attempts.c.outcome == "accepted").scalar_subquery()
-    since = attempts.c.answer_no > func.coalesce(accepted, 0)
-    # A run that was killed, interrupted or forgotten says nothing about the API: only answers that never came count.
+    of_account = attempts.c.account_id == record.account_id
+    accepted = select(func.max(attempts.c.answer_no)).where(of_account, attempts.c.outcome == "accepted")
+    since = attempts.c.answer_no > func.coalesce(accepted.scalar_subquery(), 0)
+    # Only answers that never came count: a killed or interrupted run is no evidence about the API.
     lost = and_(attempts.c.outcome == "lost", attempts.c.cause.not_in(("vanished", "restored", "interrupted")))
-    count = conn.execute(select(func.count()).where(ours, since, lost)).scalar_one()
+    count = conn.execute(select(func.count()).where(of_account, since, lost)).scalar_one()
     already = conn.execute(select(halts.c.id).where(_open(record.account_id), halts.c.kind == "unstable")).first()
     if count > max_in_doubt and already is None:
         last = plainly(record.error_message or record.cause).rstrip(".")
-        detail = f"{count} creates in a row got no definite answer; the last: {last}"
+        detail = f"{count} creates in a row had no definite answer; the last: {last}"
         open_halt(conn, record.account_id, "unstable", record.at, detail, record.run_id)

@@ -1,4 +1,4 @@
-"""What lies on disk for done items, as the ledger remembers it, and what healing writes back."""
+"""The recorded audio files of done items, and the records that `verify --heal` writes."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Final
 from sqlalchemy import Connection, func, select, update
 
 from batcher.item import Event, State
-from batcher.ledger.lifecycle.transitions import note
+from batcher.ledger.lifecycle.transitions import add_event
 from batcher.ledger.records import FileRecord
 from batcher.ledger.storage.schema import accounts, batches, files, items, rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedFile:
-    """The audio of one done item. `path` is relative to `out_dir`, which is relative to the ledger's folder.
+    """The audio file of one done item. `path` is relative to `out_dir`, which is relative to the ledger's folder.
 
-    Its task can be read again with the token of the account `user_id` at `origin`.
+    Its task can be read again with a token of the account `user_id` at `origin`.
     """
 
     key: str
@@ -55,27 +55,29 @@ _SAVED: Final = (
 
 
 def saved(conn: Connection) -> list[SavedFile]:
-    """The audio of every done item, whether a row still wants it or not, oldest first."""
+    """The audio file of every done item, oldest first, including items that no row uses any more."""
     return [SavedFile(**row._mapping) for row in conn.execute(_SAVED)]
 
 
 def copies(conn: Connection, key: str) -> list[str]:
-    """Where the item's audio was put for rows of any version, relative to the ledger's folder."""
-    place = batches.c.out_dir + "/" + rows.c.linked_output
-    query = select(place).join(batches, batches.c.id == rows.c.batch_id)
+    """Paths where the item's audio was linked for rows of any version, relative to the ledger's folder."""
+    path = batches.c.out_dir + "/" + rows.c.linked_output
+    query = select(path).join(batches, batches.c.id == rows.c.batch_id)
     return list(conn.execute(query.where(rows.c.linked_key == key)).scalars())
 
 
 def record_healed(conn: Connection, key: str, *, at: float, detail: str) -> None:
-    """A file of the done item is in its place once more."""
-    note(conn, Event.SAVED, key, at=at, detail=detail)
+    """A file of the done item has been restored to its path."""
+    add_event(conn, Event.SAVED, key, at=at, detail=detail)
 
 
 def record_fetched(conn: Connection, key: str, file: FileRecord, *, at: float) -> None:
-    """The audio of a done item was fetched once more, and is about to be renamed to its path.
+    """The audio of a done item was downloaded again, and is about to be renamed to its path.
 
-    A provider need not render the same bytes twice: from here on these are the item's.
+    Its bytes may differ from those of the first download, and replace them in the ledger.
     """
-    values = {"sha256": file.sha256, "bytes": file.bytes, "audio_seconds": file.audio_seconds}
-    values |= {"recorded_at": at, "saved_at": at}
-    conn.execute(update(files).where(files.c.item_key == key).values(values))
+    conn.execute(
+        update(files)
+        .where(files.c.item_key == key)
+        .values(sha256=file.sha256, bytes=file.bytes, audio_seconds=file.audio_seconds, recorded_at=at, saved_at=at)
+    )

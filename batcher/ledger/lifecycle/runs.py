@@ -1,4 +1,4 @@
-"""The run in its ledger: who runs, for which account, with which balance, and how it ended."""
+"""Records of runs: process, account, balances, end; and the values that runs learn about an account."""
 
 from __future__ import annotations
 
@@ -16,88 +16,91 @@ from batcher.ledger.storage.schema import accounts, balances, lessons, runs
 
 
 def begin_run(conn: Connection, run_id: str, *, out_dir: str, at: float) -> tuple[int | None, str | None]:
-    """Note that a run has begun; the earlier ones have ended, since this one holds the owner's lock.
+    """Record the start of a run, and the end of earlier ones: this run holds the owner's lock.
 
-    Returns the exit code and the message of the last one.
+    Returns the exit code and the message of the previous run.
     """
     last = conn.execute(select(runs.c.exit_code, runs.c.message).order_by(runs.c.started_at.desc()).limit(1)).first()
     conn.execute(update(runs).where(runs.c.ended_at.is_(None)).values(ended_at=at, outcome="vanished"))
-    who = {"pid": os.getpid(), "host": socket.gethostname()}
-    conn.execute(insert(runs).values(id=run_id, started_at=at, out_dir=out_dir, **who))
+    conn.execute(
+        insert(runs).values(id=run_id, started_at=at, out_dir=out_dir, pid=os.getpid(), host=socket.gethostname())
+    )
     return (last.exit_code, last.message) if last is not None else (None, None)
 
 
 def enter_account(
     conn: Connection, run_id: str, *, origin: str, user_id: str | None, token: str, balance: Balance, at: float
 ) -> int | None:
-    """The account that the profile names, noted with the run.
+    """Record the run's account and its balance at the start. Returns the account's number.
 
-    When it names none, the account that this token was last seen with at this origin, if any.
+    The account is the one that the profile names, or else the last one used with this token at this origin, if any.
     """
-    fingerprint = token_fingerprint(token)
     if user_id is not None:
-        values = {"origin": origin, "user_id": user_id, "token_fingerprint": fingerprint}
-        conn.execute(
-            upsert(accounts)
-            .values(**values)
-            .on_conflict_do_update(index_elements=["origin", "user_id"], set_={"token_fingerprint": fingerprint})
-        )
-        known = (accounts.c.origin == origin, accounts.c.user_id == user_id)
+        account_id = _upsert_account(conn, origin, user_id, token_fingerprint(token))
     else:
-        known = (accounts.c.origin == origin, accounts.c.token_fingerprint == fingerprint)
-    account_id: int | None = conn.execute(select(accounts.c.id).where(*known)).scalar()
+        account_id = account_of_token(conn, origin=origin, token=token)
     start = {"account_id": account_id, "profile_start": balance.to_json()}
     conn.execute(update(runs).where(runs.c.id == run_id).values(start))
     if account_id is not None:
-        _keep(conn, run_id, account_id, balance, at)
+        _insert_balance(conn, run_id, account_id, balance, at)
     return account_id
 
 
+def _upsert_account(conn: Connection, origin: str, user_id: str, fingerprint: str) -> int | None:
+    new = upsert(accounts).values(origin=origin, user_id=user_id, token_fingerprint=fingerprint)
+    conn.execute(
+        new.on_conflict_do_update(index_elements=["origin", "user_id"], set_={"token_fingerprint": fingerprint})
+    )
+    return find_account(conn, origin=origin, user_id=user_id)
+
+
 def note_balance(conn: Connection, run_id: str, account_id: int, balance: Balance, *, at: float) -> None:
-    """Keep a balance that was read in the course of the run, as the last one so far."""
+    """Record a balance that was read during the run, as its latest."""
     conn.execute(update(runs).where(runs.c.id == run_id).values(profile_end=balance.to_json()))
-    _keep(conn, run_id, account_id, balance, at)
+    _insert_balance(conn, run_id, account_id, balance, at)
 
 
-def _keep(conn: Connection, run_id: str, account_id: int, balance: Balance, at: float) -> None:
+def _insert_balance(conn: Connection, run_id: str, account_id: int, balance: Balance, at: float) -> None:
     if balance.credits is not None or balance.quota is not None:
-        values = {"account_id": account_id, "at": at, "run_id": run_id}
-        conn.execute(insert(balances).values(values | {"credits": balance.credits, "quota": balance.quota}))
+        new = insert(balances).values(
+            account_id=account_id, at=at, run_id=run_id, credits=balance.credits, quota=balance.quota
+        )
+        conn.execute(new)
 
 
 def account_of_token(conn: Connection, *, origin: str, token: str) -> int | None:
-    """The account that this token was last seen with at this origin, if any."""
-    known = (accounts.c.origin == origin, accounts.c.token_fingerprint == token_fingerprint(token))
-    account_id: int | None = conn.execute(select(accounts.c.id).where(*known)).scalar()
+    """The account last used with this token at this origin, if any."""
+    same = (accounts.c.origin == origin, accounts.c.token_fingerprint == token_fingerprint(token))
+    account_id: int | None = conn.execute(select(accounts.c.id).where(*same)).scalar()
+    return account_id
+
+
+def find_account(conn: Connection, *, origin: str, user_id: str | None) -> int | None:
+    """The number of the account, or None if the ledger does not have it."""
+    same = (accounts.c.origin == origin, accounts.c.user_id == user_id)
+    account_id: int | None = conn.execute(select(accounts.c.id).where(*same)).scalar()
     return account_id
 
 
 def end_run(conn: Connection, run_id: str, **values: Any) -> None:
-    """Note how the run ended; `values` are columns of its row."""
+    """Record how the run ended; `values` are columns of `runs`."""
     conn.execute(update(runs).where(runs.c.id == run_id).values(**values))
 
 
-def lesson(conn: Connection, account_id: int, name: str) -> Any:
-    """What earlier runs have learned with the account under this name, as `save_lesson` got it; None for nothing."""
-    kept = select(lessons.c.value).where(lessons.c.account_id == account_id, lessons.c.name == name)
-    value: str | None = conn.execute(kept).scalar()
+def learned_value(conn: Connection, account_id: int, name: str) -> Any:
+    """The value that earlier runs saved for the account under this name; None if there is none."""
+    query = select(lessons.c.value).where(lessons.c.account_id == account_id, lessons.c.name == name)
+    value: str | None = conn.execute(query).scalar()
     return None if value is None else json.loads(value)
 
 
-def save_lesson(conn: Connection, account_id: int, name: str, value: Any, *, at: float) -> None:
-    """Keep what was learned, a value that JSON has, in place of what was known before."""
+def save_learned_value(conn: Connection, account_id: int, name: str, value: Any, *, at: float) -> None:
+    """Save a learned value, which must be serialisable as JSON, in place of the previous one."""
     new = {"value": json.dumps(value), "learned_at": at}
     statement = upsert(lessons).values(account_id=account_id, name=name, **new)
     conn.execute(statement.on_conflict_do_update(index_elements=["account_id", "name"], set_=new))
 
 
 def token_fingerprint(token: str) -> str:
-    """What tells one token from another and gives neither away."""
+    """A short hash that distinguishes tokens without revealing them."""
     return hashlib.sha256(b"batcher " + token.encode()).hexdigest()[:16]
-
-
-def find_account(conn: Connection, *, origin: str, user_id: str | None) -> int | None:
-    """The number of an account that the ledger knows, or None."""
-    known = (accounts.c.origin == origin, accounts.c.user_id == user_id)
-    account_id: int | None = conn.execute(select(accounts.c.id).where(*known)).scalar()
-    return account_id

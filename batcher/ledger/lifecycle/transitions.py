@@ -1,4 +1,4 @@
-"""The one place that writes `items.state` and what happened: where an item begins, and each step from there."""
+"""The only place that writes `items.state`: an item's first state, and each transition with its event."""
 
 from __future__ import annotations
 
@@ -11,11 +11,26 @@ from batcher.item import KEY_VERSION, TARGET, Event, State, sources
 from batcher.ledger.storage.schema import events, items
 from batcher.ledger.storage.statements import Prepared, either, every
 
+NO_ERROR: Final[dict[str, Any]] = {
+    "error_code": None,
+    "error_message": None,
+    "error_request_id": None,
+    "error_http_status": None,
+}
+"""Columns of an item that clear its recorded error."""
+
 
 def new_item(at: float) -> dict[str, Any]:
-    """The columns, beside its inputs, of an item that has come into the ledger and is not bought."""
-    fixed = {"key_version": KEY_VERSION, "state": State.PENDING.value, "attempt": 0, "not_before_at": 0.0}
-    return fixed | {"deferrals": 0, "created_at": at, "changed_at": at}
+    """The columns of a new item, except its inputs: it is pending, without attempts."""
+    return {
+        "key_version": KEY_VERSION,
+        "state": State.PENDING.value,
+        "attempt": 0,
+        "not_before_at": 0.0,
+        "deferrals": 0,
+        "created_at": at,
+        "changed_at": at,
+    }
 
 
 def move(
@@ -31,35 +46,43 @@ def move(
     detail: str | None = None,
     **values: Any,
 ) -> bool:
-    """Take the item along `event`, if its attempt, its state and (when given) its task still allow it.
+    """Apply `event` to the item if its attempt, its state and (if given) its task still allow it.
 
-    Returns whether it moved; the event is written in the same transaction. `values` are further columns to set. An
-    item that is deferred is counted as such.
+    Records the event in the same transaction, and increments the item's deferrals if it is `deferred`. `values` are
+    further columns to set. Returns whether the item moved.
     """
-    bound = {"_key": key, "_attempt": attempt, "changed_at": at, **values}
+    parameters = {"_key": key, "_attempt": attempt, "changed_at": at, **values}
     if of_task is not None:
-        bound["_task"] = of_task
-    moved = _step(event, of_task is not None, tuple(values)).run(conn, bound).rowcount == 1
+        parameters["_task"] = of_task
+    moved = _transition(event, of_task is not None, tuple(values)).run(conn, parameters).rowcount == 1
     if moved:
-        record = {"item_key": key, "attempt": values.get("attempt", attempt), "event": event, "state": TARGET[event]}
-        _HAPPENED.run(conn, record | {"at": at, "run_id": run_id, "detail": detail})
+        recorded = {
+            "item_key": key,
+            "attempt": values.get("attempt", attempt),
+            "event": event,
+            "state": TARGET[event],
+            "at": at,
+            "run_id": run_id,
+            "detail": detail,
+        }
+        _INSERT_EVENT.run(conn, recorded)
     return moved
 
 
-def note(conn: Connection, event: Event, key: str, *, at: float, detail: str) -> None:
-    """Write down that something happened once more to an item, which stays in the state that it is in."""
-    told = (items.c.key, items.c.attempt, literal(event), items.c.state, literal(at), literal(detail))
+def add_event(conn: Connection, event: Event, key: str, *, at: float, detail: str) -> None:
+    """Record an event of an item that stays in its state."""
     names = ["item_key", "attempt", "event", "state", "at", "detail"]
-    conn.execute(insert(events).from_select(names, select(*told).where(items.c.key == key)))
+    values = select(items.c.key, items.c.attempt, literal(event), items.c.state, literal(at), literal(detail))
+    conn.execute(insert(events).from_select(names, values.where(items.c.key == key)))
 
 
-_HAPPENED: Final = Prepared(
+_INSERT_EVENT: Final = Prepared(
     insert(events).values(every("item_key", "attempt", "event", "state", "at", "run_id", "detail"))
 )
 
 
 @cache
-def _step(event: Event, with_task: bool, names: tuple[str, ...]) -> Prepared:
+def _transition(event: Event, with_task: bool, names: tuple[str, ...]) -> Prepared:
     where = [items.c.key == bindparam("_key"), items.c.attempt == bindparam("_attempt")]
     where.append(either(items.c.state, sources(event)))
     if with_task:

@@ -1,4 +1,4 @@
-"""When the rest is likely done, judged by how quickly the last items were."""
+"""Estimate when the remaining items will be done, from the rate of the last ones."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from sqlalchemy import Connection, select
 from batcher.item import State
 from batcher.ledger.storage.schema import events
 
-_LAST: Final = 400
+_SAMPLE: Final = 400
+"""The rate is taken from at most this many of the run's last done items."""
 _PARTS: Final = 5
-_LEAST: Final = 3
-"""Items in each part, below which nothing is foretold."""
+"""The sample is divided into this many parts; their rates span the range of the estimate."""
+_MIN_PART: Final = 3
+"""With fewer items per part, no estimate is given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """How many items are done per second of running, and the seconds that the rest may take, least and most."""
+    """Items done per second, and the seconds that the remaining items will take: estimate, minimum and maximum."""
 
     per_second: float
     seconds: float
@@ -28,13 +30,13 @@ class Forecast:
 
 
 def forecast(conn: Connection, run_id: str, remaining: int) -> Forecast | None:
-    """What the run's last items foretell for the `remaining` ones; None where too few were done to tell.
+    """Time that the `remaining` items will take, judged by the run's last items. None if too few are done.
 
-    The range is that of the rates in fifths of those items: what has varied will vary.
+    The range comes from the fastest and the slowest fifth of those items.
     """
     done = select(events.c.at).where(events.c.run_id == run_id, events.c.state == State.DONE)
-    times = sorted(conn.execute(done.order_by(events.c.id.desc()).limit(_LAST)).scalars())
-    if not remaining or len(times) < _PARTS * _LEAST:
+    times = sorted(conn.execute(done.order_by(events.c.id.desc()).limit(_SAMPLE)).scalars())
+    if not remaining or len(times) < _PARTS * _MIN_PART:
         return None
     size = len(times) // _PARTS
     rates = [_rate(times[start : start + size + 1]) for start in range(0, _PARTS * size, size)]

@@ -1,4 +1,4 @@
-"""Does the ledger agree with itself? Each question is one query that finds what should not be."""
+"""Does the ledger agree with itself? Each check is one query that finds contradictions."""
 
 from __future__ import annotations
 
@@ -12,108 +12,97 @@ from batcher.item import State
 from batcher.ledger.storage.schema import attempts, batches, events, files, items, rows, tasks
 
 _EXAMPLES: Final = 3
+"""Examples shown of each inconsistency."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inconsistency:
-    """Something that cannot be, how often it is, and the keys (or names) of a few examples."""
+    """A contradiction in the ledger: its description, the number of cases, and keys (or paths) of a few examples."""
 
-    words: str
+    description: str
     number: int
     examples: list[str]
 
 
 def damage(conn: Connection) -> list[str]:
-    """What SQLite itself finds wrong with the file; nothing when it is whole."""
+    """Damage that SQLite itself finds in the file; empty if there is none."""
     try:
         lines = [str(line) for line in conn.exec_driver_sql("PRAGMA quick_check(20)").scalars()]
         orphans = conn.exec_driver_sql("PRAGMA foreign_key_check").all()
     except DatabaseError as error:
         return [str(error.orig)]
     found = [line for line in lines if line != "ok"]
-    return found + [f"a row of {row[0]} refers to one of {row[2]} that is not there" for row in orphans[:20]]
+    return found + [f"a row of {row[0]} refers to a missing row of {row[2]}" for row in orphans[:20]]
 
 
 def inconsistencies(conn: Connection) -> list[Inconsistency]:
-    """What contradicts something else in the ledger."""
+    """Contradictions between the ledger's tables."""
     found = []
-    for words, query in _QUESTIONS.items():
+    for description, query in _CHECKS.items():
         examples = list(conn.execute(query.limit(_EXAMPLES)).scalars())
         if examples:
             number = conn.execute(select(func.count()).select_from(query.subquery())).scalar_one()
-            found.append(Inconsistency(words=words, number=number, examples=[str(one) for one in examples]))
+            found.append(
+                Inconsistency(description=description, number=number, examples=[str(example) for example in examples])
+            )
     return found
-
-
-def audio_to_come(conn: Connection) -> dict[str, tuple[int, float | None]]:
-    """By format: the characters of texts without audio that may get some, and bytes a character of audio so far."""
-    open_ = (State.PENDING, State.SUBMITTING, State.SUBMITTED, State.RENDERED, State.IN_DOUBT)
-    length = func.length(items.c.text)
-    waiting = select(items.c.format, func.sum(length)).where(items.c.state.in_(open_)).group_by(items.c.format)
-    made = select(items.c.format, func.sum(files.c.bytes) * 1.0 / func.sum(length))
-    made = made.join(files, files.c.item_key == items.c.key).group_by(items.c.format)
-    rate: dict[str, float] = dict(conn.execute(made).all())
-    return {row[0]: (row[1], rate.get(row[0])) for row in conn.execute(waiting)}
 
 
 def _items(*where: ColumnElement[bool]) -> Select[Any]:
     return select(items.c.key).where(*where)
 
 
-def _no(table: Any, *where: ColumnElement[bool]) -> ColumnElement[bool]:
-    return ~exists(select(1).select_from(table).where(*where))
+def _some(table: Any, *where: ColumnElement[bool]) -> ColumnElement[bool]:
+    return exists(select(1).select_from(table).where(*where))
 
 
 _of_attempt = and_(attempts.c.item_key == items.c.key, attempts.c.attempt == items.c.attempt)
 _of_task = and_(tasks.c.account_id == items.c.account_id, tasks.c.task_id == items.c.task_id)
+_saved_file = and_(files.c.item_key == items.c.key, files.c.saved_at.is_not(None))
 _last_event = select(func.max(events.c.id)).group_by(events.c.item_key)
-_twin = rows.alias("twin")
-_its_batch = batches.alias("its_batch")
+_other_row = rows.alias("other_row")
+_other_batch = batches.alias("other_batch")
 
-_QUESTIONS: Final[dict[str, Select[Any]]] = {
-    "items have a task that was made for another item": _items(
-        exists(select(1).select_from(tasks).where(_of_task, tasks.c.item_key != items.c.key))
+_CHECKS: Final[dict[str, Select[Any]]] = {
+    "items have a task that was created for another item": _items(
+        _some(tasks, _of_task, tasks.c.item_key != items.c.key)
     ),
-    "items are past their create, and no attempt of it is kept": _items(
+    "items have been claimed but have no recorded attempt": _items(
         items.c.state.in_((State.SUBMITTING, State.IN_DOUBT, State.SUBMITTED, State.RENDERED, State.DONE)),
-        _no(attempts, _of_attempt),
+        ~_some(attempts, _of_attempt),
     ),
-    "items wait for an answer that is there": _items(
-        items.c.state == State.SUBMITTING,
-        exists(select(1).select_from(attempts).where(_of_attempt, attempts.c.outcome.is_not(None))),
+    "items wait for an answer that is already recorded": _items(
+        items.c.state == State.SUBMITTING, _some(attempts, _of_attempt, attempts.c.outcome.is_not(None))
     ),
-    "creates have no answer, and their items do not wait for one": select(attempts.c.item_key)
+    "attempts have no answer, but their items are not waiting for one": select(attempts.c.item_key)
     .join(items, items.c.key == attempts.c.item_key)
     .where(
         attempts.c.outcome.is_(None),
         ~and_(items.c.state == State.SUBMITTING, items.c.attempt == attempts.c.attempt),
     ),
-    "creates were accepted, and no task of them is kept": select(attempts.c.item_key).where(
+    "attempts were accepted but have no recorded task": select(attempts.c.item_key).where(
         attempts.c.outcome == "accepted",
-        _no(tasks, tasks.c.item_key == attempts.c.item_key, tasks.c.attempt == attempts.c.attempt),
+        ~_some(tasks, tasks.c.item_key == attempts.c.item_key, tasks.c.attempt == attempts.c.attempt),
     ),
-    "creates have a number beyond their item's": select(attempts.c.item_key)
+    "attempts have a higher number than their item's latest": select(attempts.c.item_key)
     .join(items, items.c.key == attempts.c.item_key)
     .where(attempts.c.attempt > items.c.attempt),
-    "items are done without a file": _items(
-        items.c.state == State.DONE,
-        _no(files, files.c.item_key == items.c.key, files.c.saved_at.is_not(None)),
-    ),
-    "files are saved, and their items are not done": _items(
-        items.c.state != State.DONE,
-        exists(select(1).select_from(files).where(files.c.item_key == items.c.key, files.c.saved_at.is_not(None))),
-    ),
-    "items are in another state than their last event led to": select(events.c.item_key)
+    "items are done but have no saved file": _items(items.c.state == State.DONE, ~_some(files, _saved_file)),
+    "items have a saved file but are not done": _items(items.c.state != State.DONE, _some(files, _saved_file)),
+    "items are not in the state that their last event led to": select(events.c.item_key)
     .join(items, items.c.key == events.c.item_key)
     .where(events.c.id.in_(_last_event), events.c.state != items.c.state),
-    "items have moved, and no event of it is kept": _items(
-        items.c.state != State.PENDING, _no(events, events.c.item_key == items.c.key)
+    "items have left `pending` but have no recorded event": _items(
+        items.c.state != State.PENDING, ~_some(events, events.c.item_key == items.c.key)
     ),
     "outputs belong to more than one row": select(rows.c.output)
     .join(batches, and_(batches.c.id == rows.c.batch_id, rows.c.is_current == 1))
-    .join(_twin, and_(_twin.c.output == rows.c.output, _twin.c.item_key.is_not(None)))
-    .join(_its_batch, and_(_its_batch.c.id == _twin.c.batch_id, _twin.c.is_current == 1))
-    .where(_its_batch.c.out_dir == batches.c.out_dir, rows.c.item_key.is_not(None))
-    .where((rows.c.batch_id < _twin.c.batch_id) | ((rows.c.batch_id == _twin.c.batch_id) & (rows.c.id < _twin.c.id))),
+    .join(_other_row, and_(_other_row.c.output == rows.c.output, _other_row.c.item_key.is_not(None)))
+    .join(_other_batch, and_(_other_batch.c.id == _other_row.c.batch_id, _other_row.c.is_current == 1))
+    .where(_other_batch.c.out_dir == batches.c.out_dir, rows.c.item_key.is_not(None))
+    .where(
+        (rows.c.batch_id < _other_row.c.batch_id)
+        | ((rows.c.batch_id == _other_row.c.batch_id) & (rows.c.id < _other_row.c.id))
+    ),
 }
-"""What each query finds, in words that follow a number."""
+"""The query of each check, by the description of what it finds; the number of cases is put before it."""

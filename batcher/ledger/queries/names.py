@@ -1,9 +1,9 @@
-"""Finds items and rows by the names that people give."""
+"""Finds items and rows by the names that people use: row ids and beginnings of keys."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, or_, select
 
@@ -12,6 +12,9 @@ from batcher.item import State
 from batcher.ledger.records import Batch
 from batcher.ledger.storage.filters import of_wanted
 from batcher.ledger.storage.schema import batches, items, rows
+
+_MIN_KEY_DIGITS: Final = 8
+"""A shorter name is only looked up as a row id."""
 
 
 def ids_of(conn: Connection, wanted: Sequence[Batch], keys: Sequence[str]) -> list[str]:
@@ -24,12 +27,12 @@ def ids_of(conn: Connection, wanted: Sequence[Batch], keys: Sequence[str]) -> li
 def find_keys(
     conn: Connection, names: Sequence[str], *, states: Sequence[State] = (), batch: str | None = None
 ) -> list[str]:
-    """The keys of the items that `names` name, in manifest order; no names mean all.
+    """The keys of the named items, in manifest order; of all items if there are no names.
 
-    A name is a row's id, or the beginning of a key (8 digits or more). `states` and `batch` leave only theirs.
+    A name is a row's id, or the first 8 digits or more of a key. `states` and `batch` restrict the result.
 
     Raises:
-        UsageError: a name names nothing in the ledger.
+        UsageError: a name matches nothing in the ledger.
     """
     query = _by_names(conn, [items.c.key], names)
     if states:
@@ -40,10 +43,10 @@ def find_keys(
 
 
 def find_rows(conn: Connection, names: Sequence[str], *, batch: str | None = None) -> list[tuple[int, str, str]]:
-    """The rows, as their manifests read now, that `names` name as in `find_keys`: batch number, batch name, id.
+    """The named rows of current manifests, with names as in `find_keys`: batch number, batch name, row id.
 
     Raises:
-        UsageError: a name names nothing in the ledger, or no row of the batch.
+        UsageError: a name matches nothing in the ledger, or no row of the batch.
     """
     need_rows(conn, names, batch=batch)
     query = _by_names(conn, [batches.c.id, batches.c.name, rows.c.id], names).where(batches.c.id.is_not(None))
@@ -53,23 +56,23 @@ def find_rows(conn: Connection, names: Sequence[str], *, batch: str | None = Non
 
 
 def need_rows(conn: Connection, names: Sequence[str], *, batch: str | None) -> None:
-    """Make sure that each name, as in `find_keys`, names a row of the batch, or of any batch, as they read now.
+    """Check that each name, as in `find_keys`, matches a row of the batch (of any batch) in its current version.
 
     Raises:
-        UsageError: one does not.
+        UsageError: a name matches no such row.
     """
     of_batch = batches.c.id.is_not(None) if batch is None else batches.c.name == batch
     for name in names:
         if conn.execute(_by_names(conn, [batches.c.id], [name]).where(of_batch).limit(1)).first() is None:
-            of = "the manifests as they read now" if batch is None else f"batch {batch} as it reads now"
-            raise UsageError(f"no row of {of} is called {name!r}; nothing was done", "`batcher show` tells of items.")
+            where = "the current manifests" if batch is None else f"the current version of batch {batch}"
+            raise UsageError(f"no row {name!r} in {where}; nothing was changed", "`batcher show` lists items and rows.")
 
 
 def row_with(conn: Connection, batch: str, row_id: str, key: str) -> int | None:
-    """The number of the batch whose row of this id stands for the item whose key begins so; None if it does not."""
+    """The number of the batch if its row `row_id` still has the item whose key begins with `key`; otherwise None."""
     current = and_(batches.c.id == rows.c.batch_id, rows.c.is_current == 1)
-    this = (batches.c.name == batch, rows.c.id == row_id, rows.c.item_key.startswith(key, autoescape=True))
-    return conn.execute(select(batches.c.id).join(rows, current).where(*this)).scalar()
+    matches = (batches.c.name == batch, rows.c.id == row_id, rows.c.item_key.startswith(key, autoescape=True))
+    return conn.execute(select(batches.c.id).join(rows, current).where(*matches)).scalar()
 
 
 def _by_names(conn: Connection, columns: Sequence[ColumnElement[Any]], names: Sequence[str]) -> Select[Any]:
@@ -77,11 +80,12 @@ def _by_names(conn: Connection, columns: Sequence[ColumnElement[Any]], names: Se
     query = select(*columns).select_from(items).outerjoin(rows, rows.c.item_key == items.c.key)
     query = query.outerjoin(batches, current).order_by(rows.c.batch_id, rows.c.number)
     for name in names:
-        if conn.execute(query.where(_named(name)).limit(1)).first() is None:
+        if conn.execute(query.where(_has_name(name)).limit(1)).first() is None:
             raise UsageError(f"no item is called {name!r}", "Give a row's id, or 8 digits or more of an item's key.")
-    return query.where(or_(*map(_named, names))) if names else query
+    return query.where(or_(*map(_has_name, names))) if names else query
 
 
-def _named(name: str) -> ColumnElement[bool]:
+def _has_name(name: str) -> ColumnElement[bool]:
     by_row = and_(rows.c.id == name, batches.c.id.is_not(None))
-    return or_(by_row, items.c.key.startswith(name, autoescape=True)) if len(name) >= 8 else by_row
+    by_key = items.c.key.startswith(name, autoescape=True)
+    return or_(by_row, by_key) if len(name) >= _MIN_KEY_DIGITS else by_row

@@ -1,4 +1,4 @@
-"""Where audio belongs, and what of it is there: the outputs of rows, and the results files' lines."""
+"""Where audio belongs and which of it is there: the outputs of rows, and the lines of results files."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ from batcher.ledger.storage.statements import Prepared
 
 
 def outputs(conn: Connection) -> Iterator[Output]:
-    """The outputs of every row, in every batch as it reads now."""
+    """The outputs of every row in the current version of every batch."""
     return (Output(**row._mapping) for row in conn.execute(_OUTPUTS))
 
 
 def outputs_of(conn: Connection, key: str) -> list[Output]:
-    """The outputs of one item, in every batch as it reads now."""
+    """The outputs of one item in the current version of every batch."""
     return [Output(**row._asdict()) for row in _OUTPUTS_OF.rows(conn, {"_key": key})]
 
 
 def to_link(conn: Connection, batch: Batch, after: int, limit: int) -> list[Output]:
-    """The first outputs of the batch, behind the row of number `after`, whose audio is there and not linked."""
-    ready = (items.c.state == State.DONE, rows.c.number > after)
-    ours = rows.c.batch_id == batch.batch_id
-    found = conn.execute(_OUTPUTS.where(ours, UNLINKED.of(rows), *ready).limit(limit))
-    return [Output(**row._mapping) for row in found]
+    """The batch's next `limit` outputs after row number `after` whose audio is saved but not linked yet."""
+    of_batch = rows.c.batch_id == batch.batch_id
+    query = _OUTPUTS.where(of_batch, UNLINKED.of(rows), items.c.state == State.DONE, rows.c.number > after)
+    return [Output(**row._mapping) for row in conn.execute(query.limit(limit))]
+
+
+_is_linked = and_(rows.c.linked_key == rows.c.item_key, rows.c.linked_output == rows.c.output)
 
 
 def _select_outputs() -> Select[Any]:
-    old = files.alias("old")
-    linked = and_(rows.c.linked_key == rows.c.item_key, rows.c.linked_output == rows.c.output)
+    linked_file = files.alias("linked_file")
     return (
         select(
             rows.c.batch_id,
@@ -48,46 +49,43 @@ def _select_outputs() -> Select[Any]:
             (items.c.state == State.DONE).label("saved"),
             (files.c.out_dir + "/" + files.c.path).label("source"),
             files.c.sha256,
-            func.coalesce(linked, false()).label("linked"),
+            func.coalesce(_is_linked, false()).label("linked"),
             rows.c.linked_output,
-            (old.c.out_dir + "/" + old.c.path).label("linked_source"),
-            old.c.sha256.label("linked_sha256"),
+            (linked_file.c.out_dir + "/" + linked_file.c.path).label("linked_source"),
+            linked_file.c.sha256.label("linked_sha256"),
         )
         .join(batches, and_(batches.c.id == rows.c.batch_id, without_index(rows.c.is_current) == 1))
         .join(items, items.c.key == rows.c.item_key)
         .outerjoin(files, files.c.item_key == rows.c.item_key)
-        .outerjoin(old, old.c.item_key == rows.c.linked_key)
+        .outerjoin(linked_file, linked_file.c.item_key == rows.c.linked_key)
         .order_by(rows.c.batch_id, rows.c.number)
     )
 
 
 _OUTPUTS: Final = _select_outputs()
-
-
 _OUTPUTS_OF: Final = Prepared(_OUTPUTS.where(rows.c.item_key == bindparam("_key")))
 
 
 def folders(conn: Connection, batch: Batch, limit: int) -> list[str]:
-    """Up to `limit` folders, relative to the output folder, that the batch's outputs belong in."""
+    """Up to `limit` folders of the batch's outputs, relative to the output folder."""
     folder = func.rtrim(rows.c.output, func.replace(rows.c.output, "/", ""))
     query = select(folder).where(of_wanted([batch]), rows.c.item_key.is_not(None)).distinct().limit(limit)
     return list(conn.execute(query).scalars())
 
 
 def is_known_audio(conn: Connection, sha256: str) -> bool:
-    """Whether some item's saved audio has this digest, or results files say so."""
+    """Whether an item's saved audio, or a restored row's, has this digest."""
     saved = select(files.c.item_key).where(files.c.sha256 == sha256, files.c.saved_at.is_not(None))
-    told = select(recalled.c.item_key).where(recalled.c.sha256 == sha256)
-    return any(conn.execute(query.limit(1)).first() is not None for query in (saved, told))
+    restored = select(recalled.c.item_key).where(recalled.c.sha256 == sha256)
+    return any(conn.execute(query.limit(1)).first() is not None for query in (saved, restored))
 
 
 def results(conn: Connection, batch: Batch) -> Iterator[dict[str, Any]]:
-    """The batch's result lines, in manifest order; `output` is relative to the output folder, None until it is made."""
-    linked = and_(rows.c.linked_key == rows.c.item_key, rows.c.linked_output == rows.c.output)
+    """The batch's result lines, in manifest order; `output` is relative to the output folder, None until linked."""
     errors = (items.c.error_code, items.c.error_message, items.c.error_request_id, items.c.error_http_status)
     query = (
         select(rows.c.number, rows.c.id, func.coalesce(rows.c.skipped, items.c.state))
-        .add_columns(case((linked, rows.c.output)), rows.c.item_key, items.c.task_id, rows.c.take)
+        .add_columns(case((_is_linked, rows.c.output)), rows.c.item_key, items.c.task_id, rows.c.take)
         .add_columns(files.c.sha256, files.c.bytes, files.c.audio_seconds, rows.c.reason, rows.c.extra, *errors)
         .outerjoin(items, items.c.key == rows.c.item_key)
         .outerjoin(files, and_(files.c.item_key == rows.c.item_key, items.c.state == State.DONE))
@@ -125,15 +123,25 @@ def _error(code: str | None, message: str | None, request_id: str | None, status
     return {"code": code, "message": message, "request_id": request_id, "http_status": status}
 
 
-def places(conn: Connection, batch: Batch) -> Iterator[tuple[str, str, bool]]:
-    """Of each row that stands for an item: its id, its output, and whether that was put there; in manifest order."""
-    linked = and_(rows.c.linked_key == rows.c.item_key, rows.c.linked_output == rows.c.output)
-    query = select(rows.c.id, rows.c.output, func.coalesce(linked, false())).where(of_wanted([batch]))
+def row_outputs(conn: Connection, batch: Batch) -> Iterator[tuple[str, str, bool]]:
+    """Id, output and whether it was linked, of each row that has an item, in manifest order."""
+    query = select(rows.c.id, rows.c.output, func.coalesce(_is_linked, false())).where(of_wanted([batch]))
     for row in conn.execute(query.where(rows.c.item_key.is_not(None)).order_by(rows.c.number)):
         yield row[0], row[1], row[2]
 
 
 def output_of(conn: Connection, batch: Batch, row_id: str) -> Output:
     """The output of one row."""
-    this = (rows.c.batch_id == batch.batch_id, rows.c.id == row_id)
-    return Output(**conn.execute(_OUTPUTS.where(*this)).one()._mapping)
+    row = conn.execute(_OUTPUTS.where(rows.c.batch_id == batch.batch_id, rows.c.id == row_id)).one()
+    return Output(**row._mapping)
+
+
+def expected_audio(conn: Connection) -> dict[str, tuple[int, float | None]]:
+    """By format: characters of texts whose audio is still to come, and bytes per character of the audio so far."""
+    unfinished = (State.PENDING, State.SUBMITTING, State.SUBMITTED, State.RENDERED, State.IN_DOUBT)
+    length = func.length(items.c.text)
+    waiting = select(items.c.format, func.sum(length)).where(items.c.state.in_(unfinished)).group_by(items.c.format)
+    saved = select(items.c.format, func.sum(files.c.bytes) * 1.0 / func.sum(length))
+    saved = saved.join(files, files.c.item_key == items.c.key).group_by(items.c.format)
+    rate: dict[str, float] = dict(conn.execute(saved).all())
+    return {row[0]: (row[1], rate.get(row[0])) for row in conn.execute(waiting)}

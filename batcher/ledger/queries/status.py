@@ -1,9 +1,10 @@
-"""What `show` and `status` show: items with their stories, and how the whole ledger stands."""
+"""The data of `show` and `status`: items with their history, and the state of the whole ledger."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, and_, select
@@ -11,12 +12,13 @@ from sqlalchemy import Connection, Row, Select, and_, select
 from batcher.clock import utc
 from batcher.item import Inputs
 from batcher.ledger.money.spending import estimated_need, reported_spending, spending
-from batcher.ledger.queries.item_counts import Counts, count, current_batches
+from batcher.ledger.queries.batches import current_batches
+from batcher.ledger.queries.item_counts import Counts, count
 from batcher.ledger.queries.outputs import error_of
 from batcher.ledger.storage.schema import accounts, attempts, batches, events, files, halts, items, rows, runs, tasks
 
-_TAKES_TOLD: Final = 20
-"""Of the takes before an item's own: a manifest may name any number as its take."""
+_EARLIER_TAKES: Final = 20
+"""Maximum number of earlier takes listed: a manifest may give any number as its take."""
 
 
 def show(conn: Connection, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -47,19 +49,23 @@ def show(conn: Connection, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 
 def story(conn: Connection, key: str) -> dict[str, Any]:
-    """Everything that the ledger keeps of an item: inputs, attempts, tasks, its file, the takes before it, and what
-    happened when.
-    """
+    """Everything that the ledger stores of an item: inputs, attempts, tasks, file, earlier takes and events."""
     item = conn.execute(select(items).where(items.c.key == key)).one()
-    sent = conn.execute(select(attempts).where(attempts.c.item_key == key).order_by(attempts.c.attempt))
-    made = conn.execute(select(tasks).where(tasks.c.item_key == key).order_by(tasks.c.accepted_at))
-    happened = conn.execute(select(events).where(events.c.item_key == key).order_by(events.c.id))
+    attempts_made = conn.execute(select(attempts).where(attempts.c.item_key == key).order_by(attempts.c.attempt))
+    tasks_created = conn.execute(select(tasks).where(tasks.c.item_key == key).order_by(tasks.c.accepted_at))
+    item_events = conn.execute(select(events).where(events.c.item_key == key).order_by(events.c.id))
     file = conn.execute(select(files).where(files.c.item_key == key)).first()
-    inputs = {name: getattr(item, name) for name in ("text", "voice", "model", "format", "take")}
     return {
-        "inputs": inputs | {"params": json.loads(item.params)},
-        "attempts": [_attempt(row) for row in sent],
-        "tasks": [_task(row) for row in made],
+        "inputs": {
+            "text": item.text,
+            "voice": item.voice,
+            "model": item.model,
+            "format": item.format,
+            "take": item.take,
+            "params": json.loads(item.params),
+        },
+        "attempts": [_attempt(row) for row in attempts_made],
+        "tasks": [_task(row) for row in tasks_created],
         "file": file and _file(file),
         "earlier_takes": [
             {"take": row.take, "key": row.key, "state": row.state, "path": row.path and f"{row.out_dir}/{row.path}"}
@@ -67,22 +73,24 @@ def story(conn: Connection, key: str) -> dict[str, Any]:
         ],
         "events": [
             {"at": utc(row.at), "event": row.event, "state": row.state, "run_id": row.run_id, "detail": row.detail}
-            for row in happened
+            for row in item_events
         ],
     }
 
 
 def _earlier_takes(item: Row[Any]) -> Select[Any]:
-    """The items of the same inputs with lower takes, by the keys that they must have."""
-    same = {"text": item.text, "voice": item.voice, "model": item.model, "format": item.format}
-    before = range(max(1, item.take - _TAKES_TOLD), item.take)
-    keys = [Inputs(**same, params=json.loads(item.params), take=take).key() for take in before]
+    """Query for the items of the same inputs with lower takes, found by their computed keys."""
+    inputs = Inputs(
+        text=item.text, voice=item.voice, model=item.model, format=item.format, params=json.loads(item.params)
+    )
+    takes = range(max(1, item.take - _EARLIER_TAKES), item.take)
+    keys = [replace(inputs, take=take).key() for take in takes]
     query = select(items.c.take, items.c.key, items.c.state, files.c.out_dir, files.c.path)
     return query.outerjoin(files, files.c.item_key == items.c.key).where(items.c.key.in_(keys)).order_by(items.c.take)
 
 
 def out_dirs(conn: Connection) -> list[str]:
-    """Every output folder that a run put audio into, relative to the ledger's folder."""
+    """The output folders of all runs, relative to the ledger's folder."""
     return list(conn.execute(select(runs.c.out_dir).distinct()).scalars())
 
 
@@ -125,7 +133,7 @@ def _file(row: Row[Any]) -> dict[str, Any]:
 
 
 def status(conn: Connection) -> dict[str, Any]:
-    """The whole ledger as `status --json` shows it."""
+    """The ledger as `status --json` shows it."""
     wanted = current_batches(conn)
     counts = count(conn, wanted)
     run = conn.execute(select(runs).order_by(runs.c.started_at.desc()).limit(1)).first()
@@ -147,19 +155,19 @@ def status(conn: Connection) -> dict[str, Any]:
 
 
 def by_batch(conn: Connection) -> list[tuple[str, Counts]]:
-    """Each batch's name, with its rows and the items that they stand for."""
+    """Each batch's name, with the counts of its rows and items."""
     return [(batch.name, count(conn, [batch])) for batch in current_batches(conn)]
 
 
-def look_ahead(conn: Connection) -> None:
-    """Find out now what `status` will ask for: it keeps nothing itself, since it only reads."""
+def precompute(conn: Connection) -> None:
+    """Compute and cache now what `status` needs: the command itself is read-only and cannot store it."""
     status(conn)
     by_batch(conn)
     spending(conn)
 
 
 def balance_of(profile: str | None) -> float | None:
-    """The credits that a kept profile names, or else its quota; None where it names neither."""
+    """The credits of a recorded profile, or else its quota; None if it has neither."""
     found = json.loads(profile or "{}")
     balance: float | None = found.get("quota") if found.get("credits") is None else found["credits"]
     return balance

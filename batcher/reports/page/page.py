@@ -21,7 +21,7 @@ from markupsafe import Markup
 from batcher.clock import local
 from batcher.formatting import plainly
 from batcher.ledger.ledger import Connection
-from batcher.ledger.lifecycle.recalled import identity
+from batcher.ledger.queries.identity import identity
 from batcher.ledger.queries.report import ReportRow, report_rows
 from batcher.ledger.records import Batch
 from batcher.reports.page.facts import STATES, facts_of

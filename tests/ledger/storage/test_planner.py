@@ -12,7 +12,7 @@ from sqlalchemy import Connection, event
 from batcher.ledger.imports import importer
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.money import spending
-from batcher.ledger.queries import item_counts, outputs
+from batcher.ledger.queries import attention, outputs
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rows import Rules
 from tests.support.ledger_kit import Book, book_in, sheet
@@ -31,7 +31,7 @@ USES: dict[str, Callable[[Connection, Book], object]] = {
     "rows_unlinked": lambda conn, book: outputs.to_link(conn, book.wanted[0], 0, 10),
     "items_text": _edit,
     "items_state": lambda conn, book: collection.open_tasks(conn, book.account_id, book.wanted),
-    "items_recheck": lambda conn, book: item_counts.foreign_tasks(conn, book.wanted, None),
+    "items_recheck": lambda conn, book: attention.foreign_tasks(conn, book.wanted, None),
     "attempts_unclear": lambda conn, _: spending.spending(conn),
     "tasks_open": lambda conn, _: spending.spending(conn),
 }

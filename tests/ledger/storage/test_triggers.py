@@ -111,7 +111,7 @@ class Chance:
 
     def look(self) -> None:
         """Somebody who may write has looked: what was forgotten is kept again."""
-        self.book.do(status.look_ahead)
+        self.book.do(status.precompute)
 
     def weigh(self) -> None:
         """The balance is read."""
@@ -143,7 +143,7 @@ def test_sums_follow_any_story(book: Book, seed: int) -> None:
 def test_sums_stand_while_a_run_works(book: Book) -> None:
     """What a run does to items one by one, from claim to done, leaves the sums standing: nothing is counted anew."""
     book.take_in("id,text\na,one\nb,two\nc,three\n")
-    book.do(status.look_ahead)
+    book.do(status.precompute)
     task = book.submitted("t1")
     assert_added_up(book.path)
     book.do(collection.record_rendered, ending(task, credits=2.0))
@@ -172,7 +172,7 @@ def test_a_migrated_ledger_is_added_up_by_its_next_run(tmp_path: Path) -> None:
             connection.executescript("DELETE FROM standing; DELETE FROM totals; DELETE FROM costs")
         assert_added_up(book.path)
         assert _standing(book) == set()
-        book.do(status.look_ahead)
+        book.do(status.precompute)
         book.do(collection.record_rendered, ending(book.submitted("t2"), credits=3.0))
         assert {"totals", "costs"} <= _standing(book)
         assert_added_up(book.path)

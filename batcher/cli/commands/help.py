@@ -1,0 +1,82 @@
+"""`batcher help`: the manual."""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+import sys
+from importlib import resources
+from typing import Final
+
+import click
+
+from batcher.cli.markdown import render
+from batcher.errors import UsageError
+
+TOPICS: Final = (
+    "manifest",
+    "settings",
+    "guarantees",
+    "operations",
+    "files",
+    "report",
+    "sandbox",
+    "troubleshooting",
+)
+"""Names of the help topics, in reading order; each is a Markdown file in `batcher/cli/help`."""
+_MOST_WIDTH: Final = 100
+"""Longest line of the manual, in characters, however wide the terminal is."""
+
+
+@click.command()
+@click.argument("topic", required=False)
+@click.pass_context
+def help(ctx: click.Context, topic: str | None) -> None:  # noqa: A001 - the command's name
+    """Show a topic of the manual, or list the topics. Creates nothing.
+
+    TOPIC may also be a command, which shows its --help.
+    """
+    if topic is None:
+        with_summaries = [(name, summary(topic_text(name))) for name in TOPICS]
+        formatter = click.HelpFormatter(width=_width())
+        with formatter.section("Topics"):
+            formatter.write_dl(with_summaries)
+        click.echo(
+            formatter.getvalue()
+            + "\nShow one with `batcher help TOPIC`; a command's options with `batcher COMMAND --help`."
+        )
+    elif topic in TOPICS:
+        _show(render(topic_text(topic), _width()))
+    else:
+        click.echo(_command_help(ctx, topic))
+
+
+def topic_text(name: str) -> str:
+    """The Markdown text of a topic."""
+    return resources.files("batcher.cli").joinpath("help", f"{name}.md").read_text(encoding="utf-8")
+
+
+def summary(text: str) -> str:
+    """The first paragraph of a topic: one line that says what it contains."""
+    return text.split("\n\n")[1]
+
+
+def _show(text: str) -> None:
+    if sys.stdout.isatty():
+        click.echo_via_pager(text)
+    else:
+        click.echo(text, nl=False)
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size().columns, _MOST_WIDTH)
+
+
+def _command_help(ctx: click.Context, name: str) -> str:
+    root = ctx.find_root()
+    command = root.command.get_command(root, name) if isinstance(root.command, click.Group) else None
+    if command is None:
+        near = difflib.get_close_matches(name, TOPICS, n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"The topics are {', '.join(TOPICS)}."
+        raise UsageError(f"there is no help topic {name!r}", hint)
+    return command.get_help(click.Context(command, info_name=f"batcher {name}", parent=None))

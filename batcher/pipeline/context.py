@@ -1,0 +1,47 @@
+"""What the stages of one run share."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+
+from batcher.audio.store import Store
+from batcher.clock import Clock, Wakeup
+from batcher.ledger.ledger import Ledger
+from batcher.pipeline.credit_guard import Guard
+from batcher.pipeline.slots import Slots
+from batcher.pipeline.stop import Stop
+from batcher.provider.client import Client
+from batcher.reports.progress import Progress
+from batcher.reports.tally import Tally
+from batcher.settings import Settings
+from batcher.throttle.gate import Throttle
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """One run: its settings, its ledger and output folder, its identity, and its shared latches and counts."""
+
+    settings: Settings
+    ledger: Ledger
+    store: Store
+    progress: Progress
+    clock: Clock
+    stop: Stop = field(default_factory=Stop)
+    tally: Tally = field(default_factory=Tally)
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiContext:
+    """What the stages that send requests share: the account and its guard, the client, and the limits on requests.
+
+    `changed` wakes whoever waits for a slot, an answer or the end of a task.
+    """
+
+    client: Client
+    account_id: int
+    guard: Guard
+    throttle: Throttle
+    slots: Slots
+    changed: Wakeup

@@ -1,0 +1,66 @@
+"""What ends a run early: signals and `--max-runtime`. Both set latches; what is in flight lands."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from batcher.pipeline.context import RunContext
+from batcher.pipeline.stop import Reason
+
+DRAIN_SECONDS: Final = 30.0
+"""How long open tasks are collected after the first signal; the next run collects the rest at no cost."""
+_DRAIN_SHARE: Final = 0.2
+"""Share of `--max-runtime` that is reserved for collecting,"""
+_DRAIN_MOST_SECONDS: Final = 120.0
+"""up to this time."""
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+async def handle_signals(
+    ctx: RunContext, abort_creates: Callable[[], None], group: TaskGroup, *, task_status: TaskStatus[None]
+) -> None:
+    """Stop creating at the first signal and collecting a while later; at the second, only record what has arrived."""
+    # A closed terminal ends a run like any other signal, unless nohup has it ignored.
+    handled = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    with anyio.open_signal_receiver(*handled) as signals:
+        task_status.started()
+        async for _ in signals:
+            if ctx.stop.signalled:
+                ctx.stop.interrupt()
+                abort_creates()
+                continue
+            ctx.stop.signalled = True
+            message = "stopped by a signal; run it again to continue"
+            ctx.stop.stop_creating(Reason.ASKED, message)
+            group.start_soon(_stop_all_after, ctx, DRAIN_SECONDS, message)
+            ctx.progress.say(
+                f"stopping: nothing more is created; {ctx.tally.open} open tasks are collected for up to "
+                f"{DRAIN_SECONDS:.0f} s (press Ctrl-C again to end at once)"
+            )
+
+
+def block_signals() -> None:
+    """Let no signal end this process any more: all that is left to do is to print the report."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+async def limit_runtime(ctx: RunContext) -> None:
+    """Stop in time to have open tasks collected when `--max-runtime` is over."""
+    limit = ctx.settings.max_runtime_seconds
+    if limit is None:
+        return
+    message = "--max-runtime reached"
+    reserve = min(_DRAIN_SHARE * limit, _DRAIN_MOST_SECONDS)
+    await ctx.clock.sleep(limit - reserve)
+    ctx.stop.stop_creating(Reason.ASKED, message)
+    await _stop_all_after(ctx, reserve, message)
+
+
+async def _stop_all_after(ctx: RunContext, seconds: float, message: str) -> None:
+    await ctx.clock.sleep(seconds)
+    ctx.stop.stop_all(Reason.ASKED, message)
