@@ -750,7 +750,7 @@ async def test_a_full_database(book: Book, ledger: Ledger) -> None:
             group.start_soon(write, f"n{number}")
     assert len(errors) == 4
     assert "full" in errors[0].message
-    assert "run again" in errors[0].hint
+    assert "Run it again" in errors[0].hint
     assert book.dump() == before
     await ledger.do(_room)
     assert await ledger.do(_write, "later") == "later"

@@ -80,7 +80,7 @@ def test_the_other_world_is_refused(tmp_path: Path) -> None:
     """A ledger of the sandbox never serves the real API, nor the other way round."""
     path = tmp_path / "batcher.db"
     database.create(path, "sandbox")
-    with pytest.raises(LedgerError, match="sandbox world"):
+    with pytest.raises(LedgerError, match="belongs to the sandbox"):
         database.open_existing(path, world="real")
     database.open_existing(path, world="sandbox").dispose()
 
