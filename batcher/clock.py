@@ -1,4 +1,4 @@
-"""Time and chance, handed to whoever needs them, so that a test can make hours pass in an instant."""
+"""Time, randomness and wakeups. Injected, so that tests can simulate hours in an instant."""
 
 from __future__ import annotations
 
@@ -10,61 +10,61 @@ import anyio
 
 
 def utc(at: float | None) -> str | None:
-    """A time for programs: ISO 8601 in UTC, to the second."""
+    """Unix seconds as ISO 8601 in UTC, to the second; for programs."""
     return None if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def local(at: float) -> str:
-    """A time for people: local, with its offset."""
+    """Unix seconds as local time with its UTC offset; for people."""
     return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
 
 
 def local_time(at: str) -> str:
-    """The same for a time that `utc` wrote."""
+    """A string that `utc` returned, as local time."""
     return local(datetime.fromisoformat(at).timestamp())
 
 
 class Clock:
-    """The real time, and fair dice."""
+    """The real time and real randomness."""
 
     def now(self) -> float:
-        """UTC, in unix seconds."""
+        """The current time in unix seconds."""
         return time.time()
 
     def steady(self) -> float:
-        """Seconds that only ever grow, whoever sets the clock: for waiting."""
+        """Monotonic seconds, for measuring waits."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """Return after `seconds`, at once when they are not positive."""
+        """Sleep for `seconds`; return at once if not positive."""
         await anyio.sleep(max(0.0, seconds))
 
     def limit(self, seconds: float) -> anyio.CancelScope:
-        """A scope that ends after `seconds`."""
+        """A cancel scope that ends after `seconds`."""
         return anyio.move_on_after(max(0.0, seconds))
 
     def chance(self) -> float:
-        """A number drawn evenly from 0 to 1."""
+        """A uniform random number from 0 to 1."""
         return random.random()
 
 
 class Wakeup:
-    """Wakes whoever waits for something to have changed."""
+    """Wakes all coroutines that wait for a change."""
 
     def __init__(self) -> None:
         self._rung = anyio.Event()
 
     def ring(self) -> None:
-        """Wake all that wait now."""
+        """Wake everything that is waiting now."""
         self._rung.set()
         self._rung = anyio.Event()
 
     def next(self) -> anyio.Event:
-        """The next ring: taken before something is looked up, so that what changes meanwhile is not missed."""
+        """The next ring. Take it before checking a condition, so that a change during the check is not missed."""
         return self._rung
 
     async def wait(self, clock: Clock, *, seconds: float | None = None, ring: anyio.Event | None = None) -> None:
-        """Return at the next ring (or at `ring`), or after `seconds` if that is earlier."""
+        """Wait for the next ring (or for `ring`), at most `seconds`."""
         ring = ring or self._rung
         if seconds is None:
             await ring.wait()

@@ -1,26 +1,26 @@
-"""The errors that reach a user.
+"""The errors that are shown to users.
 
-A class says what the caller must do, its message what happened and where, its hint the way out::
+The class determines what to do, the message is what happened and where, the hint is the next step::
 
     BatcherError
-    ├── UsageError           mend the command, the configuration or the manifest; nothing was created
-    │   ├── ManifestError    mend the rows that `faults` lists
-    │   └── LedgerError      this ledger cannot be used as asked
-    ├── LockedError          another run holds the ledger: wait for it
-    ├── CredentialsError     get another token, or the right account's
-    └── TroubleError         run again later: the network, the provider's edge or the disk
-        └── StorageError     the ledger's disk takes nothing more
+    ├── UsageError           fix the command, the configuration or the manifest; nothing was created
+    │   ├── ManifestError    fix the rows in `faults`
+    │   └── LedgerError      this ledger cannot be used for this command
+    ├── LockedError          another run holds the ledger; wait for it
+    ├── CredentialsError     use another token, or the token of the right account
+    └── TroubleError         run again later: network, provider or disk
+        └── StorageError     the ledger's disk accepts no more writes
 
-Anything else that escapes is a bug.
+Any other exception that escapes is a bug.
 """
 
 from __future__ import annotations
 
 
 class BatcherError(Exception):
-    """Something went wrong that a user can do something about.
+    """An error that the user can do something about.
 
-    `message` is one line that says what happened and where; `hint` (may be empty) what to do next.
+    `message` is one line: what happened and where. `hint` is what to do next; it may be empty.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -29,7 +29,7 @@ class BatcherError(Exception):
         self.hint = hint
 
     def one_line(self) -> str:
-        """Message and hint in one line."""
+        """Message and hint on one line."""
         return f"{self.message}. {self.hint}" if self.hint else self.message
 
     def __str__(self) -> str:
@@ -37,11 +37,11 @@ class BatcherError(Exception):
 
 
 class UsageError(BatcherError):
-    """The command line, the configuration or the input cannot be used; nothing was created."""
+    """The command line, the configuration or the input is invalid; nothing was created."""
 
 
 class ManifestError(UsageError):
-    """A manifest has faults; `faults` are the lines to show, one per cause."""
+    """A manifest has faults. `faults` are the lines to print, one for each cause."""
 
     def __init__(self, message: str, faults: list[str], hint: str = "") -> None:
         super().__init__(message, hint)
@@ -49,7 +49,7 @@ class ManifestError(UsageError):
 
 
 class LedgerError(UsageError):
-    """The ledger is missing, too new, damaged, or belongs to something else."""
+    """The ledger is missing, too new, damaged or not the right one."""
 
 
 class LockedError(BatcherError):
@@ -57,12 +57,12 @@ class LockedError(BatcherError):
 
 
 class CredentialsError(BatcherError):
-    """The token is missing or refused, or belongs to another account than the tasks."""
+    """The token is missing or rejected, or belongs to a different account than the tasks."""
 
 
 class TroubleError(BatcherError):
-    """Trouble that may pass by itself."""
+    """A problem that may be temporary."""
 
 
 class StorageError(TroubleError):
-    """The disk does not take what must be durable before anything else may happen."""
+    """A write that must be durable before the next step failed."""

@@ -1,4 +1,4 @@
-"""Words that depend on a number, and numbers as people say them."""
+"""Formats numbers, credits, durations, sizes and error texts for people."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ _CLASS: Final = re.compile(r"[A-Z]\w*(?:Error|Timeout|Exception)")
 
 
 def counted(number: int, word: str) -> str:
-    """`1 row`, `2 rows`, `3 batches`."""
+    """A number with its noun: `1 row`, `2 rows`, `3 batches`."""
     ending = "" if number == 1 else "es" if word.endswith(("ch", "s")) else "s"
     return f"{number:,} {word}{ending}"
 
 
-def plainly(said: str) -> str:
-    """What went wrong, without the name of an exception's class: `ReadError: reset by peer` is `reset by peer`.
+def plain_error(text: str) -> str:
+    """An error text without the exception's class: `ReadError: reset by peer` becomes `reset by peer`.
 
-    Where there is only the name, its words tell: `ReadTimeout` is `read timeout`.
+    A class alone becomes words: `ReadTimeout` becomes `read timeout`.
     """
-    name, _, rest = said.partition(": ")
+    name, _, rest = text.partition(": ")
     if not _CLASS.fullmatch(name):
-        return said
+        return text
     return rest or re.sub(r"(?<=[A-Za-z])(?=[A-Z][a-z])", " ", name).lower()
 
 
 def amount(number: float) -> str:
-    """Credits: `1,000,000`, `0.25`; to a hundredth, and what is less than that to a millionth."""
-    places = 2 if abs(number) >= 0.01 else 6
-    return f"{number:,.{places}f}".rstrip("0").rstrip(".")
+    """Credits: `1,000,000`, `0.25`. Two decimals at most, six for amounts below 0.01."""
+    decimals = 2 if abs(number) >= 0.01 else 6
+    return f"{number:,.{decimals}f}".rstrip("0").rstrip(".")
 
 
 def span(seconds: float) -> str:
-    """`45 s`, `12 min`, `3.5 h`, `2 days`."""
+    """A duration: `45 s`, `12 min`, `3.5 h`, `2 days`."""
     if seconds < 90:
         return f"{max(seconds, 1):.0f} s"
     if seconds < 90 * 60:
@@ -43,7 +43,7 @@ def span(seconds: float) -> str:
 
 
 def size(number: float) -> str:
-    """`512 bytes`, `3.4 MB`, `1.2 GB`: in powers of 1000."""
+    """A number of bytes, in powers of 1000: `512 bytes`, `3.4 MB`, `1.2 GB`."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if number < 999.5:
             return f"{number:.0f} {unit}" if unit == "bytes" or number >= 99.5 else f"{number:.1f} {unit}"

@@ -1,7 +1,7 @@
-"""The item: what is bought once, its key, and the machine that it goes through. Nothing here touches disk or network.
+"""The item, the unit of purchase: its inputs, its key and its state machine. No I/O.
 
-An item is the text together with everything else that changes the audio. Rows that agree in all of it share one item
-and so one payment. `TRANSITIONS` is the whole machine; the ledger is the only one to move an item along it.
+An item is a text with everything else that changes the audio. Rows with equal inputs share an item and its payment.
+`TRANSITIONS` is the complete state machine; only the ledger moves an item from state to state.
 """
 
 from __future__ import annotations
@@ -13,50 +13,57 @@ from enum import StrEnum
 from typing import Any, Final
 
 KEY_VERSION: Final = 1
-"""Goes into every key; a new version comes with a migration that maps the old keys."""
+"""Part of every key. A new version needs a migration that maps the old keys."""
 
 FORMATS: Final = ("mp3", "wav", "opus", "ogg", "pcm")
 PARAMETERS: Final = ("speed", "volume", "pitch", "stability", "similarity", "language", "emotion")
 """The API's optional parameters that a manifest may give as columns."""
-RESERVED: Final = frozenset({"text", "voiceId", "engineModelId", "format", "reference_id", "modelId"})
-"""Fields of the request that `params` may not set: the first four have columns, the others are legacy aliases."""
+RESERVED: Final = {
+    "text": "text",
+    "voiceId": "voice",
+    "engineModelId": "model",
+    "format": "format",
+    "reference_id": "voice",
+    "modelId": "voice",
+}
+"""Fields of the request that `params` may not set, with the column that does. The last two are legacy aliases."""
 
 
 class State(StrEnum):
-    """Where an item is."""
+    """The state of an item."""
 
-    PENDING = "pending"  # not bought; a create may leave
-    SUBMITTING = "submitting"  # a create is about to leave or on the wire
-    IN_DOUBT = "in_doubt"  # a create left and no definite answer is known: maybe bought
+    PENDING = "pending"  # not bought; a create request may be sent
+    SUBMITTING = "submitting"  # a create request is being sent
+    IN_DOUBT = "in_doubt"  # a create request was sent and its outcome is unknown: may have been bought
     SUBMITTED = "submitted"  # the provider has a task for it
-    RENDERED = "rendered"  # the task ended well; its audio is to be fetched
+    RENDERED = "rendered"  # the task succeeded; its audio is not downloaded yet
     DONE = "done"  # verified audio is on disk
-    REJECTED = "rejected"  # the provider refused the inputs
-    FAILED = "failed"  # the task ended badly
-    GONE = "gone"  # the task, or its audio, is no longer to be had
-    ABANDONED = "abandoned"  # a person gave it up
+    REJECTED = "rejected"  # the provider rejected the inputs
+    FAILED = "failed"  # the task failed
+    GONE = "gone"  # the task or its audio no longer exists
+    ABANDONED = "abandoned"  # given up by a person
 
 
 class Event(StrEnum):
-    """What happens to an item."""
+    """An event that changes the state of an item."""
 
-    CLAIM = "claim"  # a run takes it, to send a create
-    ACCEPTED = "accepted"  # the answer names a task
-    DEFERRED = "deferred"  # definitely not created, nothing wrong with the row
-    REJECTED = "rejected"  # definitely not created, the row must be fixed
+    CLAIM = "claim"  # a run claims it to send a create request
+    ACCEPTED = "accepted"  # the answer has a task id
+    DEFERRED = "deferred"  # definitely not created; the row is fine
+    REJECTED = "rejected"  # definitely not created; the row must be fixed
     LOST = "lost"  # no definite answer
-    EVIDENCE = "evidence"  # the attempt's own answer turned up later
-    ADOPTED = "adopted"  # it has an old task after all: named by a person, or found not to have failed
-    BUY_AGAIN = "buy_again"  # a person accepts that it may cost twice
-    ABANDON = "abandon"  # a person gives up a doubt
-    RENDERED = "rendered"  # the task ended well
-    REMOTE_FAILED = "remote_failed"  # the task ended badly
+    EVIDENCE = "evidence"  # the answer to this attempt was found later
+    ADOPTED = "adopted"  # attached to an existing task: named by a person, or found not to have failed
+    BUY_AGAIN = "buy_again"  # a person accepts that it may be paid for twice
+    ABANDON = "abandon"  # a person gives up an item in doubt
+    RENDERED = "rendered"  # the task succeeded
+    REMOTE_FAILED = "remote_failed"  # the task failed
     UNFUNDED = "unfunded"  # the task failed for lack of credits and charged nothing
-    GONE = "gone"  # the API says, repeatedly, that it does not know the task
+    GONE = "gone"  # the API repeatedly answered that the task does not exist
     SAVED = "saved"  # verified audio is at its final path
-    UNCOLLECTABLE = "uncollectable"  # no usable audio in many reads over a day
-    RETRY = "retry"  # a person wants another create
-    RETAKE = "retake"  # a person wants another output beside this one: a new item
+    UNCOLLECTABLE = "uncollectable"  # no usable audio after many attempts over a day
+    RETRY = "retry"  # a person asks for another create request
+    RETAKE = "retake"  # a person asks for another output beside this one: a new item
 
 
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
@@ -88,28 +95,30 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
 }
 
 OPEN: Final = (State.SUBMITTING, State.SUBMITTED)
-"""States in which a place at the provider is taken."""
+"""States that occupy a slot at the provider."""
 COLLECTABLE: Final = (State.SUBMITTED, State.RENDERED)
-"""States in which a task is still to be read or its audio to be fetched."""
-NEEDS_PERSON: Final = (State.IN_DOUBT, State.REJECTED, State.FAILED, State.GONE)
-"""States that no run leaves by itself."""
-
+"""States with a task to poll or audio to download."""
+NEEDS_ATTENTION: Final = (State.IN_DOUBT, State.REJECTED, State.FAILED, State.GONE)
+"""States that only a person can change."""
+UNFINISHED: Final = (State.PENDING, State.SUBMITTING, State.SUBMITTED, State.RENDERED)
+"""States that the next run continues from."""
 
 TARGET: Final = {event: state for (_, event), state in TRANSITIONS.items()}
-"""Where each event leads, whatever state it starts from."""
+"""The state that each event leads to; it is the same from every state."""
 
 
 def sources(event: Event) -> tuple[State, ...]:
-    """The states in which `event` may happen."""
+    """The states in which `event` is allowed."""
     return tuple(state for state, when in TRANSITIONS if when is event)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """Everything that changes the audio of an item, as it will be sent, and the take that tells intended repeats apart.
+    """Everything that changes the audio of an item, as it will be sent, and the take, which distinguishes intended
+    repeats.
 
-    `params` holds API parameters by their API names. Numbers that are whole are sent and hashed as integers, so that
-    `1` and `1.0` are one item.
+    `params` holds API parameters by their API names. Whole numbers are sent and hashed as integers, so `1` and `1.0`
+    are the same item.
     """
 
     text: str = field(repr=False)
@@ -127,10 +136,7 @@ class Inputs:
         return body | {name: _plain(value) for name, value in self.params.items()}
 
     def key(self) -> str:
-        """SHA-256, in hex, over the canonical JSON of the body, the take and the key's version.
-
-        Canonical: keys sorted, no white space, UTF-8 unescaped. Equal keys mean equal requests.
-        """
+        """SHA-256, in hex, of the canonical JSON of body, take and key version. Equal keys mean equal requests."""
         return hashlib.sha256(canonical({"v": KEY_VERSION, "take": self.take, "body": self.body()})).hexdigest()
 
     def text_hash(self) -> str:
@@ -142,7 +148,7 @@ _CANONICAL: Final = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separat
 
 
 def canonical(value: Any) -> bytes:
-    """The one JSON spelling of `value` that is hashed.
+    """`value` as canonical JSON: keys sorted, no white space, UTF-8 unescaped.
 
     Raises:
         ValueError: a number is not finite.
@@ -151,7 +157,7 @@ def canonical(value: Any) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """`value` with whole floats as integers, at any depth."""
+    """`value` with whole floats converted to integers, at any depth."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, dict):
@@ -159,6 +165,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(inner) for inner in value]
     return value
-
-
-UNFINISHED: Final = (State.PENDING, State.SUBMITTING, State.SUBMITTED, State.RENDERED)

@@ -1,5 +1,4 @@
-"""What a run was asked to do, checked and frozen; and the parsing of the values that flags, environment and
-`batcher.toml` share."""
+"""A run's settings, validated and frozen, and parsers for values that flags, environment and `batcher.toml` share."""
 
 from __future__ import annotations
 
@@ -22,20 +21,20 @@ _DURATION: Final = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s?)?",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One manifest to be run (`path` None: standard input) and the rules it is read by."""
+    """One manifest of a run (`path` None: standard input) and the rules for reading it."""
 
     path: Path | None
     rules: Rules
 
     @property
     def name(self) -> str:
-        """How the ledger calls where the batch came from."""
+        """The batch's source in the ledger."""
         return str(self.path.absolute()) if self.path is not None else "<stdin>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """One run's settings. The token never shows in a `repr`."""
+    """One run's settings. The token never appears in `repr`."""
 
     sources: tuple[Source, ...]
     ledger: Path
@@ -46,7 +45,7 @@ class Settings:
     allow_http: bool = False
     no_credits_codes: frozenset[str] = frozenset()
     concurrency: int = 5
-    create_rate: float | None = None  # requests per second at most
+    create_rate: float | None = None  # maximum requests per second
     poll_rate: float | None = None
     max_items: int | None = None
     max_credits: float | None = None
@@ -62,16 +61,16 @@ class Settings:
 
     @property
     def world(self) -> Literal["real", "sandbox"]:
-        """The world that the ledger must belong to."""
+        """Which API the ledger must belong to."""
         return "sandbox" if self.sandbox else "real"
 
     @property
-    def where(self) -> str:
-        """The options that lead other commands to this ledger and its API."""
+    def ledger_options(self) -> str:
+        """The command-line options that select this ledger and its API in other commands."""
         api = "" if self.sandbox or self.api_url == DEFAULT_URL else f" --api-url {shlex.quote(self.api_url)}"
         return f"--ledger {shlex.quote(str(self.ledger))}{api}"
 
-    def need_token(self) -> str:
+    def require_token(self) -> str:
         """The token.
 
         Raises:
@@ -80,16 +79,16 @@ class Settings:
         if not self.token:
             raise CredentialsError(
                 "no API token",
-                "Set BATCHER_API_TOKEN, or name a file with --token-file; to try without one, add --sandbox.",
+                "Set BATCHER_API_TOKEN or pass --token-file FILE. To try batcher without a token, add --sandbox.",
             )
         return self.token
 
 
 def duration(text: str) -> float:
-    """Seconds of `90`, `90s`, `50m`, `2h` or `1h30m`.
+    """Parse `90`, `90s`, `50m`, `2h` or `1h30m` into seconds.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: it is not a duration.
     """
     match = _DURATION.fullmatch(text.strip())
     if match is None or not any(match.groups()):
@@ -99,56 +98,56 @@ def duration(text: str) -> float:
 
 
 def column_choice(text: str) -> tuple[str, str]:
-    """Field and header of `FIELD=HEADER`.
+    """Parse `FIELD=HEADER` into field and header.
 
     Raises:
-        ValueError: there is no `=`.
+        ValueError: the field or the `=` is missing.
     """
     name, equals, header = text.partition("=")
     if not equals or not name.strip():
-        raise ValueError(f"{text!r} is not FIELD=HEADER")
+        raise ValueError(f"{text!r} is not FIELD=HEADER: write for example text=Script")
     return name.strip(), header.strip()
 
 
 def batch_name(name: str) -> str:
-    """`name`, when it can name a batch and the files of its results.
+    """`name`, if it is valid as the name of a batch and of its results files.
 
     Raises:
-        UsageError: it cannot.
+        UsageError: it is not.
     """
     if not name or name.startswith(".") or any(char in '/\\:*?"<>|' or not char.isprintable() for char in name):
-        raise UsageError(f"{name!r} cannot name a batch", "Pass --batch NAME, with letters, digits, - and _.")
+        raise UsageError(f"{name!r} is not a valid batch name", "Pass --batch NAME with letters, digits, - and _.")
     return name
 
 
 def token_from_environment() -> str | None:
-    """The API token, where the environment gives it."""
+    """The API token from the environment, if set."""
     return os.environ.get("BATCHER_API_TOKEN")
 
 
 def read_token(token: str | None, file: Path | None) -> str | None:
-    """The token itself, or else the first line of the file that holds it.
+    """The token given directly, or else the first line of the token file.
 
     Raises:
-        UsageError: the file cannot be read, or what it holds cannot be a token.
+        UsageError: the file cannot be read, or its content is not a token.
     """
     if not (token or "").strip() and file is not None:
         try:
             token = file.read_text(encoding="utf-8").strip().partition("\n")[0]
         except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is not text"
+            why = error.strerror if isinstance(error, OSError) else "it is not a UTF-8 text file"
             raise UsageError(f"cannot read the token from {file}: {why}") from None
     token = (token or "").strip()
     if token and not (token.isascii() and token.isprintable() and " " not in token):
-        raise UsageError("the API token holds characters that no token has", "Copy it again, without quotes.")
+        raise UsageError("the API token contains characters that no token has", "Copy it again, without quotes.")
     return token or None
 
 
 def read_file(folder: Path) -> dict[str, Any]:
-    """What `batcher.toml` in the project folder says; nothing when there is none.
+    """Parse `batcher.toml` in the project folder; {} if there is no such file.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: it cannot be read or is not valid TOML.
     """
     path = folder / FILE_NAME
     try:
@@ -160,14 +159,14 @@ def read_file(folder: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: {error}") from None
 
 
-def words(table: Any, name: str, path: Path) -> Mapping[str, str]:
-    """A table of strings in `batcher.toml`, such as `[voices]`.
+def string_table(table: Any, name: str, path: Path) -> Mapping[str, str]:
+    """Check that `table`, such as `[voices]` in `batcher.toml`, maps names to strings; {} if it is None.
 
     Raises:
-        UsageError: it is not one.
+        UsageError: it does not.
     """
     if table is None:
         return {}
     if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
-        raise UsageError(f"{path}: [{name}] must map words to words, each in quotes")
+        raise UsageError(f"{path}: [{name}] must be a table of strings", "Put each of its values in quotes.")
     return table

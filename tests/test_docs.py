@@ -17,9 +17,9 @@ import pytest
 
 from batcher.cli.app import cli
 from batcher.cli.commands.help import TOPICS, summary, topic_text
+from batcher.cli.config_file import SECTIONS
 from batcher.cli.epilogs import MEANINGS
 from batcher.cli.markdown import render
-from batcher.cli.options import SECTIONS
 from batcher.item import FORMATS, PARAMETERS, State
 from batcher.reports.run_report import OUTCOMES
 from tests.support.fake_tts import TOKEN, FakeTTS, Job

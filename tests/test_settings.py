@@ -78,7 +78,7 @@ def test_batch_names(name: str) -> None:
 @pytest.mark.parametrize("name", ["", ".hidden", "..", "a/b", "a\\b", "a:b", "a*", "a?", 'a"', "a<", "a|b", "a\nb"])
 def test_no_batch_names(name: str) -> None:
     """A name that could leave the folder or that some system cannot write is refused, with the way out."""
-    with pytest.raises(UsageError, match="cannot name a batch") as caught:
+    with pytest.raises(UsageError, match="is not a valid batch name") as caught:
         settings.batch_name(name)
     assert "--batch" in caught.value.hint
 
@@ -132,7 +132,7 @@ def test_unreadable_token_files(tmp_path: Path, content: bytes | None) -> None:
 def test_the_token_never_shows(tmp_path: Path) -> None:
     """Neither repr nor str of the settings gives the token away, though it is there."""
     made = make(tmp_path, token=TOKEN, sources=(Source(path=tmp_path / "m.csv", rules=Rules(batch="m")),))
-    assert made.need_token() == TOKEN
+    assert made.require_token() == TOKEN
     for shown in (repr(made), str(made), f"{made}", f"{(made, [made])!r}"):
         assert TOKEN not in shown
         assert "secret" not in shown
@@ -142,7 +142,7 @@ def test_the_token_never_shows(tmp_path: Path) -> None:
 def test_a_missing_token(tmp_path: Path, token: str | None) -> None:
     """Without a token the error names every way to give one."""
     with pytest.raises(CredentialsError) as caught:
-        make(tmp_path, token=token).need_token()
+        make(tmp_path, token=token).require_token()
     for way in ("BATCHER_API_TOKEN", "--token-file", "--sandbox"):
         assert way in caught.value.hint
 
@@ -183,15 +183,15 @@ def test_a_broken_file(tmp_path: Path, content: bytes) -> None:
 
 def test_tables_of_words(tmp_path: Path) -> None:
     """A table of words is taken as it is, none is an empty one."""
-    assert settings.words(None, "voices", tmp_path) == {}
-    assert settings.words({"Anna": "v-1"}, "voices", tmp_path) == {"Anna": "v-1"}
+    assert settings.string_table(None, "voices", tmp_path) == {}
+    assert settings.string_table({"Anna": "v-1"}, "voices", tmp_path) == {"Anna": "v-1"}
 
 
 @pytest.mark.parametrize("table", ["anna", ["anna"], {"Anna": 1}, {"Anna": {"id": "v-1"}}])
 def test_tables_of_something_else(tmp_path: Path, table: object) -> None:
     """Anything but words mapped to words is refused by the table's name."""
-    with pytest.raises(UsageError, match=r"\[voices\] must map words to words"):
-        settings.words(table, "voices", tmp_path / "batcher.toml")
+    with pytest.raises(UsageError, match=r"\[voices\] must be a table of strings"):
+        settings.string_table(table, "voices", tmp_path / "batcher.toml")
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_the_sandbox_or_another_api(
     project.manifest(1)
     (project.folder / "batcher.toml").write_text(file, encoding="utf-8")
     told = project.batcher("plan", "lines.csv", *arguments.split(), environment=environment)
-    assert (told.exit_code, "name two APIs" in told.err) == ((2, True) if refused else (0, False)), told
+    assert (told.exit_code, "exclude each other" in told.err) == ((2, True) if refused else (0, False)), told
 
 
 def test_columns_from_the_environment(project: Project, provider: FakeTTS) -> None:

@@ -1,1 +1,1 @@
-"""How audio is kept on disk: paths, links, atomic publishing, checks of the bytes, and the threads that do the work."""
+"""How audio is stored on disk: paths, links, atomic publishing, checks of the bytes, the worker threads."""

@@ -1,7 +1,7 @@
 """Blocking work on files, off the event loop's thread.
 
-Going to another thread and back costs more than most of such work: each side waits for the interpreter and finds its
-caches cold. So what is asked for at about the same time goes there together.
+Switching threads costs more than most of this work (waiting for the interpreter, cold caches), so calls that arrive
+at about the same time are batched into one switch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import anyio
 import anyio.to_thread
 
 GATHER_SECONDS: Final = 0.02
-"""Between two goes: what comes meanwhile shares the next. Work that comes alone does not wait."""
+"""Minimum time between two batches: calls that arrive meanwhile share the next. A lone call does not wait."""
 _THREADS: Final = 4
 
 P = ParamSpec("P")
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class _Batch:
-    """Work that is done in one go, one after the other, and what came of each: a value or an error."""
+    """Calls that run one after the other in one thread, and their outcomes: a value or an error each."""
 
     def __init__(self) -> None:
         self.works: list[Callable[[], Any]] = []
@@ -35,35 +35,35 @@ class _Batch:
 
 
 class Disk:
-    """Where blocking work is done. A call cannot be cut in two: it is shielded from cancellation."""
+    """Runs blocking work in threads. A call is shielded from cancellation, so it is never interrupted halfway."""
 
     def __init__(self) -> None:
         self._next = _Batch()
-        self._went_at = -math.inf
+        self._started_at = -math.inf
         self._threads = anyio.CapacityLimiter(_THREADS)
 
     async def do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what `work` returns, or raise what it raises."""
+        """Run `work` in a thread; return its value or raise its error."""
         batch = self._next
-        place = len(batch.works)
+        index = len(batch.works)
         batch.works.append(partial(work, *args, **kwargs))
         with anyio.CancelScope(shield=True):
-            if place == 0:
+            if index == 0:
                 await self._lead(batch)
             else:
                 await batch.done.wait()
-        value, error = batch.outcomes[place]
+        value, error = batch.outcomes[index]
         if error is not None:
             raise error
         result: T = value
         return result
 
     async def _lead(self, batch: _Batch) -> None:
-        await anyio.sleep(max(0.0, self._went_at + GATHER_SECONDS - anyio.current_time()))
-        self._next, self._went_at = _Batch(), anyio.current_time()
+        await anyio.sleep(max(0.0, self._started_at + GATHER_SECONDS - anyio.current_time()))
+        self._next, self._started_at = _Batch(), anyio.current_time()
         try:
             await anyio.to_thread.run_sync(batch.run, limiter=self._threads)
-        except RuntimeError as error:  # no thread is to be had
+        except RuntimeError as error:  # no thread can be started
             batch.outcomes = [(None, error)] * len(batch.works)
         finally:
             batch.done.set()
@@ -72,5 +72,5 @@ class Disk:
 def _outcome(work: Callable[[], Any]) -> tuple[Any, Exception | None]:
     try:
         return work(), None
-    except Exception as error:  # noqa: BLE001 - handed to whoever asked
+    except Exception as error:  # noqa: BLE001 - raised in the caller
         return None, error

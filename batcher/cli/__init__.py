@@ -1,1 +1,1 @@
-"""The command line: arguments, environment and `batcher.toml` in; exit codes and printing out."""
+"""The command line: reads arguments, environment and `batcher.toml`; prints results and sets exit codes."""

@@ -1,6 +1,6 @@
-"""Colours of what is printed for people: green is well, yellow wants a look, red wants a person.
+"""Colours of printed text: green for good, yellow for warnings, red for errors.
 
-`click.echo` takes them away again where standard output is no terminal.
+`click.echo` removes them when standard output is not a terminal.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ import click
 from batcher.item import State
 
 GOOD: Final = "green"
-LOOK: Final = "yellow"
-BAD: Final = "red"
+WARNING: Final = "yellow"
+ERROR: Final = "red"
 
 _STATES: Final[dict[str, str]] = {
     State.DONE: GOOD,
-    State.IN_DOUBT: LOOK,
-    State.REJECTED: BAD,
-    State.FAILED: BAD,
-    State.GONE: BAD,
+    State.IN_DOUBT: WARNING,
+    State.REJECTED: ERROR,
+    State.FAILED: ERROR,
+    State.GONE: ERROR,
 }
 
 
 def in_state(state: str, text: str) -> str:
-    """The text in its state's colour; most states have none."""
+    """The text in the colour of the state; most states have none."""
     return click.style(text, fg=_STATES[state]) if state in _STATES else text
 
 
-def wanted(environment: Mapping[str, str] = os.environ) -> bool | None:
-    """Whether colours are wanted at all, wherever the output goes; None leaves it to whether that is a terminal.
+def forced(environment: Mapping[str, str] = os.environ) -> bool | None:
+    """Whether the environment turns colours on or off; None to use them on terminals only.
 
-    By https://no-color.org, https://force-color.org and https://bixense.com/clicolors, of which the first wins.
+    Follows https://no-color.org, https://force-color.org and https://bixense.com/clicolors; the first wins.
     """
     if environment.get("NO_COLOR") or environment.get("CLICOLOR") == "0":
         return False

@@ -1,4 +1,4 @@
-"""What stands below the options in each command's help: examples, and the exit codes that it can end with."""
+"""Examples and exit codes, printed below the options in each command's help."""
 
 from __future__ import annotations
 
@@ -6,22 +6,26 @@ from typing import Final
 
 MEANINGS: Final = {
     0: "every row is done, abandoned or skipped as empty",
-    1: "unexpected: a bug",
-    2: "usage, configuration or manifest: nothing was created",
-    3: "a person is needed",
+    1: "unexpected error (a bug)",
+    2: "wrong usage, configuration or manifest; nothing was created",
+    3: "some items need attention",
     4: "halted: out of credits",
-    5: "the token is missing or refused, or another account's",
-    6: "stopped as asked with rows still open: run again",
+    5: "the token is missing, rejected or of another account",
+    6: "stopped as requested with rows still open; run it again to continue",
     7: "another run holds the ledger",
-    8: "trouble that may pass: run again later",
+    8: "temporary problem with the API, network or disk; run it again later",
     130: "interrupted",
 }
-_ELSEWHERE: Final = {0: "all is well", 2: "usage, configuration, or what must be mended first"}
-"""What some of them mean for commands that do not run."""
-_EVERY: Final = (0, 1, 2, 8, 130)
-_LOCKING: Final = (*_EVERY, 7)
+_OTHER_MEANINGS: Final = {
+    0: "success",
+    2: "wrong usage or configuration, or errors to fix first",
+    3: "some files need attention",
+}
+"""Meanings that differ for commands other than `run`."""
+_COMMON: Final = (0, 1, 2, 8, 130)
+_LOCKING: Final = (*_COMMON, 7)
 
-_OF: Final[dict[str, tuple[tuple[int, ...], tuple[str, ...]]]] = {
+_COMMANDS: Final[dict[str, tuple[tuple[int, ...], tuple[str, ...]]]] = {
     "run": (
         tuple(MEANINGS),
         (
@@ -31,11 +35,11 @@ _OF: Final[dict[str, tuple[tuple[int, ...], tuple[str, ...]]]] = {
             "batcher run --collect-only --ledger /srv/book/batcher.db",
         ),
     ),
-    "plan": (_EVERY, ("batcher plan lines.csv --voice VOICE_ID", "batcher plan lines.csv --json")),
-    "status": (_EVERY, ("batcher status lines.csv", "batcher status --ledger /srv/book/batcher.db --json")),
-    "show": (_EVERY, ("batcher show line-17", "batcher show --state failed --json")),
+    "plan": (_COMMON, ("batcher plan lines.csv --voice VOICE_ID", "batcher plan lines.csv --json")),
+    "status": (_COMMON, ("batcher status lines.csv", "batcher status --ledger /srv/book/batcher.db --json")),
+    "show": (_COMMON, ("batcher show line-17", "batcher show --state failed --json")),
     "report": (
-        _EVERY,
+        _COMMON,
         (
             "batcher report lines.csv",
             "batcher report lines.csv --format csv --output lines.report.csv",
@@ -58,19 +62,19 @@ _OF: Final[dict[str, tuple[tuple[int, ...], tuple[str, ...]]]] = {
     ),
     "verify": ((*_LOCKING, 3, 5), ("batcher verify lines.csv", "batcher verify --heal", "batcher verify --json")),
     "doctor": (
-        _EVERY,
+        _COMMON,
         ("batcher doctor lines.csv --voice VOICE_ID", "batcher doctor --ledger /srv/book/batcher.db --json"),
     ),
-    "sandbox": (_EVERY, ("batcher sandbox --credits 2000 --fail 0.05", "batcher sandbox --top-up 5000")),
-    "help": ((0, 1, 2, 130), ("batcher help manifest", "batcher help")),
+    "sandbox": (_COMMON, ("batcher sandbox --credits 2000 --fail 0.05", "batcher sandbox --top-up 5000")),
+    "help": ((0, 1, 2, 130), ("batcher help", "batcher help manifest")),
 }
-"""Exit codes and examples of each command."""
+"""Exit codes and examples by command."""
 
 
 def epilog(command: str) -> str:
-    """The lines for a command, as click takes them; one of a group has the group's codes, and examples of its own."""
-    codes, examples = _OF[command.split()[0]]
+    """Text for click to print below a command's help; a subcommand has its group's exit codes and its own examples."""
+    codes, examples = _COMMANDS[command.split()[0]]
     examples = tuple(line for line in examples if f"{line} ".startswith(f"batcher {command} "))
-    meanings = MEANINGS if command == "run" else MEANINGS | _ELSEWHERE
+    meanings = MEANINGS if command == "run" else MEANINGS | _OTHER_MEANINGS
     lines = ["\b", "Examples:", *(f"  {line}" for line in examples), "", "\b", "Exit codes:"]
     return "\n".join([*lines, *(f"  {code:>3}  {meanings[code]}" for code in sorted(codes))])

@@ -1,7 +1,4 @@
-"""What a run tells those who watch it from elsewhere: a monitor that is pinged, a file of metrics.
-
-Neither can make a run fail: what goes wrong with them is said, and that is all.
-"""
+"""Reporting a run to other systems: pings to a monitor and a metrics file. Their errors never fail the run."""
 
 from __future__ import annotations
 
@@ -12,16 +9,19 @@ if TYPE_CHECKING:
     from batcher.reports.run_report import RunReport
 
 PING_SECONDS: Final = 5.0
-"""What a ping may take in all: a monitor that is down must not hold up a run."""
+"""Total time for a ping in seconds: a monitor that is down must not delay a run."""
 
 
-def begun(params: dict[str, Any], say: Callable[[str], None]) -> None:
-    """The run begins."""
+def report_start(params: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Ping the monitor at the start of a run."""
     _ping(params, "start", "", say)
 
 
-def ended(params: dict[str, Any], report: RunReport, say: Callable[[str], None]) -> None:
-    """The run has ended. One that found the ledger held is no failure, and no news of the batch."""
+def report_end(params: dict[str, Any], report: RunReport, say: Callable[[str], None]) -> None:
+    """Ping the monitor and write the metrics at the end of a run.
+
+    A run that found the ledger locked has not failed and has nothing to report about its batches: it only logs.
+    """
     from batcher.clock import Clock
     from batcher.reports import metrics
 
@@ -31,15 +31,15 @@ def ended(params: dict[str, Any], report: RunReport, say: Callable[[str], None])
         try:
             metrics.write(params["metrics"], metrics.render(report, at=Clock().now()))
         except OSError as error:
-            say(f"the metrics were not written to {params['metrics']}: {error.strerror}")
+            say(f"cannot write metrics to {params['metrics']}: {error.strerror}")
 
 
-def failed(error: BaseException) -> RunReport:
-    """The report of a run that `error` ended before it could tell of itself."""
-    from batcher.cli.app import verdict
+def failure_report(error: BaseException) -> RunReport:
+    """The report of a run that `error` ended before it made its own."""
+    from batcher.cli.app import explain
     from batcher.reports.run_report import OUTCOMES, RunReport
 
-    code, message, _hint = verdict(error)
+    code, message, _hint = explain(error)
     return RunReport(exit_code=code, outcome=OUTCOMES[code], message=message)
 
 
@@ -47,7 +47,7 @@ def _ping(params: dict[str, Any], event: str, body: str, say: Callable[[str], No
     if params["ping"] is None:
         return
     if (why := ping(params["ping"], event, body)) is not None:
-        say(f"the ping ({event}) did not arrive: {why}")
+        say(f"the {event} ping failed: {why}")
 
 
 def _summary(report: RunReport) -> str:
@@ -63,10 +63,9 @@ def _summary(report: RunReport) -> str:
 
 
 def ping(url: str, event: str, body: str = "") -> str | None:
-    """POST `body` to the check at `url`, with `event` (`start`, `log`, an exit status) as the last part of its path.
+    """POST `body` once to `url`, with `event` (`start`, `log` or an exit code) appended to its path; sends no token.
 
-    Goes without the API's token, once. Returns None, or why it did not arrive; that holds no address, since whoever
-    has it can ping.
+    Returns None, or why it failed. The reason never contains the URL, which is a secret.
     """
     import anyio
 
@@ -78,7 +77,7 @@ async def _post(url: str, event: str, body: str) -> str | None:
     import httpx
 
     from batcher.errors import UsageError
-    from batcher.formatting import plainly
+    from batcher.formatting import plain_error
     from batcher.provider.connections import USER_AGENT, trusting
     from batcher.provider.endpoint import is_loopback
 
@@ -97,5 +96,5 @@ async def _post(url: str, event: str, body: str) -> str | None:
     except UsageError as error:
         return error.message
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, ImportError, OSError) as error:
-        return plainly(type(error).__name__)
+        return plain_error(type(error).__name__)
     return None if answer.is_success else f"HTTP {answer.status_code}"

@@ -1,4 +1,4 @@
-"""What is asked of a run: the options that `run`, `plan` and `doctor` share, and the settings that they come to."""
+"""The options that `run`, `plan` and `doctor` share, and the settings made from them."""
 
 from __future__ import annotations
 
@@ -10,68 +10,87 @@ from typing import Any, Final, TypeVar
 import click
 
 from batcher import settings
-from batcher.cli.options import (
-    DEBUG,
-    Duration,
-    Rate,
-    fill_from_file,
-    find_token,
-    ledger_path,
-    merged_columns,
-    need_one_api,
-    option,
-    project_folder,
-)
+from batcher.cli.api_options import allow_http_option, api_url_option, find_token, need_one_api, token_file_option
+from batcher.cli.config_file import apply_config_file, merged_columns
+from batcher.cli.ledger_path import ledger_path, project_folder
+from batcher.cli.option_types import Duration, Rate
+from batcher.cli.options import DEBUG, option
 from batcher.errors import UsageError
 from batcher.manifest.rows import Rules
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _note_debug(ctx: click.Context, param: click.Parameter, value: bool) -> bool:  # noqa: ARG001 - click's signature
+def _set_debug(ctx: click.Context, param: click.Parameter, value: bool) -> bool:  # noqa: ARG001 - click's signature
     ctx.meta[DEBUG] = value
     return value
 
 
 _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
-    option("--batch", metavar="NAME", help="The batch's name; by default the file's, without its ending."),
+    option("--batch", metavar="NAME", help="Name of the batch; defaults to the file name without its extension."),
     option(
-        "--column", multiple=True, metavar="FIELD=HEADER", help="Read FIELD from that column; FIELD= leaves it unread."
+        "--column",
+        multiple=True,
+        metavar="FIELD=HEADER",
+        help="Read FIELD from the column HEADER; FIELD= ignores it.",
     ),
-    option("--encoding", metavar="NAME", help="The manifest's encoding, if not UTF-8 or UTF-16 with its mark."),
-    option("--skip-invalid", is_flag=True, help="Go on with the good rows when others have faults."),
-    option("--skip-empty", is_flag=True, help="Pass over rows whose text is not written yet."),
-    option("--voice", metavar="ID", help="A voice of the provider's."),
-    option("--model", metavar="ID", help="By default the provider chooses."),
+    option("--encoding", metavar="NAME", help="Encoding of the manifest; UTF-8, and UTF-16 with a BOM, are detected."),
+    option("--skip-invalid", is_flag=True, help="Skip invalid rows and process the others."),
+    option("--skip-empty", is_flag=True, help="Skip rows without text."),
+    option("--voice", metavar="ID", help="Voice ID of the provider."),
+    option("--model", metavar="ID", help="Model ID of the provider, which chooses one by default."),
     option(
-        "--format", "audio_format", metavar="FORMAT", default="mp3", show_default=True, help="mp3, wav, opus, ogg, pcm."
+        *("--format", "audio_format"),
+        metavar="FORMAT",
+        default="mp3",
+        show_default=True,
+        help="mp3, wav, opus, ogg or pcm.",
     ),
-    option("--ledger", metavar="PATH", help="By default batcher.db beside the manifest."),
-    option("--out-dir", type=click.Path(path_type=Path), metavar="DIR", help="By default audio beside the manifest."),
+    option("--ledger", metavar="PATH", help="Ledger; defaults to batcher.db beside the manifest."),
+    option(
+        "--out-dir",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Folder for the audio; defaults to audio beside the manifest.",
+    ),
     option(
         "--filename",
         metavar="TEMPLATE",
         default="{id}.{format}",
         show_default=True,
-        help="Fields: id row voice take format batch key.",
+        help="Template for file names. Fields: id row voice take format batch key.",
     ),
-    option("--wait-lock", type=Duration(), default="0s", metavar="TIME", help="Wait so long for another run to end."),
+    option(
+        "--wait-lock",
+        type=Duration(),
+        default="0s",
+        show_default=True,
+        metavar="TIME",
+        help="Wait up to TIME, such as 5m, while another run holds the ledger.",
+    ),
     option(
         "--concurrency",
         type=click.IntRange(1, 20_000),
         default=5,
         show_default=True,
         metavar="N",
-        help="Tasks open at the provider at once.",
+        help="Maximum tasks open at the provider at once.",
     ),
-    option("--create-rate", type=Rate(), metavar="N", help="Creates a second at most; otherwise found out by itself."),
-    option("--poll-rate", type=Rate(), metavar="N", help="The same for looks at open tasks."),
-    option("--max-items", type=click.IntRange(0), metavar="N", help="Create at most so many in this run."),
+    option(
+        "--create-rate",
+        type=Rate(),
+        metavar="N",
+        help="Maximum create requests per second; detected automatically by default.",
+    ),
+    option(
+        "--poll-rate", type=Rate(), metavar="N", help="Maximum polls per second; detected automatically by default."
+    ),
+    option("--max-items", type=click.IntRange(0), metavar="N", help="Maximum items to create in this run."),
     option(
         "--max-credits",
         type=click.FloatRange(0),
         metavar="N",
-        help="Spend at most so much on the batch, over all its runs.",
+        help="Maximum credits to spend on this batch, over all its runs.",
     ),
     option(
         "--max-in-doubt",
@@ -79,55 +98,67 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         default=5,
         show_default=True,
         metavar="N",
-        help="Stop creating after more lost answers than this in a row.",
+        help="Halt when more than N create requests in a row get no definite answer.",
     ),
     option(
-        "--max-runtime", type=Duration(), metavar="TIME", help="End within it, with what is open collected: 50m, 90s."
+        "--max-runtime",
+        type=Duration(),
+        metavar="TIME",
+        help="End within TIME, such as 50m; creating stops early enough to collect open tasks.",
     ),
-    option("--no-wait", is_flag=True, help="Create and leave; another run collects."),
-    option("--collect-only", is_flag=True, help="Create nothing; needs no manifest."),
-    option("--rescan", is_flag=True, help="Trust no file to be as it was: read every manifest, look for every output."),
-    option("--rebuy", consent=True, is_flag=True, help="Buy again what a changed default or many edits would."),
-    option("--restored", consent=True, is_flag=True, help="Use a copied, older or new ledger beside audio it lacks."),
-    option("--override-halt", consent=True, is_flag=True, help="Try one create although the account is halted."),
-    option("--api-url", metavar="URL", default=settings.DEFAULT_URL, show_default=True),
+    option("--no-wait", is_flag=True, help="Create tasks and exit; a later run collects them."),
+    option("--collect-only", is_flag=True, help="Collect open tasks and create nothing; needs no manifest."),
+    option("--rescan", is_flag=True, help="Ignore caches: reread every manifest and recheck every output."),
     option(
-        "--token-file",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        envvar="BATCHER_API_TOKEN_FILE",
-        help="Holds the API token; without this flag BATCHER_API_TOKEN has it.",
+        "--rebuy",
+        consent=True,
+        is_flag=True,
+        help="Allow rows to be bought again after a changed default or many edits.",
     ),
+    option(
+        "--restored",
+        consent=True,
+        is_flag=True,
+        help="Accept a ledger that is a copy, a backup or new, beside audio it does not list.",
+    ),
+    option(
+        "--override-halt", consent=True, is_flag=True, help="Try one create request although the account is halted."
+    ),
+    api_url_option,
+    token_file_option,
     option("--sandbox", is_flag=True, help="Use the built-in sandbox: no account, no cost."),
-    option("--allow-http", is_flag=True, help="Permit plain http to hosts other than this one."),
-    option("--no-credits-code", multiple=True, metavar="CODE", help="Another error code that means: out of credits."),
-    option("--json", "as_json", is_flag=True, help="End with one JSON object on standard output."),
-    option("--quiet", is_flag=True, help="Say only what is wrong, and new."),
-    option("-v", "--verbose", is_flag=True, help="Log each create, look and download."),
-    option("--debug", is_flag=True, callback=_note_debug, help="Log everything; show tracebacks."),
+    allow_http_option,
+    option(
+        "--no-credits-code", multiple=True, metavar="CODE", help="Another API error code that means out of credits."
+    ),
+    option("--json", "as_json", is_flag=True, help="Print the result as one JSON object to standard output."),
+    option("--quiet", is_flag=True, help="Print only new problems."),
+    option("-v", "--verbose", is_flag=True, help="Log each create request, poll and download."),
+    option("--debug", is_flag=True, callback=_set_debug, help="Log everything and show tracebacks."),
 )
 
 
 _GROUPS: Final = {
-    "What": ("batch", "column", "encoding", "skip_invalid", "skip_empty", "rescan"),
-    "Defaults for rows that name none": ("voice", "model", "audio_format"),
-    "Where": ("ledger", "out_dir", "filename", "wait_lock"),
-    "How much": (
+    "Manifest": ("batch", "column", "encoding", "skip_invalid", "skip_empty", "rescan"),
+    "Defaults for rows without their own": ("voice", "model", "audio_format"),
+    "Files": ("ledger", "out_dir", "filename"),
+    "Limits": (
         *("concurrency", "create_rate", "poll_rate", "max_items", "max_credits", "max_in_doubt", "max_runtime"),
-        *("no_wait", "collect_only"),
+        *("no_wait", "collect_only", "wait_lock"),
     ),
-    "Consent (flags only)": ("yes", "rebuy", "restored", "override_halt"),
+    "Consent (command line only)": ("yes", "rebuy", "restored", "override_halt"),
     "API": ("api_url", "token_file", "sandbox", "allow_http", "no_credits_code"),
-    "Watching": ("ping", "metrics", "log_format", "log_file"),
+    "Monitoring": ("ping", "metrics", "log_format", "log_file"),
     "Output": ("dry_run", "as_json", "quiet", "verbose", "debug"),
 }
+"""Headings of the help, with the options below each; options in none of them come last, under "Output"."""
 
 
-class Grouped(click.Command):
-    """A command whose help has its options in groups."""
+class GroupedCommand(click.Command):
+    """A command whose help lists its options in groups."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, group by group; what belongs to none comes last."""
+        """Write the options group by group."""
         options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
         records = {param.name: record for param in options if (record := param.get_help_record(ctx)) is not None}
         for title, names in _GROUPS.items():
@@ -140,33 +171,33 @@ class Grouped(click.Command):
 
 
 def manifest_options(command: F) -> F:
-    """Everything that says what a run is about."""
+    """Add the options of a run, except those of `run` alone."""
     for decorate in reversed(_OPTIONS):
         command = decorate(command)
     return command
 
 
-def resolve(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path | None = None) -> settings.Settings:
-    """The run's settings, from flags, environment and file.
+def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path | None = None) -> settings.Settings:
+    """The run's settings, from the command line, the environment and `batcher.toml`.
 
-    With `beside`, a file in the project folder, no manifest is needed.
+    No manifest is needed with `beside`, a file in the project folder.
 
     Raises:
-        UsageError: they do not fit together.
+        UsageError: options contradict each other, or a value is invalid.
     """
     paths = [None if name == "-" else Path(name) for name in manifests]
     folder = project_folder(paths[0] if paths else beside)
-    file = fill_from_file(ctx, folder)
+    config = apply_config_file(ctx, folder)
     params = ctx.params
     if not paths and beside is None and not params["collect_only"]:
-        raise UsageError("no manifest named", "Give one, as in: batcher run lines.csv (or --collect-only).")
+        raise UsageError("no manifest given", "Name one, such as lines.csv; or pass --collect-only.")
     if math.isnan(params["max_credits"] or 0.0):
-        raise UsageError("--max-credits is not a number of credits", "Give one, as in: --max-credits 5000")
+        raise UsageError("--max-credits must be a number", "For example: --max-credits 5000")
     sandbox = params["sandbox"]
     need_one_api(ctx, sandbox=sandbox)
     out_dir = params["out_dir"] or folder / ("audio-sandbox" if sandbox else "audio")
     return settings.Settings(
-        sources=_sources(params, paths, file, folder),
+        sources=_sources(params, paths, config, folder),
         ledger=ledger_path(params["ledger"], folder, sandbox=sandbox),
         out_dir=Path(out_dir).resolve(),
         sandbox=sandbox,
@@ -192,26 +223,37 @@ def resolve(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path | No
 
 
 def _sources(
-    params: dict[str, Any], paths: list[Path | None], file: dict[str, Any], folder: Path
+    params: dict[str, Any], paths: list[Path | None], config: dict[str, Any], folder: Path
 ) -> tuple[settings.Source, ...]:
-    if params["batch"] is not None and len(paths) > 1:
-        raise UsageError("--batch names one batch, and there are several manifests", "Run them one by one.")
-    names = [settings.batch_name(params["batch"] or (path.stem if path is not None else "stdin")) for path in paths]
+    names = _batch_names(params["batch"], paths)
+    columns = merged_columns(params["column"], config, folder)
+    voices = settings.string_table(config.get("voices"), "voices", folder / settings.FILE_NAME)
+    return tuple(
+        settings.Source(
+            path=path,
+            rules=Rules(
+                batch=name,
+                voice=params["voice"],
+                model=params["model"],
+                format=params["audio_format"].lower(),
+                columns=columns,
+                voices=voices,
+                encoding=params["encoding"],
+                filename=params["filename"],
+                skip_invalid=params["skip_invalid"],
+                skip_empty=params["skip_empty"],
+            ),
+        )
+        for path, name in zip(paths, names, strict=True)
+    )
+
+
+def _batch_names(batch: str | None, paths: list[Path | None]) -> list[str]:
+    if batch is not None and len(paths) > 1:
+        raise UsageError("--batch names one batch, but there are several manifests", "Run them one by one.")
+    names = [settings.batch_name(batch or (path.stem if path is not None else "stdin")) for path in paths]
     if len(set(names)) < len(names):
         raise UsageError(
-            f"two manifests would be the same batch ({', '.join(names)})", "Run them one by one with --batch."
+            f"two manifests have the same batch name ({', '.join(names)})", "Run them one by one, each with --batch."
         )
-    rules = {
-        "voice": params["voice"],
-        "model": params["model"],
-        "format": params["audio_format"].lower(),
-        "columns": merged_columns(params["column"], file, folder),
-        "voices": settings.words(file.get("voices"), "voices", folder / settings.FILE_NAME),
-        "encoding": params["encoding"],
-        "filename": params["filename"],
-        "skip_invalid": params["skip_invalid"],
-        "skip_empty": params["skip_empty"],
-    }
-    return tuple(
-        settings.Source(path=path, rules=Rules(batch=name, **rules)) for path, name in zip(paths, names, strict=True)
-    )
+    return names

@@ -8,10 +8,10 @@ from batcher.errors import UsageError
 
 def examine() -> Finding:
     """Have the sandbox's engine say a word."""
-    from batcher.sandbox.speech import spoken
+    from batcher.sandbox.speech import speech_seconds
 
     try:
-        seconds = spoken("One.")
+        seconds = speech_seconds("One.")
     except UsageError as error:
         return hint("sandbox", error.message, error.hint)
     if seconds == 0.0:

@@ -1,1 +1,1 @@
-"""What a manifest may look like: formats, encodings, columns, rules for values, and how errors in it are reported."""
+"""Everything about a manifest: its formats, encodings, columns and values, and how its faults are reported."""

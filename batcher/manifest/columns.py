@@ -1,4 +1,4 @@
-"""Which of a manifest's columns is which field, and which are only carried along to the results."""
+"""Which columns of a manifest are fields, and which are only carried to the results."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from batcher.item import PARAMETERS
-from batcher.manifest.faults import Faults, Problem, printable, quoted
+from batcher.manifest.faults import Faults, Problem, code, printable
 
 FIELDS: Final = ("text", "id", "voice", "model", "format", "take", "output", "params", *PARAMETERS)
-"""What a manifest can say about a row."""
+"""What a manifest can set for a row."""
 
-REPORT_MARK: Final = "batcher_"
-"""Begins the name of each column that a report adds to those of its manifest; no manifest has such a one of its own."""
+REPORT_PREFIX: Final = "batcher_"
+"""Prefix of the columns that a report adds to those of its manifest; a manifest may not have such columns."""
 
-_ALIKE: Final = 0.8
-_SHORTEST: Final = 3  # below it, nearly every word is like every other
+_SIMILARITY: Final = 0.8  # ratio of `difflib` from which a header counts as a misspelt field
+_MIN_LENGTH: Final = 3  # shorter words all resemble each other
 _HEADERS_LISTED: Final = 12
 
 
 def _normal(header: str) -> str:
-    """What is left of a header when case, blanks, `_` and `-` don't count."""
+    """The header without case, blanks, `_` and `-`."""
     return re.sub(r"[\s_-]+", "", unicodedata.normalize("NFC", header)).casefold()
 
 
@@ -33,7 +33,7 @@ _NAMES: Final = {name: name for name in FIELDS} | {"voiceid": "voice", "enginemo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Where a CSV file keeps what: positions of the fields, of carried columns and of columns without a name."""
+    """Column positions in a table: of fields, of carried columns and of columns without a name; and its width."""
 
     fields: list[tuple[str, int]]
     carried: list[tuple[str, int]]
@@ -42,62 +42,66 @@ class Layout:
 
 
 class Columns:
-    """Tells fields from carried columns and adds what is wrong with the columns, all of it fatal, to `faults`.
+    """Maps headers to fields. Columns that are no field are carried to the results. Faults of columns are fatal.
 
-    `chosen` maps fields to the headers that a user named for them; an empty header takes the field away, so that a
-    column of its name is carried. `sent` (header to field) and `carried` grow as headers are met. `misspelt` are the
-    fields that a table's header seems to mean and doesn't give: that is told once, not of each row.
+    `mapping` is the user's `--column FIELD=HEADER`; an empty header unmaps the field, so that a column of its name is
+    carried. `sent` (header to field) and `carried` grow as headers are read. `misspelt` holds the fields whose header
+    in a table is probably misspelt: that is reported once, not for each row.
     """
 
-    def __init__(self, chosen: Mapping[str, str], faults: Faults) -> None:
+    def __init__(self, mapping: Mapping[str, str], faults: Faults) -> None:
         self.sent: dict[str, str] = {}
         self.carried: list[str] = []
         self.misspelt: set[str] = set()
         self._faults = faults
-        self._chosen: dict[str, str] = {}
+        self._mapped: dict[str, str] = {}
         self._fields: dict[str, str | None] = {}
         self._suspects: dict[str, str] = {}
-        self._names = self._named(chosen)
+        self._names = self._map_names(mapping)
 
-    def _named(self, chosen: Mapping[str, str]) -> dict[str, str]:
-        for name, header in chosen.items():
+    def _map_names(self, mapping: Mapping[str, str]) -> dict[str, str]:
+        """Normalised header to field."""
+        for name, header in mapping.items():
             field = _NAMES.get(_normal(name))
             if field is None:
-                reason = f"--column {printable(name)}={printable(header)}: there is no such field; there are "
-                self._fault(None, None, reason + ", ".join(FIELDS), f"no field {name}")
+                option = f"--column {printable(name)}={printable(header)}"
+                reason = f"{option}: there is no field {code(name)}: use one of {', '.join(FIELDS)}"
+                self._fault(None, None, reason, f"no field {name}")
             else:
-                self._chosen[field] = header.strip()
-        names = {name: field for name, field in _NAMES.items() if field not in self._chosen}
+                self._mapped[field] = header.strip()
+        names = {name: field for name, field in _NAMES.items() if field not in self._mapped}
         added: dict[str, str] = {}
-        for field, header in self._chosen.items():
+        for field, header in self._mapped.items():
             if not header:
                 continue
             other = added.setdefault(_normal(header), field)
             if other != field:
-                reason = f"--column names {quoted(header)} for two fields, {other} and {field}"
-                self._fault(None, None, reason, f"chosen twice {header}")
+                reason = f"--column maps {code(header)} to both {code(other)} and {code(field)}: choose one"
+                self._fault(None, None, reason, f"mapped twice {header}")
         return names | added
 
     def header_of(self, field: str) -> str:
-        """The header under which the file gives `field`; its own name when it doesn't."""
-        return next((header for header, known in self.sent.items() if known == field), field)
+        """The header that is read as `field` in this file; the field's own name if none does."""
+        return next((header for header, given in self.sent.items() if given == field), field)
 
     def read_header(self, headers: list[str], line: int) -> Layout:
-        """The layout of a CSV file with these headers."""
+        """The layout of a table with these headers."""
         headers = [header.strip() for header in headers]
         while headers and not headers[-1]:
             headers.pop()
         fields: dict[str, int] = {}
         carried: dict[str, int] = {}
         for index, header in enumerate(headers):
-            field = self._place(header) if header else None
+            field = self._field_of(header) if header else None
             if field is None and header in carried:
-                reason = "two columns have this name and neither is a field: rename one, or the results lose it"
+                reason = "two columns have this name, and the results can hold only one: rename one"
                 self._fault(line, header, reason, f"twice {header}")
             elif field is None and header:
                 carried[header] = index
             elif field in fields:
-                reason = f"columns {fields[field] + 1} and {index + 1} both give `{field}`: remove one or rename it"
+                reason = (
+                    f"columns {fields[field] + 1} and {index + 1} are both read as {code(field)}: remove or rename one"
+                )
                 self._fault(line, header, reason, f"both {field}")
             elif field is not None:
                 fields[field] = index
@@ -109,100 +113,113 @@ class Columns:
         for header in carried:
             if (field := self._suspected(header, set(fields))) is not None:
                 self.misspelt.add(field)
-                self._fault(line, header, _way_out(header, field), f"misspelt {header}")
+                self._fault(line, header, _misspelling(header, field), f"misspelt {header}")
         if "params" in fields:
-            reason = "only JSONL has `params`: give each parameter a column, or carry this one with --column params="
+            reason = (
+                "only JSONL has `params`: give each parameter a column of its own, or carry this column to the results"
+                " with --column params="
+            )
             self._fault(line, headers[fields["params"]], reason, "params in csv")
         self.check_file(line)
 
     def split(self, record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[Problem]]:
-        """A JSON object as what it says of fields, what it carries, and what is wrong with its names."""
+        """Split a JSON object into values of fields, carried values, and the problems with its names."""
         given: dict[str, Any] = {}
         extra: dict[str, Any] = {}
         problems: list[Problem] = []
         for header, value in record.items():
-            field = self._fields[header] if header in self._fields else self._place(header)
+            field = self._fields[header] if header in self._fields else self._field_of(header)
             if field is None:
                 extra[header] = value
                 continue
-            said = value.strip() if isinstance(value, str) else value
-            if said is None or said == "":
+            stripped = value.strip() if isinstance(value, str) else value
+            if stripped is None or stripped == "":
                 continue
             if field in given:
-                reason = f"{quoted(header)} gives `{field}` a second time: remove one"
-                problems.append(Problem(field=field, cause="twice", reason=reason))
+                first = next(name for name in record if self._fields[name] == field and not _is_blank(record[name]))
+                reason = f"{code(first)} and {code(header)} are both read as {code(field)}: remove or rename one"
+                problems.append(Problem(field=field, cause="both", reason=reason))
             else:
-                given[field] = said
+                given[field] = stripped
         present = {field for name in record if (field := self._fields[name])}
         for header in self._suspects.keys() & extra.keys():
             if (suspected := self._suspected(header, present)) is not None:
-                reason = _way_out(header, suspected)
+                reason = _misspelling(header, suspected)
                 problems.append(Problem(field=suspected, cause=f"misspelt {header}", reason=reason, column=header))
         return given, extra, problems
 
     def check_file(self, line: int | None) -> None:
-        """Adds a fault for each column that the file, all of whose headers were met, should have and hasn't, and for
-        a file that is a report: its rows are those of a manifest, and would be bought once more beside another ledger.
+        """Check the columns as a whole, once all headers are read: is each mapped column there, and one for the text?
+
+        A report is rejected: its rows are those of its manifest, and beside another ledger they would be bought again.
         """
         present = set(self.sent.values())
-        for field, header in self._chosen.items():
+        for field, header in self._mapped.items():
             if header and field not in present:
-                reason = f"--column {field}={printable(header)}: the file has no such column{self._listed()}"
-                self._fault(None, None, reason, f"no column {field}")
-        explained = self._chosen.get("text") or "text" in self._suspects.values()
+                option = f"--column {field}={printable(header)}"
+                self._fault(
+                    None, None, f"{option}: the file has no column {code(header)}{self._listed()}", f"no column {field}"
+                )
+        explained = self._mapped.get("text") or "text" in self._suspects.values()
         if "text" not in present and not explained:
-            reason = f"no `text` column: name it with --column text=HEADER{self._listed()}"
+            reason = f"no `text` column: name the column of the texts with --column text=HEADER{self._listed()}"
             self._fault(line, None, reason, "no text")
-        reported = next((header for header in self.carried if header.startswith(REPORT_MARK)), None)
+        reported = next((header for header in self.carried if header.startswith(REPORT_PREFIX)), None)
         if reported is not None:
             reason = (
-                f"only `batcher report` writes such a column: run the manifest that it told of, or, if this file is to"
-                f" be bought by itself, take all columns out that begin with {REPORT_MARK}"
+                "only `batcher report` writes this column: run the manifest of the report instead, or, to buy these"
+                f" rows as a new batch, remove the columns whose names begin with {REPORT_PREFIX}"
             )
             self._fault(line, reported, reason, "a report")
 
-    def _place(self, header: str) -> str | None:
-        """The field that `header` gives, if any; called once for each spelling."""
+    def _field_of(self, header: str) -> str | None:
+        """The field that `header` maps to, if any; called once for each spelling."""
         normal = _normal(header)
         field = self._fields[header] = self._names.get(normal) if normal else None
         if field is not None:
             self.sent[header] = field
         elif header not in self.carried:
             self.carried.append(header)
-            if alike := _alike(normal, self._names):
-                self._suspects[header] = self._names[alike]
+            if similar := _most_similar(normal, self._names):
+                self._suspects[header] = self._names[similar]
         return field
 
     def _suspected(self, header: str, present: set[str]) -> str | None:
-        """The field that `header` looks like, if it is neither there by its own name nor settled by the user."""
+        """The field that `header` probably means, unless that is present by its own name or mapped by the user."""
         field = self._suspects.get(header)
-        return None if field in present or field in self._chosen else field
+        return None if field in present or field in self._mapped else field
 
     def _listed(self) -> str:
         headers = [*self.sent, *self.carried]
         more = ", ..." if len(headers) > _HEADERS_LISTED else ""
-        return f" (it has: {', '.join(map(printable, headers[:_HEADERS_LISTED]))}{more})" if headers else ""
+        return f" (it has {', '.join(map(printable, headers[:_HEADERS_LISTED]))}{more})" if headers else ""
 
     def _fault(self, line: int | None, column: str | None, reason: str, cause: str) -> None:
         self._faults.add(line, column, reason, cause=cause, fatal=True)
 
 
-def _way_out(header: str, field: str) -> str:
-    """What to do about a likely slip. To carry it is no way where each row needs the field: not for a text, and for a
-    voice only with another for all.
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _misspelling(header: str, field: str) -> str:
+    """The reason for a misspelt header. Carrying the column is offered only where rows can do without the field: not
+    for the text, and for the voice only with a default.
     """
-    reason = f"looks like `{field}` misspelt: rename it, or use it as it is with --column {field}={printable(header)}"
+    reason = (
+        f"looks like {code(field)} misspelt: rename it, or read it as it is with --column {field}={printable(header)}"
+    )
     if field == "text":
         return reason
-    other = " and name one for all with --voice" if field == "voice" else ""
-    return f"{reason}, or carry it with --column {field}={other}"
+    default = " and set a voice for all rows with --voice" if field == "voice" else ""
+    return f"{reason}, or carry it to the results with --column {field}={default}"
 
 
-def _alike(normal: str, names: Mapping[str, str]) -> str | None:
-    """The name that a normalised header was probably meant to be; swapped letters count whatever the ratio says."""
-    if len(normal) < _SHORTEST:
+def _most_similar(normal: str, names: Mapping[str, str]) -> str | None:
+    """The name that a normalised header probably means; swapped letters count whatever the ratio is."""
+    if len(normal) < _MIN_LENGTH:
         return None
-    long = [name for name in names if len(name) >= _SHORTEST]
-    close = difflib.get_close_matches(normal, long, n=1, cutoff=_ALIKE)
+    long = [name for name in names if len(name) >= _MIN_LENGTH]
+    close = difflib.get_close_matches(normal, long, n=1, cutoff=_SIMILARITY)
     swapped = [name for name in long if name[0] == normal[0] and sorted(name) == sorted(normal)]
     return next(iter(close + swapped), None)

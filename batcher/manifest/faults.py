@@ -1,20 +1,25 @@
-"""What is wrong with a manifest, gathered while it is read and worded for the person who has to mend it."""
+"""Faults of a manifest: collected while it is read, grouped by cause, worded for the person who fixes them.
+
+A fault reads `file:line: column: reason`. The reason names the value, what is wrong with it and, after a colon, how to
+fix it. Values are in double quotes (`literal`), names of columns and fields in backticks (`code`).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 CAUSES_SHOWN: Final = 50
+"""Faults of one manifest that are listed; the rest are only counted."""
 _SPANS_SHOWN: Final = 5
-_QUOTED_LENGTH: Final = 40
+_LENGTH_SHOWN: Final = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Something wrong with one row; rows with the same field and cause are reported together.
+    """One thing wrong with a row. Rows with the same `field` and `cause` are reported together.
 
-    `column` is where it stands, when that is not what the field is called in the file.
+    `column` is the header to report, where it is not the one read as `field`.
     """
 
     field: str | None
@@ -23,8 +28,8 @@ class Problem:
     column: str | None = None
 
 
-class WrongError(ValueError):
-    """A value can't be used; the message says why, `cause` is what such values have in common."""
+class InvalidValueError(ValueError):
+    """A value cannot be used; the message is the reason, `cause` groups values that are wrong in the same way."""
 
     def __init__(self, cause: str, reason: str) -> None:
         super().__init__(reason)
@@ -33,7 +38,7 @@ class WrongError(ValueError):
 
 @dataclass(slots=True)
 class _Cause:
-    """One kind of fault: its first place in full, the further ones as spans of lines."""
+    """Faults with one cause: the first in full, the others as spans of lines."""
 
     line: int | None
     column: str | None
@@ -42,7 +47,7 @@ class _Cause:
     spans: list[list[int]] = field(default_factory=list)
     last: int | None = None
 
-    def another(self, line: int | None) -> None:
+    def repeat(self, line: int | None) -> None:
         self.more += 1
         if line is None:
             return
@@ -55,19 +60,19 @@ class _Cause:
     def suffix(self) -> str:
         if not self.more:
             return ""
-        places = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in self.spans)
+        lines = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in self.spans)
         if self.spans and self.spans[-1][1] != self.last:
-            places += f" ... {self.last}"
+            lines += f" ... {self.last}"
         one_line = len(self.spans) == 1 and self.spans[0][0] == self.spans[0][1] == self.last
-        where = f": {'line' if one_line else 'lines'} {places}" if places else ""
+        where = f": {'line' if one_line else 'lines'} {lines}" if lines else ""
         return f" (and {self.more:,} more {'row' if self.more == 1 else 'rows'}{where})"
 
 
 class Faults:
     """The faults of one manifest. Those with the same `cause` become one line, so memory grows with causes, not rows.
 
-    `name` is what the places are in, `count` how many are at fault. `fatal` is true once a fault was added that no
-    skipping of rows can mend.
+    `name` begins each line, `count` is the number of faults, and `fatal` is true once one concerns the whole file, so
+    that skipping rows does not help.
     """
 
     def __init__(self, name: str) -> None:
@@ -80,53 +85,52 @@ class Faults:
         return self.count > 0
 
     def add(self, line: int | None, column: str | None, reason: str, *, cause: str, fatal: bool = False) -> None:
-        """Notes a fault. Only the first of a `cause` is worded; of the others the line is kept."""
+        """Add a fault. The first of a `cause` is stored in full, the others by their line."""
         self.count += 1
         self.fatal = self.fatal or fatal
-        known = self._causes.get(cause)
-        if known is None:
+        same = self._causes.get(cause)
+        if same is None:
             self._causes[cause] = _Cause(line, column, reason)
         else:
-            known.another(line)
+            same.repeat(line)
 
     def lines(self) -> list[str]:
-        """`file:line: column: reason`, one for each cause, by first line; after the first 50 only their number."""
+        """`file:line: column: reason` for each cause, by first line; after the first 50 only the number of the rest."""
         causes = sorted(self._causes.values(), key=lambda cause: cause.line or 0)
-        lines = [self._worded(cause) for cause in causes[:CAUSES_SHOWN]]
+        lines = [self._format(cause) for cause in causes[:CAUSES_SHOWN]]
         if len(causes) > CAUSES_SHOWN:
             lines.append(f"... and {len(causes) - CAUSES_SHOWN:,} more")
         return lines
 
-    def _worded(self, cause: _Cause) -> str:
-        place = self.name if cause.line is None else f"{self.name}:{cause.line}"
+    def _format(self, cause: _Cause) -> str:
+        position = self.name if cause.line is None else f"{self.name}:{cause.line}"
         column = "" if cause.column is None else f"{printable(cause.column)}: "
-        return f"{place}: {column}{cause.reason}{cause.suffix()}"
+        return f"{position}: {column}{cause.reason}{cause.suffix()}"
 
 
 def printable(value: object) -> str:
-    """`value` as at most 40 characters of one line that no terminal misreads."""
+    """`value` in one line of at most 40 characters, control characters escaped."""
     text = str(value)
-    short = text if len(text) <= _QUOTED_LENGTH else text[: _QUOTED_LENGTH - 3] + "..."
+    short = text if len(text) <= _LENGTH_SHOWN else text[: _LENGTH_SHOWN - 3] + "..."
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in short)
 
 
-def quoted(value: object) -> str:
-    """The same in back quotes, to name a value or a header within a sentence."""
-    return f"`{printable(value)}`"
+def code(name: str) -> str:
+    """The name of a column or field as messages show it: in backticks."""
+    return f"`{printable(name)}`"
 
 
-def kind(value: Any) -> str:
-    """What a JSON value is, in words."""
+def literal(value: object) -> str:
+    """A value as messages show it: text in double quotes, the rest as in JSON; an object or a list only by its kind."""
     match value:
         case None:
             return "null"
         case bool():
-            return "true or false"
+            return str(value).lower()
         case str():
-            return "a string"
+            return f'"{printable(value)}"'
         case dict():
             return "an object"
         case list():
             return "a list"
-        case _:
-            return "a number"
+    return printable(value)

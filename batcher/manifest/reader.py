@@ -1,5 +1,5 @@
-"""Reads a manifest, CSV, JSONL or a workbook, row by row. Everything wrong with it is gathered on the way and no row is
-kept, so that a file of any length can be checked to its end before the first row costs anything."""
+"""Reads a manifest (CSV, JSONL or a workbook) row by row. Faults are collected on the way and no row is held in memory,
+so that a file of any length can be checked to its end before anything is bought."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from typing import Any, BinaryIO, Final, NoReturn
 from batcher.errors import ManifestError
 from batcher.manifest import workbook
 from batcher.manifest.columns import FIELDS, Columns, Layout
-from batcher.manifest.faults import Faults, Problem, WrongError, printable, quoted
-from batcher.manifest.jsonl import object_of
+from batcher.manifest.faults import Faults, InvalidValueError, Problem, literal, printable
+from batcher.manifest.jsonl import parse_object
 from batcher.manifest.rows import Record, Row, RowValidator, Rules, record_id
 
 _HEAD_BYTES: Final = 4096
@@ -29,14 +29,16 @@ _DELIMITERS: Final = ",;\t"
 _NESTING: Final = 32
 _BOMS: Final = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
-_SAVE_AS: Final = "save the file as UTF-8, or name its encoding, such as --encoding cp1252"
-
-
-_STRAY: Final = Problem(field=None, cause="stray", reason="a NUL or half a surrogate pair in a cell without a column")
+_SAVE_AS: Final = "Save the file as UTF-8, or name its encoding, for example --encoding cp1252."
+_NUL: Final = "contains a NUL character: remove it"
+_HALF_SURROGATE: Final = "contains a broken character (half of a surrogate pair): type it again"
+_STRAY: Final = Problem(
+    field=None, cause="stray", reason="a cell without a column contains a NUL or a broken character: clear it"
+)
 
 
 class _Tap(io.BufferedIOBase):
-    """A binary stream that has been begun to be read, measured and hashed as it flows."""
+    """A binary stream that measures and hashes what is read of it; `head` is its beginning."""
 
     def __init__(self, name: str, stream: BinaryIO) -> None:
         self.name = name
@@ -59,20 +61,20 @@ class _Tap(io.BufferedIOBase):
     read1 = read
 
     def whole(self) -> bytes:
-        """All that there is; for one that nothing was read of yet."""
+        """The whole stream; call it before any other read."""
         return self.read() + self.read()
 
     def drain(self) -> None:
-        """Reads what is left, so that hash and size are those of the whole."""
+        """Read the rest, so that hash and size cover the whole stream."""
         while self.read(1 << 20):
             pass
 
 
 class _Lines:
-    """The lines of a stream, decoded, counted in `seen`, without a byte order mark.
+    """The decoded lines of a stream, without a byte order mark; `seen` counts them.
 
-    Raises, when made or iterated:
-        ManifestError: the encoding is unknown or the bytes aren't in it.
+    Raises, when constructed or iterated:
+        ManifestError: the encoding is unknown, or the bytes are not in it.
     """
 
     def __init__(self, tap: _Tap, encoding: str | None) -> None:
@@ -83,11 +85,11 @@ class _Lines:
         try:
             self._text = io.TextIOWrapper(tap, encoding=self._encoding, newline="")
         except LookupError:
-            message = f"{tap.name}: {quoted(self._encoding)} is not an encoding"
-            raise ManifestError(message, [message], "such as --encoding utf-8, cp1252 or utf-16") from None
+            message = f"{tap.name}: {literal(self._encoding)} is not an encoding"
+            raise ManifestError(message, [message], "Use for example --encoding utf-8, cp1252 or utf-16.") from None
 
     def first_character(self) -> str:
-        """The first one that isn't white space, as far as the beginning of the stream tells; "" if none."""
+        """The first character of the stream's head that is not white space; "" if there is none."""
         return self._tap.head.decode(self._encoding, "replace").lstrip("\ufeff \t\r\n")[:1]
 
     def __iter__(self) -> Iterator[str]:
@@ -96,23 +98,24 @@ class _Lines:
                 self.seen += 1
                 yield line.removeprefix("\ufeff") if self.seen == 1 else line
         except UnicodeDecodeError as error:
-            self._undecodable(error)
+            self._raise_undecodable(error)
 
-    def _undecodable(self, error: UnicodeDecodeError) -> NoReturn:
-        """The decoder is given a chunk only when all lines before it were handed out."""
+    def _raise_undecodable(self, error: UnicodeDecodeError) -> NoReturn:
+        # The decoder receives a chunk only after all lines before it were yielded.
         before = error.object[: error.start].decode(self._encoding, "replace")
         line = self.seen + 1 + len(re.findall(r"\r\n|\r|\n", before))
         offset = self._tap.size - len(error.object) + error.start
-        fault = f"{self._tap.name}:{line}: not {self._encoding.upper()}: {error.reason} at byte {offset:,}"
+        encoding = self._encoding.upper()
+        fault = f"{self._tap.name}:{line}: not valid {encoding}: {error.reason} at byte {offset:,}"
         raise ManifestError(fault, [fault], _SAVE_AS) from None
 
 
 class Manifest:
-    """One manifest: a file, or standard input (`path` None), which is JSONL or a workbook.
+    """One manifest: a file, or standard input (`path` None), which holds JSONL or a workbook.
 
-    `columns_sent` (header to field) and `columns_carried` are complete after the first row of a table, and after the
-    last of JSONL. `sheet` names the sheet of a workbook that is read, once that has begun. `digest` (SHA-256 of the
-    bytes, hex) and `size` (bytes) are there once `rows` is exhausted.
+    `columns_sent` (header to field) and `columns_carried` are complete after the first row of a table or the last of
+    JSONL. `sheet` is the name of the workbook's sheet, once reading has begun. `digest` (SHA-256 of the bytes, hex) and
+    `size` (bytes) are set once `rows` is exhausted.
     """
 
     def __init__(self, path: Path | None, rules: Rules, *, stdin: BinaryIO | None = None) -> None:
@@ -125,27 +128,27 @@ class Manifest:
         self._stdin = stdin
         self._encoding = rules.encoding
         self._columns = Columns(rules.columns, self.faults)
-        self._judge = RowValidator(rules, self._columns, self.faults)
+        self._validator = RowValidator(rules, self._columns, self.faults)
         self._has_text = True
 
     @property
     def columns_sent(self) -> dict[str, str]:
-        """The columns that say something about the audio or its file, and which field each is."""
+        """The columns that are fields: header to field."""
         return dict(self._columns.sent)
 
     @property
     def columns_carried(self) -> list[str]:
-        """The columns that only go into the results."""
+        """The columns that are only copied to the results."""
         return list(self._columns.carried)
 
     def rows(self) -> Iterator[Row]:
-        """The rows that can be staged, in order, one at a time; to be called once. What is wrong goes to `faults`.
+        """Yield the rows that can be staged, in order; call it once. Everything wrong is added to `faults`.
 
         Raises:
-            ManifestError: the file can't be read at all: it isn't there, its encoding or its first line is no use.
+            ManifestError: the file cannot be read: it is missing, or its encoding or its header is unusable.
         """
         for record in self._records():
-            row = self._judge.row(record, has_text=self._has_text)
+            row = self._validator.row(record, has_text=self._has_text)
             if row is not None:
                 yield row
 
@@ -189,7 +192,7 @@ class Manifest:
                 cells = next(reader, None)
             except csv.Error as error:
                 number += 1
-                if self._broken(error, begins, lines.seen):
+                if self._add_csv_fault(error, begins, lines.seen):
                     continue
                 return
             if cells is None:
@@ -201,8 +204,9 @@ class Manifest:
 
     def _sheet_records(self, tap: _Tap) -> Iterator[Record]:
         if self._encoding is not None:
-            message = f"{self.name}: a workbook says its encoding itself"
-            raise ManifestError(message, [message], "Leave --encoding out, also in batcher.toml and the environment.")
+            message = f"{self.name}: --encoding does not apply to a workbook"
+            hint = "Remove --encoding, and its setting in batcher.toml and the environment."
+            raise ManifestError(message, [message], hint)
         sheet = workbook.first_sheet(self.name, tap.whole())
         self.sheet = sheet.name
         self.faults.name = f"{self.name}[{printable(sheet.name)}]"
@@ -216,7 +220,7 @@ class Manifest:
             yield _sheet_record(number, line, layout)
 
     def _empty(self) -> None:
-        self.faults.add(None, None, "empty: a first line has to name the columns", cause="empty", fatal=True)
+        self.faults.add(None, None, "empty: the first line must name the columns", cause="empty", fatal=True)
 
     def _layout(self, headers: list[str], line: int) -> Layout:
         layout = self._columns.read_header(headers, line)
@@ -227,25 +231,28 @@ class Manifest:
         try:
             headers = next(reader)
         except csv.Error as error:
-            message, hint = f"{self.name}:{line}: the line that names the columns is broken: {error}", ""
+            message, hint = f"{self.name}:{line}: the header is not valid CSV: {error}", ""
         else:
             if "\0" not in "".join(headers):
                 return headers
-            message, hint = f"{self.name}:{line}: NUL bytes in the first line: this may be UTF-16", _SAVE_AS
+            message, hint = f"{self.name}:{line}: the header contains NUL bytes: the file may be UTF-16", _SAVE_AS
         raise ManifestError(message, [message], hint)
 
-    def _broken(self, error: csv.Error, began: int, seen: int) -> bool:
-        """A fault for a record that isn't CSV; whether reading can go on behind it. It is fatal, since the rows that
-        follow may be the inside of a cell."""
-        at = f" in line {seen}" if seen != began else ""
-        reason, goes_on = f"a quote within a quoted cell{at}: double it, or quote no cell that needs none", True
+    def _add_csv_fault(self, error: csv.Error, began: int, seen: int) -> bool:
+        """Add a fault for a record that is not valid CSV; return whether the next record can be read. The fault is
+        fatal: what follows may be the inside of a cell."""
+        can_continue = False
         if "end of data" in str(error):
-            reason, goes_on = "a quote is opened and never closed; the rest of the file was not read", False
+            reason = "a quote is opened and never closed: close it (the rest of the file was not read)"
         elif "limit" in str(error):
-            reason = f"a cell of more than {_CELL_LIMIT:,} characters, or a quote left open; the rest was not read"
-            goes_on = False
-        self.faults.add(began, None, reason, cause=f"broken, goes on: {goes_on}", fatal=True)
-        return goes_on
+            size = f"a cell has more than {_CELL_LIMIT:,} characters"
+            reason = f"{size}, or a quote is never closed: close it (the rest of the file was not read)"
+        else:
+            at = f" in line {seen}" if seen != began else ""
+            reason = f"a quote within a quoted cell{at}: write it twice, or remove the quotes around the cell"
+            can_continue = True
+        self.faults.add(began, None, reason, cause=f"csv, can continue: {can_continue}", fatal=True)
+        return can_continue
 
     def _json_records(self, lines: _Lines) -> Iterator[Record]:
         number = 0
@@ -255,34 +262,34 @@ class Manifest:
             number += 1
             record = Record(number, lines.seen)
             try:
-                said = object_of(line)
-            except WrongError as wrong:
-                record.problems.append(Problem(field=None, cause=wrong.cause, reason=str(wrong)))
+                values = parse_object(line)
+            except InvalidValueError as error:
+                record.problems.append(Problem(field=None, cause=error.cause, reason=str(error)))
             else:
-                record.problems = _unusable(said)
+                record.problems = _unstorable(values)
                 if not record.problems:
-                    record.given, record.extra, record.problems = self._columns.split(said)
+                    record.given, record.extra, record.problems = self._columns.split(values)
             yield record
         if number:
             self._columns.check_file(None)
 
 
 def input_columns(path: Path, encoding: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each record's number with all its columns as the file has them, in its order; none of one that is broken.
+    """Each record's number and all its columns, unchanged and in the file's order; no columns for a broken record.
 
     Raises:
-        ManifestError: the file can't be read at all.
+        ManifestError: the file cannot be read.
     """
-    everything = dict.fromkeys(FIELDS, "")  # without fields, every column is carried along
-    unread = Rules(batch="", columns=everything, encoding=encoding)
-    return ((record.number, record.extra) for record in Manifest(path, unread)._records())
+    unmapped = dict.fromkeys(FIELDS, "")  # without fields, every column is carried
+    rules = Rules(batch="", columns=unmapped, encoding=encoding)
+    return ((record.number, record.extra) for record in Manifest(path, rules)._records())
 
 
-def given_takes(path: Path, rules: Rules) -> Iterator[tuple[str, Any]]:
-    """The rows that name their take themselves: id and take, as the file has them.
+def explicit_takes(path: Path, rules: Rules) -> Iterator[tuple[str, Any]]:
+    """Id and take, unchanged, of the rows that set their take.
 
     Raises:
-        ManifestError: the file can't be read at all.
+        ManifestError: the file cannot be read.
     """
     for record in Manifest(path, rules)._records():
         if "take" in record.given:
@@ -290,21 +297,21 @@ def given_takes(path: Path, rules: Rules) -> Iterator[tuple[str, Any]]:
 
 
 def _delimiter(header: str) -> str:
-    """The one that occurs most often outside quotes; a comma if there is none."""
+    """The delimiter that occurs most often outside quotes; a comma if there is none."""
     return max(_DELIMITERS, key=re.sub(r'"[^"]*("|$)', "", header).count)
 
 
 def _sheet_record(number: int, line: workbook.Line, layout: Layout) -> Record:
-    """The record of a sheet's row; a field whose cell cannot be used is not given."""
+    """The record of a sheet's row. A field whose cell cannot be used becomes a problem and is not given."""
     record = _table_record(number, line.number, line.cells, layout, "".join(line.cells))
     for field, index in layout.fields:
-        wrong = line.wrong.get(index)
-        if wrong is None and field == "text" and index in line.dates:
-            reason = f"{quoted(line.cells[index])} is a date or a time, and may be shown in another way: make it a text"
-            wrong = WrongError("date", reason)
-        if wrong is not None:
+        error = line.wrong.get(index)
+        if error is None and field == "text" and index in line.dates:
+            reason = "is a date or a time: format the cell as text and type what is to be spoken"
+            error = InvalidValueError("date", f"{literal(line.cells[index])} {reason}")
+        if error is not None:
             record.given.pop(field, None)
-            record.problems.append(Problem(field=field, cause=wrong.cause, reason=str(wrong)))
+            record.problems.append(Problem(field=field, cause=error.cause, reason=str(error)))
     return record
 
 
@@ -315,11 +322,12 @@ def _table_record(number: int, line: int, cells: list[str], layout: Layout, cont
         cells += [""] * (width - len(cells))
     if "\0" in content or (not content.isascii() and _SURROGATE.search(content)):
         named = layout.fields + layout.carried
-        record.problems = _unusable({name: cells[index] for name, index in named}) or [_STRAY]
+        record.problems = _unstorable({name: cells[index] for name, index in named}) or [_STRAY]
         return record
     if len(cells) > width and any(cell.strip() for cell in cells[width:]):
         reason = (
-            f"{len(cells)} cells, but the first line names {width} columns: is there a delimiter that needs quotes?"
+            f"{len(cells)} cells, but the header has {width} columns: quote cells that contain the delimiter,"
+            " or name the extra columns"
         )
         record.problems.append(Problem(field=None, cause="surplus", reason=reason))
         return record  # its cells may stand in the wrong columns
@@ -330,28 +338,29 @@ def _table_record(number: int, line: int, cells: list[str], layout: Layout, cont
     record.extra = {header: cells[index] for header, index in layout.carried}
     for index in layout.unnamed:
         if cells[index].strip():
-            reason = f"a value in column {index + 1}, which has no name in the first line"
+            where = f"in column {index + 1}, which has no name"
+            reason = f"{literal(cells[index])} is {where}: name the column or clear the cell"
             record.problems.append(Problem(field=None, cause=f"unnamed {index}", reason=reason))
     return record
 
 
-def _unusable(values: dict[str, Any]) -> list[Problem]:
-    """A problem for each value that a database or a request couldn't hold. Such a row isn't read any further."""
+def _unstorable(values: dict[str, Any]) -> list[Problem]:
+    """A problem for each value that no database or request can hold. Such a row is not read any further."""
     problems = []
     for name, value in values.items():
-        if reason := _unfit(name, 0) or _unfit(value, _NESTING):
+        if reason := _why_unstorable(name, 0) or _why_unstorable(value, _NESTING):
             problems.append(Problem(field=name, cause=reason, reason=reason))
     return problems
 
 
-def _unfit(value: Any, levels: int) -> str:
+def _why_unstorable(value: Any, levels: int) -> str:
     if isinstance(value, str):
         if "\0" in value:
-            return "has a NUL character in it"
-        return "" if value.isascii() or not _SURROGATE.search(value) else "has half a surrogate pair in it"
+            return _NUL
+        return "" if value.isascii() or not _SURROGATE.search(value) else _HALF_SURROGATE
     if not isinstance(value, (dict, list)):
         return ""
     if not levels:
-        return f"is nested more than {_NESTING} levels deep"
+        return f"is nested more than {_NESTING} levels deep: flatten it"
     inner = chain(value, value.values()) if isinstance(value, dict) else value
-    return next((reason for item in inner if (reason := _unfit(item, levels - 1))), "")
+    return next((reason for item in inner if (reason := _why_unstorable(item, levels - 1))), "")

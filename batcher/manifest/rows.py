@@ -1,4 +1,4 @@
-"""One record of a manifest, checked and turned into the row that is to be bought, or into what is wrong with it."""
+"""Validates one record of a manifest and turns it into a row, or into faults."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any, Final, Literal
 
 from batcher.item import FORMATS, PARAMETERS, RESERVED, Inputs
 from batcher.manifest.columns import Columns
-from batcher.manifest.faults import Faults, Problem, WrongError, kind, printable, quoted
+from batcher.manifest.faults import Faults, InvalidValueError, Problem, code, literal, printable
 
-READING: Final = 3
-"""Goes up whenever a file, by the same rules, comes to other rows than before, or more is kept of how it was read: all
-are then read anew."""
+READER_VERSION: Final = 3
+"""Increased when the same file and rules yield other rows than before, or when more is stored about the reading. Every
+file is then read again."""
 TEMPLATE_FIELDS: Final = ("id", "row", "voice", "take", "format", "batch", "key")
-"""What a template for file names may use."""
+"""The fields of a file name template (`--filename`)."""
 
 _NUMERIC: Final = ("speed", "volume", "pitch", "stability", "similarity")
 _PARAMETERS: Final = frozenset(PARAMETERS)
@@ -28,20 +28,20 @@ _TAKE: Final = re.compile(r"0*[1-9]\d{0,8}", re.ASCII)
 _CONTROLS: Final = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 _CONTROL: Final = re.compile(f"[{_CONTROLS}]")
 _UNSAFE: Final = re.compile(rf'[/\\:*?"<>|{_CONTROLS}]|^\.+')
-_PLAIN: Final = re.compile(r"\w[\w.-]{0,199}", re.ASCII)  # most names: a file in the output folder itself
+_PLAIN: Final = re.compile(r"\w[\w.-]{0,199}", re.ASCII)  # fast path: a plain file name
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
 _RESULTS: Final = re.compile(r"[^/]*\.(results\.(jsonl|csv)|report\.(html|xlsx))", re.IGNORECASE)
-_WORD_LENGTH: Final = 200
-_COMPONENT_BYTES: Final = 249  # of 255: an unfinished file has a dot before and .part behind
-_PATH_BYTES: Final = 1000  # leaves room for the output folder's own path below what systems allow
+_MAX_WORD_LENGTH: Final = 200
+_MAX_NAME_BYTES: Final = 249  # of 255: an unfinished file's name adds a dot and `.part`
+_MAX_PATH_BYTES: Final = 1000  # leaves room for the path of the output folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """How a manifest is to be read, and what holds for rows that don't say it themselves.
+    """How to read a manifest, and the defaults for its rows.
 
-    `columns` maps fields to headers (an empty header takes the field away), `voices` a sheet's words to voice ids,
-    `takes` ids of rows to their latest take, for rows that name none; an id that is missing there means take 1.
+    `columns` maps fields to headers (an empty header unmaps the field), `voices` maps a sheet's voice names to voice
+    ids, `takes` maps row ids to their latest take, used for rows that set none; ids not in it have take 1.
     """
 
     batch: str
@@ -59,11 +59,11 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A row as it is to be staged. `number` counts records from 1, `line` is where the record begins in the file.
+    """A row to be staged. `number` counts records from 1; `line` is where the record begins in the file.
 
-    `inputs` is None exactly for rows that are skipped, and `reason` then says why. `output` is a relative path with
-    forward slashes; "" if none could be made. `extra` holds the carried columns in the file's order. `defaulted` names
-    those of voice, model and format that the configuration decided and not the row.
+    `inputs` is None exactly for skipped rows, whose `reason` says why. `output` is a relative path with forward
+    slashes, "" if there is none. `extra` holds the carried columns in the file's order. `defaulted` names those of
+    voice, model and format that come from the configuration.
     """
 
     number: int
@@ -79,8 +79,8 @@ class Row:
 
 @dataclass(slots=True)
 class Record:
-    """What a file says about one row, before it is judged: the fields that aren't blank, what is carried along, and
-    what the reader already found wrong."""
+    """One row as read: the values of its fields, without blank ones, the carried columns, and the problems that the
+    reader found."""
 
     number: int
     line: int
@@ -90,7 +90,7 @@ class Record:
 
 
 class RowValidator:
-    """Makes rows of records by the `rules`, and adds what is wrong with them to `faults`."""
+    """Turns records into rows by the `rules`, and adds their problems to `faults`."""
 
     def __init__(self, rules: Rules, columns: Columns, faults: Faults) -> None:
         self._rules = rules
@@ -104,24 +104,20 @@ class RowValidator:
         self._template_fields = self._checked_template()
 
     def row(self, record: Record, *, has_text: bool) -> Row | None:
-        """The row; None if it is invalid and invalid rows aren't skipped. `has_text` is false for a file without a
-        text column, a fault that then isn't repeated for each row."""
+        """The row; None if it is invalid and invalid rows are not skipped. `has_text` is false for a table without a
+        text column, whose fault is not repeated for each row."""
         problems = record.problems
         if problems and not record.given:
             return self._invalid(record, record_id(record.number), "")
         empty = has_text and "text" not in record.given
         to_skip = empty and self._rules.skip_empty and not problems
-        unusable = {problem.field for problem in problems} | self._columns.misspelt
         checked = self._checked(record, problems)
-        if empty and "text" not in unusable:
-            problems.append(_NO_TEXT)
-        if "voice" not in self._defaults and "voice" not in record.given and "voice" not in unusable:
-            problems.append(_NO_VOICE)
+        problems += self._missing(record, empty=empty)
         inputs = self._inputs(checked) if has_text and "voice" in checked and not problems else None
         output = self._output(record, checked, inputs, problems)
         row_id = checked.get("id") or record_id(record.number)
         if to_skip:
-            return self._skipped(record, row_id, output, "empty", _NO_TEXT.reason)
+            return self._skipped(record, row_id, output, "empty", "the text is empty")
         if inputs is None or problems:
             return self._invalid(record, row_id, output)
         return Row(
@@ -134,25 +130,33 @@ class RowValidator:
             defaulted=self._defaulted(record),
         )
 
+    def _missing(self, record: Record, *, empty: bool) -> list[Problem]:
+        """Problems for a missing text and a missing voice, unless another fault explains it."""
+        explained = {problem.field for problem in record.problems} | self._columns.misspelt
+        problems = [_NO_TEXT] if empty and "text" not in explained else []
+        if "voice" not in explained.union(self._defaults, record.given):
+            problems.append(_NO_VOICE)
+        return problems
+
     def _defaulted(self, record: Record) -> tuple[str, ...]:
         given = record.given.keys() - ({"voice"} if record.given.get("voice") in self._rules.voices else set())
         return tuple(name for name in ("voice", "model", "format") if name not in given)
 
     def _checked(self, record: Record, problems: list[Problem]) -> dict[str, Any]:
-        """The values that are right or go without saying, as they will be used; a problem for each of the others."""
+        """The valid values, given or default, as they will be used; the others become problems."""
         checked: dict[str, Any] = {}
         for name, value in (self._defaults | record.given).items():
             try:
                 checked[name] = self._checks[name](value)
-            except WrongError as wrong:
-                problems.append(Problem(field=name, cause=wrong.cause, reason=str(wrong)))
+            except InvalidValueError as error:
+                problems.append(Problem(field=name, cause=error.cause, reason=str(error)))
         if "id" not in record.given:
             checked["id"] = record_id(record.number)
         if "take" not in record.given:
             checked["take"] = self._rules.takes.get(checked["id"], 1) if "id" in checked else 1
         if "params" in checked:
             for name in checked["params"].keys() & checked.keys() & _PARAMETERS:
-                reason = f"{quoted(name)} is given here and as a column: remove one"
+                reason = f"{code(name)} is also given as a column: remove one"
                 problems.append(Problem(field="params", cause=f"clash {name}", reason=reason))
         return checked
 
@@ -168,27 +172,27 @@ class RowValidator:
         )
 
     def _voice(self, value: Any) -> str:
-        said = _string(value)
-        voice = self._rules.voices.get(said, said).strip()
+        name = _string(value)
+        voice = self._rules.voices.get(name, name).strip()
         if not voice:
-            raise WrongError("blank", f"{quoted(said)} stands for a blank voice: give it a voice id")
+            raise InvalidValueError("blank", f"[voices] maps {literal(name)} to a blank: give it a voice id")
         return _word(voice)
 
     def _output(self, record: Record, checked: dict[str, Any], inputs: Inputs | None, problems: list[Problem]) -> str:
-        """The row's path; "" if it can't be made, which is a problem unless another one is the reason."""
+        """The row's path; "" if there is none, which is a problem unless another one explains it."""
         path = checked.get("output") or self._from_template(record.number, checked, inputs)
         if path is None:
             return ""
-        if checked.get("take", 1) > 1 and not self._tells_takes(record):
+        if checked.get("take", 1) > 1 and not self._path_shows_take(record):
             path = path_of_take(path, checked["take"])
         try:
             return _relative(path)
-        except WrongError as wrong:
-            problems.append(Problem(field="output", cause=wrong.cause, reason=str(wrong)))
+        except InvalidValueError as error:
+            problems.append(Problem(field="output", cause=error.cause, reason=str(error)))
             return ""
 
-    def _tells_takes(self, record: Record) -> bool:
-        """Whether a row's path differs from take to take anyway, or whoever wrote the take chose it."""
+    def _path_shows_take(self, record: Record) -> bool:
+        """Whether paths differ by take anyway, or the row sets its take and so chooses its path."""
         if "take" in record.given:
             return True
         return "output" not in record.given and not {"take", "key"}.isdisjoint(self._template_fields or ())
@@ -211,7 +215,7 @@ class RowValidator:
         return self._rules.filename.format_map(values)
 
     def _checked_template(self) -> list[str] | None:
-        """The fields that the file name's template uses; None, and a fault, if it can't be used."""
+        """The fields that the file name template uses; None, and a fault, if it is invalid."""
         template = self._rules.filename
         sample = dict.fromkeys(TEMPLATE_FIELDS, "x") | {"row": 1, "take": 1}
         try:
@@ -219,12 +223,13 @@ class RowValidator:
             used = [name for _, name, _, _ in parts if name is not None]
             for name in used:
                 if name not in TEMPLATE_FIELDS:
-                    raise ValueError(f"{quoted(name)} is no field")
+                    raise ValueError(f"there is no field {{{printable(name)}}}")
             if any("{" in (spec or "") for _, _, spec, _ in parts):
-                raise ValueError("braces within braces")
+                raise ValueError("a format cannot contain braces")
             template.format_map(sample)
         except ValueError as error:
-            reason = f"--filename {quoted(template)} can't be used: {error}; fields are {', '.join(TEMPLATE_FIELDS)}"
+            fields = ", ".join(TEMPLATE_FIELDS)
+            reason = f"--filename {literal(template)} cannot be used: {error}; the fields are {fields}"
             self._faults.add(None, None, reason, cause="filename", fatal=True)
             return None
         return used
@@ -255,21 +260,22 @@ class RowValidator:
 
 
 def path_of_take(path: str, take: int, before: int = 1) -> str:
-    """Where another take goes, beside `path` of the take `before`: `a/b.mp3`, `a/b.take2.mp3`, `a/b.take3.mp3`."""
+    """The path of a take beside `path`, which is that of take `before`: `a/b.mp3`, `a/b.take2.mp3`, `a/b.take3.mp3`."""
     folder, slash, name = path.rpartition("/")
     stem, dot, ending = name.rpartition(".") if "." in name.strip(".") else (name, "", "")
     return f"{folder}{slash}{stem.removesuffix(f'.take{before}')}.take{take}{dot}{ending}"
 
 
 def record_id(number: int) -> str:
-    """The id of a record that names none."""
+    """The id of a record without one."""
     return f"{number:06d}"
 
 
 def _string(value: Any) -> str:
-    if not isinstance(value, str):
-        raise WrongError("type", f"must be a string, not {kind(value)}")
-    return value
+    if isinstance(value, str):
+        return value
+    fix = "write a single string" if isinstance(value, (dict, list)) else "put it in quotes"
+    raise InvalidValueError("type", f"{literal(value)} is not a string: {fix}")
 
 
 def _text(value: Any) -> str:
@@ -278,13 +284,19 @@ def _text(value: Any) -> str:
 
 
 def _word(value: Any) -> str:
-    """A name for something: one line, not too long."""
+    """A name: one line of limited length."""
     word = _string(value)
-    if len(word) > _WORD_LENGTH:
-        raise WrongError("long", f"{quoted(word)} is longer than {_WORD_LENGTH} characters")
-    if _CONTROL.search(word):
-        raise WrongError("control", f"{quoted(word)} has a line break or another control character in it")
-    return word
+    if len(word) > _MAX_WORD_LENGTH:
+        reason = f"{literal(word)} has {len(word):,} characters: use at most {_MAX_WORD_LENGTH}"
+        raise InvalidValueError("long", reason)
+    return _without_controls(word)
+
+
+def _without_controls(value: str) -> str:
+    if _CONTROL.search(value):
+        reason = f"{literal(value)} contains a line break or another control character: remove it"
+        raise InvalidValueError("control", reason)
+    return value
 
 
 def _id(value: Any) -> str:
@@ -292,76 +304,76 @@ def _id(value: Any) -> str:
 
 
 def _format(value: Any) -> str:
-    said = _string(value)
-    if said.lower() not in FORMATS:
-        raise WrongError("unknown", f"{quoted(said)} is not a format; there are {', '.join(FORMATS)}")
-    return said.lower()
+    name = _string(value).lower()
+    if name not in FORMATS:
+        choices = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        raise InvalidValueError("unknown", f"{literal(value)} is not a format: use {choices}")
+    return name
 
 
 def _take(value: Any) -> int:
     if isinstance(value, (bool, float, dict, list)) or not _TAKE.fullmatch(str(value)):
-        raise WrongError("number", f"{quoted(value)} is not a take: 1, 2, 3, ...")
+        raise InvalidValueError("number", f"{literal(value)} is not a take: use 1, 2, 3, ...")
     return int(value)
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, (bool, dict, list)):
-        raise WrongError("type", f"must be a number, not {kind(value)}")
     if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value):
-        raise WrongError("comma", f"{quoted(value)} has a decimal comma: write {quoted(value.replace(',', '.'))}")
-    if isinstance(value, str) and not _NUMBER.fullmatch(value):
-        raise WrongError("number", f"{quoted(value)} is not a number")
+        raise InvalidValueError("comma", f"{literal(value)} has a decimal comma: write {value.replace(',', '.')}")
+    if isinstance(value, (bool, dict, list)) or (isinstance(value, str) and not _NUMBER.fullmatch(value)):
+        raise InvalidValueError("number", f"{literal(value)} is not a number: use digits, as in 1 or 0.8")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise WrongError("finite", f"{quoted(value)} is too large")
+        raise InvalidValueError("finite", f"{literal(value)} is too large: write a smaller number")
     return number
 
 
 def _params(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise WrongError("type", f"must be an object, not {kind(value)}")
+        raise InvalidValueError("type", f'{literal(value)} is not an object: use one such as {{"speed": 0.8}}')
     checked: dict[str, Any] = {}
-    for name, said in value.items():
-        inner = said.strip() if isinstance(said, str) and name in _PARAMETERS else said
+    for name, given in value.items():
+        inner = given.strip() if isinstance(given, str) and name in _PARAMETERS else given
         if name in RESERVED:
-            raise WrongError(f"reserved {name}", f"{quoted(name)} may not be set here: it has a column of its own")
+            reason = f"{code(name)} cannot be set here: use the {code(RESERVED[name])} column"
+            raise InvalidValueError(f"reserved {name}", reason)
         if inner is None or (inner == "" and name in _PARAMETERS):
             continue
         try:
             checked[name] = _CHECKS[name](inner) if name in _PARAMETERS else inner
-        except WrongError as wrong:
-            raise WrongError(f"{name} {wrong.cause}", f"{quoted(name)}: {wrong}") from None
+        except InvalidValueError as error:
+            raise InvalidValueError(f"{name} {error.cause}", f"{code(name)}: {error}") from None
     return checked
 
 
 def _relative(path: str) -> str:
-    """`path` in its plainest spelling, if it stays below the output folder and a file can have that name."""
+    """`path` in its simplest spelling, if it is inside the output folder and a valid file name."""
     relative = path if _PLAIN.fullmatch(path) else _normal_path(path)
     if _RESULTS.fullmatch(relative):
-        raise WrongError("taken", f"{quoted(path)} is where results are written")
+        raise InvalidValueError("reserved", f"{literal(path)} is reserved for results and reports: use another name")
     return relative
 
 
 def _normal_path(path: str) -> str:
     parts = [part for part in unicodedata.normalize("NFC", path).split("/") if part not in ("", ".")]
-    if _CONTROL.search(path):
-        raise WrongError("control", f"{quoted(path)} has a control character in it")
+    shown = literal(_without_controls(path))
     if "\\" in path:
-        raise WrongError("backslash", f"{quoted(path)} has a backslash: folders end with `/`")
+        raise InvalidValueError("backslash", f"{shown} contains a backslash: separate folders by /")
     if path.startswith("/") or _DRIVE.match(path):
-        raise WrongError("absolute", f"{quoted(path)} is absolute: paths start at the output folder")
+        raise InvalidValueError("absolute", f"{shown} is an absolute path: write it relative to the output folder")
     if ".." in parts:
-        raise WrongError("outside", f"{quoted(path)} leaves the output folder")
+        raise InvalidValueError("outside", f"{shown} leaves the output folder: remove the ..")
     if path.endswith("/") or not parts:
-        raise WrongError("folder", f"{quoted(path)} names no file")
+        raise InvalidValueError("folder", f"{shown} is a folder: add the name of a file")
     if parts[0].startswith("."):
-        raise WrongError("dot", f"{quoted(path)} begins with a dot: such names are kept for unfinished files")
-    if len(path.encode()) > _PATH_BYTES or any(len(part.encode()) > _COMPONENT_BYTES for part in parts):
-        limits = f"{_COMPONENT_BYTES} bytes in a name and {_PATH_BYTES} in the path"
-        raise WrongError("long", f"{quoted(path)} is too long for a file: at most {limits}")
+        reason = f"{shown} begins with a dot, which is reserved for unfinished files: remove it"
+        raise InvalidValueError("dot", reason)
+    if len(path.encode()) > _MAX_PATH_BYTES or any(len(part.encode()) > _MAX_NAME_BYTES for part in parts):
+        limits = f"{_MAX_NAME_BYTES} bytes in a name and {_MAX_PATH_BYTES:,} in the path"
+        raise InvalidValueError("long", f"{shown} is too long for a file: use at most {limits}")
     return "/".join(parts)
 
 
@@ -377,5 +389,7 @@ _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
     "emotion": _string,
 } | dict.fromkeys(_NUMERIC, _number)
 
-_NO_TEXT: Final = Problem(field="text", cause="empty", reason="the text is empty (--skip-empty leaves such rows out)")
+_NO_TEXT: Final = Problem(
+    field="text", cause="empty", reason="the text is empty: write one, or skip such rows with --skip-empty"
+)
 _NO_VOICE: Final = Problem(field=None, cause="voice", reason="no voice: add a `voice` column or pass --voice VOICE")

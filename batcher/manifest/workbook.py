@@ -1,6 +1,6 @@
-"""Takes an .xlsx workbook apart: its first visible sheet becomes lines of text cells, as a CSV file has them.
+"""Reads the first visible sheet of an .xlsx workbook as lines of text cells, like those of a CSV file.
 
-The file says what a cell's value is, and by a number format of its own how that is shown; the value is what is read.
+A cell has a value and a number format that determines how it is displayed; only the value is read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from xml.etree import ElementTree
 
 from batcher.errors import ManifestError
-from batcher.manifest.faults import WrongError, quoted
+from batcher.manifest.faults import InvalidValueError, printable
 
 if TYPE_CHECKING:
     from python_calamine import CalamineSheet, CalamineWorkbook
@@ -27,27 +27,28 @@ ENDING: Final = ".xlsx"
 _ZIP: Final = b"PK\x03\x04"
 _OLD: Final = b"\xd0\xcf\x11\xe0"
 _LISTING: Final = "xl/workbook.xml"
-_EXACT: Final = 2**53  # whole numbers up to it are told apart; spreadsheets keep numbers as doubles
-_MOST_PLACES: Final = 1 << 26
-"""A sheet's width times its height: calamine keeps 24 bytes for each place, also for those that hold nothing."""
-_Place = tuple[int, int]
+_EXACT: Final = 2**53  # spreadsheets store doubles, which hold every whole number up to this one
+_MAX_CELLS: Final = 1 << 26
+"""Maximum of a sheet's width times its height: calamine allocates 24 bytes for each cell, also for empty ones."""
+_Position = tuple[int, int]
 
 
 @dataclass(slots=True)
 class Line:
-    """One row of a sheet: its number as the spreadsheet shows it, its cells as text, by their index what is wrong with
-    some of them, and which hold a date or a time. A cell with an error has that as its text."""
+    """One row of a sheet: its number as the spreadsheet shows it, and its cells as text. `wrong` (by index) holds the
+    cells that cannot be used, `dates` the indices of dates and times. A cell with an error has the error as its text.
+    """
 
     number: int
     cells: list[str]
-    wrong: dict[int, WrongError] = field(default_factory=dict)
+    wrong: dict[int, InvalidValueError] = field(default_factory=dict)
     dates: set[int] = field(default_factory=set)
 
 
 class Sheet:
-    """The first sheet of a workbook that a person sees; `name` is its name."""
+    """The first visible sheet of a workbook."""
 
-    def __init__(self, sheet: CalamineSheet, unread: Iterable[tuple[_Place, str]]) -> None:
+    def __init__(self, sheet: CalamineSheet, unread: Iterable[tuple[_Position, str]]) -> None:
         self.name = sheet.name
         self._sheet = sheet
         self._unread: dict[int, dict[int, str]] = {}
@@ -58,7 +59,7 @@ class Sheet:
         """Every row that is not blank."""
         height = 1 + max([(self._sheet.end or (-1, -1))[0], *self._unread])
         below = _covered(self._sheet, height)
-        rows = chain(self._sheet.iter_rows(), repeat([]))  # calamine ends with the last row that it has a value of
+        rows = chain(self._sheet.iter_rows(), repeat([]))  # calamine ends with the last row that has a value
         for row, values in zip(range(height), rows, strict=False):
             line = self._line(row, values)
             if line.wrong or any(map(str.strip, line.cells)):
@@ -81,18 +82,18 @@ class Sheet:
 
 
 def is_workbook(head: bytes, ending: str) -> bool:
-    """Whether a file that begins like that, and whose name ends like that, is or should be a workbook."""
+    """Whether a file with this beginning and this name's ending is, or should be, a workbook."""
     return ending == ENDING or head.startswith((_ZIP, _OLD))
 
 
 def first_sheet(name: str, content: bytes) -> Sheet:
-    """The sheet that is read of the workbook called `name`.
+    """The sheet to read of the workbook called `name`.
 
     Raises:
-        ManifestError: it cannot be read, or what reads it is not installed.
+        ManifestError: the workbook cannot be read, or the `xlsx` extra is not installed.
     """
     if importlib.util.find_spec("python_calamine") is None:
-        message = f"{name}: reading {ENDING} takes an extra that is not installed"
+        message = f"{name}: reading {ENDING} files needs the xlsx extra, which is not installed"
         raise ManifestError(message, [message], "pip install 'tts-batcher[xlsx]'")
     from python_calamine import CalamineWorkbook
 
@@ -101,16 +102,16 @@ def first_sheet(name: str, content: bytes) -> Sheet:
             book = CalamineWorkbook.from_filelike(io.BytesIO(content))
             index = _visible(book)
             with archive.open(_part(archive, book.sheet_names[index])) as part:
-                unread = list(_unread(part))  # first: it refuses what calamine would end the whole process for
+                unread = list(_unread(part))  # first: it rejects what would exhaust calamine's memory
             return Sheet(book.get_sheet_by_index(index), unread)
-    except Exception as error:  # noqa: BLE001 - what is wrong with an archive shows in a dozen ways
-        why = "a password is on it, or it is of an older kind" if content.startswith(_OLD) else f"it is broken: {error}"
+    except Exception as error:  # noqa: BLE001 - damaged archives raise a dozen kinds of errors
+        why = "it has a password or an older format" if content.startswith(_OLD) else f"it is damaged: {error}"
         message = f"{name}: cannot be read as {ENDING}: {why}"
-        raise ManifestError(message, [message], f"Save it anew as {ENDING} without a password, or as CSV.") from None
+        raise ManifestError(message, [message], f"Save it again as {ENDING} without a password, or as CSV.") from None
 
 
 def _visible(book: CalamineWorkbook) -> int:
-    """The number of the first sheet that is shown and has cells.
+    """The index of the first worksheet that is not hidden.
 
     Raises:
         ValueError: there is none.
@@ -121,14 +122,14 @@ def _visible(book: CalamineWorkbook) -> int:
     for index, kind in enumerate(kinds):
         if all(kind):
             return index
-    raise ValueError("none of its sheets is shown")
+    raise ValueError("all of its sheets are hidden")
 
 
 def _part(archive: zipfile.ZipFile, sheet: str) -> str:
-    """Where in the archive the cells of a sheet are.
+    """The archive's path of a sheet's cells.
 
     Raises:
-        KeyError, StopIteration: the archive does not say.
+        KeyError, StopIteration: the archive does not name it.
     """
     folder, name = posixpath.split(_LISTING)
     listing = ElementTree.fromstring(archive.read(_LISTING))  # noqa: S314
@@ -139,13 +140,13 @@ def _part(archive: zipfile.ZipFile, sheet: str) -> str:
     return posixpath.normpath(posixpath.join(folder, target)) if not target.startswith("/") else target.lstrip("/")
 
 
-def _unread(part: IO[bytes]) -> Iterator[tuple[_Place, str]]:
-    """The cells that calamine takes for blank and are not: those with an error, and formulas without a result.
+def _unread(part: IO[bytes]) -> Iterator[tuple[_Position, str]]:
+    """The cells that calamine reads as blank though they are not: errors, and formulas without a result.
 
-    Each with its place, from 0, and the error; that is "" where no program has worked the formula out.
+    Yields position (from 0) and error; the error is "" for a formula that was never calculated.
 
     Raises:
-        ValueError: cells lie further apart than can be held in memory.
+        ValueError: the sheet is too large for memory.
     """
     row = column = width = -1
     rows: ElementTree.Element | None = None
@@ -160,8 +161,9 @@ def _unread(part: IO[bytes]) -> Iterator[tuple[_Place, str]]:
             case "end", "c":
                 inner = {_tag(child): child.text or "" for child in one}
                 width = max(width, column + 1 if inner else 0)
-                if inner and (row + 1) * width > _MOST_PLACES:
-                    raise ValueError(f"far from the others there is a cell in row {row + 1}, or beside it: delete it")
+                if inner and (row + 1) * width > _MAX_CELLS:
+                    size = f"{row + 1:,} rows by {width:,} columns"
+                    raise ValueError(f"its sheet has {size}: delete the cell far away from the others")
                 if one.get("t") == "e" or ("f" in inner and one.get("t") != "str" and not inner.get("v")):
                     yield (row, column), inner.get("v", "")
             case "end", "row" if rows is not None:
@@ -181,7 +183,8 @@ def _column(reference: str) -> int:
 
 
 def _covered(sheet: CalamineSheet, height: int) -> dict[int, list[tuple[int, int, int]]]:
-    """By row, up to `height`: the first and last column of cells that are one with cells above, and their row."""
+    """Merged cells below the first row of their area, by row up to `height`: first and last column, and that first row
+    (from 1)."""
     found: dict[int, list[tuple[int, int, int]]] = {}
     for (top, left), (bottom, right) in sheet.merged_cell_ranges or ():
         for row in range(top + 1, min(bottom + 1, height)):
@@ -190,7 +193,7 @@ def _covered(sheet: CalamineSheet, height: int) -> dict[int, list[tuple[int, int
 
 
 def _text(value: Any) -> str:
-    """A cell's value as text; a whole number has no point."""
+    """A cell's value as text; whole numbers have no decimal point."""
     match value:
         case bool():
             return str(value).upper()
@@ -205,11 +208,12 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _failed(error: str) -> WrongError:
+def _failed(error: str) -> InvalidValueError:
     if not error:
-        return WrongError("formula", "a formula that was never worked out: open the file in a spreadsheet and save it")
-    return WrongError("error", f"the cell says {quoted(error)}: mend its formula")
+        reason = "the formula was never calculated: open the file in a spreadsheet program and save it"
+        return InvalidValueError("formula", reason)
+    return InvalidValueError("error", f"the cell contains the error {printable(error)}: fix its formula")
 
 
-def _merged(upper: int) -> WrongError:
-    return WrongError("merged", f"the cell is merged with the one of row {upper}: give each row its own")
+def _merged(upper: int) -> InvalidValueError:
+    return InvalidValueError("merged", f"the cell is merged with row {upper}: unmerge it and fill in each row")

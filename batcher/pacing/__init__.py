@@ -1,1 +1,1 @@
-"""When a task is polled next: learned from how long earlier tasks took. Pure: no I/O and no clock."""
+"""Decides when to poll a task next, from the durations of earlier tasks. No I/O, no clock."""

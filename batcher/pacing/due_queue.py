@@ -1,4 +1,4 @@
-"""Looks that wait for their time, and which of them goes first when more are due than can be made."""
+"""A queue of scheduled polls; when more are due than can be sent, the most useful goes first."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ T = TypeVar("T")
 
 
 class Due(Generic[T]):
-    """Looks in the order of their time; of those that are due, the one with the greatest `gain` goes first.
+    """Polls by due time; of those that are due, the one with the greatest `gain` goes first.
 
-    Only the few that have been due the longest are compared, and of equals the one due longest goes first. So with a
-    gain that comes ever closer to its most for whoever waits, as a chance does, each has its turn.
+    Only the few that have been due longest are compared, and of equal ones the oldest goes first. So every poll gets
+    its turn if the gain approaches its maximum while a poll waits, as a probability does.
     """
 
     def __init__(self, gain: Callable[[T], float]) -> None:
@@ -28,18 +28,18 @@ class Due(Generic[T]):
         return len(self._heap)
 
     def __iter__(self) -> Iterator[T]:
-        return (look for _, _, look in self._heap)
+        return (poll for _, _, poll in self._heap)
 
-    def add(self, due: float, look: T) -> None:
-        """`look` becomes due at the time `due`, in seconds of any clock that only grows."""
-        heapq.heappush(self._heap, (due, next(self._order), look))
+    def add(self, due: float, poll: T) -> None:
+        """Schedule `poll` for the time `due`, in seconds of any monotonic clock."""
+        heapq.heappush(self._heap, (due, next(self._order), poll))
 
     def wait_seconds(self, now: float) -> float:
-        """How long until the first look is due; not positive if one is. There must be one."""
+        """Seconds until the first poll is due; 0 or less if one is due. The queue must not be empty."""
         return self._heap[0][0] - now
 
     def take(self, now: float) -> T:
-        """Take out the due look that is to be made next. There must be one."""
+        """Remove and return the poll to send next. The queue must not be empty."""
         due = [heapq.heappop(self._heap)]
         while self._heap and self._heap[0][0] <= now and len(due) < _COMPARED:
             due.append(heapq.heappop(self._heap))

@@ -22,15 +22,15 @@ def below(z: float) -> float:
 
 
 def between(low: float, high: float) -> float:
-    """The share between `low` and `high`, without the loss of digits that a difference near 1 would bring."""
+    """The share between `low` and `high`, without the cancellation of a difference of numbers near 1."""
     return below(-low) - below(-high) if low > 0.0 else below(high) - below(low)
 
 
 def truncated(low: float, high: float) -> tuple[float, float]:
-    """Mean and variance of what is left between `low` and `high`; either may be infinite, but not on the same side.
+    """Mean and variance between `low` and `high`; either may be infinite, but not both on the same side.
 
-    From the standard formulas for the doubly truncated normal distribution (Johnson, Kotz, Balakrishnan, Continuous
-    Univariate Distributions 1, 10.1); evenly spread in a narrow interval, all at the nearer end of a far one.
+    Standard formulas for the doubly truncated normal distribution (Johnson, Kotz, Balakrishnan, Continuous Univariate
+    Distributions 1, 10.1). A narrow interval counts as uniform, one in a far tail as a point at its nearer end.
     """
     if high - low < _NARROW:
         return (low + high) / 2, (high - low) ** 2 / 12
@@ -44,9 +44,9 @@ def truncated(low: float, high: float) -> tuple[float, float]:
 
 
 def shift_evidence(low: float, high: float, mean: float, shift: float) -> float:
-    """How much likelier, as a logarithm, a value between `low` and `high` is if all values are moved by `shift`.
+    """Log-likelihood ratio of a value between `low` and `high` if the distribution is shifted by `shift`.
 
-    `mean` is the mean between the two, of which the evidence is a linear function once they are close.
+    `mean` is the mean between the two; in a narrow interval the ratio is a linear function of it.
     """
     if high - low < _NARROW:
         return shift * mean - shift * shift / 2

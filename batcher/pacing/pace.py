@@ -1,17 +1,18 @@
-"""When to look at a task next.
+"""When to poll a task next.
 
-What is aimed at, for all tasks together, is the least expected lateness plus a price for each look (`schedule` has the
-formula), with a price in proportion to what tasks of that model and length take: so the same rule serves tasks of a
-fifth of a second and of an hour. While nothing is known, and for a task that outlives all that is known, looks come
-at ages that grow by a constant factor; until the first has ended, a few are looked at for all. A look that is due is
-put off if what other tasks have taught meanwhile says that it comes too early.
+The objective over all tasks is the least expected lateness plus a price per poll (see `schedule` for the formula). The
+price is proportional to the duration of tasks of that model and length, so one rule serves tasks of a fifth of a second
+and of an hour. Without data, and for a task that outlives all known ones, polls come at ages that grow by a constant
+factor; until the first task has ended, only a few are polled on behalf of all. A due poll is delayed if the durations
+learned meanwhile show that it is too early.
 
-A schedule that always looks when a task has surely ended would never learn that tasks have become quicker. Hence one
-task in twenty is looked at once at an age at which few have ended, and every second one while that brings surprises.
+A schedule that polls only when a task has almost certainly ended would never learn that tasks have become quicker.
+Hence one task in twenty is polled once at an age at which few have ended, and every second one while a change is
+suspected.
 
-When more looks are due than can be made, every second of delay costs, for each task, the chance that it has already
-ended: so the next look goes where that chance is greatest. It comes ever closer to 1 for a task that has to wait, so
-each has its turn.
+When more polls are due than can be sent, each second of delay costs, for each task, the probability that it has already
+ended. So the next poll goes to the task with the greatest probability. For a waiting task it approaches 1, so each task
+gets its turn.
 """
 
 from __future__ import annotations
@@ -27,49 +28,49 @@ from batcher.pacing.schedule import GROWTH, for_scatter
 SHORTEST_SECONDS: Final = 0.05
 LONGEST_SECONDS: Final = 600.0
 FIRST_SECONDS: Final = 0.25
-"""The first look at a task of which nothing is known."""
+"""Age at the first poll, without data."""
 OVERDUE_SECONDS: Final = 600.0
-"""Without progress for so long, a task of whose like little is known is taken for stuck."""
+"""A task without progress for this long counts as stuck, while few durations are known."""
 OVERDUE_LEAST_SECONDS: Final = 120.0
 OVERDUE_TIMES: Final = 5.0
-"""Where enough is known, it is for so many times as long as 99 in 100 tasks of its model and length take."""
-_OVERDUE_TOLD: Final = 10.0
+"""With enough data, a task counts as stuck after this many times the 99th percentile for its model and length."""
+_OVERDUE_SAMPLE_SIZE: Final = 10.0
 _Z_99: Final = 2.326
 _JITTER: Final = 0.1
-"""Looks are spread by so many deviations to either side, that tasks begun together are not all looked at together."""
+"""Polls are spread by this many deviations each way, so that tasks begun together are not polled together."""
 _UNKNOWN_JITTER: Final = 0.15
 _WORTH_WAITING: Final = 0.1
-"""A look is put off only by more than this share of the whole wait."""
+"""A due poll is delayed only if it is early by more than this share of the whole wait."""
 _EXPLORED: Final = 1 / 20
 _EXPLORED_IN_SUSPICION: Final = 1 / 2
 _DIGITS: Final = 4
 
 
 class Pace:
-    """The pace of looks at one task, and what they show. Ages count from the task's acceptance, in seconds."""
+    """Schedules the polls of one task and records their outcomes. Ages are seconds since the task was accepted."""
 
-    __slots__ = ("_chance", "_course", "_durations", "_from", "_looks")
+    __slots__ = ("_chance", "_course", "_durations", "_from", "_polls")
 
     def __init__(self, durations: Durations, course: Course) -> None:
         self._durations = durations
         self._course = course
-        self._looks = 0
-        self._from: float | None = None  # the age and the chance with which the next look was last asked for
+        self._polls = 0
+        self._from: float | None = None  # the age and the chance of the latest `next_poll_seconds`
         self._chance = 0.0
 
     def next_poll_seconds(self, age_seconds: float, chance: float) -> float:
-        """Seconds from this age, at which the task may still run, to the next look; `chance` is even from 0 to 1."""
+        """Seconds from this age to the next poll, if the task is still running; `chance` is uniform from 0 to 1."""
         self._from, self._chance = age_seconds, chance
         fit = self._durations.fit
         if fit is None:
             at = max(max(age_seconds, self._durations.outlived_seconds) * (1.0 + GROWTH), FIRST_SECONDS)
             seconds = (at - age_seconds) * (1.0 + _UNKNOWN_JITTER * (2.0 * chance - 1.0))
         else:
-            seconds = self._known_look(fit, age_seconds, chance) - age_seconds
+            seconds = self._scheduled_age(fit, age_seconds, chance) - age_seconds
         return min(max(seconds, SHORTEST_SECONDS), LONGEST_SECONDS)
 
     def early_seconds(self, age_seconds: float) -> float:
-        """How much too early a look at this age is, by what was learned since `next_poll_seconds` was asked; or 0."""
+        """Seconds by which a poll at this age is too early, given what was learned since `next_poll_seconds`; or 0."""
         if self._from is None:
             return 0.0
         planned = self.next_poll_seconds(self._from, self._chance)
@@ -77,19 +78,19 @@ class Pace:
         return early if early > _WORTH_WAITING * planned else 0.0
 
     def running(self, age_seconds: float) -> None:
-        """A look showed that the task was running at this age."""
-        self._looks += 1
+        """Record a poll: the task was running at this age."""
+        self._polls += 1
         self._durations.running(self._course, age_seconds)
 
     def ended(self, age_seconds: float, took_seconds: tuple[float, float] | None = None) -> None:
-        """A look showed that the task had ended well by this age, and perhaps that it took so much, least and most."""
+        """Record a poll: the task had succeeded by this age. `took_seconds` bounds its duration, if known."""
         low, high = self._course.low, age_seconds
         if took_seconds is not None and took_seconds[0] <= high and took_seconds[1] >= low:
             low, high = max(low, took_seconds[0]), min(high, took_seconds[1])
         self._durations.ended(self._course, low, high)
 
     def gain(self, age_seconds: float) -> float:
-        """How much a look at this age may tell: the chance, 0 to 1, that the task has ended since its last look."""
+        """Expected gain of a poll at this age: the probability that the task has ended since its last poll."""
         fit, low = self._durations.fit, self._course.low
         if age_seconds <= low:
             return 0.0
@@ -97,24 +98,24 @@ class Pace:
             return 1.0 - low / age_seconds
         median, sigma = fit.median(self._course.size), fit.predictive_sigma
         if age_seconds / median <= 0.0:
-            return 0.0  # so young that the share is no number any more
+            return 0.0  # so young that the ratio underflows
         running_then = below(-math.log(low / median) / sigma) if low / median > 0.0 else 1.0
         running_now = below(-math.log(age_seconds / median) / sigma)
         return 1.0 - running_now / running_then if running_then > 0.0 else 1.0
 
     def overdue_seconds(self) -> float:
-        """Without a word of progress for longer than these seconds, the task is taken for stuck."""
+        """Seconds without progress after which the task counts as stuck."""
         fit = self._durations.fit
-        if fit is None or fit.told < _OVERDUE_TOLD:
+        if fit is None or fit.sample_size < _OVERDUE_SAMPLE_SIZE:
             return OVERDUE_SECONDS
         most = fit.median(self._course.size) * math.exp(_Z_99 * fit.predictive_sigma)
         return max(OVERDUE_LEAST_SECONDS, OVERDUE_TIMES * most)
 
-    def _known_look(self, fit: Fit, age: float, chance: float) -> float:
-        """The age of the next look, given that durations are known."""
+    def _scheduled_age(self, fit: Fit, age: float, chance: float) -> float:
+        """The age of the next poll, given known durations."""
         median, sigma = fit.median(self._course.size), fit.predictive_sigma
         explored = _EXPLORED_IN_SUSPICION if self._durations.suspect else _EXPLORED
-        if self._looks == 0 and chance < explored:
+        if self._polls == 0 and chance < explored:
             early = median * math.exp(-sigma * (1.0 + 2.0 * chance / explored))
             if early > age:
                 return early
@@ -122,35 +123,35 @@ class Pace:
 
 
 class Pacing:
-    """What one account's tasks have taught about their durations, by model."""
+    """Learned task durations of one account, by model."""
 
     def __init__(self) -> None:
         self._models: dict[str | None, Durations] = {}
 
     def begin(self, model: str | None, size: int) -> Pace:
-        """The pace for a task with a text of `size` characters that was accepted just now; it is learned from."""
+        """The pace of a task with a text of `size` characters, accepted just now. Its duration is learned."""
         durations = self._of(model)
         return Pace(durations, durations.begin(size))
 
     def join(self, model: str | None, size: int) -> Pace:
-        """The pace for a task that nobody watched from its beginning: it is not learned from."""
+        """The pace of a task that was not polled from its beginning. Its duration is not learned."""
         return Pace(self._of(model), Course(size))
 
     def to_json(self) -> list[dict[str, Any]]:
-        """What was learned, as values that JSON has: for each model the fit and, shortened, the last ended tasks."""
+        """The learned durations as JSON values: for each model the fit and the latest ended tasks, rounded."""
         return [
-            {"model": model, "fit": _fit_to_json(known.fit), "tasks": [_shortened(*task) for task in known.known()]}
+            {"model": model, "fit": _fit_to_json(known.fit), "tasks": [_rounded(*task) for task in known.known()]}
             for model, known in self._models.items()
             if known.fit is not None
         ]
 
     @classmethod
     def from_json(cls, learned: list[Mapping[str, Any]]) -> Pacing:
-        """What `to_json` gave, to go on from."""
+        """Restore what `to_json` returned."""
         pacing = cls()
         for entry in learned:
-            mu, sigma, offset, told = entry["fit"]
-            fit = Fit(mu, sigma, math.inf if offset is None else offset, told)
+            mu, sigma, offset, sample_size = entry["fit"]
+            fit = Fit(mu, sigma, math.inf if offset is None else offset, sample_size)
             pacing._of(entry["model"]).remember([(size, low, high) for size, low, high in entry["tasks"]], fit)
         return pacing
 
@@ -159,8 +160,8 @@ class Pacing:
 
 
 def _fit_to_json(fit: Fit) -> list[float | None]:
-    return [fit.mu, fit.sigma, None if fit.offset == math.inf else fit.offset, fit.told]
+    return [fit.mu, fit.sigma, None if fit.offset == math.inf else fit.offset, fit.sample_size]
 
 
-def _shortened(size: int, low: float, high: float) -> list[float]:
+def _rounded(size: int, low: float, high: float) -> list[float]:
     return [size, float(f"{low:.{_DIGITS}g}"), float(f"{high:.{_DIGITS}g}")]

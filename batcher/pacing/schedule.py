@@ -1,15 +1,14 @@
-"""When looks at a task pay best, if how long it takes is known up to chance.
+"""The optimal times to poll a task whose duration has a known distribution.
 
-The objective, for a task that takes D seconds: the least E[lateness] + c E[looks], where the lateness is the time of
-the look that finds it ended, less D. Looking at the ages t_1 < t_2 < ... of a grid, with F(i) the chance that
-D <= t_i and M(i) the mean of D over just those cases, what is still to be paid from t_i on, weighed by the chance to
-get there, is by Bellman's principle
+The objective for a task that takes D seconds: minimise E[lateness] + c E[polls], where the lateness is the age at the
+poll that finds it ended, less D. For polls at ages t_1 < t_2 < ... of a grid, with F(i) the probability that D <= t_i
+and M(i) the partial mean of D over those cases, the expected cost from t_i on, weighted by the probability of getting
+there, is by Bellman's principle
 
     V(i) = c (1 - F(i)) + min over j > i of { t_j (F(j) - F(i)) - (M(j) - M(i)) + V(j) }
 
-For a given j the braces are a straight line in F(i), of slope -t_j. So the best j lies on the lower envelope of lines
-that come in the order of their slopes and are asked about in the order of F, and the whole table is made in time
-proportional to its length.
+For a given j the braces are a straight line in F(i) with slope -t_j. So the best j lies on the lower envelope of lines
+that are added in the order of their slopes and queried in the order of F, and the table takes linear time.
 """
 
 from __future__ import annotations
@@ -24,32 +23,32 @@ from typing import Final
 from batcher.pacing.normal_distribution import below
 
 POLL_COST: Final = 0.3
-"""What a look may cost, in median durations. It comes to two looks a task when durations scatter by a factor of e^0.8
-either way, one to one and a half when they hardly scatter, and more when they scatter further."""
+"""Price of a poll, in median durations. It results in two polls per task when durations vary by a factor of e^0.8 each
+way, in one to one and a half when they hardly vary, and in more when they vary more."""
 GROWTH: Final = 0.5
-"""Where nothing is known, the next look comes after this share of the task's age: only a rule without a scale of its
-own is as good for a task of a fifth of a second as for one of an hour."""
+"""Without data, the next poll comes after this share of the task's age: only a scale-free rule suits tasks of a fifth
+of a second as well as tasks of an hour."""
 _REACH: Final = 3.0
-"""So many deviations above the median the schedule ends, and its tasks are among those of which nothing is known."""
+"""The schedule ends this many standard deviations above the median; later polls follow `GROWTH`."""
 _STEPS: Final = 120
 _SIGMA_STEP: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The best next look for each age of a task, ages in median durations."""
+    """The best next poll for each age of a task; ages in median durations."""
 
     ages: tuple[float, ...]
     nexts: tuple[float, ...]
 
     def next_poll(self, age: float) -> float:
-        """The age at which a task that was running at `age` is looked at next."""
-        place = bisect_right(self.ages, age) - 1
-        return max(self.nexts[place], age) if place < len(self.nexts) else age * (1.0 + GROWTH)
+        """The age at which to poll next a task that was running at `age`."""
+        index = bisect_right(self.ages, age) - 1
+        return max(self.nexts[index], age) if index < len(self.nexts) else age * (1.0 + GROWTH)
 
 
 def for_scatter(sigma: float) -> Schedule:
-    """The best schedule for durations whose natural logarithm is normal with the deviation `sigma`, to within 3 %."""
+    """The best schedule for log-normal durations with the log-scale deviation `sigma`, rounded to within 3 %."""
     return _solve(round(math.log(sigma) / _SIGMA_STEP))
 
 
@@ -60,7 +59,7 @@ def _solve(step: int) -> Schedule:
 
 
 def solve(sigma: float, cost: float, reach: float, steps: int) -> tuple[list[float], list[float]]:
-    """Ages from 0 to `reach` deviations above the median, and the best next look after each but the last."""
+    """Ages from 0 to `reach` deviations above the median, and the best next poll after each but the last."""
     zs = [-reach + 2 * reach * number / steps for number in range(steps + 1)]
     ages = [0.0, *(math.exp(sigma * z) for z in zs)]
     ended = [0.0, *(below(z) for z in zs)]
@@ -70,11 +69,11 @@ def solve(sigma: float, cost: float, reach: float, steps: int) -> tuple[list[flo
 
 
 def best_nexts(ages: list[float], ended: list[float], spent: list[float], cost: float) -> list[float]:
-    """The best next look after each age but the last; `ended` is F, `spent` is M, and `cost` is c of the text above.
+    """The best next poll after each age but the last; `ended` is F, `spent` is M and `cost` is c of the formula above.
 
-    What has not ended by the last age is left out of the account.
+    Tasks that outlive the last age are not counted.
     """
-    lines: deque[tuple[float, float]] = deque()  # t_j and height: the envelope, the line for the greatest F first
+    lines: deque[tuple[float, float]] = deque()  # the envelope, as (t_j, intercept), the line for the greatest F first
     value, nexts = 0.0, [0.0] * (len(ages) - 1)
     for i in range(len(ages) - 2, -1, -1):
         _add(lines, (ages[i + 1], ages[i + 1] * ended[i + 1] - spent[i + 1] + value))
@@ -90,7 +89,7 @@ def _height(line: tuple[float, float], at: float) -> float:
 
 
 def _add(lines: deque[tuple[float, float]], new: tuple[float, float]) -> None:
-    """Put a less steep line at the end, without those that it and its neighbour leave nowhere lowest."""
+    """Append a less steep line and remove those that are then nowhere lowest."""
     while len(lines) > 1 and _crossing(lines[-2], new) >= _crossing(lines[-2], lines[-1]):
         lines.pop()
     lines.append(new)

@@ -30,7 +30,7 @@ def reach(settings: Settings) -> Iterator[tuple[Endpoint, str]]:
         return
     endpoint = Endpoint(
         url=settings.api_url,
-        token=settings.need_token(),
+        token=settings.require_token(),
         allow_http=settings.allow_http,
         no_credits_codes=settings.no_credits_codes,
     )

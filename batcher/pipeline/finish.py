@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from batcher.audio import folder_mark
 from batcher.audio.store import stamp
 from batcher.errors import StorageError
 from batcher.formatting import counted
-from batcher.item import NEEDS_PERSON, UNFINISHED, State
+from batcher.item import NEEDS_ATTENTION, UNFINISHED, State
 from batcher.ledger.ledger import Connection
 from batcher.ledger.lifecycle import restored_rows, runs
 from batcher.ledger.money import spending
@@ -72,7 +73,7 @@ class Finish:
         """Note in the output folder's mark that the results of these batches are complete."""
         here = [batch.name for batch in self.ingest.named if batch.out_dir == self.ctx.store.out_dir]
         names = [name for name in written if name in here]
-        owner = self.ctx.store.owner()
+        owner = folder_mark.owner(self.ctx.store.folder)
         if names and owner is not None and owner.run_id == self.ctx.run_id:
             await restore.sign(self.ctx.ledger, self.ctx.store, self.ctx.run_id, names, whole=True)
 
@@ -165,7 +166,7 @@ class Finish:
 
     def _print_summary(self, conn: Connection, result: run_report.RunReport) -> None:
         counts = item_counts.count(conn, self.ingest.named)
-        where, hints = self.ctx.settings.where, self.ingest.hints
+        where, hints = self.ctx.settings.ledger_options, self.ingest.hints
         words = summary.SummaryInput(result, counts, where=where, last=self.last_end, hints=hints)
         summary.tell(conn, self.ctx.progress, words, self.ingest.named)
 
@@ -194,7 +195,7 @@ def conclude(stop: Stop, counts: Counts, *, refused: str | None, unwritten: int,
         return 8, f"{counted(unwritten, 'output')} could not be written"
     if not rows_named:
         return 0, "all open tasks are collected"
-    waiting = sum(counts.states[state] for state in NEEDS_PERSON)
+    waiting = sum(counts.states[state] for state in NEEDS_ATTENTION)
     if waiting or counts.invalid:
         parts = [counted(waiting, "item")] * bool(waiting)
         parts += [counted(counts.invalid, "invalid row")] * bool(counts.invalid)

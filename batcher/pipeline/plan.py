@@ -13,7 +13,7 @@ import anyio
 from batcher.audio.store import Store
 from batcher.clock import Clock
 from batcher.errors import CredentialsError, ManifestError
-from batcher.item import NEEDS_PERSON, OPEN, State
+from batcher.item import NEEDS_ATTENTION, OPEN, State
 from batcher.ledger.imports import importer
 from batcher.ledger.imports.preview import ImportPreview
 from batcher.ledger.ledger import Connection, open_readonly
@@ -130,7 +130,7 @@ class _Planning:
         plan.shared = found.rows - plan.skipped - found.items
         plan.new, plan.done = found.states[State.PENDING], found.states[State.DONE]
         plan.in_flight = sum(found.states[state] for state in (*OPEN, State.RENDERED))
-        plan.need_person = sum(found.states[state] for state in NEEDS_PERSON)
+        plan.need_person = sum(found.states[state] for state in NEEDS_ATTENTION)
         plan.characters = sum(characters for _, _, characters in to_buy)
         known = prices(conn)
         estimate = known.estimate((model, size) for model, size, _ in to_buy)

@@ -14,7 +14,9 @@ from typing import Any, Final
 
 import anyio.to_thread
 
-from batcher.audio.store import Owner, Store, digest
+from batcher.audio import folder_mark
+from batcher.audio.folder_mark import Owner
+from batcher.audio.store import Store, digest
 from batcher.clock import Clock, local
 from batcher.errors import UsageError
 from batcher.formatting import counted
@@ -47,10 +49,10 @@ def why_outdated(conn: Connection, settings: Settings) -> str | None:
     if who.copied_at is not None:
         return f"the ledger is a copy, made at {local(who.copied_at)}: it does not know what was bought since"
     for store in stores:
-        owner = store.owner()
+        owner = folder_mark.owner(store.folder)
         if owner is not None and owner.ledger_id == who.ledger_id and not has_run(conn, owner.run_id):
             return f"the ledger is older than the audio in {store.folder}: it does not know the last run there"
-    owner = stores[0].owner()
+    owner = folder_mark.owner(stores[0].folder)
     if owner is not None and owner.ledger_id != who.ledger_id:
         return f"another ledger has bought the audio in {stores[0].folder}"
     return None
@@ -62,7 +64,7 @@ def need_consent(settings: Settings) -> bool:
     Raises:
         UsageError: it is, and nobody has agreed to that; or the output folder is the sandbox's, or not the sandbox's.
     """
-    owner = Store(settings.ledger.parent, settings.out_dir).owner()
+    owner = folder_mark.owner(settings.out_dir)
     if owner is not None and owner.world != settings.world:
         raise UsageError(
             f"the audio in {settings.out_dir} belongs to the {owner.world} world; nothing was created",
@@ -108,7 +110,7 @@ async def recall(
 
 async def _begin(ledger: Ledger, stores: Sequence[Store], run_id: str, batches: Sequence[Batch]) -> None:
     """Note whether the results files tell all, then leave word that this ledger is at work in the folders."""
-    owners = [(store, store.owner()) for store in stores]
+    owners = [(store, folder_mark.owner(store.folder)) for store in stores]
     needed = {batch.out_dir for batch in batches} or {stores[0].out_dir}
     telling = [_tells_all(store, owner) for store, owner in owners if owner is not None or store.out_dir in needed]
     await ledger.do(restored_rows.begin, "none" if all(telling) else "some")
@@ -116,7 +118,7 @@ async def _begin(ledger: Ledger, stores: Sequence[Store], run_id: str, batches: 
     for store, owner in owners:
         if store is stores[0] or (owner is not None and owner.ledger_id == who.ledger_id):
             told = {} if owner is None else owner.batches
-            store.sign(Owner(ledger_id=who.ledger_id, run_id=run_id, batches=told, world=who.world))
+            folder_mark.sign(store.folder, Owner(ledger_id=who.ledger_id, run_id=run_id, batches=told, world=who.world))
 
 
 def _tells_all(store: Store, owner: Owner | None) -> bool:
@@ -170,10 +172,10 @@ async def sign(ledger: Ledger, store: Store, run_id: str, batches: Sequence[str]
     Raises:
         StorageError: the folder does not take it.
     """
-    who, owner = await ledger.do(identity), store.owner()
+    who, owner = await ledger.do(identity), folder_mark.owner(store.folder)
     new = {batch: _results_digest(store, batch) if whole else None for batch in batches}
     told = ({} if owner is None else owner.batches) | new
-    store.sign(Owner(ledger_id=who.ledger_id, run_id=run_id, batches=told, world=who.world))
+    folder_mark.sign(store.folder, Owner(ledger_id=who.ledger_id, run_id=run_id, batches=told, world=who.world))
 
 
 async def take_up(delivery: Delivery, progress: Progress, *, account_id: int, clock: Clock, imported: bool) -> None:

@@ -1,7 +1,7 @@
-"""What the API's answers mean: the words for them, and the tables that judge them. Pure.
+"""What the API's answers mean: their types, and the tables of rules that classify them. Pure.
 
-The first rule that holds in `CREATE_RULES`, `READ_RULES` or `PROFILE_RULES` names the cause. Error codes are compared
-and messages never are, since the wording of a message is nobody's promise.
+The first rule that matches in `CREATE_RULES`, `READ_RULES` or `PROFILE_RULES` determines the cause. Rules compare error
+codes, never messages, since the wording of a message may change at any time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from batcher.formatting import plainly
+from batcher.formatting import plain_error
 from batcher.item import Event
 
 NO_CREDITS_CODES: Final = frozenset(
@@ -24,21 +24,21 @@ NO_CREDITS_CODES: Final = frozenset(
         "credits_exhausted",
     }
 )
-"""Error codes that say the account has run dry; an endpoint may know more."""
+"""Error codes that mean the account is out of credits; settings can add more."""
 
 _API_FIELDS: Final = frozenset({"code", "message", "error", "requestId", "request_id", "success"})
 _BUSY_WORDS: Final = frozenset({"rate", "ratelimit", "ratelimited", "overload", "overloaded"})
 
 
 class Phase(StrEnum):
-    """What a provider's status word means to us. A word that nobody knows is no end, so it counts as running."""
+    """What a provider's status word means. An unknown word counts as running, since only known words end a task."""
 
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
 
 
-WORDS: Final = {
+STATUS_WORDS: Final = {
     **dict.fromkeys(("queued", "processing"), Phase.RUNNING),
     **dict.fromkeys(("completed", "succeeded", "success", "done"), Phase.SUCCEEDED),
     **dict.fromkeys(("failed", "error", "cancelled", "canceled", "expired"), Phase.FAILED),
@@ -46,17 +46,17 @@ WORDS: Final = {
 
 
 class Cause(StrEnum):
-    """What an answer, or the lack of one, comes down to."""
+    """How an answer, or the lack of one, is classified."""
 
     OK = "ok"
     UNSENT = "unsent"  # nothing of the request left this machine
-    HELD = "held"  # the latch said no just before the first byte
+    HELD = "held"  # stopped by the latch just before the first byte
     NO_CREDITS = "no_credits"
     INVALID = "invalid"  # the row must be fixed
     CREDENTIALS = "credentials"
     THROTTLED = "throttled"
-    WRONG_HOST = "wrong_host"  # an edge, a proxy or some other host answers in the API's place
-    NOT_FOUND = "not_found"  # the API does not know the task that was asked about
+    WRONG_HOST = "wrong_host"  # an edge, a proxy or another host answered in place of the API
+    NOT_FOUND = "not_found"  # the API does not know the task
     UNCLEAR = "unclear"  # anything else
 
 
@@ -75,7 +75,7 @@ _EVENTS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiError:
-    """What the API says went wrong. `message` is one line of at most 500 characters, without token or URL queries."""
+    """An error reported by the API. `message` is one line of at most 500 characters, without token or URL queries."""
 
     code: str | None = None
     message: str | None = None
@@ -84,21 +84,20 @@ class ApiError:
 
 
 def explained(error: ApiError, transport: str | None) -> str:
-    """An answer that is not the wished-for one in a few words: status, code, message, request id; or why none came."""
+    """A failed request in one line: status, code, message, request id, and what broke the connection, if anything."""
     status = f"HTTP {error.http_status}" if error.http_status is not None else None
     request = f"request {error.request_id}" if error.request_id is not None else None
-    named = " ".join(part for part in (status, error.code) if part)
-    said = ": ".join(part for part in (named, (error.message or "").rstrip(".")) if part)
-    came = plainly(transport).rstrip(".") if transport is not None else None
-    return "; ".join(part for part in (said, request, came) if part) or "no answer"
+    kind = " ".join(part for part in (status, error.code) if part)
+    reported = ": ".join(part for part in (kind, (error.message or "").rstrip(".")) if part)
+    broken = plain_error(transport).rstrip(".") if transport is not None else None
+    return "; ".join(part for part in (reported, request, broken) if part) or "no answer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A remote job as one answer shows it. `word` is its status in lower case; `error` is there if it failed.
+    """A remote job as reported by one answer. `word` is its status in lower case; `error` is set if it failed.
 
-    `took_seconds` is the least and the most that it can have taken, if it carries the times of its own beginning and
-    end.
+    `took_seconds` is its shortest and longest possible duration, if the answer contains start and end times.
     """
 
     id: str
@@ -113,16 +112,16 @@ class Task:
 
     @property
     def unfunded(self) -> bool:
-        """It failed for lack of credits, by its code, and nothing says that it was charged."""
+        """Whether it failed for lack of credits, by its code, without a reported charge."""
         lacking = self.error is not None and plain_code(self.error.code) in self.no_credits_codes
         return self.phase is Phase.FAILED and lacking and not self.credits_used
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came of a create or a read. `task` is there exactly when the cause is OK.
+    """The outcome of a create or a poll. `task` is set exactly when the cause is OK.
 
-    `raw` is the body as far as it arrived, at most 64 KiB; `transport` says what cut the exchange short, if anything.
+    `raw` is the body as far as it arrived, at most 64 KiB; `transport` is what cut the exchange short, if anything.
     """
 
     cause: Cause
@@ -136,17 +135,17 @@ class Answer:
 
     @property
     def event(self) -> Event:
-        """What this, as the answer to a create, does to its item."""
+        """The event for the item if this is the answer to a create."""
         return _EVENTS[self.cause]
 
     def explain(self) -> str:
-        """The answer in a few words, for a person."""
+        """The answer in one line, for people."""
         return explained(self.error, self.transport)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """The account; None stands for whatever the answer left out."""
+    """The account; fields that the answer lacks are None."""
 
     user_id: str | None = None
     credits: float | None = None
@@ -156,15 +155,15 @@ class Profile:
 
     @property
     def balance(self) -> float | None:
-        """The credits if they are known, else the quota."""
+        """The credits if reported, else the quota."""
         return self.quota if self.credits is None else self.credits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileAnswer:
-    """What came of reading the account. `profile` is there exactly when the cause is OK.
+    """The outcome of reading the account. `profile` is set exactly when the cause is OK.
 
-    `served_at` is when the server says that it answered, in unix seconds.
+    `served_at` is the server's time of the answer, in unix seconds.
     """
 
     cause: Cause
@@ -175,15 +174,15 @@ class ProfileAnswer:
     transport: str | None = None
 
     def explain(self) -> str:
-        """The answer in a few words, for a person."""
+        """The answer in one line, for people."""
         return explained(self.error, self.transport)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchemaAnswer:
-    """What came of reading the API's published schema: its operations, or None where no schema came.
+    """The outcome of reading the API's published schema: its operations, or None if no schema was received.
 
-    Each is a method and a path below the origin, with `{}` for whatever stands in braces.
+    Each operation is a method and a path below the origin, with `{}` in place of each path parameter.
     """
 
     operations: frozenset[tuple[str, str]] | None = None
@@ -191,13 +190,13 @@ class SchemaAnswer:
     transport: str | None = None
 
     def explain(self) -> str:
-        """The answer in a few words, for a person."""
+        """The answer in one line, for people."""
         return explained(self.error, self.transport)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """What came of a download. `ok`: a 2xx whose `bytes` all went to the sink. `reason`, if not, holds no URL."""
+    """The outcome of a download. `ok`: a 2xx whose `bytes` all reached the sink. `reason` is set otherwise; no URLs."""
 
     ok: bool
     http_status: int | None = None
@@ -209,7 +208,7 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """One exchange as the wire saw it. `whole`: the answer came to its end. Header names are in lower case."""
+    """One exchange on the wire. `whole`: the answer arrived completely. Header names are in lower case."""
 
     unsent: bool
     held: bool
@@ -222,7 +221,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What the rules look at: an exchange and what its body says. `asked` is the task id of a read."""
+    """The rules' input: an exchange and its parsed body. `asked` is the task id of a poll."""
 
     wire: Received
     json: dict[str, Any] | None
@@ -232,20 +231,20 @@ class Reply:
     asked: str | None
 
     def status(self, *statuses: int) -> bool:
-        """Whether the HTTP status is one of these."""
+        """Whether the HTTP status is one of `statuses`."""
         return self.wire.status in statuses
 
     def api(self, *statuses: int) -> bool:
-        """The same, and the body is the API's own JSON."""
+        """Whether the status is one of these and the body is the API's JSON."""
         return self.status(*statuses) and self._is_api
 
     def foreign(self, *statuses: int) -> bool:
-        """The same, and a complete body that is not the API's JSON."""
+        """Whether the status is one of these and the complete body is not the API's JSON."""
         return self.status(*statuses) and self.wire.whole and not self._is_api
 
     @property
     def good(self) -> bool:
-        """A 2xx with a JSON object that does not call itself a failure."""
+        """A 2xx with a JSON object whose `success` is not false."""
         return self.status(*range(200, 300)) and self.json is not None and self.json.get("success") is not False
 
     @property
@@ -255,7 +254,7 @@ class Reply:
 
     @property
     def busy(self) -> bool:
-        """The code says rate or overload."""
+        """Whether the code is about rate or overload."""
         return not _BUSY_WORDS.isdisjoint(plain_code(self.error.code).split("_"))
 
     @property
@@ -279,7 +278,7 @@ CREATE_RULES: Final[Rules] = (
     (Cause.WRONG_HOST, lambda r: r.foreign(*_REDIRECTS, 401, 403, 404, 429)),
     (Cause.UNCLEAR, lambda _: True),
 )
-"""The answer to a create. A body that breaks off still counts if its JSON object is complete."""
+"""Rules for the answer to a create. A truncated body counts if its JSON object is complete."""
 
 READ_RULES: Final[Rules] = (
     (Cause.OK, lambda r: r.status(*range(200, 300)) and r.task is not None and r.task.id == r.asked),
@@ -288,7 +287,7 @@ READ_RULES: Final[Rules] = (
     (Cause.THROTTLED, lambda r: r.status(429)),
     (Cause.UNCLEAR, lambda _: True),
 )
-"""The answer to a poll. What was never sent is merely asked again later, so it has no row of its own."""
+"""Rules for the answer to a poll. An unsent poll is simply repeated later, so it has no rule of its own."""
 
 PROFILE_RULES: Final[Rules] = (
     (Cause.UNSENT, lambda r: r.wire.unsent),
@@ -298,14 +297,14 @@ PROFILE_RULES: Final[Rules] = (
     (Cause.WRONG_HOST, lambda r: r.foreign(401, 403, 404) or r.status(*_REDIRECTS)),
     (Cause.UNCLEAR, lambda _: True),
 )
-"""The answer to a read of the account."""
+"""Rules for the answer to a read of the account."""
 
 
 def plain_code(code: str | None) -> str:
-    """An error code as codes are compared: lower case, `_` between its words, empty for none."""
+    """An error code in the form used for comparison: lower case, `_` between words, empty for None."""
     return (code or "").lower().replace("-", "_").replace(" ", "_")
 
 
 def judge(reply: Reply, rules: Rules) -> Cause:
-    """The cause that the first rule to hold names."""
-    return next(cause for cause, holds in rules if holds(reply))
+    """The cause of the first matching rule."""
+    return next(cause for cause, matches in rules if matches(reply))

@@ -1,7 +1,4 @@
-"""The calls of the API.
-
-Nothing is ever sent a second time here: no retry, no redirect, no renewed login.
-"""
+"""The API's calls. Each request is sent at most once: no retries, no redirects, no renewed login."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ from batcher.provider.parsing import Reader, retry_after
 
 FETCH_SECONDS: Final = 30.0
 ABORT_GRACE_SECONDS: Final = 0.25
-MOST_REDIRECTS: Final = 5
+MAX_REDIRECTS: Final = 5
 
 _NO_HEADERS: Final[Headers] = ()
 _JSON: Final[Headers] = ((b"Content-Type", b"application/json"),)
@@ -45,22 +42,22 @@ _BROKEN: Final = (
     anyio.ClosedResourceError,
     ssl.SSLError,
 )
-"""What can go wrong in a download. Other errors are the sink's and belong to the caller."""
+"""Errors of a download itself. Others come from the sink and belong to the caller."""
 
 for _name in ("httpx", "httpcore"):  # both print whole URLs
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 class Client:
-    """Speaks to one API. To be entered with `async with`; all its methods belong to one event loop.
+    """A client for one API. Use it with `async with`, within one event loop.
 
     Args:
-        create_connections: creates that can be in flight at once, as also for polls and downloads; more wait.
-        now: the wall clock, in unix seconds, against which dates in answers are read.
-        deadline_seconds: what any request but a download may take in all.
+        create_connections: maximum creates in flight at once (likewise for polls and downloads); more wait.
+        now: the wall clock, in unix seconds, to which dates in answers are compared.
+        deadline_seconds: total time limit of any request except a download.
 
     Raises:
-        UsageError: the environment names a proxy, or for https certificates, that cannot be used.
+        UsageError: the environment names a proxy or certificates that cannot be used.
     """
 
     def __init__(
@@ -80,19 +77,19 @@ class Client:
         self._deadline_seconds = deadline_seconds
         if self._base.scheme == "https":
             trusting()
-        # Nobody stands between this machine and itself: the token would go to a proxy in clear.
+        # No proxy for this machine itself: it would receive the token unencrypted.
         proxies = {} if is_loopback(self._base.host) else named_proxies()
         headers = [
             (b"Host", self._base.netloc),
             (b"Accept", b"application/json"),
             (b"Authorization", f"Bearer {endpoint.token}".encode()),
         ]
-        # A socket that is cancelled in its TLS handshake leaks, so that has to time out before the deadline does.
+        # Cancelling a TLS handshake leaks its socket, so the connect timeout must end it before the deadline does.
         timeouts = {"connect": deadline_seconds / 4}
-        self._creating = Pool(create_connections, headers, timeouts, proxies)
-        self._asking = Pool(poll_connections, headers, timeouts, proxies)
+        self._create_pool = Pool(create_connections, headers, timeouts, proxies)
+        self._poll_pool = Pool(poll_connections, headers, timeouts, proxies)
         timeouts = dict.fromkeys(("connect", "read", "write"), FETCH_SECONDS)
-        self._fetching = Pool(fetch_connections, [(b"Accept", b"*/*")], timeouts, proxies)
+        self._download_pool = Pool(fetch_connections, [(b"Accept", b"*/*")], timeouts, proxies)
         self._creates: set[Exchange] = set()
         self._aborted = False
 
@@ -100,49 +97,49 @@ class Client:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        for pool in (self._creating, self._asking, self._fetching):
+        for pool in (self._create_pool, self._poll_pool, self._download_pool):
             await pool.aclose()
 
     @staticmethod
     def prepare(inputs: Inputs) -> bytes:
-        """The body of the create for these inputs: the JSON that their key is made of."""
+        """The body of the create request for these inputs: the JSON from which their key is computed."""
         return canonical(inputs.body())
 
     async def create(self, body: bytes, *, hold: Callable[[], bool]) -> Answer:
-        """Sends one create, at most once, and says what came of it, whatever the network and the server do.
+        """Sends one create, at most once, and returns its outcome; never raises for the network or the server.
 
-        `hold` is asked when everything is ready but the first byte; if it says yes, none leaves.
+        `hold` is called just before the first byte is sent; if it returns True, nothing is sent.
         """
         exchange = Exchange(hold, -math.inf if self._aborted else self._deadline_seconds)
         self._creates.add(exchange)
         try:
-            await self._run(exchange, self._creating, "POST", self._below("/speech/tts/jobs"), body)
+            await self._run(exchange, self._create_pool, "POST", self._below("/speech/tts/jobs"), body)
         finally:
             self._creates.discard(exchange)
         return self._reader.answer(self._received(exchange), CREATE_RULES, self._now())
 
     async def read(self, task_id: str) -> Answer:
-        """Asks about a task. Whatever kept the question from being answered is UNCLEAR, and safe to ask again."""
-        exchange = Exchange(_go_on, self._deadline_seconds)
-        await self._run(exchange, self._asking, "GET", self._below(f"/speech/tts/jobs/{quote(task_id, safe='')}"))
+        """Polls a task. Any failure is UNCLEAR and safe to repeat."""
+        exchange = Exchange(_never_held, self._deadline_seconds)
+        await self._run(exchange, self._poll_pool, "GET", self._below(f"/speech/tts/jobs/{quote(task_id, safe='')}"))
         return self._reader.answer(self._received(exchange), READ_RULES, self._now(), asked=task_id)
 
     async def profile(self) -> ProfileAnswer:
-        """Asks about the account."""
-        exchange = Exchange(_go_on, self._deadline_seconds)
-        await self._run(exchange, self._asking, "GET", self._below("/profile"))
+        """Reads the account."""
+        exchange = Exchange(_never_held, self._deadline_seconds)
+        await self._run(exchange, self._poll_pool, "GET", self._below("/profile"))
         return self._reader.profile(self._received(exchange), self._now())
 
     async def schema(self) -> SchemaAnswer:
-        """Asks for the API's published description of itself, which lies at a fixed path of its origin."""
-        exchange = Exchange(_go_on, self._deadline_seconds)
-        await self._run(exchange, self._asking, "GET", address(self._base.copy_with(raw_path=b"/api/openapi.json")))
+        """Reads the API's published OpenAPI schema, which is at a fixed path of its origin."""
+        exchange = Exchange(_never_held, self._deadline_seconds)
+        await self._run(exchange, self._poll_pool, "GET", address(self._base.copy_with(raw_path=b"/api/openapi.json")))
         return self._reader.schema(self._received(exchange))
 
     def abort_creates(self) -> None:
-        """Ends the creates under way: at once those that have not left, the others after a grace of 0.25 s.
+        """Ends the creates in progress: unsent ones immediately, the others after 0.25 s.
 
-        What has arrived by then is read. No create leaves afterwards.
+        Answers that have arrived by then count. No create is sent afterwards.
         """
         self._aborted = True
         for exchange in self._creates:
@@ -150,26 +147,26 @@ class Client:
             exchange.scope.deadline = min(exchange.scope.deadline, end_at)
 
     async def fetch(self, url: str, sink: Callable[[bytes], object]) -> Fetched:
-        """Streams the audio at `url` into `sink`, without credentials. What the sink raises passes through.
+        """Streams the audio at `url` into `sink`, without credentials. Errors of the sink propagate.
 
-        Up to 5 redirects are followed, each only to where the endpoint permits calls.
+        Follows up to 5 redirects, each only to addresses that the endpoint permits.
         """
         target: str | httpx.URL = url
-        for _ in range(MOST_REDIRECTS + 1):
+        for _ in range(MAX_REDIRECTS + 1):
             outcome = await self._hop(target, sink)
             if isinstance(outcome, Fetched):
                 return outcome
             target = outcome
-        return Fetched(ok=False, reason=f"more than {MOST_REDIRECTS} redirects")
+        return Fetched(ok=False, reason=f"more than {MAX_REDIRECTS} redirects")
 
     async def _hop(self, target: str | httpx.URL, sink: Callable[[bytes], object]) -> Fetched | httpx.URL:
-        """One request of a download: what came of it, or where it is redirected to."""
+        """One request of a download: its outcome, or the address that it redirects to."""
         status, got = None, 0
         try:
             url = httpx.URL(target)
             if not self._endpoint.permits(url):
-                return Fetched(ok=False, reason=f"the audio is not offered over https by {url.host or 'any host'}")
-            async with self._fetching.send("GET", address(url), [(b"Host", url.netloc)]) as response:
+                return Fetched(ok=False, reason=f"the audio URL ({url.host or 'no host'}) is not https")
+            async with self._download_pool.send("GET", address(url), [(b"Host", url.netloc)]) as response:
                 status = response.status_code
                 if response.has_redirect_location:
                     return url.join(response.headers["Location"])
@@ -180,7 +177,7 @@ class Client:
         except _BROKEN as error:
             why = _URL.sub("[URL]", self._reader.clean(_describe(error)))
             return Fetched(ok=False, http_status=status, bytes=got, reason=why)
-        reason = _shortcoming(response, url.host, got)
+        reason = _defect(response, url.host, got)
         return Fetched(
             ok=reason is None,
             http_status=status,
@@ -191,7 +188,7 @@ class Client:
         )
 
     def _below(self, path: str) -> httpcore.URL:
-        """The address of a path of the API."""
+        """The URL of a path of the API."""
         base = self._base
         target = base.raw_path.rstrip(b"/") + path.encode("ascii")
         return httpcore.URL(scheme=base.raw_scheme, host=base.raw_host, port=base.port, target=target)
@@ -199,13 +196,13 @@ class Client:
     async def _run(
         self, exchange: Exchange, pool: Pool, method: str, url: httpcore.URL, body: bytes | None = None
     ) -> None:
-        """Sends one request and fills `exchange` with all that comes back before it ends or breaks off."""
+        """Sends one request and stores in `exchange` what comes back before it ends or breaks."""
         headers = _NO_HEADERS if body is None else [*_JSON, (b"Content-Length", b"%d" % len(body))]
         try:
             with exchange.scope:
                 async with pool.send(method, url, headers, body, exchange.trace) as response:
                     await exchange.take(response)
-        # How far the request had got decides what this means, whatever class it is of; none may escape unjudged.
+        # How far the request got, not the class of the error, decides what this means. None may escape.
         except Exception as error:  # noqa: BLE001
             exchange.error = error
 
@@ -226,8 +223,8 @@ class Client:
         )
 
 
-def _go_on() -> bool:
-    """The latch of a mere question."""
+def _never_held() -> bool:
+    """The latch of requests that cannot buy anything: never held."""
     return False
 
 
@@ -235,11 +232,11 @@ def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
-def _shortcoming(response: httpx.Response, host: str, got: int) -> str | None:
-    """Why a finished download is no good, or None."""
+def _defect(response: httpx.Response, host: str, got: int) -> str | None:
+    """Why a finished download is unusable. None if it is fine."""
     length = response.headers.get("Content-Length")
     if not response.is_success:
         return f"HTTP {response.status_code} from {host}"
     if length is not None and "Content-Encoding" not in response.headers and length != str(got):
-        return f"{got} bytes where {length} were announced"
+        return f"{got} bytes arrived, Content-Length is {length}"
     return None

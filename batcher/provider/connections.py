@@ -1,6 +1,6 @@
-"""The connections that requests go over: those of httpcore, httpx's own transport, without a client around them.
+"""Connection pools built directly on httpcore, the transport of httpx.
 
-A client of httpx takes twice the CPU of the request itself, and looks through its whole pool each time.
+An httpx client costs twice the CPU of the request itself and scans its whole pool for each request.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ import httpx
 from batcher.errors import UsageError
 
 USER_AGENT: Final = f"tts-batcher/{version('tts-batcher')} (+python-httpx)"
-KEEPALIVE_SECONDS: Final = 3.5  # servers commonly close at 5, and a create that meets the close is a doubt
+KEEPALIVE_SECONDS: Final = 3.5  # servers commonly close after 5 s, and a create that hits the close ends in doubt
 
-_STATUS_LINE: Final = b"HTTP/"  # how each answer begins
+_STATUS_LINE: Final = b"HTTP/"  # start of every answer
 
 Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Pool:
-    """Connections for one request each at a time. The one used last is lent first: it is the warmest.
+    """Connections that carry one request at a time. The most recently used one is reused first: it is the warmest.
 
-    `headers` go with every request, besides its own; `timeouts` in seconds, by what httpcore calls the phases.
+    `headers` are added to every request; `timeouts` are in seconds, by httpcore's names of the phases.
     """
 
     def __init__(
         self, connections: int, headers: Headers, timeouts: Mapping[str, float], proxies: Mapping[str, httpcore.Proxy]
     ) -> None:
         self._slots = anyio.Semaphore(connections, fast_acquire=True)
-        self._idle: list[_Line] = []
-        self._all: list[_Line] = []
+        self._idle: list[_Connection] = []
+        self._all: list[_Connection] = []
         self._headers = [(b"User-Agent", USER_AGENT.encode()), (b"Accept-Encoding", b"identity"), *headers]
         self._extensions = {"timeout": timeouts}
         self._proxies = proxies
@@ -49,37 +49,37 @@ class Pool:
     async def send(
         self, method: str, url: httpcore.URL, headers: Headers = (), body: bytes | None = None, trace: object = None
     ) -> AsyncIterator[httpx.Response]:
-        """Sends one request as soon as a connection is free, once, and lends its answer, still to be read.
+        """Sends one request once, as soon as a connection is free, and yields its unread answer.
 
-        `trace` is called on the way as httpcore calls it. Raises what httpcore raises.
+        `trace` is httpcore's trace callback. Raises httpcore's errors.
         """
         extensions = self._extensions if trace is None else {**self._extensions, "trace": trace}
         request = httpcore.Request(method, url, headers=[*self._headers, *headers], content=body, extensions=extensions)
         async with self._slots:
-            line = self._idle.pop() if self._idle else self._new()
+            connection = self._idle.pop() if self._idle else self._new()
             try:
-                answer = await line.send(request)
+                answer = await connection.send(request)
                 try:
                     yield httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer))
                 finally:
                     with anyio.CancelScope(shield=True):
                         await answer.aclose()
             finally:
-                self._idle.append(line)
+                self._idle.append(connection)
 
-    def _new(self) -> _Line:
-        line = _Line(self._proxies)
-        self._all.append(line)
-        return line
+    def _new(self) -> _Connection:
+        connection = _Connection(self._proxies)
+        self._all.append(connection)
+        return connection
 
     async def aclose(self) -> None:
-        """Closes all of them."""
-        for line in self._all:
-            await line.aclose()
+        """Closes all connections."""
+        for connection in self._all:
+            await connection.aclose()
 
 
-class _Line:
-    """One connection at most, made anew when the last one has ended or led elsewhere."""
+class _Connection:
+    """At most one open connection, replaced when it has ended or the origin changes."""
 
     def __init__(self, proxies: Mapping[str, httpcore.Proxy]) -> None:
         self._proxies = proxies
@@ -93,13 +93,13 @@ class _Line:
             self._origin, self._connection = origin, self._connect(origin)
         try:
             return await self._connection.handle_async_request(request)
-        except (ValueError, OverflowError, ExceptionGroup) as error:  # what sockets and TLS say to some ports and names
-            raise httpcore.UnsupportedProtocol(f"the address cannot be called: {request.url.host!r}") from error
+        except (ValueError, OverflowError, ExceptionGroup) as error:  # sockets and TLS on odd ports and names
+            raise httpcore.UnsupportedProtocol(f"invalid address: {request.url.host!r}") from error
 
     def _connect(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection | httpcore.AsyncConnectionPool:
         try:
             context = trusting() if origin.scheme == b"https" else None
-        except UsageError as error:  # only audio gets here without it having been said: an end to one download
+        except UsageError as error:  # reported before any other request: only a download gets here
             raise httpcore.UnsupportedProtocol(error.message) from None
         proxy = self._proxies.get(origin.scheme.decode())
         if proxy is None or is_near(origin):
@@ -121,19 +121,18 @@ class _Line:
 
 
 class _Network(httpcore.AnyIOBackend):
-    """Connects as httpcore does by default, and has an eye on what comes."""
+    """httpcore's default network, with watched streams."""
 
     async def connect_tcp(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
         return _Watched(await super().connect_tcp(*args, **options))
 
 
 class _Watched(httpcore.AsyncNetworkStream):
-    """A connection that is not used again after two answers to one request.
+    """A stream that is not reused after two answers to one request.
 
-    The second, read already, would be taken for the answer to the next request: a create would get a task that is not
-    its own. httpcore asks before it uses a connection again whether there is something to read, and is told that there
-    is; it sees by itself only what still waits in the socket. An answer that merely has a status line in its body, too,
-    costs a new connection.
+    The second answer, already read, would count as the answer to the next request: a create would get another item's
+    task. httpcore reuses only connections that have nothing to read, but it sees only bytes still in the socket, so
+    this stream reports itself as readable. An answer with a status line in its body merely costs a new connection.
     """
 
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
@@ -164,7 +163,7 @@ class _Watched(httpcore.AsyncNetworkStream):
         return self._stream.get_extra_info(info)
 
     def _holds_more(self) -> bool:
-        """Whether TLS, which takes from the socket whatever is there, has more of it than was read, or its end."""
+        """Whether TLS has buffered unread data or the end of the stream."""
         tls: ssl.SSLObject | None = self._stream.get_extra_info("ssl_object")
         if tls is None:
             return False
@@ -176,7 +175,7 @@ class _Watched(httpcore.AsyncNetworkStream):
 
 
 class _Body(httpx.AsyncByteStream):
-    """What httpx decodes."""
+    """The body as the stream type of httpx, which decodes it."""
 
     def __init__(self, answer: httpcore.Response) -> None:
         self._answer = answer
@@ -186,7 +185,7 @@ class _Body(httpx.AsyncByteStream):
 
 
 def _has_ended(connection: httpcore.AsyncHTTPConnection | httpcore.AsyncConnectionPool) -> bool:
-    """Whether a request would find it closed by the other side, or about to be; a proxied one sees to that itself."""
+    """Whether the other side has closed it or is about to. A proxied pool checks that itself."""
     if isinstance(connection, httpcore.AsyncConnectionPool):
         return False
     return connection.is_closed() or connection.has_expired()
@@ -200,15 +199,15 @@ def is_near(origin: httpcore.Origin) -> bool:
 
 
 def address(url: httpx.URL) -> httpcore.URL:
-    """The same for httpcore."""
+    """The URL in httpcore's type."""
     return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
 
 
 def named_proxies() -> dict[str, httpcore.Proxy]:
-    """The proxies that the environment names, by the scheme that they are for; none where NO_PROXY has a `*`.
+    """The environment's proxies by URL scheme; empty if NO_PROXY contains `*`.
 
     Raises:
-        UsageError: one of them cannot be used.
+        UsageError: one of them is unusable.
     """
     named = getproxies()
     if "*" in map(str.strip, named.get("no", "").split(",")):
@@ -216,8 +215,9 @@ def named_proxies() -> dict[str, httpcore.Proxy]:
     found = {scheme: named.get(scheme) or named.get("all") for scheme in ("http", "https")}
     try:
         return {scheme: _proxy(url) for scheme, url in found.items() if url}
-    except (ValueError, ImportError, httpx.InvalidURL):  # the texts of these may show a proxy's password
-        raise UsageError("The proxy that the environment names cannot be used.", "See HTTPS_PROXY.") from None
+    except (ValueError, ImportError, httpx.InvalidURL):  # their messages may contain a proxy's password
+        message = "The proxy configured in the environment cannot be used."
+        raise UsageError(message, "Check HTTPS_PROXY, HTTP_PROXY and ALL_PROXY.") from None
 
 
 def _proxy(url: str) -> httpcore.Proxy:
@@ -229,16 +229,16 @@ def _proxy(url: str) -> httpcore.Proxy:
 
 @functools.cache
 def trusting() -> ssl.SSLContext:
-    """The one context for all of https, made when first needed: it takes a tenth of a second and more.
+    """The shared TLS context, created on first use: that takes 0.1 s or more.
 
     Raises:
-        UsageError: SSL_CERT_FILE names a file that holds no certificates.
+        UsageError: SSL_CERT_FILE names a file without certificates.
     """
     try:
         return httpx.create_ssl_context()
-    except OSError as error:  # does not say which file it speaks of
+    except OSError as error:  # does not contain the file's name
         named = os.environ.get("SSL_CERT_FILE")
         if not named:
             raise
-        message = f"SSL_CERT_FILE names {named}, from which no certificates can be read: {error.strerror}"
-        raise UsageError(message, "Name a file of certificates in PEM format, or unset it.") from None
+        message = f"cannot read certificates from {named} (SSL_CERT_FILE): {error.strerror}"
+        raise UsageError(message, "Set SSL_CERT_FILE to a file of certificates in PEM format, or unset it.") from None

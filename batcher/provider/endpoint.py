@@ -1,4 +1,4 @@
-"""Where the API is, and where nothing may go."""
+"""The API's address and token, and which URLs may be called."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from batcher.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where the API is, and the token for it, which no `repr` shows.
+    """The API's URL and the token for it, which `repr` does not show.
 
     Raises:
-        UsageError: the URL is no plain http(s) address or is unencrypted without leave, or the token is unusable.
+        UsageError: the URL is not a plain http(s) address or must be https, or the token is invalid.
     """
 
     url: str
@@ -28,24 +28,24 @@ class Endpoint:
         try:
             url = httpx.URL(self.url)
         except httpx.InvalidURL as error:
-            raise UsageError(f"The API's URL cannot be read: {error}") from None
+            raise UsageError(f"The API URL is invalid: {error}") from None
         if url.scheme not in ("http", "https") or not url.host:
-            raise UsageError("The API's URL must start with https:// and name a host.")
+            raise UsageError("The API URL must start with https:// and contain a host.")
         if url.userinfo or "?" in self.url or "#" in self.url:
-            raise UsageError("The API's URL may hold no user, query or fragment.", "The token is given separately.")
+            raise UsageError("The API URL must not contain a user, query or fragment.", "Pass the token separately.")
         if not self.permits(url):
-            raise UsageError(f"The token would go to {url.host} unencrypted.", "Use https, or pass --allow-http.")
+            raise UsageError(f"The token would be sent to {url.host} unencrypted.", "Use https, or pass --allow-http.")
         if not re.fullmatch(r"[!-~]+", self.token):
-            raise UsageError("The API token is empty or holds characters that no token has.", "Copy it once more.")
+            raise UsageError("The API token is empty or contains invalid characters.", "Copy it again.")
 
     @property
     def origin(self) -> str:
-        """`scheme://host[:port]` in lower case, the port only where it is not the scheme's own."""
+        """`scheme://host[:port]` in lower case, without the scheme's default port."""
         url = httpx.URL(self.url)
         return f"{url.scheme}://{url.netloc.decode('ascii')}"
 
     def permits(self, url: httpx.URL) -> bool:
-        """Whether `url` may be called: encrypted, on this machine, or http with the user's leave."""
+        """Whether `url` may be called: https, this machine, or http if the user allows it."""
         return url.scheme == "https" or (url.scheme == "http" and (self.allow_http or is_loopback(url.host)))
 
 

@@ -1,4 +1,4 @@
-"""One request, followed on its way: a failure before its first byte left is harmless, later it may hide a purchase."""
+"""One request and how far it got: a failure before the first byte is harmless, a later one may hide a purchase."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ NEVER_SENT: Final = (
     httpcore.ProxyError,
     httpcore.LocalProtocolError,
 )
-"""What httpcore raises about a request that did not leave. Whatever else it raises says nothing about that."""
+"""httpcore errors that prove the request was not sent. Its other errors prove nothing."""
 
-MOST_BODY_BYTES: Final = 1 << 20
+MAX_BODY_BYTES: Final = 1 << 20
 
 
 class Exchange:
-    """One request and what came of it, filled in while it happens so that a break loses nothing that had arrived."""
+    """One request and its answer, filled in as it arrives so that a broken connection loses nothing received."""
 
     def __init__(self, hold: Callable[[], bool], seconds: float) -> None:
         self.scope = anyio.CancelScope(deadline=anyio.current_time() + seconds)
@@ -39,29 +39,29 @@ class Exchange:
 
     @property
     def unsent(self) -> bool:
-        """Whether it is certain that no server has seen the request."""
+        """Whether the request certainly reached no server."""
         return not self.left or (isinstance(self.error, NEVER_SENT) and not self._head_sent)
 
     async def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Follows httpcore on its way. A tunnel's CONNECT runs through here as well, but it isn't our request."""
+        """Trace callback of httpcore. A proxy tunnel's CONNECT also comes through here, but is not our request."""
         if event == "http11.send_request_headers.started" and info["request"].method != b"CONNECT":
             await anyio.lowlevel.checkpoint_if_cancelled()
             if self._hold():
                 self.held = True
-                raise _StopError("held back")
+                raise _StopError("stopped before sending")
             self.left = True
         elif event == "http11.send_request_headers.complete" and self.left:
             self._head_sent = True
 
     async def take(self, response: httpx.Response) -> None:
-        """Takes in the answer as it comes, up to the most that a body may have."""
+        """Reads the answer as it arrives, up to the maximum body size."""
         self.status, self.headers = response.status_code, dict(response.headers)
         async for chunk in response.aiter_bytes():
             self.body += chunk
-            if len(self.body) > MOST_BODY_BYTES:
-                raise _StopError(f"the answer is longer than {MOST_BODY_BYTES} bytes")
+            if len(self.body) > MAX_BODY_BYTES:
+                raise _StopError(f"the answer is longer than {MAX_BODY_BYTES:,} bytes")
         self.whole = True
 
 
 class _StopError(Exception):
-    """We end an exchange ourselves."""
+    """Ends an exchange from our side."""

@@ -1,7 +1,7 @@
-"""Reading the API's answers: from the bytes of an exchange to what `batcher.provider.answers` calls it. Pure.
+"""Parses the API's answers: from the bytes of an exchange to the types of `batcher.provider.answers`. Pure.
 
-The API has three shapes for a task and several for an error, with fields that come and go, so everything here looks
-in more than one place, takes what it finds if it makes sense, and leaves the rest unknown.
+The API has three shapes for a task and several for an error, with optional fields, so each value is searched in several
+places, used if it is plausible, and unknown otherwise.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.parse import urljoin, urlsplit
 from batcher.provider.answers import (
     NO_CREDITS_CODES,
     PROFILE_RULES,
-    WORDS,
+    STATUS_WORDS,
     Answer,
     ApiError,
     Cause,
@@ -35,26 +35,26 @@ from batcher.provider.answers import (
     plain_code,
 )
 
-MOST_RAW_BYTES: Final = 1 << 16
-RETRY_AFTER_MOST_SECONDS: Final = 86_400.0
+MAX_RAW_BYTES: Final = 1 << 16
+RETRY_AFTER_MAX_SECONDS: Final = 86_400.0
 
 _AUDIO_FIELDS: Final = ("audioUrl", "audio_url", "result_url")
 _CREDITS: Final = ("creditsUsed", "credits_used", "x-openapi-credits-used")
 _QUOTA: Final = ("quotaRemaining", "quota_remaining", "x-openapi-quota-remaining")
-_BEGUN: Final = ("createdAt", "created_at")
+_STARTED: Final = ("createdAt", "created_at")
 _ENDED: Final = ("completedAt", "completed_at", "finishedAt", "finished_at")
-_MILLISECONDS: Final = 1e11  # a greater time cannot be meant in seconds
+_MILLISECONDS: Final = 1e11  # a greater time cannot be in seconds
 _CODE_LIKE: Final = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _SECONDS: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _BRACES: Final = re.compile(r"\{[^{}]*\}")
 _QUERY: Final = re.compile(r"(?<=\S)\?[^\s\"'<>]+")
-_LEAST_SECRET: Final = 8  # replacing anything shorter would garble ordinary words and hide nothing
+_LEAST_SECRET: Final = 8  # replacing anything shorter would garble ordinary words
 
 _Object = dict[str, Any]
 
 
 class Reader:
-    """Reads what one API answers. Its origin completes relative URLs; its token is kept out of all that is read."""
+    """Parses the answers of one API. Its origin completes relative URLs; its token is removed from everything."""
 
     def __init__(self, origin: str, token: str, no_credits_codes: frozenset[str]) -> None:
         self._origin = origin
@@ -68,14 +68,14 @@ class Reader:
         return _QUERY.sub("?…", " ".join(text.split()))[:most]
 
     def answer(self, wire: Received, rules: Rules, now: float, asked: str | None = None) -> Answer:
-        """The answer to a create, or to a read of the task `asked`, judged by `rules`; `now` is in unix seconds."""
+        """The answer to a create, or to a poll of the task `asked`, classified by `rules`; `now` is in unix seconds."""
         reply = self._reply(wire, asked)
         cause = judge(reply, rules)
         error = reply.error
         if cause is Cause.OK:
             error = ApiError(request_id=error.request_id, http_status=error.http_status)
         elif asked is not None and reply.named:
-            error = replace(error, message="the answer is about another task than the one asked for")
+            error = replace(error, message="the answer is about another task")
         return Answer(
             cause=cause,
             task=reply.task if cause is Cause.OK else None,
@@ -116,7 +116,7 @@ class Reader:
 
     def _reply(self, wire: Received, asked: str | None) -> Reply:
         body = _json_object(wire.body)
-        code, message = self._fault([body])
+        code, message = self._error([body])
         named = _first([body, _dig(body, "error")], "requestId", "request_id")
         error = ApiError(
             code=code,
@@ -130,15 +130,15 @@ class Reader:
         )
 
     def _task(self, body: _Object | None, wire: Received, outer: ApiError) -> Task | None:
-        """The task that a body of any of the three shapes shows; `outer` is what the body itself says of an error."""
+        """The task in a body of any of the three shapes; `outer` is the error of the body itself."""
         places = (_dig(body, "task"), _dig(body, "data"), body)
         found = ((place, _identifier(place.get("id"))) for place in places if place)
         place, task_id = next((pair for pair in found if pair[1]), (None, None))
         if place is None or task_id is None:
             return None
         word = (self._text(place.get("status"), most=100) or "").lower()
-        phase = WORDS.get(word, Phase.RUNNING)
-        code, message = self._fault(_insides(place))
+        phase = STATUS_WORDS.get(word, Phase.RUNNING)
+        code, message = self._error(_insides(place))
         return Task(
             id=task_id,
             word=word,
@@ -147,12 +147,12 @@ class Reader:
             error=replace(outer, code=code or outer.code, message=message) if phase is Phase.FAILED else None,
             credits_used=_usage(body, wire, _CREDITS),
             took_seconds=_took(_insides(place)),
-            known_word=word in WORDS,
+            known_word=word in STATUS_WORDS,
             no_credits_codes=self._no_credits,
         )
 
-    def _fault(self, places: Iterable[_Object | None]) -> tuple[str | None, str | None]:
-        """The first code and the first message that these objects or their nested errors give."""
+    def _error(self, places: Iterable[_Object | None]) -> tuple[str | None, str | None]:
+        """The first code and the first message in these objects or their nested errors."""
         shallow = [place for place in places if place]
         deep = [inner for place in shallow if (inner := _dig(place, "error"))] + shallow
         code = self._text(_first(deep, "code", "errorCode", "error_code"), most=100)
@@ -163,7 +163,7 @@ class Reader:
         return code, message
 
     def _text(self, value: object, most: int = 500) -> str | None:
-        """A string or an integer as clean text; None for anything else and for the empty."""
+        """A string or an integer as clean text. None for anything else and for empty text."""
         return (self.clean(str(value), most) or None) if _is_plain(value) else None
 
     def _audio_url(self, places: Iterable[_Object]) -> str | None:
@@ -176,11 +176,11 @@ class Reader:
 
     def _raw(self, wire: Received) -> bytes:
         raw = wire.body.replace(self._secret.encode(), b"***") if self._secret else wire.body
-        return raw[:MOST_RAW_BYTES]
+        return raw[:MAX_RAW_BYTES]
 
 
 def _http_date(text: str | None) -> float | None:
-    """An HTTP date in unix seconds; None if it is none."""
+    """An HTTP date in unix seconds. None if invalid."""
     try:
         date = parsedate_to_datetime(text or "")
         return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
@@ -189,7 +189,7 @@ def _http_date(text: str | None) -> float | None:
 
 
 def _operations(document: _Object) -> frozenset[tuple[str, str]] | None:
-    """Methods and paths of an OpenAPI document, each path below each of its servers' own; None if it is none."""
+    """Methods and paths of an OpenAPI document, each path below each server's path. None for other documents."""
     paths, servers = document.get("paths"), document.get("servers")
     if not isinstance(paths, dict):
         return None
@@ -205,9 +205,9 @@ def _operations(document: _Object) -> frozenset[tuple[str, str]] | None:
 
 
 def retry_after(value: str | None, now: float) -> float | None:
-    """The seconds to wait that a Retry-After header asks for, 0 to a day; None if it cannot be read.
+    """Seconds to wait according to a Retry-After header, 0 to a day. None if it cannot be parsed.
 
-    It may be a number of seconds or an HTTP date, which is taken relative to `now`, in unix seconds.
+    The header contains seconds or an HTTP date, which is compared to `now`, in unix seconds.
     """
     if value is None:
         return None
@@ -219,11 +219,11 @@ def retry_after(value: str | None, now: float) -> float | None:
         if date is None:
             return None
         seconds = date - now
-    return min(max(seconds, 0.0), RETRY_AFTER_MOST_SECONDS)
+    return min(max(seconds, 0.0), RETRY_AFTER_MAX_SECONDS)
 
 
 def _json_object(body: bytes) -> _Object | None:
-    """The JSON object that `body` is; bad bytes inside its strings don't keep an id from being read."""
+    """The body as a JSON object. Invalid bytes inside its strings do not hide a task id."""
     try:
         value = json.loads(body.decode("utf-8-sig", "replace"), strict=False)
     except (ValueError, RecursionError):
@@ -232,41 +232,41 @@ def _json_object(body: bytes) -> _Object | None:
 
 
 def _dig(value: object, *names: str) -> _Object | None:
-    """The object that lies at the end of `names`, or None."""
+    """The nested object at the path `names`, or None."""
     for name in names:
         value = value.get(name) if isinstance(value, dict) else None
     return value if isinstance(value, dict) else None
 
 
 def _insides(place: _Object | None) -> list[_Object]:
-    """An object and those inside it that may carry what it is about."""
+    """An object and those nested in it that may hold its fields."""
     inner = (place, _dig(place, "result"), _dig(place, "output"), _dig(place, "record"))
     return [found for found in inner if found]
 
 
 def _first(places: Iterable[Mapping[str, Any] | None], *names: str) -> Any:
-    """The first value that is not null under any of `names`, the earlier place before the earlier name."""
+    """The first non-null value of `names`, by the order of `places`, then of `names`."""
     values = (place.get(name) for place in places if place for name in names)
     return next((value for value in values if value is not None), None)
 
 
 def _usage(body: _Object | None, wire: Received, names: tuple[str, ...]) -> float | None:
-    """A number that the task, the body around it or, failing these, a header gives."""
+    """A number from the task, the body around it or, failing these, a header."""
     places = _insides(_dig(body, "task")) + _insides(_dig(body, "data")) + _insides(body)
     return _number(_first([*places, wire.headers], *names))
 
 
 def _took(places: list[_Object]) -> tuple[float, float] | None:
-    """The least and the most that a task took, by its own times: whole seconds may be rounded either way."""
-    begun, ended = _instant(_first(places, *_BEGUN)), _instant(_first(places, *_ENDED))
-    if begun is None or ended is None or ended < begun:
+    """A task's shortest and longest possible duration by its own times; whole seconds may be rounded either way."""
+    started, ended = _instant(_first(places, *_STARTED)), _instant(_first(places, *_ENDED))
+    if started is None or ended is None or ended < started:
         return None
-    blur = 1.0 if begun.is_integer() and ended.is_integer() else 0.001
-    return max(ended - begun - blur, 0.0), ended - begun + blur
+    blur = 1.0 if started.is_integer() and ended.is_integer() else 0.001
+    return max(ended - started - blur, 0.0), ended - started + blur
 
 
 def _instant(value: object) -> float | None:
-    """Unix seconds, or milliseconds, or ISO 8601 (UTC unless it says otherwise), as unix seconds."""
+    """Unix seconds from unix seconds, milliseconds or ISO 8601 (UTC by default)."""
     if (number := _number(value)) is not None:
         return number / 1000.0 if number > _MILLISECONDS else number
     if not isinstance(value, str):
@@ -283,13 +283,13 @@ def _is_plain(value: object) -> bool:
 
 
 def _identifier(value: object) -> str | None:
-    """A string or an integer that can name something: 1 to 200 printable characters."""
+    """A string or an integer usable as an id: 1 to 200 printable characters."""
     text = str(value) if _is_plain(value) else ""
     return text if text.isprintable() and 0 < len(text) <= 200 else None
 
 
 def _number(value: object) -> float | None:
-    """A finite number, or a string that holds one."""
+    """A finite number from a number or a string."""
     try:
         number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
     except (ValueError, OverflowError):

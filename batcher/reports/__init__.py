@@ -1,1 +1,1 @@
-"""What the program reports, and in which form: to people, to programs, to monitors and to the log; decides nothing."""
+"""What the program reports to people, programs, monitors and the log, and in which form. Decides nothing."""

@@ -1,4 +1,4 @@
-"""Structured logs: what happened to which item, attempt and task; never a text, a token or the query of a URL."""
+"""Structured logs: what happened to which item, attempt and task. Never texts, tokens or URL queries."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def configure(
     as_json: bool = False,
     file: Callable[[str], object] | None = None,
 ) -> None:
-    """Write log lines through `write`: problems always, every step with `verbose`, everything with `debug`.
+    """Send log lines to `write`: errors always, every step with `verbose`, everything with `debug`.
 
-    `file` takes every step, whatever `verbose` says. `as_json`: each line is a JSON object, its time in UTC.
+    `file` receives every step regardless of `verbose`. `as_json`: each line is a JSON object, its time in UTC.
     """
-    wanted = logging.DEBUG if debug else logging.INFO if verbose else logging.ERROR
-    lowest = min(wanted, logging.INFO) if file is not None else wanted
+    level = logging.DEBUG if debug else logging.INFO if verbose else logging.ERROR
+    lowest = min(level, logging.INFO) if file is not None else level
     line: _Line = _json if as_json else _console
 
     def emit(_logger: Any, _name: str, event: structlog.typing.EventDict) -> str:
         at, severity, what = event.pop("timestamp"), event.pop("level"), event.pop("event")
         text = line(at, severity, what, {name: value for name, value in event.items() if value is not None})
-        if logging.getLevelNamesMapping()[severity.upper()] >= wanted:
+        if logging.getLevelNamesMapping()[severity.upper()] >= level:
             write(text)
         if file is not None:
             file(text)
@@ -52,7 +52,7 @@ def configure(
 
 
 class LogFile(WatchedFileHandler):
-    """A file that lines are appended to; when it was moved away, as rotation does, a new one is begun at its path.
+    """A log file opened for appending. After rotation has moved it away, a new one is created at its path.
 
     Raises:
         UsageError: it cannot be opened.
@@ -65,12 +65,12 @@ class LogFile(WatchedFileHandler):
             raise UsageError(f"cannot write the log {path}: {error.strerror}", "Name another --log-file.") from error
 
     def write(self, line: str) -> None:
-        """Append a line; a disk that refuses it is no reason to stop working."""
-        with suppress(OSError):  # from opening anew
+        """Append a line. Errors are ignored: a full disk must not stop the run."""
+        with suppress(OSError):  # from reopening
             self.handle(logging.makeLogRecord({"msg": line}))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
-        """A line that could not be written is lost: the ledger has what matters."""
+        """Drop a line that cannot be written: the ledger has what matters."""
 
 
 def _console(at: float, severity: str, what: str, facts: dict[str, Any]) -> str:

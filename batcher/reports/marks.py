@@ -1,4 +1,4 @@
-"""The file of marks that the report's page exports: what a listener thought of each row."""
+"""The marks file that the report page exports: a listener's verdict on each row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VERSION: Final = 1
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
-    """A row that was marked: `key` begins the key of the item that was heard."""
+    """A marked row. `key` is the beginning of the key of the item that was played."""
 
     batch: str
     id: str
@@ -28,21 +28,21 @@ class _Marks(msgspec.Struct, frozen=True):
 
 
 def read_marks(path: Path, ledger_id: str) -> list[Mark]:
-    """The rows of the file that are marked `retake`, in its order.
+    """The rows marked `retake`, in the file's order.
 
     Raises:
-        UsageError: it is no such file, or was made from another ledger's page.
+        UsageError: it is not a marks file, or it comes from another ledger's page.
     """
     try:
         found = msgspec.json.decode(path.read_bytes(), type=_Marks)
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
     except msgspec.MsgspecError as error:
         raise UsageError(
-            f"{path} is no file of marks: {error}", "`batcher report` makes a page that exports one."
+            f"{path} is not a marks file: {error}", "Export one from the page that `batcher report` writes."
         ) from None
     if found.marks != VERSION:
-        raise UsageError(f"{path} was exported by another version of batcher", "Make the page anew and export again.")
+        raise UsageError(f"{path} was exported by another version of batcher", "Write the page again, then export.")
     if found.ledger != ledger_id:
-        raise UsageError(f"{path} was made from another ledger's page", "Name that one with --ledger.")
+        raise UsageError(f"{path} was exported from another ledger's page", "Name that ledger with --ledger.")
     return [mark for mark in found.rows if mark.mark == "retake"]

@@ -1,4 +1,4 @@
-"""The end of a run in Prometheus' text format, for node_exporter's textfile collector.
+"""The result of a run in Prometheus' text format, for node_exporter's textfile collector.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/
 """
@@ -12,21 +12,21 @@ from typing import Final
 from batcher.reports.run_report import RunReport
 
 _HELP: Final = {
-    "batcher_items": "Items of the manifests named, by state.",
+    "batcher_items": "Items of the run's manifests, by state.",
     "batcher_halted": "Whether the account was halted when the last run ended, by kind of halt.",
     "batcher_last_run_created_items": "Items created by the last run.",
     "batcher_last_run_collected_items": "Items collected by the last run.",
-    "batcher_last_run_credits": "Credits at the start and the end of the last run, and spent by it.",
-    "batcher_last_run_requests": "Requests of the last run, by kind.",
+    "batcher_last_run_credits": "Credits at the start and end of the last run, and credits spent by it.",
+    "batcher_last_run_requests": "Requests sent by the last run, by kind.",
     "batcher_last_run_timestamp_seconds": "When the last run ended, in unix seconds.",
     "batcher_last_run_exit_code": "Exit code of the last run.",
-    "batcher_last_run_elapsed_seconds": "How long the last run took.",
+    "batcher_last_run_elapsed_seconds": "Duration of the last run.",
 }
 _Sample = tuple[str, dict[str, str], float | None]
 
 
 def render(report: RunReport, *, at: float) -> str:
-    """The metrics of a run that ended at `at` (unix seconds); what is unknown is left out."""
+    """The metrics of a run that ended at `at` (unix seconds), without unknown values."""
     common = {"ledger": report.ledger or "", "batches": ",".join(report.batches)}
     lines: list[str] = []
     seen: set[str] = set()
@@ -42,7 +42,7 @@ def render(report: RunReport, *, at: float) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace the file at `path`, as a whole; its draft has no name that the collector reads.
+    """Replace the file at `path` atomically. The collector ignores the name of the draft.
 
     Raises:
         OSError: it cannot be written.

@@ -1,7 +1,4 @@
-"""What people see while a run works: a bar on a terminal, a sparse line elsewhere, problems only when quiet.
-
-Everything goes to standard error.
-"""
+"""Progress of a run on standard error: a bar on a terminal, a line every 30 s elsewhere, only problems when quiet."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ _LINE_SECONDS: Final = 30.0
 
 
 class Progress:
-    """Shows a run's tally until it is closed, and whatever else must be said meanwhile."""
+    """Shows a run's tally until closed, and prints messages without tearing the bar."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
@@ -28,13 +25,13 @@ class Progress:
         self._bar: Any = None
 
     def say(self, line: str) -> None:
-        """Tell the user something, unless only problems are wanted."""
+        """Print a message, unless quiet."""
         if not self._quiet:
             self.warn(line)
 
     def warn(self, line: str) -> None:
-        """Tell the user about a problem, without tearing the bar."""
-        # Whoever listened may have gone away: no reason to stop working.
+        """Print a message, even if quiet."""
+        # A closed standard error is no reason to stop the run.
         with suppress(OSError):
             if self._bar is not None:
                 tqdm.write(line, file=sys.stderr)
@@ -43,7 +40,7 @@ class Progress:
                 sys.stderr.flush()
 
     async def follow(self, tally: Tally, clock: Clock) -> None:
-        """Show the tally, again and again, until cancelled."""
+        """Show the tally until cancelled."""
         if self._quiet:
             return
         if self._terminal:
@@ -52,13 +49,13 @@ class Progress:
             await self._print(tally, clock)
 
     def close(self) -> None:
-        """Leave the bar as it is, and the line below it."""
+        """Stop updating the bar; it stays visible."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
     async def _draw(self, tally: Tally, clock: Clock) -> None:
-        layout = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+        layout = "{l_bar}{bar}| {n:,} of {total:,} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
         self._bar = tqdm(
             total=tally.total, initial=tally.done, unit=" items", bar_format=layout, dynamic_ncols=True, file=sys.stderr
         )
@@ -82,13 +79,13 @@ class Progress:
         while True:
             await clock.sleep(_LINE_SECONDS)
             rate = (tally.done - before) / max(1.0, clock.now() - started_at) * 60
-            self.say(f"{tally.done} of {tally.total} done, {rate:.0f}/min, {_state(tally)}")
+            self.say(f"{tally.done:,} of {tally.total:,} done, {rate:,.0f}/min, {_state(tally)}")
 
 
 def _state(tally: Tally) -> str:
-    parts = [f"{tally.open} open"]
+    parts = [f"{tally.open:,} open"]
     if tally.in_doubt:
-        parts.append(f"{tally.in_doubt} maybe bought")
+        parts.append(f"{tally.in_doubt:,} in doubt")
     if tally.credits is not None:
         parts.append(f"{amount(tally.credits)} credits left")
     return ", ".join(parts)

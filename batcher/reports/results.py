@@ -1,4 +1,4 @@
-"""Results files: a line for each row of a batch, in manifest order."""
+"""Results files: one line per row of a batch, in manifest order."""
 
 from __future__ import annotations
 
@@ -15,25 +15,22 @@ _RESULT_COLUMNS: Final = (
     *("sha256", "bytes", "audio_seconds", "error"),
 )
 
-
 RESULTS: Final = ".results"
-"""What the name of a results file has after the batch's."""
-
-
+"""Suffix after the batch's name in the names of results files."""
 REPORT: Final = ".report"
-"""What the name of a page, or a workbook, has after the batch's."""
+"""Suffix after the batch's name in the names of report pages and workbooks."""
 
 
 def results_paths(out_dir: Path, batches: Sequence[str]) -> list[Path]:
-    """The results files of these batches."""
+    """Paths of the results files of these batches."""
     return [out_dir / f"{batch}{RESULTS}.{ending}" for batch in batches for ending in ("jsonl", "csv")]
 
 
 def write_results(out_dir: Path, batch: str, lines: Iterator[dict[str, Any]]) -> None:
-    """Replace `BATCH.results.jsonl` and `.csv` in the output folder, each as a whole.
+    """Replace `BATCH.results.jsonl` and `.csv` in the output folder, each atomically.
 
     Raises:
-        OSError: the folder does not take them; the old ones stay.
+        OSError: they cannot be written; the old ones stay.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     paths = results_paths(out_dir, [batch])

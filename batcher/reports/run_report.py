@@ -1,4 +1,4 @@
-"""What a run says at the end: its exit code, its words for people, its JSON for programs, its results files."""
+"""The report of a run: exit code, message, and the JSON object of `run --json`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OUTCOMES: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
-    """The end of a run. Its fields, in this order, are the keys of `run --json`; None stands for unknown."""
+    """The result of a run. Its fields, in this order, are the keys of `run --json`. None means unknown."""
 
     schema: int = SCHEMA
     run_id: str | None = None
@@ -56,7 +56,7 @@ class RunReport:
 
 
 def halt_of(halts: Sequence[Halt]) -> dict[str, Any] | None:
-    """The `halt` of a report: the account's oldest open one."""
+    """The value of `halt` in a report: the account's oldest open halt."""
     if not halts:
         return None
     halt = halts[0]

@@ -1,4 +1,4 @@
-"""The end of a run in words: what was made and where, and for all that needs a person the command to use next."""
+"""The end of a run for people: what was done and where it is, and the next command for items that need attention."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import Final
 
 from batcher.clock import local
-from batcher.formatting import amount, counted, plainly, span
+from batcher.formatting import amount, counted, plain_error, span
 from batcher.item import UNFINISHED, State
 from batcher.ledger.ledger import Connection
 from batcher.ledger.money import spending
@@ -20,22 +20,20 @@ from batcher.reports.progress import Progress
 from batcher.reports.run_report import RunReport
 
 _SHOWN: Final = 5
+"""Maximum number of ids in a list of examples."""
 _GROUPS: Final = {
-    State.IN_DOUBT: ("maybe bought (in doubt)", "batcher resolve"),
-    State.REJECTED: (
-        "refused by the API: mend their rows, or have the same tried again",
-        "batcher retry --state rejected",
-    ),
+    State.IN_DOUBT: ("in doubt (may have been bought)", "batcher resolve"),
+    State.REJECTED: ("rejected by the API; fix the rows, or retry them unchanged", "batcher retry --state rejected"),
     State.FAILED: ("failed at the provider", "batcher retry --state failed"),
-    State.GONE: ("gone: the provider no longer has them", "batcher retry --state gone"),
+    State.GONE: ("gone (no longer at the provider)", "batcher retry --state gone"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class SummaryInput:
-    """How a run ended, what its items came to, how other commands find them, and how the run before it ended.
+    """The result of a run, its items by state, the options by which other commands find them, and the previous result.
 
-    `hints` are what can be done where the run was refused.
+    `last` is the exit code and message of the run before; `hints` are printed if the run was refused.
     """
 
     result: RunReport
@@ -46,33 +44,30 @@ class SummaryInput:
 
     @property
     def is_news(self) -> bool:
-        """Whether it ended otherwise than the run before."""
-        result = self.result
-        return (result.exit_code, result.message if result.exit_code == 2 else None) != (
-            self.last[0],
-            self.last[1] if result.exit_code == 2 else None,
-        )
+        """Whether it ended differently from the run before."""
+        code, message = self.result.exit_code, self.result.message
+        return code != self.last[0] or (code == 2 and message != self.last[1])
 
 
 def halt_line(halt: Halt, counts: item_counts.Counts, *, balance: float | None, need: float | None) -> str:
-    """What halted the account, since when, with what balance then and now, what waits, and how it goes on."""
+    """Why and since when the account is halted, the balances then and now, what is left to do, and how it continues."""
     parts = [f"halted since {local(halt.since_at)}: {halt.detail}"]
     if halt.kind == "credits":
-        then = "the balance then is not known" if halt.credits is None else f"{amount(halt.credits)} credits were left"
-        parts.append(then if balance is None else f"{then}, {amount(balance)} are now")
+        then = "unknown balance then" if halt.credits is None else f"{amount(halt.credits)} credits left then"
+        parts.append(then if balance is None else f"{then}, {amount(balance)} now")
         parts.append(
-            "what the next item needs is not known" if need is None else f"the next item needs about {amount(need)}"
+            "the cost of the next item is unknown" if need is None else f"the next item needs about {amount(need)}"
         )
-    parts.append(f"{counts.states[State.DONE]:,} items are made and {counts.states[State.PENDING]:,} wait")
+    parts.append(f"{counts.states[State.DONE]:,} done, {counts.states[State.PENDING]:,} to go")
     if halt.kind == "credits":
-        parts.append("after a top-up the next run goes on by itself")
+        parts.append("top up, and the next run continues")
     else:
         parts.append(f"a run after {local(halt.probe_after_at)} tries again with one create; see `batcher resolve`")
     return "; ".join(parts)
 
 
 def forecast_message(conn: Connection, run_id: str, remaining: int) -> str | None:
-    """How quickly the run's last items were done, and what that foretells for the rest; None where nothing does."""
+    """The run's latest rate and an estimate of the time for the remaining items. None if there is no estimate."""
     found = forecast(conn, run_id, remaining)
     if found is None:
         return None
@@ -85,7 +80,7 @@ def forecast_message(conn: Connection, run_id: str, remaining: int) -> str | Non
 
 
 def overdue_message(conn: Connection, batches: Sequence[Batch], keys: Sequence[str]) -> str:
-    """Which tasks were overdue when a run ended, to follow its message; nothing if none of these batches' was."""
+    """The suffix of a run's message that lists overdue tasks of these batches. Empty if there are none."""
     found = names.ids_of(conn, batches, keys[: _SHOWN + 1])
     if not found:
         return ""
@@ -93,73 +88,84 @@ def overdue_message(conn: Connection, batches: Sequence[Batch], keys: Sequence[s
 
 
 def tell(conn: Connection, progress: Progress, words: SummaryInput, batches: Sequence[Batch]) -> None:
-    """Say how the run ended; a quiet one speaks only of what is new and needs a person."""
+    """Print how the run ended. A quiet run prints only news that needs attention."""
     result, counts = words.result, words.counts
     if counts.rows or result.exit_code != 2:
         progress.say(_first_line(result, counts))
-    if result.exit_code != 0:
-        needs_word = words.is_news and result.exit_code not in (3, 6)
-        tell_end = progress.warn if needs_word else progress.say
-        tell_end(f"exit {result.exit_code}: {result.message}")
-        for hint in words.hints if result.exit_code == 2 else ():
-            tell_end(f"  {hint}")
+    _print_end(progress, words)
     remaining = sum(counts.states[state] for state in UNFINISHED)
     if result.exit_code == 6 and (ahead := forecast_message(conn, result.run_id or "", remaining)) is not None:
         progress.say(ahead)
     if (statement := _statement(conn, result)) is not None:
         progress.say(statement)
-    for state, (label, command) in _GROUPS.items():
-        number = counts.states[state]
-        if number:
-            fresh = item_counts.new_in_run(conn, result.run_id or "", state)
-            tell_one = progress.warn if fresh else progress.say
-            tell_one(f"{number} {label}: {_examples(conn, batches, state)}")
-            tell_one(f"    {command} {words.where}")
+    _print_groups(conn, progress, words, batches)
     if counts.invalid:
-        progress.say(f"{counted(counts.invalid, 'row')} skipped as invalid: mend them in the manifest and run again")
+        progress.say(f"{counted(counts.invalid, 'row')} skipped as invalid; fix them in the manifest and run again")
     if counts.empty:
         progress.say(f"{counted(counts.empty, 'row')} skipped as empty")
+
+
+def _print_end(progress: Progress, words: SummaryInput) -> None:
+    result = words.result
+    if result.exit_code == 0:
+        return
+    show = progress.warn if words.is_news and result.exit_code not in (3, 6) else progress.say
+    show(f"exit {result.exit_code}: {result.message}")
+    for hint in words.hints if result.exit_code == 2 else ():
+        show(f"  {hint}")
+
+
+def _print_groups(conn: Connection, progress: Progress, words: SummaryInput, batches: Sequence[Batch]) -> None:
+    """Print the items that need attention, by state, each with the command to use."""
+    for state, (label, command) in _GROUPS.items():
+        number = words.counts.states[state]
+        if not number:
+            continue
+        is_new = item_counts.new_in_run(conn, words.result.run_id or "", state)
+        show = progress.warn if is_new else progress.say
+        show(f"{counted(number, 'item')} {label}: {_examples(conn, batches, state)}")
+        show(f"    {command} {words.where}")
 
 
 def _first_line(result: RunReport, counts: item_counts.Counts) -> str:
     done, pending = counts.states[State.DONE], counts.states[State.PENDING]
     open_ = sum(counts.states[state] for state in UNFINISHED) - pending
-    parts = [f"{done} of {counted(counts.items, 'item')} done"]
-    parts.append(f"{result.created} created and {result.collected} collected in {result.elapsed_seconds:.1f} s")
+    parts = [f"{done:,} of {counted(counts.items, 'item')} done"]
+    parts.append(f"{result.created:,} created and {result.collected:,} collected in {result.elapsed_seconds:.1f} s")
     if pending:
-        parts.append(f"{pending} not bought yet")
+        parts.append(f"{pending:,} not created yet")
     if open_:
-        parts.append(f"{open_} bought and not collected yet")
+        parts.append(f"{open_:,} created and not collected yet")
     if counts.states[State.ABANDONED]:
-        parts.append(f"{counts.states[State.ABANDONED]} abandoned")
+        parts.append(f"{counts.states[State.ABANDONED]:,} abandoned")
     if result.credits["spent"]:
         parts.append(f"{amount(result.credits['spent'])} credits spent")
     if result.credits["end"] is not None:
-        parts.append(f"{amount(result.credits['end'])} left")
+        parts.append(f"{amount(result.credits['end'])} credits left")
     return f"{', '.join(parts)}; audio in {result.out_dir}"
 
 
 def _statement(conn: Connection, result: RunReport) -> str | None:
-    """The balances around the run set against what its tasks say they cost; None where nothing moved or is known."""
+    """The balances around the run compared with the reported cost of its tasks. None if unknown or unchanged."""
     start, end = result.credits["start"], result.credits["end"]
     if start is None or end is None:
         return None
-    told, complete = spending.spent_in_run(conn, result.run_id or "")
-    if start == end and not told:
+    reported, complete = spending.spent_in_run(conn, result.run_id or "")
+    if start == end and not reported:
         return None
-    words = f"statement: the balance went from {amount(start)} to {amount(end)}"
-    if told is None and result.created:
-        return f"{words}; this run's tasks do not say what they cost"
-    if told is None:
-        words += "; this run made no task"
+    words = f"balance: {amount(start)} at the start, {amount(end)} at the end"
+    if reported is None and result.created:
+        return f"{words}; the tasks report no cost"
+    if reported is None:
+        words += "; no task created"
     else:
-        words += f"; this run's tasks say they cost {amount(told)}" + ("" if complete else " so far")
-    unexplained = round(start - end - (told or 0.0), 6)
+        words += f"; reported cost {amount(reported)}" + ("" if complete else " so far")
+    unexplained = round(start - end - (reported or 0.0), 6)
     if not unexplained:
-        return f"{words}: nothing is unexplained"
+        return f"{words}; nothing unexplained"
     doubts = item_counts.new_in_run(conn, result.run_id or "", State.IN_DOUBT)
-    part = f", of which {counted(doubts, 'create')} in doubt may be a part" if doubts else ""
-    return f"{words}: {'+' * (unexplained > 0)}{amount(unexplained)} credits are unexplained{part}"
+    part = f" ({counted(doubts, 'create')} in doubt may be part of it)" if doubts else ""
+    return f"{words}; {'+' * (unexplained > 0)}{amount(unexplained)} credits unexplained{part}"
 
 
 def _examples(conn: Connection, batches: Sequence[Batch], state: State) -> str:
@@ -168,5 +174,5 @@ def _examples(conn: Connection, batches: Sequence[Batch], state: State) -> str:
     for error, alike in groupby(found[:_SHOWN], key=itemgetter(1)):
         ids = [row_id for row_id, _ in alike]
         times = f"{len(ids)} times: " * (len(ids) > 1)
-        words.append(f"{', '.join(ids)} ({times}{plainly(error).rstrip('.')})")
+        words.append(f"{', '.join(ids)} ({times}{plain_error(error).rstrip('.')})")
     return ", ".join(words) + (", …" if len(found) > _SHOWN else "")

@@ -1,4 +1,4 @@
-"""The report as data: the manifest's own columns, in their order, and beside them what became of each row."""
+"""The report as data: the manifest's own columns in their order, followed by the result of each row."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from batcher.errors import ManifestError, UsageError
 from batcher.ledger.ledger import Connection
 from batcher.ledger.queries.report import ReportRow, report_rows, source_of
 from batcher.ledger.records import Batch
-from batcher.manifest.columns import REPORT_MARK
+from batcher.manifest.columns import REPORT_PREFIX
 from batcher.manifest.reader import input_columns
 
 if TYPE_CHECKING:
@@ -22,22 +22,24 @@ if TYPE_CHECKING:
     from xlsxwriter.worksheet import Worksheet
 
 Plain = Literal["csv", "jsonl"]
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 - wide ones count too
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 - full-width ones count too
 _NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
-_MOST_ROWS: Final = 1_048_576
-_MOST_COLUMNS: Final = 16_384
-_MOST_UNITS: Final = 32_767
-"""What a sheet takes, and a cell of it in UTF-16 units; by Microsoft's "Excel specifications and limits"."""
+_MAX_ROWS: Final = 1_048_576
+_MAX_COLUMNS: Final = 16_384
+_MAX_UNITS: Final = 32_767
+"""Limits of a worksheet, and of a cell in UTF-16 units: Microsoft's "Excel specifications and limits"."""
 _EXACT: Final = 2**53
+"""Integers up to this are exact as floating-point numbers, which is what a cell holds."""
 _WIDTH: Final = 16
+"""Column width in characters."""
 
 
 class Sheet:
     """The rows of some batches as records of one table.
 
-    `changed` are the manifests that no longer read as the ledger knows them (or were standard input): of their rows
-    the columns are those that the ledger keeps. Without `texts`, so are those of all rows, except the text; and what
-    errors say in prose is left out, since it may quote a text. `encoding` is that of manifests which need one.
+    `changed` lists the manifests that differ from their last import (or were standard input): the columns of their
+    rows come from the ledger. Without `texts`, those of all rows do, without the text and without error messages, which
+    may quote it. `encoding` applies to manifests that need one.
     """
 
     def __init__(self, conn: Connection, wanted: Sequence[Batch], *, texts: bool, encoding: str | None = None) -> None:
@@ -50,34 +52,34 @@ class Sheet:
         self.changed = [name for number, (name, _) in sources.items() if texts and number not in self._files]
 
     def write(self, file: IO[str], kind: Plain) -> None:
-        """Write every row. In CSV, a cell that a spreadsheet would take for a formula gets an apostrophe in front."""
+        """Write every row. In CSV, cells that a spreadsheet would run as a formula are prefixed with an apostrophe."""
         if kind == "jsonl":
             file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in self._records())
             return
         columns = self._columns()
         writer = csv.writer(file)
-        writer.writerow(map(_defused, columns))
-        writer.writerows([_defused(_cell(record.get(name))) for name in columns] for record in self._records())
+        writer.writerow(map(_escaped, columns))
+        writer.writerows([_escaped(_cell(record.get(name))) for name in columns] for record in self._records())
 
     def write_workbook(self, file: IO[bytes]) -> int:
-        """Write every row as an .xlsx workbook of one sheet, where text is text and nothing becomes a formula.
+        """Write every row as an .xlsx workbook with one sheet. Text stays text: nothing becomes a formula.
 
-        Returns how many cells were cut, since a sheet does not take more in one.
+        Returns the number of cells that were truncated to the maximum length.
 
         Raises:
-            UsageError: there is more than a sheet takes, or what writes it is not installed.
-            OSError: the disk does not take it.
+            UsageError: the rows do not fit into a sheet, or the xlsx extra is not installed.
+            OSError: the file cannot be written.
         """
         try:
             from xlsxwriter import Workbook
             from xlsxwriter.exceptions import FileCreateError
         except ImportError as error:
-            raise UsageError("writing .xlsx takes an extra", "pip install 'tts-batcher[xlsx]'") from error
+            raise UsageError("writing .xlsx needs the xlsx extra", "pip install 'tts-batcher[xlsx]'") from error
         columns = self._columns()
         number = sum(1 for _ in self._records())
-        if number >= _MOST_ROWS or len(columns) > _MOST_COLUMNS:
-            most = f"{_MOST_ROWS:,} rows, the one with the names included, and {_MOST_COLUMNS:,} columns"
-            raise UsageError(f"a sheet takes at most {most}", "Choose --format csv or jsonl.")
+        if number >= _MAX_ROWS or len(columns) > _MAX_COLUMNS:
+            limits = f"{_MAX_ROWS:,} rows, including the header, and {_MAX_COLUMNS:,} columns"
+            raise UsageError(f"the report is too large for a sheet: at most {limits}", "Choose --format csv or jsonl.")
         try:
             with Workbook(file, {"constant_memory": True}) as book:
                 return self._fill(book.add_worksheet("batcher"), book.add_format({"bold": True}), columns, number)
@@ -89,7 +91,7 @@ class Sheet:
         sheet.autofilter(0, 0, number, len(columns) - 1)
         sheet.set_column(0, len(columns) - 1, _WIDTH)
         for index, name in enumerate(columns):
-            sheet.write_string(0, index, _fitting(name), bold)
+            sheet.write_string(0, index, _truncated(name), bold)
         return sum(
             _put(sheet, row, index, record.get(name))
             for row, record in enumerate(self._records(), 1)
@@ -97,31 +99,31 @@ class Sheet:
         )
 
     def _columns(self) -> list[str]:
-        """All columns of any row; ours follow the manifest's."""
+        """All columns of any row, the manifest's before ours."""
         columns = dict.fromkeys(name for record in self._records() for name in record)
-        return sorted(columns, key=lambda name: name.startswith(REPORT_MARK))
+        return sorted(columns, key=lambda name: name.startswith(REPORT_PREFIX))
 
     def _records(self) -> Iterator[dict[str, Any]]:
         for batch in self._wanted:
             file = self._files.get(batch.batch_id)
-            given = input_columns(*file) if file is not None else iter(())
+            originals = input_columns(*file) if file is not None else iter(())
             number = 0
             columns: dict[str, Any] = {}
             for row in report_rows(self._conn, [batch]):
                 while file is not None and number < row.number:
-                    number, columns = next(given, (row.number, {}))
-                own = columns if number == row.number else self._kept(row)
-                yield own | self._became(row)
+                    number, columns = next(originals, (row.number, {}))
+                own = columns if number == row.number else self._stored_columns(row)
+                yield own | self._result_columns(row)
 
-    def _kept(self, row: ReportRow) -> dict[str, Any]:
-        """The row as the ledger has it."""
+    def _stored_columns(self, row: ReportRow) -> dict[str, Any]:
+        """The manifest's columns as the ledger has them."""
         if row.inputs is None:
             return {"id": row.id} | row.extra
         named = {"voice": row.inputs.voice, "model": row.inputs.model, "format": row.inputs.format}
         text = {"text": row.inputs.text} if self._texts else {}
         return {"id": row.id} | text | named | row.inputs.params | row.extra
 
-    def _became(self, row: ReportRow) -> dict[str, Any]:
+    def _result_columns(self, row: ReportRow) -> dict[str, Any]:
         found = {
             "batch": row.batch,
             "row": row.number,
@@ -135,11 +137,11 @@ class Sheet:
             "task_id": row.task_id,
             "key": row.key,
         }
-        return {REPORT_MARK + name: value for name, value in found.items()}
+        return {REPORT_PREFIX + name: value for name, value in found.items()}
 
 
 def _readable(name: str, digest: str, encoding: str | None) -> tuple[Path, str | None] | None:
-    """The file and the encoding it can be read in, if it is there and is the one that the ledger took in."""
+    """The manifest and a working encoding. None if the file is missing or differs from its last import."""
     path = Path(name)
     try:
         with path.open("rb") as file:
@@ -147,10 +149,10 @@ def _readable(name: str, digest: str, encoding: str | None) -> tuple[Path, str |
                 return None
     except OSError:
         return None
-    return next(((path, one) for one in dict.fromkeys((encoding, None)) if _reads(path, one)), None)
+    return next(((path, one) for one in dict.fromkeys((encoding, None)) if _is_readable(path, one)), None)
 
 
-def _reads(path: Path, encoding: str | None) -> bool:
+def _is_readable(path: Path, encoding: str | None) -> bool:
     try:
         return all(True for _ in input_columns(path, encoding))
     except ManifestError:
@@ -164,26 +166,26 @@ def _cell(value: Any) -> str:
 
 
 def _put(sheet: Worksheet, row: int, column: int, value: Any) -> bool:
-    """Write one cell. Returns whether it had to be cut."""
+    """Write one cell. Returns whether it was truncated."""
     if value is None or value == "":
         return False
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _EXACT:
         sheet.write_number(row, column, value)
         return False
     whole = _cell(value)
-    fitting = _fitting(whole)
-    sheet.write_string(row, column, fitting)
-    return fitting != whole
+    text = _truncated(whole)
+    sheet.write_string(row, column, text)
+    return text != whole
 
 
-def _fitting(text: str) -> str:
-    """As much of the text as a cell takes."""
+def _truncated(text: str) -> str:
+    """The text truncated to the maximum length of a cell."""
     units = text.encode("utf-16-le")
-    if len(units) <= 2 * _MOST_UNITS:
+    if len(units) <= 2 * _MAX_UNITS:
         return text
-    return units[: 2 * (_MOST_UNITS - 1)].decode("utf-16-le", "ignore") + "…"
+    return units[: 2 * (_MAX_UNITS - 1)].decode("utf-16-le", "ignore") + "…"
 
 
-def _defused(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula: see OWASP's page on CSV injection. Plain numbers stay."""
+def _escaped(cell: str) -> str:
+    """A cell that no spreadsheet runs as a formula (see OWASP, CSV injection). Plain numbers stay as they are."""
     return f"'{cell}" if cell.startswith(_FORMULA) and not _NUMBER.fullmatch(cell) else cell

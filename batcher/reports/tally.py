@@ -1,4 +1,4 @@
-"""What a run has done so far, counted as it is recorded: for the bar, the report and the exit."""
+"""Counts of what a run has done so far, for the progress bar, the report and the exit code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from batcher.item import Event
 
 @dataclass(kw_only=True)
 class Tally:
-    """Counts of one run. `total`, `done` and `in_doubt` are items of the manifests named, earlier runs included."""
+    """Counts of one run. `total`, `done` and `in_doubt` include what earlier runs did for the same manifests."""
 
     total: int = 0
     done: int = 0
@@ -25,20 +25,20 @@ class Tally:
     credits: float | None = None
 
     def begin(self, total: int, *, done: int, in_doubt: int) -> None:
-        """What earlier runs made of the manifests' items."""
+        """Start from the state in which earlier runs left the manifests' items."""
         self.total, self.done, self.in_doubt = total, done, in_doubt
 
     def requests(self) -> dict[str, int]:
-        """The requests sent, by class, and how many of them were told to come later."""
+        """Requests sent, by kind, and how many of them were throttled."""
         sent = {"create": self.creates, "poll": self.polls, "download": self.downloads}
         return sent | {"throttled": self.throttled}
 
     def answered(self, event: Event | None) -> None:
-        """A create was answered, or given up."""
+        """Count the answer to a create, or its loss."""
         self.created += event is Event.ACCEPTED
         self.in_doubt += event is Event.LOST
 
     def saved(self, *, wanted: bool) -> None:
-        """An item's audio is on disk."""
+        """Count an item whose audio is now on disk."""
         self.collected += 1
         self.done += wanted

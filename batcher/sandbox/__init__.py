@@ -1,4 +1,4 @@
-"""The provider's API on this machine with real speech, to try things out, to rehearse trouble and for the tests.
+"""A local implementation of the provider's API with real speech: for trials, for rehearsing failures, and for tests.
 
-Starting it needs the `sandbox` extra; importing it does not.
+Running it needs the `sandbox` extra; importing it does not.
 """

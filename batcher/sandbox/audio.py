@@ -1,4 +1,4 @@
-"""From an order to the bytes of an audio file."""
+"""Renders a speech request into the bytes of an audio file."""
 
 from __future__ import annotations
 
@@ -27,66 +27,66 @@ CONTENT_TYPES: Final = {
     "opus": "audio/ogg;codecs=opus",
     "ogg": "audio/ogg;codecs=vorbis",
 }
-_OPUS_RATE: Final = 24_000  # Opus knows a few rates only, and eSpeak's is none of them
+_OPUS_RATE: Final = 24_000  # Opus supports only a few rates, and not the one of eSpeak
 _CACHE_BYTES: Final = 32_000_000
 _SILENCE: Final = bytes(2 * (RATE // 4))
 
 
 @functools.cache
 def formats() -> tuple[str, ...]:
-    """The formats that can be made with what is installed."""
+    """The formats that the installed packages can encode."""
     needs = {"mp3": "lameenc", "opus": "soundfile", "ogg": "soundfile"}
     return tuple(name for name in CONTENT_TYPES if name not in needs or find_spec(needs[name]))
 
 
-class Studio:
-    """Renders tasks when they are first fetched, one at a time in a thread, and keeps the latest."""
+class AudioCache:
+    """Renders the audio of a task on the first download, one task at a time in a thread, and caches the latest."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._lock = anyio.Lock()
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
-        self._kept_bytes = 0
+        self._files: OrderedDict[str, bytes] = OrderedDict()
+        self._cached_bytes = 0
 
     async def audio(self, task: Task) -> bytes:
-        """The file's bytes."""
+        """The audio file of a finished task."""
         async with self._lock:
-            if task.id not in self._kept:
-                self._keep(task.id, await anyio.to_thread.run_sync(render, self._engine, task.order, task.id))
-            self._kept.move_to_end(task.id)
-            return self._kept[task.id]
+            if task.id not in self._files:
+                self._cache(task.id, await anyio.to_thread.run_sync(render, self._engine, task.request, task.id))
+            self._files.move_to_end(task.id)
+            return self._files[task.id]
 
-    def _keep(self, task_id: str, data: bytes) -> None:
-        self._kept[task_id] = data
-        self._kept_bytes += len(data)
-        while self._kept_bytes > _CACHE_BYTES and len(self._kept) > 1:
-            self._kept_bytes -= len(self._kept.popitem(last=False)[1])
+    def _cache(self, task_id: str, data: bytes) -> None:
+        self._files[task_id] = data
+        self._cached_bytes += len(data)
+        while self._cached_bytes > _CACHE_BYTES and len(self._files) > 1:
+            self._cached_bytes -= len(self._files.popitem(last=False)[1])
 
 
-def render(engine: Engine, order: SpeechRequest, task_id: str) -> bytes:
-    """Speaks an order. Two tasks of the same order differ slightly, as two takes do.
+def render(engine: Engine, request: SpeechRequest, task_id: str) -> bytes:
+    """Render a request. Two tasks of the same request differ slightly, as two takes do.
 
     Raises:
-        LookupError: this eSpeak lacks the voice; the order was made with another.
+        LookupError: this eSpeak does not have the voice; the task was created with another.
     """
-    voice = engine.catalogue.find(order.voice)
+    voice = engine.catalogue.find(request.voice)
     if voice is None:
-        raise LookupError(f"no voice {order.voice!r}")
+        raise LookupError(f"no voice {request.voice!r}")
     nuance = int(task_id[-4:], 16)
     speed, pitch, volume = (
-        order.params.get(name, usual) for name, usual in (("speed", 1), ("pitch", 0), ("volume", 0))
+        request.params.get(name, default) for name, default in (("speed", 1), ("pitch", 0), ("volume", 0))
     )
     samples = engine.say(
         Utterance(
-            text=order.text,
+            text=request.text,
             voice=voice,
             words_per_minute=round(175 * speed) + nuance % 7 - 3,
             pitch=round(50 + 4 * pitch) + nuance // 7 % 5 - 2,
             amplitude=min(200, round(100 * 10 ** (volume / 20))),
         )
     )
-    # Of a text without a word in it, eSpeak makes next to nothing: no file should be that short.
-    return _ENCODERS[order.format](samples + _SILENCE)
+    # For a text without words, eSpeak returns almost no samples, too few for a valid file.
+    return _ENCODERS[request.format](samples + _SILENCE)
 
 
 def _mp3(samples: bytes) -> bytes:

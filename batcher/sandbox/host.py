@@ -1,4 +1,4 @@
-"""The sandbox on a loopback port: beside other work in a thread, or alone in the foreground."""
+"""Runs the sandbox on a loopback port: in a background thread, or in the foreground."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ from batcher.sandbox.store import Store
 
 if TYPE_CHECKING:
     import uvicorn
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    from batcher.sandbox.server import Connections
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """Where a running sandbox answers, and the token it takes."""
+    """The base URL and the token of a running sandbox."""
 
     url: str
     token: str
@@ -32,10 +35,10 @@ class Running:
 
 @contextmanager
 def running(store: Path, options: SandboxOptions = DEFAULTS, *, port: int = 0) -> Iterator[Running]:
-    """Runs the sandbox in a thread of this process until the block is left. Port 0 means any that is free.
+    """Run the sandbox in a thread until the block is left. Port 0 picks a free port.
 
     Raises:
-        UsageError: the extra or eSpeak is missing, the store cannot be used, or the port is taken.
+        UsageError: the extra or eSpeak is not installed, the store cannot be used, or the port is in use.
     """
     with _prepared(store, options, "127.0.0.1", port) as (server, listener):
         from batcher.sandbox.server import BASE, TOKEN
@@ -54,13 +57,13 @@ def running(store: Path, options: SandboxOptions = DEFAULTS, *, port: int = 0) -
 
 
 def serve(store: Path, options: SandboxOptions, *, host: str, port: int) -> None:
-    """Runs the sandbox until a signal ends it.
+    """Run the sandbox until it receives a signal.
 
     Raises:
-        UsageError: as `running`, or `host` is reachable from elsewhere.
+        UsageError: as for `running`, or `host` is not a loopback address.
     """
     if not _is_loopback(host):
-        raise UsageError(f"the sandbox does not listen on {host}", "use 127.0.0.1: everybody knows its token")
+        raise UsageError(f"the sandbox does not listen on {host}: its token is public", "Use 127.0.0.1.")
     with _prepared(store, options, host, port) as (server, listener), contextlib.suppress(KeyboardInterrupt):
         server.run([listener])
 
@@ -71,28 +74,17 @@ def _prepared(
 ) -> Iterator[tuple[uvicorn.Server, socket.socket]]:
     try:
         import uvicorn
-        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-        from batcher.sandbox.server import Connections, Sandbox
+        from batcher.sandbox.server import Sandbox
     except ImportError as error:
-        raise UsageError("the sandbox needs its extra", "pip install 'tts-batcher[sandbox]'") from error
+        raise UsageError("the sandbox is not installed", "pip install 'tts-batcher[sandbox]'") from error
     connections: Connections = {}
-
-    class Tracked(HttpToolsProtocol):
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            connections[transport.get_extra_info("peername")[:2]] = transport
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            del connections[self.transport.get_extra_info("peername")[:2]]
-            super().connection_lost(exc)
-
-    voice = engine()
+    speech = engine()
     with _listening(host, port) as listener, contextlib.closing(Store(path, options)) as store:
         config = uvicorn.Config(
-            Sandbox(store, voice, options, connections).app(),
+            Sandbox(store, speech, options, connections).app(),
             loop="asyncio",
-            http=Tracked,
+            http=_tracking(connections),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -104,13 +96,30 @@ def _prepared(
         yield uvicorn.Server(config), listener
 
 
+def _tracking(connections: Connections) -> type[HttpToolsProtocol]:
+    """A protocol that registers its open connections, for those that the sandbox is to drop."""
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    class Tracked(HttpToolsProtocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            connections[transport.get_extra_info("peername")[:2]] = transport
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            del connections[self.transport.get_extra_info("peername")[:2]]
+            super().connection_lost(exc)
+
+    return Tracked
+
+
 def _listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
-        raise UsageError(f"the sandbox cannot listen on {host} port {port}: {error}", "name another port") from error
-    # Accepted connections take it over. asyncio leaves it out here, and each answer then waits 40 ms for an ACK.
+        message = f"the sandbox cannot listen on {host} port {port}: {error}"
+        raise UsageError(message, "Choose another port with --port.") from error
+    # Accepted connections inherit it. asyncio does not set it here, and each answer would then wait 40 ms for an ACK.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 

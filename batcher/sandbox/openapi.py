@@ -1,4 +1,4 @@
-"""The sandbox's own OpenAPI 3.1 document: the paths it answers, and no others."""
+"""The sandbox's OpenAPI 3.1 document, limited to the paths that it serves."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def _answer(description: str, schema: str) -> _Json:
     return {"description": description, "content": {"application/json": {"schema": _ref(schema)}}}
 
 
-def _operation(name: str, answers: _Json, refusals: dict[int, str], **more: Any) -> _Json:
-    refused = {str(status): _answer(words, "Error") for status, words in refusals.items()}
-    return {"operationId": name, "responses": answers | refused} | more
+def _operation(name: str, answers: _Json, errors: dict[int, str], **more: Any) -> _Json:
+    failures = {str(status): _answer(description, "Error") for status, description in errors.items()}
+    return {"operationId": name, "responses": answers | failures} | more
 
 
 _NUMBERS: Final[dict[str, _Json]] = {
@@ -59,7 +59,8 @@ _SCHEMAS: Final[_Json] = {
             "completedAt": _TIME,
         },
         {
-            "audioUrl": _STRING | {"format": "uri", "description": "Good for a short time; read the task for another."},
+            "audioUrl": _STRING
+            | {"format": "uri", "description": "Valid for a short time; read the task again for a new one."},
             "error": _object({"code": _STRING, "message": _STRING}),
         },
     ),
@@ -79,11 +80,11 @@ _PATHS: Final[_Json] = {
     "/speech/tts/jobs": {
         "post": _operation(
             "createSpeechJob",
-            {"202": _answer("The task is made and charged.", "Envelope")},
+            {"202": _answer("The task is created and charged.", "Envelope")},
             {
-                400: "The text, the voice, the model, the format or a parameter cannot be used.",
-                402: "The credits do not reach.",
-                429: "Too many creates; Retry-After may say for how many seconds.",
+                400: "The text, voice, model, format or a parameter is invalid.",
+                402: "Out of credits.",
+                429: "Too many requests; Retry-After may hold the seconds to wait.",
             }
             | _UNAUTHORISED,
             requestBody={"required": True, "content": {"application/json": {"schema": _ref("Create")}}},
@@ -92,19 +93,23 @@ _PATHS: Final[_Json] = {
     "/speech/tts/jobs/{taskId}": {
         "get": _operation(
             "readSpeechJob",
-            {"200": _answer("How the task stands.", "Envelope")},
-            {404: "The account has no such task."} | _UNAUTHORISED,
+            {"200": _answer("The task, with its status.", "Envelope")},
+            {404: "The account has no task with this id."} | _UNAUTHORISED,
             parameters=[{"name": "taskId", "in": "path", "required": True, "schema": _STRING}],
         )
     },
     "/profile": {
-        "get": _operation("readProfile", {"200": _answer("What the account has left.", "Profile")}, _UNAUTHORISED)
+        "get": _operation("readProfile", {"200": _answer("The account, with its credits.", "Profile")}, _UNAUTHORISED)
     },
 }
 
 DOCUMENT: Final[_Json] = {
     "openapi": "3.1.0",
-    "info": {"title": "Sandbox of the speech API", "version": "1", "description": "Free speech by eSpeak NG."},
+    "info": {
+        "title": "Sandbox of the speech API",
+        "version": "1",
+        "description": "Speech by eSpeak NG, free of charge.",
+    },
     "servers": [{"url": "/api/open/v1"}],
     "security": [{"token": []}],
     "paths": _PATHS,

@@ -1,4 +1,4 @@
-"""What a create asks for: the request's body, checked as strictly as a provider would."""
+"""Parses and validates the body of a create request, as strictly as a provider would."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ RANGES: Final = {
     "stability": (0.5, 1.5),
     "similarity": (0.5, 1.5),
 }
-"""The numeric parameters and their limits; eSpeak has a use for the first three."""
+"""The numeric parameters and their limits. eSpeak uses the first three."""
 
 
 class ApiError(Exception):
-    """A refusal as the API words it: an HTTP status, a code for programs and a message for people."""
+    """An error response of the API: HTTP status, code for programs, message for people."""
 
     def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
@@ -33,7 +33,7 @@ class ApiError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechRequest:
-    """A request that was found good: all that the speech depends on."""
+    """A valid request: everything that the audio depends on."""
 
     text: str = field(repr=False)
     voice: str
@@ -42,11 +42,11 @@ class SpeechRequest:
     params: dict[str, float] = field(default_factory=dict)
 
 
-def read(body: bytes, *, catalogue: Catalogue, formats: tuple[str, ...]) -> SpeechRequest:
-    """The order that a request's body makes.
+def parse(body: bytes, *, catalogue: Catalogue, formats: tuple[str, ...]) -> SpeechRequest:
+    """Parse the body of a create request.
 
     Raises:
-        ApiError: 400, with the code of the first thing that is wrong.
+        ApiError: 400, with the code of the first error.
     """
     request = _object(body)
     voice, model, audio = (request.get(name) for name in ("voiceId", "engineModelId", "format"))
@@ -82,11 +82,11 @@ def _text(text: Any) -> str:
     if not isinstance(text, str) or not text.strip():
         raise ApiError(400, "invalid_text", "text must not be empty")
     if len(text) > MAX_CHARS:
-        raise ApiError(400, "invalid_text", f"text has {len(text)} characters, {MAX_CHARS} are the most")
+        raise ApiError(400, "invalid_text", f"text has {len(text):,} characters, the maximum is {MAX_CHARS:,}")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ApiError(400, "invalid_text", "text holds half a surrogate pair") from None
+        raise ApiError(400, "invalid_text", "text contains half of a surrogate pair") from None
     return text
 
 

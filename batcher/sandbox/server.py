@@ -1,4 +1,4 @@
-"""The API as an ASGI application: the provider's paths, over a store and a voice."""
+"""The sandbox as an ASGI application: the provider's paths, on top of a store and eSpeak."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from batcher.sandbox import requests
-from batcher.sandbox.audio import CONTENT_TYPES, Studio, formats
+from batcher.sandbox.audio import CONTENT_TYPES, AudioCache, formats
 from batcher.sandbox.openapi import DOCUMENT
 from batcher.sandbox.options import SandboxOptions
 from batcher.sandbox.requests import ApiError
@@ -28,27 +28,27 @@ from batcher.sandbox.speech import Engine
 from batcher.sandbox.store import Store, Task
 
 BASE: Final = "/api/open/v1"
-TOKEN: Final = "sandbox"  # noqa: S105 - known to everybody
+TOKEN: Final = "sandbox"  # noqa: S105 - public
 CREATE_SECONDS: Final = 0.05
-"""How long a create takes to be handled at speed 1: what `SandboxOptions.concurrent` counts."""
+"""Duration of a create at speed 1, while it counts towards `SandboxOptions.concurrent`."""
 
 Connections = dict[tuple[str, int], Transport]
-"""The open connections by the peer's address, for those that are to be dropped."""
+"""Open connections by the peer's address, so that some can be dropped."""
 
 
 class Sandbox:
-    """The endpoints. Everything here runs on one event loop."""
+    """The endpoints, all on one event loop."""
 
     def __init__(self, store: Store, engine: Engine, options: SandboxOptions, connections: Connections) -> None:
         self._store = store
         self._engine = engine
-        self._knobs = options
+        self._options = options
         self._connections = connections
-        self._studio = Studio(engine)
+        self._audio_cache = AudioCache(engine)
         self._gate = _Gate(options)
 
     def app(self) -> Starlette:
-        """The application."""
+        """The ASGI application."""
         return Starlette(
             routes=[
                 Route(f"{BASE}/speech/tts/jobs", self.create, methods=["POST"]),
@@ -57,32 +57,32 @@ class Sandbox:
                 Route("/api/openapi.json", self.openapi),
                 Route("/audio/{name}", self.audio),
             ],
-            exception_handlers={ApiError: _refusal, HTTPException: _refusal},
+            exception_handlers={ApiError: _error_response, HTTPException: _error_response},
         )
 
     async def create(self, request: Request) -> Response:
-        """Makes a task and charges it."""
+        """Create a task and charge it."""
         _authorise(request)
         with self._gate.passing(time.time()):
-            order = requests.read(await request.body(), catalogue=self._engine.catalogue, formats=formats())
-            await anyio.sleep(CREATE_SECONDS / self._knobs.speed)
-            task = self._store.create(order, time.time())
+            speech_request = requests.parse(await request.body(), catalogue=self._engine.catalogue, formats=formats())
+            await anyio.sleep(CREATE_SECONDS / self._options.speed)
+            task = self._store.create(speech_request, time.time())
         if task is None:
-            raise ApiError(402, "insufficient_credits", "the account's credits do not reach for this text")
-        if request.client and self._knobs.chance("drop", task.number) < self._knobs.drop:
+            raise ApiError(402, "insufficient_credits", "not enough credits for this text")
+        if request.client and self._options.chance("drop", task.number) < self._options.drop:
             return _Dropped(self._connections[(request.client.host, request.client.port)])
         return self._envelope(request, task, 202)
 
     async def read(self, request: Request) -> Response:
-        """Says how a task stands."""
+        """Return a task."""
         _authorise(request)
         task = self._store.task(request.path_params["task_id"])
         if task is None:
-            raise ApiError(404, "task_not_found", "this account has no such task")
+            raise ApiError(404, "task_not_found", "this account has no task with this id")
         return self._envelope(request, task, 200)
 
     async def profile(self, request: Request) -> Response:
-        """Says what the account has left."""
+        """Return the account and its balance."""
         _authorise(request)
         balance = _number(self._store.balance(time.time()))
         return JSONResponse(
@@ -90,21 +90,21 @@ class Sandbox:
         )
 
     async def openapi(self, request: Request) -> Response:  # noqa: ARG002
-        """Describes the paths above."""
+        """Return the OpenAPI document."""
         return JSONResponse(DOCUMENT)
 
     async def audio(self, request: Request) -> Response:
-        """A finished task's file, for whoever has a signed URL that is still good."""
+        """Return the audio of a finished task to anyone with a signed URL that has not expired."""
         name, expires = request.path_params["name"], request.query_params.get("expires", "")
-        if not self._store.signed(f"{name}?{expires}", request.query_params.get("signature", "")):
-            raise ApiError(403, "bad_signature", "this is not a URL that was given out here")
+        if not self._store.is_signed(f"{name}?{expires}", request.query_params.get("signature", "")):
+            raise ApiError(403, "bad_signature", "the signature of the URL is not valid")
         if float(expires) <= time.time():
-            raise ApiError(403, "url_expired", "the URL has expired; read the task again for another")
+            raise ApiError(403, "url_expired", "the URL has expired; read the task again for a new one")
         task_id, _, ending = name.rpartition(".")
         task = self._store.task(task_id)
         if task is None:
-            raise ApiError(404, "task_not_found", "this account has no such task")
-        return Response(await self._studio.audio(task), headers={"Content-Type": CONTENT_TYPES[ending]})
+            raise ApiError(404, "task_not_found", "this account has no task with this id")
+        return Response(await self._audio_cache.audio(task), headers={"Content-Type": CONTENT_TYPES[ending]})
 
     def _envelope(self, request: Request, task: Task, status: int) -> Response:
         now = time.time()
@@ -112,9 +112,9 @@ class Sandbox:
         shown: dict[str, Any] = {
             "id": task.id,
             "status": word,
-            "voiceId": task.order.voice,
-            "engineModelId": task.order.model,
-            "format": task.order.format,
+            "voiceId": task.request.voice,
+            "engineModelId": task.request.model,
+            "format": task.request.format,
             "creditsUsed": 0 if word == "failed" else _number(task.cost),
             "createdAt": _iso(task.created_at),
             "startedAt": _iso(task.started_at) if word != "queued" else None,
@@ -123,11 +123,11 @@ class Sandbox:
         if word == "completed":
             shown["audioUrl"] = self._audio_url(request, task, now)
         if word == "failed":
-            shown["error"] = {"code": "render_failed", "message": "the voice was lost on the way; nothing is charged"}
+            shown["error"] = {"code": "render_failed", "message": "rendering failed; nothing is charged"}
         return JSONResponse(
             {
                 "task": shown,
-                "record": {"taskId": task.id, "characters": len(task.order.text), "createdAt": shown["createdAt"]},
+                "record": {"taskId": task.id, "characters": len(task.request.text), "createdAt": shown["createdAt"]},
                 "requestId": _request_id(),
                 "quotaRemaining": _number(self._store.balance(now)),
                 "creditsUsed": shown["creditsUsed"],
@@ -136,34 +136,35 @@ class Sandbox:
         )
 
     def _audio_url(self, request: Request, task: Task, now: float) -> str:
-        name, expires = f"{task.id}.{task.order.format}", f"{now + self._knobs.url_seconds:.3f}"
+        name, expires = f"{task.id}.{task.request.format}", f"{now + self._options.url_seconds:.3f}"
         signature = self._store.sign(f"{name}?{expires}")
         return f"{request.base_url}audio/{name}?expires={expires}&signature={signature}"
 
 
 class _Gate:
-    """Refuses creates that come too many at once or too fast; a pause of a second earns a burst of a second's worth."""
+    """Limits concurrency and rate of creates. A pause of a second permits a burst of one second's creates."""
 
     def __init__(self, options: SandboxOptions) -> None:
-        self._knobs = options
+        self._options = options
         self._inside = 0
-        self._due_at = 0.0  # when all creates so far would have come at the permitted rate
+        self._due_at = 0.0  # when all creates so far would have arrived at the permitted rate
 
     @contextmanager
     def passing(self, now: float) -> Iterator[None]:
-        """Holds a place while a create is handled.
+        """Occupy a slot while a create is handled.
 
         Raises:
             ApiError: 429; with Retry-After when the rate is too high.
         """
-        if self._knobs.concurrent and self._inside >= self._knobs.concurrent:
-            raise ApiError(429, "rate_limited", f"{self._knobs.concurrent} creates at once are permitted")
-        if self._knobs.rate:
+        if self._options.concurrent and self._inside >= self._options.concurrent:
+            message = f"at most {self._options.concurrent:,} concurrent creates are permitted"
+            raise ApiError(429, "rate_limited", message)
+        if self._options.rate:
             wait_seconds = self._due_at - now - 1
             if wait_seconds > 0:
-                message = f"{self._knobs.rate:g} creates a second are permitted"
+                message = f"at most {self._options.rate:g} creates per second are permitted"
                 raise ApiError(429, "rate_limited", message, {"Retry-After": str(math.ceil(wait_seconds))})
-            self._due_at = max(self._due_at, now) + 1 / self._knobs.rate
+            self._due_at = max(self._due_at, now) + 1 / self._options.rate
         self._inside += 1
         try:
             yield
@@ -172,7 +173,7 @@ class _Gate:
 
 
 class _Dropped(Response):
-    """No answer at all: the connection is reset."""
+    """Resets the connection instead of answering."""
 
     def __init__(self, connection: Transport) -> None:
         super().__init__()
@@ -180,14 +181,14 @@ class _Dropped(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         self._connection.abort()
-        await receive()  # returns once the server has noticed, else it would report that no answer was sent
+        await receive()  # returns once the server has noticed; without it, the server would log that no answer was sent
 
 
-async def _refusal(request: Request, error: Exception) -> Response:  # noqa: ARG001
+async def _error_response(request: Request, error: Exception) -> Response:  # noqa: ARG001
     if isinstance(error, HTTPException):
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
         error = ApiError(error.status_code, code, error.detail, dict(error.headers or {}))
-    assert isinstance(error, ApiError)  # noqa: S101 - the only other kind that is registered
+    assert isinstance(error, ApiError)  # noqa: S101 - no other class is registered
     body = {"code": error.code, "message": error.message, "requestId": _request_id()}
     return JSONResponse(body, error.status, error.headers)
 

@@ -1,4 +1,4 @@
-"""eSpeak NG: through its library when that can be loaded, else through its command."""
+"""Speech by eSpeak NG: through its library if that can be loaded, otherwise through its command."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from typing import Any, Final
 from batcher.errors import UsageError
 
 RATE: Final = 22_050
-"""Samples per second of all of eSpeak's voices."""
+"""Sample rate of all eSpeak voices, in Hz."""
 
-# Values of eSpeak's speak_lib.h.
+# Constants of eSpeak's speak_lib.h.
 _SYNCHRONOUS, _UTF8, _FROM_CHARACTER = 2, 1, 1
 _WORDS_PER_MINUTE, _AMPLITUDE, _PITCH = 1, 2, 3
 _CHUNK_MS: Final = 2000
@@ -27,20 +27,20 @@ _CHUNK_MS: Final = 2000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Utterance:
-    """What to say and how, in eSpeak's own units; `voice` is a name that the catalogue found."""
+    """A text with its voice and parameters in eSpeak's units. `voice` is a name returned by `Catalogue.find`."""
 
     text: str = field(repr=False)
     voice: str
     words_per_minute: int = 175
-    pitch: int = 50  # 0 to 100, about 7 semitones either side
+    pitch: int = 50  # 0 to 100, about 7 semitones each way
     amplitude: int = 100  # 0 to 200
 
 
 class Catalogue:
-    """The voices there are, by file name (`en-us`, `fr`) and by language tag (`fr-fr`, `zh`), in any case.
+    """The available voices by file name (`en-us`, `fr`) and by language tag (`fr-fr`, `zh`), ignoring case.
 
-    `listed` has one (file, language tags) per voice, a file being a path such as `gmw/en-US`, in order of preference;
-    `variants` has the names of those that any voice can take on.
+    `listed` has a (file, language tags) pair for each voice, in order of preference; a file is a path such as
+    `gmw/en-US`. `variants` are the names of the variants, which go with any voice.
     """
 
     def __init__(self, listed: Iterable[tuple[str, Iterable[str]]], variants: Iterable[str]) -> None:
@@ -53,11 +53,11 @@ class Catalogue:
 
     @property
     def voices(self) -> list[str]:
-        """Every name of a voice, sorted."""
+        """All names of voices, sorted."""
         return sorted(self._files)
 
     def find(self, name: str) -> str | None:
-        """What eSpeak calls the voice of that name, which may end in a variant (`en-us+f3`); None if there is none."""
+        """eSpeak's name for a voice, which may end in a variant (`en-us+f3`); None if there is no such voice."""
         voice, plus, variant = name.partition("+")
         file = self._files.get(voice.lower())
         if file is None or (plus and variant not in self._variants):
@@ -83,10 +83,10 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes
 
 
 class Library:
-    """eSpeak NG in this process.
+    """eSpeak NG as a library in this process.
 
-    It is loaded anew for every utterance: it keeps state that none of its calls resets, and the same utterance must
-    give the same samples every time. That takes a millisecond.
+    It is loaded again for every utterance, which takes a millisecond: it has state that no call resets, and the same
+    utterance must always yield the same samples.
 
     Raises:
         OSError: the library or its data cannot be loaded.
@@ -105,7 +105,7 @@ class Library:
             library = ctypes.CDLL(self._library)
             try:
                 if library.espeak_Initialize(_SYNCHRONOUS, _CHUNK_MS, self._data, 0) != RATE:
-                    raise OSError(f"{self._library} does not start")
+                    raise OSError(f"{self._library} cannot be initialised")
                 yield library
                 library.espeak_Terminate()
             finally:
@@ -113,17 +113,17 @@ class Library:
 
     @functools.cached_property
     def catalogue(self) -> Catalogue:
-        """The voices that the library has data for."""
+        """The voices in the library's data."""
         with self._loaded() as library:
             listed = [(voice.identifier.decode(), _tags(voice)) for voice in _listed(library)]
             variants = [_last(voice.identifier.decode()) for voice in _listed(library, "variant")]
         return Catalogue(listed, variants)
 
     def say(self, utterance: Utterance) -> bytes:
-        """The speech as 16 bit little-endian mono samples, `RATE` a second.
+        """The speech as 16-bit little-endian mono samples at `RATE`.
 
         Raises:
-            RuntimeError: eSpeak refuses.
+            RuntimeError: eSpeak reports an error.
         """
         samples = bytearray()
 
@@ -136,26 +136,26 @@ class Library:
         text = utterance.text.replace("\0", " ").encode()
         with self._loaded() as library:
             library.espeak_SetSynthCallback(callback)
-            refused = library.espeak_SetVoiceByName(utterance.voice.encode())
+            failure = library.espeak_SetVoiceByName(utterance.voice.encode())
             library.espeak_SetParameter(_WORDS_PER_MINUTE, utterance.words_per_minute, 0)
             library.espeak_SetParameter(_AMPLITUDE, utterance.amplitude, 0)
             library.espeak_SetParameter(_PITCH, utterance.pitch, 0)
             size = ctypes.c_size_t(len(text) + 1)
-            refused |= library.espeak_Synth(text, size, 0, _FROM_CHARACTER, 0, _UTF8, None, None)
-        if refused:
-            raise RuntimeError(f"eSpeak does not speak as {utterance.voice}: {refused}")
+            failure |= library.espeak_Synth(text, size, 0, _FROM_CHARACTER, 0, _UTF8, None, None)
+        if failure:
+            raise RuntimeError(f"eSpeak cannot speak with the voice {utterance.voice}: error {failure}")
         return bytes(samples)
 
 
 class Command:
-    """eSpeak NG as a program, for machines without the library's package."""
+    """eSpeak NG as a command, for machines without the library's package."""
 
     def __init__(self, path: str) -> None:
         self._path = path
 
     @functools.cached_property
     def catalogue(self) -> Catalogue:
-        """The voices that the program lists."""
+        """The voices that the command lists."""
         listed = []
         for line in self._table("--voices"):
             _priority, tag, _gender, _name, file = line.split()[:5]
@@ -167,11 +167,11 @@ class Command:
         return self._run([option], b"").decode().splitlines()[1:]
 
     def say(self, utterance: Utterance) -> bytes:
-        """As `Library.say` does."""
+        """As `Library.say`."""
         numbers = {"-s": utterance.words_per_minute, "-p": utterance.pitch, "-a": utterance.amplitude}
         options = [word for option, number in numbers.items() for word in (option, str(number))]
         wave = self._run(["-b", "1", "-v", utterance.voice, *options, "--stdin", "--stdout"], utterance.text.encode())
-        # The length in a header written to a pipe is made up: the samples are all that follows it.
+        # In a pipe, the length in the header is a placeholder: everything after it is samples.
         return wave[wave.index(b"data") + 8 :]
 
     def _run(self, arguments: list[str], text: bytes) -> bytes:
@@ -184,10 +184,10 @@ Engine = Library | Command
 
 @functools.cache
 def engine() -> Engine:
-    """The process's eSpeak.
+    """The eSpeak of this process, loaded once.
 
     Raises:
-        UsageError: neither the library nor the command is there.
+        UsageError: neither the library nor the command is installed.
     """
     try:
         import espeakng_loader
@@ -196,15 +196,15 @@ def engine() -> Engine:
     except (ImportError, OSError, RuntimeError):
         command = shutil.which("espeak-ng")
     if command is None:
-        raise UsageError("the sandbox finds no eSpeak NG to speak with", "pip install 'tts-batcher[sandbox]'")
+        raise UsageError("the sandbox needs eSpeak NG, which is not installed", "pip install 'tts-batcher[sandbox]'")
     return Command(command)
 
 
-def spoken(text: str) -> float:
-    """How long the engine speaks for this text, in seconds: 0 when it makes no sound.
+def speech_seconds(text: str) -> float:
+    """Duration of the speech for `text` in seconds; 0 if it is silent.
 
     Raises:
-        UsageError: there is none.
+        UsageError: eSpeak is not installed.
     """
     voice = engine().catalogue.find("en-us")
     samples = engine().say(Utterance(text=text, voice=voice)) if voice is not None else b""
@@ -223,7 +223,7 @@ def _listed(library: ctypes.CDLL, languages: str | None = None) -> list[Any]:
 
 
 def _tags(voice: _Voice) -> list[str]:
-    """A voice's language tags, which are a list of (priority byte, string) closed by a zero."""
+    """A voice's language tags: a list of (priority byte, string), terminated by a zero."""
     tags, at = [], voice.languages
     while ctypes.string_at(at, 1) != b"\0":
         tag = ctypes.string_at(at + 1)
@@ -237,7 +237,7 @@ def _last(file: str) -> str:
 
 
 def _unload(library: ctypes.CDLL) -> None:
-    if sys.platform != "win32":  # there the library stays, and utterances differ by a few samples
+    if sys.platform != "win32":  # there the library stays loaded, and utterances differ by a few samples
         import _ctypes
 
         _ctypes.dlclose(library._handle)

@@ -1,7 +1,7 @@
-"""The sandbox's memory: one small SQLite file with an account and its tasks.
+"""The sandbox's state: one SQLite file with an account and its tasks.
 
-What a task looks like at some moment follows from the times written down when it was made, so nothing has to run for it
-to get on, and a sandbox that was killed knows all of its tasks when it is started again.
+The status of a task follows from timestamps that are stored when it is created. Nothing has to run in the background,
+and a sandbox that was killed continues with all of its tasks.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ COMMIT;
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A task as it was made; `number` counts the store's tasks from 1, `started_at` and `ended_at` may lie ahead."""
+    """A task as it was created. `number` counts the tasks from 1; `started_at` and `ended_at` may be in the future."""
 
     number: int
     id: str
-    order: SpeechRequest
+    request: SpeechRequest
     cost: float
     created_at: float
     started_at: float
@@ -56,7 +56,7 @@ class Task:
     fails: bool
 
     def status(self, now: float) -> str:
-        """The provider's word for where the task is at `now`."""
+        """The provider's status word of the task at `now`."""
         if now < self.started_at:
             return "queued"
         if now < self.ended_at:
@@ -65,16 +65,16 @@ class Task:
 
 
 class Store:
-    """An open store; made when missing, with the balance that `options` names. For one thread at a time.
+    """An open store, created if missing with the balance in `options`. For one thread at a time.
 
     Raises:
-        UsageError: the file cannot be opened, or is something else.
+        UsageError: the file cannot be opened, or is not a store.
     """
 
     def __init__(self, path: Path, options: SandboxOptions = DEFAULTS) -> None:
-        self._knobs = options
+        self._options = options
         try:
-            # SQLite would create it readable by others; its side files take over the mode.
+            # SQLite would create it readable by others; its side files inherit the mode.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             self._db = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
             with ExitStack() as undo:
@@ -82,57 +82,57 @@ class Store:
                 self._prepare(path)
                 undo.pop_all()
         except (OSError, sqlite3.Error) as error:
-            raise UsageError(f"cannot use {path} as the sandbox's store: {error}") from error
+            raise UsageError(f"{path} cannot be used as the sandbox's store: {error}") from error
         self.user_id, self._secret = self._db.execute("SELECT user_id, secret FROM account").fetchone()
 
     def _prepare(self, path: Path) -> None:
         (kind,) = self._db.execute("PRAGMA application_id").fetchone()
         if kind != _APPLICATION_ID and self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
-            raise UsageError(f"{path} is a database, but not a sandbox's store", "name another file")
+            raise UsageError(f"{path} is a database, but not a sandbox's store", "Choose another file with --store.")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.executescript(_SCHEMA)
         self._db.execute(
             "INSERT OR IGNORE INTO account VALUES (1, ?, ?, ?)",
-            (f"sandbox-{secrets.token_hex(8)}", secrets.token_bytes(32), self._knobs.credits),
+            (f"sandbox-{secrets.token_hex(8)}", secrets.token_bytes(32), self._options.credits),
         )
 
     def close(self) -> None:
-        """Closes the file; a killed process may leave that out."""
+        """Close the file. A process that is killed does no harm."""
         self._db.close()
 
-    def create(self, order: SpeechRequest, now: float) -> Task | None:
-        """Makes and charges a task, committed on return; None when the balance does not reach."""
-        cost = len(order.text.encode()) * self._knobs.price
+    def create(self, request: SpeechRequest, now: float) -> Task | None:
+        """Create and charge a task, committed on return; None if the balance is too low."""
+        cost = len(request.text.encode()) * self._options.price
         with self._writing():
-            self._give_back(now)
+            self._refund(now)
             paid = self._db.execute("UPDATE account SET balance = balance - ?1 WHERE balance >= ?1", (cost,))
             if not paid.rowcount:
                 return None
             (number,) = self._db.execute("SELECT coalesce(max(number), 0) + 1 FROM tasks").fetchone()
-            task = self._plan(number, order, cost, now)
+            task = self._plan(number, request, cost, now)
             self._db.execute(
                 "INSERT INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)",
-                (number, task.id, json.dumps(asdict(order)), cost, now, task.started_at, task.ended_at, task.fails),
+                (number, task.id, json.dumps(asdict(request)), cost, now, task.started_at, task.ended_at, task.fails),
             )
         return task
 
-    def _plan(self, number: int, order: SpeechRequest, cost: float, now: float) -> Task:
-        spread = 0.7 + 0.8 * self._knobs.chance("duration", number)
-        duration_seconds = (0.4 + 0.01 * len(order.text)) * spread / self._knobs.speed
+    def _plan(self, number: int, request: SpeechRequest, cost: float, now: float) -> Task:
+        spread = 0.7 + 0.8 * self._options.chance("duration", number)
+        duration_seconds = (0.4 + 0.01 * len(request.text)) * spread / self._options.speed
         return Task(
             number=number,
             id=f"task_{uuid.uuid4().hex}",
-            order=order,
+            request=request,
             cost=cost,
             created_at=now,
             started_at=now + duration_seconds / 4,
             ended_at=now + duration_seconds,
-            fails=self._knobs.chance("fail", number) < self._knobs.fail,
+            fails=self._options.chance("fail", number) < self._options.fail,
         )
 
     def task(self, task_id: str) -> Task | None:
-        """The task of that id, if there is one."""
+        """The task with this id, if there is one."""
         row = self._db.execute(
             "SELECT number, request, cost, created_at, started_at, ended_at, fails FROM tasks WHERE id = ?", (task_id,)
         ).fetchone()
@@ -142,7 +142,7 @@ class Store:
         return Task(
             number=number,
             id=task_id,
-            order=SpeechRequest(**json.loads(request)),
+            request=SpeechRequest(**json.loads(request)),
             cost=cost,
             created_at=created_at,
             started_at=started_at,
@@ -151,36 +151,36 @@ class Store:
         )
 
     def balance(self, now: float) -> float:
-        """The credits left, those of the tasks that failed by `now` included."""
+        """The credits left, including refunds for tasks that failed by `now`."""
         (balance,) = self._db.execute("SELECT balance FROM account").fetchone()
-        return float(balance) + self._owed(now)
+        return float(balance) + self._unrefunded(now)
 
-    def add(self, credits: float, now: float) -> float:  # noqa: A002 - the word for them
-        """Adds to the balance and returns it."""
+    def add(self, credits: float, now: float) -> float:  # noqa: A002 - the domain word
+        """Add to the balance and return the new one."""
         with self._writing():
             self._db.execute("UPDATE account SET balance = balance + ?", (credits,))
         return self.balance(now)
 
-    def sign(self, words: str) -> str:
-        """A signature that only this store can make."""
-        return hmac.new(self._secret, words.encode(), hashlib.sha256).hexdigest()
+    def sign(self, text: str) -> str:
+        """The signature of `text` by this store's secret."""
+        return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()
 
-    def signed(self, words: str, signature: str) -> bool:
-        """Whether `signature` was made here for these words."""
-        return hmac.compare_digest(self.sign(words).encode(), signature.encode())
+    def is_signed(self, text: str, signature: str) -> bool:
+        """Whether `signature` is this store's signature of `text`."""
+        return hmac.compare_digest(self.sign(text).encode(), signature.encode())
 
-    def _give_back(self, now: float) -> None:
-        owed = self._owed(now)
-        if owed:
-            self._db.execute("UPDATE account SET balance = balance + ?", (owed,))
+    def _refund(self, now: float) -> None:
+        refund = self._unrefunded(now)
+        if refund:
+            self._db.execute("UPDATE account SET balance = balance + ?", (refund,))
             self._db.execute("UPDATE tasks SET given_back = 1 WHERE fails AND NOT given_back AND ended_at <= ?", (now,))
 
-    def _owed(self, now: float) -> float:
-        """What failed tasks cost and the balance does not hold yet."""
-        (owed,) = self._db.execute(
+    def _unrefunded(self, now: float) -> float:
+        """The cost of failed tasks that is not refunded yet."""
+        (refund,) = self._db.execute(
             "SELECT total(cost) FROM tasks WHERE fails AND NOT given_back AND ended_at <= ?", (now,)
         ).fetchone()
-        return float(owed)
+        return float(refund)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -189,16 +189,16 @@ class Store:
             yield
 
 
-def top_up(store: Path, credits: float) -> float:  # noqa: A002 - the word for them
-    """Adds credits to an existing store, in use or not, and returns the new balance.
+def top_up(store: Path, credits: float) -> float:  # noqa: A002 - the domain word
+    """Add credits to an existing store, even while it is in use, and return the new balance.
 
     Raises:
-        UsageError: there is no such store, or nothing is added.
+        UsageError: the store does not exist, or the number is not positive.
     """
     if not (math.isfinite(credits) and credits > 0):
-        raise UsageError(f"{credits} credits cannot be added", "name a number above 0")
+        raise UsageError(f"{credits:g} credits cannot be added", "Use a number above 0.")
     if not store.exists():
-        raise UsageError(f"there is no sandbox store at {store}", "start the sandbox once, it makes one")
+        raise UsageError(f"there is no sandbox store at {store}", "Start the sandbox once to create it.")
     opened = Store(store)
     try:
         return opened.add(credits, time.time())

@@ -111,14 +111,14 @@ def test_good_audio(tmp_path: Path, audio_format: str, content: bytes) -> None:
 )
 def test_the_wrong_format(tmp_path: Path, audio_format: str, content: bytes) -> None:
     """Other audio than was asked for, or none, is refused with the format in the reason."""
-    assert fault(tmp_path, audio_format, content) == f"it does not begin like {audio_format}"
+    assert fault(tmp_path, audio_format, content) == f"it does not start like {audio_format}"
 
 
 @pytest.mark.parametrize("cut", [1, 2, 1000, len(WAV) - 100])
 def test_a_truncated_wav(tmp_path: Path, cut: int) -> None:
     """A wav that is shorter than its own header promises was cut off."""
     whole = len(WAV)
-    assert fault(tmp_path, "wav", WAV[:-cut]) == f"it was cut off: {whole - cut} bytes of {whole}"
+    assert fault(tmp_path, "wav", WAV[:-cut]) == f"it was cut off: {whole - cut:,} of {whole:,} bytes"
 
 
 @pytest.mark.parametrize("audio_format", ["mp3", "wav", "ogg", "opus", "pcm"])
@@ -137,14 +137,14 @@ def test_a_truncated_wav(tmp_path: Path, cut: int) -> None:
 def test_pages_and_messages(tmp_path: Path, audio_format: str, content: bytes) -> None:
     """What a web server says instead of audio is refused in every format."""
     even = content + b" " * (len(content) % 2)
-    assert fault(tmp_path, audio_format, even) == "it is a page or a message, not audio"
+    assert fault(tmp_path, audio_format, even) == "it is a web page or an error message, not audio"
 
 
 @pytest.mark.parametrize(("size", "chars", "good"), [(0, 1, False), (31, 1, False), (32, 1, True), (32, 400, False)])
 def test_too_short(tmp_path: Path, size: int, chars: int, good: bool) -> None:
     """Fewer bytes than any speech of that text could have are refused, an empty file always."""
     why = fault(tmp_path, "mp3", (MP3 + PAD)[:size], chars)
-    assert why == (None if good else f"{size} bytes are too few for {chars} characters")
+    assert why == (None if good else f"{size:,} bytes are too few for {chars:,} characters")
 
 
 def test_half_a_sample(tmp_path: Path) -> None:

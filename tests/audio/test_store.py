@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from batcher.audio.store import ITEMS, Owner, Store, digest
+from batcher.audio import folder_mark
+from batcher.audio.folder_mark import Owner
+from batcher.audio.store import ITEMS, Store, digest
 from batcher.clock import Clock
 from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import collection
@@ -147,7 +149,7 @@ def test_recovered_audio_outlives_a_power_cut(home: Path, store: Store, disk_cal
 
 def test_the_mark_outlives_a_power_cut(home: Path, store: Store, disk_calls: list[tuple[str, int]]) -> None:
     """The word that a ledger's run works in the folder is on the disk, whole and under its name, before it buys."""
-    store.sign(Owner(ledger_id="l", run_id="r", batches={}))
+    folder_mark.sign(store.folder, Owner(ledger_id="l", run_id="r", batches={}))
     items = home / "audio" / ITEMS
     (mark,) = items.iterdir()
     file = mark.stat().st_ino
@@ -265,7 +267,7 @@ def test_audio_that_is_gone(home: Path, store: Store) -> None:
     """An item whose audio was deleted is told, and nothing is made of it."""
     row = output(home)
     (home / (row.source or "")).unlink()
-    assert "is gone" in (store.link(row) or "")
+    assert "is missing" in (store.link(row) or "")
     assert not target(home).exists()
 
 

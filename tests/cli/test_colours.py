@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batcher.cli.colours import wanted
+from batcher.cli.colours import forced
 from tests.support.fake_tts import FakeTTS, Twist, refusal
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ GREEN, YELLOW, RED = "\x1b[32m", "\x1b[33m", "\x1b[31m"
 )
 def test_conventions(environment: dict[str, str], expected: bool | None) -> None:
     """The usual names of the environment take colours away or force them, and the one that takes them away wins."""
-    assert wanted(environment) is expected
+    assert forced(environment) is expected
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_states_have_colours(mixed: Project) -> None:
     assert f"{RED}rejected" in mixed.batcher("show", "r2", environment=forced).out
     assert f"{YELLOW}r3 of lines" in mixed.batcher("resolve", environment=forced).out
     plan = mixed.batcher("plan", "lines.csv", "--api-url", mixed.provider.url, environment=forced).out
-    assert f"{RED}          2  need a person" in plan
+    assert f"{RED}          2  need attention" in plan
 
 
 @pytest.mark.parametrize("command", ["status", "show", "resolve", "plan lines.csv", "doctor lines.csv"])

@@ -94,7 +94,7 @@ def test_a_way_out_follows_what_it_is_the_way_out_of(project: Project, provider:
     command = ("run", manifest, "--json", "--api-url", "http://example.org/api")
     refused = project.batcher(*command)
     assert_contract(refused, 2, "refused")
-    said = "The token would go to example.org unencrypted."
+    said = "The token would be sent to example.org unencrypted."
     assert f"exit 2: {said}\n  Use https, or pass --allow-http.\n" in refused.err
     assert (refused.err.count("Use https"), refused.report["message"]) == (1, said)
     project.manifest([{"id": "a", "text": "", "voice": "anna"}])
@@ -352,9 +352,9 @@ def test_show(project: Project, provider: FakeTTS) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("show", "--state", "failed"), "there is no such item that is failed"),
-        (("show", "r1", "--batch", "lang"), "there is no such item in batch lang"),
-        (("status", "other.csv"), "the ledger has no batch of other.csv"),
+        (("show", "--state", "failed"), "no matching items in state failed"),
+        (("show", "r1", "--batch", "lang"), "no matching items in batch lang"),
+        (("status", "other.csv"), "the ledger has no batch from other.csv"),
     ],
     ids=["no state", "no batch", "no manifest"],
 )

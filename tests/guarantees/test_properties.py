@@ -272,7 +272,7 @@ class Story(RuleBasedStateMachine):
             self.sound = False
             ended = self.project.batcher("retake", row_id, "--ledger", self.project.ledger)
             assert ended.exit_code in (0, 2), ended
-            if "created by the next run" in ended.out:
+            if "the next run creates and pays for it" in ended.out:
                 self.consents[self.rows[row_id]["text"], self.rows[row_id]["voice"]] += 1
 
     # How it is done.

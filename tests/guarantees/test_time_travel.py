@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batcher.audio.store import Owner, Store, digest
+from batcher.audio import folder_mark
+from batcher.audio.folder_mark import Owner
+from batcher.audio.store import Store, digest
 from batcher.clock import Clock
 from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import restored_rows
@@ -55,7 +57,7 @@ def _states(book: Book) -> list[str]:
 @pytest.mark.parametrize(("run_id", "why"), [(RUN, None), ("a later run", "the ledger is older than the audio")])
 def test_the_mark_of_a_run(book: Book, store: Store, run_id: str, why: str | None) -> None:
     """A folder where a run was at work that the ledger knows nothing of shows that it is an older state of itself."""
-    store.sign(Owner(ledger_id=book.do(identity).ledger_id, run_id=run_id, batches={}))
+    folder_mark.sign(store.folder, Owner(ledger_id=book.do(identity).ledger_id, run_id=run_id, batches={}))
     settings = Settings(sources=(), ledger=book.path, out_dir=store.folder)
     assert (book.do(why_outdated, settings) or "None").startswith(str(why))
 
@@ -68,7 +70,7 @@ def test_results_that_tell_all(store: Store, case: str) -> None:
     results.write_text("{}\n")
     told = None if case == "never whole" else digest(results)
     if case != "no mark":
-        store.sign(Owner(ledger_id="l", run_id=RUN, batches={"m": told}))
+        folder_mark.sign(store.folder, Owner(ledger_id="l", run_id=RUN, batches={"m": told}))
     if case == "changed":
         results.write_text("{} \n")
     elif case == "gone":
@@ -76,7 +78,7 @@ def test_results_that_tell_all(store: Store, case: str) -> None:
     elif case == "copied folder":
         shutil.copytree(store.folder, store.folder.with_name("copy"))
         store = Store(store.folder.parent, store.folder.with_name("copy"))
-    assert _tells_all(store, store.owner()) == (case == "as they were")
+    assert _tells_all(store, folder_mark.owner(store.folder)) == (case == "as they were")
 
 
 @pytest.mark.parametrize(

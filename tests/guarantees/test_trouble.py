@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batcher.formatting import plainly
+from batcher.formatting import plain_error
 from tests.support.fake_tts import FakeTTS, Twist, refusal
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def test_what_is_no_audio_is_kept_to_be_looked_at(project: Project, provider: Fa
     run.until(lambda: list(project.audio.glob(".items/*/*.bad")))
     [kept] = project.audio.glob(".items/*/*.bad")
     assert kept.read_bytes() == page[: 1 << 20]
-    assert f"came last and is not its audio: {kept}" in project.batcher("show", "r1").out
+    assert f"last download, not its audio: {kept}" in project.batcher("show", "r1").out
     doctor = project.batcher("doctor", "lines.csv", "--api-url", provider.url).out
     assert f"what came last for 1 item is no audio for the text: {kept}" in doctor
     good = True
@@ -168,11 +168,11 @@ def test_one_cause_of_many_doubts_is_said_once(project: Project, provider: FakeT
     provider.on_create = lambda _: Twist()
     ended = project.run(project.manifest(3))
     said = "Server disconnected without sending a response"
-    assert f"3 maybe bought (in doubt): r1, r2, r3 (3 times: {said})\n" in ended.err
+    assert f"3 items in doubt (may have been bought): r1, r2, r3 (3 times: {said})\n" in ended.err
     assert "RemoteProtocolError" not in ended.err
     assert {error for (error,) in project.query("SELECT error_message FROM items")} == {f"RemoteProtocolError: {said}."}
     told = project.batcher("resolve", "--ledger", project.ledger)
-    assert (told.out.count(f"what came: {said}"), "RemoteProtocolError" in told.out) == (3, False)
+    assert (told.out.count(f"answer: {said}"), "RemoteProtocolError" in told.out) == (3, False)
 
 
 @pytest.mark.parametrize(
@@ -187,4 +187,4 @@ def test_one_cause_of_many_doubts_is_said_once(project: Project, provider: FakeT
 )
 def test_what_went_wrong_in_plain_words(said: str, words: str) -> None:
     """A class's name goes from before what it says, is told as words where it says nothing; other words stay."""
-    assert plainly(said) == words
+    assert plain_error(said) == words

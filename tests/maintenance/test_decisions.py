@@ -34,7 +34,7 @@ def test_a_doubt_is_listed_with_what_is_known(project: Project, provider: FakeTT
     _doubt(project, provider)
     told = _decide(project, "resolve")
     assert "r2 of lines" in told.out
-    assert "was sent at" in told.out
+    assert ": sent at 20" in told.out
     (case,) = _decide(project, "resolve", "--json").report
     assert case["attempt"] == 1
     assert case["account"] == "user-1"
@@ -160,9 +160,9 @@ def test_a_retake_is_another_output_beside_the_first(project: Project, provider:
     manifest = project.manifest(rows)
     project.run(manifest)
     first = (project.audio / "r2.mp3").stat().st_ino
-    assert "take 2: created by the next run" in _retake(project, "r2").out
+    assert "take 2: the next run creates and pays for it" in _retake(project, "r2").out
     assert project.states() == {"done": 2, "pending": 1}
-    assert "left alone" in _retake(project, "r2").out  # it was asked for already
+    assert "not done yet; skipped" in _retake(project, "r2").out  # it was asked for already
     for created in (1, 0):
         ended = project.run(manifest)
         assert (ended.exit_code, ended.report["created"]) == (0, created)
@@ -219,7 +219,7 @@ def test_nothing_to_decide_is_said(project: Project) -> None:
     """A decision about all creates in doubt says so where there are none, and exits 0 without asking the API."""
     project.run(project.manifest(1))
     ended = project.batcher("resolve", "--all", "--abandon")
-    assert (ended.exit_code, ended.out, ended.err) == (0, "", "nothing is in doubt\n")
+    assert (ended.exit_code, ended.out, ended.err) == (0, "", "no items in doubt\n")
 
 
 OWN_WORD = "Nr,text,voice,Fassung\nr1,One.,anna,1\nr2,Zwölf.,anna,\n"
@@ -247,8 +247,8 @@ def test_a_take_in_the_manifest_is_left_to_it(
     (project.folder / name).write_text(content, encoding="cp1252")
     assert project.run(name, *options).exit_code == 0
     told = project.batcher("retake", "r1", "r2").out.splitlines()
-    assert told[0] == "r1 of lines  has take 1 in its manifest: write another there, and the next run creates it"
-    assert told[1] == "r2 of lines  take 2: created by the next run, and paid for"
+    assert told[0] == "r1 of lines  the manifest sets take 1; change it there, and the next run creates the new take"
+    assert told[1] == "r2 of lines  take 2: the next run creates and pays for it"
     assert project.run(name, *options).report["created"] == 1
     assert [line["take"] for line in project.results()] == [1, 2]
 
@@ -259,13 +259,13 @@ def test_rows_that_share_an_item_share_its_retake(project: Project, provider: Fa
     manifest = project.manifest(same)
     project.run(manifest)
     told = project.batcher("retake", "a", "b").out.splitlines()
-    assert told[0].endswith("take 2: created by the next run, and paid for")
-    assert told[1].endswith("take 2: shared with another row of the same inputs: the next run creates it, once")
+    assert told[0].endswith("take 2: the next run creates and pays for it")
+    assert told[1].endswith("take 2, shared with another row with the same inputs: the next run creates it once")
     assert project.run(manifest).report["created"] == 1
-    assert project.batcher("retake", "c").out.endswith("row of the same inputs: the next run links it\n")
+    assert project.batcher("retake", "c").out.endswith("row with the same inputs: the next run links it\n")
     assert project.run(manifest).report["created"] == 0
     assert [line["output"] for line in project.results()] == ["a.take2.mp3", "b.take2.mp3", "c.take2.mp3"]
-    assert project.batcher("retake", "c").out.endswith("take 3: created by the next run, and paid for\n")
+    assert project.batcher("retake", "c").out.endswith("take 3: the next run creates and pays for it\n")
 
 
 @pytest.mark.parametrize("manifest", ["lines.csv", "more.csv"])
@@ -277,7 +277,7 @@ def test_a_retake_whose_file_another_row_has(project: Project, provider: FakeTTS
     assert project.run("lines.csv", "more.csv").exit_code == 0
     batch = manifest.removesuffix(".csv")
     told = _retake(project, "r1").out
-    assert told == f"r1 of lines  left alone: take 2 would be r1.take2.mp3, which row r1.take2 of {batch} has\n"
+    assert told == f"r1 of lines  skipped: the file of take 2, r1.take2.mp3, belongs to row r1.take2 of {batch}\n"
     assert "pending" not in project.states()
     assert project.run("lines.csv", "more.csv").exit_code == 0
 

@@ -53,7 +53,7 @@ def test_all_is_well(project: Project, provider: FakeTTS) -> None:
     asked = len(provider.api_headers)
     ended = verify(project)
     assert (ended.exit_code, ended.report["items"], ended.report["outputs"], kinds(ended)) == (0, 2, 2, {})
-    assert "2 items and 2 outputs looked at: all is well" in project.batcher("verify").out
+    assert "Checked 2 items and 2 outputs: all are intact" in project.batcher("verify").out
     assert len(provider.api_headers) == asked
 
 

@@ -1,4 +1,4 @@
-"""Manifests: what is read, what is refused, and how it is said."""
+"""Reading manifests: formats, columns, and how faults are reported."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_column_of_texts_is_enough(tmp_path: Path) -> None:
 def test_lines_are_those_where_records_begin(tmp_path: Path) -> None:
     """Line breaks within cells don't shift the lines that faults name."""
     assert faults(tmp_path, 'text,take\n"a\nb\r\nc",1\n"d\ne",x\n') == [
-        "m.csv:5: take: `x` is not a take: 1, 2, 3, ..."
+        'm.csv:5: take: "x" is not a take: use 1, 2, 3, ...'
     ]
 
 
@@ -146,7 +146,7 @@ def test_standard_input_is_jsonl() -> None:
     """Without a path JSONL is read from standard input."""
     manifest = Manifest(None, rules(), stdin=io.BytesIO(b'{"text": "a"}\n{"text": 5}\n'))
     assert texts(list(manifest.rows())) == ["a"]
-    assert manifest.faults.lines() == ["<stdin>:2: text: must be a string, not a number"]
+    assert manifest.faults.lines() == ["<stdin>:2: text: 5 is not a string: put it in quotes"]
 
 
 def test_hash_and_size_are_those_of_the_whole_file(tmp_path: Path) -> None:
@@ -163,33 +163,33 @@ def test_broken_sample_names_every_fault() -> None:
     assert [row.id for row in manifest.rows()] == ["fine", "fine", "same-file", "last"]
     said = [line.split("broken.csv:")[1] for line in manifest.faults.lines()]
     expected = [
-        "1: Voice ID: columns 3 and 10 both give `voice`",
-        "1: notes: two columns have this name",
+        "1: Voice ID: columns 3 and 10 are both read as `voice`: remove or rename one",
+        "1: notes: two columns have this name, and the results can hold only one: rename one",
         "1: emotoin: looks like `emotion` misspelt",
         "1: params: only JSONL has `params`",
         "4: text: the text is empty",
         "5: no voice: add a `voice` column or pass --voice VOICE",
-        "6: voice: `vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv...` is longer than 200",
-        "7: voice: `an\\nna` has a line break",
-        "9: format: `flac` is not a format; there are mp3, wav, opus, ogg, pcm",
-        "10: take: `0` is not a take",
-        "11: speed: `fast` is not a number",
-        "12: speed: `1,5` has a decimal comma: write `1.5`",
-        "13: speed: `1e999` is too large",
-        "14: id: `bell\\x07` has a line break or another control character",
-        "15: id: `iiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiii...` is longer",
-        "16: output: `/tmp/a.mp3` is absolute",
-        "17: output: `../a.mp3` leaves the output folder",
-        "18: output: `chapter/` names no file",
-        "19: output: `chapter\\a.mp3` has a backslash",
-        "20: output: `.a.mp3` begins with a dot",
-        "21: output: `a\\x1bb.mp3` has a control character",
-        "22: output: `nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn...` is too long",
-        "23: output: `broken.results.csv` is where results are written",
-        "25: 15 cells, but the first line names 14 columns",
-        "26: a value in column 13, which has no name",
-        "27: text: has a NUL character",
-        "28: a quote within a quoted cell",
+        '6: voice: "vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv..." has 201 characters: use at most 200',
+        '7: voice: "an\\nna" contains a line break',
+        '9: format: "flac" is not a format: use mp3, wav, opus, ogg or pcm',
+        '10: take: "0" is not a take: use 1, 2, 3, ...',
+        '11: speed: "fast" is not a number: use digits',
+        '12: speed: "1,5" has a decimal comma: write 1.5',
+        '13: speed: "1e999" is too large: write a smaller number',
+        '14: id: "bell\\x07" contains a line break or another control character: remove it',
+        '15: id: "iiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiii..." has 201 characters: use at most 200',
+        '16: output: "/tmp/a.mp3" is an absolute path: write it relative to the output folder',
+        '17: output: "../a.mp3" leaves the output folder: remove the ..',
+        '18: output: "chapter/" is a folder: add the name of a file',
+        '19: output: "chapter\\a.mp3" contains a backslash: separate folders by /',
+        '20: output: ".a.mp3" begins with a dot, which is reserved for unfinished files: remove it',
+        '21: output: "a\\x1bb.mp3" contains a line break or another control character: remove it',
+        '22: output: "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn..." is too long for a file: use at most 249 bytes',
+        '23: output: "broken.results.csv" is reserved for results and reports: use another name',
+        "25: 15 cells, but the header has 14 columns: quote cells that contain the delimiter",
+        '26: "stray" is in column 13, which has no name: name the column or clear the cell',
+        "27: text: contains a NUL character: remove it",
+        "28: a quote within a quoted cell: write it twice, or remove the quotes around the cell",
     ]
     assert [line for line, start in zip(said, expected, strict=True) if not line.startswith(start)] == []
     assert manifest.faults.fatal
@@ -252,10 +252,11 @@ def test_misspelt_columns_are_fatal(tmp_path: Path, header: str, field: str | No
         assert not manifest.faults
         return
     assert manifest.faults.fatal
-    carry = {"text": "", "voice": ", or carry it with --column voice= and name one for all with --voice"}
+    carry = ", or carry it to the results with --column "
+    ways = {"text": "", "voice": f"{carry}voice= and set a voice for all rows with --voice"}
     assert manifest.faults.lines() == [
-        f"{tmp_path}/m.csv:1: {header}: looks like `{field}` misspelt: rename it, or use it as it is with "
-        f"--column {field}={header}" + carry.get(field, f", or carry it with --column {field}=")
+        f"{tmp_path}/m.csv:1: {header}: looks like `{field}` misspelt: rename it, or read it as it is with "
+        f"--column {field}={header}" + ways.get(field, f"{carry}{field}=")
     ]
 
 
@@ -324,10 +325,10 @@ def test_columns_can_be_chosen(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("chosen", "fault"),
     [
-        ({"mood": "x"}, "m: --column mood=x: there is no such field; there are text, id, voice, "),
-        ({"speed": "Tempo"}, "m: --column speed=Tempo: the file has no such column (it has: text, n)"),
-        ({"text": "Script"}, "m: --column text=Script: the file has no such column (it has: text, n)"),
-        ({"speed": "n", "pitch": "N"}, "m: --column names `N` for two fields, speed and pitch"),
+        ({"mood": "x"}, "m: --column mood=x: there is no field `mood`: use one of text, id, voice, "),
+        ({"speed": "Tempo"}, "m: --column speed=Tempo: the file has no column `Tempo` (it has text, n)"),
+        ({"text": "Script"}, "m: --column text=Script: the file has no column `Script` (it has text, n)"),
+        ({"speed": "n", "pitch": "N"}, "m: --column maps `N` to both `speed` and `pitch`: choose one"),
     ],
 )
 def test_wrong_choices_of_columns_are_fatal(tmp_path: Path, chosen: dict[str, str], fault: str) -> None:
@@ -344,11 +345,19 @@ def test_wrong_choices_of_columns_are_fatal(tmp_path: Path, chosen: dict[str, st
         (
             "m.csv",
             "id,txt2\n1,a\n2,b\n",
-            "m.csv:1: no `text` column: name it with --column text=HEADER (it has: id, txt2)",
+            "m.csv:1: no `text` column: name the column of the texts with --column text=HEADER (it has id, txt2)",
         ),
-        ("m.csv", "\n ,;\n", "m.csv: empty: a first line has to name the columns"),
-        ("m.jsonl", '{"id": 1}', "m.jsonl: no `text` column: name it with --column text=HEADER (it has: id)"),
-        ("m.csv", 'text,n\na,1\n"b,2\nc,3\n', "m.csv:3: a quote is opened and never closed; the rest of the file was"),
+        ("m.csv", "\n ,;\n", "m.csv: empty: the first line must name the columns"),
+        (
+            "m.jsonl",
+            '{"id": 1}',
+            "m.jsonl: no `text` column: name the column of the texts with --column text=HEADER (it has id)",
+        ),
+        (
+            "m.csv",
+            'text,n\na,1\n"b,2\nc,3\n',
+            "m.csv:3: a quote is opened and never closed: close it (the rest of the file was",
+        ),
     ],
 )
 def test_faults_of_the_whole_file_are_fatal(tmp_path: Path, name: str, content: str, fault: str) -> None:
@@ -362,29 +371,32 @@ def test_a_broken_quote_over_several_lines_says_where(tmp_path: Path) -> None:
     """A quote that goes wrong lines later is reported at its record, with the line where it showed, and reading
     goes on."""
     assert faults(tmp_path, 'text,take\n"a\nb "c" d",1\ne,x\n') == [
-        "m.csv:2: a quote within a quoted cell in line 3: double it, or quote no cell that needs none",
-        "m.csv:4: take: `x` is not a take: 1, 2, 3, ...",
+        "m.csv:2: a quote within a quoted cell in line 3: write it twice, or remove the quotes around the cell",
+        'm.csv:4: take: "x" is not a take: use 1, 2, 3, ...',
     ]
 
 
 def test_an_endless_cell_ends_the_reading(tmp_path: Path) -> None:
     """A quote left open in a huge file is noticed without reading all of it into memory."""
     (said,) = faults(tmp_path, b'text\na\n"' + b"x" * 69_000_000)
-    assert said == "m.csv:3: a cell of more than 67,108,864 characters, or a quote left open; the rest was not read"
+    reason = "a cell has more than 67,108,864 characters, or a quote is never closed: close it"
+    assert said == f"m.csv:3: {reason} (the rest of the file was not read)"
 
 
 @pytest.mark.parametrize(
     ("content", "encoding", "message", "hint"),
     [
-        ("text\nfine\ncafé\n".encode("cp1252"), None, "m.csv:3: not UTF-8: invalid continuation byte at byte 13", "cp"),
+        ("text\nfine\ncafé\n".encode("cp1252"), None,
+         "m.csv:3: not valid UTF-8: invalid continuation byte at byte 13", "cp"),
         (b"text\r\n" + 5000 * b"012345\r\n" + b"\xff", None,
-         "m.csv:5002: not UTF-8: invalid start byte at byte 40,006", ""),
-        (b"text\n\x81\n", "cp1252", "m.csv:2: not CP1252: character maps to <undefined> at byte 5", "UTF-8"),
-        ("text\na".encode("utf-16") + b"a", None, "m.csv:2: not UTF-16-LE: truncated data at byte 14", "UTF-8"),
-        (b"text", "latin-one", "m.csv: `latin-one` is not an encoding", "cp1252"),
-        (b"text", "hex", "m.csv: `hex` is not an encoding", "cp1252"),
-        ("text\na".encode("utf-16-le"), None, "m.csv:1: NUL bytes in the first line: this may be UTF-16", "--encoding"),
-        (b'"text"x,y\na', None, "m.csv:1: the line that names the columns is broken", ""),
+         "m.csv:5002: not valid UTF-8: invalid start byte at byte 40,006", ""),
+        (b"text\n\x81\n", "cp1252", "m.csv:2: not valid CP1252: character maps to <undefined> at byte 5", "UTF-8"),
+        ("text\na".encode("utf-16") + b"a", None, "m.csv:2: not valid UTF-16-LE: truncated data at byte 14", "UTF-8"),
+        (b"text", "latin-one", 'm.csv: "latin-one" is not an encoding', "cp1252"),
+        (b"text", "hex", 'm.csv: "hex" is not an encoding', "cp1252"),
+        ("text\na".encode("utf-16-le"), None,
+         "m.csv:1: the header contains NUL bytes: the file may be UTF-16", "--encoding"),
+        (b'"text"x,y\na', None, "m.csv:1: the header is not valid CSV", ""),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_at_all(

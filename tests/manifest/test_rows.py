@@ -1,4 +1,4 @@
-"""Rows of a manifest: what their values may be, what stands in for missing ones, and what is skipped."""
+"""Rows of a manifest: valid values, defaults, and skipped rows."""
 
 from __future__ import annotations
 
@@ -21,43 +21,53 @@ def read(folder: Path, content: str, name: str = "m.csv", **changes: Any) -> tup
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ('{"text" "a"}', "not JSON at character 9: Expecting ':' delimiter"),
-        ('{"text": "a"} x', "not JSON at character 15: Extra data"),
-        ('["a"]', "must be an object, not a list"),
-        ("null", "must be an object, not null"),
-        ('{"id": 1, "text": "a", "text": "b"}', "`text` stands twice in one object"),
-        ('{"text": "a", "params": {"x": 1, "x": 2}}', "`x` stands twice in one object"),
-        ('{"text": "a", "speed": NaN}', "`NaN` is not JSON"),
-        ('{"text": "a", "params": {"x": 1e999}}', "`1e999` is too large a number"),
+        ('{"text" "a"}', "not valid JSON at character 9: Expecting ':' delimiter"),
+        ('{"text": "a"} x', "not valid JSON at character 15: Extra data"),
+        ('["a"]', "a list is not an object: write one JSON object per line"),
+        ("null", "null is not an object"),
+        ('{"id": 1, "text": "a", "text": "b"}', "`text` occurs twice in one object"),
+        ('{"text": "a", "params": {"x": 1, "x": 2}}', "`x` occurs twice in one object"),
+        ('{"text": "a", "speed": NaN}', "NaN is not valid JSON: write a number or null"),
+        ('{"text": "a", "params": {"x": 1e999}}', "1e999 is too large: write a smaller number"),
         ('{"text": "a", "n": ' + "1" * 5000 + "}", "a number has too many digits"),
-        ("[" * 100_000, "nested too deeply"),
+        ("[" * 100_000, "the line is nested too deeply"),
         ('{"text": "a", "n": ' + "[" * 50 + "]" * 50 + "}", "n: is nested more than 32 levels deep"),
-        ('{"text": "a\\ud83d"}', "text: has half a surrogate pair"),
-        ('{"text": "a\\u0000b"}', "text: has a NUL character"),
-        ('{"text": "a", "notes": ["\\u0000"]}', "notes: has a NUL character"),
-        ('{"text": 1.5}', "text: must be a string, not a number"),
+        ('{"text": "a\\ud83d"}', "text: contains a broken character (half of a surrogate pair)"),
+        ('{"text": "a\\u0000b"}', "text: contains a NUL character"),
+        ('{"text": "a", "notes": ["\\u0000"]}', "notes: contains a NUL character"),
+        ('{"text": 1.5}', "text: 1.5 is not a string: put it in quotes"),
         ('{"text": null}', "text: the text is empty"),
-        ('{"text": "a", "id": 1.0}', "id: must be a string, not a number"),
-        ('{"text": "a", "id": true}', "id: must be a string, not true or false"),
-        ('{"text": "a", "take": 1.5}', "take: `1.5` is not a take"),
-        ('{"text": "a", "take": -1}', "take: `-1` is not a take"),
-        ('{"text": "a", "speed": true}', "speed: must be a number, not true or false"),
+        ('{"text": "a", "id": 1.0}', "id: 1.0 is not a string"),
+        ('{"text": "a", "id": true}', "id: true is not a string"),
+        ('{"text": "a", "take": 1.5}', "take: 1.5 is not a take: use 1, 2, 3, ..."),
+        ('{"text": "a", "take": -1}', "take: -1 is not a take"),
+        ('{"text": "a", "speed": true}', "speed: true is not a number: use digits, as in 1 or 0.8"),
         (
             '{"text": "a", "speed": 1' + "0" * 400 + "}",
-            "speed: `1000000000000000000000000000000000000...` is too large",
+            "speed: 1000000000000000000000000000000000000... is too large: write a smaller number",
         ),
-        ('{"text": "a", "speed": "inf"}', "speed: `inf` is not a number"),
-        ('{"text": "a", "emotion": {}}', "emotion: must be a string, not an object"),
-        ('{"text": "a", "output": ["b"]}', "output: must be a string, not a list"),
-        ('{"text": "a", "output": "C:/a.mp3"}', "output: `C:/a.mp3` is absolute"),
-        ('{"text": "a", "output": "./"}', "output: `./` names no file"),
-        ('{"text": "a", "output": "M.Results.jsonl"}', "output: `M.Results.jsonl` is where results are written"),
-        ('{"text": "a", "voice": "b", "voiceId": "c"}', "voice: `voiceId` gives `voice` a second time"),
-        ('{"text": "a", "params": "fast"}', "params: must be an object, not a string"),
-        ('{"text": "a", "params": {"voiceId": "b"}}', "params: `voiceId` may not be set here"),
-        ('{"text": "a", "params": {"modelId": "b"}}', "params: `modelId` may not be set here"),
-        ('{"text": "a", "speed": 1, "params": {"speed": 1}}', "params: `speed` is given here and as a column"),
-        ('{"text": "a", "params": {"speed": "1,5"}}', "params: `speed`: `1,5` has a decimal comma"),
+        ('{"text": "a", "speed": "inf"}', 'speed: "inf" is not a number: use digits, as in 1 or 0.8'),
+        ('{"text": "a", "emotion": {}}', "emotion: an object is not a string: write a single string"),
+        ('{"text": "a", "output": ["b"]}', "output: a list is not a string"),
+        ('{"text": "a", "output": "C:/a.mp3"}', 'output: "C:/a.mp3" is an absolute path: write it relative to'),
+        ('{"text": "a", "output": "./"}', 'output: "./" is a folder: add the name of a file'),
+        (
+            '{"text": "a", "output": "M.Results.jsonl"}',
+            'output: "M.Results.jsonl" is reserved for results and reports: use another name',
+        ),
+        (
+            '{"text": "a", "voice": "b", "voiceId": "c"}',
+            "voice: `voice` and `voiceId` are both read as `voice`: remove or rename one",
+        ),
+        (
+            '{"voice": " ", "text": "a", "voiceId": "b", "voice_id": "c"}',
+            "voice: `voiceId` and `voice_id` are both read as",
+        ),
+        ('{"text": "a", "params": "fast"}', 'params: "fast" is not an object: use one such as {"speed": 0.8}'),
+        ('{"text": "a", "params": {"voiceId": "b"}}', "params: `voiceId` cannot be set here: use the `voice` column"),
+        ('{"text": "a", "params": {"modelId": "b"}}', "params: `modelId` cannot be set here: use the `voice` column"),
+        ('{"text": "a", "speed": 1, "params": {"speed": 1}}', "params: `speed` is also given as a column: remove one"),
+        ('{"text": "a", "params": {"speed": "1,5"}}', 'params: `speed`: "1,5" has a decimal comma: write 1.5'),
         ('{"text": "a", "fromat": "wav"}', "fromat: looks like `format` misspelt"),
     ],
 )
@@ -70,7 +80,7 @@ def test_each_fault_of_a_json_line(tmp_path: Path, line: str, fault: str) -> Non
 
 
 def test_voices_are_mapped_and_checked(tmp_path: Path) -> None:
-    """A sheet's word stands for a voice id, in rows and as the default; what no voice can be is a fault."""
+    """[voices] maps a sheet's names to voice ids, in rows and as the default; a blank voice id is a fault."""
     rows, manifest = read(
         tmp_path,
         "text,voice\na,Mum\nb,\nc,other\nd,none\n",
@@ -79,7 +89,7 @@ def test_voices_are_mapped_and_checked(tmp_path: Path) -> None:
     )
     assert [row.inputs.voice for row in rows if row.inputs] == ["v1", "v2", "other"]
     assert manifest.faults.lines() == [
-        f"{tmp_path}/m.csv:5: voice: `none` stands for a blank voice: give it a voice id"
+        f'{tmp_path}/m.csv:5: voice: [voices] maps "none" to a blank: give it a voice id'
     ]
 
 
@@ -120,8 +130,8 @@ def test_invalid_rows_can_be_skipped(tmp_path: Path) -> None:
     assert rows[1].extra == {"n": "2"}
     assert rows[1].output == "b.mp3"
     assert rows[1].reason == (
-        "take: `0` is not a take: 1, 2, 3, ...; speed: `fast` is not a number; "
-        "text: the text is empty (--skip-empty leaves such rows out)"
+        'take: "0" is not a take: use 1, 2, 3, ...; speed: "fast" is not a number: use digits, as in 1 or 0.8; '
+        "text: the text is empty: write one, or skip such rows with --skip-empty"
     )
     assert manifest.faults.count == 4
     assert not manifest.faults.fatal
@@ -135,6 +145,7 @@ def test_empty_rows_can_be_skipped(tmp_path: Path) -> None:
     ):
         rows, manifest = read(tmp_path, content, name, voice=None, skip_empty=True)
         assert [(r.id, r.skipped, r.inputs, r.output) for r in rows] == [("a", "empty", None, "a.mp3")]
+        assert rows[0].reason == "the text is empty"
         assert manifest.faults.count == 2
 
 
@@ -196,8 +207,8 @@ def test_broken_templates_are_one_fault(tmp_path: Path, template: str) -> None:
     """A template that can't be used is one fatal fault, however many rows there are."""
     _, manifest = read(tmp_path, "text\na\nb\n", filename=template)
     (said,) = manifest.faults.lines()
-    assert said.startswith(f"{tmp_path}/m.csv: --filename `{template}` can't be used: ")
-    assert said.endswith("fields are id, row, voice, take, format, batch, key")
+    assert said.startswith(f'{tmp_path}/m.csv: --filename "{template}" cannot be used: ')
+    assert said.endswith("the fields are id, row, voice, take, format, batch, key")
     assert manifest.faults.fatal
 
 
@@ -206,7 +217,7 @@ def test_a_template_that_leaves_the_folder_is_one_fault(tmp_path: Path) -> None:
     rows, manifest = read(tmp_path, "text\na\nb\n", filename="../{id}.mp3")
     assert rows == []
     assert manifest.faults.lines() == [
-        f"{tmp_path}/m.csv:2: output: `../000001.mp3` leaves the output folder (and 1 more row: line 3)"
+        f'{tmp_path}/m.csv:2: output: "../000001.mp3" leaves the output folder: remove the .. (and 1 more row: line 3)'
     ]
 
 

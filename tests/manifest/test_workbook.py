@@ -122,7 +122,9 @@ def test_rows_are_numbered_as_they_are_shown(tmp_path: Path) -> None:
     rows, _ = read(workbook(tmp_path / "m.xlsx", cells, above=2))
     assert [(row.number, row.line) for row in rows] == [(1, 4), (2, 7), (3, 9)]
     path = workbook(tmp_path / "n.xlsx", [["id", "text"], ["a", "One."], [], ["b", ""]], above=2)
-    assert read(path)[1] == ["n.xlsx[Script]:6: text: the text is empty (--skip-empty leaves such rows out)"]
+    assert read(path)[1] == [
+        "n.xlsx[Script]:6: text: the text is empty: write one, or skip such rows with --skip-empty"
+    ]
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -134,7 +136,7 @@ def test_an_error_in_a_field_is_a_fault(tmp_path: Path, error: str) -> None:
     )
     rows, faults = read(path)
     assert [row.line for row in rows] == [3]
-    assert faults == [f"m.xlsx[Script]:2: voice: the cell says `{error}`: mend its formula"]
+    assert faults == [f"m.xlsx[Script]:2: voice: the cell contains the error {error}: fix its formula"]
 
 
 def test_what_is_at_fault_is_told_with_the_rest(tmp_path: Path) -> None:
@@ -148,8 +150,8 @@ def test_what_is_at_fault_is_told_with_the_rest(tmp_path: Path) -> None:
     rows, faults = read(path, voice=None, skip_invalid=True)
     assert [(row.id, row.skipped) for row in rows] == [("a", "invalid"), ("b", None)]
     assert [fault.split(": ", 2)[1:] for fault in faults] == [
-        ["text", "the cell says `#DIV/0!`: mend its formula"],
-        ["speed", "`fast` is not a number"],
+        ["text", "the cell contains the error #DIV/0!: fix its formula"],
+        ["speed", '"fast" is not a number: use digits, as in 1 or 0.8'],
         ["no voice", "add a `voice` column or pass --voice VOICE"],
     ]
 
@@ -180,7 +182,7 @@ def test_formulas_are_read_by_what_they_came_to(tmp_path: Path) -> None:
     assert faults == []
     assert [(row.id, row.inputs and row.inputs.voice) for row in rows] == [("7", "anna"), ("000002", "anna")]
     _edit(path, r'<c r="A3" t="str">(<f>.*?</f>)<v>Two.</v>', r'<c r="A3">\1<v />')
-    reason = "a formula that was never worked out: open the file in a spreadsheet and save it"
+    reason = "the formula was never calculated: open the file in a spreadsheet program and save it"
     assert read(path)[1] == [f"m.xlsx[Script]:3: text: {reason}"]
 
 
@@ -203,7 +205,7 @@ def test_cells_without_a_reference(tmp_path: Path) -> None:
         lambda _book, sheet: sheet.write_formula(1, 1, "=1/0", None, "#DIV/0!"),
     )
     _edit(path, r'<row r="2"[^>]*><c r="A2"([^>]*>.*?)<c r="B2"', r"<row><c \1<c ")
-    assert read(path)[1] == ["m.xlsx[Script]:2: voice: the cell says `#DIV/0!`: mend its formula"]
+    assert read(path)[1] == ["m.xlsx[Script]:2: voice: the cell contains the error #DIV/0!: fix its formula"]
 
 
 def test_a_date_is_not_spoken_by_guess(tmp_path: Path) -> None:
@@ -216,8 +218,8 @@ def test_a_date_is_not_spoken_by_guess(tmp_path: Path) -> None:
     )
     rows, faults = read(path, skip_invalid=True)
     assert [row.id for row in rows] == ["2026-11-03", "b"]
-    reason = "is a date or a time, and may be shown in another way: make it a text"
-    assert faults == [f"m.xlsx[Script]:2: text: `2026-11-02` {reason} (and 1 more row: line 3)"]
+    reason = "is a date or a time: format the cell as text and type what is to be spoken"
+    assert faults == [f'm.xlsx[Script]:2: text: "2026-11-02" {reason} (and 1 more row: line 3)']
 
 
 def test_merged_cells(tmp_path: Path) -> None:
@@ -231,7 +233,7 @@ def test_merged_cells(tmp_path: Path) -> None:
     cells: Cells = [["text", "voice", "id", "note"], ["One.", None, "a"], ["Two.", None, "b"], [None, None, "c"]]
     rows, faults = read(workbook(tmp_path / "m.xlsx", cells, shape))
     assert [row.id for row in rows if row.inputs] == ["a", "c"]
-    assert faults[0] == "m.xlsx[Script]:3: voice: the cell is merged with the one of row 2: give each row its own"
+    assert faults[0] == "m.xlsx[Script]:3: voice: the cell is merged with row 2: unmerge it and fill in each row"
     assert len(faults) == 2
     assert faults[1].startswith("m.xlsx[Script]:5: text: the text is empty")
 
@@ -252,7 +254,9 @@ def test_a_cell_far_from_the_others_is_refused(tmp_path: Path, cell: str) -> Non
     path = workbook(tmp_path / "m.xlsx", [["text"], ["One."]])
     row = "".join(re.findall(r'r="[A-Z]+(\d+)"', cell))
     _edit(path, "</sheetData>", f'<row r="{row}"><c {cell}</c></row></sheetData>')
-    with pytest.raises(ManifestError, match=f"far from the others there is a cell in row {row}"):
+    with pytest.raises(
+        ManifestError, match=f"its sheet has {int(row):,} rows by [0-9,]+ columns: delete the cell far away"
+    ):
         read(path)
 
 
@@ -260,7 +264,7 @@ def test_a_workbook_that_shows_no_sheet(tmp_path: Path) -> None:
     """When every sheet is hidden, that is said."""
     path = workbook(tmp_path / "m.xlsx", [["text"]])
     _edit(path, "<sheet ", '<sheet state="hidden" ', "xl/workbook.xml")
-    with pytest.raises(ManifestError, match="none of its sheets is shown"):
+    with pytest.raises(ManifestError, match="all of its sheets are hidden"):
         read(path)
 
 
@@ -284,16 +288,16 @@ def test_the_first_sheet_that_is_shown(tmp_path: Path) -> None:
 
 def test_an_empty_sheet(tmp_path: Path) -> None:
     """A workbook without a cell is told of as an empty file is."""
-    reason = "empty: a first line has to name the columns"
+    reason = "empty: the first line must name the columns"
     assert read(workbook(tmp_path / "m.xlsx", []))[1] == [f"m.xlsx[Script]: {reason}"]
 
 
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"text,id\nHi,1\n", "it is broken: File is not a zip file"),
-        (b"", "it is broken: File is not a zip file"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "a password is on it, or it is of an older kind"),
+        (b"text,id\nHi,1\n", "it is damaged: File is not a zip file"),
+        (b"", "it is damaged: File is not a zip file"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "it has a password or an older format"),
     ],
 )
 def test_what_is_no_workbook(tmp_path: Path, content: bytes, why: str) -> None:
@@ -324,7 +328,7 @@ def test_broken_workbooks_are_refused(tmp_path: Path) -> None:
 
 def test_an_encoding_is_refused(tmp_path: Path) -> None:
     """A workbook tells its encoding: to name one is a mistake."""
-    with pytest.raises(ManifestError, match="says its encoding itself"):
+    with pytest.raises(ManifestError, match="--encoding does not apply to a workbook"):
         read(workbook(tmp_path / "m.xlsx", [["text"], ["One."]]), encoding="cp1252")
 
 
@@ -358,7 +362,7 @@ def test_a_run_and_its_report(project: Project) -> None:
     assert project.run(path, *columns).report["created"] == 0
     told = project.batcher("report", path, "--format", "jsonl", environment={"BATCHER_ENCODING": "cp1252"})
     assert [json.loads(line)["Nr"] for line in told.out.splitlines()] == ["7", "8"]
-    assert "reads otherwise" not in told.err
+    assert "does not read as" not in told.err
     cells[2][1] = "Two!"
     workbook(path, cells)
     assert project.run(path, *columns).report["created"] == 1
@@ -417,14 +421,14 @@ def test_report_writes_a_workbook(project: Project) -> None:
 def test_more_than_a_sheet_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has more rows than a sheet is refused before anything is written."""
     for most, refused in ((3, False), (2, True)):
-        monkeypatch.setattr("batcher.reports.table._MOST_ROWS", most)
+        monkeypatch.setattr("batcher.reports.table._MAX_ROWS", most)
         file, folder = io.BytesIO(), tmp_path / str(most)
         folder.mkdir()
         with book_in(folder) as book, book.engine.connect() as conn:
             wanted = book.take_in("text\nOne.\nTwo.\n")
             sheet = Sheet(conn, [wanted], texts=True)
             if refused:
-                with pytest.raises(UsageError, match="a sheet takes at most 2 rows"):
+                with pytest.raises(UsageError, match="at most 2 rows"):
                     sheet.write_workbook(file)
             else:
                 assert sheet.write_workbook(file) == 0
@@ -437,7 +441,7 @@ def test_report_in_the_manifests_encoding(project: Project) -> None:
     path.write_bytes("id;text;Größe\nr1;Schön.;groß\n".encode("cp1252"))
     assert project.run(path, "--voice", "anna", "--encoding", "cp1252").exit_code == 0
     told = project.batcher("report", "--format", "csv", "--encoding", "cp1252")
-    assert "reads otherwise" not in told.err
+    assert "does not read as" not in told.err
     [row] = csv.DictReader(io.StringIO(told.out))
     assert row["Größe"] == "groß"
     (project.folder / "batcher.toml").write_text('encoding = "cp1252"\n', encoding="utf-8")

@@ -53,9 +53,9 @@ def test_a_plan_knows_prices_and_changes(project: Project, provider: FakeTTS) ->
     assert 7.9 < found["estimate"]["credits"] < 9
     assert (found["suffices"], found["stops_after"]) == (False, 4)
     told = project.batcher("plan", manifest, "--api-url", provider.url)
-    assert "1 row with another voice than in the last run: r2" in told.out
+    assert "voice changed since the last run in 1 row: r2" in told.out
     assert "columns used: id, text, voice\n" in told.out
-    assert "would last for about 4 items" in told.out
+    assert "enough for about 4 items" in told.out
     assert len(provider.creates) == 4
 
 
@@ -64,7 +64,7 @@ def test_a_plan_says_no_more_than_there_is(project: Project, provider: FakeTTS) 
     manifest = project.manifest([row | {"note": "x"} for row in project.rows(4, first=10)])
     assert project.run(manifest, "--max-items", "1").exit_code == 6
     told = project.batcher("plan", manifest, "--api-url", provider.url).out
-    assert re.search(r"characters, for about 3 credits$", told, re.MULTILINE)
+    assert re.search(r"characters, about 3 credits$", told, re.MULTILINE)
     assert "columns used: id, text, voice; only carried to the results: note\n" in told
 
 
@@ -102,15 +102,15 @@ def test_what_faults_keep_unread_is_not_counted(project: Project) -> None:
         told = project.batcher("plan", manifest, "--api-url", project.provider.url)
         assert told.exit_code == 2
         assert hint in told.out
-        assert "a run creates nothing" in told.out
-        assert not [words for words in ("0 rows", "0  new", "about 0", "suffices") if words in told.out]
+        assert "Nothing will be created until then." in told.out
+        assert not [words for words in ("0 rows", "0  new", "about 0", "enough") if words in told.out]
     assert project.batcher("plan", twice, "--skip-invalid", "--api-url", project.provider.url).exit_code == 0
     assert project.batcher("plan", misspelt, "--skip-invalid", "--api-url", project.provider.url).exit_code == 2
     found = _plan(project, good, twice)
     assert (found["rows"], list(found["refused"]), found["suffices"]) == (2, ["twice"], None)
     told = project.batcher("plan", good, twice, "--api-url", project.provider.url)
-    assert "not counted: twice" in told.out
-    assert "2 rows for 2 items" in told.out
+    assert "twice has errors; fix them first." in told.out
+    assert "2 rows, 2 items" in told.out
 
 
 @pytest.mark.parametrize(
@@ -127,8 +127,8 @@ def test_a_balance_that_cannot_be_had_is_told(project: Project, provider: FakeTT
     provider.on_profile = lambda _: answer
     told = project.batcher("plan", project.manifest(2), "--api-url", provider.url)
     assert told.exit_code == 0
-    assert f"balance: not known, {words}" in told.out
-    assert "2 rows for 2 items" in told.out
+    assert f"balance: unknown, {words}" in told.out
+    assert "2 rows, 2 items" in told.out
 
 
 def test_a_plan_works_beside_a_run_and_without_a_token(project: Project, provider: FakeTTS) -> None:

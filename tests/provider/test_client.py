@@ -357,7 +357,7 @@ async def test_refused_connections() -> None:
     assert str(answer.transport).startswith("ConnectError")
 
 
-@pytest.mark.parametrize("greeting", [b"HTTP/1.1 400 Speak plainly\r\n\r\n", b""])
+@pytest.mark.parametrize("greeting", [b"HTTP/1.1 400 Speak plain_error\r\n\r\n", b""])
 async def test_no_tls_where_tls_is_wanted(greeting: bytes) -> None:
     """A handshake that fails or gets no answer is before the request: nothing was sent, the latch was not asked."""
 

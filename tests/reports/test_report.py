@@ -128,7 +128,7 @@ def test_the_upper_part_tells_how_it_stands(page: Path) -> None:
     assert "<strong>3</strong> of 4" in text
     assert "batcher retry --state rejected" in text
     assert "nothing is unexplained" in text
-    assert re.findall(r'<figure id="figure-(\w+)"', text) == ["progress", "throughput", "length", "wait", "looks"]
+    assert re.findall(r'<figure id="figure-(\w+)"', text) == ["progress", "throughput", "length", "wait", "polls"]
 
 
 def test_without_texts_none_is_in_the_file(project: Project, provider: FakeTTS) -> None:
@@ -189,7 +189,7 @@ def test_a_changed_manifest_is_told_from_the_ledger(project: Project) -> None:
     project.run(manifest)
     project.manifest(1)
     told = project.batcher("report", "--format", "csv")
-    assert "reads otherwise" in told.err
+    assert "does not read as in the last run" in told.err
     table = list(csv.DictReader(io.StringIO(told.out)))
     assert [(row["id"], row["text"], row["scene"]) for row in table] == [
         ("r1", rows[0]["text"], "9"),
@@ -271,8 +271,8 @@ def test_marked_rows_are_taken_again_once(project: Project, provider: FakeTTS) -
     path = _marks(project, ledger, *marked)
     told = project.batcher("retake", "--marks", path)
     assert told.out.splitlines() == [
-        "r9 of lines  does not stand for what was heard any more: left alone",
-        "r2 of lines  take 2: created by the next run, and paid for",
+        "r9 of lines  already retaken since it was marked; skipped",
+        "r2 of lines  take 2: the next run creates and pays for it",
     ]
     for created in (1, 0):
         assert project.run(manifest).report["created"] == created
@@ -287,7 +287,7 @@ def test_marks_of_something_else(project: Project) -> None:
     assert "another ledger" in project.batcher("retake", "--marks", strange).err
     assert project.batcher("retake", "--marks", strange, "r1").exit_code == 2
     strange.write_text('{"marks": 1}', encoding="utf-8")
-    assert "no file of marks" in project.batcher("retake", "--marks", strange).err
+    assert "is not a marks file" in project.batcher("retake", "--marks", strange).err
     assert project.batcher("retake").exit_code == 2
     assert project.states() == {"done": 1}
 
@@ -348,7 +348,7 @@ def test_browser_shows_hostile_text_as_text(opened: Opened) -> None:
 def test_browser_filters_and_searches(opened: Opened) -> None:
     """State, voice, error and words each leave their rows, and all of them come back."""
     for select, label, ids in (
-        ("#by-state", "refused (1)", ["r3"]),
+        ("#by-state", "rejected (1)", ["r3"]),
         ("#by-voice", "en-us (2)", ["r2", "a#b%20 c?"]),
         ("#by-error", re.compile("."), ["r3"]),
     ):
@@ -400,7 +400,7 @@ def test_browser_exports_marks_that_retake_takes(opened: Opened, spoken: Path, t
     copy = tmp_path / "copy"
     shutil.copytree(spoken, copy)
     told = _batcher(copy, "retake", "--sandbox", "--marks", path)
-    assert told.out == "r2 of lines  take 2: created by the next run, and paid for\n", told.err
+    assert told.out == "r2 of lines  take 2: the next run creates and pays for it\n", told.err
 
 
 def test_browser_plays_what_is_embedded(browser: Any, spoken: Path, tmp_path: Path) -> None:
@@ -446,7 +446,7 @@ def test_the_axes_are_read_at_a_glance() -> None:
     """Numbers on axes are as people write them, however many there are, and none is wider than its room."""
     times = [1e9 + number / 30 for number in range(4000)]
     tasks = [
-        TaskTimes(created_at=at, rendered_at=at + 6, saved_at=at + 6, looks=1, chars=9, audio_seconds=6) for at in times
+        TaskTimes(created_at=at, rendered_at=at + 6, saved_at=at + 6, polls=1, chars=9, audio_seconds=6) for at in times
     ]
     drawn = throughput(tasks, TimeAxis(times)) + scatter([(9, 6.0), (9, 3.0)], "Time", "characters")
     values = re.findall(r'class="value"[^>]*>([^<]*)<', drawn)

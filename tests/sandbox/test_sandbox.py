@@ -80,9 +80,9 @@ def store(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def calling(store: Path, **knobs: Any) -> Iterator[Caller]:
+def calling(store: Path, **options: Any) -> Iterator[Caller]:
     """A caller of a quick sandbox on that store."""
-    with running(store, SandboxOptions(speed=1000, **knobs)) as sandbox:
+    with running(store, SandboxOptions(speed=1000, **options)) as sandbox:
         caller = Caller(sandbox)
         with caller.http, caller.stranger:
             yield caller
@@ -107,7 +107,7 @@ def _sounds(data: bytes) -> bytes:
     return bytes(samples.tobytes())
 
 
-def _order(
+def _request(
     text: str = "Ten bytes.", voice: str = "de", audio_format: str = "pcm", params: dict[str, float] | None = None
 ) -> SpeechRequest:
     return SpeechRequest(text=text, voice=voice, model="any", format=audio_format, params=params or {})
@@ -293,7 +293,7 @@ def test_a_killed_sandbox_forgets_nothing(store: Path) -> None:
 def test_a_task_gets_on_by_the_clock(store: Path) -> None:
     """A task is queued, then processing, then completed, from nothing but the times it was made with."""
     with closing(Store(store, SandboxOptions())) as opened:
-        task = opened.create(_order("x" * 100), 1000.0)
+        task = opened.create(_request("x" * 100), 1000.0)
         assert task is not None
         assert opened.task(task.id) == task
     assert 0.7 * 1.4 <= task.ended_at - task.created_at <= 1.5 * 1.4
@@ -304,13 +304,13 @@ def test_a_task_gets_on_by_the_clock(store: Path) -> None:
 def test_a_share_of_the_tasks_fails(store: Path) -> None:
     """About as many tasks fail as asked for, and their credits are back when they have ended."""
     with closing(Store(store, SandboxOptions(fail=0.25, credits=2000))) as opened:
-        tasks = [opened.create(_order(), 0.0) for _ in range(200)]
+        tasks = [opened.create(_request(), 0.0) for _ in range(200)]
         fails = sum(task.fails for task in tasks if task)
         assert 30 < fails < 70
-        assert opened.create(_order(), 0.0) is None
+        assert opened.create(_request(), 0.0) is None
         assert opened.balance(0.0) == 0
         assert opened.balance(60.0) == 10 * fails
-        assert opened.create(_order(), 60.0) is not None
+        assert opened.create(_request(), 60.0) is not None
         assert opened.balance(60.0) == 10 * fails - 10
 
 
@@ -334,7 +334,7 @@ def test_a_top_up_says_the_new_balance(project: Project, store: Path) -> None:
     """`sandbox --top-up` adds to a store and says what there is then."""
     Store(store, SandboxOptions(credits=2000)).close()
     ended = project.batcher("sandbox", "--store", store, "--top-up", "5000")
-    assert (ended.exit_code, ended.out, ended.err) == (0, "", "the balance is now 7,000 credits\n")
+    assert (ended.exit_code, ended.out, ended.err) == (0, "", "Added 5,000 credits; the balance is now 7,000\n")
 
 
 def test_the_rehearsal_of_the_readme_goes_as_told() -> None:
@@ -345,24 +345,24 @@ def test_the_rehearsal_of_the_readme_goes_as_told() -> None:
         (SAMPLES.parent / "README.md").read_text(encoding="utf-8"),
     )
     assert said is not None
-    knobs = SandboxOptions(fail=float(said[1]), drop=float(said[2]), seed=int(said[3]))
+    options = SandboxOptions(fail=float(said[1]), drop=float(said[2]), seed=int(said[3]))
 
     def met(what: str, share: float, tasks: range) -> int:
-        return sum(knobs.chance(what, task) < share for task in tasks)
+        return sum(options.chance(what, task) < share for task in tasks)
 
-    assert [met("drop", knobs.drop, tasks) for tasks in (range(30), range(30, 62), range(62, 68))] == [1, 1, 0]
-    assert [met("fail", knobs.fail, tasks) for tasks in (range(35), range(35, 68))] == [4, 0]
-
-
-@pytest.mark.parametrize("knobs", [{"speed": 0.0}, {"fail": 1.5}, {"drop": math.nan}, {"credits": -1.0}])
-def test_knobs_have_ranges(knobs: dict[str, float]) -> None:
-    """A knob out of its range is refused before anything starts."""
-    with pytest.raises(UsageError):
-        SandboxOptions(**knobs)  # type: ignore[arg-type]
+    assert [met("drop", options.drop, tasks) for tasks in (range(30), range(30, 62), range(62, 68))] == [1, 1, 0]
+    assert [met("fail", options.fail, tasks) for tasks in (range(35), range(35, 68))] == [4, 0]
 
 
-def test_a_refused_knob_is_all_that_is_said(tmp_path: Path) -> None:
-    """The command judges its options before it says that the sandbox answers, and leaves no store."""
+@pytest.mark.parametrize("options", [{"speed": 0.0}, {"fail": 1.5}, {"drop": math.nan}, {"credits": -1.0}])
+def test_options_have_ranges(options: dict[str, float]) -> None:
+    """An option out of its range is rejected by name before anything starts."""
+    with pytest.raises(UsageError, match=f"the sandbox's --{next(iter(options))} must be"):
+        SandboxOptions(**options)  # type: ignore[arg-type]
+
+
+def test_a_rejected_option_is_all_that_is_printed(tmp_path: Path) -> None:
+    """The command checks its options before it prints that the sandbox answers, and leaves no store."""
     store = tmp_path / "store.db"
     asked = CliRunner().invoke(sandbox, ["--fail", "7", "--store", str(store)])
     assert isinstance(asked.exception, UsageError)
@@ -370,16 +370,16 @@ def test_a_refused_knob_is_all_that_is_said(tmp_path: Path) -> None:
 
 
 def test_a_task_is_spoken_alike_every_time_and_its_sibling_is_not() -> None:
-    """A task's file is the same whatever was spoken in between; another task of the same order differs, as takes do."""
-    order = _order("Once more, from the beginning.", "en-gb+whisperf", "mp3")
-    first, second, again = (render(engine(), order, f"task_000{digit}") for digit in "121")
+    """A task's file is the same whatever is rendered in between; another task of the same request differs."""
+    request = _request("Once more, from the beginning.", "en-gb+whisperf", "mp3")
+    first, second, again = (render(engine(), request, f"task_000{digit}") for digit in "121")
     assert again == first != second
 
 
 def test_pitch_and_volume_are_heard() -> None:
     """Volume follows its decibels; a raised pitch is another sound."""
     plain, quiet, high = (
-        render(engine(), _order("A long way home.", params=params), "task_0000")
+        render(engine(), _request("A long way home.", params=params), "task_0000")
         for params in ({}, {"volume": -12.0}, {"pitch": 12.0})
     )
     assert 3 < _loudness(plain) / _loudness(quiet) < 5
@@ -392,10 +392,10 @@ def test_the_command_stands_in_for_the_library() -> None:
     command = Command(shutil.which("espeak-ng") or "")
     assert command.catalogue.find("EN-us+f3") == engine().catalogue.find("en-us+f3") == "gmw/en-US+f3"
     assert command.catalogue.find("en-us+nobody") is None
-    order = _order("One line.\nAnother line.", "fr-fr")
-    spoken = render(command, order, "task_0001")
+    request = _request("One line.\nAnother line.", "fr-fr")
+    spoken = render(command, request, "task_0001")
     assert _loudness(spoken) > 500
-    assert 0.5 < len(spoken) / len(render(engine(), order, "task_0001")) < 2
+    assert 0.5 < len(spoken) / len(render(engine(), request, "task_0001")) < 2
 
 
 def _crossings(samples: bytes) -> float:
@@ -421,7 +421,7 @@ def test_samples_can_be_spoken(caller: Caller, name: str, least: int) -> None:
 def test_every_language_of_the_samples_is_spoken() -> None:
     """Each sentence of the languages comes out as speech of a length that suits it, not as silence."""
     for row in _samples("languages.csv"):
-        samples = render(engine(), _order(row["text"], row["voice"]), "task_0000")
+        samples = render(engine(), _request(row["text"], row["voice"]), "task_0000")
         assert _loudness(samples) > 500, row["id"]
         assert 3 < len(row["text"]) / (len(samples) / 44_100) < 25, row["id"]
 

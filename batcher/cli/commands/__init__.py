@@ -1,1 +1,1 @@
-"""What each command asks and prints."""
+"""The commands: their arguments and what they print."""

@@ -1,4 +1,4 @@
-"""`batcher doctor`: what is wrong, or soon will be, and what to do."""
+"""`batcher doctor`: check the setup."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
-from batcher.cli.colours import BAD, GOOD, LOOK
-from batcher.cli.options import is_flag, ledger_path
-from batcher.cli.run_options import Grouped, manifest_options, resolve
+from batcher.cli.colours import ERROR, GOOD, WARNING
+from batcher.cli.ledger_path import ledger_path
+from batcher.cli.options import is_flag
+from batcher.cli.run_options import GroupedCommand, manifest_options, run_settings
 from batcher.settings import FILE_NAME
 
 if TYPE_CHECKING:
@@ -25,29 +26,29 @@ _SOURCES: Final[dict[ParameterSource | None, str]] = {
     ParameterSource.ENVIRONMENT: "environment",
     ParameterSource.DEFAULT_MAP: FILE_NAME,
 }
-_COLOURS: Final = {"ok": GOOD, "hint": LOOK, "problem": BAD}
+_COLOURS: Final = {"ok": GOOD, "hint": WARNING, "problem": ERROR}
 
 
-@click.command(cls=Grouped)
+@click.command(cls=GroupedCommand)
 @click.argument("manifests", nargs=-1, metavar="[MANIFEST...]")
 @manifest_options
 @click.pass_context
 def doctor(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
-    """Find out what is wrong, or soon will be, and what to do. Creates nothing.
+    """Check the setup and explain how to fix problems. Creates nothing.
 
-    Takes the options of `run`, and looks at what a run with them would meet: token, account and host, the clock, the
-    API's published schema, where each setting comes from, the ledger and its disk, the manifests, room for audio,
-    leftovers, the sandbox's speech. Each finding is ok, a hint, or a problem.
+    Takes the options of `run` and checks everything that such a run depends on: token, account and host, the clock,
+    the API's published schema, the ledger and its disk, the manifests, free space, leftover files and the sandbox's
+    speech. Also prints the source of each setting. Each finding is ok, a hint or a problem.
     """
     from batcher.clock import Clock
     from batcher.doctor.checks import examine
 
     missing = [name for name in manifests if name != "-" and not Path(name).is_file()]
     if missing:
-        raise click.UsageError(f"there is no manifest {missing[0]}", ctx)
-    named = ctx.params["ledger"]
-    beside = ledger_path(named, Path(), sandbox=False) if named is not None else Path(FILE_NAME)
-    found = examine(resolve(ctx, manifests, beside=beside), Clock())
+        raise click.UsageError(f"file not found: {missing[0]}", ctx)
+    ledger = ctx.params["ledger"]
+    beside = ledger_path(ledger, Path(), sandbox=False) if ledger is not None else Path(FILE_NAME)
+    found = examine(run_settings(ctx, manifests, beside=beside), Clock())
     code, settings = exit_code(found), _settings(ctx)
     if ctx.params["as_json"]:
         facts = {"schema": 1, "exit_code": code, "findings": [asdict(one) for one in found], "settings": settings}
@@ -58,7 +59,7 @@ def doctor(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
 
 
 def exit_code(found: Sequence[Finding]) -> int:
-    """2 when something must be mended, 8 when there is only trouble that may pass, else 0."""
+    """2 if there is a problem to fix, 8 if all problems are temporary, else 0."""
     problems = [one for one in found if one.level == "problem"]
     if any(not one.passing for one in problems):
         return 2
@@ -66,7 +67,7 @@ def exit_code(found: Sequence[Finding]) -> int:
 
 
 def _settings(ctx: click.Context) -> list[dict[str, Any]]:
-    """Every setting of a run with its value and where that came from; of the token only where it is."""
+    """Every setting with its value and source; for the token only the source."""
     found: list[dict[str, Any]] = [{"name": "token", "value": None, "source": _token_source(ctx)}]
     for param in ctx.command.params:
         if isinstance(param, click.Option) and param.envvar is not None and param.name is not None:
@@ -82,7 +83,7 @@ def _token_source(ctx: click.Context) -> str:
         return "environment"
     if ctx.params["token_file"] is None:
         return "nowhere"
-    return f"the file that {_SOURCES.get(ctx.get_parameter_source('token_file'), 'default')} names"
+    return f"file named by {_SOURCES.get(ctx.get_parameter_source('token_file'), 'default')}"
 
 
 def _print(found: Sequence[Finding], settings: list[dict[str, Any]]) -> None:
@@ -91,8 +92,8 @@ def _print(found: Sequence[Finding], settings: list[dict[str, Any]]) -> None:
         click.echo(f"{level} {one.topic}: {one.message}")
         if one.hint:
             click.echo(f"         {one.hint}")
-    click.echo("settings that are not the default:")
+    click.echo("settings that differ from their defaults:")
     for setting in settings:
         if setting["source"] not in ("default", "nowhere"):
             value = "" if setting["name"] == "token" else f" = {setting['value']}"
-            click.echo(f"         {setting['name']}{value} (from {setting['source']})")
+            click.echo(f"         {setting['name']}{value} ({setting['source']})")

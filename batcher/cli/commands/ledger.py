@@ -1,4 +1,4 @@
-"""`batcher ledger`: looking after the ledger's file."""
+"""`batcher ledger`: upgrade, back up or recover a ledger."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 import anyio
 import click
 
-from batcher.cli.options import find_ledger, ledger_options
+from batcher.cli.ledger_path import find_ledger
+from batcher.cli.options import ledger_options
 
 
 @click.group()
 def ledger() -> None:
-    """Look after the ledger's file."""
+    """Upgrade, back up or recover a ledger."""
 
 
 @ledger.command()
@@ -22,17 +23,20 @@ def ledger() -> None:
 @ledger_options
 @click.pass_context
 def upgrade(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
-    """Bring an older ledger up to date, after a backup beside it. The next run would do the same. Creates nothing."""
+    """Upgrade an older ledger to this version. Creates nothing.
+
+    Backs it up beside itself first. The next run would do the same.
+    """
     from batcher.ledger.storage import database
     from batcher.ledger.storage.lock import owner_lock
 
     path, _rest = find_ledger(ctx, manifest)
     if not database.needs_upgrade(path):
-        click.echo(f"{path} is up to date")
+        click.echo(f"{path} is already up to date")
         return
     with owner_lock(path):
         backup = database.upgrade(path)
-    click.echo(f"{path} is up to date; as it was, it is kept in {backup}")
+    click.echo(f"Upgraded {path}; the previous version is in {backup}")
 
 
 @ledger.command()
@@ -41,16 +45,15 @@ def upgrade(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
 @ledger_options
 @click.pass_context
 def backup(ctx: click.Context, /, target: Path, manifest: tuple[str, ...], **_: Any) -> None:
-    """Copy the ledger to FILE, also while a run is at work. Creates nothing.
+    """Copy the ledger to FILE, even during a run. Creates nothing.
 
-    The copy knows that it is one: what was bought after it was made is not in it, so the first run on it wants
-    --restored.
+    The copy is marked as a backup. It lacks whatever is bought later, so its first run needs --restored.
     """
     from batcher.ledger.storage import database
 
     path, _rest = find_ledger(ctx, manifest)
     database.back_up(path, target)
-    click.echo(f"{path} is copied to {target}")
+    click.echo(f"Copied {path} to {target}")
 
 
 @ledger.command()
@@ -58,10 +61,10 @@ def backup(ctx: click.Context, /, target: Path, manifest: tuple[str, ...], **_: 
 @ledger_options
 @click.pass_context
 def recover(ctx: click.Context, /, results: tuple[Path, ...], **_: Any) -> None:
-    """Tell the ledger what results files (BATCH.results.jsonl) say is bought. Creates nothing.
+    """Recover purchases from results files. Creates nothing.
 
-    The next run that imports their rows takes over tasks, and audio that lies where the files say, instead of creating
-    them again.
+    RESULTS are files that earlier runs wrote, such as BATCH.results.jsonl. The next run that imports their rows reuses
+    the tasks and audio files listed there instead of creating them again.
     """
     from batcher.clock import Clock
     from batcher.formatting import counted
@@ -74,4 +77,4 @@ def recover(ctx: click.Context, /, results: tuple[Path, ...], **_: Any) -> None:
     with owner_lock(path), open_ledger(path) as ledger:
         lines = restore.read_results(results, path.parent)
         number = anyio.run(partial(ledger.do, restored_rows.add, lines, at=Clock().now()))
-    click.echo(f"noted: {counted(number, 'row')} that may be bought; the next run takes up what they tell")
+    click.echo(f"Recovered {counted(number, 'row')}; the next run reuses their tasks and audio")

@@ -1,4 +1,4 @@
-"""`batcher plan`: what a run would do and cost."""
+"""`batcher plan`: preview a run and its cost."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 import click
 
-from batcher.cli.colours import BAD, GOOD, LOOK
-from batcher.cli.run_options import Grouped, manifest_options, resolve
+from batcher.cli.colours import ERROR, GOOD, WARNING
+from batcher.cli.run_options import GroupedCommand, manifest_options, run_settings
 from batcher.formatting import amount, counted
 
 
-@click.command(cls=Grouped)
+@click.command(cls=GroupedCommand)
 @click.argument("manifests", nargs=-1, metavar="MANIFEST...")
 @manifest_options
 @click.pass_context
 def plan(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
-    """Show what a run would do and cost. Creates nothing, and makes no ledger.
+    """Show what a run would do and cost. Creates nothing, not even a ledger.
 
-    Takes the options of `run`. What it may cost is learned from the tasks in the ledger; the balance is asked for when
-    there is a token. Exits 2 when a run would refuse to create anything.
+    Takes the options of `run`. The price is estimated from finished tasks in the ledger; the balance is requested if
+    there is a token. Exits with 2 if a run would refuse to create anything.
     """
     ctx.exit(show_plan(ctx, manifests))
 
@@ -30,71 +30,73 @@ def show_plan(ctx: click.Context, manifests: tuple[str, ...]) -> int:
     """Print the plan. Returns the exit code."""
     from batcher.pipeline import plan
 
-    chosen = resolve(ctx, manifests)
-    found = plan.plan(chosen)
-    refused = bool(found.refused) or bool(found.rebuy and not chosen.rebuy)
-    refused = refused or bool(found.outdated and not chosen.restored)
+    settings = run_settings(ctx, manifests)
+    found = plan.plan(settings)
+    needs_consent = (found.rebuy and not settings.rebuy) or (found.outdated and not settings.restored)
     if ctx.params["as_json"]:
         click.echo(json.dumps(asdict(found), ensure_ascii=False))
     else:
         for line in _lines(found):
             click.echo(line)
-    return 2 if refused else 0
+    return 2 if found.refused or needs_consent else 0
 
 
 def _lines(found: Any) -> list[str]:
-    lines = [click.style(fault, fg=BAD) for fault in found.faults]
+    lines = [click.style(fault, fg=ERROR) for fault in found.faults]
     if found.refused:
         lines += [*dict.fromkeys(filter(None, found.refused.values()))]
-        lines.append(f"not counted: {', '.join(found.refused)}; until it is mended, a run creates nothing")
+        have = "has" if len(found.refused) == 1 else "have"
+        lines.append(f"{', '.join(found.refused)} {have} errors; fix them first. Nothing will be created until then.")
     if not found.refused or len(found.refused) < len(found.batches):
-        lines += _counted(found)
+        lines += _preview(found)
     if found.balance is not None:
-        lines.append(f"balance: {amount(found.balance)} credits{_verdict(found)}")
+        lines.append(f"balance: {amount(found.balance)} credits{_sufficiency(found)}")
     elif found.balance_unknown is not None:
-        lines.append(click.style(f"balance: not known, {found.balance_unknown}", fg=LOOK))
+        lines.append(click.style(f"balance: unknown, {found.balance_unknown}", fg=WARNING))
     if found.outdated:
-        lines.append(click.style(f"{found.outdated}: a run wants --restored", fg=LOOK))
+        lines.append(click.style(f"{found.outdated}: a run needs --restored", fg=WARNING))
     if found.rebuy:
-        lines += [click.style("a run would want --rebuy:", fg=LOOK), found.rebuy]
+        lines += [click.style("a run needs --rebuy:", fg=WARNING), found.rebuy]
     return lines
 
 
-def _counted(found: Any) -> list[str]:
-    """What those manifests come to that a run can take in."""
+def _preview(found: Any) -> list[str]:
+    """Lines about the manifests that have no errors."""
     lines = []
     rows, items = counted(found.rows, "row"), counted(found.items, "item")
-    shared = f"; {counted(found.shared, 'row')} with the inputs of another" if found.shared else ""
-    lines.append(f"{rows} for {items}{shared}")
+    shared = f" ({counted(found.shared, 'row')} with the same inputs as another)" if found.shared else ""
+    lines.append(f"{rows}, {items}{shared}")
     lines.append(f"  {found.new:>9,}  new")
     counts = {
         "done": (found.done, GOOD),
         "in flight": (found.in_flight, None),
-        "need a person": (found.need_person, BAD),
+        "need attention": (found.need_person, ERROR),
     }
     lines += [click.style(f"  {number:>9,}  {what}", fg=colour) for what, (number, colour) in counts.items() if number]
     if found.skipped:
         lines.append(f"  {found.skipped:>9,}  skipped")
     for name, ids in found.changed.items():
         more = ", …" if len(ids) > 5 else ""
-        lines.append(f"{counted(len(ids), 'row')} with another {name} than in the last run: {', '.join(ids[:5])}{more}")
+        lines.append(f"{name} changed since the last run in {counted(len(ids), 'row')}: {', '.join(ids[:5])}{more}")
     sent = (header if header == name else f"{header} (as {name})" for header, name in found.columns_sent.items())
     carried = f"; only carried to the results: {', '.join(found.columns_carried)}" if found.columns_carried else ""
     lines.append(f"columns used: {', '.join(sent)}{carried}")
-    lines.append(f"to be created: {found.characters:,} characters, {_cost(found)}")
+    lines.append(f"to create: {found.characters:,} characters, {_cost(found)}")
     return lines
 
 
 def _cost(found: Any) -> str:
     if found.estimate is None:
-        return "for an unknown number of credits (no finished task in the ledger has said its price yet)"
+        return "price unknown (no task in the ledger has reported its cost yet)"
     about, low, high = (f"{found.estimate[name]:,.0f}" for name in ("credits", "low", "high"))
-    return f"for about {about} credits{'' if low == high else f' ({low} to {high})'}"
+    return f"about {about} credits{'' if low == high else f' ({low} to {high})'}"
 
 
-def _verdict(found: Any) -> str:
+def _sufficiency(found: Any) -> str:
     if found.suffices is None:
         return ""
     if found.suffices:
-        return ", which suffices"
-    return click.style(f", which would last for about {found.stops_after:,} items", fg=LOOK)
+        return ", which is enough"
+    if not found.stops_after:
+        return click.style(", not enough for one item", fg=WARNING)
+    return click.style(f", enough for about {counted(found.stops_after, 'item')}", fg=WARNING)

@@ -1,4 +1,4 @@
-"""`batcher report`: what became of the rows, as a page to look at and listen to, or as data."""
+"""`batcher report`: the result of every row, as a page or as a table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batcher.cli.options import find_ledger, ledger_options, option
+from batcher.cli.ledger_path import find_ledger_only
+from batcher.cli.options import ledger_options, option
 from batcher.clock import Clock
 from batcher.errors import StorageError, UsageError
 from batcher.formatting import counted
@@ -21,146 +22,149 @@ if TYPE_CHECKING:
     from batcher.reports.table import Plain, Sheet
 
 _EMBED_WARN_BYTES = 200_000_000
-"""Beyond it browsers take long to open a page."""
+"""Embedded audio above this size in bytes makes a page slow to open."""
 
 
 @click.command()
 @click.argument("manifest", nargs=-1, metavar="[MANIFEST]")
-@option("--batch", metavar="NAME", help="Only this batch.")
+@option("--batch", metavar="NAME", help="Report only this batch.")
 @click.option(
     *("--format", "as_format"),
     type=click.Choice(["html", "csv", "jsonl", "xlsx"]),
     default="html",
     show_default=True,
-    help="A page; or the manifest's own columns, with what became of each row beside them.",
+    help="A page, or a table of the manifest's columns and each row's result.",
 )
 @click.option(
     *("--output", "target"),
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Where to write; by default a page or a workbook goes beside the results, csv and jsonl to standard output.",
+    help="Output file; html and xlsx default to the output folder, csv and jsonl to standard output.",
 )
-@option("--encoding", metavar="NAME", help="The manifest's, for its own columns, as in `run`.")
-@click.option("--embed", is_flag=True, help="Put the audio into the page instead of linking it.")
-@click.option("--no-text", is_flag=True, help="Leave the texts out, and errors' messages, which may quote them.")
+@option("--encoding", metavar="NAME", help="Encoding of the manifest, as for `run`.")
+@click.option("--embed", is_flag=True, help="Embed the audio in the page instead of linking to it.")
+@click.option("--no-text", is_flag=True, help="Omit texts, and error messages, which may quote them.")
 @ledger_options
 @click.pass_context
 def report(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
-    """Make a page that tells what became of every row, and plays it. Creates nothing at the provider.
+    """Write a report page to read and listen to, or export a table. Creates no audio.
 
-    The page is one HTML file, OUT/BATCH.report.html beside the results, that asks nothing of any network: how the rows
-    stand, where the credits went, how long things took, and a table to search, filter, and listen through. Rows that
-    are marked there are exported as a file for `batcher retake --marks FILE`.
+    The page, OUT/BATCH.report.html, is one HTML file that needs no network. It shows the state of the rows, credits,
+    durations and errors, and a table of all rows to search, filter and listen to. Rows that you mark for retaking can
+    be exported as a file for `batcher retake --marks FILE`.
 
-    The batch is MANIFEST's, or --batch; without either, all batches of the ledger are told of in one page.
+    Reports the batch of MANIFEST, or --batch; without either, all batches of the ledger.
     """
     from batcher.ledger.ledger import open_readonly
 
-    path, rest = find_ledger(ctx, manifest)
-    if rest or len(manifest) > 1:
-        raise click.UsageError(f"there is no file {rest[0]}" if rest else "name one manifest", ctx)
+    path = find_ledger_only(ctx, manifest)
+    if len(manifest) > 1:
+        raise click.UsageError("name one manifest only", ctx)
     params = ctx.params
     if params["as_format"] != "html" and params["embed"]:
-        raise click.UsageError("--embed is for the page", ctx)
+        raise click.UsageError("--embed needs --format html", ctx)
     with open_readonly(path) as conn:
-        wanted = _wanted(conn, manifest, params["batch"])
+        batches = _select_batches(conn, manifest, params["batch"])
         target = params["target"]
         if target is not None:
-            _need_free(conn, target, path, wanted)
+            _check_target(conn, target, path, batches)
         if params["as_format"] == "html":
-            _write_page(conn, wanted, path, target or _beside_results(path, wanted, "html"), params)
+            _write_page(conn, batches, path, target or _beside_results(path, batches, "html"), params)
             return
-        sheet = _sheet(conn, wanted, params)
+        sheet = _sheet(conn, batches, params)
         if params["as_format"] == "xlsx":
-            _write_workbook(sheet, target or _beside_results(path, wanted, "xlsx"))
+            _write_workbook(sheet, target or _beside_results(path, batches, "xlsx"))
         else:
             _write_data(sheet, target, params["as_format"])
 
 
-def _wanted(conn: Connection, manifest: tuple[str, ...], batch: str | None) -> list[Batch]:
-    """The batches to tell of.
+def _select_batches(conn: Connection, manifest: tuple[str, ...], batch: str | None) -> list[Batch]:
+    """The batches to report.
 
     Raises:
-        UsageError: there is none like that.
+        UsageError: the ledger does not have them.
     """
     from batcher.ledger.queries import report
     from batcher.ledger.queries.batches import current_batches
 
-    known = current_batches(conn)
-    names = [batch] if batch is not None else [one.name for one in known]
+    current = current_batches(conn)
+    names = [batch] if batch is not None else [one.name for one in current]
     if manifest and batch is None:
         names = report.batches_of(conn, Path(manifest[0]))
-    found = [one for one in known if one.name in names]
+    found = [one for one in current if one.name in names]
     if not found:
-        said = f"no batch of {manifest[0]}" if manifest and batch is None else f"no batch {batch or ''}".rstrip()
-        raise UsageError(f"the ledger has {said}", f"It has: {', '.join(one.name for one in known) or 'none yet'}.")
+        missing = f"no batch from {manifest[0]}" if manifest and batch is None else f"no batch {batch or ''}".rstrip()
+        raise UsageError(
+            f"the ledger has {missing}", f"It has: {', '.join(one.name for one in current) or 'none yet'}."
+        )
     return found
 
 
-def _need_free(conn: Connection, target: Path, ledger: Path, wanted: list[Batch]) -> None:
+def _check_target(conn: Connection, target: Path, ledger: Path, batches: list[Batch]) -> None:
     from batcher.ledger.queries import report
 
-    taken = [ledger, *(Path(report.source_of(conn, batch)[0]).resolve() for batch in wanted)]
-    if target.resolve() in taken:
-        raise UsageError(f"{target} is what the report is made from", "Choose another --output.")
+    inputs = [ledger, *(Path(report.source_of(conn, batch)[0]).resolve() for batch in batches)]
+    if target.resolve() in inputs:
+        raise UsageError(f"{target} is an input of the report", "Pass another --output.")
 
 
-def _beside_results(ledger: Path, wanted: list[Batch], ending: str) -> Path:
-    """Where a report goes: beside the results of its batch, or of the first of several under the ledger's name."""
+def _beside_results(ledger: Path, batches: list[Batch], extension: str) -> Path:
+    """Default path of a report, beside the results: named after its batch, or after the ledger for several."""
     from batcher.reports.results import REPORT
 
-    name = wanted[0].name if len(wanted) == 1 else ledger.stem
-    return ledger.parent / wanted[0].out_dir / f"{name}{REPORT}.{ending}"
+    name = batches[0].name if len(batches) == 1 else ledger.stem
+    return ledger.parent / batches[0].out_dir / f"{name}{REPORT}.{extension}"
 
 
-def _write_page(conn: Connection, wanted: list[Batch], ledger: Path, target: Path, params: dict[str, Any]) -> None:
+def _write_page(conn: Connection, batches: list[Batch], ledger: Path, target: Path, params: dict[str, Any]) -> None:
     from batcher.ledger.queries import report
     from batcher.reports.page.page import Choices, write_page
 
     if params["embed"]:
-        _, size = report.audio_made(conn, wanted)
-        slow = "; browsers are slow to open so much" if size > _EMBED_WARN_BYTES else ""
-        click.echo(f"the audio inside makes the page about {size * 4 / 3e6:,.1f} MB{slow}", err=True)
+        _, size = report.audio_total(conn, batches)
+        slow = "; browsers will open it slowly" if size > _EMBED_WARN_BYTES else ""
+        click.echo(f"embedded audio: about {size * 4 / 3e6:,.1f} MB{slow}", err=True)
     at, texts = Clock().now(), not params["no_text"]
     choices = Choices(path=target, home=ledger.parent, at=at, embed=params["embed"], texts=texts)
     with _writing(target):
-        write_page(conn, wanted, choices)
-    click.echo(f"{counted(len(wanted), 'batch')} told of in {target}", err=True)
+        write_page(conn, batches, choices)
+    click.echo(f"Wrote {target}", err=True)
 
 
-def _sheet(conn: Connection, wanted: list[Batch], params: dict[str, Any]) -> Sheet:
+def _sheet(conn: Connection, batches: list[Batch], params: dict[str, Any]) -> Sheet:
     from batcher.reports.table import Sheet
 
-    sheet = Sheet(conn, wanted, texts=not params["no_text"], encoding=params["encoding"])
+    sheet = Sheet(conn, batches, texts=not params["no_text"], encoding=params["encoding"])
     for name in sheet.changed:
-        click.echo(
-            f"{name} reads otherwise than in the last run: its columns are told as the ledger keeps them", err=True
-        )
+        click.echo(f"{name} does not read as in the last run; its columns come from the ledger", err=True)
     return sheet
 
 
 def _write_workbook(sheet: Sheet, target: Path) -> None:
-    with _drafted(target) as draft, draft.open("wb") as file:
+    with _atomic(target) as draft, draft.open("wb") as file:
         cut = sheet.write_workbook(file)
     if cut:
-        click.echo(f"{counted(cut, 'cell')} cut at the 32,767 characters that one takes; csv has them whole", err=True)
-    click.echo(f"written to {target}", err=True)
+        click.echo(
+            f"{counted(cut, 'cell')} cut at 32,767 characters, the limit of XLSX; use csv for full text",
+            err=True,
+        )
+    click.echo(f"Wrote {target}", err=True)
 
 
 def _write_data(sheet: Sheet, target: Path | None, kind: Plain) -> None:
     if target is None:
-        with suppress(BrokenPipeError):  # whoever reads has seen enough
+        with suppress(BrokenPipeError):  # the reader has seen enough
             sheet.write(sys.stdout, kind)
         return
-    # The mark at its beginning lets spreadsheets know a table's encoding.
+    # The byte order mark lets spreadsheets detect the encoding.
     encoding = "utf-8-sig" if kind == "csv" else "utf-8"
-    with _drafted(target) as draft, draft.open("w", encoding=encoding, newline="") as file:
+    with _atomic(target) as draft, draft.open("w", encoding=encoding, newline="") as file:
         sheet.write(file, kind)
 
 
 @contextmanager
-def _drafted(target: Path) -> Iterator[Path]:
-    """Where to write what is to be at `target`, which gets it whole or not at all."""
+def _atomic(target: Path) -> Iterator[Path]:
+    """A temporary path that replaces `target` at the end, so that `target` is never incomplete."""
     draft = target.with_name(f".{target.name}.part")
     with _writing(target):
         try:
@@ -175,6 +179,4 @@ def _writing(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(
-            f"{target} cannot be written: {error.strerror or error}", "Name another --output."
-        ) from error
+        raise StorageError(f"cannot write {target}: {error.strerror or error}", "Pass another --output.") from error

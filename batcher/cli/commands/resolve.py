@@ -1,30 +1,36 @@
-"""`batcher resolve`: settling creates whose answer was lost."""
+"""`batcher resolve`: settle items in doubt."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from batcher.cli.api_options import api_options
 from batcher.cli.colours import in_state
-from batcher.cli.decisions import api_options, decide
-from batcher.cli.options import find_ledger, json_option
+from batcher.cli.ledger_path import find_ledger
+from batcher.cli.locked_ledger import decide
+from batcher.cli.options import json_option
 from batcher.clock import local, utc
 from batcher.errors import UsageError
-from batcher.formatting import amount, plainly
+from batcher.formatting import amount, plain_error
 from batcher.item import State
 from batcher.ledger.ledger import open_readonly
 from batcher.ledger.money.evidence import BalanceEvidence, balance_evidence, evidence
 from batcher.ledger.queries import names, status
 
+if TYPE_CHECKING:
+    from batcher.maintenance.decisions import Decisions
+
 
 @click.command()
 @click.argument("arguments", nargs=-1, metavar="[ID...]")
-@click.option("--adopt", metavar="TASK_ID", help="The item has this task: collect it. Asks the API first.")
-@click.option("--buy-again", is_flag=True, help="Create it again. It may cost twice.")
-@click.option("--abandon", is_flag=True, help="Give it up.")
-@click.option("--all", "everything", is_flag=True, help="Every item in doubt, for --buy-again or --abandon.")
+@click.option("--adopt", metavar="TASK_ID", help="Assign this task to the item, after checking with the API.")
+@click.option("--buy-again", is_flag=True, help="Create the items again; each may be charged twice.")
+@click.option("--abandon", is_flag=True, help="Give the items up.")
+@click.option("--all", "everything", is_flag=True, help="Apply --buy-again or --abandon to every item in doubt.")
 @api_options
 @json_option
 @click.pass_context
@@ -38,10 +44,11 @@ def resolve(
     everything: bool,
     **_: Any,
 ) -> None:
-    """Settle creates whose answer was lost. With --buy-again, the next run may charge a second time.
+    """Settle items that may have been bought. With --buy-again, the next run may charge twice.
 
-    Without a decision it lists them with what is known: look them up in your account's history at the provider, then
-    adopt the task, or buy again, or abandon. Each is named by a row's id or the beginning of its key.
+    An item is in doubt if a create request was sent and no definite answer arrived. Without --adopt, --buy-again or
+    --abandon, lists these items with the evidence: look for their tasks in your account's history at the provider,
+    then decide. ID is a row's id or the beginning of an item's key.
     """
     path, ids = find_ledger(ctx, arguments)
     with open_readonly(path) as conn:
@@ -52,29 +59,29 @@ def resolve(
     if sum((adopt is not None, buy_again, abandon)) > 1:
         raise click.UsageError("choose one of --adopt, --buy-again and --abandon", ctx)
     if ids and not keys:
-        raise UsageError("none of them is in doubt", "`batcher show` tells how items stand.")
+        raise UsageError("none of these items is in doubt", "`batcher show` lists items by state.")
     if not (adopt or buy_again or abandon):
         _list(cases, rows, money, as_json=ctx.params["as_json"])
         return
     if not ids and not everything:
-        raise click.UsageError("name the items, or pass --all", ctx)
+        raise click.UsageError("name items by ID" + ("" if adopt is not None else ", or pass --all"), ctx)
     if adopt is not None and len(keys) != 1:
-        raise click.UsageError(f"--adopt is for one item in doubt, and {len(keys)} are named", ctx)
+        raise click.UsageError(f"--adopt needs exactly one item in doubt, not {len(keys)}", ctx)
     if not keys:
-        click.echo("nothing is in doubt", err=True)
+        click.echo("no items in doubt", err=True)
         return
-    for line in decide(
-        ctx,
-        path,
-        lambda decisions: (
-            decisions.adopt(keys[0], adopt)
-            if adopt is not None
-            else decisions.buy_again(keys)
-            if buy_again
-            else decisions.abandon(keys)
-        ),
-    ):
+    for line in decide(ctx, path, _decision(keys, adopt, buy_again=buy_again)):
         click.echo(line)
+
+
+def _decision(
+    keys: list[str], adopt: str | None, *, buy_again: bool
+) -> Callable[[Decisions], Coroutine[Any, Any, list[str]]]:
+    if adopt is not None:
+        return lambda decisions: decisions.adopt(keys[0], adopt)
+    if buy_again:
+        return lambda decisions: decisions.buy_again(keys)
+    return lambda decisions: decisions.abandon(keys)
 
 
 def _list(
@@ -85,46 +92,53 @@ def _list(
         click.echo(json.dumps(list(facts), ensure_ascii=False))
         return
     if not cases:
-        click.echo("nothing is in doubt")
+        click.echo("no items in doubt")
     for case in cases:
-        named = ", ".join(f"{row['id']} of {row['batch']}" for row in rows[case.key]) or "no row any more"
-        named = in_state(State.IN_DOUBT, named)
-        click.echo(f"{case.key[:16]}  {named}: {len(case.text)} characters, voice {case.voice}")
-        click.echo(f"    create {case.attempt} {_sent(case)} for account {case.user_id}")
-        status = f"HTTP {case.http_status}, " if case.http_status else ""
-        came = plainly(case.error_message or "") or case.error_code or _CAUSES.get(case.cause, case.cause)
-        until = f" (until {local(case.answered_at)})" if case.answered_at else ""
-        click.echo(f"    what came: {status}{came}{until}")
-        if case.raw:
-            click.echo(f"    its body began: {case.raw[:120].decode(errors='replace')!r}")
-        for line in _money(money[case.key]):
-            click.echo(f"    {line}")
+        _print_case(case, rows[case.key], money[case.key])
     if cases:
-        click.echo("settle each with --adopt TASK_ID, --buy-again or --abandon")
+        click.echo(_CHOICES)
+
+
+def _print_case(case: Any, rows: list[dict[str, Any]], money: BalanceEvidence) -> None:
+    named = ", ".join(f"{row['id']} of {row['batch']}" for row in rows) or "no current row"
+    named = in_state(State.IN_DOUBT, named)
+    click.echo(f"{case.key[:16]}  {named}: {len(case.text):,} characters, voice {case.voice}")
+    click.echo(f"    request {case.attempt}: {_sent(case)}, account {case.user_id}")
+    click.echo(f"    answer: {_answer(case)}")
+    if case.raw:
+        click.echo(f"    body: {case.raw[:120].decode(errors='replace')!r}")
+    for line in _money(money):
+        click.echo(f"    {line}")
 
 
 def _sent(case: Any) -> str:
     if case.cause == "restored":
         return f"may have been sent between {local(case.intended_at)} and {local(case.answered_at)}"
-    return f"was sent at {local(case.intended_at)}"
+    return f"sent at {local(case.intended_at)}"
+
+
+def _answer(case: Any) -> str:
+    status = f"HTTP {case.http_status}, " if case.http_status else ""
+    error = plain_error(case.error_message or "") or case.error_code or _CAUSES.get(case.cause, case.cause)
+    if case.answered_at is None or case.cause == "restored":
+        return f"{status}{error}"
+    return f"{status}{error} ({'noticed at' if case.cause == 'vanished' else 'at'} {local(case.answered_at)})"
 
 
 def _money(found: BalanceEvidence) -> list[str]:
-    """The balance around the create, what else was spent there, and what each choice may cost."""
+    """The balance before and after the request, other spending between them, and the price."""
     lines = []
     if found.before is not None and found.before_at is not None:
         lines.append(f"balance before: {amount(found.before)} at {local(found.before_at)}")
     if found.after is not None and found.after_at is not None:
         lines.append(f"balance after: {amount(found.after)} at {local(found.after_at)}")
     if found.unexplained is not None:
-        untold = f", and {found.unreported} more do not say" if found.unreported else ""
+        others = f"; {found.unreported:,} more did not report their cost" if found.unreported else ""
         lines.append(
-            f"other creates in between say they cost {amount(found.reported)}{untold}: "
-            f"{amount(found.unexplained)} unexplained"
+            f"reported cost of other requests between: {amount(found.reported)}{others}; "
+            f"unexplained: {amount(found.unexplained)}"
         )
-    cost = "an unknown number of credits" if found.estimate is None else f"about {amount(found.estimate)} credits"
-    lines.append(f"this one costs {cost}: --adopt pays nothing more, --buy-again pays it (twice, if it was bought), ")
-    lines[-1] += "--abandon loses it, if it was bought"
+    lines.append("price unknown" if found.estimate is None else f"price: about {amount(found.estimate)} credits")
     return lines
 
 
@@ -141,7 +155,12 @@ def _money_facts(found: BalanceEvidence) -> dict[str, Any]:
     }
 
 
-_CAUSES = {"vanished": "nothing: the run that sent it ended before an answer was recorded"}
+_CHOICES = """\
+Settle each item with one of these:
+  --adopt TASK_ID  costs nothing more
+  --buy-again      pays the price, a second time if it was already bought
+  --abandon        costs nothing more; loses the price if it was already bought"""
+_CAUSES = {"vanished": "none recorded before the run that sent it ended"}
 
 
 def _facts(case: Any) -> dict[str, Any]:

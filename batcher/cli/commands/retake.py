@@ -1,4 +1,4 @@
-"""`batcher retake`: another output of the same inputs."""
+"""`batcher retake`: another take of done rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import anyio
 import click
 
-from batcher.cli.options import find_ledger, ledger_options, option
+from batcher.cli.ledger_path import find_ledger
+from batcher.cli.options import ledger_options, option
 from batcher.clock import Clock
 from batcher.errors import ManifestError
 from batcher.item import State
@@ -21,12 +22,13 @@ from batcher.ledger.queries.batches import current_batches
 from batcher.ledger.queries.identity import identity
 from batcher.ledger.storage.lock import owner_lock
 from batcher.maintenance.decisions import person
-from batcher.manifest.reader import given_takes
+from batcher.manifest.reader import explicit_takes
 from batcher.reports.marks import Mark, read_marks
 
 _Rows = list[tuple[int, str, str]]
-"""Rows by their batch's number, its name, and their id."""
-_OwnTakes = dict[tuple[int, str], Any]
+"""Batch id, batch name and row id of each row."""
+_ManifestTakes = dict[tuple[int, str], Any]
+"""Takes that manifests set, by batch id and row id."""
 
 
 @click.command()
@@ -36,24 +38,23 @@ _OwnTakes = dict[tuple[int, str], Any]
     "--marks",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     metavar="FILE",
-    help="Rows that were marked “retake” on a page of `report`, as it exported them.",
+    help="Retake the rows marked in this file, exported from a report page.",
 )
 @ledger_options
 @click.pass_context
 def retake(ctx: click.Context, /, arguments: tuple[str, ...], batch: str | None, marks: Path | None, **_: Any) -> None:
-    """Have another output of done rows created beside the first. The next run charges for it.
+    """Request another take of done rows. The next run charges for it.
 
-    ID is a row's id, or the beginning of an item's key for all rows that share it. The row stands for the new take from
-    now on; its file is named like the first with `.take2` before the ending, and the first stays where it is. Rows of
-    the same text and voice that are retaken together share the new take. A row with a `take` in the manifest itself is
-    left alone: that is the place to ask for another.
+    ID is a row's id, or the beginning of an item's key for all rows that share it. From now on the row uses the new
+    take. The first file stays; the new one has `.take2` before its extension. Rows that share an item and are retaken
+    together share the new take. A row whose manifest sets `take` is skipped: request another take there.
 
-    With --marks, the rows are those of the file. A row that stands for another take by now than the one that was heard
-    is left alone, so that a file given twice buys nothing twice.
+    With --marks, retakes the rows marked in a file. A row that was retaken since it was marked is skipped, so using the
+    same file twice buys nothing twice.
     """
     path, ids = find_ledger(ctx, arguments)
     if bool(ids) == (marks is not None):
-        raise click.UsageError("name rows, or a file with --marks", ctx)
+        raise click.UsageError("name rows by ID, or pass --marks FILE", ctx)
     with open_readonly(path) as conn:
         if marks is None:
             rows = names.find_rows(conn, ids, batch=batch)
@@ -61,15 +62,15 @@ def retake(ctx: click.Context, /, arguments: tuple[str, ...], batch: str | None,
             marked = read_marks(marks, identity(conn).ledger_id)
             rows, stale = _marked(conn, [mark for mark in marked if batch in (None, mark.batch)])
             for mark in stale:
-                click.echo(f"{mark.id} of {mark.batch}  does not stand for what was heard any more: left alone")
-        own = _own_takes(conn, rows)
+                click.echo(f"{mark.id} of {mark.batch}  already retaken since it was marked; skipped")
+        takes = _manifest_takes(conn, rows)
     with owner_lock(path), open_ledger(path) as ledger:
-        for line in anyio.run(_retake, ledger, rows, own):
+        for line in anyio.run(_retake, ledger, rows, takes):
             click.echo(line)
 
 
 def _marked(conn: Connection, marks: list[Mark]) -> tuple[_Rows, list[Mark]]:
-    """The rows that still stand for what was heard, as `_retake` takes them, and the marks of the others."""
+    """The rows that still use the take that was marked, and the marks of the others."""
     found, stale = [], []
     for mark in marks:
         batch_id = names.row_with(conn, mark.batch, mark.id, mark.key)
@@ -80,40 +81,40 @@ def _marked(conn: Connection, marks: list[Mark]) -> tuple[_Rows, list[Mark]]:
     return found, stale
 
 
-def _own_takes(conn: Connection, rows: _Rows) -> _OwnTakes:
-    """The takes that the manifests, read as the last run did, name for these rows; of those that are there."""
+def _manifest_takes(conn: Connection, rows: _Rows) -> _ManifestTakes:
+    """The takes that manifests set for these rows; manifests that cannot be read are ignored."""
     wanted = {(batch_id, row_id) for batch_id, _, row_id in rows}
-    found: _OwnTakes = {}
+    found: _ManifestTakes = {}
     for batch in current_batches(conn):
         if not any(batch_id == batch.batch_id for batch_id, _ in wanted):
             continue
         path, rules = Path(report.source_of(conn, batch)[0]), last_parse_options(conn, batch)
         with suppress(ManifestError):
-            named = {(batch.batch_id, row_id): take for row_id, take in given_takes(path, rules)}
+            named = {(batch.batch_id, row_id): take for row_id, take in explicit_takes(path, rules)}
             found |= {row: named[row] for row in wanted & named.keys()}
     return found
 
 
-async def _retake(ledger: Ledger, rows: _Rows, own: _OwnTakes) -> list[str]:
+async def _retake(ledger: Ledger, rows: _Rows, takes: _ManifestTakes) -> list[str]:
     lines = []
     for batch_id, batch, row_id in rows:
-        if (take := own.get((batch_id, row_id))) is not None:
-            words = f"has take {take} in its manifest: write another there, and the next run creates it"
+        if (take := takes.get((batch_id, row_id))) is not None:
+            result = f"the manifest sets take {take}; change it there, and the next run creates the new take"
         else:
             at, who = Clock().now(), person()
-            words = _words(await ledger.do(decisions.retake, batch_id, row_id, at=at, who=who))
-        lines.append(f"{row_id} of {batch}  {words}")
+            result = _result(await ledger.do(decisions.retake, batch_id, row_id, at=at, who=who))
+        lines.append(f"{row_id} of {batch}  {result}")
     return lines
 
 
-def _words(made: decisions.Retake | None) -> str:
-    if made is None:
-        return "is not done: left alone"
-    if made.rival is not None:
-        row, batch = made.rival
-        return f"left alone: take {made.take} would be {made.output}, which row {row} of {batch} has"
-    if made.is_new:
-        return f"take {made.take}: created by the next run, and paid for"
-    became = {State.PENDING: "the next run creates it, once", State.DONE: "the next run links it"}
-    words = became.get(State(made.state), f"it is {made.state}")
-    return f"take {made.take}: shared with another row of the same inputs: {words}"
+def _result(retake: decisions.Retake | None) -> str:
+    if retake is None:
+        return "not done yet; skipped"
+    if retake.rival is not None:
+        row, batch = retake.rival
+        return f"skipped: the file of take {retake.take}, {retake.output}, belongs to row {row} of {batch}"
+    if retake.is_new:
+        return f"take {retake.take}: the next run creates and pays for it"
+    next_step = {State.PENDING: "the next run creates it once", State.DONE: "the next run links it"}
+    what = next_step.get(State(retake.state), f"it is {retake.state}")
+    return f"take {retake.take}, shared with another row with the same inputs: {what}"

@@ -1,4 +1,4 @@
-"""`batcher retry`: another try for what ended badly."""
+"""`batcher retry`: retry failed items."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from typing import Any
 
 import click
 
-from batcher.cli.decisions import api_options, decide
-from batcher.cli.options import find_ledger, option
+from batcher.cli.api_options import api_options
+from batcher.cli.ledger_path import find_ledger
+from batcher.cli.locked_ledger import decide
+from batcher.cli.options import option
 from batcher.errors import UsageError
 from batcher.ledger.ledger import open_readonly
 from batcher.ledger.queries import names
@@ -21,7 +23,7 @@ from batcher.maintenance.decisions import SETTLED_BY_RETRY
     "states",
     multiple=True,
     type=click.Choice([str(state) for state in SETTLED_BY_RETRY]),
-    help="All items in this state.",
+    help="Only items in this state; without IDs, all of them.",
 )
 @option("--batch", metavar="NAME", help="Only items of this batch.")
 @api_options
@@ -29,21 +31,21 @@ from batcher.maintenance.decisions import SETTLED_BY_RETRY
 def retry(
     ctx: click.Context, /, arguments: tuple[str, ...], states: tuple[str, ...], batch: str | None, **_: Any
 ) -> None:
-    """Have items that ended badly created again. The next run charges for them.
+    """Retry failed items. The next run creates and charges for them.
 
-    Each is named by a row's id or the beginning of its key, or with --state all of a kind are taken. If an item still
-    has a task, that is read first: when it ended well after all, it is collected and not created again.
+    For items that were rejected, failed, gone or abandoned. ID is a row's id or the beginning of an item's key. If an
+    item still has a task, the API is asked about it first: a task that succeeded after all is collected instead.
     """
     path, ids = find_ledger(ctx, arguments)
     if not ids and not states:
-        raise click.UsageError("name the items, or a --state", ctx)
+        raise click.UsageError("name items by ID, or pass --state", ctx)
     chosen = [state for state in SETTLED_BY_RETRY if not states or state in states]
     with open_readonly(path) as conn:
         if batch is not None:
             names.need_rows(conn, ids, batch=batch)
         keys = names.find_keys(conn, ids, states=chosen, batch=batch)
     if not keys:
-        wanted = " or ".join(states or map(str, SETTLED_BY_RETRY))
-        raise UsageError(f"none of them is {wanted}: nothing to retry", "`batcher show` tells how items stand.")
+        allowed = " or ".join(states or map(str, SETTLED_BY_RETRY))
+        raise UsageError(f"nothing to retry: no matching item is {allowed}", "`batcher show` lists items by state.")
     for line in decide(ctx, path, lambda decisions: decisions.retry(keys)):
         click.echo(line)

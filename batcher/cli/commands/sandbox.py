@@ -1,4 +1,4 @@
-"""`batcher sandbox`: the API on this machine."""
+"""`batcher sandbox`: serve the API on this machine."""
 
 from __future__ import annotations
 
@@ -11,38 +11,80 @@ from batcher.formatting import amount
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=8750, show_default=True)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8750, show_default=True, metavar="PORT", help="Port to listen on."
+)
 @click.option(
     "--store",
     type=click.Path(path_type=Path),
     default=Path("batcher-sandbox.tasks.db"),
     show_default=True,
-    help="Where its tasks and its balance live.",
+    metavar="FILE",
+    help="File for its tasks and balance.",
 )
-@click.option("--credits", "credit", type=float, default=1_000_000.0, show_default=True, help="Of a new store.")
-@click.option("--top-up", type=float, metavar="CREDITS", help="Add to the balance of the store, and end.")
-@click.option("--price", type=float, default=1.0, show_default=True, help="Credits per UTF-8 byte of text.")
-@click.option("--speed", type=float, default=1.0, show_default=True, help="How fast tasks render.")
-@click.option("--concurrent", type=int, default=0, help="Creates at once before 429; 0: any number.")
-@click.option("--rate", type=float, default=0.0, help="Creates a second before 429; 0: any number.")
-@click.option("--fail", type=float, default=0.0, help="Share of tasks that fail.")
-@click.option("--drop", type=float, default=0.0, help="Share of creates that are charged and never answered.")
-@click.option("--url-seconds", type=float, default=60.0, show_default=True, help="Life of an audio URL.")
-@click.option("--seed", type=int, default=0, help="Which tasks fail or drop.")
-def sandbox(port: int, store: Path, credit: float, top_up: float | None, **knobs: Any) -> None:
-    """Serve the API on this machine, with real speech, for trying things out. Costs nothing.
+@click.option(
+    *("--credits", "credit"),
+    type=float,
+    default=1_000_000.0,
+    show_default=True,
+    metavar="CREDITS",
+    help="Balance of a new store.",
+)
+@click.option("--top-up", type=float, metavar="CREDITS", help="Add to the balance of the store and exit.")
+@click.option(
+    "--price", type=float, default=1.0, show_default=True, metavar="CREDITS", help="Price per UTF-8 byte of text."
+)
+@click.option(
+    "--speed", type=float, default=1.0, show_default=True, metavar="FACTOR", help="Factor by which tasks render faster."
+)
+@click.option(
+    "--concurrent",
+    type=int,
+    default=0,
+    metavar="N",
+    help="Create requests in flight before 429; unlimited by default.",
+)
+@click.option(
+    "--rate",
+    type=float,
+    default=0.0,
+    metavar="N",
+    help="Create requests per second before 429; unlimited by default.",
+)
+@click.option("--fail", type=float, default=0.0, metavar="SHARE", help="Share of tasks that fail, from 0 to 1.")
+@click.option(
+    "--drop",
+    type=float,
+    default=0.0,
+    metavar="SHARE",
+    help="Share of create requests that are charged but never answered, from 0 to 1.",
+)
+@click.option(
+    "--url-seconds",
+    type=float,
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Lifetime of an audio URL.",
+)
+@click.option("--seed", type=int, default=0, metavar="N", help="Seed that selects the tasks to fail or drop.")
+def sandbox(port: int, store: Path, credit: float, top_up: float | None, **options: Any) -> None:
+    """Serve the API on this machine, with real speech, at no cost.
 
-    Use it from another terminal: BATCHER_API_TOKEN=sandbox batcher run FILE --api-url http://127.0.0.1:8750/api/open/v1
+    Use it from another terminal:
+
+    \b
+      export BATCHER_API_TOKEN=sandbox
+      batcher run FILE --api-url http://127.0.0.1:8750/api/open/v1
     """
     from batcher.sandbox.host import serve
     from batcher.sandbox.options import SandboxOptions
     from batcher.sandbox.store import top_up as add
 
     if top_up is not None:
-        click.echo(f"the balance is now {amount(add(store, top_up))} credits", err=True)
+        click.echo(f"Added {amount(top_up)} credits; the balance is now {amount(add(store, top_up))}", err=True)
         return
-    asked = SandboxOptions(credits=credit, **knobs)
-    click.echo(
-        f"the sandbox answers at http://127.0.0.1:{port}/api/open/v1, its token is sandbox; Ctrl-C ends it", err=True
-    )
-    serve(store, asked, host="127.0.0.1", port=port)
+    settings = SandboxOptions(credits=credit, **options)
+    url = f"http://127.0.0.1:{port}/api/open/v1"
+    click.echo(f"Sandbox API at {url}, with the token sandbox. Stop it with Ctrl-C.", err=True)
+    serve(store, settings, host="127.0.0.1", port=port)

@@ -1,4 +1,4 @@
-"""`batcher show`: items, one by one."""
+"""`batcher show`: items and their history."""
 
 from __future__ import annotations
 
@@ -9,19 +9,27 @@ from typing import Any, Final
 import click
 
 from batcher.cli.colours import in_state
-from batcher.cli.options import find_ledger, json_option, ledger_options, option
+from batcher.cli.ledger_path import find_ledger
+from batcher.cli.options import json_option, ledger_options, option
 from batcher.clock import local_time
-from batcher.formatting import plainly
+from batcher.formatting import plain_error
 from batcher.item import State
 
 _SHOWN: Final = 200
-"""Characters of a text that are printed for people."""
+"""Longer texts are cut to this number of characters."""
+_LABELS: Final = {"looks": "polls"}
+"""Names printed for facts whose own name is different."""
 
 
 @click.command()
 @click.argument("arguments", nargs=-1, metavar="[ID...]")
 @option(
-    "--state", "states", multiple=True, type=click.Choice([str(state) for state in State]), help="Only items in it."
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice([str(state) for state in State]),
+    metavar="STATE",
+    help="Only items in this state: " + ", ".join(State) + ".",
 )
 @option("--batch", metavar="NAME", help="Only items of this batch.")
 @ledger_options
@@ -30,12 +38,11 @@ _SHOWN: Final = 200
 def show(
     ctx: click.Context, /, arguments: tuple[str, ...], states: tuple[str, ...], batch: str | None, **_: Any
 ) -> None:
-    """Show items: their state, task, rows and error. Creates nothing.
+    """Show items: state, task, rows and error. Creates nothing.
 
-    ID is a row's id or the beginning of an item's key (8 digits or more); a manifest among them names the ledger. For
-    items named like this the whole story is told: inputs, attempts with their answers, tasks with their times and
-    costs, the file, earlier takes, and everything that happened to the item. With --json it is how they stand, without
-    the story.
+    ID is a row's id or the beginning of an item's key (at least 8 digits); a manifest finds the ledger beside it. Items
+    named by ID are shown with their history: inputs, attempts and answers, tasks, costs, file, earlier takes and
+    events. --json prints items without their history.
     """
     from batcher.audio.store import Store
     from batcher.ledger.ledger import open_readonly
@@ -45,18 +52,18 @@ def show(
     with open_readonly(path) as conn:
         keys = names.find_keys(conn, ids, states=[State(state) for state in states], batch=batch)
         found = list(status.show(conn, keys))
-        stories = {key: status.story(conn, key) for key in keys} if ids else {}
+        histories = {key: status.story(conn, key) for key in keys} if ids else {}
         stores = [Store(path.parent, path.parent / out_dir) for out_dir in status.out_dirs(conn)] if ids else []
     if ctx.params["as_json"]:
         click.echo(json.dumps(found, ensure_ascii=False))
         return
     if not found:
-        in_states = f" that is {' or '.join(states)}" if states else ""
-        click.echo(f"there is no such item{in_states}{f' in batch {batch}' if batch else ''}", err=True)
+        in_states = f" in state {' or '.join(states)}" if states else ""
+        click.echo(f"no matching items{in_states}{f' in batch {batch}' if batch else ''}", err=True)
     for item in found:
         _print(item)
-        if item["key"] in stories:
-            _tell(stories[item["key"]], [bad for store in stores for bad in store.bad(item["key"])])
+        if item["key"] in histories:
+            _print_history(histories[item["key"]], [bad for store in stores for bad in store.bad(item["key"])])
 
 
 def _print(item: dict[str, Any]) -> None:
@@ -68,25 +75,25 @@ def _print(item: dict[str, Any]) -> None:
     if item["error"] is not None:
         error = item["error"]
         named = ", ".join(f"{name} {error[name]}" for name in ("code", "http_status", "request_id") if error[name])
-        told = plainly(error["message"] or "no message") + (f" ({named})" if named else "")
-        click.echo(f"    {in_state(item['state'], told)}")
+        message = plain_error(error["message"] or "no message") + (f" ({named})" if named else "")
+        click.echo(f"    {in_state(item['state'], message)}")
 
 
-def _tell(story: dict[str, Any], bad: list[Path]) -> None:
-    inputs = dict(story["inputs"])
+def _print_history(history: dict[str, Any], bad: list[Path]) -> None:
+    inputs = dict(history["inputs"])
     text = inputs.pop("text")
     click.echo(f"    text: {text if len(text) <= _SHOWN else text[:_SHOWN] + ' …'!r}")
     click.echo(f"    inputs: {_pairs(inputs)}")
     for kind in ("attempts", "tasks"):
-        for one in story[kind]:
+        for one in history[kind]:
             click.echo(f"    {kind.removesuffix('s')}: {_pairs(one)}")
-    if story["file"] is not None:
-        click.echo(f"    file: {_pairs(story['file'])}")
-    for one in story["earlier_takes"]:
+    if history["file"] is not None:
+        click.echo(f"    file: {_pairs(history['file'])}")
+    for one in history["earlier_takes"]:
         click.echo(f"    earlier: {_pairs(one)}")
     for path in bad:
-        click.echo(f"    came last and is not its audio: {path}")
-    for event in story["events"]:
+        click.echo(f"    last download, not its audio: {path}")
+    for event in history["events"]:
         detail = f" ({event['detail']})" if event["detail"] else ""
         run = f" in run {event['run_id']}" if event["run_id"] else ""
         state = in_state(event["state"], event["state"])
@@ -94,5 +101,5 @@ def _tell(story: dict[str, Any], bad: list[Path]) -> None:
 
 
 def _pairs(facts: dict[str, Any]) -> str:
-    told = {name: value for name, value in facts.items() if value not in (None, {}, "")}
-    return ", ".join(f"{name} {local_time(value) if name.endswith('_at') else value}" for name, value in told.items())
+    known = ((_LABELS.get(name, name), value) for name, value in facts.items() if value not in (None, {}, ""))
+    return ", ".join(f"{name} {local_time(value) if name.endswith('_at') else value}" for name, value in known)

@@ -1,4 +1,4 @@
-"""`batcher status`: how the batches of a ledger stand."""
+"""`batcher status`: the progress of a ledger's batches."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batcher.cli.colours import BAD, in_state
-from batcher.cli.options import find_ledger, json_option, ledger_options
+from batcher.cli.colours import ERROR, in_state
+from batcher.cli.ledger_path import find_ledger_only
+from batcher.cli.options import json_option, ledger_options
 from batcher.clock import local_time
 from batcher.formatting import amount, counted
 
@@ -26,25 +27,23 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_context
 def status(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
-    """Show how the batches of a ledger stand: items by state, a halt, the last run. Creates nothing.
+    """Show progress: items by state, credits and the last run. Creates nothing.
 
-    The ledger is the one beside MANIFEST, or the current folder's, or --ledger; all its batches are counted. In JSON,
-    the credits spent are those of all its tasks, start and end those of the last run.
+    Counts all batches of the ledger, which is the one beside MANIFEST, in the current folder, or --ledger. In JSON,
+    `credits.spent` covers all tasks of the ledger; `start` and `end` are the balances of the last run.
     """
     from batcher.ledger.ledger import open_readonly
     from batcher.ledger.money import spending
     from batcher.ledger.queries import report, status
 
-    path, rest = find_ledger(ctx, manifest)
-    if rest:
-        raise click.UsageError(f"there is no file {rest[0]}", ctx)
+    path = find_ledger_only(ctx, manifest)
     with open_readonly(path) as conn:
         if manifest and not report.batches_of(conn, Path(manifest[0])):
-            click.echo(f"the ledger has no batch of {manifest[0]}", err=True)
+            click.echo(f"the ledger has no batch from {manifest[0]}", err=True)
         found = status.status(conn)
         spent = spending.spending(conn)
-        ahead = _forecast(conn, found)
-        one_by_one = status.by_batch(conn) if len(found["batches"]) > 1 and not ctx.params["as_json"] else []
+        eta = _eta(conn, found)
+        batches = status.by_batch(conn) if len(found["batches"]) > 1 and not ctx.params["as_json"] else []
     if ctx.params["as_json"]:
         click.echo(json.dumps(found, ensure_ascii=False))
         return
@@ -55,37 +54,38 @@ def status(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
     for state, number in found["states"].items():
         if number:
             click.echo(in_state(state, f"  {number:>9,}  {state}"))
-    for name, counts in one_by_one:
+    for name, counts in batches:
         click.echo(_batch(name, counts))
     click.echo(_credits(spent, found["credits"]["estimated_needed"]))
     if found["halt"] is not None:
         halted = (
             f"halted ({found['halt']['kind']}) since {local_time(found['halt']['since'])}: {found['halt']['detail']}"
         )
-        click.echo(click.style(halted, fg=BAD))
+        click.echo(click.style(halted, fg=ERROR))
     if found["last_run"] is not None:
         click.echo(_last_run(found["last_run"]))
-    if ahead is not None:
-        click.echo(ahead)
+    if eta is not None:
+        click.echo(eta)
 
 
 def _batch(name: str, counts: Counts) -> str:
-    """One of several batches in a line; items that batches share are counted for each."""
+    """One line for one of several batches; items that batches share count for each."""
     states = [in_state(state, f"{number:,} {state}") for state, number in counts.states.items() if number]
     skipped = counts.invalid + counts.empty
     parts = [*states, *[f"{counted(skipped, 'row')} skipped"] * bool(skipped)]
-    return f"  {name}: {counted(counts.rows, 'row')}: {', '.join(parts) or 'nothing'}"
+    return f"  {name}: {counted(counts.rows, 'row')}: {', '.join(parts) or 'no items'}"
 
 
 def _credits(spent: Any, needed: float | None) -> str:
     parts = {"spent": spent.spent, "in flight": spent.in_flight, "in doubt": spent.in_doubt}
-    parts["still needed, by estimate"] = needed
-    parts_said = (f"{'unknown' if number is None else amount(number)} {name}" for name, number in parts.items())
-    return f"credits: {', '.join(parts_said)}"
+    parts["still needed" if needed is None else "still needed (estimate)"] = needed
+    return "credits: " + ", ".join(
+        f"{name} unknown" if number is None else f"{amount(number)} {name}" for name, number in parts.items()
+    )
 
 
-def _forecast(conn: Connection, found: dict[str, Any]) -> str | None:
-    """When the rest is likely done, by the last run's pace; nothing is, while the account is halted."""
+def _eta(conn: Connection, found: dict[str, Any]) -> str | None:
+    """When the rest will be done at the last run's pace; None while the account is halted."""
     from batcher.item import UNFINISHED
     from batcher.reports.summary import forecast_message
 
@@ -95,12 +95,12 @@ def _forecast(conn: Connection, found: dict[str, Any]) -> str | None:
 
 
 def _last_run(run: dict[str, Any]) -> str:
-    began = f"last run {run['run_id']}: began {local_time(run['started_at'])}"
+    started = f"last run {run['run_id']}: started {local_time(run['started_at'])}"
     if run["ended_at"] is not None:
-        return f"{began}, ended {local_time(run['ended_at'])}, exit {run['exit_code']}: {run['message']}"
+        return f"{started}, ended {local_time(run['ended_at'])}, exit {run['exit_code']}: {run['message']}"
     if run["host"] == socket.gethostname() and not _is_alive(run["pid"]):
-        return f"{began}, and ended without a word (killed?): the next run goes on"
-    return f"{began}, at work (pid {run['pid']} on {run['host']})"
+        return f"{started}, was killed or crashed; the next run continues"
+    return f"{started}, running (pid {run['pid']} on {run['host']})"
 
 
 def _is_alive(pid: int) -> bool:

@@ -20,7 +20,7 @@ from batcher.ledger.records import Batch
 from batcher.ledger.storage.planner import LATER_TAKE
 from batcher.ledger.storage.schema import batches, items, meta, recalled, rows
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import READING, Rules
+from batcher.manifest.rows import READER_VERSION, Rules
 
 
 def latest_takes(conn: Connection, batch: str) -> dict[str, int]:
@@ -137,7 +137,7 @@ def _batch_id(conn: Connection, batch: str) -> int | None:
 
 def _versioned(fingerprint: str) -> str:
     """The fingerprint, valid until a version of the program reads files or makes keys in another way."""
-    return f"{READING}.{KEY_VERSION} {fingerprint}"
+    return f"{READER_VERSION}.{KEY_VERSION} {fingerprint}"
 
 
 def _digest(rules: Rules) -> str:

@@ -13,7 +13,7 @@ from typing import Final, Literal
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from batcher.formatting import amount, plainly
+from batcher.formatting import amount, plain_error
 from batcher.item import Event
 from batcher.ledger.money.prices import prices
 from batcher.ledger.records import AnswerRecord, Halt, OpenTask
@@ -198,6 +198,6 @@ def _count_lost(conn: Connection, record: AnswerRecord, max_in_doubt: int) -> No
     count = conn.execute(select(func.count()).where(of_account, since, lost)).scalar_one()
     already = conn.execute(select(halts.c.id).where(_open(record.account_id), halts.c.kind == "unstable")).first()
     if count > max_in_doubt and already is None:
-        last = plainly(record.error_message or record.cause).rstrip(".")
+        last = plain_error(record.error_message or record.cause).rstrip(".")
         detail = f"{count} creates in a row had no definite answer; the last: {last}"
         open_halt(conn, record.account_id, "unstable", record.at, detail, record.run_id)

@@ -1,1 +1,1 @@
-"""How the report's HTML page is made: one file that loads nothing from any network."""
+"""The report page: one HTML file that loads nothing from any network."""

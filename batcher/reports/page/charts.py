@@ -1,7 +1,6 @@
-"""The page's pictures, as SVG text. Everything in it is a number or a word of our own: nothing needs escaping.
+"""The page's charts as SVG text. They contain only numbers and our own words, so nothing needs escaping.
 
-A picture holds at most some thousand marks however many tasks there are, since it is drawn on a grid. Colours are the
-style sheet's.
+A chart is drawn on a grid, so it has at most a few thousand marks for any number of tasks. Colours are in `page.css`.
 """
 
 from __future__ import annotations
@@ -22,29 +21,35 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 12, 26
 _INNER_WIDTH: Final = _WIDTH - _LEFT - _RIGHT
 _INNER_HEIGHT: Final = _HEIGHT - _TOP - _BOTTOM
 _STEPS: Final = 180
-"""Points of a curve at most."""
+"""Maximum number of points of a curve."""
 _BARS: Final = 44
-_FILES_A_BAR: Final = 5
+"""Maximum number of bars of a histogram."""
+_FILES_PER_BAR: Final = 5
+"""Minimum average number of files per bar; fewer files make fewer bars."""
 _GRID: Final = (128, 56)
-"""Cells of a scatter."""
+"""Columns and rows of the grid of a scatter chart."""
 _IDLE_SECONDS: Final = 900.0
 _IDLE_SHARE: Final = 0.05
+"""An idle period is cut out if it is longer than both this many seconds and this share of the whole time."""
 _BREAKS: Final = 5
+"""Maximum number of idle periods cut out."""
 _SECONDS: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 604800)
-_LOOKS: Final = 12
+"""Steps between clock times on the axis."""
+_POLLS: Final = 12
+"""This many polls or more share the last bar."""
 
 
 class TimeAxis:
-    """Maps times to places from left to right, with the longest idle stretches between `times` taken out.
+    """Maps times to x coordinates, with the longest idle periods between `times` cut out.
 
-    `breaks` are the places where one was.
+    `breaks` are the coordinates of the cuts.
     """
 
     def __init__(self, times: Sequence[float]) -> None:
-        known = sorted(times)
-        self.first, self.last = known[0], known[-1]
+        ordered = sorted(times)
+        self.first, self.last = ordered[0], ordered[-1]
         least = max(_IDLE_SECONDS, _IDLE_SHARE * (self.last - self.first))
-        idle = [(after - before, before) for before, after in pairwise(known)]
+        idle = [(after - before, before) for before, after in pairwise(ordered)]
         cut = sorted(sorted((gap for gap in idle if gap[0] > least), reverse=True)[:_BREAKS], key=lambda gap: gap[1])
         self._begins = [begin for _, begin in cut]
         self._lost = [0.0]
@@ -55,17 +60,17 @@ class TimeAxis:
         self.breaks = [self.x(start) for start in self.starts[1:]]
 
     def active(self, at: float) -> float:
-        """Seconds from the first time to `at` without the idle stretches."""
+        """Seconds from the first time to `at` without the idle periods that are cut out."""
         number = bisect_right(self._begins, at - 1e-6)
-        within = 0.0 if number == 0 else max(0.0, self.starts[number] - at)  # inside the stretch: its end
+        within = 0.0 if number == 0 else max(0.0, self.starts[number] - at)  # inside an idle period: its end
         return at - self.first - self._lost[number] + within
 
     def x(self, at: float) -> float:
-        """Where `at` is in the picture."""
+        """The x coordinate of `at`."""
         return _LEFT + _INNER_WIDTH * self.active(at) / self.active_seconds
 
     def marks(self) -> list[tuple[float, str]]:
-        """Slots with words: each stretch's start with its day, or clock times if there is but one stretch."""
+        """Labelled coordinates: the start of each active period, or clock times if there is only one period."""
         if len(self.starts) > 1:
             every = [(self.x(start), _day(start)) for start in self.starts]
             return [mark for number, mark in enumerate(every) if number == 0 or mark[0] - every[number - 1][0] > 84]
@@ -83,7 +88,7 @@ def _day(at: float) -> str:
 
 
 def progress(tasks: Sequence[TaskTimes], axis: TimeAxis) -> str:
-    """How many tasks were created, rendered and downloaded by when."""
+    """Cumulative numbers of tasks created, rendered and downloaded."""
     series = {
         "created": sorted(task.created_at for task in tasks),
         "rendered": sorted(task.rendered_at for task in tasks if task.rendered_at is not None),
@@ -97,12 +102,12 @@ def progress(tasks: Sequence[TaskTimes], axis: TimeAxis) -> str:
             parts.append(f'<path class="area" d="M{points} V{_HEIGHT - _BOTTOM} H{_LEFT} Z"/>')
         if points:
             parts.append(f'<path class="line {name}" d="M{points}"/>')
-    told = ", ".join(f"{len(times):,} {name}" for name, times in series.items())
-    return _picture(f"Tasks over time: {told}", parts)
+    totals = ", ".join(f"{len(times):,} {name}" for name, times in series.items())
+    return _chart(f"Tasks over time: {totals}", parts)
 
 
 def _curve(times: Sequence[float], axis: TimeAxis, most: int) -> str:
-    """A rising line through so many of the points that one could see."""
+    """A rising line through a visible number of points."""
     if not times:
         return ""
     every = max(1, math.ceil(len(times) / _STEPS))
@@ -113,55 +118,55 @@ def _curve(times: Sequence[float], axis: TimeAxis, most: int) -> str:
 
 
 def throughput(tasks: Sequence[TaskTimes], axis: TimeAxis) -> str:
-    """Files downloaded a minute, over the same time."""
+    """Files downloaded per minute, on the same time axis."""
     times = [axis.active(task.saved_at) for task in tasks if task.saved_at is not None]
-    number = max(1, min(_BARS, len(times) // _FILES_A_BAR))
+    number = max(1, min(_BARS, len(times) // _FILES_PER_BAR))
     bins = Counter(min(number - 1, int(number * at / axis.active_seconds)) for at in times)
     minutes = axis.active_seconds / number / 60
-    rates = {place: files / minutes for place, files in bins.items()}
+    rates = {index: files / minutes for index, files in bins.items()}
     most = max(rates.values(), default=1.0)
     width = _INNER_WIDTH / number
-    bars = [_bar(_LEFT + place * width, width, rate, most) for place, rate in sorted(rates.items())]
+    bars = [_bar(_LEFT + index * width, width, rate, most) for index, rate in sorted(rates.items())]
     mean = len(times) / (axis.active_seconds / 60)
-    title = f"Files downloaded a minute: {mean:,.1f} on average, {most:,.1f} at most"
-    return _picture(title, [_frame(axis.marks(), most, _rate, breaks=axis.breaks), *bars])
+    title = f"Files downloaded per minute: average {mean:,.1f}, maximum {most:,.1f}"
+    return _chart(title, [_frame(axis.marks(), most, _rate, breaks=axis.breaks), *bars])
 
 
-def looks(tasks: Sequence[TaskTimes]) -> str:
-    """How many tasks took how many looks."""
-    found = Counter(min(task.looks, _LOOKS) for task in tasks)
+def polls(tasks: Sequence[TaskTimes]) -> str:
+    """Histogram of the number of polls per task."""
+    found = Counter(min(task.polls, _POLLS) for task in tasks)
     least, most = min(found), max(found.values())
     width = _INNER_WIDTH / (max(found) - least + 1)
-    places = {number: _LEFT + (number - least) * width for number in range(least, max(found) + 1)}
-    marks = [(x + width / 2, f"{number}{'+' * (number == _LOOKS)}") for number, x in places.items()]
-    bars = [_bar(places[number], width, count, most) for number, count in sorted(found.items())]
-    mean = sum(task.looks for task in tasks) / len(tasks)
-    return _picture(f"Looks per task: {mean:.1f} on average", [_frame(marks, most, _count), *bars])
+    xs = {number: _LEFT + (number - least) * width for number in range(least, max(found) + 1)}
+    marks = [(x + width / 2, f"{number}{'+' * (number == _POLLS)}") for number, x in xs.items()]
+    bars = [_bar(xs[number], width, count, most) for number, count in sorted(found.items())]
+    mean = sum(task.polls for task in tasks) / len(tasks)
+    return _chart(f"Polls per task: average {mean:.1f}", [_frame(marks, most, _count), *bars])
 
 
-def scatter(points: Sequence[tuple[float, float]], title: str, xs: str) -> str:
-    """One mark for all points that fall on one place; darker where there are more. Up are seconds, right is `xs`."""
+def scatter(points: Sequence[tuple[float, float]], title: str, unit: str) -> str:
+    """One mark per grid cell with points, darker with more of them. The y axis is in seconds, the x axis in `unit`."""
     right, high = (max((point[axis] for point in points), default=1.0) or 1.0 for axis in (0, 1))
     columns, lines = _GRID
     cells = Counter((round(columns * x / right), round(lines * y / high)) for x, y in points)
     most = max(cells.values(), default=1)
     step = _nice(right / 4)
     marks = [(_LEFT + _INNER_WIDTH * step * n / right, _count(step * n)) for n in range(int(right / step) + 1)]
-    parts = [_frame(marks, high, span_of), f'<text class="unit" x="{_WIDTH - _RIGHT}" y="{_TOP - 4}">{xs} →</text>']
+    parts = [_frame(marks, high, span_of), f'<text class="unit" x="{_WIDTH - _RIGHT}" y="{_TOP - 4}">{unit} →</text>']
     for (column, line), number in sorted(cells.items()):
         depth = 1 + min(3, int(4 * math.log1p(number - 1) / math.log1p(most))) if most > 1 else 2
         x, y = _LEFT + _INNER_WIDTH * column / columns, _y(line, lines)
         parts.append(f'<circle class="d{depth}" cx="{x:.1f}" cy="{y:.1f}" r="2.4"/>')
-    return _picture(title, parts)
+    return _chart(title, parts)
 
 
 def span_of(seconds: float) -> str:
-    """Seconds on an axis."""
+    """Label of a duration in seconds."""
     return "0" if not seconds else f"{seconds:.2g} s" if seconds < 5 else span(seconds)
 
 
 def _count(number: float) -> str:
-    """A number of things; nothing for half a one."""
+    """Label of a count; empty for fractions."""
     if number != int(number):
         return ""
     return f"{number / 1000:,.4g}k" if number >= 10_000 else f"{number:,.4g}"
@@ -172,7 +177,7 @@ def _rate(number: float) -> str:
 
 
 def _nice(least: float) -> float:
-    """The smallest of 1, 2, 5, 10, 20, … that is not below `least`."""
+    """The smallest of 1, 2, 5, 10, 20, … that is at least `least`."""
     power = 10.0 ** math.floor(math.log10(max(least, 1.0)))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least)
 
@@ -190,21 +195,21 @@ def _bar(x: float, width: float, value: float, most: float) -> str:
 
 
 def _frame(
-    marks: Iterable[tuple[float, str]], most: float, said: Callable[[float], str], breaks: Sequence[float] = ()
+    marks: Iterable[tuple[float, str]], most: float, label: Callable[[float], str], breaks: Sequence[float] = ()
 ) -> str:
-    """Faint lines at the bottom, the middle and the top with their values, and words below."""
+    """Faint lines at the bottom, middle and top with their values, and the marks of the x axis."""
     parts = []
     for share in (0.0, 0.5, 1.0):
         y = _y(share, 1.0)
         parts.append(f'<line class="rule" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="value" x="{_LEFT - 6}" y="{y + 3.5:.1f}">{said(share * most)}</text>')
+        parts.append(f'<text class="value" x="{_LEFT - 6}" y="{y + 3.5:.1f}">{label(share * most)}</text>')
     parts += [f'<line class="break" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>' for x in breaks]
-    for x, words in marks:
+    for x, text in marks:
         side = " first" if x < _LEFT + 20 else " last" if x > _WIDTH - 40 else ""
-        parts.append(f'<text class="mark{side}" x="{x:.1f}" y="{_HEIGHT - 8}">{words}</text>')
+        parts.append(f'<text class="mark{side}" x="{x:.1f}" y="{_HEIGHT - 8}">{text}</text>')
     return "".join(parts)
 
 
-def _picture(title: str, parts: Sequence[str]) -> str:
+def _chart(title: str, parts: Sequence[str]) -> str:
     inner = "".join(parts)
     return f'<svg role="img" viewBox="0 0 {_WIDTH} {_HEIGHT}" aria-label="{title}">{inner}</svg>'

@@ -1,4 +1,4 @@
-"""What the upper part of the page tells: how far it is, who is needed, where the credits went, the pictures."""
+"""The upper part of the page: status, credits and charts."""
 
 from __future__ import annotations
 
@@ -17,56 +17,56 @@ from batcher.ledger.records import Batch
 from batcher.reports.page import charts
 
 STATES: Final[dict[str, tuple[str, str, str]]] = {
-    State.DONE: ("made", "verified audio is on disk", ""),
-    State.RENDERED: ("rendered", "the next run fetches its audio", ""),
-    State.SUBMITTED: ("at the provider", "the next run collects it", ""),
-    State.SUBMITTING: ("being sent", "a create is on its way", ""),
-    State.PENDING: ("waiting", "not bought yet; the next run creates it", ""),
-    "empty": ("no text yet", "skipped, since its text is empty", ""),
-    State.ABANDONED: ("given up", "a person settled it so", ""),
-    State.IN_DOUBT: ("maybe bought", "its answer was lost:", "batcher resolve"),
-    State.FAILED: ("failed", "the task ended badly:", "batcher retry --state failed"),
-    State.REJECTED: ("refused", "mend the row, or", "batcher retry --state rejected"),
-    State.GONE: ("gone", "the provider has it no more:", "batcher retry --state gone"),
-    "invalid": ("invalid", "skipped: mend the row in the manifest", ""),
+    State.DONE: ("done", "Verified audio is on disk.", ""),
+    State.RENDERED: ("rendered", "The next run downloads the audio.", ""),
+    State.SUBMITTED: ("at the provider", "The next run collects the audio.", ""),
+    State.SUBMITTING: ("being sent", "A request is in progress.", ""),
+    State.PENDING: ("to go", "Not created yet; the next run creates it.", ""),
+    "empty": ("empty", "Skipped: the row has no text yet.", ""),
+    State.ABANDONED: ("abandoned", "Settled without audio.", ""),
+    State.IN_DOUBT: ("in doubt", "May have been bought: the answer was lost.", "batcher resolve"),
+    State.FAILED: ("failed", "The provider could not render it.", "batcher retry --state failed"),
+    State.REJECTED: ("rejected", "Fix the row, or retry it unchanged.", "batcher retry --state rejected"),
+    State.GONE: ("gone", "No longer at the provider.", "batcher retry --state gone"),
+    "invalid": ("invalid", "Skipped: fix the row in the manifest.", ""),
 }
-"""Every state of a row in the order of the page, with its name there, its meaning, and the command that helps."""
+"""Every state of a row in the order of the page: its name there, its meaning, and the command to use."""
 NEEDS_PERSON: Final = (State.IN_DOUBT, State.FAILED, State.REJECTED, State.GONE, "invalid")
 _FATES: Final = {
-    "made": "audio made",
-    "open": "under way",
-    "in_doubt": "maybe bought, answer lost",
-    "lost": "without audio: failed or gone",
+    "produced": "audio produced",
+    "open": "in progress",
+    "in_doubt": "in doubt (may have been bought)",
+    "lost": "no audio (failed or gone)",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A picture with its heading and a sentence below it."""
+    """A chart with its title and caption."""
 
     name: str
     title: str
-    words: str
+    caption: str
     svg: str
 
 
-def facts_of(conn: Connection, wanted: Sequence[Batch]) -> dict[str, Any]:
-    """Everything that the template tells above the table, as words that still have to be escaped."""
-    found = report.row_states(conn, wanted)
-    seconds, size = report.audio_made(conn, wanted)
+def facts_of(conn: Connection, chosen: Sequence[Batch]) -> dict[str, Any]:
+    """The template's values for everything above the table, not yet escaped."""
+    found = report.row_states(conn, chosen)
+    seconds, size = report.audio_total(conn, chosen)
     total = sum(found.values())
     return {
         "rows": total,
-        "made": found.get(State.DONE, 0),
+        "done": found.get(State.DONE, 0),
         "states": [_state(state, found[state], total) for state in STATES if found.get(state)],
         "audio_length": _length(seconds),
         "audio_size": _size(size),
         "halts": [
-            f"Halted since {local(at)} ({kind}): {detail}. Nothing is created until this is over."
+            f"Halted since {local(at)} ({kind}): {detail}. Nothing will be created until the halt ends."
             for kind, at, detail in report.open_halts(conn)
         ],
-        "credits": _credits(report.report_runs(conn, wanted), report.spent(conn, wanted)),
-        "figures": _figures(list(report.task_times(conn, wanted))),
+        "credits": _credits(report.report_runs(conn, chosen), report.spent(conn, chosen)),
+        "figures": _figures(list(report.task_times(conn, chosen))),
     }
 
 
@@ -86,52 +86,53 @@ def _state(state: str, number: int, total: int) -> dict[str, Any]:
 
 def _credits(runs: Sequence[RunFacts], spent: Sequence[Spent]) -> dict[str, Any]:
     start, end = (runs[0].balance_start, runs[-1].balance_end) if runs else (None, None)
-    told = sum(one.credits for one in spent)
-    complete = all(one.told == one.creates for one in spent)
+    cost = sum(one.credits for one in spent)
+    is_complete = all(one.priced == one.creates for one in spent)
     return {
         "start": _number(start),
         "end": _number(end),
-        "told": _number(told if any(one.told for one in spent) else None),
-        "statement": _statement(start, end, told if complete else None),
+        "cost": _number(cost if any(one.priced for one in spent) else None),
+        "statement": _statement(start, end, cost if is_complete else None),
         "runs": [_run(run) for run in runs],
-        "spent": [_spent(one, told) for one in sorted(spent, key=lambda one: list(_FATES).index(one.fate))],
+        "spent": [_spent(one, cost) for one in sorted(spent, key=lambda one: list(_FATES).index(one.fate))],
     }
 
 
-def _statement(start: float | None, end: float | None, told: float | None) -> str:
+def _statement(start: float | None, end: float | None, cost: float | None) -> str:
     if start is None or end is None:
-        return "What the balance was before and after is not known."
-    if told is None:
-        return "Not every task says what it cost, so the balance cannot be explained to the end."
-    unexplained = round(start - end - told, 6)
+        return "The balance at the start or at the end is unknown."
+    if cost is None:
+        return "Some tasks report no cost, so the balance cannot be fully explained."
+    unexplained = round(start - end - cost, 6)
     if not unexplained:
-        return "The balance and what the tasks say they cost agree: nothing is unexplained."
+        return "The change of the balance equals the reported cost: nothing is unexplained."
+    change = f"fell by {_number(start - end)}" if start >= end else f"rose by {_number(end - start)}"
     return (
-        f"The balance fell by {_number(start - end)} and the tasks say {_number(told)}: {_number(unexplained)} were "
-        "spent, or added, by something else: other batches of the account, a top-up, or creates in doubt."
+        f"The balance {change} and the reported cost is {_number(cost)}. The difference of {_number(abs(unexplained))} "
+        "may come from other batches of the account, a top-up, or requests in doubt."
     )
 
 
 def _run(run: RunFacts) -> dict[str, str]:
-    lasted = "at work, or killed" if run.ended_at is None else span(run.ended_at - run.started_at)
+    duration = "running or killed" if run.ended_at is None else span(run.ended_at - run.started_at)
     return {
-        "began": local(run.started_at)[:-9],
-        "lasted": lasted,
+        "started": local(run.started_at)[:-9],
+        "duration": duration,
         "start": _number(run.balance_start),
         "end": _number(run.balance_end),
         "created": f"{run.created:,}",
-        "spent": _number(run.spent),
-        "ending": run.message or "",
+        "cost": _number(run.spent),
+        "outcome": run.message or "",
     }
 
 
 def _spent(one: Spent, total: float) -> dict[str, str]:
     return {
-        "model": one.model or "the provider's choice",
+        "model": one.model or "provider's default",
         "fate": _FATES[one.fate],
         "creates": f"{one.creates:,}",
-        "credits": _number(one.credits) if one.told else "unknown",
-        "share": f"{100 * one.credits / total:.0f} %" if total and one.told else "",
+        "credits": _number(one.credits) if one.priced else "unknown",
+        "share": f"{100 * one.credits / total:.0f} %" if total and one.priced else "",
         "audio": _length(one.audio_seconds) if one.audio_seconds else "",
     }
 
@@ -145,26 +146,28 @@ def _figures(tasks: Sequence[TaskTimes]) -> list[Figure]:
         Figure(
             name="progress",
             title="Tasks over time",
-            words="Created, rendered and downloaded by when." + _idle(axis),
+            caption="Cumulative number of tasks." + _idle(axis),
             svg=charts.progress(tasks, axis),
         )
     ]
     if any(task.saved_at is not None for task in tasks):
-        title = "Downloads a minute"
-        figures.append(Figure(name="throughput", title=title, words=_pace(tasks), svg=charts.throughput(tasks, axis)))
+        title = "Downloads per minute"
+        figures.append(
+            Figure(name="throughput", title=title, caption=_latency(tasks), svg=charts.throughput(tasks, axis))
+        )
     figures += _scatters(tasks)
-    words = "How often the provider was asked about a task before it had ended."
-    return [*figures, Figure(name="looks", title="Looks per task", words=words, svg=charts.looks(tasks))]
+    caption = "Status requests until the task ended."
+    return [*figures, Figure(name="polls", title="Polls per task", caption=caption, svg=charts.polls(tasks))]
 
 
 def _idle(axis: charts.TimeAxis) -> str:
     number = len(axis.breaks)
-    return f" {counted(number, 'idle stretch').capitalize()} left out, at the dashed lines." if number else ""
+    return f" {counted(number, 'idle period')} left out (dashed)." if number else ""
 
 
-def _pace(tasks: Sequence[TaskTimes]) -> str:
+def _latency(tasks: Sequence[TaskTimes]) -> str:
     waits = [task.saved_at - task.created_at for task in tasks if task.saved_at is not None]
-    return f"Half of the files were there within {span(median(waits))} of their create."
+    return f"Median time from request to file: {span(median(waits))}."
 
 
 def _scatters(tasks: Sequence[TaskTimes]) -> list[Figure]:
@@ -173,15 +176,17 @@ def _scatters(tasks: Sequence[TaskTimes]) -> list[Figure]:
     figures = []
     if lengths:
         pace = median(chars / seconds for chars, seconds in lengths)
-        title = "Length of the audio by length of its text"
-        words = f"Half speak faster than {pace:.1f} characters a second. What lies far off is worth hearing."
+        title = "Audio length by text length"
+        caption = f"Median pace: {pace:.1f} characters per second. Listen to the outliers first."
         figures.append(
-            Figure(name="length", title=title, words=words, svg=charts.scatter(lengths, title, "characters"))
+            Figure(name="length", title=title, caption=caption, svg=charts.scatter(lengths, title, "characters"))
         )
     if waits:
-        title = "Time to render by length of the text"
-        words = f"Half of the tasks ended within {span(median(wait for _, wait in waits))}, as far as looks could tell."
-        figures.append(Figure(name="wait", title=title, words=words, svg=charts.scatter(waits, title, "characters")))
+        title = "Render time by text length"
+        caption = f"Median: {span(median(wait for _, wait in waits))}, accurate to the interval between polls."
+        figures.append(
+            Figure(name="wait", title=title, caption=caption, svg=charts.scatter(waits, title, "characters"))
+        )
     return figures
 
 

@@ -1,8 +1,8 @@
 "use strict";
 (() => {
   const ID = 0, TEXT = 1, VOICE = 2, STATE = 3, SECONDS = 4, ERROR = 5, LINK = 6, KEY = 7, BATCH = 8, TAKE = 9;
-  const MOST_PIXELS = 15e6; // browsers lay out nothing that is much taller
-  const MOST_PRINTED = 5000;
+  const MAX_PIXELS = 15e6; // browsers cannot lay out anything much taller
+  const MAX_PRINTED = 5000;
   const $ = (id) => document.getElementById(id);
   const about = JSON.parse($("about").textContent);
   const rows = [];
@@ -10,8 +10,6 @@
     for (const row of JSON.parse(chunk.textContent)) rows.push(row);
     chunk.remove();
   }
-
-  // What of a row is shown and searched.
 
   const voiceOf = (row) => (row[VOICE] === null ? "" : about.voices[row[VOICE]]);
   const errorOf = (row) => (row[ERROR] === null ? ["", ""] : about.errors[row[ERROR]]);
@@ -21,18 +19,19 @@
     return whole < 3600 ? `${Math.floor(whole / 60)}:${rest}`
       : `${Math.floor(whole / 3600)}:${String(Math.floor(whole / 60) % 60).padStart(2, "0")}:${rest}`;
   };
-  const element = (tag, name = "", words = "") => (
-    Object.assign(document.createElement(tag), { className: name, textContent: words }));
+  const element = (tag, name = "", text = "") => (
+    Object.assign(document.createElement(tag), { className: name, textContent: text }));
+  const counted = (number, word) => `${number.toLocaleString()} ${word}${number === 1 ? "" : "s"}`;
   const playable = (row) => row[LINK] !== null && !row[LINK].endsWith(".pcm");
 
-  // Marks: kept in this browser, by batch, row and item, so that another take begins without one.
+  // Marks: stored in this browser by batch, row and item, so a new take starts unmarked.
 
-  const SHELF = `batcher-marks:${about.ledger}`;
+  const STORE = `batcher-marks:${about.ledger}`;
   const nameOf = (row) => JSON.stringify([about.batches[row[BATCH]], row[ID], row[KEY]]);
   const marks = new Map();
   try {
-    for (const [name, mark] of Object.entries(JSON.parse(localStorage.getItem(SHELF) || "{}"))) marks.set(name, mark);
-  } catch { /* nothing is kept here, or nothing that can be read */ }
+    for (const [name, mark] of Object.entries(JSON.parse(localStorage.getItem(STORE) || "{}"))) marks.set(name, mark);
+  } catch { /* no storage, or unreadable content */ }
   const markOf = (row) => marks.get(nameOf(row)) || { mark: "", note: "" };
 
   function setMark(row, change) {
@@ -40,9 +39,9 @@
     if (mark.mark || mark.note) marks.set(nameOf(row), mark);
     else marks.delete(nameOf(row));
     try {
-      localStorage.setItem(SHELF, JSON.stringify(Object.fromEntries(marks)));
+      localStorage.setItem(STORE, JSON.stringify(Object.fromEntries(marks)));
     } catch {
-      $("found").textContent = "This browser keeps no marks: export them before you close the page.";
+      $("found").textContent = "This browser cannot store marks: export them before closing the page.";
     }
     showMarks();
   }
@@ -63,74 +62,74 @@
 
   // Filters.
 
-  const searched = []; // made when first needed: a page that is only looked at opens sooner
-  const searchedOf = (number) => {
+  const searchTexts = []; // filled on demand, so that the page opens faster
+  const searchTextOf = (number) => {
     const row = rows[number];
-    searched[number] ??= [row[ID], row[TEXT], voiceOf(row), ...errorOf(row)].join("\n").toLowerCase();
-    return searched[number];
+    searchTexts[number] ??= [row[ID], row[TEXT], voiceOf(row), ...errorOf(row)].join("\n").toLowerCase();
+    return searchTexts[number];
   };
   let view = rows.map((_, number) => number);
-  let chosen = -1; // a place in `view`
+  let chosen = -1; // an index into `view`
 
-  function offer(select, counts) {
-    for (const [value, [words, number]] of [...counts].sort((a, b) => b[1][1] - a[1][1]).slice(0, 500)) {
-      const option = element("option", "", `${words} (${number.toLocaleString()})`);
+  function fillSelect(select, counts) {
+    for (const [value, [label, number]] of [...counts].sort((a, b) => b[1][1] - a[1][1]).slice(0, 500)) {
+      const option = element("option", "", `${label} (${number.toLocaleString()})`);
       option.value = value;
       select.append(option);
     }
     select.disabled = counts.size === 0;
   }
 
-  function offerAll() {
+  function fillSelects() {
     const [states, voices, errors] = [new Map(), new Map(), new Map()];
-    const count = (counts, value, words) => counts.set(value, [words, (counts.get(value)?.[1] ?? 0) + 1]);
+    const count = (counts, value, label) => counts.set(value, [label, (counts.get(value)?.[1] ?? 0) + 1]);
     for (const row of rows) {
       count(states, String(row[STATE]), about.states[row[STATE]][1]);
       if (row[VOICE] !== null) count(voices, String(row[VOICE]), voiceOf(row));
       if (row[ERROR] !== null) count(errors, errorOf(row)[0], errorOf(row)[0]);
     }
-    offer($("by-state"), states);
-    offer($("by-voice"), voices);
-    offer($("by-error"), errors);
+    fillSelect($("by-state"), states);
+    fillSelect($("by-voice"), voices);
+    fillSelect($("by-error"), errors);
   }
 
   function filter() {
     const [state, voice, error, mark] = ["state", "voice", "error", "mark"].map((name) => $(`by-${name}`).value);
     const words = $("search").value.trim().toLowerCase();
-    const kept = chosen < 0 ? -1 : view[chosen];
+    const before = chosen < 0 ? -1 : view[chosen];
     const fits = (row, number) => (state === "" || row[STATE] === Number(state))
       && (voice === "" || row[VOICE] === Number(voice))
       && (error === "" || errorOf(row)[0] === error)
       && (mark === "" || hasMark(row, mark))
-      && (words === "" || searchedOf(number).includes(words));
+      && (words === "" || searchTextOf(number).includes(words));
     view = [];
     rows.forEach((row, number) => { if (fits(row, number)) view.push(number); });
-    chosen = kept < 0 ? -1 : view.indexOf(kept);
+    chosen = before < 0 ? -1 : view.indexOf(before);
     $("found").textContent = view.length === rows.length
-      ? `${rows.length.toLocaleString()} rows`
-      : `${view.length.toLocaleString()} of ${rows.length.toLocaleString()} rows`;
+      ? counted(rows.length, "row")
+      : `${view.length.toLocaleString()} of ${counted(rows.length, "row")}`;
     draw(true);
   }
 
-  function hasMark(row, wanted) {
+  function hasMark(row, choice) {
     const { mark, note } = markOf(row);
-    return wanted === "note" ? note !== "" : wanted === "none" ? !mark && !note : mark === wanted;
+    return choice === "note" ? note !== "" : choice === "none" ? !mark && !note : mark === choice;
   }
 
-  // The table: only rows in sight are in the document.
+  // The table: only visible rows are in the document.
 
   const table = $("table"), pane = $("window");
   const drawn = new Map();
   let height = 0;
   let printing = false;
 
-  function rowElement(place) {
-    const row = rows[view[place]], [state, words] = about.states[row[STATE]];
-    const made = element("div", `row is-${state}`);
-    made.id = `row-${place}`;
-    made.dataset.place = String(place);
-    made.setAttribute("role", "row");
-    made.setAttribute("aria-rowindex", String(place + 2));
+  function rowElement(index) {
+    const row = rows[view[index]], [state, label] = about.states[row[STATE]];
+    const line = element("div", `row is-${state}`);
+    line.id = `row-${index}`;
+    line.dataset.index = String(index);
+    line.setAttribute("role", "row");
+    line.setAttribute("aria-rowindex", String(index + 2));
     const cells = ["play", "id", "text", "voice", "state", "length n", "mark"].map((name) => {
       const cell = element("span", `c ${name}`);
       cell.setAttribute("role", "gridcell");
@@ -146,54 +145,54 @@
     if (row[TAKE] > 1) cells[1].append(element("small", "", `take ${row[TAKE]}`));
     cells[2].append(element("q", "", row[TEXT]));
     cells[3].textContent = voiceOf(row);
-    cells[4].append(element("i", `dot s-${state}`), element("span", "", words));
+    cells[4].append(element("i", `dot s-${state}`), element("span", "", label));
     if (row[ERROR] !== null) cells[4].append(element("small", "error", errorOf(row)[0]));
     cells[5].textContent = row[SECONDS] === null ? "" : clock(row[SECONDS]);
-    made.append(...cells);
-    return made;
+    line.append(...cells);
+    return line;
   }
 
-  function dress(made, place) {
-    const row = rows[view[place]], { mark, note } = markOf(row), cell = made.lastChild;
-    made.classList.toggle("chosen", place === chosen);
-    made.setAttribute("aria-selected", String(place === chosen));
-    made.classList.toggle("sounding", view[place] === sounding && !audio.paused);
+  function refresh(line, index) {
+    const row = rows[view[index]], { mark, note } = markOf(row), cell = line.lastChild;
+    line.classList.toggle("chosen", index === chosen);
+    line.setAttribute("aria-selected", String(index === chosen));
+    line.classList.toggle("sounding", view[index] === sounding && !audio.paused);
     const words = [mark, note].filter(Boolean).join(": ");
     if (cell.textContent !== words) cell.textContent = words;
     cell.className = `c mark m-${mark || (note ? "note" : "none")}`;
   }
 
-  function draw(anew) {
+  function draw(fresh) {
     if (printing) return;
-    if (anew) {
+    if (fresh) {
       drawn.clear();
       pane.replaceChildren();
       height = parseFloat(getComputedStyle(table).getPropertyValue("--row"));
-      pane.style.height = `${Math.min(view.length * height, MOST_PIXELS)}px`;
+      pane.style.height = `${Math.min(view.length * height, MAX_PIXELS)}px`;
       table.setAttribute("aria-rowcount", String(view.length + 1));
     }
-    const seen = sight();
-    for (const [place, made] of drawn) {
-      if (place < seen.first || place >= seen.end) {
-        made.remove();
-        drawn.delete(place);
+    const visible = visibleRange();
+    for (const [index, line] of drawn) {
+      if (index < visible.first || index >= visible.end) {
+        line.remove();
+        drawn.delete(index);
       }
     }
-    for (let place = seen.first; place < seen.end; place += 1) {
-      if (!drawn.has(place)) {
-        drawn.set(place, rowElement(place));
-        pane.append(drawn.get(place));
+    for (let index = visible.first; index < visible.end; index += 1) {
+      if (!drawn.has(index)) {
+        drawn.set(index, rowElement(index));
+        pane.append(drawn.get(index));
       }
-      drawn.get(place).style.transform = `translateY(${place * height - seen.shift}px)`;
-      dress(drawn.get(place), place);
+      drawn.get(index).style.transform = `translateY(${index * height - visible.shift}px)`;
+      refresh(drawn.get(index), index);
     }
     if (chosen >= 0) table.setAttribute("aria-activedescendant", `row-${chosen}`);
     else table.removeAttribute("aria-activedescendant");
   }
 
-  // Where rows would lie far beyond what can be laid out, scrolling moves faster through them than through the page.
-  function sight() {
-    const full = view.length * height, laid = Math.min(full, MOST_PIXELS);
+  // If the rows are taller than a browser can lay out, scrolling moves faster through the rows than through the page.
+  function visibleRange() {
+    const full = view.length * height, laid = Math.min(full, MAX_PIXELS);
     const above = Math.max(0, -pane.getBoundingClientRect().top);
     const room = Math.max(1, laid - innerHeight);
     const shift = Math.min(1, above / room) * (full - laid);
@@ -201,8 +200,8 @@
     return { first, end: Math.min(view.length, first + Math.ceil(innerHeight / height) + 12), shift };
   }
 
-  function bringIntoSight(place) {
-    const full = view.length * height, laid = Math.min(full, MOST_PIXELS), top = place * height;
+  function scrollToRow(index) {
+    const full = view.length * height, laid = Math.min(full, MAX_PIXELS), top = index * height;
     const room = Math.max(1, laid - innerHeight);
     const above = full > laid ? top * room / (room + full - laid) : top;
     const start = pane.getBoundingClientRect().top + scrollY, here = scrollY - start;
@@ -216,14 +215,14 @@
   // The player: one audio element for all rows.
 
   const audio = $("audio");
-  let sounding = -1; // a row
-  let onward = false;
+  let sounding = -1; // index of the row
+  let continuous = false;
 
-  function choose(place) {
-    chosen = place;
-    $("player").hidden = place < 0;
-    if (place >= 0) {
-      const row = rows[view[place]], [code, message] = errorOf(row);
+  function choose(index) {
+    chosen = index;
+    $("player").hidden = index < 0;
+    if (index >= 0) {
+      const row = rows[view[index]], [code, message] = errorOf(row);
       const words = [row[ID], voiceOf(row), row[TAKE] > 1 ? `take ${row[TAKE]}` : "", about.states[row[STATE]][1]];
       $("now").textContent = words.filter(Boolean).join(" · ");
       $("now-text").textContent = row[TEXT];
@@ -232,7 +231,7 @@
       $("play").disabled = !playable(row);
       $("file").hidden = row[LINK] === null;
       if (row[LINK] !== null) $("file").href = row[LINK];
-      bringIntoSight(place);
+      scrollToRow(index);
     }
     showMarks();
   }
@@ -242,38 +241,38 @@
     return inside ? `data:${inside.dataset.media};base64,${inside.textContent}` : row[LINK];
   }
 
-  function play(place) {
-    choose(place);
-    const row = rows[view[place]];
+  function play(index) {
+    choose(index);
+    const row = rows[view[index]];
     if (!playable(row)) return;
-    if (sounding !== view[place]) {
-      sounding = view[place];
+    if (sounding !== view[index]) {
+      sounding = view[index];
       audio.src = sourceOf(row);
     }
     audio.play().catch((error) => {
-      if (error.name !== "AbortError") $("now-error").textContent = `cannot be played: ${error.message}`;
+      if (error.name !== "AbortError") $("now-error").textContent = `Cannot play: ${error.message}`;
     });
   }
 
-  function toggle(place) {
-    if (view[place] === sounding && !audio.paused) audio.pause();
-    else play(place);
+  function toggle(index) {
+    if (view[index] === sounding && !audio.paused) audio.pause();
+    else play(index);
   }
 
-  function playableFrom(place) {
-    while (place < view.length && !playable(rows[view[place]])) place += 1;
-    return place < view.length ? place : -1;
+  function playableFrom(index) {
+    while (index < view.length && !playable(rows[view[index]])) index += 1;
+    return index < view.length ? index : -1;
   }
 
-  function setOnward(on) {
-    onward = on;
+  function setContinuous(on) {
+    continuous = on;
     $("onward").setAttribute("aria-pressed", String(on));
   }
 
-  function playFrom(place) {
-    const first = playableFrom(Math.max(0, place));
+  function playFrom(index) {
+    const first = playableFrom(Math.max(0, index));
     if (first < 0) return;
-    setOnward(true);
+    setContinuous(true);
     play(first);
   }
 
@@ -292,12 +291,12 @@
       $(name).disabled = row === null || row[LINK] === null;
     }
     const number = marks.size ? markedRows().length : 0;
-    $("export").disabled = number === 0;
-    $("export").textContent = number ? `Export ${number.toLocaleString()} ${number === 1 ? "mark" : "marks"}` : "Export marks";
+    $("export").disabled = !number;
+    $("export").textContent = number ? `Export ${counted(number, "mark")}` : "Export marks";
     draw(false);
   }
 
-  const flip = (name) => {
+  const toggleMark = (name) => {
     if (chosen < 0) return;
     const row = rows[view[chosen]];
     if (row[LINK] !== null) setMark(row, { mark: markOf(row).mark === name ? "" : name });
@@ -306,13 +305,13 @@
   for (const name of ["play", "pause", "timeupdate", "durationchange"]) audio.addEventListener(name, showTime);
   for (const name of ["play", "pause"]) audio.addEventListener(name, () => draw(false));
   audio.addEventListener("error", () => {
-    $("now-error").textContent = "The audio cannot be played: is its file still where it was?";
+    $("now-error").textContent = "Cannot play the audio. Was its file moved or deleted?";
     sounding = -1;
   });
   audio.addEventListener("ended", () => {
-    const next = onward ? playableFrom(chosen + 1) : -1;
+    const next = continuous ? playableFrom(chosen + 1) : -1;
     if (next >= 0) play(next);
-    else setOnward(false);
+    else setContinuous(false);
   });
   $("play").addEventListener("click", () => chosen >= 0 && toggle(chosen));
   $("previous").addEventListener("click", () => go(chosen - 1));
@@ -320,35 +319,35 @@
   $("seek").addEventListener("input", () => {
     if (Number.isFinite(audio.duration)) audio.currentTime = audio.duration * Number($("seek").value) / 1000;
   });
-  $("onward").addEventListener("click", () => (onward ? setOnward(false) : playFrom(chosen)));
+  $("onward").addEventListener("click", () => (continuous ? setContinuous(false) : playFrom(chosen)));
   $("play-all").addEventListener("click", () => playFrom(0));
-  $("good").addEventListener("click", () => flip("good"));
-  $("retake").addEventListener("click", () => flip("retake"));
+  $("good").addEventListener("click", () => toggleMark("good"));
+  $("retake").addEventListener("click", () => toggleMark("retake"));
   $("note").addEventListener("input", () => chosen >= 0 && setMark(rows[view[chosen]], { note: $("note").value }));
   $("close").addEventListener("click", () => { audio.pause(); choose(-1); table.focus({ preventScroll: true }); });
   $("export").addEventListener("click", exportMarks);
 
-  // A row that is gone to while another sounds takes over; otherwise it is only shown.
-  function go(place) {
-    if (place < 0 || place >= view.length) return;
-    if (!audio.paused && playable(rows[view[place]])) play(place);
-    else choose(place);
+  // Selects a row; if another one is playing, plays this one instead.
+  function go(index) {
+    if (index < 0 || index >= view.length) return;
+    if (!audio.paused && playable(rows[view[index]])) play(index);
+    else choose(index);
   }
 
   // Keys and pointers.
 
   pane.addEventListener("click", (event) => {
-    const made = event.target.closest(".row");
-    if (!made) return;
-    const place = Number(made.dataset.place);
-    if (event.target.closest("button.go")) toggle(place);
-    else choose(place);
+    const line = event.target.closest(".row");
+    if (!line) return;
+    const index = Number(line.dataset.index);
+    if (event.target.closest("button.go")) toggle(index);
+    else choose(index);
   });
 
-  const leap = () => Math.max(1, Math.floor(innerHeight / height) - 3);
+  const pageRows = () => Math.max(1, Math.floor(innerHeight / height) - 3);
   const moves = {
-    ArrowDown: () => chosen + 1, ArrowUp: () => chosen - 1, PageDown: () => chosen + leap(),
-    PageUp: () => chosen - leap(), Home: () => 0, End: () => view.length - 1,
+    ArrowDown: () => chosen + 1, ArrowUp: () => chosen - 1, PageDown: () => chosen + pageRows(),
+    PageUp: () => chosen - pageRows(), Home: () => 0, End: () => view.length - 1,
   };
   table.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || !view.length) return;
@@ -364,7 +363,7 @@
     if (event.key === "Escape") return void table.focus({ preventScroll: true });
     if (event.target.closest("input, select, textarea")) return;
     const key = event.key.toLowerCase();
-    if (key === "g" || key === "r") flip(key === "g" ? "good" : "retake");
+    if (key === "g" || key === "r") toggleMark(key === "g" ? "good" : "retake");
     else if (key === "n" && chosen >= 0) $("note").focus();
     else if (key === "/") $("search").focus();
     else return;
@@ -376,24 +375,24 @@
   addEventListener("scroll", () => draw(false), { passive: true });
   addEventListener("resize", () => draw(true));
 
-  // On paper there is no scrolling: the rows stand one below the other.
+  // Printing: paper does not scroll, so all rows are in the document, one below the other.
 
   addEventListener("beforeprint", () => {
     printing = true;
-    const number = Math.min(view.length, MOST_PRINTED);
+    const number = Math.min(view.length, MAX_PRINTED);
     drawn.clear();
-    pane.replaceChildren(...Array.from({ length: number }, (_, place) => {
-      const made = rowElement(place);
-      dress(made, place);
-      return made;
+    pane.replaceChildren(...Array.from({ length: number }, (_, index) => {
+      const line = rowElement(index);
+      refresh(line, index);
+      return line;
     }));
     $("cut").hidden = number === view.length;
-    $("cut").textContent = `${number.toLocaleString()} of ${view.length.toLocaleString()} rows are printed: filter them to see others.`;
+    $("cut").textContent = `${number.toLocaleString()} of ${counted(view.length, "row")} printed; filter to print others`;
   });
   addEventListener("afterprint", () => { printing = false; $("cut").hidden = true; draw(true); });
 
   table.classList.toggle("no-text", !about.texts);
-  offerAll();
+  fillSelects();
   filter();
   showMarks();
 })();

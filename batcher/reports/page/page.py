@@ -1,4 +1,4 @@
-"""Writes the page as a stream: what it tells and draws first, then every row as compact JSON, then embedded audio."""
+"""Writes the page as a stream: status and charts first, then every row as compact JSON, then embedded audio."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from batcher.clock import local
-from batcher.formatting import plainly
+from batcher.formatting import plain_error
 from batcher.ledger.ledger import Connection
 from batcher.ledger.queries.identity import identity
 from batcher.ledger.queries.report import ReportRow, report_rows
@@ -27,15 +27,16 @@ from batcher.ledger.records import Batch
 from batcher.reports.page.facts import STATES, facts_of
 
 KEY_DIGITS: Final = 16
-"""So many of an item's key tell it from all others on a page."""
+"""Number of hex digits of a key that identify an item on a page."""
 _CHUNK: Final = 5000
+"""Rows per script element."""
 _MEDIA: Final = {"mp3": "audio/mpeg", "wav": "audio/wav", "opus": "audio/ogg", "ogg": "audio/ogg"}
-"""What browsers can play; a raw `pcm` file is only linked."""
+"""Formats that browsers can play. Raw `pcm` files are only linked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """Where the page goes, and what it holds: `embed` the audio itself, `texts` what is spoken."""
+    """The page's path and content. `embed`: include the audio itself; `texts`: include the spoken texts."""
 
     path: Path
     home: Path  # the ledger's folder
@@ -45,43 +46,43 @@ class Choices:
 
 
 @dataclass(slots=True)
-class _Words:
-    """Words that recur from row to row, each told once; rows name them by number."""
+class _Shared:
+    """Values that many rows share, stored once; rows refer to them by number."""
 
-    known: dict[Any, int] = field(default_factory=dict)
+    numbers: dict[Any, int] = field(default_factory=dict)
 
-    def number(self, word: Any) -> int:
-        return self.known.setdefault(word, len(self.known))
+    def number(self, value: Any) -> int:
+        return self.numbers.setdefault(value, len(self.numbers))
 
 
 class _Rows:
-    """The rows in the page's own short form; what they share is complete once they have all been given out."""
+    """The rows in the page's compact form. Shared values are complete only after all rows have been read."""
 
-    def __init__(self, conn: Connection, wanted: Sequence[Batch], choices: Choices) -> None:
-        self._told = report_rows(conn, wanted)
+    def __init__(self, conn: Connection, chosen: Sequence[Batch], choices: Choices) -> None:
+        self._rows = report_rows(conn, chosen)
         self._choices = choices
-        self._links = {batch.out_dir: _link_to(choices, batch.out_dir) for batch in wanted}
-        self.voices, self.errors, self.batches, self.states = _Words(), _Words(), _Words(), _Words()
+        self._links = {batch.out_dir: _link_to(choices, batch.out_dir) for batch in chosen}
+        self.voices, self.errors, self.batches, self.states = _Shared(), _Shared(), _Shared(), _Shared()
         self.audio: dict[str, tuple[Path, str]] = {}
 
     def chunks(self) -> Iterator[Markup]:
         """JSON arrays of rows."""
-        while chunk := [self._short(row) for row in islice(self._told, _CHUNK)]:
+        while chunk := [self._short(row) for row in islice(self._rows, _CHUNK)]:
             yield as_json(chunk)
 
     def shared(self) -> dict[str, Any]:
-        """The words that rows name by number."""
+        """The values that rows refer to by number."""
         return {
-            "voices": list(self.voices.known),
-            "errors": list(self.errors.known),
-            "batches": list(self.batches.known),
-            "states": [[state, STATES[state][0]] for state in self.states.known],
+            "voices": list(self.voices.numbers),
+            "errors": list(self.errors.numbers),
+            "batches": list(self.batches.numbers),
+            "states": [[state, STATES[state][0]] for state in self.states.numbers],
         }
 
     def _short(self, row: ReportRow) -> list[Any]:
-        """In the order that the page's script knows: id, text, voice, state, seconds, error, link, key, batch, take."""
+        """Fields in the order of `page.js`: id, text, voice, state, seconds, error, link, key, batch, take."""
         inputs = row.inputs
-        message = plainly(row.error_message or "") if self._choices.texts else ""
+        message = plain_error(row.error_message or "") if self._choices.texts else ""
         error = None if row.error is None else (row.error, message)
         return [
             row.id,
@@ -105,7 +106,7 @@ class _Rows:
         return self._links[row.out_dir] + quote(row.output)
 
     def embedded(self) -> Iterator[dict[str, str]]:
-        """The audio of each item once, as far as it is on disk."""
+        """The audio of each item once, if it is on disk."""
         for key, (path, media) in self.audio.items():
             try:
                 yield {"key": key, "media": media, "base64": base64.b64encode(path.read_bytes()).decode()}
@@ -113,48 +114,48 @@ class _Rows:
                 continue
 
 
-def write_page(conn: Connection, wanted: Sequence[Batch], choices: Choices) -> None:
-    """Replace the file at `choices.path` by the page on these batches, as a whole.
+def write_page(conn: Connection, chosen: Sequence[Batch], choices: Choices) -> None:
+    """Replace the file at `choices.path` by the page about these batches, atomically.
 
     Raises:
-        OSError: the folder does not take it; what was there stays.
+        OSError: it cannot be written; the old file stays.
     """
     choices.path.parent.mkdir(parents=True, exist_ok=True)
     draft = choices.path.with_name(f".{choices.path.name}.part")
     try:
         with draft.open("w", encoding="utf-8") as file:
-            file.writelines(_render(conn, wanted, choices))
+            file.writelines(_render(conn, chosen, choices))
         draft.replace(choices.path)
     finally:
         draft.unlink(missing_ok=True)
 
 
-def _render(conn: Connection, wanted: Sequence[Batch], choices: Choices) -> Iterable[str]:
-    rows, who = _Rows(conn, wanted, choices), identity(conn)
-    names = [batch.name for batch in wanted]
+def _render(conn: Connection, chosen: Sequence[Batch], choices: Choices) -> Iterable[str]:
+    rows, who = _Rows(conn, chosen, choices), identity(conn)
+    names = [batch.name for batch in chosen]
     style, script = _asset("page.css"), _asset("page.js")
     return _template().generate(
         title=", ".join(names),
         batches=names,
         sandbox=who.world == "sandbox",
-        made_at=local(choices.at),
+        as_of=local(choices.at),
         policy=_policy(style, script),
         style=Markup(style),  # noqa: S704 - our own files
         script=Markup(script),  # noqa: S704
         rows=rows,
         about=lambda: as_json({"ledger": who.ledger_id, "texts": choices.texts} | rows.shared()),
-        facts=facts_of(conn, wanted),
+        facts=facts_of(conn, chosen),
     )
 
 
 def as_json(value: Any) -> Markup:
-    """Compact JSON that may stand within a script element: nothing in it can end one, nor begin a comment."""
-    said = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return Markup(said.replace("<", "\\u003c"))  # noqa: S704 - what could end the element is gone
+    """Compact JSON for a script element: it cannot end the element or start a comment."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c"))  # noqa: S704 - cannot end the element any more
 
 
 def _policy(style: str, script: str) -> str:
-    """A content security policy under which only this style and this script count, and audio from beside the page."""
+    """A content security policy that allows only this style, this script, and audio files next to the page."""
     hashes = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script))
     return (
         "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; img-src data:; "
@@ -163,9 +164,9 @@ def _policy(style: str, script: str) -> str:
 
 
 def _link_to(choices: Choices, out_dir: str) -> str:
-    """The way from the page to the output folder, as the beginning of a relative link; never one with a scheme."""
-    way = os.path.relpath((choices.home / out_dir).resolve(), choices.path.parent.resolve())
-    return f"./{quote(way)}/" if way != "." else "./"
+    """Relative link from the page to the output folder; never contains a scheme."""
+    path = os.path.relpath((choices.home / out_dir).resolve(), choices.path.parent.resolve())
+    return f"./{quote(path)}/" if path != "." else "./"
 
 
 def _asset(name: str) -> str:

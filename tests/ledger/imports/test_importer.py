@@ -195,7 +195,7 @@ def test_skip_invalid(book: Book) -> None:
     found = rows(book)
     assert [row["number"] for row in found] == [1, 2, 3, 4, 5]
     assert [row["skipped"] for row in found] == [None, "invalid", "invalid", "invalid", "invalid"]
-    assert "`fast` is not a number" in found[1]["reason"]
+    assert '"fast" is not a number' in found[1]["reason"]
     assert found[2]["reason"] == "'a' is taken by line 2"
     assert "belongs to batch 'other'" in found[3]["reason"]
     assert "text is empty" in found[4]["reason"]

@@ -1,0 +1,90 @@
+"""Options set in `batcher.toml`, for those that neither the command line nor the environment set."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from click.core import ParameterSource
+
+from batcher import settings
+from batcher.cli.option_types import Duration
+from batcher.cli.options import is_default
+from batcher.errors import UsageError
+
+SECTIONS: Final = ("columns", "voices")
+"""Tables of `batcher.toml`; all other keys are option names."""
+
+
+def apply_config_file(ctx: click.Context, folder: Path) -> dict[str, Any]:
+    """Set the command's remaining options from `batcher.toml` in the project folder. Returns the parsed file.
+
+    Raises:
+        UsageError: it contains an unknown key, a consent, or a value of the wrong type.
+    """
+    config = settings.read_file(folder)
+    path = folder / settings.FILE_NAME
+    known = _configurable_names(ctx) if config else set()  # loads every command
+    own = {_key(param): param for param in _configurable(ctx.command)}
+    for name, value in config.items():
+        if name in SECTIONS:
+            continue
+        if name not in known:
+            raise _unknown_key(name, known, path)
+        param = own.get(name)
+        if param is not None and param.name is not None and is_default(ctx, param.name):
+            ctx.params[param.name] = _converted(ctx, param, value, path)
+            ctx.set_parameter_source(param.name, ParameterSource.DEFAULT_MAP)
+    return config
+
+
+def merged_columns(chosen: tuple[str, ...], config: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """Merge `[columns]` and `--column`; for a field in both, `--column` wins.
+
+    Raises:
+        UsageError: a choice is not FIELD=HEADER.
+    """
+    columns = dict(settings.string_table(config.get("columns"), "columns", folder / settings.FILE_NAME))
+    for text in chosen:
+        try:
+            name, header = settings.column_choice(text)
+        except ValueError as error:
+            raise UsageError(f"--column: {error}") from None
+        columns[name] = header
+    return columns
+
+
+def _configurable(command: click.Command) -> Iterator[click.Option]:
+    return (param for param in command.params if isinstance(param, click.Option) and param.envvar is not None)
+
+
+def _configurable_names(ctx: click.Context) -> set[str]:
+    """The keys that `batcher.toml` may contain: all commands share the file."""
+    root = ctx.find_root().command
+    if not isinstance(root, click.Group):
+        return {_key(param) for param in _configurable(root)}
+    commands = (root.get_command(ctx, name) for name in root.list_commands(ctx))
+    return {_key(param) for command in commands if command is not None for param in _configurable(command)}
+
+
+def _key(param: click.Parameter) -> str:
+    return max(param.opts, key=len, default="").removeprefix("--")
+
+
+def _unknown_key(name: str, known: set[str], path: Path) -> UsageError:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean {near[0]}?" if near else "Keys are option names; consents go on the command line only."
+    return UsageError(f"{path}: unknown key {name!r}", hint)
+
+
+def _converted(ctx: click.Context, param: click.Parameter, value: Any, path: Path) -> Any:
+    try:
+        converted = param.type_cast_value(ctx, str(value) if isinstance(param.type, Duration) else value)
+    except click.BadParameter as error:
+        raise UsageError(f"{path}: {_key(param)}: {error.message}") from None
+    if isinstance(converted, Path) or (param.name == "ledger" and "://" not in str(converted)):
+        return type(converted)(path.parent / converted)
+    return converted

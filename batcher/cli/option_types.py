@@ -1,0 +1,51 @@
+"""Types of option values: durations, rates and web addresses."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import click
+
+from batcher import settings
+
+
+class Duration(click.ParamType[float]):
+    """A duration such as `50m`, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse the duration."""
+        try:
+            return settings.duration(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Rate(click.ParamType[float]):
+    """A number of requests per second: above 0 and finite."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse the number."""
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = 0.0
+        if not 0 < number < math.inf:
+            self.fail(f"{value!r} is not a number above 0", param, ctx)
+        return number
+
+
+class WebAddress(click.ParamType[str]):
+    """A URL that begins with https:// or http://."""
+
+    name = "url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the scheme."""
+        if not str(value).startswith(("https://", "http://")):
+            self.fail("the URL must begin with https:// or http://", param, ctx)
+        return str(value)
