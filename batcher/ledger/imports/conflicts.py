@@ -99,7 +99,7 @@ def _stage_related(conn: Connection, staging: Staging, folders: set[str]) -> Non
         conn.exec_driver_sql(f"{insert} {related} AND {UNCHANGED}", staging.parameters)
     for folder in sorted(folders):
         where = f"rows WHERE rows.output = :folder AND {UNCHANGED}"
-        conn.exec_driver_sql(f"{insert} {where}", {"folder": folder, **staging.parameters})
+        conn.exec_driver_sql(f"{insert} {where}", staging.parameters | {"folder": folder})
 
 
 _REPEATED: Final = """

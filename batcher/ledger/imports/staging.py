@@ -65,7 +65,7 @@ class Staging:
     newest_item: int  # rowid of the newest item before that
 
     @property
-    def parameters(self) -> dict[str, int | None]:
+    def parameters(self) -> dict[str, Any]:
         """The parameters of `UNCHANGED`."""
         return {"batch_id": self.batch_id, "last": self.last}
 

@@ -29,8 +29,9 @@ def get(conn: Connection, name: str) -> Any:
 
 def put(conn: Connection, name: str, depends: Depends, facts: Any) -> None:
     """Cache facts (JSON values) that were read in the current transaction."""
-    new = {"depends": depends, "facts": json.dumps(facts)}
-    statement = upsert(standing).values(name=name, **new)
+    value = json.dumps(facts)
+    statement = upsert(standing).values(name=name, depends=depends, facts=value)
+    new = {"depends": depends, "facts": value}
     conn.execute(statement.on_conflict_do_update(index_elements=["name"], set_=new))
 
 
