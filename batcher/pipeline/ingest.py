@@ -77,7 +77,7 @@ class Ingest:
         trusted = self._stamp(source)
         names = {"source": source.name, "out_dir": self._store.out_dir}
         if trusted is not None and not (self._settings.rescan or self._settings.restored):
-            known = await self._ledger.do(importer.known_again, rules, **names, trusted=trusted)
+            known = await self._ledger.do(importer.find_unchanged, rules, **names, trusted=trusted)
             if known is not None:
                 return known
         manifest = Manifest(source.path, rules, stdin=self._stdin)

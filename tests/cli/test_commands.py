@@ -99,7 +99,7 @@ def test_a_hint_follows_its_error_once(project: Project, provider: FakeTTS) -> N
     assert (refused.err.count("Use https"), refused.report["message"]) == (1, said)
     project.manifest([{"id": "a", "text": "", "voice": "anna"}])
     ended = project.run(manifest).err
-    assert ended.index("lines.csv:2") < ended.index("exit 2: ") < ended.index("  Mend them, or pass --skip-invalid")
+    assert ended.index("lines.csv:2") < ended.index("exit 2: ") < ended.index("  Fix them, or pass --skip-invalid")
 
 
 def test_a_missing_manifest_is_reported_in_one_line(project: Project, provider: FakeTTS) -> None:

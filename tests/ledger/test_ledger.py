@@ -159,7 +159,7 @@ async def test_a_full_database_fails_every_waiting_call_and_recovers(book: Book,
             group.start_soon(write, f"n{number}")
     assert len(errors) == 4
     assert "full" in errors[0].message
-    assert "run again" in errors[0].hint
+    assert "Run it again" in errors[0].hint
     assert book.dump() == before
     await ledger.do(_room)
     assert await ledger.do(_write, "later") == "later"

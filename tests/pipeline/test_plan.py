@@ -96,7 +96,7 @@ def test_a_plan_counts_nothing_of_a_manifest_with_errors(project: Project) -> No
     assert project.run(good).exit_code == 0
     twice = project.manifest([{"id": "x", "text": "Said.", "voice": "anna"}] * 2, "twice.csv")
     misspelt = project.manifest([{"id": "y", "txet": "Said.", "voice": "anna"}], "misspelt.csv")
-    for manifest, hint in ((twice, "or pass --skip-invalid"), (misspelt, "cannot pass over"), ("no.csv", "no.csv")):
+    for manifest, hint in ((twice, "or pass --skip-invalid"), (misspelt, "cannot skip all"), ("no.csv", "no.csv")):
         told = project.batcher("plan", manifest, "--api-url", project.provider.url)
         assert told.exit_code == 2
         assert hint in told.out
@@ -209,5 +209,5 @@ def _foreseen(book: Book, batch: str, content: str, how: dict[str, Any]) -> tupl
     file.write_text(content)
     with open_readonly(book.path) as conn:
         foresight = ImportPreview(conn)
-        _, refusal = foresight.take_in(Manifest(file, rules), rules, out_dir="audio", at=AT)
+        _, refusal = foresight.add(Manifest(file, rules), rules, out_dir="audio", at=AT)
         return *foresight.counts(), refusal

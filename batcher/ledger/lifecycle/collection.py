@@ -14,6 +14,7 @@ from batcher.ledger.lifecycle import halts
 from batcher.ledger.lifecycle.transitions import move
 from batcher.ledger.records import Batch, FileRecord, OpenTask, TaskEnd
 from batcher.ledger.storage.filters import of_wanted
+from batcher.ledger.storage.planner import without_index
 from batcher.ledger.storage.schema import files, items, rows, tasks
 from batcher.ledger.storage.statements import Prepared, every
 
@@ -229,7 +230,7 @@ def open_tasks(conn: Connection, account_id: int, wanted: Sequence[Batch]) -> li
         )
         .join(tasks, and_(tasks.c.account_id == items.c.account_id, tasks.c.task_id == items.c.task_id))
         .where(
-            items.c.account_id + 0 == account_id,  # by state, not by account: see `of_wanted`
+            without_index(items.c.account_id) == account_id,
             items.c.state.in_(COLLECTABLE),
         )
         .order_by(tasks.c.accepted_at, items.c.task_id)
