@@ -21,8 +21,8 @@ from tests.support.fake_tts import TOKEN, FakeTTS, audio_of, running
 from tests.support.processes import Ended, Started, begin
 
 ROOT: Final = Path(__file__).parents[1]
-# Shells have what they start in the background ignore SIGINT, nohup SIGHUP, and every program that a test starts would
-# as well.
+# A background job of a shell ignores SIGINT, a job of nohup ignores SIGHUP, and each program that a test starts would
+# inherit that.
 for _number, _action in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _action)
@@ -141,7 +141,7 @@ def provider() -> Iterator[FakeTTS]:
 def project(tmp_path: Path, provider: FakeTTS) -> Iterator[Project]:
     """An empty project folder, and an environment that holds only the token."""
     inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("BATCHER_")}
-    # Without its compiled modules each of the many processes would take a fifth longer to start.
+    # Without its compiled modules each process would take a fifth longer to start.
     for name in (
         "PYTHONDONTWRITEBYTECODE",
         "HTTP_PROXY",

@@ -27,7 +27,7 @@ async def test_concurrent_calls_run_in_order_in_one_thread() -> None:
         except OSError as error:
             outcomes[number] = str(error)
 
-    await disk.do(work, 9)  # alone, and at once; the next wait for each other
+    await disk.do(work, 9)  # alone, at once; the next ones wait for each other
     async with anyio.create_task_group() as together:
         for number in range(3):
             together.start_soon(ask, number)

@@ -84,7 +84,7 @@ def test_a_terminal_gets_colours_unless_disabled(mixed: Project, environment: di
     )
     os.close(terminal)
     said = b""
-    with contextlib.suppress(OSError):  # what Linux says at the end of a terminal
+    with contextlib.suppress(OSError):  # raised by Linux at the end of a terminal
         while chunk := os.read(controller, 4096):
             said += chunk
     os.close(controller)

@@ -413,7 +413,7 @@ def test_a_terminal_confirms_more_than_fifty_new_items(
         process.send_signal(signal.SIGINT)
     else:
         os.write(terminal, answer)
-    with contextlib.suppress(OSError):  # what Linux says at the end of a terminal
+    with contextlib.suppress(OSError):  # raised by Linux at the end of a terminal
         while chunk := os.read(terminal, 4096):
             said += chunk
     os.close(terminal)

@@ -221,7 +221,7 @@ def test_levels_are_coloured_only_on_a_terminal(project: Project, set_to: str | 
     process = subprocess.Popen(command, cwd=project.folder, env=environment, stdout=theirs)
     os.close(theirs)
     said = b""
-    with contextlib.suppress(OSError):  # what a terminal answers when nobody writes to it any more
+    with contextlib.suppress(OSError):  # raised by a terminal once no process writes to it
         while chunk := os.read(ours, 4096):
             said += chunk
     os.close(ours)

@@ -51,7 +51,7 @@ NOT_WHOLE: Final = "before batcher.ledger.ledger:Ledger.close 1"
 """A kill that leaves a journal beside the ledger; later writes are appended to it."""
 
 MATRIX: Final[list[tuple[str, int, tuple[str, ...], list[int], *tuple[str, ...]]]] = [
-    # What cannot be written, the exit code, how the disk is full, at which calls, and the runs: the last one meets it.
+    # The write that fails, exit code, ways of being full, calls, and the runs: the last one meets the full disk.
     # Before anything can be bought.
     ("lock", 8, ("crammed",), [1], "{full} batcher.pipeline.runner:owner_lock {n}"),
     ("lock-signature", 8, ("ballast",), [1], "{full} batcher.ledger.storage.lock:_sign {n}"),
@@ -62,7 +62,7 @@ MATRIX: Final[list[tuple[str, int, tuple[str, ...], list[int], *tuple[str, ...]]
     ("output-folder", 8, ("ballast", "crammed"), [1], "{full} batcher.audio.store:Store.prepare {n}"),
     ("account", 8, ("ballast",), [1], "{full} batcher.provider.client:Client.profile {n}"),
     ("spill-file", 8, ("ballast", "crammed"), [1], "{full} batcher.ledger.storage.spill:Spill.reserve {n}"),
-    # The create: what the ledger refuses of it is in the spill file.
+    # The create: an answer that the ledger refuses is in the spill file.
     ("intent", 8, ("ballast",), [1, 2], "{full} batcher.pipeline.submitter:Submitter._claim {n}"),
     ("answer-to-come", 8, ("ballast", "crammed"), [1, 4], "{full} batcher.provider.client:Client.create {n}"),
     ("answer", 8, ("ballast", "crammed"), [1, 2, ROWS], f"{{full}} {RECORD} {{n}}"),
@@ -88,7 +88,7 @@ MATRIX: Final[list[tuple[str, int, tuple[str, ...], list[int], *tuple[str, ...]]
     ("output", 8, ("ballast", "crammed"), [1, 4], "{full} batcher.audio.store:Store.link {n}"),
     ("output-drafted", 8, ("ballast", "crammed"), [1], "{full} pathlib:Path.hardlink_to {n}"),
     ("link", 8, ("ballast",), [1, ROWS], "{full} batcher.ledger.lifecycle.collection:record_links {n}"),
-    # The end of a run; what was done all the same is not said to have failed.
+    # The end of a run; work that succeeded all the same is not reported as failed.
     ("results", 8, ("ballast", "crammed"), [1], "{full} batcher.reports.results:write_results {n}"),
     ("results-rows", 8, ("ballast",), [1, ROWS], "{full} batcher.reports.results:_cell {n}"),
     ("end", 8, ("ballast",), [1], "{full} batcher.ledger.lifecycle.runs:end_run {n}"),
@@ -96,7 +96,7 @@ MATRIX: Final[list[tuple[str, int, tuple[str, ...], list[int], *tuple[str, ...]]
     ("spill-to-be-removed", 0, ("ballast",), [1], "{full} batcher.ledger.storage.spill:Spill.remove {n}"),
     # Behind a journal that a kill left.
     ("journal", 8, ("ballast", "crammed"), [1], NOT_WHOLE, "{full} batcher.pipeline.runner:owner_lock {n}"),
-    # Wherever it may be.
+    # Anywhere.
     ("any-commit", 8, ("ballast",), [*range(1, 49)], f"{{full}} {COMMIT} {{n}}"),
     ("any-flush", 8, ("ballast",), [*range(1, 17)], "{full} os:fsync {n}"),
 ]
@@ -220,7 +220,7 @@ def test_a_disk_full_from_this_write_on_loses_nothing_bought(
     """With room again everything is done."""
     manifest = project.manifest(ROWS)
     if SPILLED in runs:
-        provider.create_seconds = 0.3  # so that all the creates are on their way when the first answer fails the disk
+        provider.create_seconds = 0.3  # all creates are in flight when the first answer meets the full disk
     for points in runs[:-1]:
         kill_at(project, manifest, points)
     provider.create_seconds = 0.0

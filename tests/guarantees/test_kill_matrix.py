@@ -54,7 +54,7 @@ RECORDED: Final = "before batcher.audio.store:Store.publish 3"
 IN_PLACE: Final = "after batcher.audio.store:Store.publish 3"
 
 MATRIX: Final[list[tuple[str, Doubt, list[int], *tuple[str, ...]]]] = [
-    # What is hit, what becomes of creates, at which calls, and the runs: each is killed at the last of its points.
+    # The step, whether it leaves doubts, calls, and the runs: each is killed at the last of its points.
     # Before anything can be bought.
     ("ledger-drafted", NEVER, [1], "before pathlib:Path.replace {n}"),
     ("ledger-not-in-place", NEVER, [1], "before pathlib:Path.replace {n}"),
@@ -110,7 +110,7 @@ MATRIX: Final[list[tuple[str, Doubt, list[int], *tuple[str, ...]]]] = [
     ("output-linked", MAYBE, [1, 4], "after batcher.audio.store:Store.link {n}"),
     ("link-not-committed", MAYBE, [1, 4], "after batcher.ledger.lifecycle.collection:record_links {n}"),
     ("link-committed", MAYBE, [1, 4], "after batcher.pipeline.delivery:Delivery._save {n}"),
-    # Taking up, in the next run, what the one before left on disk.
+    # The next run takes over the files that the killed one left.
     ("file-found-in-place", MAYBE, [1], IN_PLACE, "before batcher.pipeline.delivery:Delivery.save {n}"),
     ("file-found-not-committed", MAYBE, [1], IN_PLACE, "after batcher.ledger.lifecycle.collection:record_saved {n}"),
     ("parts-swept", MAYBE, [1], RECORDED, "after batcher.pipeline.runner:take_up_files {n}"),
@@ -124,7 +124,7 @@ MATRIX: Final[list[tuple[str, Doubt, list[int], *tuple[str, ...]]]] = [
     ("ledger-to-be-closed", NEVER, [1], "before batcher.ledger.ledger:Ledger.close {n}"),
     ("spill-to-be-removed", NEVER, [1], "before batcher.ledger.storage.spill:Spill.remove {n}"),
     ("ledger-closed", NEVER, [1], "after batcher.ledger.ledger:Ledger.close {n}"),
-    # Wherever it may be: a run like this has over fifty commits, and sixteen flushes of files that are not SQLite's.
+    # Anywhere: such a run has over fifty commits, and sixteen flushes of files other than SQLite's.
     ("any-commit-begins", MAYBE, [*range(2, 48, 6)], f"before {COMMIT} {{n}}"),
     ("any-commit-is-durable", MAYBE, [*range(5, 48, 9)], f"after {COMMIT} {{n}}"),
     ("any-flush-begins", MAYBE, [*range(1, 16, 3)], "before os:fsync {n}"),
@@ -249,7 +249,7 @@ def test_a_kill_at_this_step_buys_nothing_twice_and_loses_nothing(
     rows = project.rows(ROWS)
     manifest = project.manifest(rows)
     if any("Spill.append" in points for points in runs):
-        provider.create_seconds = 0.3  # so that all the creates are on their way when the first answer fails the disk
+        provider.create_seconds = 0.3  # all creates are in flight when the first answer meets the full disk
     for points in runs:
         kill_at(project, manifest, points)
     assert_doubt(doubt, assert_recovers(project, manifest, rows))
@@ -298,8 +298,8 @@ def test_a_kill_during_a_download_leaves_no_partial_file(project: Project, provi
 
 
 OUT_OF_CREDITS: Final = [
-    # The fourth create is the first that is refused. Until that is on record nothing halts the account, and the
-    # refused create is in doubt for nothing; from then on no run creates, whatever it was killed at.
+    # The fourth create is the first one refused. Until the refusal is recorded nothing halts the account, and the
+    # refused create is needlessly in doubt; afterwards no run creates, wherever the kill hit.
     pytest.param(f"before {RECORD} 4", False, id="refusal-in-memory", marks=pytest.mark.slow),
     pytest.param(
         "after batcher.ledger.lifecycle.halts:open_halt 1", False, id="halt-not-committed", marks=pytest.mark.slow

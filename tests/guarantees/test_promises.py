@@ -90,7 +90,7 @@ def test_the_first_signal_stops_creating_and_collects(project: Project, provider
     """The next run buys only the rest."""
     rows = project.rows(40)
     manifest = project.manifest(rows)
-    provider.task_seconds = 0.5  # so that the signal comes long before the end
+    provider.task_seconds = 0.5  # the signal comes long before the end
     run = project.start_run(manifest, "--concurrency", "10")
     provider.until(lambda: len(provider.creates) >= 12)
     run.send(signal.SIGTERM)

@@ -92,9 +92,9 @@ class World:
     def __init__(self, provider: FakeTTS) -> None:
         self.provider = provider
         self.misfortunes: list[str] = []
-        self.befell: dict[str, str] = {}  # tasks
+        self.befell: dict[str, str] = {}  # misfortune of each task, by its id
         self.senders: dict[int, str] = {}  # the account of each create, by its number
-        self.unfunded: set[str] = set()  # tasks of which the program has been told so
+        self.unfunded: set[str] = set()  # tasks that the program has read as unfunded
         self.fed: set[str] = set()  # accounts that were topped up since they were last out of credits
         self.events = 0
         self.at_event: tuple[int, threading.Timer] | None = None
@@ -199,11 +199,11 @@ class Story(RuleBasedStateMachine):
         self.rows: Rows = {}
         self.spoilt = False
         self.asked_for: set[tuple[str, str, str]] = set()  # text, voice and take of every row that ever was
-        self.consents: Counter[Body] = Counter()  # further charges that a person agreed to
+        self.consents: Counter[Body] = Counter()  # further charges with a person's consent
         self.saved: dict[str, tuple[int, int]] = {}  # which file on disk each done item has
-        self.sound = False  # all is checked since the last command
+        self.sound = False  # everything has been checked since the last command
 
-    # What happens.
+    # Rules: what happens.
 
     @initialize(changes=CHANGES, credits_=st.integers(1, 9), shape=st.sampled_from(["envelope", "flat", "wrapped"]))
     def begin(self, changes: Changes, credits_: int, shape: str) -> None:
@@ -275,7 +275,7 @@ class Story(RuleBasedStateMachine):
             if "the next run creates and pays for it" in ended.out:
                 self.consents[self.rows[row_id]["text"], self.rows[row_id]["voice"]] += 1
 
-    # How it is done.
+    # Helpers of the rules.
 
     def use(self, user: str) -> None:
         """Use the account."""
@@ -388,7 +388,7 @@ class Story(RuleBasedStateMachine):
             return set()
         return {kind for kind, user in self.project.query(_HALTS) if user == self.world.user}
 
-    # What must hold.
+    # Checks of the promises.
 
     @invariant()
     def holds(self) -> None:
@@ -438,7 +438,7 @@ class Story(RuleBasedStateMachine):
         states = dict(self.project.query("SELECT key, state FROM items"))
         assert states == {key: now.get(key, State.PENDING) for key in states}
 
-    # How it ends.
+    # The end of a story.
 
     def teardown(self) -> None:
         """Heal the provider and bring every row to its end; name and settle what cannot get there."""
@@ -522,7 +522,7 @@ def live_through(project: Project, many: settings) -> None:
 FEW = settings(
     max_examples=3,
     stateful_step_count=8,
-    phases=[Phase.generate],  # a story takes too long for being made shorter
+    phases=[Phase.generate],  # a story takes too long to be shrunk
     deadline=None,
     derandomize=True,
     database=None,

@@ -110,7 +110,7 @@ async def test_a_call_returns_only_once_its_write_is_durable(book: Book, ledger:
 
     @event.listens_for(ledger._engine, "commit")
     def _dawdle(connection: Connection) -> None:
-        for _ in range(5):  # the loop goes round meanwhile: whoever waits no longer would say so
+        for _ in range(5):  # the loop runs meanwhile: a call that returned early would show
             anyio.from_thread.run(anyio.lowlevel.checkpoint)
 
     async def write(name: str) -> None:

@@ -108,7 +108,7 @@ def test_only_a_bounded_duration_is_evidence_for_a_change() -> None:
     assert shift_evidence(-math.inf, math.inf, 0.0, 2.0) == 0
 
 
-# --- how good it is
+# --- quality
 
 
 @pytest.mark.parametrize("median", [0.2, 2.0, 200.0])
@@ -356,7 +356,7 @@ def test_one_quick_task_among_endless_ones_causes_no_overflow() -> None:
     assert json.dumps(pacing.to_json(), allow_nan=False)
 
 
-# --- which look first
+# --- order of polls
 
 
 def test_the_gain_of_a_poll_grows_from_0_to_1_with_time() -> None:

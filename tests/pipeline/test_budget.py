@@ -123,7 +123,7 @@ def test_doubts_and_open_tasks_count_as_spent(project: Project, provider: FakeTT
 
 def test_creates_go_one_at_a_time_until_a_price_is_known(project: Project, provider: FakeTTS) -> None:
     """A fall of the balance gives one too."""
-    provider.shape = "flat"  # tasks say nothing of credits
+    provider.shape = "flat"  # tasks report no credits
     provider.task_seconds = 0.3
     ended: set[str] = set()
     still_open: list[int] = []

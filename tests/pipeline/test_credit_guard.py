@@ -37,7 +37,7 @@ def test_the_first_402_stops_creating_until_a_top_up(project: Project, provider:
     refused_at = min(create.answered_at or 0 for create in provider.creates if create.status == 402)
     assert (ended.exit_code, ended.report["outcome"], ended.report["halt"]["kind"]) == (4, "halted", "credits")
     assert ended.report["states"]["done"] == len(provider.jobs) == 6
-    # Of four at once, the three others may have been on their way when the answer came.
+    # With four at once, the three others may have been in flight when the answer came.
     assert len([create for create in provider.creates if create.arrived_at > refused_at]) <= 3
     creates = len(provider.creates)
     assert project.run(manifest).exit_code == 4
@@ -242,7 +242,7 @@ def test_no_create_arrives_before_retry_after(project: Project, provider: FakeTT
     assert ended.report["requests"]["throttled"] == 1
     told_at = provider.creates[2].answered_at
     assert told_at is not None
-    # The one other create that two at once allow may have been on its way.
+    # With two at once, the other create may have been in flight.
     assert len([create for create in provider.creates if told_at < create.arrived_at < told_at + 2.0]) <= 1
     assert not [create for create in provider.creates if told_at + 0.2 < create.arrived_at < told_at + 2.0]
     assert {len(task_ids) for task_ids in provider.paid.values()} == {1}

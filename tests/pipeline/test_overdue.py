@@ -68,7 +68,7 @@ def run_hastily(project: Project, manifest: Path, provider: FakeTTS, **changes: 
                 ctx = RunContext(settings=settings, ledger=ledger, store=store, progress=progress, clock=clock)
                 return anyio.run(runner._Run(ctx, None, None).run, False)
     finally:
-        # A run blocks signals at its very end, since its process is about to end; this one starts further processes.
+        # A run blocks signals at its end, because its process is about to exit; this process goes on.
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 

@@ -153,7 +153,7 @@ def test_a_plan_writes_nothing(project: Project) -> None:
     manifest = project.manifest([*rows, *project.rows(2, first=5)])
 
     def files() -> dict[Path, str]:
-        journal = ("-wal", "-shm")  # those of a reader hold nothing
+        journal = ("-wal", "-shm")  # a reader's are empty
         found = (path for path in project.folder.rglob("*") if path.is_file() and not path.name.endswith(journal))
         return {path: digest(path) for path in found}
 

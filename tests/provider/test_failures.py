@@ -80,7 +80,7 @@ async def test_a_broken_answer_counts_if_its_status_or_whole_json_decides(
     data: bytes, how: str, cause: Cause, raw: bytes
 ) -> None:
     """All bytes received are recorded."""
-    # A quarter of the deadline is the connect's own: long enough for a busy machine.
+    # A quarter of the deadline is for connecting: enough on a busy machine.
     answer = await created(breaking(data, how), deadline_seconds=1.0 if how == "silent" else 20.0)
     assert (answer.cause, answer.raw) == (cause, raw)
     assert answer.transport

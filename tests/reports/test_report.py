@@ -301,7 +301,7 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        # As root, as in many containers, Chromium does not start with its own sandbox; the page is ours.
+        # As root, as in many containers, Chromium does not start with its own sandbox; the page is trusted.
         started = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         yield started
         started.close()

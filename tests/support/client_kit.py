@@ -78,7 +78,7 @@ def breaking(data: bytes, how: str = "close") -> Script:
     async def script(connection: Connection) -> None:
         await connection.request()
         await connection.send(data)
-        await asyncio.sleep(0.02)  # a reset throws away what the other side has not taken in yet
+        await asyncio.sleep(0.02)  # a reset discards data that the other side has not read yet
         if how == "reset":
             connection.reset()
         elif how == "silent":

@@ -98,16 +98,16 @@ class FakeTTS:
     shape: str = "envelope"  # or flat, or wrapped
     token: str = TOKEN
     user_id: str = "user-1"
-    credits: float = 1_000_000.0  # one create costs one
-    hidden: tuple[str, ...] = ()  # fields that the profile leaves out
+    credits: float = 1_000_000.0  # each create costs one
+    hidden: tuple[str, ...] = ()  # fields left out of the profile
     task_seconds: float = 0.05
     create_seconds: float = 0.0  # between the charge and the answer
-    schema: dict[str, Any] | None = None  # what is published at the origin, to anybody
+    schema: dict[str, Any] | None = None  # OpenAPI document published at the origin, without a token
     on_create: Callable[[Create], Twist | None] = _as_usual
     on_read: Callable[[Job], Twist | None] = _as_usual
     on_profile: Callable[[int], Twist | None] = _as_usual
     on_audio: Callable[[Job], Twist | None] = _as_usual
-    ending: Callable[[Job], dict[str, Any]] = _ends_well  # fields that an ended task has besides or instead
+    ending: Callable[[Job], dict[str, Any]] = _ends_well  # fields that an ended task adds or replaces
 
     creates: list[Create] = field(default_factory=list)
     jobs: dict[str, Job] = field(default_factory=dict)
@@ -227,7 +227,7 @@ class FakeTTS:
                 if "content-length" in answer.headers:
                     break
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the program was killed, or has had enough
+            pass  # the program was killed or has closed the connection
         finally:
             writer.close()
             self._tell()

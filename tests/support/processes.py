@@ -35,7 +35,7 @@ _FORKS.set_forkserver_preload(["pytest", "anyio._backends._asyncio", *_MODULES])
 class Ended:
     """A command that has ended, with all its output."""
 
-    exit_code: int  # below zero: the signal that was its end
+    exit_code: int  # negative: the signal that ended it
     out: str
     err: str
 
@@ -115,7 +115,7 @@ def begin(
     streams = _Streams(files / "stdin", files / "stdout", files / "stderr")
     for path, text in ((streams.stdin, stdin), (streams.stdout, ""), (streams.stderr, "")):
         path.write_text(text, encoding="utf-8")
-    # On macOS much breaks in a mere fork; and another PYTHONPATH is another program.
+    # On macOS much breaks after a plain fork, and another PYTHONPATH means another program.
     anew = sys.platform == "darwin" or environment.get("PYTHONPATH") != os.environ.get("PYTHONPATH")
     how = (list(arguments), folder, dict(environment), streams, points, anew)
     process = _FORKS.Process(target=_become, args=how, daemon=True)
