@@ -327,7 +327,7 @@ def test_a_recorded_halt_survives_the_kill(project: Project, provider: FakeTTS, 
     assert (len(provider.creates) == asked) == halted
     assert sorted(len(task_ids) for task_ids in provider.paid.values()) == [1, 1, 1]
     provider.credits = 1000
-    assert_doubt(NEVER if point.startswith("after batcher.guard") else MAYBE, assert_recovers(project, manifest, rows))
+    assert_doubt(NEVER if point.startswith("after batcher.pipeline.credit_guard") else MAYBE, assert_recovers(project, manifest, rows))
     assert provider.credits == 1000 - (ROWS - 3)
 
 
