@@ -340,7 +340,9 @@ def test_full_output_folder(project: Project, provider: FakeTTS, audio_disk: Pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("full", FULL)
-@pytest.mark.parametrize("call", ["batcher.provider.client:Client.create", "batcher.pipeline.delivery:Delivery.keep"])
+@pytest.mark.parametrize(
+    "call", ["batcher.provider.client:Client.create", "batcher.pipeline.delivery:Delivery.deliver"]
+)
 def test_full_ledger_disk(project: Project, provider: FakeTTS, disk: Path, full: str, call: str) -> None:
     """With room for the audio and none for the ledger nothing is called done that the ledger does not know."""
     with mounted(project.audio):
@@ -382,7 +384,7 @@ def test_standard_input_finds_no_room(project: Project, provider: FakeTTS, tmp_p
         leave(tmp_path / "temporary", 8192)
         ended = project.run("-", stdin=piped, environment={"TMPDIR": str(tmp_path / "temporary")})
     assert (ended.exit_code, provider.creates) == (8, []), ended
-    assert ended.err.startswith("batcher: standard input cannot be kept: No space left on device\n")
+    assert ended.err.startswith("batcher: cannot store standard input in a temporary file: No space left on device\n")
     assert project.run("-", stdin=piped).exit_code == 0
 
 

@@ -21,7 +21,7 @@ from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import restored_rows
 from batcher.ledger.queries.identity import identity
 from batcher.pipeline.delivery import Delivery
-from batcher.pipeline.restore import _tells_all, take_up, why_outdated
+from batcher.pipeline.restore import _is_complete, apply_rows, why_outdated
 from batcher.reports.progress import Progress
 from batcher.reports.tally import Tally
 from batcher.settings import Settings
@@ -78,7 +78,7 @@ def test_results_that_tell_all(store: Store, case: str) -> None:
     elif case == "copied folder":
         shutil.copytree(store.folder, store.folder.with_name("copy"))
         store = Store(store.folder.parent, store.folder.with_name("copy"))
-    assert _tells_all(store, folder_mark.owner(store.folder)) == (case == "as they were")
+    assert _is_complete(store, folder_mark.owner(store.folder)) == (case == "as they were")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ async def test_doubts_come_after_the_import(book: Book, store: Store) -> None:
         how: dict[str, Any] = {"tally": Tally(), "clock": Clock(), "run_id": RUN, "named": []}
         delivery = Delivery(ledger=ledger, store=store, **how)
         for imported, states in ((False, ["pending"] * 2), (True, ["in_doubt"] * 2)):
-            await take_up(delivery, Progress(quiet=True), account_id=1, clock=Clock(), imported=imported)
+            await apply_rows(delivery, Progress(quiet=True), account_id=1, clock=Clock(), imported=imported)
             assert (_states(book), book.do(restored_rows.due)) == (states, not imported)
 
 
@@ -172,7 +172,7 @@ def test_a_backup_put_to_use_again(project: Project, provider: FakeTTS) -> None:
     """A backup wants a word first; then what the results files tell is taken over, files and all."""
     manifest, copy = _bought_since(project)
     _go_back(project, copy)
-    assert_refused(project, provider, manifest, "is a copy, made at")
+    assert_refused(project, provider, manifest, "is a copy made at")
     downloads = sum(job.downloads for job in provider.jobs.values())
     assert_restored(project, provider, project.run(manifest, "--restored"))
     assert sum(job.downloads for job in provider.jobs.values()) == downloads
@@ -196,7 +196,7 @@ def test_a_lost_ledger(project: Project, provider: FakeTTS) -> None:
     manifest = project.manifest(ROWS)
     project.run(manifest)
     project.ledger.unlink()
-    assert_refused(project, provider, manifest, "another ledger has bought")
+    assert_refused(project, provider, manifest, "another ledger bought")
     assert_restored(project, provider, project.run(manifest, "--restored"))
 
 
@@ -303,12 +303,12 @@ def test_a_retake_is_not_forgotten(project: Project, provider: FakeTTS) -> None:
     [
         "after batcher.ledger.lifecycle.restored_rows:add 1",
         "after batcher.ledger.lifecycle.restored_rows:begin 1",
-        "after batcher.pipeline.restore:recall 1",
+        "after batcher.pipeline.restore:import_rows 1",
         "after batcher.ledger.imports.importer:import_manifest 1",
-        "before batcher.pipeline.restore:take_up 1",
+        "before batcher.pipeline.restore:apply_rows 1",
         "before batcher.ledger.lifecycle.restored_rows:apply 3",
         "before batcher.ledger.lifecycle.restored_rows:finish 1",
-        "after batcher.pipeline.restore:take_up 1",
+        "after batcher.pipeline.restore:apply_rows 1",
     ],
 )
 @pytest.mark.slow
@@ -383,7 +383,7 @@ def test_results_that_were_spoilt(project: Project, provider: FakeTTS, edit: dic
     (project.audio / "lines.results.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     ended = project.run(manifest, "--restored")
     assert (ended.exit_code, len(provider.creates)) == (2, 2)
-    assert "does not hold lines of results" in ended.report["message"]
+    assert "is not a results file" in ended.report["message"]
 
 
 @pytest.mark.slow

@@ -117,8 +117,8 @@ def test_what_faults_keep_unread_is_not_counted(project: Project) -> None:
     ("answer", "words"),
     [
         (refusal(401, "invalid_token"), "the API refused the token"),
-        (Twist(status=200, body={"user_id": "user-1"}), "the profile does not say it"),
-        (Twist(), "the API gives no profile"),
+        (Twist(status=200, body={"user_id": "user-1"}), "the profile does not contain one"),
+        (Twist(), "cannot read the account's profile"),
     ],
     ids=["refused", "without", "unreachable"],
 )
