@@ -7,7 +7,7 @@ from typing import Final
 from batcher.doctor.finding import Finding, hint, ok, problem
 from batcher.errors import BatcherError
 from batcher.formatting import counted
-from batcher.pipeline.plan import Plan, foresee
+from batcher.pipeline.plan import Plan, plan_offline
 from batcher.settings import Settings
 
 _SHOWN: Final = 5
@@ -18,7 +18,7 @@ def examine(settings: Settings) -> list[Finding]:
     if not settings.sources:
         return []
     try:
-        found = foresee(settings)
+        found = plan_offline(settings)
     except BatcherError as error:
         return [hint("manifest", f"not read: {error.message}", "See to the ledger first.")]
     names = ", ".join(str(source.path or source.name) for source in settings.sources)

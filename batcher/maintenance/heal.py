@@ -26,7 +26,7 @@ from batcher.ledger.records import FileRecord, Output
 from batcher.maintenance.decisions import person
 from batcher.maintenance.verify import Fault, Kind
 from batcher.pipeline.connection import known_account, reach
-from batcher.pipeline.delivery import durable
+from batcher.pipeline.delivery import sync_part
 from batcher.pipeline.downloader import TooLongError, stream
 from batcher.provider.answers import Answer, Cause, Phase
 from batcher.provider.client import Client
@@ -194,7 +194,7 @@ class Healer:
     async def _keep(self, fault: Fault, part: Path, sha256: str, size: int) -> Repair:
         saved = fault.saved
         with anyio.CancelScope(shield=True):
-            seconds = await anyio.to_thread.run_sync(durable, part, saved.format)
+            seconds = await anyio.to_thread.run_sync(sync_part, part, saved.format)
             file = FileRecord(path=saved.path, sha256=sha256, bytes=size, audio_seconds=seconds)
             await self.ledger.do(repairs.record_fetched, saved.key, file, at=self.clock.now())
             aside = await anyio.to_thread.run_sync(self._store(saved).publish, saved.path)

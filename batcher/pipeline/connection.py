@@ -1,4 +1,4 @@
-"""The API's address and client of one process, and the account that its token belongs to."""
+"""How a process reaches the API, and which of the ledger's accounts its token belongs to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from batcher.errors import CredentialsError, TroubleError
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.lifecycle import runs
-from batcher.provider.answers import Cause
+from batcher.provider.answers import Cause, ProfileAnswer
 from batcher.provider.client import Client
 from batcher.provider.endpoint import Endpoint
 from batcher.settings import Settings
@@ -16,10 +16,12 @@ from batcher.settings import Settings
 
 @contextmanager
 def reach(settings: Settings) -> Iterator[tuple[Endpoint, str]]:
-    """Where the API answers, and the origin that its accounts are known by: a sandbox is one, on whatever port.
+    """The API's endpoint, and the origin that identifies its accounts: for a sandbox, on any port, `sandbox`.
+
+    Starts the sandbox and stops it at the end, if the settings ask for one.
 
     Raises:
-        UsageError: the address cannot be used, or the sandbox's extra is missing.
+        UsageError: the URL is invalid, or the sandbox's extra is not installed.
         CredentialsError: there is no token.
     """
     if settings.sandbox:
@@ -38,15 +40,37 @@ def reach(settings: Settings) -> Iterator[tuple[Endpoint, str]]:
 
 
 async def known_account(client: Client, ledger: Ledger, origin: str) -> int | None:
-    """The number of the account that the token opens; None for one that the ledger does not know.
+    """The number of the token's account. None if the ledger has no such account.
 
     Raises:
-        CredentialsError: the token is refused.
-        TroubleError: the profile cannot be had.
+        CredentialsError: the API refused the token.
+        TroubleError: the profile cannot be read.
     """
     answer = await client.profile()
-    if answer.cause is Cause.CREDENTIALS:
-        raise CredentialsError(f"the API refused the token: {answer.explain()}")
     if answer.profile is None:
-        raise TroubleError(f"the API gives no profile: {answer.explain()}", "Try again later.")
+        raise profile_error(answer, origin)
     return await ledger.do(runs.find_account, origin=origin, user_id=answer.profile.user_id)
+
+
+def why_no_profile(answer: ProfileAnswer, origin: str) -> str:
+    """Why the account's profile could not be read: the token, the host or the connection."""
+    reason = answer.explain()
+    if answer.cause is Cause.CREDENTIALS:
+        return f"the API refused the token: {reason}"
+    if answer.cause is Cause.WRONG_HOST:
+        return f"something other than the API answered at {origin} (a proxy, an edge or another host): {reason}"
+    if answer.cause is Cause.UNSENT:
+        return f"cannot reach the API at {origin}: {reason}"
+    return f"cannot read the account's profile at {origin}: {reason}"
+
+
+def profile_error(answer: ProfileAnswer, origin: str) -> CredentialsError | TroubleError:
+    """The error of a command that needs the account's profile."""
+    message = why_no_profile(answer, origin)
+    if answer.cause is Cause.CREDENTIALS:
+        return CredentialsError(message, "Set a valid token in BATCHER_API_TOKEN or a token file.")
+    if answer.cause is Cause.WRONG_HOST:
+        return TroubleError(message, "Check --api-url and any proxy.")
+    if answer.cause is Cause.UNSENT:
+        return TroubleError(message, "Check the network and --api-url, then run it again.")
+    return TroubleError(message, "Run it again later.")

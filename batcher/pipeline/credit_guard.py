@@ -1,7 +1,7 @@
-"""The credit guard: whether this run may create, as the account's halts and its balance have it.
+"""The credit guard: whether the account's halts and its balance allow this run to create.
 
-The halts themselves are durable and live in the ledger. Here is the latch that is looked at in the last moment before
-a create leaves, and the decision whether a halt may be probed.
+The halts themselves are durable, in the ledger. This module has the latch that is checked just before a create is
+sent, and decides whether a halt may be probed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from batcher.provider.answers import Profile
 from batcher.provider.client import Client
 
 SUSPECT_SECONDS: Final = 10.0
-"""So often at most is the balance read for tasks that failed without a word of why, and so long may that take."""
+"""Shortest interval between reads of the balance for tasks that failed without an error code, and their deadline."""
 
 
 class Guard:
-    """Watches over one account for one run."""
+    """Decides for one run whether its account may create."""
 
     def __init__(self, ledger: Ledger, clock: Clock, *, account_id: int, run_id: str) -> None:
         self._ledger = ledger
@@ -35,20 +35,20 @@ class Guard:
 
     @property
     def tripped(self) -> bool:
-        """Whether no create may leave."""
+        """Whether no create may be sent."""
         return self._tripped
 
     @property
     def probing(self) -> bool:
-        """Whether a halt is open that this run may probe: one create at a time, until its answer ends the halt."""
+        """Whether this run may probe an open halt: with one create at a time, until its answer closes the halt."""
         return bool(self.halts) and not self._tripped
 
     def trip(self) -> None:
-        """Let no further create leave; what made it so is recorded right after."""
+        """Send no further create. The caller records the cause right after."""
         self._tripped = True
 
     async def begin(self, profile: Profile, *, override: bool) -> None:
-        """Decide which of the account's halts this run may probe: risen balance, waited long enough, or `override`."""
+        """Permit probes of the halts whose balance has risen or whose wait is over; with `override`, of all halts."""
         self.halts = await self._ledger.do(halts.open_halts, self._account_id)
         for halt in self.halts:
             if override or await self._may_probe(halt, profile):
@@ -57,23 +57,23 @@ class Guard:
         self._tripped = any(halt.id not in self._permitted for halt in self.halts)
 
     async def refresh(self) -> None:
-        """Look at the halts again, after something was recorded that opens or closes them.
+        """Reload the halts, after a record that may have opened or closed them.
 
-        What has tripped stays so for the rest of the run: a look that overlaps a trip must not undo it.
+        A tripped guard stays tripped for the rest of the run: a reload that overlaps a trip must not undo it.
         """
         self.halts = await self._ledger.do(halts.open_halts, self._account_id)
         permitted = await self._ledger.do(halts.allowance, self._account_id, self._run_id, 1, busy=True)
         self._tripped = self._tripped or (bool(self.halts) and permitted == 0)
 
     async def note(self, profile: Profile | None) -> None:
-        """Keep a balance that was read in the course of the run: it bounds what was spent before it."""
+        """Record a balance that was read during the run, as evidence for creates in doubt."""
         if profile is not None:
             balance = Balance(credits=profile.credits, quota=profile.quota, tier=profile.tier)
             now = self._clock.now()
             await self._ledger.do(runs.note_balance, self._run_id, self._account_id, balance, at=now)
 
     async def suspect(self, client: Client, task: OpenTask) -> None:
-        """A task failed and no code says why: halt when the balance does not pay for it. Its prose says nothing."""
+        """A task failed without an error code: halt if the balance is too low for it. Messages are not interpreted."""
         if self._clock.steady() - self._suspected_at < SUSPECT_SECONDS:
             return
         self._suspected_at = self._clock.steady()
@@ -81,12 +81,14 @@ class Guard:
             profile = (await client.profile()).profile
             await self.note(profile)
             if profile is not None and profile.balance is not None:
-                now, left = self._clock.now(), profile.balance
-                if await self._ledger.do(halts.after_unexplained, task, balance=left, at=now, run_id=self._run_id):
+                opened = await self._ledger.do(
+                    halts.after_unexplained, task, balance=profile.balance, at=self._clock.now(), run_id=self._run_id
+                )
+                if opened:
                     self.trip()
 
     async def settle(self, profile: Profile | None) -> None:
-        """Keep the balance that is left once the last creates have landed; without one, the next run finds it out."""
+        """Record the balance after the last creates were answered. If it is unknown, the next run records it."""
         await self.note(profile)
         if profile is None or profile.balance is None:
             return
@@ -100,7 +102,7 @@ class Guard:
             return self._clock.now() >= halt.probe_after_at
         if halt.balance_at is not None:
             return _risen(profile, halt.credits, halt.quota)
-        # The run that met the halt ended before it could read what was left: what it began with bounds that.
+        # The run that opened the halt ended before it could read the balance. Its balance at the start bounds that.
         credits_, quota = await self._ledger.do(halts.balance_before, halt.id)
         if _risen(profile, credits_, quota):
             return True
@@ -109,6 +111,6 @@ class Guard:
 
 
 def _risen(profile: Profile, credits_: float | None, quota: float | None) -> bool:
-    """Whether either number is known before and now, and higher now. An unknown one never counts as zero."""
+    """Whether credits or quota have risen. An unknown number never counts as zero."""
     pairs = ((profile.credits, credits_), (profile.quota, quota))
     return any(now is not None and before is not None and now > before for now, before in pairs)

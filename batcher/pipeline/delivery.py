@@ -1,4 +1,4 @@
-"""From a whole file to done: its rows get their outputs, and the item is recorded as saved."""
+"""From a verified file to done: publishes it, links it to its rows, and records the item as saved."""
 
 from __future__ import annotations
 
@@ -25,34 +25,38 @@ from batcher.reports.tally import Tally
 log = structlog.get_logger()
 
 _CHUNK: Final = 500
+"""Outputs linked in one step."""
 
 
 @dataclass(kw_only=True)
 class Delivery:
-    """Hands audio to the rows of every batch of the ledger, since what is paid for is also theirs."""
+    """Delivers audio to the rows of every batch of the ledger, including those that the run does not name.
+
+    `named` are the ids of the batches that it names.
+    """
 
     ledger: Ledger
     store: Store
     tally: Tally
     clock: Clock
     run_id: str
-    named: Sequence[int]  # the batches that the run speaks of
+    named: Sequence[int]
     disk: Disk = field(default_factory=Disk, init=False)
 
-    async def keep(self, task: OpenTask, file: FileRecord) -> None:
-        """The part of `file` is whole and verified: make it durable, give it its path and its rows, note each step.
+    async def deliver(self, task: OpenTask, file: FileRecord) -> None:
+        """Sync the verified part of `file`, record it, move it to its path, and link it to its rows.
 
         Raises:
-            OSError: the disk does not take it.
+            OSError: the disk is full or refuses the write.
         """
-        seconds = await self.disk.do(durable, self.store.part(file.path), task.format)
+        seconds = await self.disk.do(sync_part, self.store.part(file.path), task.format)
         file = replace(file, audio_seconds=seconds)
-        outputs = await self.ledger.do(_record, task, file, self.store.out_dir, self.clock.now())
-        await self._save(task, await self._put(outputs, file.path))
+        outputs = await self.ledger.do(_record_file, task, file, self.store.out_dir, self.clock.now())
+        await self._save(task, await self._link(outputs, publish=file.path))
 
     async def save(self, task: OpenTask) -> None:
-        """The item's recorded file is at its path already: link it to its rows, and note that."""
-        await self._save(task, await self._put(await self.ledger.do(outputs_of, task.key)))
+        """Link an item's recorded file, which is already at its path, to its rows, and record the item as saved."""
+        await self._save(task, await self._link(await self.ledger.do(outputs_of, task.key)))
 
     async def _save(self, task: OpenTask, links: Sequence[collection.Link]) -> None:
         at = self.clock.now()
@@ -60,20 +64,22 @@ class Delivery:
         self.tally.saved(wanted=task.wanted)
         log.info("saved", endpoint="download", key=task.key, attempt=task.attempt, task_id=task.task_id)
 
-    async def link(self, found: Sequence[Output]) -> None:
-        """Put the audio of done items at the outputs of rows."""
-        if links := await self._put(found):
+    async def link(self, outputs: Sequence[Output]) -> None:
+        """Link done items to these outputs of rows, and record the links."""
+        if links := await self._link(outputs):
             await self.ledger.do(collection.record_links, links)
 
-    async def _put(self, outputs: Sequence[Output], path: str | None = None) -> list[collection.Link]:
-        """Link them (after publishing `path`), as far as can be; one that cannot be written is named, and counted.
+    async def _link(self, outputs: Sequence[Output], publish: str | None = None) -> list[collection.Link]:
+        """Link outputs on disk, after publishing the part of the item path `publish`. Returns the links to record.
+
+        An output that cannot be written is logged and counted.
 
         Raises:
             OSError: the part cannot be published.
         """
         links = []
-        for output, why in await self.disk.do(self._publish_and_link, path, outputs):
-            if why is not None and await self._is_ours(output):
+        for output, why in await self.disk.do(self._publish_and_link, publish, outputs):
+            if why is not None and await self._has_known_audio(output):
                 [(_, why)] = await self.disk.do(self._link_all, [output], replace=True)
             if why is None:
                 links.append((output.batch_id, output.row_id, output.key, output.output))
@@ -83,12 +89,12 @@ class Delivery:
         return links
 
     async def link_saved(self, batches: Sequence[Batch]) -> None:
-        """Put audio that is there already at every output of these batches that has it not."""
+        """Link saved audio to every output of these batches that lacks it."""
         for batch in batches:
             after = 0
-            while found := await self.ledger.do(to_link, batch, after, _CHUNK):
-                await self.link(found)
-                after = found[-1].number
+            while outputs := await self.ledger.do(to_link, batch, after, _CHUNK):
+                await self.link(outputs)
+                after = outputs[-1].number
 
     def _publish_and_link(self, path: str | None, outputs: Sequence[Output]) -> list[tuple[Output, str | None]]:
         if path is not None:
@@ -96,22 +102,23 @@ class Delivery:
         return self._link_all(outputs)
 
     def _link_all(self, outputs: Sequence[Output], replace: bool = False) -> list[tuple[Output, str | None]]:
-        found: list[tuple[Output, str | None]] = []
+        """Returns each output with the reason why it could not be linked, or None."""
+        results: list[tuple[Output, str | None]] = []
         for output in outputs:
             try:
-                found.append((output, self.store.link(output, replace=replace)))
+                results.append((output, self.store.link(output, replace=replace)))
             except OSError as error:
-                found.append((output, f"{error.filename}: {error.strerror}"))
-        return found
+                results.append((output, f"{error.filename}: {error.strerror}"))
+        return results
 
-    async def _is_ours(self, output: Output) -> bool:
-        """Whether what is in the way is audio that the ledger keeps anyway."""
+    async def _has_known_audio(self, output: Output) -> bool:
+        """Whether the file at the output is audio that the ledger has, so that replacing it loses nothing."""
         sha256 = await self.disk.do(self.store.digest_at, output)
         return sha256 is not None and await self.ledger.do(is_known_audio, sha256)
 
 
-def durable(part: Path, audio_format: str) -> float | None:
-    """Make the part durable. Returns how long its audio is, in seconds, where that can be told."""
+def sync_part(part: Path, audio_format: str) -> float | None:
+    """Make the part durable. Returns the duration of its audio in seconds, None if unknown."""
     descriptor = os.open(part, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -120,17 +127,18 @@ def durable(part: Path, audio_format: str) -> float | None:
     return checks.seconds(part, audio_format)
 
 
-def _record(conn: Connection, task: OpenTask, file: FileRecord, out_dir: str, at: float) -> list[Output]:
-    """Note the file that is about to be renamed. Returns where its rows want it."""
+def _record_file(conn: Connection, task: OpenTask, file: FileRecord, out_dir: str, at: float) -> list[Output]:
+    """Record a file that is about to be moved to its path. Returns the outputs of its rows."""
     collection.record_file(conn, task, file, out_dir=out_dir, at=at)
     return outputs_of(conn, task.key)
 
 
 SWEPT: Final = "swept"
+"""Name of the cached fact that there are no unfinished parts."""
 
 
-async def take_up_files(ledger: Ledger, store: Store, delivery: Delivery) -> None:
-    """Take up what an earlier run left on disk: a recorded file in its place is saved, unfinished parts go."""
+async def recover_files(ledger: Ledger, store: Store, delivery: Delivery) -> None:
+    """Save the recorded files that an earlier run left at their paths, and remove its unfinished parts."""
     for task, out_dir, path, sha256 in await ledger.do(collection.recorded_files):
         if store.holds(out_dir, path, sha256):
             await delivery.save(task)
@@ -140,7 +148,7 @@ async def take_up_files(ledger: Ledger, store: Store, delivery: Delivery) -> Non
 
 
 async def sweep(ledger: Ledger, store: Store) -> None:
-    """Remove unfinished parts, and remember that there are none."""
+    """Remove unfinished parts, and record that there are none."""
     for part in list(store.leftovers()):
         part.unlink(missing_ok=True)
     await ledger.do(cached_facts.put, SWEPT, "rows", True)

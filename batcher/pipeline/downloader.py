@@ -81,7 +81,7 @@ class Downloader:
             file = await self._fetched(task, url)
             if file is not None:
                 with anyio.CancelScope(shield=True):
-                    await self._delivery.keep(task, file)
+                    await self._delivery.deliver(task, file)
         except _GoneError:
             pass
         except StorageError as error:

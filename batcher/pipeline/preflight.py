@@ -1,4 +1,4 @@
-"""Before the first create: does the API answer, for which account, and may anything be created for it?"""
+"""Before the first create: does the API answer, for which account, and may that account create?"""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from dataclasses import dataclass
 from typing import Final
 
 from batcher.clock import Clock
-from batcher.errors import CredentialsError, TroubleError
+from batcher.errors import TroubleError
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.lifecycle import runs
 from batcher.ledger.queries import attention
 from batcher.ledger.records import Balance, Batch
+from batcher.pipeline.connection import profile_error
 from batcher.pipeline.stop import Reason, Stop
-from batcher.provider.answers import Cause, Profile, ProfileAnswer
+from batcher.provider.answers import Cause, Profile
 from batcher.provider.client import Client
 
 _WAITS_SECONDS: Final = (0.5, 1.0, 2.0)
-"""Between the tries to read the profile; then the run ends, and the next one tries again."""
-_LONGEST_WAIT_SECONDS: Final = 30.0
+"""Waits between attempts to read the profile; then the run stops, and the next one tries again."""
+_MAX_WAIT_SECONDS: Final = 30.0
+"""Bounds the wait that the API asks for between these attempts."""
 
 
 @dataclass(kw_only=True)
 class Preflight:
-    """Finds out about the account of one run."""
+    """Determines the account of one run."""
 
     ledger: Ledger
     client: Client
@@ -34,19 +36,19 @@ class Preflight:
     token: str
 
     async def enter(self, wanted: Sequence[Batch]) -> tuple[Profile, int | None]:
-        """Read the profile and note it with the run. Returns it and the account's number, None for an unknown one.
+        """Read the profile and record it for the run. Returns it and the account's number, None without a user id.
 
-        Stops creating when the account is unknown or wanted rows have open tasks with another. When the profile cannot
-        be had, the account that the token was last seen with is good enough for collecting.
+        Stops creating if the account has no user id, or if open tasks of `wanted` belong to another account. If the
+        profile cannot be read, the account last seen with this token is used, for collecting only.
 
         Raises:
-            CredentialsError: the token is refused.
-            TroubleError: the profile cannot be had, and the token is new to the ledger.
+            CredentialsError: the API refused the token.
+            TroubleError: the profile cannot be read, and the ledger has not seen the token before.
         """
         try:
             profile = await self._profile()
         except TroubleError as error:
-            return Profile(), await self._known_account(error)
+            return Profile(), await self._account_of_token(error)
         account_id = await self.ledger.do(
             runs.enter_account,
             self.run_id,
@@ -57,16 +59,16 @@ class Preflight:
             at=self.clock.now(),
         )
         if profile.user_id is None:
-            message = "the profile does not say whose account this is (no user_id): nothing is created"
+            message = "the profile does not name its account (no user_id); nothing was created"
             self.stop.stop_creating(Reason.CREDENTIALS, message)
         foreign = await self.ledger.do(attention.foreign_tasks, wanted, account_id)
         if foreign:
-            who = ", ".join(f"{number} of {name}" for name, number in foreign.items())
-            message = f"open tasks belong to another account ({who}): use its token to collect them"
+            numbers = ", ".join(f"{number:,} of {name}" for name, number in foreign.items())
+            message = f"open tasks belong to another account ({numbers}); set its token to collect them"
             self.stop.stop_creating(Reason.CREDENTIALS, message)
         return profile, account_id
 
-    async def _known_account(self, error: TroubleError) -> int:
+    async def _account_of_token(self, error: TroubleError) -> int:
         account_id = await self.ledger.do(runs.account_of_token, origin=self.origin, token=self.token)
         if account_id is None:
             raise error
@@ -76,21 +78,9 @@ class Preflight:
     async def _profile(self) -> Profile:
         for wait in (*_WAITS_SECONDS, None):
             answer = await self.client.profile()
-            if answer.cause is Cause.OK and answer.profile is not None:
+            if answer.profile is not None:
                 return answer.profile
-            if answer.cause is Cause.CREDENTIALS:
-                raise CredentialsError(
-                    f"the API refused the token: {answer.explain()}", "Set a valid one in BATCHER_API_TOKEN."
-                )
-            if answer.cause is Cause.WRONG_HOST or wait is None:
+            if answer.cause in (Cause.CREDENTIALS, Cause.WRONG_HOST) or wait is None:
                 break
-            await self.clock.sleep(max(wait, min(answer.retry_after_seconds or 0.0, _LONGEST_WAIT_SECONDS)))
-        raise _unavailable(self.origin, answer)
-
-
-def _unavailable(origin: str, answer: ProfileAnswer) -> TroubleError:
-    if answer.cause is Cause.WRONG_HOST:
-        return TroubleError(
-            f"something other than the API answers at {origin}: {answer.explain()}", "Check --api-url and any proxy."
-        )
-    return TroubleError(f"the API at {origin} gives no profile: {answer.explain()}", "Nothing was created; run again.")
+            await self.clock.sleep(max(wait, min(answer.retry_after_seconds or 0.0, _MAX_WAIT_SECONDS)))
+        raise profile_error(answer, self.origin)

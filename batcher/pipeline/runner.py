@@ -24,7 +24,7 @@ from batcher.pipeline import restore
 from batcher.pipeline.connection import reach
 from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.credit_guard import Guard
-from batcher.pipeline.delivery import Delivery, take_up_files
+from batcher.pipeline.delivery import Delivery, recover_files
 from batcher.pipeline.downloader import Downloader
 from batcher.pipeline.finish import Finish
 from batcher.pipeline.ingest import Ingest
@@ -96,7 +96,7 @@ class _Run:
             watchers.start_soon(limit_runtime, self.ctx)
             await self._recover(started_at)
             if outdated or self.ctx.settings.restored:
-                await restore.recall(
+                await restore.import_rows(
                     self.ctx.ledger,
                     self.ctx.settings,
                     self.ctx.progress,
@@ -137,7 +137,7 @@ class _Run:
             run_id=ctx.run_id,
             named=[batch.batch_id for batch in self.ingest.named],
         )
-        await take_up_files(ctx.ledger, ctx.store, delivery)
+        await recover_files(ctx.ledger, ctx.store, delivery)
         await delivery.link_saved(self.ingest.surveyed)
         return delivery
 
@@ -213,7 +213,7 @@ class _Run:
 
     async def _take_up_restored(self, delivery: Delivery, account_id: int) -> None:
         imported = bool(self.ctx.settings.sources) and self.ingest.refused is None
-        await restore.take_up(
+        await restore.apply_rows(
             delivery, self.ctx.progress, account_id=account_id, clock=self.ctx.clock, imported=imported
         )
 

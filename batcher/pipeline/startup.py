@@ -1,4 +1,4 @@
-"""What must be there before a run begins: its input, and a ledger that is up to date."""
+"""What a run needs before it begins: its input, and an up-to-date ledger."""
 
 from __future__ import annotations
 
@@ -14,38 +14,42 @@ from batcher.settings import Settings
 
 
 def spool() -> BinaryIO:
-    """Standard input to its end: whoever writes it may take their time, and nothing waits for them but this.
+    """Read standard input to its end into a temporary file, before the run takes the lock.
 
     Raises:
-        UsageError: it is closed.
-        StorageError: there is no room for it.
+        UsageError: standard input is closed.
+        StorageError: the temporary file cannot be written.
     """
     if sys.stdin is None:
-        raise UsageError("standard input is closed", "Pipe JSONL into it, or name a file.")
+        raise UsageError("standard input is closed", "Pipe JSONL into it, or name a manifest file.")
     try:
         spooled = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the run
         shutil.copyfileobj(sys.stdin.buffer, spooled)
         spooled.seek(0)
     except OSError as error:
-        hint = "Free some space for temporary files, or name another folder for them in TMPDIR."
-        raise StorageError(f"standard input cannot be kept: {error.strerror}", hint) from error
+        hint = "Free some space for temporary files, or set TMPDIR to another folder."
+        raise StorageError(f"cannot store standard input in a temporary file: {error.strerror}", hint) from error
     return spooled
 
 
 def need_manifests(settings: Settings) -> None:
-    """A name that was mistyped must not make a ledger; where there is one, its tasks are collected all the same."""
+    """Check that the manifests exist, so that a mistyped name does not create a ledger.
+
+    Raises:
+        UsageError: one does not exist.
+    """
     for source in settings.sources:
         if source.path is not None and not source.path.is_file():
             raise UsageError(f"there is no manifest {source.path}", "Nothing was created.")
 
 
 def ready_ledger(settings: Settings, progress: Progress) -> bool:
-    """Have an up-to-date ledger where the settings want it. Returns whether it is new. The caller holds the lock."""
+    """Create the ledger, or migrate it to this version. Returns whether it is new. The caller holds the lock."""
     if not settings.ledger.exists():
         database.create(settings.ledger, settings.world)
         return True
     database.set_stray_journal_aside(settings.ledger)
     if database.needs_upgrade(settings.ledger):
         backup = database.upgrade(settings.ledger)
-        progress.say(f"the ledger was of an older version and is migrated; as it was, it is kept in {backup}")
+        progress.say(f"migrated the ledger from an older version; the backup is {backup}")
     return False

@@ -127,7 +127,7 @@ async def test_saved_audio_survives_a_power_cut(home: Path, store: Store, disk_c
             delivery = Delivery(ledger=ledger, store=store, **how)
             event.listen(ledger._engine, "commit", lambda _: disk_calls.append(("commit", 0)))
             disk_calls.clear()
-            await delivery.keep(task, FileRecord(path=path, sha256=digest(store.part(path)), bytes=len(OURS)))
+            await delivery.deliver(task, FileRecord(path=path, sha256=digest(store.part(path)), bytes=len(OURS)))
         assert book.state(task.key) == "done"
     audio = home / "audio" / path
     file, folder = audio.stat().st_ino, audio.parent.stat().st_ino

@@ -349,7 +349,9 @@ def test_with_a_full_output_folder_everything_bought_is_recorded(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("full", FULL)
-@pytest.mark.parametrize("call", ["batcher.provider.client:Client.create", "batcher.pipeline.delivery:Delivery.keep"])
+@pytest.mark.parametrize(
+    "call", ["batcher.provider.client:Client.create", "batcher.pipeline.delivery:Delivery.deliver"]
+)
 def test_with_a_full_ledger_disk_nothing_unrecorded_is_done(
     project: Project, provider: FakeTTS, disk: Path, full: str, call: str
 ) -> None:
@@ -394,7 +396,7 @@ def test_a_piped_manifest_too_long_for_the_temporary_disk_exits_8(
         leave(tmp_path / "temporary", 8192)
         ended = project.run("-", stdin=piped, environment={"TMPDIR": str(tmp_path / "temporary")})
     assert (ended.exit_code, provider.creates) == (8, []), ended
-    assert ended.err.startswith("batcher: standard input cannot be kept: No space left on device\n")
+    assert ended.err.startswith("batcher: cannot store standard input in a temporary file: No space left on device\n")
     assert project.run("-", stdin=piped).exit_code == 0
 
 

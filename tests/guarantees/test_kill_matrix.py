@@ -98,7 +98,7 @@ MATRIX: Final[list[tuple[str, Doubt, list[int], *tuple[str, ...]]]] = [
     # From the download to the rows' outputs.
     ("audio-to-be-fetched", MAYBE, [1, 4], "before batcher.provider.client:Client.fetch {n}"),
     ("part-in-buffer", MAYBE, [1, 4], "after batcher.provider.client:Client.fetch {n}"),
-    ("part-whole", MAYBE, [1, 4], "before batcher.pipeline.delivery:Delivery.keep {n}"),
+    ("part-whole", MAYBE, [1, 4], "before batcher.pipeline.delivery:Delivery.deliver {n}"),
     ("file-not-committed", MAYBE, [1, 4], "after batcher.ledger.lifecycle.collection:record_file {n}"),
     ("file-to-be-renamed", MAYBE, [1, 4], "before batcher.audio.store:Store.publish {n}"),
     ("folder-not-durable", MAYBE, [2, 5], "before batcher.audio.store:sync_folder {n}"),
@@ -113,7 +113,7 @@ MATRIX: Final[list[tuple[str, Doubt, list[int], *tuple[str, ...]]]] = [
     # The next run takes over the files that the killed one left.
     ("file-found-in-place", MAYBE, [1], IN_PLACE, "before batcher.pipeline.delivery:Delivery.save {n}"),
     ("file-found-not-committed", MAYBE, [1], IN_PLACE, "after batcher.ledger.lifecycle.collection:record_saved {n}"),
-    ("parts-swept", MAYBE, [1], RECORDED, "after batcher.pipeline.runner:take_up_files {n}"),
+    ("parts-swept", MAYBE, [1], RECORDED, "after batcher.pipeline.runner:recover_files {n}"),
     # The end of a run.
     ("results-half-written", NEVER, [3], "after batcher.reports.results:_cell {n}"),
     ("results-to-be-renamed", NEVER, [1], "after batcher.reports.results:_write_lines {n}"),
@@ -327,7 +327,10 @@ def test_a_recorded_halt_survives_the_kill(project: Project, provider: FakeTTS, 
     assert (len(provider.creates) == asked) == halted
     assert sorted(len(task_ids) for task_ids in provider.paid.values()) == [1, 1, 1]
     provider.credits = 1000
-    assert_doubt(NEVER if point.startswith("after batcher.pipeline.credit_guard") else MAYBE, assert_recovers(project, manifest, rows))
+    assert_doubt(
+        NEVER if point.startswith("after batcher.pipeline.credit_guard") else MAYBE,
+        assert_recovers(project, manifest, rows),
+    )
     assert provider.credits == 1000 - (ROWS - 3)
 
 

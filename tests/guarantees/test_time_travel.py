@@ -21,7 +21,7 @@ from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import restored_rows
 from batcher.ledger.queries.identity import identity
 from batcher.pipeline.delivery import Delivery
-from batcher.pipeline.restore import _tells_all, take_up, why_outdated
+from batcher.pipeline.restore import _is_complete, apply_rows, why_outdated
 from batcher.reports.progress import Progress
 from batcher.reports.tally import Tally
 from batcher.settings import Settings
@@ -79,7 +79,7 @@ def test_only_unchanged_results_of_the_last_run_are_complete(store: Store, case:
     elif case == "copied folder":
         shutil.copytree(store.folder, store.folder.with_name("copy"))
         store = Store(store.folder.parent, store.folder.with_name("copy"))
-    assert _tells_all(store, folder_mark.owner(store.folder)) == (case == "as they were")
+    assert _is_complete(store, folder_mark.owner(store.folder)) == (case == "as they were")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ async def test_items_are_put_in_doubt_only_after_the_import(book: Book, store: S
         how: dict[str, Any] = {"tally": Tally(), "clock": Clock(), "run_id": RUN, "named": []}
         delivery = Delivery(ledger=ledger, store=store, **how)
         for imported, states in ((False, ["pending"] * 2), (True, ["in_doubt"] * 2)):
-            await take_up(delivery, Progress(quiet=True), account_id=1, clock=Clock(), imported=imported)
+            await apply_rows(delivery, Progress(quiet=True), account_id=1, clock=Clock(), imported=imported)
             assert (_states(book), book.do(restored_rows.due)) == (states, not imported)
 
 
@@ -173,7 +173,7 @@ def test_a_backup_is_used_only_after_consent(project: Project, provider: FakeTTS
     """The results files then restore what was bought since."""
     manifest, copy = _bought_since(project)
     _go_back(project, copy)
-    assert_refused(project, provider, manifest, "is a copy, made at")
+    assert_refused(project, provider, manifest, "is a copy made at")
     downloads = sum(job.downloads for job in provider.jobs.values())
     assert_restored(project, provider, project.run(manifest, "--restored"))
     assert sum(job.downloads for job in provider.jobs.values()) == downloads
@@ -196,7 +196,7 @@ def test_a_new_ledger_beside_old_audio_buys_nothing_again(project: Project, prov
     manifest = project.manifest(ROWS)
     project.run(manifest)
     project.ledger.unlink()
-    assert_refused(project, provider, manifest, "another ledger has bought")
+    assert_refused(project, provider, manifest, "another ledger bought")
     assert_restored(project, provider, project.run(manifest, "--restored"))
 
 
@@ -302,12 +302,12 @@ def test_a_retake_after_the_backup_is_restored(project: Project, provider: FakeT
     [
         "after batcher.ledger.lifecycle.restored_rows:add 1",
         "after batcher.ledger.lifecycle.restored_rows:begin 1",
-        "after batcher.pipeline.restore:recall 1",
+        "after batcher.pipeline.restore:import_rows 1",
         "after batcher.ledger.imports.importer:import_manifest 1",
-        "before batcher.pipeline.restore:take_up 1",
+        "before batcher.pipeline.restore:apply_rows 1",
         "before batcher.ledger.lifecycle.restored_rows:apply 3",
         "before batcher.ledger.lifecycle.restored_rows:finish 1",
-        "after batcher.pipeline.restore:take_up 1",
+        "after batcher.pipeline.restore:apply_rows 1",
     ],
 )
 @pytest.mark.slow
@@ -382,7 +382,7 @@ def test_results_with_impossible_values_are_refused_whole(
     (project.audio / "lines.results.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     ended = project.run(manifest, "--restored")
     assert (ended.exit_code, len(provider.creates)) == (2, 2)
-    assert "does not hold lines of results" in ended.report["message"]
+    assert "is not a results file" in ended.report["message"]
 
 
 @pytest.mark.slow

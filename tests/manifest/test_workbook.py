@@ -351,7 +351,7 @@ def test_a_workbook_is_bought_once_and_reported_with_its_columns(project: Projec
     columns = ("--voice", "anna", "--column", "id=Nr")
     ended = project.run(path, *columns)
     assert (ended.exit_code, ended.report["created"]) == (0, 2), ended
-    assert "of the workbook the first sheet is read: Script" in ended.err
+    assert "reading the first sheet of the workbook: Script" in ended.err
     assert sorted(one.name for one in project.audio.glob("*.mp3")) == ["7.mp3", "8.mp3"]
     assert project.run(path, *columns).report["created"] == 0
     told = project.batcher("report", path, "--format", "jsonl", environment={"BATCHER_ENCODING": "cp1252"})

@@ -115,8 +115,8 @@ def test_a_plan_counts_nothing_of_a_manifest_with_errors(project: Project) -> No
     ("answer", "words"),
     [
         (refusal(401, "invalid_token"), "the API refused the token"),
-        (Twist(status=200, body={"user_id": "user-1"}), "the profile does not say it"),
-        (Twist(), "the API gives no profile"),
+        (Twist(status=200, body={"user_id": "user-1"}), "the profile does not contain one"),
+        (Twist(), "cannot read the account's profile"),
     ],
     ids=["refused", "without", "unreachable"],
 )
