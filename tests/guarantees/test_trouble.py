@@ -43,7 +43,7 @@ def test_a_closed_terminal_stops_a_run_like_a_first_signal(project: Project, pro
     started.send(signal.SIGHUP)
     ended = started.end()
     assert ended.exit_code == 6
-    assert "exit 6: stopped by a signal; running again goes on from here\n" in ended.err
+    assert "exit 6: stopped by a signal; run it again to continue\n" in ended.err
     assert "in_doubt" not in project.states()
     assert project.run(project.folder / "lines.csv", "--concurrency", "30").exit_code == 0
     assert len(provider.creates) == 30
