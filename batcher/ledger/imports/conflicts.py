@@ -86,7 +86,7 @@ def _folders(conn: Connection) -> set[str]:
 _RELATED: Final = (
     "rows WHERE rows.id IN (SELECT id FROM staged)",
     "rows WHERE rows.output IN (SELECT output FROM staged)",
-    # Outputs below a staged output: '0' is the character after '/'.
+    # Outputs below a staged output ('0' follows '/'); CROSS JOIN makes SQLite go from staged rows to `rows_output`.
     "staged AS other CROSS JOIN rows WHERE rows.output > other.output || '/' AND rows.output < other.output || '0'",
 )
 

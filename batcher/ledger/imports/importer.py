@@ -119,7 +119,7 @@ def stage(
         hint = "Fix them; --skip-invalid cannot skip all of them."
         if not manifest.faults.fatal:
             hint = "Fix them, or pass --skip-invalid to continue with the valid rows."
-        message = f"{manifest.name}: {counted(manifest.faults.count, 'fault')}. Nothing was created."
+        message = f"{manifest.name}: {counted(manifest.faults.count, 'fault')}; nothing was created"
         raise ManifestError(message, manifest.faults.lines(), hint)
     return staging
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,13 +14,7 @@ from batcher.ledger.lifecycle import collection
 from batcher.ledger.queries import item_counts
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rows import Rules
-from tests.support.ledger_kit import Book, book_in, sheet
-
-
-@pytest.fixture
-def book(tmp_path: Path) -> Iterator[Book]:
-    with book_in(tmp_path) as made:
-        yield made
+from tests.support.ledger_kit import Book, sheet
 
 
 def rows(book: Book, batch: str = "m") -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,6 @@ from tests.support.fake_tts import FakeTTS
 from tests.support.ledger_kit import AT, NEVER, RUN, Book, book_in, ending
 from tests.support.processes import killed
 from tests.support.summing import assert_added_up
-
-
-@pytest.fixture
-def book(tmp_path: Path) -> Iterator[Book]:
-    with book_in(tmp_path) as made:
-        yield made
 
 
 def _standing(book: Book) -> set[str]:
