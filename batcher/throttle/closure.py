@@ -13,6 +13,8 @@ FIRST_WAIT_SECONDS: Final = 1.0
 """First pause after a request without a usable answer."""
 LONGEST_WAIT_SECONDS: Final = 60.0
 """Longest pause of our own, however often requests failed in a row; `Retry-After` may be longer."""
+SPREAD: Final = 0.05
+"""A wait ends late by a random share of itself, at most this: retries do not keep step with the provider's window."""
 _MOST_DOUBLINGS: Final = 10  # keeps the power finite
 
 
@@ -43,9 +45,9 @@ class Closure:
         return self._closings > 1
 
     async def opened(self) -> None:
-        """Wait until the class is open."""
-        while self.seconds > 0:
-            await self._clock.sleep(self.seconds)
+        """Wait until the class is open, and a little longer if it was closed."""
+        while (wait := self.seconds) > 0:
+            await self._clock.sleep(wait * (1 + SPREAD * self._clock.chance()))
 
     def refused(self, sent_at: float, retry_after_seconds: float) -> None:
         """Close after a refusal. A burst of refusals counts once; the longest `Retry-After` of it holds."""

@@ -45,11 +45,13 @@ class Gate:
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         saved = learned or {}
-        most, least = most_per_second or math.inf, LEAST_PER_SECOND
+        most = math.inf if most_per_second is None else most_per_second
         self.size = most_at_once
         self._clock = clock
         self._at_once = Limit(FIRST_AT_ONCE, least=1, most=most_at_once, exact=True, learned=saved.get("at_once"))
-        self._rate = Limit(FIRST_PER_SECOND, least=min(least, most), most=most, learned=saved.get("per_second"))
+        self._rate = Limit(
+            FIRST_PER_SECOND, least=min(LEAST_PER_SECOND, most), most=most, learned=saved.get("per_second")
+        )
         self._closure = Closure(clock, patience_seconds)
         self._spacing = Spacing(clock, self._rate)
         self._flights = Flights(self._at_once)
@@ -95,7 +97,7 @@ class Gate:
                 await self._clock.sleep(self._spacing.wait_seconds)
 
     async def opened(self) -> None:
-        """Wait until the gate is open."""
+        """Wait until the gate is open, and a little longer if it was closed."""
         await self._closure.opened()
 
     def enter(self) -> Sent:

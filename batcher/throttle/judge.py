@@ -78,9 +78,9 @@ class Judge:
         crowds, crowd = self._crowds(sorted(sent.at for sent in refused), flights)
         lost = now - closure.since_at + self._history.latency + len(refused) / self._rate.value
         enough = len(crowds) >= ENOUGH
-        faster = self._rate.trying(self._refused_since_at)
-        crowded = enough and self._crowded(refused, crowds, crowd, faster=faster)
-        too_fast = faster and not self._full(refused[0]) if crowded else enough or closure.probing
+        more, faster = (limit.trying(self._refused_since_at) for limit in (self._at_once, self._rate))
+        crowded = enough and (self._full(refused[0]) or _crowded(len(refused), crowds, crowd, more=more, faster=faster))
+        too_fast = (more and faster) if crowded else enough or closure.probing
         if crowded:
             self._at_once.cut(min(max(crowds), max(1, crowd - 1)), now, lost_seconds=lost)
         if too_fast:
@@ -100,15 +100,6 @@ class Judge:
         *crowds, others = self._history.in_flight([*sent_at, typical_at], started)
         return crowds, others + 1
 
-    def _crowded(self, refused: Sequence[Sent], crowds: Sequence[int], crowd: int, *, faster: bool) -> bool:
-        if self._full(refused[0]):
-            return True
-        more = self._at_once.trying(self._refused_since_at)
-        if more != faster:
-            return more
-        unusual = sum(other >= crowd for other in crowds) <= CROWD * len(crowds)
-        return unusual and (faster or len(refused) >= ENOUGH)
-
     def _permitted_rate(self, now: float) -> float:
         """Successes per second before the refusals, counting the silence after them if a burst has to be paid for."""
         since, tried = self._refused_since_at, self._rate.value
@@ -123,3 +114,14 @@ class Judge:
         measured = len(sent_at) / (since - min(sent_at) + silence)
         expensive = self._asked_seconds > 0 and self._rate.ceiling is None
         return min(tried, CAREFUL * measured if expensive else measured)
+
+
+def _crowded(refused: int, crowds: Sequence[int], crowd: int, *, more: bool, faster: bool) -> bool:
+    """Whether refusals of requests that were not at the limit in flight are due to the number in flight all the same.
+
+    What was being tried is to blame; if that was neither or both, the number is if successes show it to be unusual.
+    """
+    if more != faster:
+        return more
+    unusual = sum(other >= crowd for other in crowds) <= CROWD * len(crowds)
+    return unusual and (faster or refused >= ENOUGH)
