@@ -1,4 +1,4 @@
-"""Time that passes only when nobody has anything left to do: hours of waiting in an instant, the same every time."""
+"""Virtual time: it advances only when every task waits, so hours pass in an instant and every run is the same."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ START_AT: Final = 1_700_000_000.0
 
 
 class _Skipping(selectors.DefaultSelector):
-    """Moves the time on by what a loop would have waited."""
+    """Advances the time instead of waiting."""
 
     at = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
-            raise RuntimeError("everyone waits for something that will never happen")
+            raise RuntimeError("deadlock: every task waits and no timer is set")
         self.at += max(0.0, timeout)
         return super().select(0)
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose seconds take no time."""
+    """An event loop that runs on virtual time."""
 
     def __init__(self) -> None:
         self._skipping = _Skipping()
         super().__init__(self._skipping)
 
     def time(self) -> float:
-        """Seconds since the loop was made."""
+        """Virtual seconds since the loop was created."""
         return self._skipping.at
 
 
 class VirtualClock(Clock):
-    """The time of the loop it runs on, and dice that fall the same way for the same seed."""
+    """The time of the running loop, and random numbers from a seed."""
 
     def __init__(self, seed: int = 0) -> None:
         self.dice = random.Random(seed)
@@ -57,5 +57,5 @@ class VirtualClock(Clock):
 
 
 def run_virtually(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-    """What the function returns, run on virtual time."""
+    """Run the function on virtual time and return its result."""
     return anyio.run(function, *arguments, backend_options={"loop_factory": VirtualLoop})

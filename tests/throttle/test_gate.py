@@ -393,6 +393,12 @@ def test_unreadable_learned_values_are_ignored(clock: FakeClock, junk: dict[str,
     assert other.to_json() == fresh.to_json()
 
 
+def test_learned_values_of_other_versions_are_accepted_and_unknown_keys_ignored(clock: FakeClock) -> None:
+    values = {"value": 48.5, "ceiling": 50.0, "best": None, "trust_seconds": 28.0}
+    learned = {"at_once": {"value": 8, "ceiling": None}, "per_second": values | {"unknown": [1]}, "unknown": {}}
+    assert Gate(clock, 8, learned=learned).to_json()["per_second"] == values
+
+
 async def test_each_class_of_requests_learns_separately(clock: FakeClock) -> None:
     """What was learned survives a run, class by class."""
     throttle = Throttle(clock, creates_at_once=8, polls_at_once=8, downloads_at_once=4)
