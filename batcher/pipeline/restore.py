@@ -35,12 +35,12 @@ from batcher.settings import Settings
 
 _CHUNK: Final = 200
 """Restored rows applied in one transaction."""
-_TYPES: Final[dict[str, tuple[type, ...]]] = {
-    **dict.fromkeys(("batch", "id", "state"), (str,)),
-    **dict.fromkeys(("key", "task_id", "output", "sha256"), (str, type(None))),
-    **dict.fromkeys(("take", "bytes"), (int, type(None))),
-    "audio_seconds": (int, float, type(None)),
-}
+_TYPES: Final[dict[str, tuple[type, ...]]] = (
+    dict.fromkeys(("batch", "id", "state"), (str,))
+    | dict.fromkeys(("key", "task_id", "output", "sha256"), (str, type(None)))
+    | dict.fromkeys(("take", "bytes"), (int, type(None)))
+    | {"audio_seconds": (int, float, type(None))}
+)
 """Types of the fields that are read from a line of results."""
 _MAX_INTEGER: Final = 2**62
 """Bounds the integers in a line of results: SQLite stores 64 bits."""
