@@ -52,7 +52,9 @@ def test_a_doubt_is_adopted(project: Project, provider: FakeTTS) -> None:
     project.assert_whole(project.rows(3))
 
 
-@pytest.mark.parametrize(("task_id", "why"), [("task_999", "does not know"), ("task_1", "belongs to another item")])
+@pytest.mark.parametrize(
+    ("task_id", "why"), [("task_999", "has no task task_999"), ("task_1", "belongs to another item")]
+)
 def test_only_a_fitting_task_is_adopted(project: Project, provider: FakeTTS, task_id: str, why: str) -> None:
     """A task that the API does not know, or that another item has, is refused and the doubt stays."""
     _doubt(project, provider)
@@ -114,7 +116,7 @@ def test_a_failed_item_is_tried_again_only_by_a_person(project: Project, provide
     )
     assert project.run(manifest).report["created"] == 0
     retried = _decide(project, "retry", "r1")
-    assert "will be created again" in retried.out
+    assert "the next run creates it again" in retried.out
     ended = project.run(manifest)
     assert (ended.exit_code, ended.report["created"]) == (0, 1)
 

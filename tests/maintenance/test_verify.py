@@ -99,7 +99,7 @@ def test_what_is_the_users_own_is_left_alone(project: Project, provider: FakeTTS
     assert (ended.exit_code, kinds(ended)) == (3, {"r1.mp3": "replaced", "r2.mp3": "replaced"})
     assert (project.audio / "r1.mp3").read_bytes() == b"my own recording"
     assert (project.audio / "r2.mp3").is_dir()
-    assert {one["hint"] for one in ended.report["faults"]} == {"Move it away, then heal again."}
+    assert {one["hint"] for one in ended.report["faults"]} == {"Move it away, then run `batcher verify --heal` again."}
 
 
 def test_an_item_comes_back_from_a_rows_output(project: Project, provider: FakeTTS) -> None:
@@ -226,7 +226,7 @@ def test_no_longer_possible(project: Project, provider: FakeTTS) -> None:
     ended = verify(project, "--heal")
     first = ended.report["faults"][0]
     assert (ended.exit_code, first["healed"]) == (3, False)
-    assert "no longer possible" in first["how"]
+    assert "cannot be repaired: the provider no longer has the task" in first["how"]
     assert "batcher retake" in first["hint"]
     assert len(provider.creates) == 1
 
@@ -267,7 +267,9 @@ def test_the_story_tells_of_the_healing(project: Project, provider: FakeTTS) -> 
     assert verify(project, "--heal").exit_code == 0
     stories = {row: project.batcher("show", row).out for row in ("r1", "r2")}
     assert re.search(r"saved -> done \(healed by \S+: audio/r1\.mp3, linked again\)", stories["r1"])
-    assert re.search(r"healed by \S+: audio/\.items/\S+\.mp3, downloaded again; what was there is now ", stories["r2"])
+    assert re.search(
+        r"healed by \S+: audio/\.items/\S+\.mp3, downloaded again; the file that was there is now ", stories["r2"]
+    )
     assert stories["r2"].count("healed by") == 2
     found = project.batcher("doctor", "--json", "--api-url", project.provider.url).report["findings"]
     assert [one["level"] for one in found if one["topic"] == "consistency"] == ["ok"]
