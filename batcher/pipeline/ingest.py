@@ -78,7 +78,7 @@ class Ingest:
         trusted = self._stamp(source)
         if trusted is not None and not (self._settings.rescan or self._settings.restored):
             unchanged = await self._ledger.do(
-                importer.known_again, rules, source=source.name, out_dir=self._store.out_dir, trusted=trusted
+                importer.find_unchanged, rules, source=source.name, out_dir=self._store.out_dir, trusted=trusted
             )
             if unchanged is not None:
                 return unchanged
