@@ -1,1 +1,1 @@
-"""What is examined to find out what would keep a run from working; changes nothing and creates nothing."""
+"""What `doctor` checks to find what would keep a run from working; changes nothing and creates nothing."""

@@ -1,4 +1,4 @@
-"""The token, the host, the account, the clock, and what the API says of itself."""
+"""Checks the host, the token, the account, the clock, and the API's published schema."""
 
 from __future__ import annotations
 
@@ -9,95 +9,100 @@ from urllib.parse import urlsplit
 from batcher.clock import Clock
 from batcher.doctor.finding import Finding, hint, ok, problem
 from batcher.errors import BatcherError, CredentialsError
-from batcher.formatting import amount
-from batcher.pipeline.connection import reach
-from batcher.provider.answers import Cause, ProfileAnswer, SchemaAnswer
+from batcher.formatting import amount, span
+from batcher.pipeline.connection import reach, why_no_profile
+from batcher.provider.answers import Cause, Profile, ProfileAnswer, SchemaAnswer
 from batcher.provider.client import Client
 from batcher.settings import DEFAULT_URL, Settings
 
-_CLOCK_SECONDS: Final = 60.0
-"""A clock that is further off than this makes the times in ledger and results misleading."""
+_MAX_CLOCK_OFFSET_SECONDS: Final = 60.0
+"""A larger difference from the server's clock makes times in the ledger and results misleading."""
 _SIMILAR: Final = 0.75
-"""Of hosts' names: from here on they may be meant to be taken for each other."""
+"""Similarity (0 to 1) from which a host's name may be mistaken for the provider's."""
 _JOBS: Final = "/speech/tts/jobs"
-_NEEDED: Final = (("POST", _JOBS), ("GET", f"{_JOBS}/{{}}"), ("GET", "/profile"))
+_CALLED: Final = (("POST", _JOBS), ("GET", f"{_JOBS}/{{}}"), ("GET", "/profile"))
 
 
-async def examine(settings: Settings, clock: Clock) -> list[Finding]:
-    """Ask the API what can be asked for nothing."""
+async def check_api(settings: Settings, clock: Clock) -> list[Finding]:
+    """Check what the API reports without charge."""
     if settings.sandbox and not settings.ledger.exists():
-        return [ok("api", "the sandbox starts with the first run")]
-    found = [] if settings.sandbox else [_host(settings.api_url)]
+        return [ok("api", "the first run starts the sandbox")]
+    found = [] if settings.sandbox else [_check_host(settings.api_url)]
     try:
-        with reach(settings) as (endpoint, _):
+        with reach(settings) as (endpoint, origin):
             async with Client(endpoint, create_connections=1, now=clock.now) as client:
                 profile = await client.profile()
                 schema = await client.schema()
     except BatcherError as error:
         topic = "token" if isinstance(error, CredentialsError) else "api"
         return [*found, problem(topic, error.message, error.hint)]
-    found.append(_account(profile))
-    found += _clock(profile, clock.now())
-    return [*found, *_schema(schema)]
+    return [*found, _check_account(profile, origin), *_check_clock(profile, clock.now()), *_check_schema(schema)]
 
 
-def _host(url: str) -> Finding:
-    """Whether the token goes where it is meant to go."""
+def _check_host(url: str) -> Finding:
+    """Whether the token is sent to the provider's host."""
     usual, chosen = urlsplit(DEFAULT_URL), urlsplit(url)
     host, known = chosen.hostname or "", usual.hostname or ""
     if host == known or host.endswith(f".{known}"):
         if chosen.path.rstrip("/") == usual.path:
-            return ok("host", f"{url} is the provider's usual address")
-        return hint("host", f"{url} has another path than the API's usual {usual.path}", "Check --api-url.")
+            return ok("host", f"{url} is the provider's API")
+        return hint("host", f"{url} does not have the API's usual path {usual.path}", "Check --api-url.")
     if difflib.SequenceMatcher(None, host, known).ratio() >= _SIMILAR:
-        message = f"{host} is like {known} but is another host, and the token goes there"
-        return problem("host", message, "If it is a slip, mend --api-url and have the token replaced.")
-    return hint("host", f"the token goes to {host} instead of the usual {known}", "Fine, if you know that host.")
+        message = f"the token is sent to {host}, which resembles {known} but is another host"
+        return problem("host", message, "If that is a typo, fix --api-url, then revoke the token and use a new one.")
+    return hint("host", f"the token is sent to {host}, not to {known}", "Check --api-url unless you chose that host.")
 
 
-def _account(answer: ProfileAnswer) -> Finding:
+def _check_account(answer: ProfileAnswer, origin: str) -> Finding:
     if answer.profile is not None:
-        who, left = answer.profile.user_id, answer.profile.balance
-        if who is None:
-            message = "the token is accepted, but the profile does not say whose it is: a run creates nothing"
-            return problem("account", message, "Check --api-url; ask the provider.")
-        balance = "an unknown balance" if left is None else f"{amount(left)} credits"
-        if left is not None and left <= 0:
-            return hint("account", f"the token is that of {who}, with {balance}", "Top up before a run.")
-        return ok("account", f"the token is that of {who}, with {balance}")
-    said = answer.explain()
+        return _check_balance(answer.profile)
+    why = why_no_profile(answer, origin)
     if answer.cause is Cause.CREDENTIALS:
-        return problem("account", f"the API refuses the token: {said}", "Set a valid one in BATCHER_API_TOKEN.")
+        return problem("account", why, "Set a valid token in BATCHER_API_TOKEN or a token file.")
     if answer.cause is Cause.WRONG_HOST:
-        message = f"something other than the API answers (an edge, a proxy, another host): {said}"
-        return problem("account", message, "Check --api-url and any proxy; an edge's 403 may pass.")
-    return problem("account", f"the API gives no profile: {said}", "Try again later.", passing=True)
+        return problem("account", why, "Check --api-url and any proxy. If both are right, try again later.")
+    if answer.cause is Cause.UNSENT:
+        action = "Check the network and --api-url. If both are right, try again later."
+        return problem("account", why, action, passing=True)
+    return problem("account", why, "Try again later.", passing=True)
 
 
-def _clock(answer: ProfileAnswer, now: float) -> list[Finding]:
-    """The clock against the server's, which is told to the second."""
+def _check_balance(profile: Profile) -> Finding:
+    if profile.user_id is None:
+        message = "the API accepts the token, but its profile does not name the account (no user_id)"
+        return problem("account", message, "A run creates nothing. Check --api-url, then ask the provider.")
+    balance = "balance unknown" if profile.balance is None else f"{amount(profile.balance)} credits left"
+    message = f"the token belongs to the account {profile.user_id}; {balance}"
+    if profile.balance is not None and profile.balance <= 0:
+        return hint("account", message, "Top up before a run.")
+    return ok("account", message)
+
+
+def _check_clock(answer: ProfileAnswer, now: float) -> list[Finding]:
+    """Compare the clock with the server's, which has a resolution of one second. Empty if that is unknown."""
     if answer.served_at is None:
         return []
-    off = now - answer.served_at
-    if abs(off) <= _CLOCK_SECONDS:
+    offset = now - answer.served_at
+    if abs(offset) <= _MAX_CLOCK_OFFSET_SECONDS:
         return [ok("clock", "this machine's clock agrees with the server's")]
-    which = "ahead of" if off > 0 else "behind"
-    return [hint("clock", f"this machine's clock is {abs(off):,.0f} s {which} the server's", "Have it set (NTP).")]
+    direction = "ahead of" if offset > 0 else "behind"
+    message = f"this machine's clock is {span(abs(offset))} {direction} the server's"
+    return [hint("clock", message, "Synchronise it (NTP): it dates everything in the ledger and the report.")]
 
 
-def _schema(answer: SchemaAnswer) -> list[Finding]:
-    """Whether the published schema has what we call, and a listing that could settle doubts."""
+def _check_schema(answer: SchemaAnswer) -> list[Finding]:
+    """Whether the published schema has the operations that batcher calls, and one that lists tasks."""
     if answer.operations is None:
-        message = f"the API's schema cannot be read: {answer.explain()}"
-        return [hint("schema", message, "Nothing depends on it; it would tell whether the API has changed.")]
-    missing = [f"{method} {path}" for method, path in _NEEDED if not _has(answer, method, path)]
+        message = f"cannot read the API's published schema: {answer.explain()}"
+        return [hint("schema", message, "No action is needed: runs do not use it. It would show changes in the API.")]
+    missing = [f"{method} {path}" for method, path in _CALLED if not _has(answer, method, path)]
     if missing:
-        message = f"the published schema lacks what batcher calls: {', '.join(missing)}"
-        return [problem("schema", message, "The API may have changed, or --api-url names another: ask the provider.")]
-    found = [ok("schema", "the published schema has all that batcher calls")]
+        message = f"the API's published schema lacks operations that batcher calls: {', '.join(missing)}"
+        return [problem("schema", message, "Check --api-url. If it is right, the API has changed: ask the provider.")]
+    found = [ok("schema", "the API's published schema has every operation that batcher calls")]
     if _has(answer, "GET", _JOBS):
-        message = "the schema has a listing of speech tasks"
-        found.append(hint("schema", message, f"`GET {_JOBS}` can show what a create in doubt became; then `resolve`."))
+        message = f"the API can list speech tasks (GET {_JOBS})"
+        found.append(hint("schema", message, "Use it to look up creates in doubt, then run `batcher resolve`."))
     return found
 
 

@@ -1,21 +1,25 @@
-"""All examinations, in the order in which their findings are of use."""
+"""All checks, in the order in which their findings are shown."""
 
 from __future__ import annotations
 
 import anyio
 
 from batcher.clock import Clock
-from batcher.doctor import api, disk, ledger, manifests, speech
+from batcher.doctor.api import check_api
+from batcher.doctor.disk import check_disk
 from batcher.doctor.finding import Finding
+from batcher.doctor.ledger import check_ledger
+from batcher.doctor.manifests import check_manifests
+from batcher.doctor.speech import check_speech
 from batcher.settings import Settings
 
 
-def examine(settings: Settings, clock: Clock) -> list[Finding]:
-    """Everything that can be found out about a run with these settings, short of running it."""
+def run_checks(settings: Settings, clock: Clock) -> list[Finding]:
+    """Check everything that a run with these settings would meet."""
     return [
-        *anyio.run(api.examine, settings, clock),
-        *ledger.examine(settings),
-        *manifests.examine(settings),
-        *disk.examine(settings, clock.now()),
-        speech.examine(),
+        *anyio.run(check_api, settings, clock),
+        *check_ledger(settings),
+        *check_manifests(settings),
+        *check_disk(settings, clock.now()),
+        check_speech(),
     ]

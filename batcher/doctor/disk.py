@@ -1,4 +1,4 @@
-"""Where ledger and audio lie: on what file system, with what room, beside what is left over."""
+"""Checks the disks of the ledger and the audio: file system, free space, and leftovers."""
 
 from __future__ import annotations
 
@@ -21,22 +21,26 @@ _REMOTE: Final = ("nfs", "cifs", "smb", "afs", "ceph", "glusterfs", "lustre", "9
 _SYNCED: Final = re.compile(
     r"dropbox|onedrive|google ?drive|my drive|nextcloud|owncloud|mobile documents|icloud|cloudstorage", re.IGNORECASE
 )
-_USUAL_BYTES: Final = {"wav": 6_000, "pcm": 6_000}
-"""Bytes a character where nothing is learned yet, at 15 characters a second: 16 bits at 44.1 kHz; else 128 kbit/s."""
-_OTHER_BYTES: Final = 1_100
-_LEAST_FREE_BYTES: Final = 64 << 20
-_OLD_SECONDS: Final = 30 * 86_400.0
+_BYTES_PER_CHARACTER: Final = {"wav": 6_000, "pcm": 6_000}
+"""Expected before any audio is done, at 15 characters a second: 16 bits at 44.1 kHz; 128 kbit/s in other formats."""
+_OTHER_BYTES_PER_CHARACTER: Final = 1_100
+_RESERVE_BYTES: Final = 64 << 20
+"""Free space expected beside that for the audio."""
+_OLD_BACKUP_SECONDS: Final = 30 * 86_400.0
 
 
-def examine(settings: Settings, now: float) -> list[Finding]:
-    """Look around ledger and audio, without changing anything."""
-    places = (("ledger's disk", settings.ledger.parent), ("audio's disk", settings.out_dir))
-    found = [_place(topic, path) for topic, path in places]
-    return [*found, _room(settings), *_leftovers(settings, now)]
+def check_disk(settings: Settings, now: float) -> list[Finding]:
+    """Check the disks of ledger and audio, without changing anything."""
+    return [
+        _check_ledger_disk(settings.ledger.parent),
+        _check_audio_disk(settings.out_dir),
+        _check_free_space(settings),
+        *_check_leftovers(settings, now),
+    ]
 
 
 def file_system(path: Path, mounts: str) -> str | None:
-    """The type of the file system that `path` is on, by the lines of /proc/mounts; None where they do not tell."""
+    """The type of the file system that holds `path`, from the content of /proc/mounts. None if unknown."""
     best, kind = "", None
     for line in mounts.splitlines():
         fields = line.split()
@@ -49,70 +53,126 @@ def file_system(path: Path, mounts: str) -> str | None:
 
 
 def synced_folder(path: Path) -> str | None:
-    """The part of `path` that a service which copies files about is known by, if there is one."""
+    """The part of `path` that is the folder of a file syncing service. None if there is none."""
     return next((part for part in path.parts if _SYNCED.search(part)), None)
 
 
-def _place(topic: str, path: Path) -> Finding:
-    is_ledger = topic.startswith("ledger")
-    matters = problem if is_ledger else hint
+def _check_ledger_disk(path: Path) -> Finding:
+    topic = "ledger's disk"
     if (part := synced_folder(path)) is not None:
-        do = "Move it out: a service that copies files while they change makes a ledger that forgets what was bought."
-        return matters(topic, f"{path} is in a synced folder ({part})", do if is_ledger else "Slow, but it may stay.")
-    try:
-        kind = file_system(path, _MOUNTS.read_text(encoding="utf-8", errors="replace"))
-    except OSError:
-        kind = None
+        action = "Move it to another folder: syncing can damage a ledger or put back an older state of it."
+        return problem(topic, f"{path} is in a synced folder ({part})", action)
+    kind = _file_system(path)
     if kind is not None and kind.startswith(_REMOTE):
-        do = "Keep the ledger on a local disk: --ledger PATH." if is_ledger else "Fine for audio, but slower."
-        return matters(topic, f"{path} is on a network file system ({kind})", do)
+        action = "Put the ledger on a local disk: --ledger PATH."
+        return problem(topic, f"{path} is on a network file system ({kind})", action)
+    return _local(topic, path, kind)
+
+
+def _check_audio_disk(path: Path) -> Finding:
+    topic = "audio's disk"
+    if (part := synced_folder(path)) is not None:
+        return hint(topic, f"{path} is in a synced folder ({part})", "No action is needed, but it slows runs down.")
+    kind = _file_system(path)
+    if kind is not None and kind.startswith(_REMOTE):
+        action = "No action is needed, but a local disk is faster."
+        return hint(topic, f"{path} is on a network file system ({kind})", action)
+    return _local(topic, path, kind)
+
+
+def _local(topic: str, path: Path, kind: str | None) -> Finding:
     return ok(topic, f"{path} is on a local file system" + (f" ({kind})" if kind else ""))
 
 
-def _room(settings: Settings) -> Finding:
-    """The space that is free against the audio that is still to come."""
+def _file_system(path: Path) -> str | None:
     try:
-        with open_readonly(settings.ledger) as conn:
-            waiting = outputs.expected_audio(conn)
-    except BatcherError:
-        waiting = {}
-    needed = sum(
-        chars * (rate or _USUAL_BYTES.get(audio_format, _OTHER_BYTES))
-        for audio_format, (chars, rate) in waiting.items()
-    )
+        return file_system(path, _MOUNTS.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return None
+
+
+def _check_free_space(settings: Settings) -> Finding:
+    """Compare the free space with the expected size of the audio that is still to come."""
     folder = next(parent for parent in (settings.out_dir, *settings.out_dir.parents) if parent.is_dir())
-    free = shutil.disk_usage(folder).free
-    message = f"{size(free)} are free, and the audio that the ledger waits for needs about {size(needed)}"
-    if free < needed + _LEAST_FREE_BYTES:
+    free, needed = shutil.disk_usage(folder).free, _expected_bytes(settings.ledger)
+    audio = f"needs about {size(needed)}" if needed else "needs none"
+    message = f"{size(free)} free; the audio still to be downloaded {audio}"
+    if free < needed + _RESERVE_BYTES:
         return problem("room", message, "Free some space, or choose another --out-dir.")
-    if free < 2 * needed + _LEAST_FREE_BYTES:
-        return hint("room", message, "It should do, with little to spare.")
+    if free < 2 * needed + _RESERVE_BYTES:
+        return hint("room", message, "This should be enough, but free some space to be safe.")
     return ok("room", message)
 
 
-def _leftovers(settings: Settings, now: float) -> list[Finding]:
-    found, ledger = [], settings.ledger
-    parts = list(Store(ledger.parent, settings.out_dir).leftovers())
-    if parts:
-        do = "A run at work has some; otherwise the next run removes them and downloads anew, at no cost."
-        found.append(hint("leftovers", f"{counted(len(parts), 'unfinished download')} in {settings.out_dir}", do))
-    bad = list(Store(ledger.parent, settings.out_dir).bad())
-    if bad:
-        message = f"what came last for {counted(len(bad), 'item')} is no audio for the text: {bad[0]}"
-        do = "Look at them; `batcher show` with the beginning of a name tells whose it is. Good audio takes its place."
-        found.append(hint("leftovers", message, do))
-    answers = len(Spill(ledger.with_name(f"{ledger.name}.spill")).records())
-    if answers:
-        message = f"{counted(answers, 'answer')} to creates wait in {ledger.name}.spill"
-        found.append(hint("leftovers", message, "Leave the file: the next run takes them into the ledger."))
-    old = [path for path in ledger.parent.glob(f"{ledger.name}.backup-*") if path.stat().st_mtime < now - _OLD_SECONDS]
-    if old:
-        message = (
-            f"{counted(len(old), 'backup')} of the ledger older than 30 days: {', '.join(p.name for p in old[:3])}"
-        )
-        found.append(hint("leftovers", message, "Delete what you no longer need."))
-    stray = list(ledger.parent.glob(f"{ledger.name}-wal.stray-*"))
-    if stray:
-        message = f"{counted(len(stray), 'journal')} set aside when another ledger took this one's place"
-        found.append(hint("leftovers", message, "Delete them once the ledger has shown to be complete."))
-    return found or [ok("leftovers", "nothing is left over")]
+def _expected_bytes(ledger: Path) -> float:
+    """The expected size of the audio that the ledger's unfinished items need."""
+    try:
+        with open_readonly(ledger) as conn:
+            expected = outputs.expected_audio(conn)
+    except BatcherError:
+        return 0
+    return sum(
+        chars * (rate or _BYTES_PER_CHARACTER.get(audio_format, _OTHER_BYTES_PER_CHARACTER))
+        for audio_format, (chars, rate) in expected.items()
+    )
+
+
+def _check_leftovers(settings: Settings, now: float) -> list[Finding]:
+    store = Store(settings.ledger.parent, settings.out_dir)
+    found = [
+        _check_parts(store),
+        _check_bad_audio(store),
+        _check_spill(settings.ledger),
+        _check_backups(settings.ledger, now),
+        _check_journals(settings.ledger),
+    ]
+    return [one for one in found if one is not None] or [ok("leftovers", "there are no leftover files")]
+
+
+def _check_parts(store: Store) -> Finding | None:
+    parts = list(store.leftovers())
+    if not parts:
+        return None
+    message = f"{counted(len(parts), 'unfinished download')} in {store.folder}"
+    action = "No action is needed: a run may be using them; if not, the next run downloads again, at no cost."
+    return hint("leftovers", message, action)
+
+
+def _check_bad_audio(store: Store) -> Finding | None:
+    bad = list(store.bad())
+    if not bad:
+        return None
+    verb = "is" if len(bad) == 1 else "are"
+    message = f"{counted(len(bad), 'download')} {verb} not audio of the text, and stored for inspection: {bad[0]}"
+    action = "`batcher show` with the first characters of the file's name shows its item. Good audio will replace it."
+    return hint("leftovers", message, action)
+
+
+def _check_spill(ledger: Path) -> Finding | None:
+    spill = ledger.with_name(f"{ledger.name}.spill")
+    answers = len(Spill(spill).records())
+    if not answers:
+        return None
+    message = f"{counted(answers, 'answer')} from the API in {spill.name}, not yet in the ledger"
+    return hint("leftovers", message, "Keep the file: the next run records them in the ledger.")
+
+
+def _check_backups(ledger: Path, now: float) -> Finding | None:
+    backups = ledger.parent.glob(f"{ledger.name}.backup-*")
+    old = [path.name for path in backups if path.stat().st_mtime < now - _OLD_BACKUP_SECONDS]
+    if not old:
+        return None
+    message = f"{counted(len(old), 'backup')} of the ledger older than 30 days: {_examples(old)}"
+    return hint("leftovers", message, "Delete those that you no longer need.")
+
+
+def _check_journals(ledger: Path) -> Finding | None:
+    stray = [path.name for path in ledger.parent.glob(f"{ledger.name}-wal.stray-*")]
+    if not stray:
+        return None
+    message = f"{counted(len(stray), 'journal')} set aside when the ledger file was replaced: {_examples(stray)}"
+    return hint("leftovers", message, "Delete them once you have checked that the ledger is complete.")
+
+
+def _examples(names: list[str]) -> str:
+    return ", ".join(names[:3]) + ", …" * (len(names) > 3)

@@ -1,4 +1,4 @@
-"""What an examination finds."""
+"""A finding of `doctor`, and the functions that build one."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
-    """How much a finding matters."""
+    """How serious a finding is."""
 
     OK = "ok"
-    HINT = "hint"  # works, and could be better or safer
-    PROBLEM = "problem"  # does not work, or must not go on like this
+    HINT = "hint"  # works, but could be better or safer
+    PROBLEM = "problem"  # does not work, or must not stay as it is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One finding about `topic`, with what to do (`hint`) unless all is well. `passing`: it may mend itself."""
+    """The result of one check of `topic`: what was found, and what to do (`hint`, unless it is ok).
+
+    `passing`: the problem may be temporary.
+    """
 
     level: Level
     topic: str
@@ -26,15 +29,15 @@ class Finding:
 
 
 def ok(topic: str, message: str) -> Finding:
-    """All is well."""
+    """A check that found nothing wrong."""
     return Finding(level=Level.OK, topic=topic, message=message)
 
 
-def hint(topic: str, message: str, do: str) -> Finding:
-    """Something could be better."""
-    return Finding(level=Level.HINT, topic=topic, message=message, hint=do)
+def hint(topic: str, message: str, action: str) -> Finding:
+    """Something that works, but could be better or safer."""
+    return Finding(level=Level.HINT, topic=topic, message=message, hint=action)
 
 
-def problem(topic: str, message: str, do: str, *, passing: bool = False) -> Finding:
-    """Something must be mended, or pass."""
-    return Finding(level=Level.PROBLEM, topic=topic, message=message, hint=do, passing=passing)
+def problem(topic: str, message: str, action: str, *, passing: bool = False) -> Finding:
+    """Something that must be fixed, or must pass."""
+    return Finding(level=Level.PROBLEM, topic=topic, message=message, hint=action, passing=passing)

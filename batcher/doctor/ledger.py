@@ -1,9 +1,8 @@
-"""The ledger's version, its integrity, and whether it agrees with itself."""
+"""Checks the ledger: its version, its integrity, its consistency, and creates in doubt."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
 from batcher.doctor.finding import Finding, hint, ok, problem
 from batcher.errors import BatcherError, TroubleError
@@ -15,43 +14,48 @@ from batcher.ledger.storage import database
 from batcher.ledger.storage.schema import REVISION
 from batcher.settings import Settings
 
-_RESTORE: Final = "Put a backup in its place and run with --restored; keep this one."
 
-
-def examine(settings: Settings) -> list[Finding]:
-    """Look into the ledger, which a run may be working on."""
+def check_ledger(settings: Settings) -> list[Finding]:
+    """Check the ledger, which a run may be using."""
     path = settings.ledger
     if not path.exists():
-        return [ok("ledger", f"there is none yet at {path}: the first run makes it")]
+        return [ok("ledger", f"there is no ledger at {path} yet; the first run creates it")]
     try:
         if database.needs_upgrade(path):
-            message = f"{path} is of an older version"
+            message = f"{path} was written by an older version of batcher"
             return [hint("ledger", message, "The next run, or `batcher ledger upgrade`, backs it up and migrates it.")]
         with open_readonly(path) as conn:
-            return _look(conn, path, settings.world)
-    except TroubleError as error:
-        return [problem("ledger", error.message, error.hint, passing=True)]
+            return _check_content(conn, path, settings.world)
     except BatcherError as error:
-        return [problem("ledger", error.message, error.hint)]
+        return [problem("ledger", error.message, error.hint, passing=isinstance(error, TroubleError))]
 
 
-def _look(conn: Connection, path: Path, world: str) -> list[Finding]:
-    broken = integrity.damage(conn)
-    if broken:
-        return [problem("integrity", f"{path} is damaged: {line}", _RESTORE) for line in broken]
-    if (theirs := world_of(conn)) != world:
-        message = f"{path} belongs to the {theirs} world"
-        return [problem("ledger", message, "Add --sandbox, leave it out, or name another with --ledger.")]
-    found = [ok("ledger", f"{path} has the version {REVISION} that this batcher writes, and is whole")]
+def _check_content(conn: Connection, path: Path, world: str) -> list[Finding]:
+    if damage := integrity.damage(conn):
+        action = "Replace it with a backup and run with --restored; keep the damaged file."
+        return [problem("integrity", f"{path} is damaged: {line}", action) for line in damage]
+    if (actual := world_of(conn)) != world:
+        action = "Add --sandbox" if actual == "sandbox" else "Leave out --sandbox"
+        return [problem("ledger", f"{path} belongs to the {actual} world", f"{action}, or choose another --ledger.")]
+    version = ok("ledger", f"{path} is intact and up to date (version {REVISION})")
+    return [version, *_check_consistency(conn), *_check_doubts(conn)]
+
+
+def _check_consistency(conn: Connection) -> list[Finding]:
+    found = []
     for one in integrity.inconsistencies(conn):
         message = f"{one.number:,} {one.description}: {', '.join(name[:16] for name in one.examples)}"
-        do = (
-            "`batcher show` tells their stories; please report this. Until then keep a backup: `batcher ledger backup`."
+        action = (
+            "Please report this; `batcher show` has their history. "
+            "Until it is resolved, keep a backup: `batcher ledger backup FILE`."
         )
-        found.append(problem("consistency", message, do))
-    if len(found) == 1:
-        found.append(ok("consistency", "states, creates, tasks, files and events agree"))
-    if in_doubt := names.find_keys(conn, (), states=[State.IN_DOUBT]):
-        message = f"{counted(len(in_doubt), 'create')} in doubt: whether it was bought is not known"
-        found.append(hint("doubt", message, "`batcher resolve` lists what is known of each, and settles it."))
-    return found
+        found.append(problem("consistency", message, action))
+    return found or [ok("consistency", "states, creates, tasks, files and events agree")]
+
+
+def _check_doubts(conn: Connection) -> list[Finding]:
+    in_doubt = names.find_keys(conn, (), states=[State.IN_DOUBT])
+    if not in_doubt:
+        return []
+    message = f"{counted(len(in_doubt), 'create')} in doubt (may have been bought)"
+    return [hint("doubt", message, "`batcher resolve` lists the evidence for each, and settles it.")]

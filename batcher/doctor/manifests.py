@@ -1,4 +1,4 @@
-"""Whether a run could take the manifests in."""
+"""Checks whether a run could import the manifests."""
 
 from __future__ import annotations
 
@@ -10,38 +10,41 @@ from batcher.formatting import counted
 from batcher.pipeline.plan import Plan, plan_offline
 from batcher.settings import Settings
 
-_SHOWN: Final = 5
+_FAULTS_SHOWN: Final = 5
+"""Maximum number of faults that are findings of their own."""
 
 
-def examine(settings: Settings) -> list[Finding]:
-    """Read the manifests as a run with these settings would, and judge them against the ledger. Keeps nothing."""
+def check_manifests(settings: Settings) -> list[Finding]:
+    """Read the manifests as a run with these settings would, and compare them with the ledger. Stores nothing."""
     if not settings.sources:
         return []
     try:
-        found = plan_offline(settings)
+        plan = plan_offline(settings)
     except BatcherError as error:
-        return [hint("manifest", f"not read: {error.message}", "See to the ledger first.")]
+        return [hint("manifest", f"not checked: {error.message}", "Fix the ledger first.")]
     names = ", ".join(str(source.path or source.name) for source in settings.sources)
-    return [*_faults(found), *_consents(found, settings)] or [
-        ok("manifest", f"{names}: {counted(found.rows, 'row')} for {counted(found.items, 'item')}")
+    return [*_check_faults(plan), *_check_consents(plan, settings)] or [
+        ok("manifest", f"{names}: {counted(plan.rows, 'row')}, {counted(plan.items, 'item')}")
     ]
 
 
-def _faults(found: Plan) -> list[Finding]:
-    hidden = len(found.faults) - _SHOWN
-    more = f" `batcher plan` names {hidden:,} more." if hidden > 0 else ""
-    shown = found.faults[:_SHOWN]
-    if not found.refused:
-        return [hint("manifest", f"skipped: {fault}", f"A run goes on without it.{more}") for fault in shown]
-    todo = next(filter(None, found.refused.values()), "A run creates nothing before it is mended.")
-    return [problem("manifest", fault, f"{todo}{more}") for fault in shown]
+def _check_faults(plan: Plan) -> list[Finding]:
+    hidden = len(plan.faults) - _FAULTS_SHOWN
+    more = f" `batcher plan` lists {hidden:,} more." if hidden > 0 else ""
+    shown = plan.faults[:_FAULTS_SHOWN]
+    if not plan.refused:
+        return [hint("manifest", f"skipped: {fault}", f"A run continues without it.{more}") for fault in shown]
+    action = next(filter(None, plan.refused.values()), "Fix it; until then, a run creates nothing.")
+    return [problem("manifest", fault, f"{action}{more}") for fault in shown]
 
 
-def _consents(found: Plan, settings: Settings) -> list[Finding]:
-    """What a run would not do without a word of consent."""
-    wanted = []
-    if found.rebuy and not settings.rebuy:
-        wanted.append(problem("manifest", found.rebuy.splitlines()[0], "`batcher plan` tells all of it; see --rebuy."))
-    if found.outdated and not settings.restored:
-        wanted.append(problem("manifest", found.outdated, "A run wants --restored."))
-    return wanted
+def _check_consents(plan: Plan, settings: Settings) -> list[Finding]:
+    """What a run would refuse to do without `--rebuy` or `--restored`."""
+    needed = []
+    if plan.rebuy and not settings.rebuy:
+        action = "Undo the change, or accept it with --rebuy; `batcher plan` shows all of it."
+        needed.append(problem("manifest", plan.rebuy.splitlines()[0], action))
+    if plan.outdated and not settings.restored:
+        action = "Run with --restored and all manifests of the ledger; see `batcher help files`."
+        needed.append(problem("manifest", plan.outdated, action))
+    return needed

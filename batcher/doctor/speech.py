@@ -1,4 +1,4 @@
-"""Can the sandbox speak?"""
+"""Checks that the sandbox can speak."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from batcher.doctor.finding import Finding, hint, ok
 from batcher.errors import UsageError
 
 
-def examine() -> Finding:
-    """Have the sandbox's engine say a word."""
+def check_speech() -> Finding:
+    """Have the sandbox's speech engine speak a word."""
     from batcher.sandbox.speech import speech_seconds
 
     try:
@@ -15,7 +15,6 @@ def examine() -> Finding:
     except UsageError as error:
         return hint("sandbox", error.message, error.hint)
     if seconds == 0.0:
-        return hint(
-            "sandbox", "the sandbox's eSpeak NG makes no sound", "Install its extra anew: 'tts-batcher[sandbox]'"
-        )
-    return ok("sandbox", "the sandbox is installed, and speaks")
+        message = "the sandbox's speech engine (eSpeak NG) produces no sound"
+        return hint("sandbox", message, "Reinstall it: pip install --force-reinstall 'tts-batcher[sandbox]'")
+    return ok("sandbox", "the sandbox is installed and can speak")

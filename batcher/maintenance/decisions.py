@@ -1,6 +1,6 @@
-"""What a person decides about items: how a doubt is settled, what is tried again.
+"""A person's decisions about items: settling doubts, and retrying what ended badly.
 
-A task is always read before its item may be created anew: if it ended well after all, it is collected instead.
+If an item has a task, that is read before the item may be created again: if it succeeded after all, it is collected.
 """
 
 from __future__ import annotations
@@ -19,73 +19,79 @@ from batcher.ledger.ledger import Ledger
 from batcher.ledger.lifecycle import decisions
 from batcher.ledger.money.evidence import evidence
 from batcher.pipeline.connection import known_account, reach
-from batcher.provider.answers import Answer, Cause, Phase
+from batcher.provider.answers import Answer, Cause, Phase, Task
 from batcher.provider.client import Client
 from batcher.settings import Settings
+
+SETTLED_BY_RETRY = (State.REJECTED, State.FAILED, State.GONE, State.ABANDONED)
+"""States that `retry` applies to."""
 
 
 @dataclass(kw_only=True)
 class Decisions:
-    """Carries out a person's decisions in one ledger. Each returns a line per item that says what became of it."""
+    """Carries out a person's decisions in one ledger. Each method returns one line per item with the outcome."""
 
     ledger: Ledger
     settings: Settings
     clock: Clock
 
     async def buy_again(self, keys: Sequence[str]) -> list[str]:
-        """Let items in doubt be created again: each may cost twice."""
-        return await self._each(keys, decisions.buy_again, "will be created again by the next run; it may cost twice")
+        """Allow items in doubt to be created again; each may cost twice."""
+        return await self._settle(keys, decisions.buy_again, "the next run creates it again; it may cost twice")
 
     async def abandon(self, keys: Sequence[str]) -> list[str]:
-        """Give items in doubt up."""
-        return await self._each(keys, decisions.abandon, "abandoned")
+        """Give up items in doubt."""
+        return await self._settle(keys, decisions.abandon, "abandoned")
 
     async def adopt(self, key: str, task_id: str) -> list[str]:
-        """Give the item in doubt a task that the API knows under the account that sent its create.
+        """Assign an existing task of the account that sent the item's create to the item.
 
         Raises:
-            UsageError: the API does not know the task, or another item has it.
+            UsageError: the account has no such task, or it belongs to another item.
         """
         case = await self._case(key)
         async with self._account(case) as (client, account_id):
             answer = await client.read(task_id)
             if answer.cause is Cause.NOT_FOUND:
-                raise UsageError(f"the API does not know a task {task_id} for this account", answer.explain())
+                raise UsageError(f"this account has no task {task_id}: {answer.explain()}", "Check the task's id.")
             _need_task(answer)
             owner = await self.ledger.do(decisions.task_owner, account_id, task_id)
             if owner not in (None, key):
                 raise UsageError(
-                    f"task {task_id} belongs to another item ({owner[:16]})", "`batcher show` tells which."
+                    f"task {task_id} belongs to another item ({owner[:16]})", f"`batcher show {owner[:16]}` shows it."
                 )
             adopted = await self._adopt(case, account_id, task_id)
-        return [_line(key, "adopted: the next run collects it" if adopted else "changed meanwhile: left alone")]
+        return [_line(key, "adopted; the next run collects it" if adopted else "has changed meanwhile; skipped")]
 
     async def retry(self, keys: Sequence[str]) -> list[str]:
-        """Have items that ended badly created again, after another look at their tasks."""
+        """Allow items that ended badly to be created again, after reading their tasks once more."""
         return [_line(key, await self._retry(await self._case(key))) for key in keys]
 
     async def _retry(self, case: Any) -> str:
-        if case.task_id is not None:
-            async with self._account(case) as (client, account_id):
-                answer = await client.read(case.task_id)
-                if answer.cause is not Cause.NOT_FOUND:
-                    task = _need_task(answer)
-                    if task.phase is not Phase.FAILED:
-                        await self._adopt(case, account_id, case.task_id)
-                        return f"its task says {task.word} after all: the next run collects it"
+        if case.task_id is not None and (succeeded := await self._adopt_unless_failed(case)) is not None:
+            return succeeded
         at, who = self.clock.now(), person()
-        if await self.ledger.do(decisions.retry, case.key, case.attempt, at=at, who=who):
-            if case.state == State.ABANDONED:
-                return "will be created again by the next run; it may have been bought before, and cost twice"
-            return "will be created again by the next run, and paid for"
-        return f"is {case.state}: left alone"
+        if not await self.ledger.do(decisions.retry, case.key, case.attempt, at=at, who=who):
+            return f"is {case.state}; skipped"
+        if case.state == State.ABANDONED:
+            return "the next run creates it again; it may have been bought before, and cost twice"
+        return "the next run creates it again and pays for it"
 
-    async def _each(self, keys: Sequence[str], verb: Any, words: str) -> list[str]:
+    async def _adopt_unless_failed(self, case: Any) -> str | None:
+        """Read the item's task, and adopt it unless it has failed or is gone. Returns the outcome if it was adopted."""
+        async with self._account(case) as (client, account_id):
+            answer = await client.read(case.task_id)
+            if answer.cause is Cause.NOT_FOUND or (task := _need_task(answer)).phase is Phase.FAILED:
+                return None
+            await self._adopt(case, account_id, case.task_id)
+            return f"its task is {task.word} after all; the next run collects it"
+
+    async def _settle(self, keys: Sequence[str], decision: Any, outcome: str) -> list[str]:
         lines = []
         for key in keys:
             case = await self._case(key)
-            moved = await self.ledger.do(verb, key, case.attempt, at=self.clock.now(), who=person())
-            lines.append(_line(key, words if moved else f"is {case.state}: left alone"))
+            moved = await self.ledger.do(decision, key, case.attempt, at=self.clock.now(), who=person())
+            lines.append(_line(key, outcome if moved else f"is {case.state}; skipped"))
         return lines
 
     async def _adopt(self, case: Any, account_id: int, task_id: str) -> bool:
@@ -104,12 +110,12 @@ class Decisions:
 
     @asynccontextmanager
     async def _account(self, case: Any) -> AsyncIterator[tuple[Client, int]]:
-        """A client for the account that the item's create was sent with.
+        """A client for the account that sent the item's create, and the account's number.
 
         Raises:
-            UsageError: the account is at another address: the token must not go here.
-            CredentialsError: the token is another account's, or refused.
-            TroubleError: the profile cannot be had.
+            UsageError: the account is at another origin, which must not receive the token.
+            CredentialsError: the token is refused or belongs to another account.
+            TroubleError: the profile cannot be read.
         """
         with reach(self.settings) as (endpoint, origin):
             if case.origin != origin:
@@ -117,34 +123,30 @@ class Decisions:
                     f"the item belongs to an account at {case.origin}, not {origin}", "Pass its --api-url."
                 )
             async with Client(endpoint, create_connections=1) as client:
-                found = await known_account(client, self.ledger, origin)
-                if found is None or found != case.attempt_account_id:
+                account_id = await known_account(client, self.ledger, origin)
+                if account_id is None or account_id != case.attempt_account_id:
                     raise CredentialsError(
-                        f"the task belongs to the account {case.user_id} at {case.origin}",
+                        f"the item belongs to the account {case.user_id} at {case.origin}",
                         "Use a token of that account.",
                     )
-                yield client, found
+                yield client, account_id
 
 
-def _need_task(answer: Answer) -> Any:
+def _need_task(answer: Answer) -> Task:
     if answer.cause is Cause.CREDENTIALS:
         raise CredentialsError(f"the API refused the token: {answer.explain()}")
     if answer.task is None:
-        raise TroubleError(f"the task could not be read: {answer.explain()}", "Nothing was changed; try again later.")
+        raise TroubleError(f"cannot read the task: {answer.explain()}", "Nothing was changed. Try again later.")
     return answer.task
 
 
-def _line(key: str, words: str) -> str:
-    return f"{key[:16]}  {words}"
-
-
-SETTLED_BY_RETRY = (State.REJECTED, State.FAILED, State.GONE, State.ABANDONED)
-"""States that `retry` is for."""
+def _line(key: str, outcome: str) -> str:
+    return f"{key[:16]}  {outcome}"
 
 
 def person() -> str:
-    """The user that this process belongs to, as an item's history names them: the login name, or else the uid."""
+    """The user running this process, for the item's history: the login name, or else the uid."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # before Python 3.13, and since
+    except (KeyError, OSError):  # KeyError before Python 3.13, OSError since
         return f"uid {os.getuid()}"

@@ -1,6 +1,6 @@
-"""Puts audio back that `verify` found wrong: from a copy on this disk, else from the provider's existing task.
+"""Repairs audio that `verify` found faulty: from a copy on this disk, else from the provider's existing task.
 
-Creates nothing and costs nothing. What is replaced keeps its content under another name beside it.
+Creates no task and costs nothing. A file that is replaced is set aside under another name beside it.
 """
 
 from __future__ import annotations
@@ -33,16 +33,18 @@ from batcher.provider.client import Client
 from batcher.settings import Settings
 
 _WAITS_SECONDS: Final = (0.5, 1.0, 2.0)
-"""After tries to get the audio of one task; then it is left."""
-_LONGEST_WAIT_SECONDS: Final = 30.0
-_AT_ONCE: Final = 4
+"""Waits after the attempts to download the audio of one task; then it is given up."""
+_MAX_WAIT_SECONDS: Final = 30.0
+"""Bounds the wait that the API asks for between these attempts."""
+_WORKERS: Final = 4
+"""Concurrent downloads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
-    """What became of a fault: `how` it was mended, or why it could not be, and then the `hint` for a person.
+    """The outcome for one fault: how it was repaired, or why it was not and what to do (`hint`).
 
-    `passing`: another try later may do it.
+    `passing`: the reason may be temporary.
     """
 
     fault: Fault
@@ -54,127 +56,128 @@ class Repair:
 
 @dataclass(kw_only=True)
 class Healer:
-    """Mends what is wrong in one ledger's folder, as the only one that writes to it.
+    """Repairs the audio of one ledger. The caller holds the owner's lock.
 
-    `trouble` is what kept it from asking the provider at all, if anything did.
+    `trouble` is the error that made all downloads impossible, if any.
     """
 
     ledger: Ledger
     settings: Settings
     clock: Clock
     trouble: BatcherError | None = field(default=None, init=False)
-    _mended: list[Repair] = field(default_factory=list, init=False)
+    _repairs: list[Repair] = field(default_factory=list, init=False)
 
     async def heal(self, faults: Sequence[Fault]) -> list[Repair]:
-        """Mend what can be. Returns what became of each fault.
+        """Repair what can be repaired. Returns the outcome for each fault.
 
         Raises:
-            StorageError: the ledger's disk takes nothing.
+            StorageError: the ledger cannot be written.
         """
-        to_fetch = [fault for fault in faults if fault.output is None and not await self._try_disk(fault)]
-        if to_fetch:
-            await self._from_provider(to_fetch)
-        bad = {one.fault.saved.key for one in self._mended if not one.healed}
+        to_download = [fault for fault in faults if fault.output is None and not await self._try_disk(fault)]
+        if to_download:
+            await self._download_all(to_download)
+        unrepaired = {repair.fault.saved.key for repair in self._repairs if not repair.healed}
         for fault in faults:
             if fault.output is not None:
                 try:
-                    self._mended.append(await self._link(fault, fault.output, lacking=fault.saved.key in bad))
+                    repair = await self._link(fault, fault.output, no_audio=fault.saved.key in unrepaired)
                 except OSError as error:
-                    self._mended.append(_unwritten(fault, error))
-        return self._mended
+                    repair = _unwritten(fault, error)
+                self._repairs.append(repair)
+        return self._repairs
 
     async def _try_disk(self, fault: Fault) -> bool:
+        """Repair an item's file without the provider. Returns whether that settled it, for better or worse."""
         try:
-            return await self._from_disk(fault)
+            repair = self._why_not(fault, fault.saved.out_dir) or await self._copy(fault)
         except OSError as error:
-            self._mended.append(_unwritten(fault, error))
-            return True
+            repair = _unwritten(fault, error)
+        if repair is not None:
+            self._repairs.append(repair)
+        return repair is not None
 
-    async def _from_disk(self, fault: Fault) -> bool:
-        """Settle an item's fault without the provider. Returns whether it is settled, one way or the other."""
-        if (refused := self._refused(fault, fault.saved.out_dir)) is not None:
-            self._mended.append(refused)
-            return True
-        found = await self.ledger.do(repairs.copies, fault.saved.key)
-        source = await anyio.to_thread.run_sync(self._intact, found, fault.saved.sha256)
+    async def _copy(self, fault: Fault) -> Repair | None:
+        """Restore an item's file from an intact copy on disk. None if there is none."""
+        paths = await self.ledger.do(repairs.copies, fault.saved.key)
+        source = await anyio.to_thread.run_sync(self._intact, paths, fault.saved.sha256)
         if source is None:
-            return False
-        aside = await anyio.to_thread.run_sync(_put, source, fault.path)
+            return None
+        aside = await anyio.to_thread.run_sync(_replace, source, fault.path)
         for bad in self._store(fault.saved).bad(fault.saved.key):
             bad.unlink(missing_ok=True)
-        self._mended.append(await self._healed(fault, f"put back from {source}{_kept(aside)}"))
-        return True
+        return await self._healed(fault, f"restored from {source}{_aside_note(aside)}")
 
-    def _refused(self, fault: Fault, out_dir: str) -> Repair | None:
-        """Why a fault in that output folder is nothing for the program to mend; None when it may try."""
+    def _why_not(self, fault: Fault, out_dir: str) -> Repair | None:
+        """The outcome for a fault that must not be repaired: folder missing, or not our file. None if it may be."""
         folder = self.settings.ledger.parent / out_dir
         if not folder.is_dir():
-            how = f"there is no folder {folder}"
-            hint = "Mount its disk; or make the folder, and all of its audio is put there again."
+            how = f"the folder {folder} is missing"
+            hint = "Mount its disk, or create the folder to have all of its audio restored there."
         elif not fault.ours:
-            how = "what lies there was not made by this ledger, and is left alone"
-            hint = "Move it away, then heal again."
+            how = "the file there was not written by this ledger; skipped"
+            hint = "Move it away, then run `batcher verify --heal` again."
         else:
             return None
         return Repair(fault=fault, healed=False, how=how, hint=hint)
 
-    def _intact(self, places: Sequence[str], sha256: str) -> Path | None:
-        paths = (self.settings.ledger.parent / found for found in places)
-        return next((path for path in paths if path.is_file() and digest(path) == sha256), None)
+    def _intact(self, paths: Sequence[str], sha256: str) -> Path | None:
+        candidates = (self.settings.ledger.parent / path for path in paths)
+        return next((path for path in candidates if path.is_file() and digest(path) == sha256), None)
 
-    async def _from_provider(self, faults: list[Fault]) -> None:
+    async def _download_all(self, faults: list[Fault]) -> None:
         left = list(faults)
         try:
             with reach(self.settings) as (endpoint, origin):
-                async with Client(endpoint, create_connections=1, fetch_connections=_AT_ONCE) as client:
+                async with Client(endpoint, create_connections=1, fetch_connections=_WORKERS) as client:
                     account_id = await known_account(client, self.ledger, origin)
                     async with anyio.create_task_group() as workers:
-                        for _ in range(_AT_ONCE):
+                        for _ in range(_WORKERS):
                             workers.start_soon(self._work, client, account_id, left)
         except BatcherError as error:
             self.trouble = error
         if self.trouble is not None:
-            why = f"its task could not be asked for: {self.trouble.message}"
-            self._mended += [Repair(fault=one, healed=False, how=why, hint=self.trouble.hint) for one in left]
+            how = f"not downloaded: {self.trouble.message}"
+            self._repairs += [Repair(fault=fault, healed=False, how=how, hint=self.trouble.hint) for fault in left]
 
     async def _work(self, client: Client, account_id: int | None, left: list[Fault]) -> None:
         while left and self.trouble is None:
             fault = left.pop(0)
             if fault.saved.account_id != account_id:
-                self._mended.append(_foreign(fault))
+                self._repairs.append(_foreign(fault))
                 continue
             try:
-                self._mended.append(await self._download(client, fault))
+                self._repairs.append(await self._download(client, fault))
             except CredentialsError as error:
                 self.trouble = error
                 left.append(fault)
             except OSError as error:
-                self._mended.append(_unwritten(fault, error))
+                self._repairs.append(_unwritten(fault, error))
             finally:
                 self._store(fault.saved).part(fault.saved.path).unlink(missing_ok=True)
 
     async def _download(self, client: Client, fault: Fault) -> Repair:
-        """Fetch the audio of the item's task once more, with a fresh address for each try."""
+        """Download the audio of the item's task, reading the task for a fresh URL before each attempt."""
         for wait in _WAITS_SECONDS:
             answer = await client.read(fault.saved.task_id)
             if answer.cause is Cause.CREDENTIALS:
-                raise CredentialsError(f"the API refused the token: {answer.explain()}", "Set a valid one.")
+                hint = "Set a valid token in BATCHER_API_TOKEN or a token file."
+                raise CredentialsError(f"the API refused the token: {answer.explain()}", hint)
             if answer.cause is Cause.NOT_FOUND:
-                return _lost(fault, "the provider no longer has its task")
+                return _lost(fault, "the provider no longer has the task")
             task = answer.task
             if task is not None and task.phase is Phase.FAILED:
-                return _lost(fault, f"the provider says of its task: {task.word}")
+                return _lost(fault, f"the provider now reports the task as {task.word}")
             if task is not None and task.audio_url is not None:
                 result = await self._fetch(client, fault, task.audio_url)
             else:
-                result = Repair(fault=fault, healed=False, how=_no_address(answer), passing=True)
+                result = Repair(fault=fault, healed=False, how=_no_url(answer), passing=True)
             if not result.passing:
                 return result
-            await self.clock.sleep(max(wait, min(answer.retry_after_seconds or 0.0, _LONGEST_WAIT_SECONDS)))
+            await self.clock.sleep(max(wait, min(answer.retry_after_seconds or 0.0, _MAX_WAIT_SECONDS)))
         return replace(result, hint="Try again later.")
 
     async def _fetch(self, client: Client, fault: Fault, url: str) -> Repair:
-        """One download: to a part, verified, durable, recorded, renamed."""
+        """Download into a part file, verify it, and publish it."""
         saved, store = fault.saved, self._store(fault.saved)
         part = store.part(saved.path)
         try:
@@ -185,43 +188,46 @@ class Healer:
             return Repair(fault=fault, healed=False, how=f"not downloaded: {fetched.reason}", passing=True)
         if (why := checks.fault(part, saved.format, saved.chars)) is not None:
             return self._not_audio(fault, why)
-        return await self._keep(fault, part, sha256, fetched.bytes)
+        return await self._publish(fault, part, sha256, fetched.bytes)
 
     def _not_audio(self, fault: Fault, why: str) -> Repair:
-        kept = self._store(fault.saved).keep_bad(fault.saved.path)
-        return _lost(fault, f"what comes is not its audio: {why}; it is kept as {kept}")
+        path = self._store(fault.saved).keep_bad(fault.saved.path)
+        return _lost(fault, f"the download is not its audio: {why}; stored as {path} for inspection")
 
-    async def _keep(self, fault: Fault, part: Path, sha256: str, size: int) -> Repair:
+    async def _publish(self, fault: Fault, part: Path, sha256: str, size: int) -> Repair:
+        """Sync the part, record it, and move it to its path."""
         saved = fault.saved
         with anyio.CancelScope(shield=True):
             seconds = await anyio.to_thread.run_sync(sync_part, part, saved.format)
             file = FileRecord(path=saved.path, sha256=sha256, bytes=size, audio_seconds=seconds)
             await self.ledger.do(repairs.record_fetched, saved.key, file, at=self.clock.now())
             aside = await anyio.to_thread.run_sync(self._store(saved).publish, saved.path)
-        other = "" if sha256 == saved.sha256 else ", rendered anew by the provider"
-        return await self._healed(fault, f"downloaded again{other}{_kept(aside)}")
+        changed = "" if sha256 == saved.sha256 else " with other content than the first time"
+        return await self._healed(fault, f"downloaded again{changed}{_aside_note(aside)}")
 
-    async def _link(self, fault: Fault, wanted: Output, *, lacking: bool) -> Repair:
-        """Have the item's audio at a row's output again."""
-        if (refused := self._refused(fault, wanted.out_dir)) is not None:
-            return refused
-        if lacking:
-            return Repair(fault=fault, healed=False, how="its item's own audio is not there", hint="See that first.")
-        found = await self.ledger.do(outputs_of, fault.saved.key)
-        now = next(one for one in found if (one.batch_id, one.row_id) == (wanted.batch_id, wanted.row_id))
+    async def _link(self, fault: Fault, wanted: Output, *, no_audio: bool) -> Repair:
+        """Link the item's audio to a row's output again. `no_audio`: the item's own file could not be repaired."""
+        if (refusal := self._why_not(fault, wanted.out_dir)) is not None:
+            return refusal
+        if no_audio:
+            how, hint = "the item's own file is not repaired", "Repair that first."
+            return Repair(fault=fault, healed=False, how=how, hint=hint)
+        outputs = await self.ledger.do(outputs_of, fault.saved.key)
+        output = next(one for one in outputs if (one.batch_id, one.row_id) == (wanted.batch_id, wanted.row_id))
         aside = None
         if fault.kind is not Kind.MISSING:
             aside = await anyio.to_thread.run_sync(set_aside, fault.path)
-        why = await anyio.to_thread.run_sync(self._store(fault.saved).link, now)
+        why = await anyio.to_thread.run_sync(self._store(fault.saved).link, output)
         if why is not None:
-            return Repair(fault=fault, healed=False, how=why, hint="Then heal again.")
-        await self.ledger.do(collection.record_links, [(now.batch_id, now.row_id, now.key, now.output)])
-        return await self._healed(fault, f"linked again{_kept(aside)}")
+            hint = "Fix that, then run `batcher verify --heal` again."
+            return Repair(fault=fault, healed=False, how=why, hint=hint)
+        await self.ledger.do(collection.record_links, [(output.batch_id, output.row_id, output.key, output.output)])
+        return await self._healed(fault, f"linked again{_aside_note(aside)}")
 
     async def _healed(self, fault: Fault, how: str) -> Repair:
-        """The file is in its place: have the item's story tell of it."""
-        place = os.path.relpath(fault.path, self.settings.ledger.parent)
-        detail = f"healed by {person()}: {place}, {how}"
+        """Add the repair to the item's history."""
+        path = os.path.relpath(fault.path, self.settings.ledger.parent)
+        detail = f"healed by {person()}: {path}, {how}"
         await self.ledger.do(repairs.record_healed, fault.saved.key, at=self.clock.now(), detail=detail)
         return Repair(fault=fault, healed=True, how=how)
 
@@ -230,21 +236,21 @@ class Healer:
         return Store(home, home / saved.out_dir)
 
 
-def _put(source: Path, target: Path) -> Path | None:
-    """Have the content of `source` at `target`. Returns where what was there is now, None if nothing was."""
+def _replace(source: Path, target: Path) -> Path | None:
+    """Link or copy `source` to `target`. Returns the path to which a file there was set aside, None if none was."""
     aside = set_aside(target) if target.exists() else None
     place(source, target)
     return aside
 
 
-def _kept(aside: Path | None) -> str:
-    return "" if aside is None else f"; what was there is now {aside}"
+def _aside_note(aside: Path | None) -> str:
+    return "" if aside is None else f"; the file that was there is now {aside}"
 
 
 def _unwritten(fault: Fault, error: OSError) -> Repair:
-    where = error.filename or fault.path
-    hint = "Free some space or mend the folder, then heal again."
-    return Repair(fault=fault, healed=False, how=f"{where}: {error.strerror}", hint=hint, passing=True)
+    how = f"cannot write {error.filename or fault.path}: {error.strerror}"
+    hint = "Free some space or fix the folder, then run `batcher verify --heal` again."
+    return Repair(fault=fault, healed=False, how=how, hint=hint, passing=True)
 
 
 def _foreign(fault: Fault) -> Repair:
@@ -253,20 +259,20 @@ def _foreign(fault: Fault) -> Repair:
         fault=fault,
         healed=False,
         how=f"its task belongs to the account {saved.user_id} at {saved.origin}",
-        hint="Heal with a token of that account, and its --api-url.",
+        hint="Run `batcher verify --heal` with a token of that account, and its --api-url.",
     )
 
 
 def _lost(fault: Fault, why: str) -> Repair:
     saved = fault.saved
     hint = (
-        f"Put a copy from your backups at {fault.path} (SHA-256 {saved.sha256[:16]}…), "
-        f"or `batcher retake {saved.key[:16]}` has another output created, and charged."
+        f"Put a backup of the file at {fault.path} (SHA-256 {saved.sha256[:16]}…), "
+        f"or run `batcher retake {saved.key[:16]}`: the next run then creates and pays for a new take."
     )
-    return Repair(fault=fault, healed=False, how=f"no longer possible: {why}", hint=hint)
+    return Repair(fault=fault, healed=False, how=f"cannot be repaired: {why}", hint=hint)
 
 
-def _no_address(answer: Answer) -> str:
+def _no_url(answer: Answer) -> str:
     if answer.task is None:
-        return f"its task could not be read: {answer.explain()}"
-    return f"its task has no audio address now (it says: {answer.task.word})"
+        return f"cannot read its task: {answer.explain()}"
+    return f"its task has no audio URL (status {answer.task.word})"

@@ -1,4 +1,4 @@
-"""Is the audio on disk what the ledger remembers? Looks at every done item's file and at every row's output."""
+"""Compares the audio on disk with the ledger: the file of every done item, and the output of every row."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from batcher.ledger.records import Output
 class Kind(StrEnum):
     """What is wrong with a file."""
 
-    MISSING = "missing"  # nothing is there
+    MISSING = "missing"
     TRUNCATED = "truncated"  # only the beginning of the audio is there
-    CHANGED = "changed"  # the file is the one that was made, with other content
-    REPLACED = "replaced"  # something else lies there
+    CHANGED = "changed"  # our file, with other content
+    REPLACED = "replaced"  # another file, or not a file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """A file that is not what the ledger remembers: a row's `output`, or the item's own file when that is None.
+    """A file that differs from the ledger: a row's `output`, or the item's own file if that is None.
 
-    `ours`: what lies there is known to have been made by the ledger, so that it may be set aside.
+    `ours`: what is there now was written by this ledger, and may be set aside.
     """
 
     kind: Kind
@@ -41,7 +41,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """What a look at the disk came to; faults of items stand before those of rows."""
+    """The result of a comparison: how many items and outputs were checked, and the faults, of items before rows."""
 
     items: int = 0
     outputs: int = 0
@@ -50,49 +50,49 @@ class Findings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpectedFiles:
-    """What the ledger remembers of the disk: done items by their keys, and the rows' outputs of their audio."""
+    """The files that the ledger expects on disk: those of done items, by key, and the outputs of their rows."""
 
     items: dict[str, SavedFile]
     outputs: list[Output]
 
 
 def expected_files(conn: Connection) -> ExpectedFiles:
-    """What should lie on disk; quickly read, so that no run waits while the disk is looked at."""
-    every = {one.key: one for one in repairs.saved(conn)}
-    found = outputs.outputs(conn)
-    return ExpectedFiles(items=every, outputs=[one for one in found if one.key in every])
+    """Read the expected files. They are compared afterwards, so that no run has to wait for the disk."""
+    items = {saved.key: saved for saved in repairs.saved(conn)}
+    return ExpectedFiles(items=items, outputs=[output for output in outputs.outputs(conn) if output.key in items])
 
 
-def compare(memory: ExpectedFiles, home: Path) -> Findings:
-    """Compare the disk with what the ledger whose folder is `home` remembers. Changes nothing.
+def compare(expected: ExpectedFiles, home: Path) -> Findings:
+    """Compare the files on disk with those expected by the ledger in the folder `home`. Changes nothing.
 
     Raises:
-        StorageError: a file is there and cannot be read.
+        StorageError: a file exists and cannot be read.
     """
-    known = {one.sha256 for one in memory.items.values()}
+    known = {saved.sha256 for saved in expected.items.values()}
     try:
-        bad = {key: fault for key, one in memory.items.items() if (fault := _judge_item(one, home)) is not None}
-        judged = (
-            _judge_output(memory.items[output.key], output, home, bad.get(output.key), known)
-            for output in memory.outputs
+        faulty = {key: fault for key, saved in expected.items.items() if (fault := _check_item(saved, home))}
+        of_outputs = (
+            _check_output(expected.items[output.key], output, home, faulty.get(output.key), known)
+            for output in expected.outputs
         )
-        faults = [*bad.values(), *(fault for fault in judged if fault is not None)]
+        faults = [*faulty.values(), *(fault for fault in of_outputs if fault is not None)]
     except OSError as error:
-        raise StorageError(f"{error.filename}: {error.strerror}", "Mend the disk or the file's permissions.") from error
-    return Findings(items=len(memory.items), outputs=len(memory.outputs), faults=faults)
+        hint = "Fix the disk or the file's permissions."
+        raise StorageError(f"cannot read {error.filename}: {error.strerror}", hint) from error
+    return Findings(items=len(expected.items), outputs=len(expected.outputs), faults=faults)
 
 
 def item_path(saved: SavedFile, home: Path) -> Path:
-    """Where the item's own file belongs."""
+    """The path of the item's own file."""
     return home / saved.out_dir / saved.path
 
 
 def output_path(output: Output, home: Path) -> Path:
-    """Where the row's output belongs."""
+    """The path of the row's output."""
     return home / output.out_dir / output.output
 
 
-def _judge_item(saved: SavedFile, home: Path) -> Fault | None:
+def _check_item(saved: SavedFile, home: Path) -> Fault | None:
     path = item_path(saved, home)
     if not path.exists() and not path.is_symlink():
         return Fault(kind=Kind.MISSING, path=path, saved=saved)
@@ -104,31 +104,36 @@ def _judge_item(saved: SavedFile, home: Path) -> Fault | None:
     return Fault(kind=Kind.TRUNCATED if size < saved.bytes else Kind.CHANGED, path=path, saved=saved)
 
 
-def _judge_output(saved: SavedFile, output: Output, home: Path, item: Fault | None, known: Set[str]) -> Fault | None:
+def _check_output(saved: SavedFile, output: Output, home: Path, of_item: Fault | None, known: Set[str]) -> Fault | None:
+    """`of_item` is the fault of the item's own file; `known` are the digests of all saved audio."""
     path, source = output_path(output, home), item_path(saved, home)
     if not path.exists() and not path.is_symlink():
         return Fault(kind=Kind.MISSING, path=path, saved=saved, output=output)
     if not path.is_file():
         return Fault(kind=Kind.REPLACED, path=path, saved=saved, output=output, ours=False)
     if source.is_file() and path.samefile(source):
-        return None if item is None else Fault(kind=item.kind, path=path, saved=saved, output=output)
-    found = digest(path)
-    if found == saved.sha256:
+        return None if of_item is None else Fault(kind=of_item.kind, path=path, saved=saved, output=output)
+    sha256 = digest(path)
+    if sha256 == saved.sha256:
         return None
-    if any(path.samefile(one) for one in source.parent.glob(f"{saved.key}.*")):  # healing was cut short here
+    if _is_set_aside(path, source, saved.key):
         return Fault(kind=Kind.CHANGED, path=path, saved=saved, output=output)
-    if item is None and _begins(source, path):
+    if of_item is None and _is_beginning(path, source):
         return Fault(kind=Kind.TRUNCATED, path=path, saved=saved, output=output)
-    return Fault(kind=Kind.REPLACED, path=path, saved=saved, output=output, ours=found in known)
+    return Fault(kind=Kind.REPLACED, path=path, saved=saved, output=output, ours=sha256 in known)
 
 
-def _begins(whole: Path, part: Path) -> bool:
-    """Whether `whole` begins with all that is in `part`, and goes on."""
-    size = part.stat().st_size
-    if size >= whole.stat().st_size:
+def _is_set_aside(path: Path, source: Path, key: str) -> bool:
+    """Whether the output still links to an item file that an interrupted repair set aside."""
+    return any(path.samefile(aside) for aside in source.parent.glob(f"{key}.*"))
+
+
+def _is_beginning(part: Path, whole: Path) -> bool:
+    """Whether the content of `part` is a proper beginning of `whole`."""
+    if part.stat().st_size >= whole.stat().st_size:
         return False
-    with whole.open("rb") as one, part.open("rb") as other:
-        while chunk := other.read(1 << 20):
-            if one.read(len(chunk)) != chunk:
+    with whole.open("rb") as complete, part.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            if complete.read(len(chunk)) != chunk:
                 return False
     return True

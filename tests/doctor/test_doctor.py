@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batcher.doctor.api import _host
+from batcher.doctor.api import _check_host
 from batcher.doctor.disk import file_system, synced_folder
 from batcher.ledger.storage.spill import Spill
 from batcher.sandbox.openapi import DOCUMENT
@@ -76,11 +76,11 @@ def test_each_setting_has_its_value_and_source(project: Project, provider: FakeT
 @pytest.mark.parametrize(
     ("answer", "exit_code", "words"),
     [
-        (refusal(401, "invalid_token"), 2, "refuses the token"),
+        (refusal(401, "invalid_token"), 2, "the API refused the token"),
         (Twist(status=403, body=b"<html>Denied</html>", headers={"content-type": "text/html"}), 2, "an edge"),
-        (Twist(status=200, body={"credits": 5}), 2, "whose it is"),
-        (refusal(500, "oops"), 8, "no profile"),
-        (Twist(), 8, "no profile"),
+        (Twist(status=200, body={"credits": 5}), 2, "does not name the account"),
+        (refusal(500, "oops"), 8, "cannot read the account's profile"),
+        (Twist(), 8, "cannot read the account's profile"),
     ],
     ids=["refused", "edge", "nameless", "error", "unreachable"],
 )
@@ -112,13 +112,13 @@ def test_a_manifest_is_checked_like_by_a_run(project: Project) -> None:
     fine = {"id": "x", "text": "Said.", "voice": "anna", "format": "mp3", "take": "1", "speed": "1", "output": "x.mp3"}
     faults = [{name: "\x07"} for name in fine if name != "text"]
     bad = project.manifest([fine | {"id": f"x{n}"} | fault for n, fault in enumerate(faults)], "bad.csv")
-    assert "2 rows for 2 items" in project.batcher("doctor", good, "--sandbox").out
+    assert "2 rows, 2 items" in project.batcher("doctor", good, "--sandbox").out
     refused = doctor(project, good, bad)
     told = [one for one in refused.report["findings"] if one["topic"] == "manifest"]
     assert (refused.exit_code, {one["level"] for one in told}, len(told)) == (2, {"problem"}, 5)
     assert "bad.csv:2: id" in told[0]["message"]
     assert "--skip-invalid" in told[0]["hint"]
-    assert "`batcher plan` names" in told[0]["hint"]
+    assert "`batcher plan` lists" in told[0]["hint"]
     skipping = doctor(project, bad, "--skip-invalid")
     assert (skipping.exit_code, levels(skipping)["manifest"]) == (0, "hint")
     assert not project.ledger.exists()
@@ -152,7 +152,7 @@ def test_a_wrong_clock_and_an_unexpected_schema_are_found(project: Project, prov
     provider.schema["paths"]["/speech/tts/jobs"]["get"] = {}
     ended = doctor(project)
     assert (ended.exit_code, levels(ended)["clock"], levels(ended)["schema"]) == (0, "hint", "hint")
-    assert any("listing" in one["message"] for one in ended.report["findings"])
+    assert any("can list speech tasks" in one["message"] for one in ended.report["findings"])
     del provider.schema["paths"]["/profile"]
     ended = doctor(project)
     assert (ended.exit_code, levels(ended)["schema"]) == (2, "problem")
@@ -264,4 +264,4 @@ def test_synced_folders_are_known_by_name() -> None:
 )
 def test_a_host_that_resembles_the_providers_is_a_problem(url: str, level: str) -> None:
     """The token would go there."""
-    assert _host(url).level == level
+    assert _check_host(url).level == level

@@ -51,7 +51,9 @@ def test_an_adopted_task_is_collected_and_nothing_bought(project: Project, provi
     project.assert_whole(project.rows(3))
 
 
-@pytest.mark.parametrize(("task_id", "why"), [("task_999", "does not know"), ("task_1", "belongs to another item")])
+@pytest.mark.parametrize(
+    ("task_id", "why"), [("task_999", "has no task task_999"), ("task_1", "belongs to another item")]
+)
 def test_a_task_unknown_or_owned_by_another_item_is_not_adopted(
     project: Project, provider: FakeTTS, task_id: str, why: str
 ) -> None:
@@ -114,7 +116,7 @@ def test_a_failed_item_is_created_again_only_after_retry(project: Project, provi
     )
     assert project.run(manifest).report["created"] == 0
     retried = _decide(project, "retry", "r1")
-    assert "will be created again" in retried.out
+    assert "the next run creates it again" in retried.out
     ended = project.run(manifest)
     assert (ended.exit_code, ended.report["created"]) == (0, 1)
 

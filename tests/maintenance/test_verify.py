@@ -99,7 +99,7 @@ def test_a_users_file_or_folder_at_an_output_is_left_alone(project: Project, pro
     assert (ended.exit_code, kinds(ended)) == (3, {"r1.mp3": "replaced", "r2.mp3": "replaced"})
     assert (project.audio / "r1.mp3").read_bytes() == b"my own recording"
     assert (project.audio / "r2.mp3").is_dir()
-    assert {one["hint"] for one in ended.report["faults"]} == {"Move it away, then heal again."}
+    assert {one["hint"] for one in ended.report["faults"]} == {"Move it away, then run `batcher verify --heal` again."}
 
 
 def test_a_lost_item_file_is_restored_from_an_output(project: Project, provider: FakeTTS) -> None:
@@ -230,7 +230,7 @@ def test_audio_that_the_provider_has_lost_needs_a_decision(project: Project, pro
     ended = verify(project, "--heal")
     first = ended.report["faults"][0]
     assert (ended.exit_code, first["healed"]) == (3, False)
-    assert "no longer possible" in first["how"]
+    assert "cannot be repaired: the provider no longer has the task" in first["how"]
     assert "batcher retake" in first["hint"]
     assert len(provider.creates) == 1
 
@@ -273,7 +273,9 @@ def test_an_items_history_records_its_healing(project: Project, provider: FakeTT
     assert verify(project, "--heal").exit_code == 0
     stories = {row: project.batcher("show", row).out for row in ("r1", "r2")}
     assert re.search(r"saved -> done \(healed by \S+: audio/r1\.mp3, linked again\)", stories["r1"])
-    assert re.search(r"healed by \S+: audio/\.items/\S+\.mp3, downloaded again; what was there is now ", stories["r2"])
+    assert re.search(
+        r"healed by \S+: audio/\.items/\S+\.mp3, downloaded again; the file that was there is now ", stories["r2"]
+    )
     assert stories["r2"].count("healed by") == 2
     found = project.batcher("doctor", "--json", "--api-url", project.provider.url).report["findings"]
     assert [one["level"] for one in found if one["topic"] == "consistency"] == ["ok"]

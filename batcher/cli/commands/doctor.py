@@ -41,14 +41,14 @@ def doctor(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     speech. Also prints the source of each setting. Each finding is ok, a hint or a problem.
     """
     from batcher.clock import Clock
-    from batcher.doctor.checks import examine
+    from batcher.doctor.checks import run_checks
 
     missing = [name for name in manifests if name != "-" and not Path(name).is_file()]
     if missing:
         raise click.UsageError(f"file not found: {missing[0]}", ctx)
     ledger = ctx.params["ledger"]
     beside = ledger_path(ledger, Path(), sandbox=False) if ledger is not None else Path(FILE_NAME)
-    found = examine(run_settings(ctx, manifests, beside=beside), Clock())
+    found = run_checks(run_settings(ctx, manifests, beside=beside), Clock())
     code, settings = exit_code(found), _settings(ctx)
     if ctx.params["as_json"]:
         facts = {"schema": 1, "exit_code": code, "findings": [asdict(one) for one in found], "settings": settings}
