@@ -172,7 +172,7 @@ def test_manifests_are_planned_together(project: Project) -> None:
     two.write_text("id,text,voice\na,Same.,anna\nd,Second.,anna\n")
     told = project.batcher("plan", one, two, "--api-url", project.provider.url)
     assert told.exit_code == 2
-    assert "two.csv:2: output: 'a.mp3' belongs to batch 'one'" in told.out
+    assert 'two.csv:2: output: "a.mp3" belongs to batch "one"' in told.out
 
 
 @pytest.mark.parametrize("seed", range(4))
