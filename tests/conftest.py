@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: a provider, a project folder, and the program as its users start it."""
+"""Fixtures of the end-to-end tests: a provider, a project folder, and the program as its users start it."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from tests.support.fake_tts import TOKEN, FakeTTS, audio_of, running
 from tests.support.processes import Ended, Started, begin
 
 ROOT: Final = Path(__file__).parents[1]
-# Shells have what they start in the background ignore SIGINT, nohup SIGHUP, and every program that a test starts would
-# as well.
+# A background job of a shell ignores SIGINT, a job of nohup ignores SIGHUP, and each program that a test starts would
+# inherit that.
 for _number, _action in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _action)
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two tests for each processor: while one waits for what it has started, the other works."""
+    """Two workers for each processor: most tests wait for a process."""
     return 2 * (os.cpu_count() or 1)
 
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """The event loop that the program itself runs on."""
+    """The event loop that the program itself uses."""
     return "asyncio"
 
 
 @dataclass
 class Project:
-    """A user's folder, and `batcher` run on it against the provider."""
+    """A user's folder, and `batcher` run in it against the provider."""
 
     folder: Path
     provider: FakeTTS
@@ -50,21 +50,21 @@ class Project:
 
     @property
     def ledger(self) -> Path:
-        """Where the ledger is by default."""
+        """The default path of the ledger."""
         return self.folder / "batcher.db"
 
     @property
     def audio(self) -> Path:
-        """Where the audio goes by default."""
+        """The default output folder."""
         return self.folder / "audio"
 
     def rows(self, number: int, *, first: int = 1) -> list[dict[str, str]]:
-        """Rows with ids `r1`, `r2`, … and texts of their own."""
+        """Rows with ids `r1`, `r2`, … and a different text each."""
         numbers = range(first, first + number)
         return [{"id": f"r{i}", "text": f"Line number {i} of the script.", "voice": "anna"} for i in numbers]
 
     def manifest(self, rows: int | Sequence[dict[str, str]], name: str = "lines.csv") -> Path:
-        """Write a manifest of so many rows, or of these."""
+        """Write a manifest of these rows, or of this many."""
         found = self.rows(rows) if isinstance(rows, int) else rows
         path = self.folder / name
         with path.open("w", encoding="utf-8", newline="") as file:
@@ -74,15 +74,15 @@ class Project:
         return path
 
     def run(self, *arguments: str | Path, **how: Any) -> Ended:
-        """`batcher run … --json` against the provider, to its end."""
+        """Run `batcher run … --json` against the provider to its end."""
         return self.start_run(*arguments, **how).end()
 
     def start_run(self, *arguments: str | Path, **how: Any) -> Started:
-        """The same, under way."""
+        """Start `batcher run … --json` against the provider."""
         return self.start("run", *arguments, "--api-url", self.provider.url, "--json", **how)
 
     def batcher(self, *arguments: str | Path, **how: Any) -> Ended:
-        """Any command, as it is given, to its end."""
+        """Run any command to its end."""
         return self.start(*arguments, **how).end()
 
     def start(
@@ -92,7 +92,7 @@ class Project:
         stdin: str = "",
         environment: dict[str, str] | None = None,
     ) -> Started:
-        """Any command, as it is given, under way; `environment` comes on top of the usual one."""
+        """Start any command; `environment` is added to the usual one."""
         started = begin(
             [*map(str, arguments)],
             cwd or self.folder,
@@ -104,44 +104,44 @@ class Project:
         return started
 
     def states(self) -> dict[str, int]:
-        """The states that items are in, with how many are in each, as `status` tells."""
+        """The number of items in each state that has any, from `status`."""
         found = self.batcher("status", "--json", "--ledger", self.ledger).report["states"]
         return {state: number for state, number in found.items() if number}
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """What the ledger itself holds."""
+        """Rows of a query on the ledger file."""
         with closing(sqlite3.connect(f"{self.ledger.as_uri()}?mode=ro", uri=True)) as connection:
             return connection.execute(sql).fetchall()
 
     def results(self, batch: str = "lines") -> list[dict[str, Any]]:
-        """The lines of the batch's results file."""
+        """Lines of the batch's results file."""
         text = (self.audio / f"{batch}.results.jsonl").read_text(encoding="utf-8")
         return [json.loads(line) for line in text.splitlines()]
 
     def assert_whole(self, rows: Sequence[dict[str, str]]) -> None:
-        """Every row's file is there and is the one right audio for its text; nothing unfinished lies about."""
+        """Check that every row's file is the right audio for its text, and that no unfinished file is left."""
         for row in rows:
             assert (self.audio / f"{row['id']}.mp3").read_bytes() == audio_of(row["text"], "mp3"), row["id"]
         assert not [path for path in self.audio.rglob("*") if path.name.endswith(".part")]
 
     def close(self) -> None:
-        """End what a failed test left running."""
+        """End the processes that a failed test left running."""
         for started in self._started:
             started.close()
 
 
 @pytest.fixture
 def provider() -> Iterator[FakeTTS]:
-    """A provider in perfect health."""
+    """A healthy provider."""
     with running() as provider:
         yield provider
 
 
 @pytest.fixture
 def project(tmp_path: Path, provider: FakeTTS) -> Iterator[Project]:
-    """An empty project folder, and an environment in which nothing but the token speaks to the program."""
+    """An empty project folder, and an environment that holds only the token."""
     inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("BATCHER_")}
-    # Without its compiled modules each of the many processes would take a fifth longer to start.
+    # Without its compiled modules each process would take a fifth longer to start.
     for name in (
         "PYTHONDONTWRITEBYTECODE",
         "HTTP_PROXY",
@@ -161,9 +161,9 @@ def project(tmp_path: Path, provider: FakeTTS) -> Iterator[Project]:
 
 @pytest.fixture
 def disk_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """What the disk is asked to do from now on, in this order: a write, sync or rename, and the inode that it is of.
+    """The writes, syncs and renames made from now on, in order, each with its inode.
 
-    Only a power cut would show that something was not synced, and none of these tests can have one.
+    Only a power cut would show that a sync is missing, and no test can cause one.
     """
     calls: list[tuple[str, int]] = []
 
@@ -194,7 +194,7 @@ def upgrade():
 
 @pytest.fixture
 def next_version(tmp_path: Path) -> Path:
-    """Where a later version of this program is: the same source, with a further migration."""
+    """Folder of a later version of the program: the same source with another migration."""
     later, new = tmp_path / "later", f"{int(REVISION) + 1:04}"
     for name in ("batcher", "migrations"):
         shutil.copytree(ROOT / name, later / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,4 +1,4 @@
-"""The package's shape, read off its source: who may import whom, and who alone touches what."""
+"""The structure of the package, read from its source: which part imports which, and which part owns what."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LAYERS = {
     ],
     "batcher.ledger": ["imports", "ledger", "lifecycle", "queries", "money", "storage", "records"],
 }
-"""Parts of a folder, the highest first: each imports only its own modules and the parts below it."""
+"""Parts of each folder, the highest first. A part imports only itself and those below it."""
 
 OWNERS = {
     "httpcore": ["batcher.provider"],
@@ -48,12 +48,12 @@ OWNERS = {
     "python_calamine": ["batcher.manifest"],
     "xlsxwriter": ["batcher.reports.table"],
 }
-"""Libraries, each with the parts of the package that hide it from all others."""
+"""Parts of the package that may import each library."""
 
 
 @cache
 def sources(folder: str) -> dict[str, ast.Module]:
-    """The modules below the folder by their dotted names, parsed."""
+    """The parsed modules below the folder, by dotted name."""
     found = {}
     for path in sorted((ROOT / folder).rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -64,7 +64,7 @@ def sources(folder: str) -> dict[str, ast.Module]:
 
 
 def imports(name: str, tree: ast.Module) -> Iterator[str]:
-    """What a module imports, at its top or within functions, by dotted names as exact as the package has modules."""
+    """Dotted names that a module imports, at its top or in functions; a module's name where the package has one."""
     known = sources("batcher")
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -81,13 +81,12 @@ def inside(name: str, part: str) -> bool:
 
 
 def part_of(name: str, folder: str) -> str | None:
-    """The part of the folder that the module is or lies in; None for the folder itself and what lies outside."""
+    """The part of the folder that contains the module. None for the folder itself and for modules outside it."""
     return name.removeprefix(f"{folder}.").split(".")[0] if name != folder and inside(name, folder) else None
 
 
 @pytest.mark.parametrize("folder", list(LAYERS))
-def test_layers_name_every_part_of_the_folder_once(folder: str) -> None:
-    """The order of a folder names each of its modules and folders once, and nothing else."""
+def test_layers_list_each_part_of_a_folder_once(folder: str) -> None:
     parts = {part for name in sources("batcher") if (part := part_of(name, folder)) is not None}
     assert sorted(LAYERS[folder]) == sorted(parts)
 
@@ -96,16 +95,15 @@ PLACED = [(name, folder) for folder in LAYERS for name in sources("batcher") if 
 
 
 @pytest.mark.parametrize(("name", "folder"), PLACED)
-def test_imports_point_downwards(name: str, folder: str) -> None:
-    """A module imports modules of its own part of the folder and of the parts below it, none above or beside."""
+def test_a_module_imports_only_its_own_part_and_those_below(name: str, folder: str) -> None:
     order, own = LAYERS[folder], part_of(name, folder)
     used = {part_of(one, folder) for one in imports(name, sources("batcher")[name])} - {None, own}
     assert own is not None
     assert {part for part in used if part is not None and order.index(part) < order.index(own)} == set()
 
 
-def test_every_folder_only_describes_itself() -> None:
-    """A folder's `__init__` holds its description and nothing else, so each name has one address."""
+def test_each_init_holds_only_a_docstring() -> None:
+    """So each name has one address."""
     for path in (ROOT / "batcher").rglob("__init__.py"):
         if path.parent != ROOT / "batcher":
             tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -113,8 +111,8 @@ def test_every_folder_only_describes_itself() -> None:
             assert ast.get_docstring(tree), path
 
 
-def test_no_circles() -> None:
-    """No module imports itself by any detour, within folders either, counting imports inside functions."""
+def test_no_module_imports_itself_indirectly() -> None:
+    """Imports inside functions count too."""
     graph = {
         name: {one for one in imports(name, tree) if inside(one, "batcher")} - {name}
         for name, tree in sources("batcher").items()
@@ -123,8 +121,7 @@ def test_no_circles() -> None:
 
 
 @pytest.mark.parametrize("library", list(OWNERS))
-def test_only_its_owners_import_a_library(library: str) -> None:
-    """A library is imported by each part that hides it from the others, and by no other part."""
+def test_a_library_is_imported_by_all_its_owners_and_nobody_else(library: str) -> None:
     users = {
         name for name, tree in sources("batcher").items() if any(inside(one, library) for one in imports(name, tree))
     }
@@ -134,14 +131,13 @@ def test_only_its_owners_import_a_library(library: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(sources("migrations")))
-def test_migrations_stand_alone(name: str) -> None:
-    """A migration means the same for ever: it imports nothing that changes with the package."""
+def test_migrations_import_nothing_from_the_package(name: str) -> None:
+    """Their meaning must not change with it."""
     assert [one for one in imports(name, sources("migrations")[name]) if inside(one, "batcher")] == []
 
 
 @pytest.mark.parametrize("words", ["print", "sys.stdout", "importlib.import_module", "__import__"])
-def test_only_the_command_line_uses(words: str) -> None:
-    """Nothing but the command line prints, takes hold of standard output, or imports by a name made at run time."""
+def test_only_the_command_line_prints_or_imports_by_name(words: str) -> None:
     users = {
         name
         for name, tree in sources("batcher").items()
@@ -151,8 +147,7 @@ def test_only_the_command_line_uses(words: str) -> None:
     assert {name for name in users if not inside(name, "batcher.cli")} == set()
 
 
-def test_one_place_writes_the_state() -> None:
-    """In the ledger only the machine sets an item's state by name."""
+def test_only_transitions_sets_an_items_state() -> None:
     writers = {
         name
         for name, tree in sources("batcher").items()

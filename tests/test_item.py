@@ -1,4 +1,4 @@
-"""The item's machine, its key and its request."""
+"""The states of an item, its key and its request."""
 
 from __future__ import annotations
 
@@ -41,34 +41,33 @@ MACHINE = {(state, event): target for state, event, target in map(str.split, DES
 
 
 @pytest.mark.parametrize(("state", "event"), list(itertools.product(State, Event)))
-def test_every_state_and_event(state: State, event: Event) -> None:
-    """Each pair of a state and an event leads where the design says, or nowhere."""
+def test_each_pair_of_state_and_event_leads_where_the_design_says(state: State, event: Event) -> None:
     assert TRANSITIONS.get((state, event)) == MACHINE.get((state.value, event.value))
 
 
-def test_the_machine_is_whole() -> None:
-    """The design names every state and every event, and the table has no other step."""
+def test_the_table_of_transitions_matches_the_design() -> None:
+    """It names every state and event, and no other transition."""
     assert {state for state, _ in MACHINE} | {*MACHINE.values()} == {*map(str, State)}
     assert {event for _, event in MACHINE} == {*map(str, Event)}
     assert len(TRANSITIONS) == len(MACHINE)
 
 
 @pytest.mark.parametrize("event", list(Event))
-def test_an_event_has_one_target(event: Event) -> None:
-    """An event leads to the same state wherever it starts, and `sources` names exactly where it may."""
+def test_an_event_leads_to_one_state(event: Event) -> None:
+    """`sources` names exactly the states where it may occur."""
     targets = {target for (_, when), target in TRANSITIONS.items() if when is event}
     assert targets == {TARGET[event]}
     assert set(sources(event)) == {state for state in State if (state, event) in TRANSITIONS}
 
 
-def test_done_is_left_by_nothing() -> None:
-    """What is on disk stays bought: no event leads out of done, another take is another item."""
+def test_no_event_leaves_done() -> None:
+    """Audio on disk stays bought; another take is another item."""
     assert {event for event in Event if State.DONE in sources(event)} == {Event.RETAKE}
     assert TARGET[Event.RETAKE] is State.DONE
 
 
-def test_a_question_never_buys() -> None:
-    """Of the events that a poll or a download can cause only `unfunded` leads back to where a create may leave."""
+def test_of_all_polls_only_unfunded_leads_back_to_pending() -> None:
+    """No other event of a poll or download may lead to another create."""
     asked = (Event.RENDERED, Event.REMOTE_FAILED, Event.UNFUNDED, Event.GONE, Event.SAVED, Event.UNCOLLECTABLE)
     assert [event for event in asked if TARGET[event] is State.PENDING] == [Event.UNFUNDED]
 
@@ -97,8 +96,8 @@ GOLDEN: list[tuple[Inputs, str]] = [
 
 
 @pytest.mark.parametrize(("inputs", "key"), GOLDEN)
-def test_golden_keys(inputs: Inputs, key: str) -> None:
-    """Keys that ledgers in the field hold never change."""
+def test_known_keys_never_change(inputs: Inputs, key: str) -> None:
+    """Existing ledgers hold them."""
     assert inputs.key() == key
 
 
@@ -111,14 +110,13 @@ def test_golden_keys(inputs: Inputs, key: str) -> None:
         ({"speed": 0}, {"speed": -0.0}),
     ],
 )
-def test_same_request_same_key(one: dict[str, Any], other: dict[str, Any]) -> None:
-    """Neither the order of the parameters nor the spelling of a whole number makes another item."""
+def test_spellings_of_one_request_have_one_key(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """The order of parameters and the spelling of a whole number do not matter."""
     assert Inputs(text="a", voice="v", params=one).key() == Inputs(text="a", voice="v", params=other).key()
     assert Inputs(text="a", voice="v", params=one).body() == Inputs(text="a", voice="v", params=other).body()
 
 
-def test_whatever_changes_the_audio_changes_the_key() -> None:
-    """Each input by itself, and the take, makes another item."""
+def test_each_input_and_the_take_change_the_key() -> None:
     others = [
         Inputs(text="Hello ", voice="anna"),
         Inputs(text="Hello", voice="Anna"),
@@ -134,13 +132,12 @@ def test_whatever_changes_the_audio_changes_the_key() -> None:
     assert len({inputs.key() for inputs in [PLAIN, *others]}) == 1 + len(others)
 
 
-def test_the_take_is_ours_alone() -> None:
-    """Takes tell items apart and are never sent."""
+def test_the_take_is_never_sent() -> None:
     assert Inputs(text="a", voice="v", take=2).body() == Inputs(text="a", voice="v").body()
 
 
-def test_body() -> None:
-    """The request names the API's own fields, never their legacy aliases, and no model where none was chosen."""
+def test_the_request_uses_the_apis_own_field_names() -> None:
+    """No legacy aliases, and no model unless one was chosen."""
     full = Inputs(text="a", voice="v", model="m", format="wav", params={"speed": 2.0, "language": "de"})
     expected = {"text": "a", "voiceId": "v", "engineModelId": "m", "format": "wav", "speed": 2, "language": "de"}
     assert full.body() == expected
@@ -149,20 +146,19 @@ def test_body() -> None:
     assert not {"reference_id", "modelId"} & full.body().keys()
 
 
-def test_canonical_json() -> None:
-    """The hashed spelling is sorted at every depth, without white space, in plain UTF-8."""
+def test_canonical_json_is_sorted_compact_utf_8() -> None:
+    """At every depth."""
     value = {"b": [1, {"d": "ü", "c": None}], "a": 1.5}
     assert canonical(value) == '{"a":1.5,"b":[1,{"c":null,"d":"ü"}]}'.encode()
     assert json.loads(canonical(value)) == value
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
-def test_no_key_without_a_number(number: float) -> None:
-    """What JSON cannot say is refused rather than hashed."""
+def test_a_value_outside_json_has_no_key(number: float) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         Inputs(text="a", voice="v", params={"speed": number}).key()
 
 
-def test_the_text_stays_out_of_a_repr() -> None:
-    """An item's text does not reach logs through its inputs' repr."""
+def test_the_repr_of_inputs_hides_the_text() -> None:
+    """It cannot reach a log that way."""
     assert "my words" not in repr(Inputs(text="my words", voice="v"))

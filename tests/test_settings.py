@@ -1,4 +1,4 @@
-"""The values that flags, environment and `batcher.toml` share, and what never shows of them."""
+"""Values shared by options, environment and `batcher.toml`, and the secrecy of the token."""
 
 from __future__ import annotations
 
@@ -40,15 +40,14 @@ def make(folder: Path, **changes: Any) -> Settings:
         ("0m", 0),
     ],
 )
-def test_durations(text: str, seconds: float) -> None:
-    """Durations are whole hours, minutes and seconds, in that order; a bare number is seconds."""
+def test_a_duration_has_hours_minutes_and_seconds_in_order(text: str, seconds: float) -> None:
+    """A bare number is seconds."""
     assert settings.duration(text) == seconds
     assert isinstance(settings.duration(text), float)
 
 
 @pytest.mark.parametrize("text", ["", " ", "s", "h", "soon", "-5", "1.5h", "5 m", "30m1h", "5d", "1h1h", "5ms", "1e3"])
-def test_no_durations(text: str) -> None:
-    """What is not a duration is refused with examples of some."""
+def test_an_invalid_duration_is_refused_with_examples(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration: write 90s, 50m or 1h30m"):
         settings.duration(text)
 
@@ -57,27 +56,25 @@ def test_no_durations(text: str) -> None:
     ("text", "choice"),
     [("text=Sentence", ("text", "Sentence")), ("emotion=", ("emotion", "")), (" id = a=b ", ("id", "a=b"))],
 )
-def test_column_choices(text: str, choice: tuple[str, str]) -> None:
-    """A choice of column is a field and a header, which may be empty or hold a `=`."""
+def test_a_column_mapping_is_a_field_and_a_header(text: str, choice: tuple[str, str]) -> None:
+    """The header may be empty or contain a `=`."""
     assert settings.column_choice(text) == choice
 
 
 @pytest.mark.parametrize("text", ["", "text", "=Sentence", " =x"])
-def test_no_column_choices(text: str) -> None:
-    """Without a field or a `=` there is no choice."""
+def test_a_column_mapping_needs_a_field_and_an_equals_sign(text: str) -> None:
     with pytest.raises(ValueError, match="is not FIELD=HEADER"):
         settings.column_choice(text)
 
 
 @pytest.mark.parametrize("name", ["m", "My batch", "größe-2.1", "語", "a..b"])
-def test_batch_names(name: str) -> None:
-    """A batch's name can be what a file's can be."""
+def test_a_batch_name_may_be_any_file_name(name: str) -> None:
     assert settings.batch_name(name) == name
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "..", "a/b", "a\\b", "a:b", "a*", "a?", 'a"', "a<", "a|b", "a\nb"])
-def test_no_batch_names(name: str) -> None:
-    """A name that could leave the folder or that some system cannot write is refused, with the way out."""
+def test_a_batch_name_that_is_no_safe_file_name_is_refused(name: str) -> None:
+    """With a hint."""
     with pytest.raises(UsageError, match="is not a valid batch name") as caught:
         settings.batch_name(name)
     assert "--batch" in caught.value.hint
@@ -87,21 +84,19 @@ def test_no_batch_names(name: str) -> None:
     "content",
     [TOKEN, f"{TOKEN}\n", f"\n  {TOKEN}  \r\n", f"{TOKEN}\nsecond line\n", f"{TOKEN}\r\nsecond line"],
 )
-def test_tokens_from_files(tmp_path: Path, content: str) -> None:
-    """The token is the file's first line, without the white space around it."""
+def test_the_token_is_the_stripped_first_line_of_its_file(tmp_path: Path, content: str) -> None:
     file = tmp_path / "token"
     file.write_bytes(content.encode())
     assert settings.read_token(None, file) == TOKEN
 
 
-def test_a_token_by_itself_wins(tmp_path: Path) -> None:
-    """Where the token itself is given its file is not even read."""
+def test_a_given_token_wins_over_its_file(tmp_path: Path) -> None:
+    """The file is not even read."""
     assert settings.read_token(f" {TOKEN}\n", tmp_path / "missing") == TOKEN
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "   "])
-def test_no_token(tmp_path: Path, content: str) -> None:
-    """An empty file, an empty value and none at all are no token."""
+def test_an_empty_file_or_value_is_no_token(tmp_path: Path, content: str) -> None:
     file = tmp_path / "token"
     file.write_text(content)
     assert settings.read_token(None, file) is None
@@ -110,16 +105,15 @@ def test_no_token(tmp_path: Path, content: str) -> None:
 
 
 @pytest.mark.parametrize("token", ["sk with blanks", "sk-\u201cquoted\u201d", "sk-\x07bell", "sk-a\tb", "\ufeffsk-abc"])
-def test_what_no_token_is(token: str) -> None:
-    """Characters that cannot stand in a header are refused without repeating them."""
+def test_a_token_that_no_header_can_carry_is_refused_unshown(token: str) -> None:
     with pytest.raises(UsageError, match="characters that no token has") as caught:
         settings.read_token(token, None)
     assert "sk" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
-def test_unreadable_token_files(tmp_path: Path, content: bytes | None) -> None:
-    """A missing file, or one that is not text, is named with the reason; what it holds shows nowhere."""
+def test_an_unreadable_token_file_is_named_with_the_reason(tmp_path: Path, content: bytes | None) -> None:
+    """Its content shows nowhere."""
     file = tmp_path / "token"
     if content is not None:
         file.write_bytes(content)
@@ -129,8 +123,7 @@ def test_unreadable_token_files(tmp_path: Path, content: bytes | None) -> None:
     assert "\\xff" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_the_token_never_shows(tmp_path: Path) -> None:
-    """Neither repr nor str of the settings gives the token away, though it is there."""
+def test_neither_repr_nor_str_shows_the_token(tmp_path: Path) -> None:
     made = make(tmp_path, token=TOKEN, sources=(Source(path=tmp_path / "m.csv", rules=Rules(batch="m")),))
     assert made.require_token() == TOKEN
     for shown in (repr(made), str(made), f"{made}", f"{(made, [made])!r}"):
@@ -139,8 +132,7 @@ def test_the_token_never_shows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("token", [None, ""])
-def test_a_missing_token(tmp_path: Path, token: str | None) -> None:
-    """Without a token the error names every way to give one."""
+def test_a_missing_token_error_names_every_way_to_give_one(tmp_path: Path, token: str | None) -> None:
     with pytest.raises(CredentialsError) as caught:
         make(tmp_path, token=token).require_token()
     for way in ("BATCHER_API_TOKEN", "--token-file", "--sandbox"):
@@ -148,48 +140,44 @@ def test_a_missing_token(tmp_path: Path, token: str | None) -> None:
 
 
 def test_settings_are_frozen(tmp_path: Path) -> None:
-    """Nothing changes a run's settings once they are made."""
     with pytest.raises(AttributeError):
         make(tmp_path).concurrency = 50  # type: ignore[misc]
 
 
-def test_worlds(tmp_path: Path) -> None:
-    """A run is for the real world unless it says sandbox."""
+def test_a_run_is_real_unless_it_asks_for_the_sandbox(tmp_path: Path) -> None:
     assert make(tmp_path).world == "real"
     assert make(tmp_path, sandbox=True).world == "sandbox"
 
 
-def test_source_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ledger knows a manifest by its absolute path, and standard input by a name that no file has."""
+def test_a_manifest_is_known_by_its_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard input has a name that no file can have."""
     monkeypatch.chdir(tmp_path)
     assert Source(path=Path("m.csv"), rules=Rules(batch="m")).name == str(tmp_path / "m.csv")
     assert Source(path=None, rules=Rules(batch="m")).name == "<stdin>"
 
 
-def test_the_file(tmp_path: Path) -> None:
-    """`batcher.toml` is read where it lies; none is no settings."""
+def test_batcher_toml_is_read_from_its_folder(tmp_path: Path) -> None:
+    """A missing one means no settings."""
     assert settings.read_file(tmp_path) == {}
     (tmp_path / "batcher.toml").write_text('voice = "anna"\n[voices]\nAnna = "v-1"\n')
     assert settings.read_file(tmp_path) == {"voice": "anna", "voices": {"Anna": "v-1"}}
 
 
 @pytest.mark.parametrize("content", [b"voice = ", b"voice = 'a'\nvoice = 'b'\n", b"\xff\xfe"])
-def test_a_broken_file(tmp_path: Path, content: bytes) -> None:
-    """A file that cannot be read is named with the reason."""
+def test_an_unreadable_batcher_toml_is_named_with_the_reason(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "batcher.toml").write_bytes(content)
     with pytest.raises(UsageError, match=r"batcher\.toml: "):
         settings.read_file(tmp_path)
 
 
-def test_tables_of_words(tmp_path: Path) -> None:
-    """A table of words is taken as it is, none is an empty one."""
+def test_a_table_of_strings_is_returned_unchanged(tmp_path: Path) -> None:
+    """A missing one is empty."""
     assert settings.string_table(None, "voices", tmp_path) == {}
     assert settings.string_table({"Anna": "v-1"}, "voices", tmp_path) == {"Anna": "v-1"}
 
 
 @pytest.mark.parametrize("table", ["anna", ["anna"], {"Anna": 1}, {"Anna": {"id": "v-1"}}])
-def test_tables_of_something_else(tmp_path: Path, table: object) -> None:
-    """Anything but words mapped to words is refused by the table's name."""
+def test_a_table_of_other_values_is_refused_by_name(tmp_path: Path, table: object) -> None:
     with pytest.raises(UsageError, match=r"\[voices\] must be a table of strings"):
         settings.string_table(table, "voices", tmp_path / "batcher.toml")
 
@@ -205,18 +193,18 @@ def test_tables_of_something_else(tmp_path: Path, table: object) -> None:
         ("", {}, 'sandbox = true\napi-url = "http://127.0.0.1:9/v1"', True),
     ],
 )
-def test_the_sandbox_or_another_api(
+def test_sandbox_and_api_url_conflict_only_if_both_are_options(
     project: Project, arguments: str, environment: dict[str, str], file: str, refused: bool
 ) -> None:
-    """Who names an API and asks for the sandbox is told so; the flag alone wins over an address that is configured."""
+    """A configured address gives way to the sandbox."""
     project.manifest(1)
     (project.folder / "batcher.toml").write_text(file, encoding="utf-8")
     told = project.batcher("plan", "lines.csv", *arguments.split(), environment=environment)
     assert (told.exit_code, "exclude each other" in told.err) == ((2, True) if refused else (0, False)), told
 
 
-def test_columns_from_the_environment(project: Project, provider: FakeTTS) -> None:
-    """Several columns stand in one value, parted by blanks; blanks within a header do not count."""
+def test_columns_in_the_environment_are_separated_by_spaces(project: Project, provider: FakeTTS) -> None:
+    """Spaces within a header do not count."""
     project.manifest([{"Mein Text": "Hallo.", "No": "7"}])
     chosen = {"BATCHER_COLUMN": "text=MeinText id=no", "BATCHER_VOICE": "anna"}
     assert project.run("lines.csv", environment=chosen).exit_code == 0

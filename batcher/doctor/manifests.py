@@ -33,8 +33,8 @@ def _faults(found: Plan) -> list[Finding]:
     shown = found.faults[:_SHOWN]
     if not found.refused:
         return [hint("manifest", f"skipped: {fault}", f"A run goes on without it.{more}") for fault in shown]
-    hint = next(filter(None, found.refused.values()), "A run creates nothing before it is mended.")
-    return [problem("manifest", fault, f"{hint}{more}") for fault in shown]
+    todo = next(filter(None, found.refused.values()), "A run creates nothing before it is mended.")
+    return [problem("manifest", fault, f"{todo}{more}") for fault in shown]
 
 
 def _consents(found: Plan, settings: Settings) -> list[Finding]:

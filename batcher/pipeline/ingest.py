@@ -65,7 +65,7 @@ class Ingest:
         trusted = self._stamp(source)
         if trusted is not None and not (self._ctx.settings.rescan or self._ctx.settings.restored):
             unchanged = await self._ctx.ledger.do(
-                importer.known_again, rules, source=source.name, out_dir=self._ctx.store.out_dir, trusted=trusted
+                importer.find_unchanged, rules, source=source.name, out_dir=self._ctx.store.out_dir, trusted=trusted
             )
             if unchanged is not None:
                 return unchanged
@@ -90,7 +90,7 @@ class Ingest:
     def _need_free_results(self, batch: str) -> None:
         for path in results.results_paths(self._ctx.settings.out_dir, [batch]):
             if path.exists():
-                message = f"{path} was not written by this ledger. Nothing was created."
+                message = f"{path} was not written by this ledger; nothing was created"
                 raise ManifestError(message, [], "Move it away, or choose another --batch or --out-dir.")
 
     def _describe(self, manifest: Manifest, filename: str) -> None:
@@ -118,7 +118,7 @@ class Ingest:
         conflicts = await self._outputs.run(self.named, rescan=self._ctx.settings.rescan)
         if conflicts.number:
             self.refuse(
-                f"{counted(conflicts.number, 'output')} would replace other files. Nothing was created.",
+                f"{counted(conflicts.number, 'output')} would replace other files; nothing was created",
                 conflicts.first,
                 "Move those files away, or choose another --out-dir or --filename.",
             )
@@ -135,9 +135,5 @@ class Ingest:
                 show(line)
         if hint and hint not in self.hints:
             self.hints.append(hint)
-        self.refused = message if self.refused is None else _join(self.refused, message)
+        self.refused = message if self.refused is None else f"{self.refused}; {message}"
         self.wanted = []
-
-
-def _join(first: str, second: str) -> str:
-    return f"{first}{' ' if first.endswith('.') else '; '}{second}"

@@ -110,7 +110,7 @@ class _Planner:
             self._plan.batches.append(rules.batch)
             try:
                 out_dir, at = self._store.out_dir, Clock().now()
-                changed, rebuy = self._preview.take_in(manifest, rules, out_dir=out_dir, at=at)
+                changed, rebuy = self._preview.add(manifest, rules, out_dir=out_dir, at=at)
             except ManifestError as error:
                 self._plan.faults += error.faults
                 self._plan.refused[rules.batch] = error.hint

@@ -35,12 +35,12 @@ from batcher.settings import Settings
 
 _CHUNK: Final = 200
 """Restored rows applied in one transaction."""
-_TYPES: Final[dict[str, tuple[type, ...]]] = {
-    **dict.fromkeys(("batch", "id", "state"), (str,)),
-    **dict.fromkeys(("key", "task_id", "output", "sha256"), (str, type(None))),
-    **dict.fromkeys(("take", "bytes"), (int, type(None))),
-    "audio_seconds": (int, float, type(None)),
-}
+_TYPES: Final[dict[str, tuple[type, ...]]] = (
+    dict.fromkeys(("batch", "id", "state"), (str,))
+    | dict.fromkeys(("key", "task_id", "output", "sha256"), (str, type(None)))
+    | dict.fromkeys(("take", "bytes"), (int, type(None)))
+    | {"audio_seconds": (int, float, type(None))}
+)
 """Types of the fields that are read from a line of results."""
 _MAX_INTEGER: Final = 2**62
 """Bounds the integers in a line of results: SQLite stores 64 bits."""
@@ -70,14 +70,14 @@ def need_consent(settings: Settings) -> bool:
     owner = folder_mark.owner(settings.out_dir)
     if owner is not None and owner.world != settings.world:
         raise UsageError(
-            f"the audio in {settings.out_dir} belongs to the {owner.world} world. Nothing was created.",
+            f"the audio in {settings.out_dir} belongs to the {owner.world} world; nothing was created",
             "Choose another --out-dir.",
         )
     with open_readonly(settings.ledger) as conn:
         why = why_outdated(conn, settings)
     if why is not None and not settings.restored:
         raise UsageError(
-            f"{why}. Nothing was created.",
+            f"{why}; nothing was created",
             "Pass --restored, with all manifests of the ledger, to import the results files there; whatever else may "
             "have been bought is put in doubt. Or choose another --ledger or --out-dir.",
         )

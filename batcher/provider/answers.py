@@ -38,11 +38,11 @@ class Phase(StrEnum):
     FAILED = "failed"
 
 
-STATUS_WORDS: Final = {
-    **dict.fromkeys(("queued", "processing"), Phase.RUNNING),
-    **dict.fromkeys(("completed", "succeeded", "success", "done"), Phase.SUCCEEDED),
-    **dict.fromkeys(("failed", "error", "cancelled", "canceled", "expired"), Phase.FAILED),
-}
+STATUS_WORDS: Final = (
+    dict.fromkeys(("queued", "processing"), Phase.RUNNING)
+    | dict.fromkeys(("completed", "succeeded", "success", "done"), Phase.SUCCEEDED)
+    | dict.fromkeys(("failed", "error", "cancelled", "canceled", "expired"), Phase.FAILED)
+)
 
 
 class Cause(StrEnum):

@@ -53,7 +53,7 @@ class Pool:
 
         `trace` is httpcore's trace callback. Raises httpcore's errors.
         """
-        extensions = self._extensions if trace is None else {**self._extensions, "trace": trace}
+        extensions = self._extensions if trace is None else self._extensions | {"trace": trace}
         request = httpcore.Request(method, url, headers=[*self._headers, *headers], content=body, extensions=extensions)
         async with self._slots:
             connection = self._idle.pop() if self._idle else self._new()

@@ -1,18 +1,4 @@
-"""A limit that nobody tells, learned from what is let through and what is refused.
-
-Until a first refusal it doubles again and again. A refusal shows a ceiling: the limit drops just below it, comes near
-it again for as long as it is trusted, and then tries what lies beyond, quicker and quicker. How long it is trusted is
-a matter of price. A refusal at the value v closes the gate for P seconds, and so costs P v requests. A ceiling that
-was at b and now is at v costs b - v requests a second from when it is back at b until that is found out, half the time
-T between two trials later. If it comes back every R seconds on average, and one that was never higher doubles every D
-seconds, then what is lost per second is
-
-    P v / T + T / 2 ((b - v) / R + v / D),     and is least for     T = sqrt(2 P / ((b / v - 1) / R + 1 / D)),
-
-the law of the square root, as for any inspection that has a price. Each trial in vain makes the return less likely:
-R grows with their number. So nobody can have both: where each refusal costs seconds, to find a limit raised within
-seconds takes a share P / T of the limit as it is.
-"""
+"""A limit that the API enforces but does not publish."""
 
 from __future__ import annotations
 
@@ -21,34 +7,42 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 DOUBLING_SECONDS: Final = 1.0
-DROP: Final = 0.03
-"""After a refusal the limit is below its ceiling by this share."""
+"""Time in which a limit doubles while it has no ceiling or is well below it."""
+MARGIN: Final = 0.03
+"""Share by which a limit stays below its ceiling: at 0, random variation alone would be refused."""
 TRIAL_SECONDS: Final = 2.0
-"""So long into a trial the limit is beyond its ceiling by DROP, and from there on by the cube of the time."""
+"""Time into a trial after which the limit exceeds its ceiling by `MARGIN`; the excess grows with the cube of time."""
 REFUTED: Final = 1.2
-"""Beyond a ceiling by this factor there is none."""
+"""Multiple of the ceiling at which a trial ends: the ceiling is obsolete."""
+SAME: Final = 0.2
+"""Two ceilings that differ by no more than this share count as the same one, met again."""
+PROVEN_SECONDS: Final = 6.0
+"""Time without a refusal after which a ceiling is remembered as one to return to."""
 RETURN_SECONDS: Final = 600.0
+"""Expected time until a ceiling that halved returns; grows with the number of trials in vain."""
 RISE_SECONDS: Final = 1800.0
-"""R and D of the text above."""
-_FIRST_TIMES: Final = 4.0
-_NEXT_TIMES: Final = 4.0
-"""A ceiling that is not exact is tried after so many times P, and so many times later each time it is met again: then
-the trials that make it exact cost no more than a share of the time that has passed."""
-_MOST_MET: Final = 20
-_LEAST_TRUST_SECONDS: Final = 0.4
-_FRESH_SECONDS: Final = 3.0
-_MOST_EARLY: Final = 2
-"""Each cut that comes before the last could show its worth goes deeper, twice and four times as DROP at most."""
-_PROVEN_SECONDS: Final = 6.0
-_SAME: Final = 0.2
-_LONGEST_STEP_SECONDS: Final = 1.0
+"""Expected time until a limit that was never higher doubles."""
+FIRST_TRUST: Final = 4.0
+"""First trust in a measured ceiling, in multiples of the time that its refusal cost."""
+NEXT_TRUST: Final = 4.0
+"""Factor by which that grows each time the ceiling is met again, so that early trials correct a rough measurement."""
+LEAST_TRUST_SECONDS: Final = 0.4
+"""Shortest trust, where a refusal costs next to nothing."""
+LONGEST_STEP_SECONDS: Final = 1.0
+"""Longest time that one success can count for, after a pause in which the limit was not used."""
+_MOST_MET: Final = 20  # keeps the power finite
 
 
 class Limit:
-    """A number (`value`) between `least` and `most`, with the `ceiling` beyond which requests were refused, if known.
+    """A number (`value`) between `least` and `most`, and the `ceiling` above which requests were refused, if known.
 
-    `exact`: what refusals show of it can be trusted at once. `learned` is what `to_json` of an earlier one gave: it
-    begins there, and not with `start`.
+    Without a ceiling the value doubles. A refusal sets the ceiling: the value drops to just below it, approaches it for
+    as long as the ceiling is trusted, then tries what lies beyond. A refuted ceiling gives way to the highest proven
+    one before it. `exact`: a refusal shows the ceiling exactly, so early trials are unnecessary. `learned` is the
+    `to_json` of an earlier run.
+
+    A refusal costs P seconds of work. If the ceiling rises about every R seconds, trials T apart lose P / T to
+    refusals and T / 2R to late discovery, so T = sqrt(2 P R) loses least.
     """
 
     def __init__(
@@ -60,82 +54,83 @@ class Limit:
         exact: bool = False,
         learned: Mapping[str, Any] | None = None,
     ) -> None:
-        known = learned or {}
-        self._least = least
-        self._most = most
+        saved = learned or {}
+        self._range = (least, most)
         self._exact = exact
-        self.ceiling = _positive(known.get("ceiling"))
-        self._best = _positive(known.get("best")) or 0.0  # the ceiling that has stood, before it fell
-        self._trust_seconds = _positive(known.get("trust_seconds")) or _LEAST_TRUST_SECONDS
-        self._age_seconds = 0.0  # of the ceiling, counted while the limit holds requests back
-        self._met = self._early = 0
-        self._climbing = False  # from a ceiling that no longer stands to the best
+        self.ceiling = _positive(saved.get("ceiling"))
+        self._best = _positive(saved.get("best")) or 0.0  # highest proven ceiling
+        self._trust_seconds = _positive(saved.get("trust_seconds")) or LEAST_TRUST_SECONDS
+        self._age_seconds = 0.0  # of the ceiling, counted only while the limit is in use
+        self._met = 0
         self._cut_at = self._grown_at = -math.inf
-        below = math.inf if self.ceiling is None else (1 - DROP) * self.ceiling
-        self._set(min(_positive(known.get("value")) or start, below))
+        self.value = self._below_ceiling(_positive(saved.get("value")) or start)
 
     def to_json(self) -> dict[str, float | None]:
         """What was learned."""
-        known = {"ceiling": self.ceiling, "best": self._best or None, "trust_seconds": self._trust_seconds}
-        return {"value": self.value, **known}
+        best = self._best or None
+        return {"value": self.value, "ceiling": self.ceiling, "best": best, "trust_seconds": self._trust_seconds}
 
     def trying(self, at: float) -> bool:
-        """Whether what lies beyond all that was let through was just being tried at `at` (steady seconds)."""
-        beyond = self.ceiling is None or self._climbing or self.value > self.ceiling
-        return beyond and at - self._grown_at < _LONGEST_STEP_SECONDS
-
-    def fresh(self, at: float) -> bool:
-        """Whether it had only just been lowered at `at`."""
-        return at - self._cut_at < min(_FRESH_SECONDS, self._trust_seconds)
+        """Whether the limit was rising beyond every known ceiling at `at` (steady seconds)."""
+        beyond = self.ceiling is None or self.value > self.ceiling
+        return beyond and at - self._grown_at < LONGEST_STEP_SECONDS
 
     def grow(self, at: float) -> None:
-        """Something was let through at `at` that this limit had held back until then."""
-        seconds = min(at - self._grown_at, _LONGEST_STEP_SECONDS) if self._grown_at > -math.inf else 0.0
+        """Rise after a success at `at` (steady seconds) that this limit had delayed."""
+        seconds = min(at - self._grown_at, LONGEST_STEP_SECONDS) if self._grown_at > -math.inf else 0.0
         self._grown_at = at
-        doubled = self.value * 2 ** (seconds / DOUBLING_SECONDS)
-        below = math.inf if self.ceiling is None else (1 - DROP) * self.ceiling
-        if self.ceiling is None or self.value < below:
-            self._set(min(doubled, below))
+        if self.ceiling is None or self.value < _below(self.ceiling):
+            self._double(seconds)
             return
-        self._climbing = False
         self._age_seconds += seconds
         beyond = self._age_seconds - self._trust_seconds
-        self._set(self.ceiling * (1 + DROP * (beyond / (TRIAL_SECONDS if beyond > 0 else self._trust_seconds)) ** 3))
+        progress = beyond / (TRIAL_SECONDS if beyond > 0 else self._trust_seconds)
+        self.value = self._within(self.ceiling * (1 + MARGIN * progress**3))
         if self.value > REFUTED * self.ceiling:
-            self._climbing = self._best > self.value
-            self.ceiling = self._best if self._climbing else None
-            self._age_seconds, self._met = 0.0, 0
+            self.ceiling = None
+            self._met = 0
+
+    def _double(self, seconds: float) -> None:
+        value = self.value * 2 ** (seconds / DOUBLING_SECONDS)
+        if self.ceiling is None and self.value < _below(self._best) <= value:
+            self.ceiling = self._best
+            self._age_seconds = 0.0
+        self.value = self._below_ceiling(value)
 
     def cut(self, ceiling: float, at: float, *, lost_seconds: float) -> None:
-        """Requests were refused, which cost `lost_seconds` until `at`; `ceiling` is the most that is let through."""
+        """Set the ceiling at `at` (steady seconds), after refusals that cost `lost_seconds`."""
         old = self.ceiling
-        self._early = min(self._early + 1, _MOST_EARLY) if self.fresh(at) else 0
-        ceiling *= 1 - DROP * (2**self._early - 1)
-        self._met = self._met + 1 if old is not None and abs(ceiling / old - 1) <= _SAME else 0
+        self._met = self._met + 1 if old is not None and abs(ceiling / old - 1) <= SAME else 0
         if old is not None:
-            if at - self._cut_at - lost_seconds > _PROVEN_SECONDS and old > (1 - _SAME) * self._best:
+            if at - self._cut_at - lost_seconds > PROVEN_SECONDS and old > (1 - SAME) * self._best:
                 self._best = old
-            if self.value > old:  # a trial does not undo what has stood, and shows a little more than there is
-                ceiling = old + max(0.0, ceiling - old) / (1 + self._met)
-        self.ceiling = max(ceiling, self._least)
+            if self.value > old:  # a trial in vain: average what it measured into what is known
+                ceiling = old + max(-MARGIN * old, ceiling - old) / (1 + self._met)
+        self.ceiling = max(ceiling, self._range[0])
         self._trust_seconds = self._worth_trying_after(self.ceiling, lost_seconds)
-        self._age_seconds, self._climbing = 0.0, False
+        self._age_seconds = 0.0
         self._grown_at = self._cut_at = at
-        self._set((1 - DROP) * self.ceiling)
+        self.value = self._below_ceiling(math.inf)
 
     def _worth_trying_after(self, ceiling: float, lost_seconds: float) -> float:
-        """T of the text above, and less for as long as the ceiling is known roughly."""
         fallen = max(0.0, self._best / ceiling - 1)
-        hazard = fallen / (RETURN_SECONDS * max(1, self._met)) + 1 / RISE_SECONDS
-        seconds = math.sqrt(2 * lost_seconds / hazard)
+        rises_per_second = fallen / (RETURN_SECONDS * max(1, self._met)) + 1 / RISE_SECONDS
+        seconds = math.sqrt(2 * lost_seconds / rises_per_second)
         if not self._exact:
-            seconds = min(seconds, _FIRST_TIMES * lost_seconds * _NEXT_TIMES ** min(self._met, _MOST_MET))
-        return max(seconds, _LEAST_TRUST_SECONDS)
+            seconds = min(seconds, FIRST_TRUST * lost_seconds * NEXT_TRUST ** min(self._met, _MOST_MET))
+        return max(seconds, LEAST_TRUST_SECONDS)
 
-    def _set(self, value: float) -> None:
-        self.value = min(max(value, self._least), self._most)
+    def _below_ceiling(self, value: float) -> float:
+        return self._within(value if self.ceiling is None else min(value, _below(self.ceiling)))
+
+    def _within(self, value: float) -> float:
+        least, most = self._range
+        return min(max(value, least), most)
+
+
+def _below(ceiling: float) -> float:
+    return (1 - MARGIN) * ceiling
 
 
 def _positive(number: Any) -> float | None:
-    """The number, if it is one that a limit can have."""
     return float(number) if isinstance(number, int | float) and 0 < number < math.inf else None

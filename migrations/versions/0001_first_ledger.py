@@ -10,7 +10,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Make every table of the first version."""
+    """Create every table of the first version."""
     _meta()
     _accounts()
     _batches()

@@ -1,4 +1,4 @@
-"""Which batch a create was for; balances as they were read; what results files recall; retakes."""
+"""Batches of attempts, balances, rows restored from results files, and the event of a retake."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Add what budgets, evidence and recovery need, and let events say that another take was asked for."""
+    """Add what budgets, evidence and recovery need, and the event `retake`."""
     op.execute("ALTER TABLE attempts ADD COLUMN batch_id INTEGER")
     op.create_index("attempts_batch", "attempts", ["batch_id"])
     _attribute()
@@ -20,7 +20,7 @@ def upgrade() -> None:
 
 
 def _attribute() -> None:
-    """An earlier attempt counts for the first batch that has its item."""
+    """Assign each earlier attempt to the first batch that has its item."""
     op.execute(
         "UPDATE attempts SET batch_id = (SELECT min(rows.batch_id) FROM rows WHERE rows.item_key = attempts.item_key)"
     )
@@ -60,7 +60,7 @@ def _recalled() -> None:
 
 
 def _events() -> None:
-    """The table made anew, since its check of the event's name cannot be changed in place."""
+    """Create the table again, since its constraint on the event's name cannot be changed in place."""
     op.drop_index("events_item")
     op.drop_index("events_run")
     op.rename_table("events", "old_events")

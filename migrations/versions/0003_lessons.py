@@ -1,4 +1,4 @@
-"""What runs have learned about an account's API."""
+"""Values that runs learn about an account's API."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Add the table; there is nothing to fill it with."""
+    """Add the table; it starts empty."""
     op.create_table(
         "lessons",
         sa.Column("account_id", sa.Integer(), sa.ForeignKey("accounts.id"), primary_key=True),

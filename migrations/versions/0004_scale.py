@@ -1,4 +1,4 @@
-"""A million rows: what is current is said by the row itself, what is looked for has an index, what is known is kept."""
+"""A million rows: rows have a flag for being current, frequent queries have an index, and facts are cached."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FORGET = {
 
 
 def upgrade() -> None:
-    """Change what is there, then add what is new; what a file is known again by is found out by the next import."""
+    """Change existing tables, then add the new one; the next import stores the fingerprint of its file."""
     op.execute("ALTER TABLE batches ADD COLUMN trusted TEXT")
     _rows()
     _indexes()
@@ -59,5 +59,5 @@ def _standing() -> None:
     )
     for table, forget in _FORGET.items():
         for event in ("insert", "update", "delete"):
-            if (table, event) != ("items", "insert"):  # an item that no row stands for changes nothing
+            if (table, event) != ("items", "insert"):  # no row uses a new item yet
                 op.execute(f"CREATE TRIGGER {table}_{event} AFTER {event.upper()} ON {table} BEGIN {forget}; END")

@@ -1,4 +1,4 @@
-"""Counts and costs are added up as they change, so that they are known at once while a run works."""
+"""Triggers add up counts and costs as they change, so that they are available at once while a run works."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ _FORGET = {
 
 
 def upgrade() -> None:
-    """What was standing is forgotten, and found out anew by the next run."""
+    """Drop the cached facts, which the next run computes again, and create the tables of sums with their triggers."""
     for table in _WATCHED:
         for event in ("insert", "update", "delete"):
             op.execute(f"DROP TRIGGER IF EXISTS {table}_{event}")

@@ -1,4 +1,4 @@
-"""Is it the audio that was asked for? Judged on real files, most of them made by real encoders."""
+"""Checks of downloaded audio, on real files, most of them made by real encoders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RATE = 16_000
 
 
 def samples(seconds: float) -> bytes:
-    """A tone, as signed 16-bit samples."""
+    """A tone as signed 16-bit samples."""
     return b"".join(struct.pack("<h", int(9000 * math.sin(number / 9))) for number in range(int(seconds * RATE)))
 
 
@@ -85,8 +85,7 @@ PADDING = b" " * 20
         ("pcm", b"{\xff" + PAD),
     ],
 )
-def test_good_audio(tmp_path: Path, audio_format: str, content: bytes) -> None:
-    """Whole audio of the right format passes."""
+def test_complete_audio_of_the_right_format_passes(tmp_path: Path, audio_format: str, content: bytes) -> None:
     assert fault(tmp_path, audio_format, content) is None
 
 
@@ -109,14 +108,13 @@ def test_good_audio(tmp_path: Path, audio_format: str, content: bytes) -> None:
         ("opus", WAV),
     ],
 )
-def test_the_wrong_format(tmp_path: Path, audio_format: str, content: bytes) -> None:
-    """Other audio than was asked for, or none, is refused with the format in the reason."""
+def test_audio_of_another_format_is_refused_by_name(tmp_path: Path, audio_format: str, content: bytes) -> None:
+    """So are bytes that are no audio."""
     assert fault(tmp_path, audio_format, content) == f"it does not start like {audio_format}"
 
 
 @pytest.mark.parametrize("cut", [1, 2, 1000, len(WAV) - 100])
-def test_a_truncated_wav(tmp_path: Path, cut: int) -> None:
-    """A wav that is shorter than its own header promises was cut off."""
+def test_a_wav_shorter_than_its_header_promises_is_refused(tmp_path: Path, cut: int) -> None:
     whole = len(WAV)
     assert fault(tmp_path, "wav", WAV[:-cut]) == f"it was cut off: {whole - cut:,} of {whole:,} bytes"
 
@@ -134,26 +132,26 @@ def test_a_truncated_wav(tmp_path: Path, cut: int) -> None:
         b'[{"error": 1}]' + PADDING,
     ],
 )
-def test_pages_and_messages(tmp_path: Path, audio_format: str, content: bytes) -> None:
-    """What a web server says instead of audio is refused in every format."""
+def test_web_pages_and_error_bodies_are_refused_in_every_format(
+    tmp_path: Path, audio_format: str, content: bytes
+) -> None:
     even = content + b" " * (len(content) % 2)
     assert fault(tmp_path, audio_format, even) == "it is a web page or an error message, not audio"
 
 
 @pytest.mark.parametrize(("size", "chars", "good"), [(0, 1, False), (31, 1, False), (32, 1, True), (32, 400, False)])
-def test_too_short(tmp_path: Path, size: int, chars: int, good: bool) -> None:
-    """Fewer bytes than any speech of that text could have are refused, an empty file always."""
+def test_audio_too_short_for_its_text_is_refused(tmp_path: Path, size: int, chars: int, good: bool) -> None:
+    """An empty file always is."""
     why = fault(tmp_path, "mp3", (MP3 + PAD)[:size], chars)
     assert why == (None if good else f"{size:,} bytes are too few for {chars:,} characters")
 
 
-def test_half_a_sample(tmp_path: Path) -> None:
-    """Raw samples that end in the middle of one were cut off."""
+def test_raw_audio_that_ends_within_a_sample_is_refused(tmp_path: Path) -> None:
     assert fault(tmp_path, "pcm", PCM[:-1]) == "it ends in the middle of a sample"
 
 
-def test_real_speech_is_never_too_long() -> None:
-    """The most bytes that are taken grow with the text, and leave room for an hour of raw samples."""
+def test_the_size_limit_of_a_download_grows_with_the_text() -> None:
+    """It leaves room for an hour of raw samples."""
     assert checks.most_bytes(1) > 64 << 20
     hour = 3600 * 48_000 * 2
     assert checks.most_bytes(45_000) > hour
@@ -165,8 +163,9 @@ def test_real_speech_is_never_too_long() -> None:
     ("audio_format", "make"),
     [("wav", wav), ("mp3", mp3), ("ogg", ogg), ("opus", lambda seconds: ogg(seconds, "OPUS"))],
 )
-def test_durations(tmp_path: Path, audio_format: str, make: object, length: float) -> None:
-    """The duration that a real file's header tells is right to a tenth of a second."""
+def test_a_duration_is_right_to_a_tenth_of_a_second(
+    tmp_path: Path, audio_format: str, make: object, length: float
+) -> None:
     assert callable(make)
     path = tmp_path / "part"
     path.write_bytes(make(length))
@@ -175,8 +174,8 @@ def test_durations(tmp_path: Path, audio_format: str, make: object, length: floa
 
 
 @pytest.mark.parametrize(("audio_format", "content"), [("pcm", PCM), ("mp3", PAD), ("wav", HTML), ("ogg", b"OggS")])
-def test_unknown_durations(tmp_path: Path, audio_format: str, content: bytes) -> None:
-    """Where nothing tells the duration it is unknown, not zero, and no error."""
+def test_a_duration_that_no_header_holds_is_unknown(tmp_path: Path, audio_format: str, content: bytes) -> None:
+    """It is neither zero nor an error."""
     path = tmp_path / "part"
     path.write_bytes(content)
     assert checks.seconds(path, audio_format) is None

@@ -1,4 +1,4 @@
-"""Blocking work goes to another thread together, and each caller gets its own outcome."""
+"""Blocking calls made together share a thread, and each caller gets its own outcome."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import anyio.lowlevel
 from batcher.audio.io_threads import Disk
 
 
-async def test_work_that_comes_together_goes_together() -> None:
-    """What is asked for at once is done in one thread, in order, and one that fails takes no other along."""
+async def test_concurrent_calls_run_in_order_in_one_thread() -> None:
+    """One that fails does not affect the others."""
     disk, done = Disk(), list[tuple[int, int]]()
     outcomes: dict[int, object] = {}
 
@@ -27,7 +27,7 @@ async def test_work_that_comes_together_goes_together() -> None:
         except OSError as error:
             outcomes[number] = str(error)
 
-    await disk.do(work, 9)  # alone, and at once; the next wait for each other
+    await disk.do(work, 9)  # alone, at once; the next ones wait for each other
     async with anyio.create_task_group() as together:
         for number in range(3):
             together.start_soon(ask, number)
@@ -37,8 +37,8 @@ async def test_work_that_comes_together_goes_together() -> None:
     assert threading.get_ident() not in {thread for _, thread in done}
 
 
-async def test_what_is_asked_for_is_done() -> None:
-    """Neither whoever came first nor anyone who came along can be cancelled out of work that others wait for too."""
+async def test_a_cancelled_call_is_finished() -> None:
+    """Other calls may wait for the same thread."""
     disk, done = Disk(), list[int]()
     await disk.do(done.append, 0)
 

@@ -1,4 +1,4 @@
-"""Audio on disk: whole or not at all, and never in place of what is not ours. Against real files."""
+"""Audio on disk: whole or absent, and never written over foreign files. Against real files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def store(home: Path) -> Store:
 
 
 def saved(home: Path, key: str = KEY, content: bytes = OURS) -> tuple[str, str]:
-    """An item's audio on disk: its path below the ledger's folder, and its hash."""
+    """An item's saved audio: path below the ledger's folder, and hash."""
     store = Store(home, home / "audio")
     path = store.item_path(key, "mp3")
     store.part(path).write_bytes(content)
@@ -47,7 +47,7 @@ def saved(home: Path, key: str = KEY, content: bytes = OURS) -> tuple[str, str]:
 
 
 def output(home: Path, name: str = "a.mp3", *, linked: tuple[str, str, str] | None = None, **changes: Any) -> Output:
-    """A row whose audio is saved; `linked`: the output, the source and the hash of what was put there last."""
+    """A row whose audio is saved. `linked`: output, source and hash of the last link."""
     source, sha256 = saved(home)
     values: dict[str, Any] = {"batch_id": 1, "row_id": "a", "number": 1, "key": KEY, "out_dir": "audio", "output": name}
     values |= {"saved": True, "source": source, "sha256": sha256, "linked": False}
@@ -62,14 +62,14 @@ def target(home: Path, name: str = "a.mp3") -> Path:
 # --- items
 
 
-def test_the_output_folder_is_kept_relative(tmp_path: Path) -> None:
-    """Ledger and audio can move together: the ledger knows the folder as seen from itself."""
+def test_the_ledger_records_the_output_folder_relative_to_itself(tmp_path: Path) -> None:
+    """Ledger and audio can move together."""
     assert Store(tmp_path / "home", tmp_path / "home" / "audio").out_dir == "audio"
     assert Store(tmp_path / "home", tmp_path / "else").out_dir == "../else"
 
 
-def test_a_part_is_no_audio_yet(home: Path, store: Store) -> None:
-    """Audio on its way lies under a dot-name in the folder of its final path, which is not there before."""
+def test_unfinished_audio_lies_under_a_hidden_name(home: Path, store: Store) -> None:
+    """In the folder of its final path, which does not exist yet."""
     path = store.item_path(KEY, "mp3")
     assert path == f".items/ab/{KEY}.mp3"
     part = store.part(path)
@@ -81,8 +81,8 @@ def test_a_part_is_no_audio_yet(home: Path, store: Store) -> None:
     assert list(store.leftovers()) == [part]
 
 
-def test_publish(home: Path, store: Store) -> None:
-    """Publishing moves the part to its path, complete, and nothing is left over."""
+def test_publishing_moves_the_whole_part_to_its_path(home: Path, store: Store) -> None:
+    """Nothing is left over."""
     path = store.item_path(KEY, "mp3")
     part = store.part(path)
     part.write_bytes(OURS)
@@ -93,8 +93,8 @@ def test_publish(home: Path, store: Store) -> None:
     assert list(store.leftovers()) == []
 
 
-def test_other_content_is_kept_aside(home: Path, store: Store) -> None:
-    """Paid audio that lies where other audio of the item is to go is kept beside it, not overwritten."""
+def test_publishing_moves_other_content_aside(home: Path, store: Store) -> None:
+    """It is audio of the item that was paid for."""
     path = store.item_path(KEY, "mp3")
     for content in (OLD, OURS):
         store.part(path).write_bytes(content)
@@ -104,8 +104,7 @@ def test_other_content_is_kept_aside(home: Path, store: Store) -> None:
     assert target(home, path).read_bytes() == OURS
 
 
-def test_publishing_the_same_again(home: Path, store: Store) -> None:
-    """The same content published twice is one file."""
+def test_publishing_the_same_content_twice_makes_one_file(home: Path, store: Store) -> None:
     path = store.item_path(KEY, "mp3")
     for _ in range(2):
         store.part(path).write_bytes(OURS)
@@ -113,8 +112,8 @@ def test_publishing_the_same_again(home: Path, store: Store) -> None:
     assert [file.name for file in target(home, path).parent.iterdir()] == [f"{KEY}.mp3"]
 
 
-async def test_audio_outlives_a_power_cut(home: Path, store: Store, disk_calls: list[tuple[str, int]]) -> None:
-    """The content, then its hash, its name, its folder and its output: each is durable before the item is done."""
+async def test_saved_audio_survives_a_power_cut(home: Path, store: Store, disk_calls: list[tuple[str, int]]) -> None:
+    """Content, hash, name, folder and output are durable, in this order, before the item is done."""
     home.mkdir()
     with book_in(home) as book:
         book.take_in(sheet("one"))
@@ -135,8 +134,8 @@ async def test_audio_outlives_a_power_cut(home: Path, store: Store, disk_calls: 
     assert disk_calls == steps
 
 
-def test_recovered_audio_outlives_a_power_cut(home: Path, store: Store, disk_calls: list[tuple[str, int]]) -> None:
-    """Audio that is taken over, from its place or from a row's output, is there for good before its item is done."""
+def test_recovered_audio_survives_a_power_cut(home: Path, store: Store, disk_calls: list[tuple[str, int]]) -> None:
+    """Found at its path or at a row's output, it is durable before the item is done."""
     (home / "audio").mkdir(parents=True)
     target(home).write_bytes(OURS)
     for _ in range(2):
@@ -146,8 +145,8 @@ def test_recovered_audio_outlives_a_power_cut(home: Path, store: Store, disk_cal
         assert disk_calls[-1] == ("sync", (home / "audio" / path).parent.stat().st_ino)
 
 
-def test_the_mark_outlives_a_power_cut(home: Path, store: Store, disk_calls: list[tuple[str, int]]) -> None:
-    """The word that a ledger's run works in the folder is on the disk, whole and under its name, before it buys."""
+def test_the_mark_of_a_folder_survives_a_power_cut(home: Path, store: Store, disk_calls: list[tuple[str, int]]) -> None:
+    """It is durable before the run buys anything."""
     folder_mark.sign(store.folder, Owner(ledger_id="l", run_id="r", batches={}))
     items = home / "audio" / ITEMS
     (mark,) = items.iterdir()
@@ -155,16 +154,15 @@ def test_the_mark_outlives_a_power_cut(home: Path, store: Store, disk_calls: lis
     assert disk_calls == [("sync", file), ("rename", file), ("sync", items.stat().st_ino)]
 
 
-def test_no_folder_no_leftovers(store: Store) -> None:
-    """A store that nothing was ever written to has nothing left over."""
+def test_a_store_without_a_folder_has_no_leftovers(store: Store) -> None:
     assert list(store.leftovers()) == []
 
 
 # --- outputs
 
 
-def test_link(home: Path, store: Store) -> None:
-    """A row's output is the item's audio itself under another name, in folders that are made for it."""
+def test_an_output_is_a_hard_link_to_the_items_audio(home: Path, store: Store) -> None:
+    """Missing folders are made."""
     row = output(home, "sub/folder/a.mp3")
     assert not store.is_there(row.out_dir, row.output)
     assert store.conflict(row) is None
@@ -174,8 +172,7 @@ def test_link(home: Path, store: Store) -> None:
     assert sorted(target(home, "sub/folder").iterdir()) == [target(home, "sub/folder/a.mp3")]
 
 
-def test_link_twice(home: Path, store: Store) -> None:
-    """Linking what is linked already does nothing."""
+def test_linking_twice_changes_nothing(home: Path, store: Store) -> None:
     row = output(home)
     assert store.link(row) is None
     before = target(home).stat()
@@ -183,8 +180,8 @@ def test_link_twice(home: Path, store: Store) -> None:
     assert target(home).stat() == before
 
 
-def test_a_copy_is_as_good(home: Path, store: Store) -> None:
-    """A file with the right content at the output is ours, however it came there, and becomes a link."""
+def test_a_copy_of_the_right_audio_becomes_a_link(home: Path, store: Store) -> None:
+    """Whoever put it there."""
     row = output(home)
     target(home).write_bytes(OURS)
     assert store.conflict(row) is None
@@ -194,7 +191,7 @@ def test_a_copy_is_as_good(home: Path, store: Store) -> None:
 
 @pytest.mark.parametrize("there", ["file", "empty", "folder", "link", "dangling"])
 def test_a_foreign_file_is_never_replaced(home: Path, store: Store, there: str) -> None:
-    """Whatever lies at the output and is not ours stays as it is, and the reason names it and the ways out."""
+    """The reason names the file and how to resolve the conflict."""
     row = output(home)
     foreign = home / "mine.txt"
     foreign.write_bytes(b"mine")
@@ -215,8 +212,7 @@ def test_a_foreign_file_is_never_replaced(home: Path, store: Store, there: str) 
     assert foreign.read_bytes() == b"mine"
 
 
-def test_a_foreign_file_before_anything_was_bought(home: Path, store: Store) -> None:
-    """The conflict shows before the item has any audio, so before it costs anything."""
+def test_a_foreign_file_is_found_before_the_item_is_bought(home: Path, store: Store) -> None:
     target(home).parent.mkdir(parents=True)
     row = output(home, saved=False, source=None, sha256=None)
     assert store.conflict(row) is None
@@ -224,8 +220,7 @@ def test_a_foreign_file_before_anything_was_bought(home: Path, store: Store) -> 
     assert "not a file of this ledger" in (store.conflict(row) or "")
 
 
-def test_a_file_in_the_way_of_a_folder(home: Path, store: Store) -> None:
-    """A file where the output needs a folder is named; the file stays."""
+def test_a_file_where_the_output_needs_a_folder_is_named_and_stays(home: Path, store: Store) -> None:
     row = output(home, "sub/a.mp3")
     (home / "audio" / "sub").write_bytes(b"mine")
     for why in (store.conflict(row), store.link(row)):
@@ -233,8 +228,8 @@ def test_a_file_in_the_way_of_a_folder(home: Path, store: Store) -> None:
     assert (home / "audio" / "sub").read_bytes() == b"mine"
 
 
-def test_our_own_older_audio_is_replaced(home: Path, store: Store) -> None:
-    """What the row's earlier item put there is ours: the output follows the row, and the old audio stays an item."""
+def test_a_rows_earlier_audio_is_replaced_at_its_output(home: Path, store: Store) -> None:
+    """The old audio stays where its item keeps it."""
     old_source, old_sha256 = saved(home, OTHER, OLD)
     old = output(home, source=old_source, sha256=old_sha256, key=OTHER)
     assert store.link(old) is None
@@ -245,8 +240,7 @@ def test_our_own_older_audio_is_replaced(home: Path, store: Store) -> None:
     assert (home / old_source).read_bytes() == OLD
 
 
-def test_our_older_audio_that_was_changed_is_theirs(home: Path, store: Store) -> None:
-    """A file that we put there and someone has replaced since is not ours any more."""
+def test_earlier_audio_that_somebody_replaced_is_a_foreign_file(home: Path, store: Store) -> None:
     old_source, old_sha256 = saved(home, OTHER, OLD)
     target(home).write_bytes(b"edited")
     row = output(home, linked=("a.mp3", old_source, old_sha256))
@@ -255,23 +249,21 @@ def test_our_older_audio_that_was_changed_is_theirs(home: Path, store: Store) ->
     assert target(home).read_bytes() == b"edited"
 
 
-def test_what_lay_at_another_output_is_no_excuse(home: Path, store: Store) -> None:
-    """Having put the old audio at another output says nothing about a file at this one."""
+def test_a_link_at_another_output_does_not_permit_replacing_this_file(home: Path, store: Store) -> None:
     old_source, old_sha256 = saved(home, OTHER, OLD)
     target(home).write_bytes(OLD)
     assert store.conflict(output(home, linked=("b.mp3", old_source, old_sha256))) is not None
 
 
-def test_audio_that_is_gone(home: Path, store: Store) -> None:
-    """An item whose audio was deleted is told, and nothing is made of it."""
+def test_linking_deleted_audio_is_refused(home: Path, store: Store) -> None:
+    """Nothing is made of it."""
     row = output(home)
     (home / (row.source or "")).unlink()
     assert "is missing" in (store.link(row) or "")
     assert not target(home).exists()
 
 
-def test_an_unfinished_link_is_taken_up(home: Path, store: Store) -> None:
-    """A draft that a killed run left beside the output does not stop the next one."""
+def test_a_link_left_unfinished_by_a_killed_run_is_completed(home: Path, store: Store) -> None:
     row = output(home)
     target(home, ".a.mp3.part").write_bytes(b"half")
     assert store.link(row) is None
@@ -289,8 +281,10 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_link_falls_back_to_a_copy(home: Path, elsewhere: Path, disk_calls: list[tuple[str, int]]) -> None:
-    """Where no hard link can reach the output is a copy, whole, durable and by itself, and is known as ours."""
+def test_an_output_on_another_file_system_is_a_durable_copy(
+    home: Path, elsewhere: Path, disk_calls: list[tuple[str, int]]
+) -> None:
+    """The next run recognises the copy as the ledger's own."""
     row = output(home, out_dir=os.path.relpath(elsewhere, home))
     store = Store(home, elsewhere)
     for _ in range(2):

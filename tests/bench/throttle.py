@@ -1,17 +1,17 @@
-"""How near a client comes to what an API permits, and how often it is refused: `python -m tests.bench.throttle`.
+"""Share of an API's permitted rate that clients use, and how often they are refused: `python -m tests.bench.throttle`.
 
-The API permits 50 creates a second, counted in one of several ways, or so many at once (50, then 5 for half a minute,
-then 50 again). It says nothing of it but 429, with or without a `Retry-After`. Three clients try: ours, a loop with
-jittered backoff, and a loop that obeys `Retry-After`, in 16 workers each for itself (64 against a limit on requests at
-once). Time is virtual. For each case the tables have the share of what is permitted, and the refusals by requests that
-were let through. In brackets is how many requests left inside a `Retry-After` that the client had been told of.
-`--real` does the same with real processes and sockets: see `tests.bench.limited`.
+The API permits 50 creates a second, counted in one of several ways, or a number in flight: 50, then 5 for half a
+minute, then 50 again. All that it reveals is a 429, with or without `Retry-After`. The clients are ours, a loop with
+jittered back-off, and a loop that obeys `Retry-After`; the loops run in 16 independent workers (64 against the limit in
+flight). Each cell is the share of the permitted rate, the refusals per admitted request, and in brackets the requests
+that left inside a `Retry-After` that the client had received, as means over `SEEDS`. Time is virtual, so the figures
+are reproducible. `--ours` leaves out the loops. `--real` uses real processes and sockets: see `tests.bench.limited`.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from statistics import mean
 from typing import Final
@@ -52,32 +52,32 @@ MANY_CLIENTS: Final[dict[str, Client]] = CLIENTS | {
 }
 DROP_AT, RETURN_AT, END_AT = 30.0, 60.0, 100.0
 SPANS: Final = {"first 50": (10.0, 30.0, 50), "then 5": (35.0, 60.0, 5), "20 s after": (80.0, 100.0, 50)}
-"""When to look at the limit on requests at once, and what it is then."""
+"""Begin and end of each measured span (seconds), and the number in flight that is permitted in it."""
 
 
 def changing(at: float) -> int:
-    """How many requests at once the API permits."""
+    """Number in flight that the API permits at `at`."""
     return 5 if DROP_AT <= at < RETURN_AT else 50
 
 
-def main() -> None:
-    """Print the tables."""
+def main(names: Collection[str] = tuple(CLIENTS)) -> None:
+    """Print the tables for the clients whose name is in `names`."""
     for items in (600, 6000):
         print(f"\n{items} creates at {RATE}/s, from nothing known", *(f"{hint:>22}" for hint in HINTS))  # noqa: T201
         for name, limiter in LIMITERS.items():
-            for who, client in CLIENTS.items():
+            for who in names:
                 trials = (
-                    [attempt(client, limiter(), hint, seed=seed, items=items) for seed in SEEDS] for hint in HINTS
+                    [attempt(CLIENTS[who], limiter(), hint, seed=seed, items=items) for seed in SEEDS] for hint in HINTS
                 )
                 print(f"{name:24} {who:16}", *(_rate_cell(found, items) for found in trials))  # noqa: T201
-    print("\n600 creates at 50/s, with what 3000 before them taught")  # noqa: T201
+    print("\n600 creates at 50/s, with the values learned from 3000 before")  # noqa: T201
     for name, limiter in LIMITERS.items():
         trials = ([attempt_again(limiter, hint, seed=seed, items=600) for seed in SEEDS] for hint in HINTS)
         print(f"{name:24} {'ours':16}", *(_rate_cell(found, 600) for found in trials))  # noqa: T201
     print(f"\n{'requests at once: 50, 5, 50':41}", *(f"{span:>11}" for span in SPANS), " refused")  # noqa: T201
     for hint in HINTS:
-        for who, client in MANY_CLIENTS.items():
-            print(f"{hint:24} {who:16}", _at_once_row(client, hint))  # noqa: T201
+        for who in names:
+            print(f"{hint:24} {who:16}", _at_once_row(MANY_CLIENTS[who], hint))  # noqa: T201
 
 
 def _rate_cell(trials: list[Trial], items: int) -> str:
@@ -98,4 +98,7 @@ def _refused(trials: list[Trial]) -> str:
 
 
 if __name__ == "__main__":
-    limited.main() if sys.argv[1:] == ["--real"] else main()
+    if "--real" in sys.argv:
+        limited.main()
+    else:
+        main(["ours"] if "--ours" in sys.argv else tuple(CLIENTS))

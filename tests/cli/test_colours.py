@@ -1,4 +1,4 @@
-"""Colours: where they show, where they don't, and that they stand for the same everywhere."""
+"""Colours: when they show, and one meaning for each in every command."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ GREEN, YELLOW, RED = "\x1b[32m", "\x1b[33m", "\x1b[31m"
         ({"FORCE_COLOR": "1"}, True),
     ],
 )
-def test_conventions(environment: dict[str, str], expected: bool | None) -> None:
-    """The usual names of the environment take colours away or force them, and the one that takes them away wins."""
+def test_the_environment_forces_or_disables_colours(environment: dict[str, str], expected: bool | None) -> None:
+    """Disabling wins."""
     assert forced(environment) is expected
 
 
 @pytest.fixture
 def mixed(project: Project, provider: FakeTTS) -> Project:
-    """A ledger with an item that is done, one that was refused, and one in doubt."""
+    """A ledger with three items: done, rejected, in doubt."""
     twists = {
         "Line number 2 of the script.": refusal(400, "invalid_voice"),
         "Line number 3 of the script.": Twist(charge=True),
@@ -49,8 +49,8 @@ def mixed(project: Project, provider: FakeTTS) -> Project:
     return project
 
 
-def test_states_have_colours(mixed: Project) -> None:
-    """Forced, each command shows what is well in green, what was refused in red and a doubt in yellow."""
+def test_done_is_green_rejected_red_and_in_doubt_yellow(mixed: Project) -> None:
+    """In every command, with colours forced."""
     forced = {"FORCE_COLOR": "1"}
     status = mixed.batcher("status", environment=forced).out
     assert all(
@@ -64,16 +64,15 @@ def test_states_have_colours(mixed: Project) -> None:
 
 
 @pytest.mark.parametrize("command", ["status", "show", "resolve", "plan lines.csv", "doctor lines.csv"])
-def test_no_colours_in_a_pipe(mixed: Project, command: str) -> None:
-    """What is no terminal gets none, and with --json there are none even by force."""
+def test_pipes_and_json_get_no_colours(mixed: Project, command: str) -> None:
+    """With --json not even if they are forced."""
     words = [*command.split(), *(["--api-url", mixed.provider.url] if " " in command else [])]
     assert "\x1b" not in mixed.batcher(*words).out
     assert "\x1b" not in mixed.batcher(*words, "--json", environment={"FORCE_COLOR": "1"}).out
 
 
 @pytest.mark.parametrize(("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
-def test_on_a_terminal(mixed: Project, environment: dict[str, str], coloured: bool) -> None:
-    """A terminal gets them, unless they are not wanted."""
+def test_a_terminal_gets_colours_unless_disabled(mixed: Project, environment: dict[str, str], coloured: bool) -> None:
     controller, terminal = pty.openpty()
     inherited = {name: value for name, value in mixed.environment.items() if "COLOR" not in name}
     process = subprocess.Popen(
@@ -85,7 +84,7 @@ def test_on_a_terminal(mixed: Project, environment: dict[str, str], coloured: bo
     )
     os.close(terminal)
     said = b""
-    with contextlib.suppress(OSError):  # what Linux says at the end of a terminal
+    with contextlib.suppress(OSError):  # raised by Linux at the end of a terminal
         while chunk := os.read(controller, 4096):
             said += chunk
     os.close(controller)

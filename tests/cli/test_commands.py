@@ -1,4 +1,4 @@
-"""The command line as a contract: exit codes, keys of the JSON, where options come from, where files are."""
+"""The contract of the command line: exit codes, JSON keys, sources of options, places of files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ REQUESTS = {"create", "poll", "download", "throttled"}
 
 
 def assert_contract(ended: Ended, exit_code: int, outcome: str) -> None:
-    """The run ended so, and said it in one JSON object with exactly the keys that were promised."""
+    """Check the exit code, and that standard output is one JSON object with exactly the documented keys."""
     report = ended.report
     assert (ended.exit_code, report["exit_code"], report["outcome"]) == (exit_code, exit_code, outcome), ended
     assert tuple(report) == REPORT
@@ -64,8 +64,8 @@ def assert_contract(ended: Ended, exit_code: int, outcome: str) -> None:
     ],
     ids=" ".join,
 )
-def test_usage_errors(project: Project, provider: FakeTTS, arguments: list[str]) -> None:
-    """Whatever is wrong with a command, it exits 2 with the whole JSON, says why, and asks the API nothing."""
+def test_a_usage_error_exits_2_with_the_whole_json(project: Project, provider: FakeTTS, arguments: list[str]) -> None:
+    """Standard error names the cause, and the API receives no request."""
     project.manifest(1)
     url = [] if "--api-url" in arguments else ["--api-url", provider.url]
     if "--token-file" in arguments:
@@ -77,8 +77,8 @@ def test_usage_errors(project: Project, provider: FakeTTS, arguments: list[str])
     assert provider.creates == []
 
 
-def test_bad_manifest(project: Project, provider: FakeTTS) -> None:
-    """All that is wrong with all manifests is said at once, with file and line, and nothing is bought or even asked."""
+def test_a_bad_manifest_reports_all_errors_at_once(project: Project, provider: FakeTTS) -> None:
+    """Each with file and line; the API receives no request."""
     one = project.manifest([{"id": "a", "text": "", "voice": "anna"}, {"id": "b", "text": "Fine.", "voice": ""}])
     two = project.manifest([{"id": "c", "txet": "Where is the text?", "voice": "anna"}], "two.csv")
     ended = project.run(one, two)
@@ -88,8 +88,8 @@ def test_bad_manifest(project: Project, provider: FakeTTS) -> None:
     assert provider.api_headers == []
 
 
-def test_a_way_out_follows_what_it_is_the_way_out_of(project: Project, provider: FakeTTS) -> None:
-    """What can be done about a refusal is said once, right after it, with the option's name, and not in the JSON."""
+def test_a_hint_follows_its_error_once(project: Project, provider: FakeTTS) -> None:
+    """It names the option, and is not in the JSON."""
     manifest = project.manifest(1)
     command = ("run", manifest, "--json", "--api-url", "http://example.org/api")
     refused = project.batcher(*command)
@@ -99,11 +99,10 @@ def test_a_way_out_follows_what_it_is_the_way_out_of(project: Project, provider:
     assert (refused.err.count("Use https"), refused.report["message"]) == (1, said)
     project.manifest([{"id": "a", "text": "", "voice": "anna"}])
     ended = project.run(manifest).err
-    assert ended.index("lines.csv:2") < ended.index("exit 2: ") < ended.index("  Mend them, or pass --skip-invalid")
+    assert ended.index("lines.csv:2") < ended.index("exit 2: ") < ended.index("  Fix them, or pass --skip-invalid")
 
 
-def test_a_missing_manifest_is_said_once(project: Project, provider: FakeTTS) -> None:
-    """A manifest that is gone since the last run is said in one line."""
+def test_a_missing_manifest_is_reported_in_one_line(project: Project, provider: FakeTTS) -> None:
     manifest = project.manifest(1)
     assert project.run(manifest).exit_code == 0
     manifest.unlink()
@@ -112,8 +111,8 @@ def test_a_missing_manifest_is_said_once(project: Project, provider: FakeTTS) ->
     assert ended.err.count("cannot be read: No such file or directory") == 1
 
 
-def test_good_run(project: Project, provider: FakeTTS) -> None:
-    """A run that goes well ends 0 with the whole JSON on standard output and all else on standard error."""
+def test_a_good_run_exits_0_with_the_whole_json(project: Project, provider: FakeTTS) -> None:
+    """Everything else goes to standard error."""
     ended = project.run(project.manifest(2))
     assert_contract(ended, 0, "done")
     report = ended.report
@@ -123,8 +122,8 @@ def test_good_run(project: Project, provider: FakeTTS) -> None:
     assert report["halt"] is None
 
 
-def test_without_json(project: Project, provider: FakeTTS) -> None:
-    """Without --json nothing goes to standard output, and --quiet has nothing to say of a run that goes well."""
+def test_without_json_standard_output_stays_empty(project: Project, provider: FakeTTS) -> None:
+    """With --quiet a good run prints nothing at all."""
     manifest = project.manifest(1)
     plain = project.batcher("run", manifest, "--api-url", provider.url)
     quiet = project.batcher("run", manifest, "--api-url", provider.url, "--quiet")
@@ -132,16 +131,15 @@ def test_without_json(project: Project, provider: FakeTTS) -> None:
     assert (quiet.exit_code, quiet.out, quiet.err) == (0, "", "")
 
 
-def test_json_by_the_environment(project: Project, provider: FakeTTS) -> None:
-    """BATCHER_JSON asks for the JSON as --json does, also of a command that cannot even be read."""
+def test_batcher_json_works_like_the_option(project: Project, provider: FakeTTS) -> None:
+    """Even if the command line itself cannot be parsed."""
     asked = {"BATCHER_JSON": "1"}
     assert_contract(project.batcher("run", "--no-such-option", environment=asked), 2, "refused")
     ended = project.batcher("run", project.manifest(1), "--api-url", provider.url, environment=asked)
     assert_contract(ended, 0, "done")
 
 
-def test_no_token(project: Project, provider: FakeTTS) -> None:
-    """Without a token a run exits 5 with the whole JSON."""
+def test_without_a_token_a_run_exits_5(project: Project, provider: FakeTTS) -> None:
     del project.environment["BATCHER_API_TOKEN"]
     ended = project.run(project.manifest(1))
     assert_contract(ended, 5, "credentials")
@@ -150,15 +148,16 @@ def test_no_token(project: Project, provider: FakeTTS) -> None:
 
 
 @pytest.mark.parametrize("variable", ["", "another-account's"])
-def test_token_from_a_file(project: Project, provider: FakeTTS, variable: str) -> None:
-    """The token may be in a file: one that a flag names wins over any variable."""
+def test_a_token_file_named_by_an_option_wins_over_the_environment(
+    project: Project, provider: FakeTTS, variable: str
+) -> None:
     project.environment["BATCHER_API_TOKEN"] = variable
     (project.folder / "secret.txt").write_text(f"{TOKEN}\n")
     assert_contract(project.run(project.manifest(1), "--token-file", "secret.txt"), 0, "done")
 
 
-def test_token_in_the_environment(project: Project, provider: FakeTTS) -> None:
-    """A token wins over a file that the environment names too, unless it is empty."""
+def test_a_token_in_the_environment_wins_over_a_token_file_there(project: Project, provider: FakeTTS) -> None:
+    """Unless it is empty."""
     (project.folder / "secret.txt").write_text("another-account's")
     project.environment["BATCHER_API_TOKEN_FILE"] = "secret.txt"
     assert_contract(project.run(project.manifest(1)), 0, "done")
@@ -166,8 +165,8 @@ def test_token_in_the_environment(project: Project, provider: FakeTTS) -> None:
     assert_contract(project.run(project.manifest(2)), 5, "credentials")
 
 
-def test_locked(project: Project, provider: FakeTTS) -> None:
-    """While another process holds the ledger a run exits 7 with the whole JSON, at once or after --wait-lock."""
+def test_a_locked_ledger_ends_a_run_with_exit_7(project: Project, provider: FakeTTS) -> None:
+    """At once, or after --wait-lock."""
     manifest = project.manifest(1)
     with FileLock(f"{project.ledger}.lock"):
         assert_contract(project.run(manifest), 7, "locked")
@@ -175,16 +174,15 @@ def test_locked(project: Project, provider: FakeTTS) -> None:
     assert provider.api_headers == []
 
 
-def test_unusable_ledger(project: Project, provider: FakeTTS) -> None:
-    """A file that is no ledger is left as it is: exit 2."""
+def test_a_file_that_is_no_ledger_is_refused_unchanged(project: Project, provider: FakeTTS) -> None:
     project.ledger.write_bytes(b"not a database at all, but somebody's " * 100)
     before = project.ledger.read_bytes()
     assert_contract(project.run(project.manifest(1)), 2, "refused")
     assert project.ledger.read_bytes() == before
 
 
-def test_first_line(project: Project, provider: FakeTTS) -> None:
-    """The first line names ledger and output folder by absolute paths, and says NEW for a new ledger only."""
+def test_the_first_line_names_ledger_and_output_folder(project: Project, provider: FakeTTS) -> None:
+    """By absolute paths; NEW marks a new ledger only."""
     manifest = project.manifest(1)
     first = project.run("lines.csv", "--no-wait").err.splitlines()[0]
     second = project.run(manifest, "--no-wait").err.splitlines()[0]
@@ -195,8 +193,8 @@ def test_first_line(project: Project, provider: FakeTTS) -> None:
     assert "NEW" not in second
 
 
-def test_cron(project: Project, provider: FakeTTS) -> None:
-    """Started elsewhere, a run finds ledger, audio and configuration in the manifest's folder."""
+def test_ledger_audio_and_settings_lie_beside_the_manifest(project: Project, provider: FakeTTS) -> None:
+    """Wherever the run is started, as by cron."""
     (project.folder / "batcher.toml").write_text('voice = "from-the-file"\n')
     manifest = project.manifest([{"id": "a", "text": "From afar."}])
     ended = project.run(manifest, cwd=ROOT)
@@ -205,8 +203,8 @@ def test_cron(project: Project, provider: FakeTTS) -> None:
     assert provider.creates[0].body == {"text": "From afar.", "voiceId": "from-the-file", "format": "mp3"}
 
 
-def test_flags_environment_file(project: Project, provider: FakeTTS) -> None:
-    """A flag wins over the environment, the environment over batcher.toml, and that over what goes without saying."""
+def test_an_option_wins_over_environment_file_and_default(project: Project, provider: FakeTTS) -> None:
+    """In this order."""
     (project.folder / "batcher.toml").write_text('voice = "file"\nmodel = "file"\nformat = "ogg"\nno-wait = true\n')
     manifest = project.manifest([{"text": "Who wins?"}])
     environment = {"BATCHER_MODEL": "environment", "BATCHER_FORMAT": "opus"}
@@ -216,8 +214,8 @@ def test_flags_environment_file(project: Project, provider: FakeTTS) -> None:
     assert provider.creates[0].body == sent
 
 
-def test_everything_in_the_file(project: Project, provider: FakeTTS) -> None:
-    """Paths in batcher.toml are relative to it, wherever the run is started; the token may come from a file."""
+def test_all_settings_may_be_in_batcher_toml(project: Project, provider: FakeTTS) -> None:
+    """Paths are relative to it, wherever the run starts; the token may be in a file."""
     (project.folder / "secret.txt").write_text(f"{TOKEN}\n")
     lines = ['ledger = "state/jobs.db"', 'out-dir = "speech"', 'token-file = "secret.txt"', "concurrency = 2"]
     lines += ['max-runtime = "30s"', f'api-url = "{provider.url}"', 'filename = "{batch}/{id}.{format}"']
@@ -242,8 +240,8 @@ def test_everything_in_the_file(project: Project, provider: FakeTTS) -> None:
         ("voice = ", "batcher.toml"),
     ],
 )
-def test_bad_file(project: Project, provider: FakeTTS, line: str, words: str) -> None:
-    """A key that no option has, a consent, a wrong value or bad TOML is refused by name."""
+def test_a_bad_batcher_toml_is_refused_by_key(project: Project, provider: FakeTTS, line: str, words: str) -> None:
+    """An unknown key, a consent, a wrong value or invalid TOML."""
     (project.folder / "batcher.toml").write_text(line)
     ended = project.run(project.manifest(1))
     assert_contract(ended, 2, "refused")
@@ -251,8 +249,8 @@ def test_bad_file(project: Project, provider: FakeTTS, line: str, words: str) ->
     assert provider.creates == []
 
 
-def test_columns_and_voices(project: Project, provider: FakeTTS) -> None:
-    """A sheet's own headers and voice names are mapped by --column, [columns] and [voices]; the rest is carried."""
+def test_columns_and_voices_of_a_sheet_are_mapped(project: Project, provider: FakeTTS) -> None:
+    """By --column, [columns] and [voices]; other columns are carried along."""
     toml = '[columns]\ntext = "Notes"\nvoice = "Speaker"\n\n[voices]\nGran = "voice-77"\n'
     (project.folder / "batcher.toml").write_text(toml)
     row = {"id": "a", "Line": "Well, well.", "Speaker": "Gran", "emotion": "calm", "Notes": "slowly"}
@@ -262,8 +260,8 @@ def test_columns_and_voices(project: Project, provider: FakeTTS) -> None:
     assert project.results()[0]["extra"] == {"emotion": "calm", "Notes": "slowly"}
 
 
-def test_standard_input(project: Project, provider: FakeTTS) -> None:
-    """A manifest may come as JSONL on standard input; the current folder is then the project folder."""
+def test_a_manifest_is_read_from_standard_input(project: Project, provider: FakeTTS) -> None:
+    """As JSONL; the current folder is then the project folder."""
     row = {"id": "a", "text": "Piped.", "voice": "anna", "params": {"speed": 1.5, "seed": 7}}
     ended = project.run("-", "--batch", "piped", "--no-wait", stdin=json.dumps(row) + "\n")
     assert (ended.exit_code, ended.report["batches"], ended.report["ledger"]) == (6, ["piped"], str(project.ledger))
@@ -272,8 +270,8 @@ def test_standard_input(project: Project, provider: FakeTTS) -> None:
     assert [result["id"] for result in project.results("piped")] == ["a"]
 
 
-def test_two_manifests(project: Project, provider: FakeTTS) -> None:
-    """Two manifests in one run are two batches with their own results; a text that both have is bought once."""
+def test_two_manifests_make_two_batches(project: Project, provider: FakeTTS) -> None:
+    """Each has its results; a text in both is bought once."""
     one = project.manifest(2, "one.csv")
     shared = project.rows(1)[0] | {"id": "again"}
     two = project.manifest([shared, *project.rows(1, first=3)], "two.csv")
@@ -289,7 +287,7 @@ def test_two_manifests(project: Project, provider: FakeTTS) -> None:
 
 
 def test_two_batches_cannot_share_an_output(project: Project, provider: FakeTTS) -> None:
-    """An output path that a row of another batch has is refused: nobody's audio is replaced."""
+    """Otherwise one batch would replace the other's audio."""
     project.run(project.manifest(1, "one.csv"), "--no-wait")
     other = [{"id": "r1", "text": "Something else.", "voice": "anna"}]
     ended = project.run(project.manifest(other, "two.csv"))
@@ -298,8 +296,8 @@ def test_two_batches_cannot_share_an_output(project: Project, provider: FakeTTS)
     project.assert_whole(project.rows(1))
 
 
-def test_skipped_rows(project: Project, provider: FakeTTS) -> None:
-    """With leave, bad rows are passed over and told in the results (exit 3); rows without text do not count as bad."""
+def test_skipped_rows_are_in_the_results_and_exit_3(project: Project, provider: FakeTTS) -> None:
+    """Rows without a text do not count as bad."""
     rows = [
         *project.rows(1),
         {"id": "bad", "text": "No voice.", "voice": ""},
@@ -313,8 +311,8 @@ def test_skipped_rows(project: Project, provider: FakeTTS) -> None:
     assert len(provider.creates) == 1
 
 
-def test_status(project: Project, provider: FakeTTS) -> None:
-    """`status --json` has the promised keys, and tells how the last run ended."""
+def test_status_has_the_documented_keys(project: Project, provider: FakeTTS) -> None:
+    """It includes the end of the last run."""
     provider.credits = 0
     project.run(project.manifest(2))
     status = project.batcher("status", "--json").report
@@ -329,8 +327,8 @@ def test_status(project: Project, provider: FakeTTS) -> None:
     assert "halted" in plain.out
 
 
-def test_show(project: Project, provider: FakeTTS) -> None:
-    """`show --json` lists items with the promised keys, chosen by row, by state, or all of them."""
+def test_show_lists_items_by_row_by_state_or_all(project: Project, provider: FakeTTS) -> None:
+    """With the documented keys."""
     bad = project.rows(2)[1]["text"]
     provider.on_create = lambda create: refusal(400, "bad_text") if create.text == bad else None
     manifest = project.manifest(2)
@@ -358,8 +356,8 @@ def test_show(project: Project, provider: FakeTTS) -> None:
     ],
     ids=["no state", "no batch", "no manifest"],
 )
-def test_nothing_found_is_said(project: Project, arguments: tuple[str, ...], words: str) -> None:
-    """What finds nothing says so on standard error, and exits 0."""
+def test_an_empty_selection_is_reported_and_exits_0(project: Project, arguments: tuple[str, ...], words: str) -> None:
+    """On standard error."""
     project.run(project.manifest(1))
     project.manifest(1, "other.csv")
     ended = project.batcher(*arguments)
@@ -374,16 +372,15 @@ def _only(items: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("command", ["status", "show", "resolve", "retry --state failed", "ledger upgrade"])
-def test_looking_makes_no_ledger(project: Project, provider: FakeTTS, command: str) -> None:
-    """The commands beside `run` refuse to work where there is no ledger, and leave none behind."""
+def test_only_run_makes_a_ledger(project: Project, provider: FakeTTS, command: str) -> None:
+    """The other commands refuse to work without one."""
     ended = project.batcher(*command.split())
     assert ended.exit_code == 2
     assert str(project.ledger) in ended.err
     assert list(project.folder.iterdir()) == []
 
 
-def test_looking_while_a_run_works(project: Project, provider: FakeTTS) -> None:
-    """`status` can be asked while a run is at work on the same ledger."""
+def test_status_works_while_a_run_holds_the_ledger(project: Project, provider: FakeTTS) -> None:
     provider.task_seconds = 600.0
     run = project.start_run(project.manifest(3))
     provider.until(lambda: len(provider.creates) == 3)
@@ -395,12 +392,12 @@ def test_looking_while_a_run_works(project: Project, provider: FakeTTS) -> None:
 
 
 @pytest.mark.parametrize(("answer", "code", "created"), [(b"y\n", 0, 51), (b"\n", 2, 0), (None, 6, 0)])
-def test_many_items_are_asked_for_on_a_terminal(
+def test_a_terminal_confirms_more_than_fifty_new_items(
     project: Project, provider: FakeTTS, answer: bytes | None, code: int, created: int
 ) -> None:
-    """On a terminal, more than fifty new items are created only after a yes to one question with count and balance.
+    """One question names count and balance.
 
-    A signal is an answer too, and needs no key after it.
+    A signal counts as an answer and needs no key after it.
     """
     manifest = project.manifest(51)
     terminal, side = pty.openpty()
@@ -416,7 +413,7 @@ def test_many_items_are_asked_for_on_a_terminal(
         process.send_signal(signal.SIGINT)
     else:
         os.write(terminal, answer)
-    with contextlib.suppress(OSError):  # what Linux says at the end of a terminal
+    with contextlib.suppress(OSError):  # raised by Linux at the end of a terminal
         while chunk := os.read(terminal, 4096):
             said += chunk
     os.close(terminal)
@@ -428,8 +425,7 @@ def test_many_items_are_asked_for_on_a_terminal(
 
 
 @pytest.mark.parametrize("command", ["show", "status --json", "run lines.csv --json"])
-def test_a_reader_that_has_seen_enough(project: Project, provider: FakeTTS, command: str) -> None:
-    """A pipe that is closed early is no error, and not taken for one."""
+def test_a_pipe_closed_early_is_no_error(project: Project, provider: FakeTTS, command: str) -> None:
     project.run(project.manifest(3))
     reading, writing = os.pipe()
     os.close(reading)
@@ -447,8 +443,8 @@ def test_a_reader_that_has_seen_enough(project: Project, provider: FakeTTS, comm
     assert (ended.returncode, "Traceback" in ended.stderr) == (0, False), ended.stderr
 
 
-def test_status_of_several_batches(project: Project, provider: FakeTTS) -> None:
-    """With more than one batch in the ledger, people are told of each in a line; programs get the same keys."""
+def test_status_of_several_batches_has_a_line_for_each(project: Project, provider: FakeTTS) -> None:
+    """The JSON keys stay the same."""
     project.manifest(2)
     project.manifest([*project.rows(2, first=7), {"id": "e", "text": "", "voice": "anna"}], "more.csv")
     provider.on_create = lambda create: refusal(400, "bad") if "number 7" in create.text else None

@@ -1,4 +1,4 @@
-"""A run that nobody watches: what it tells monitors, what it logs, what it keeps quiet about."""
+"""Unattended runs: pings, metrics and log files, and secrets that stay out of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SAMPLE = re.compile(r'(\w+)\{(?:\w+="(?:[^"\\\n]|\\[\\n"])*",?)+\} (\S+)')
 
 
 class Monitor:
-    """Takes pings: what was asked for, with which body and headers; answers with `status`."""
+    """A monitoring service: records each ping with its body and headers, and answers with `status`."""
 
     def __init__(self) -> None:
         self.status = 200
@@ -38,7 +38,7 @@ class Monitor:
 
 @contextmanager
 def listening() -> Iterator[Monitor]:
-    """A monitor that listens as long as the context lasts."""
+    """A monitor that listens until the context ends."""
     monitor = Monitor()
 
     class Handler(BaseHTTPRequestHandler):
@@ -69,8 +69,8 @@ def monitor() -> Iterator[Monitor]:
         yield monitor
 
 
-def test_a_good_run_pings(project: Project, provider: FakeTTS, monitor: Monitor) -> None:
-    """The monitor hears of the start and of the exit status with the summary, and never of the token."""
+def test_a_good_run_pings_start_and_exit_status(project: Project, provider: FakeTTS, monitor: Monitor) -> None:
+    """With the summary, and never with the token."""
     assert project.run(project.manifest(2), "--ping", f"{monitor.url}?create=1").exit_code == 0
     assert monitor.paths == ["/check/start?create=1", "/check/0?create=1"]
     assert "exit 0 (done)" in monitor.bodies[1]
@@ -78,8 +78,8 @@ def test_a_good_run_pings(project: Project, provider: FakeTTS, monitor: Monitor)
     assert TOKEN not in "".join(monitor.headers + monitor.bodies)
 
 
-def test_failures_ping(project: Project, provider: FakeTTS, monitor: Monitor) -> None:
-    """A run that needs a person pings 3; one whose manifest cannot be found pings 2, without having begun."""
+def test_a_failed_run_pings_its_exit_code(project: Project, provider: FakeTTS, monitor: Monitor) -> None:
+    """3 if items need attention; 2 without a start if the manifest is missing."""
     provider.on_create = lambda _: refusal(422, "too_odd")
     manifest = project.manifest(1)
     (project.folder / "batcher.toml").write_text(f'ping = "{monitor.url}"\n', encoding="utf-8")
@@ -89,8 +89,10 @@ def test_failures_ping(project: Project, provider: FakeTTS, monitor: Monitor) ->
     assert "a/b" in monitor.bodies[2]
 
 
-def test_a_held_ledger_pings_no_failure(project: Project, provider: FakeTTS, monitor: Monitor) -> None:
-    """A run that finds another at work has not failed: it leaves a line in the monitor's log, and the metrics alone."""
+def test_a_run_that_finds_the_ledger_locked_pings_no_failure(
+    project: Project, provider: FakeTTS, monitor: Monitor
+) -> None:
+    """It sends one log line to the monitor and leaves the metrics as they are."""
     there = project.folder / "batcher.prom"
     with FileLock(f"{project.ledger}.lock"):
         ended = project.run(project.manifest(1), "--ping", monitor.url, "--metrics", there)
@@ -98,8 +100,10 @@ def test_a_held_ledger_pings_no_failure(project: Project, provider: FakeTTS, mon
 
 
 @pytest.mark.slow
-def test_a_monitor_that_is_down(project: Project, provider: FakeTTS, monitor: Monitor) -> None:
-    """A monitor that refuses or is not there changes nothing but a line on standard error, without its address."""
+def test_a_monitor_that_is_down_costs_one_line_on_standard_error(
+    project: Project, provider: FakeTTS, monitor: Monitor
+) -> None:
+    """The line does not show its address."""
     monitor.status = 500
     ended = project.run(project.manifest(1), "--ping", monitor.url)
     assert (ended.exit_code, "ping failed: HTTP 500" in ended.err) == (0, True)
@@ -108,8 +112,8 @@ def test_a_monitor_that_is_down(project: Project, provider: FakeTTS, monitor: Mo
     assert project.run(project.folder / "lines.csv", "--ping", "hc-ping.com/x").exit_code == 2
 
 
-def test_metrics(project: Project, provider: FakeTTS) -> None:
-    """The file holds what the run came to, each metric with its help and type before its first sample."""
+def test_the_metrics_file_holds_the_outcome_of_the_run(project: Project, provider: FakeTTS) -> None:
+    """Each metric has its help and type before its first sample."""
     there = project.folder / "batcher.prom"
     ended = project.run(project.manifest(2), "--metrics", there)
     assert ended.exit_code == 0
@@ -127,8 +131,8 @@ def test_metrics(project: Project, provider: FakeTTS) -> None:
     assert (refused.exit_code, "cannot write metrics to /proc/no/batcher.prom" in refused.err) == (0, True)
 
 
-def test_metrics_are_well_formed() -> None:
-    """Whatever a ledger is called, each line is a comment or a sample; what is unknown has none."""
+def test_each_line_of_the_metrics_is_a_comment_or_a_sample() -> None:
+    """Whatever the ledger's name; an unknown value has no sample."""
     report = RunReport(exit_code=4, outcome="halted", message="", ledger='a"b\\c\nd', batches=["x", "y"])
     text = metrics.render(report, at=1_800_000_000.5)
     samples = [line for line in text.splitlines() if not line.startswith("# ")]
@@ -141,8 +145,8 @@ def test_metrics_are_well_formed() -> None:
     assert "} 1800000000.5\n" in text
 
 
-def test_a_log_file(project: Project, provider: FakeTTS) -> None:
-    """Every step is in the log file as JSON, with no token, text or signed address; standard error stays as it was."""
+def test_the_log_file_holds_every_step_and_no_secret(project: Project, provider: FakeTTS) -> None:
+    """JSON without token, text or signed address. Standard error stays the same."""
     there = project.folder / "batcher.log"
     ended = project.run(project.manifest(1), "--log-file", there, "--log-format", "json", "--quiet")
     assert (ended.exit_code, ended.err) == (0, "")
@@ -155,8 +159,8 @@ def test_a_log_file(project: Project, provider: FakeTTS) -> None:
 
 
 @pytest.mark.slow
-def test_a_log_file_that_is_rotated(tmp_path: Path) -> None:
-    """After the file was moved away, or removed, the next line begins a new one in its place."""
+def test_a_rotated_log_file_is_begun_anew(tmp_path: Path) -> None:
+    """With the next line, after it was moved away or removed."""
     path, old = tmp_path / "log", tmp_path / "log.1"
     log = LogFile(path)
     log.write("one")
@@ -168,8 +172,8 @@ def test_a_log_file_that_is_rotated(tmp_path: Path) -> None:
     log.close()
 
 
-def test_quiet_says_news_once(project: Project, provider: FakeTTS) -> None:
-    """What needs a person is said by the run that met it, and not again by the next one."""
+def test_with_quiet_only_new_problems_are_reported(project: Project, provider: FakeTTS) -> None:
+    """The run that meets one reports it, the next one does not."""
     provider.on_create = lambda _: refusal(422, "too_odd")
     manifest = project.manifest(1)
     command = ("run", manifest, "--api-url", provider.url, "--quiet")

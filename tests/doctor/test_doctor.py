@@ -1,4 +1,4 @@
-"""`doctor`: what is wrong is found before it costs anything, and each finding says what to do."""
+"""`doctor` finds problems before they cost anything, and each finding has a hint."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PROFILE = {"user_id": "user-1", "credits": 10}
 
 
 def doctor(project: Project, *arguments: str | Path, **how: Any) -> Ended:
-    """`batcher doctor --json`, against the provider."""
+    """Run `batcher doctor --json` against the provider."""
     return project.batcher("doctor", *arguments, "--json", "--api-url", project.provider.url, **how)
 
 
@@ -42,8 +42,8 @@ def levels(ended: Ended) -> dict[str, str]:
     return found
 
 
-def test_healthy(project: Project, provider: FakeTTS) -> None:
-    """After a good run nothing is a problem; the token shows nowhere; every finding that is not ok says what to do."""
+def test_a_healthy_project_has_no_problems(project: Project, provider: FakeTTS) -> None:
+    """The token shows nowhere; every finding that is not ok has a hint."""
     provider.schema = DOCUMENT
     manifest = project.manifest(2)
     assert project.run(manifest).exit_code == 0
@@ -58,8 +58,8 @@ def test_healthy(project: Project, provider: FakeTTS) -> None:
     assert len(provider.creates) == 2
 
 
-def test_where_settings_come_from(project: Project, provider: FakeTTS) -> None:
-    """Each setting is told with its value and its source: flag, environment, batcher.toml, default."""
+def test_each_setting_has_its_value_and_source(project: Project, provider: FakeTTS) -> None:
+    """Option, environment, batcher.toml or default."""
     (project.folder / "batcher.toml").write_text('voice = "anna"\nmax-items = 7\n', encoding="utf-8")
     ended = doctor(project, "--concurrency", "9", environment={"BATCHER_MODEL": "m1", "BATCHER_MAX_ITEMS": "8"})
     found = {one["name"]: (one["value"], one["source"]) for one in ended.report["settings"]}
@@ -84,16 +84,17 @@ def test_where_settings_come_from(project: Project, provider: FakeTTS) -> None:
     ],
     ids=["refused", "edge", "nameless", "error", "unreachable"],
 )
-def test_the_account(project: Project, provider: FakeTTS, answer: Twist, exit_code: int, words: str) -> None:
-    """What answers in the API's place, or does not, is told apart: 2 must be mended, 8 may pass."""
+def test_each_trouble_with_the_account_has_its_exit_code(
+    project: Project, provider: FakeTTS, answer: Twist, exit_code: int, words: str
+) -> None:
+    """2 if it must be fixed, 8 if it may pass."""
     provider.on_profile = lambda _: answer
     ended = doctor(project)
     assert ended.exit_code == exit_code, ended
     assert [words in one["message"] for one in ended.report["findings"] if one["topic"] == "account"] == [True]
 
 
-def test_no_token(project: Project, provider: FakeTTS) -> None:
-    """Without a token that is the finding, and the rest is examined all the same."""
+def test_without_a_token_everything_else_is_checked(project: Project, provider: FakeTTS) -> None:
     del project.environment["BATCHER_API_TOKEN"]
     ended = doctor(project)
     assert (ended.exit_code, levels(ended)["token"], levels(ended)["room"]) == (2, "problem", "ok")
@@ -103,9 +104,10 @@ def test_no_token(project: Project, provider: FakeTTS) -> None:
     assert provider.api_headers == []
 
 
-def test_the_manifests(project: Project) -> None:
-    """A manifest that a run would refuse is a problem, with its first faults and the way out; one whose faults are to
-    be skipped is a hint, one without any is told with its rows. No ledger comes of it, and the sandbox needs none."""
+def test_a_manifest_is_checked_like_by_a_run(project: Project) -> None:
+    """One that a run would refuse is a problem, with its first errors and a hint; one whose bad rows would be skipped
+    is a hint; a good one is reported with its number of rows. No ledger is made, and the sandbox needs none.
+    """
     good = project.manifest(2)
     fine = {"id": "x", "text": "Said.", "voice": "anna", "format": "mp3", "take": "1", "speed": "1", "output": "x.mp3"}
     faults = [{name: "\x07"} for name in fine if name != "text"]
@@ -122,8 +124,8 @@ def test_the_manifests(project: Project) -> None:
     assert not project.ledger.exists()
 
 
-def test_what_a_run_wants_consent_for(project: Project) -> None:
-    """What a changed default would buy again is told by doctor as by the run that would refuse it."""
+def test_an_edit_that_needs_consent_is_found(project: Project) -> None:
+    """A changed default would buy rows again, which a run refuses."""
     manifest = project.manifest([{"id": "a", "text": "Said once."}])
     assert project.run(manifest, "--voice", "anna").exit_code == 0
     assert levels(doctor(project, manifest, "--voice", "anna"))["manifest"] == "ok"
@@ -131,8 +133,7 @@ def test_what_a_run_wants_consent_for(project: Project) -> None:
     assert levels(doctor(project, manifest, "--voice", "ben", "--rebuy"))["manifest"] == "ok"
 
 
-def test_creates_in_doubt_are_named(project: Project, provider: FakeTTS) -> None:
-    """A create in doubt is a hint that leads to `resolve`."""
+def test_creates_in_doubt_lead_to_resolve(project: Project, provider: FakeTTS) -> None:
     provider.on_create = lambda _: Twist()
     manifest = project.manifest(1)
     project.run(manifest)
@@ -141,9 +142,10 @@ def test_creates_in_doubt_are_named(project: Project, provider: FakeTTS) -> None
     assert "batcher resolve" in told["hint"]
 
 
-def test_clock_and_schema(project: Project, provider: FakeTTS) -> None:
-    """A clock that differs from the server's is told by how much; a schema without our paths is a problem, one with a
-    listing a hint."""
+def test_a_wrong_clock_and_an_unexpected_schema_are_found(project: Project, provider: FakeTTS) -> None:
+    """The clock's difference from the server's is shown; a schema without the paths in use is a problem, one with a
+    listing is a hint.
+    """
     dated = Twist(status=200, body=PROFILE, headers={"date": "Tue, 01 Jan 2019 00:00:00 GMT"})
     provider.on_profile = lambda _: dated
     provider.schema = json.loads(json.dumps(DOCUMENT))
@@ -169,8 +171,8 @@ def test_clock_and_schema(project: Project, provider: FakeTTS) -> None:
         ("UPDATE alembic_version SET version_num = '9999'", "newer batcher"),
     ],
 )
-def test_the_ledger(project: Project, provider: FakeTTS, sql: str, words: str) -> None:
-    """What cannot be is found by the ledger's own queries, whichever table somebody has written to."""
+def test_an_inconsistent_ledger_is_found(project: Project, provider: FakeTTS, sql: str, words: str) -> None:
+    """Whichever table somebody has written to."""
     assert project.run(project.manifest(2)).exit_code == 0
     with closing(sqlite3.connect(project.ledger)) as connection, connection:
         connection.execute(sql)
@@ -179,8 +181,7 @@ def test_the_ledger(project: Project, provider: FakeTTS, sql: str, words: str) -
     assert any(words in one["message"] for one in ended.report["findings"]), ended
 
 
-def test_a_damaged_file(project: Project, provider: FakeTTS) -> None:
-    """A ledger whose pages are damaged is a problem with a way out, not a crash."""
+def test_a_damaged_ledger_is_a_problem_with_a_hint(project: Project, provider: FakeTTS) -> None:
     assert project.run(project.manifest(40)).exit_code == 0
     data = bytearray(project.ledger.read_bytes())
     for start in range(4096 * 3, len(data) - 4096, 4096 * 3):
@@ -191,8 +192,8 @@ def test_a_damaged_file(project: Project, provider: FakeTTS) -> None:
     assert any("damaged" in one["message"] or "cannot be read" in one["message"] for one in ended.report["findings"])
 
 
-def test_leftovers(project: Project, provider: FakeTTS) -> None:
-    """Unfinished downloads, answers that wait, and old backups are named, and stay."""
+def test_leftovers_are_named_and_stay(project: Project, provider: FakeTTS) -> None:
+    """Unfinished downloads, spilled answers, old backups."""
     assert project.run(project.manifest(1)).exit_code == 0
     part = project.audio / ".items" / "ab" / ".x.mp3.part"
     part.parent.mkdir(exist_ok=True)
@@ -211,8 +212,8 @@ def test_leftovers(project: Project, provider: FakeTTS) -> None:
 
 
 @pytest.mark.parametrize(("set_to", "coloured"), [(None, True), ("1", False)])
-def test_colours(project: Project, set_to: str | None, coloured: bool) -> None:
-    """On a terminal levels are coloured, unless NO_COLOR is set; elsewhere never."""
+def test_levels_are_coloured_only_on_a_terminal(project: Project, set_to: str | None, coloured: bool) -> None:
+    """Unless NO_COLOR is set."""
     environment = {name: value for name, value in project.environment.items() if name != "NO_COLOR"}
     environment |= {} if set_to is None else {"NO_COLOR": set_to}
     command = [sys.executable, "-m", "batcher", "doctor", "--api-url", project.provider.url]
@@ -220,7 +221,7 @@ def test_colours(project: Project, set_to: str | None, coloured: bool) -> None:
     process = subprocess.Popen(command, cwd=project.folder, env=environment, stdout=theirs)
     os.close(theirs)
     said = b""
-    with contextlib.suppress(OSError):  # what a terminal answers when nobody writes to it any more
+    with contextlib.suppress(OSError):  # raised by a terminal once no process writes to it
         while chunk := os.read(ours, 4096):
             said += chunk
     os.close(ours)
@@ -237,15 +238,14 @@ sshfs /home/me/far fuse.sshfs rw 0 0
 """
 
 
-def test_file_systems() -> None:
-    """The file system is that of the nearest mount above, whose name may hold blanks."""
+def test_the_nearest_mount_above_names_the_file_system() -> None:
+    """Its path may contain spaces."""
     found = [file_system(Path(path), MOUNTS) for path in ("/a/b", "/srv/x", "/srv/my books/x", "/home/me/far", "/srvx")]
     assert found == ["ext4", "nfs4", "tmpfs", "fuse.sshfs", "ext4"]
     assert file_system(Path("/a"), "") is None
 
 
-def test_synced_folders() -> None:
-    """Folders that services copy about are known by their names."""
+def test_synced_folders_are_known_by_name() -> None:
     assert synced_folder(Path("/Users/me/Library/Mobile Documents/x")) == "Mobile Documents"
     assert synced_folder(Path("/home/me/OneDrive - Firm/books")) == "OneDrive - Firm"
     assert synced_folder(Path("/home/me/books")) is None
@@ -262,6 +262,6 @@ def test_synced_folders() -> None:
         ("https://speech.example/api/open/v1", "hint"),
     ],
 )
-def test_hosts(url: str, level: str) -> None:
-    """A host that could be mistaken for the provider's is a problem, since the token goes there."""
+def test_a_host_that_resembles_the_providers_is_a_problem(url: str, level: str) -> None:
+    """The token would go there."""
     assert _host(url).level == level

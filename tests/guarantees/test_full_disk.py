@@ -1,8 +1,8 @@
-"""The full disk: at every write the file system that a project lives on takes no more; then there is room again.
+"""The full disk: the project's disk fills up at every write in turn, then has room again.
 
-The disk is real, a small tmpfs, and so is what fills it: a file that grows until the kernel refuses, and for a
-`crammed` one also links until no further name fits. At each point of `MATRIX` this happens in the middle of a run;
-another run meets the same disk, still full; a third has room again, and has to bring everything to its end.
+The disk is a real, small tmpfs. A file fills it until the kernel refuses; in the `crammed` variant links also use up
+every name. Each line of `MATRIX` fills the disk in the middle of a run. Another run meets the disk still full; a third
+has room again and must bring everything to its end.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ MIB: Final = 1 << 20
 DISK: Final = "size=12m,nr_inodes=300"
 FULL: Final[dict[str, Callable[[Path], None]]] = {"ballast": ballast, "crammed": cram}
 NOT_WHOLE: Final = "before batcher.ledger.ledger:Ledger.close 1"
-"""A kill that leaves a journal beside the ledger: what comes next goes behind what is in it."""
+"""A kill that leaves a journal beside the ledger; later writes are appended to it."""
 
 MATRIX: Final[list[tuple[str, int, tuple[str, ...], list[int], *tuple[str, ...]]]] = [
-    # What cannot be written, the exit code, how the disk is full, at which calls, and the runs: the last one meets it.
+    # The write that fails, exit code, ways of being full, calls, and the runs: the last one meets the full disk.
     # Before anything can be bought.
     ("lock", 8, ("crammed",), [1], "{full} batcher.pipeline.runner:owner_lock {n}"),
     ("lock-signature", 8, ("ballast",), [1], "{full} batcher.ledger.storage.lock:_sign {n}"),
@@ -62,7 +62,7 @@ MATRIX: Final[list[tuple[str, int, tuple[str, ...], list[int], *tuple[str, ...]]
     ("output-folder", 8, ("ballast", "crammed"), [1], "{full} batcher.audio.store:Store.prepare {n}"),
     ("account", 8, ("ballast",), [1], "{full} batcher.provider.client:Client.profile {n}"),
     ("spill-file", 8, ("ballast", "crammed"), [1], "{full} batcher.ledger.storage.spill:Spill.reserve {n}"),
-    # The create: what the ledger refuses of it is in the spill file.
+    # The create: an answer that the ledger refuses is in the spill file.
     ("intent", 8, ("ballast",), [1, 2], "{full} batcher.pipeline.submitter:Submitter._claim {n}"),
     ("answer-to-come", 8, ("ballast", "crammed"), [1, 4], "{full} batcher.provider.client:Client.create {n}"),
     ("answer", 8, ("ballast", "crammed"), [1, 2, ROWS], f"{{full}} {RECORD} {{n}}"),
@@ -88,7 +88,7 @@ MATRIX: Final[list[tuple[str, int, tuple[str, ...], list[int], *tuple[str, ...]]
     ("output", 8, ("ballast", "crammed"), [1, 4], "{full} batcher.audio.store:Store.link {n}"),
     ("output-drafted", 8, ("ballast", "crammed"), [1], "{full} pathlib:Path.hardlink_to {n}"),
     ("link", 8, ("ballast",), [1, ROWS], "{full} batcher.ledger.lifecycle.collection:record_links {n}"),
-    # The end of a run; what was done all the same is not said to have failed.
+    # The end of a run; work that succeeded all the same is not reported as failed.
     ("results", 8, ("ballast", "crammed"), [1], "{full} batcher.reports.results:write_results {n}"),
     ("results-rows", 8, ("ballast",), [1, ROWS], "{full} batcher.reports.results:_cell {n}"),
     ("end", 8, ("ballast",), [1], "{full} batcher.ledger.lifecycle.runs:end_run {n}"),
@@ -96,17 +96,17 @@ MATRIX: Final[list[tuple[str, int, tuple[str, ...], list[int], *tuple[str, ...]]
     ("spill-to-be-removed", 0, ("ballast",), [1], "{full} batcher.ledger.storage.spill:Spill.remove {n}"),
     # Behind a journal that a kill left.
     ("journal", 8, ("ballast", "crammed"), [1], NOT_WHOLE, "{full} batcher.pipeline.runner:owner_lock {n}"),
-    # Wherever it may be.
+    # Anywhere.
     ("any-commit", 8, ("ballast",), [*range(1, 49)], f"{{full}} {COMMIT} {{n}}"),
     ("any-flush", 8, ("ballast",), [*range(1, 17)], "{full} os:fsync {n}"),
 ]
 
 CORE: Final = {"answer-ballast-1", "part-crammed-1"}
-"""What every test run tries; the other lines take minutes."""
+"""Cases that run by default; the others take minutes."""
 
 
 def cases() -> list[Any]:
-    """Every line of the matrix, once for each call and each way of being full."""
+    """One case for each line of the matrix, call and way of being full."""
     found = {}
     for name, code, ways, calls, *runs in MATRIX:
         for full, nth in ((full, nth) for full in ways for nth in calls):
@@ -120,7 +120,7 @@ def cases() -> list[Any]:
 
 @contextmanager
 def mounted(folder: Path) -> Iterator[None]:
-    """A small disk of its own at `folder`; skips the test where that is not permitted."""
+    """Mount a small disk at `folder`; skip the test where that is not permitted."""
     folder.mkdir(exist_ok=True)
     tried = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", DISK, "batcher-tests", folder], capture_output=True, check=False, text=True
@@ -135,7 +135,7 @@ def mounted(folder: Path) -> Iterator[None]:
 
 @pytest.fixture
 def disk(project: Project) -> Iterator[Path]:
-    """The small disk that the whole project is on."""
+    """A small disk that holds the whole project."""
     with mounted(project.folder):
         yield project.folder
         project.close()
@@ -143,14 +143,14 @@ def disk(project: Project) -> Iterator[Path]:
 
 @pytest.fixture
 def audio_disk(project: Project) -> Iterator[Path]:
-    """The small disk that only the output folder is on."""
+    """A small disk that holds only the output folder."""
     with mounted(project.audio):
         yield project.audio
         project.close()
 
 
 def leave(disk: Path, room: int) -> None:
-    """Fill the disk but for so many bytes."""
+    """Fill the disk except for this many bytes."""
     ballast(disk)
     os.truncate(disk / "ballast", (disk / "ballast").stat().st_size - room)
 
@@ -162,7 +162,7 @@ def make_room(disk: Path) -> None:
 
 
 def fill_at(project: Project, manifest: Path, points: str, disk: Path, *, as_json: bool = True) -> Ended:
-    """A run on the manifest whose disk is full from the last of the points on."""
+    """Run on the manifest; the disk is full from the last of the points on."""
     options = ["--api-url", project.provider.url, "--concurrency", CONCURRENCY, *["--json"] * as_json]
     ended = struck(points, ["run", str(manifest), *options], disk, project.environment)
     assert (disk / "ballast").exists(), f"{points}: was not reached\n{ended.err}"
@@ -170,7 +170,7 @@ def fill_at(project: Project, manifest: Path, points: str, disk: Path, *, as_jso
 
 
 def assert_explained(ended: Ended, where: Path, code: int = 8) -> None:
-    """The run ended with this code, and with one message, to people and to programs, of what is full, and where."""
+    """Check the exit code, and that one message, in text and JSON, names the full disk."""
     assert ended.exit_code == code, ended
     assert "Traceback" not in ended.err, ended
     if ended.out:
@@ -183,7 +183,7 @@ def assert_explained(ended: Ended, where: Path, code: int = 8) -> None:
 
 
 def assert_nothing_lost(project: Project, doubts: set[str]) -> None:
-    """All that was charged is recorded, spilled, or among these doubts; what is recorded as done is on disk."""
+    """Check that each charge is recorded, spilled or in doubt, and that the audio of done items is on disk."""
     paid = project.provider.paid
     assert all(len(task_ids) == 1 for task_ids in paid.values()), "charged twice"
     if not project.ledger.exists():
@@ -201,7 +201,7 @@ def assert_nothing_lost(project: Project, doubts: set[str]) -> None:
 
 
 def assert_goes_on(project: Project, manifest: Path, disk: Path, full: str, doubts: set[str]) -> None:
-    """A run on the disk that is still full buys nothing; with room again, the next ones finish everything."""
+    """Check that a run on the full disk buys nothing, and that with room again the next runs finish everything."""
     rows, asked = project.rows(ROWS), len(project.provider.creates)
     FULL[full](disk)
     still_full = project.run(manifest, "--concurrency", CONCURRENCY)
@@ -214,11 +214,13 @@ def assert_goes_on(project: Project, manifest: Path, disk: Path, full: str, doub
 
 
 @pytest.mark.parametrize(("runs", "full", "code"), cases())
-def test_full(project: Project, provider: FakeTTS, disk: Path, runs: list[str], full: str, code: int) -> None:
-    """A disk that is full from this write on loses nothing that was bought, and with room again all of it is done."""
+def test_a_disk_full_from_this_write_on_loses_nothing_bought(
+    project: Project, provider: FakeTTS, disk: Path, runs: list[str], full: str, code: int
+) -> None:
+    """With room again everything is done."""
     manifest = project.manifest(ROWS)
     if SPILLED in runs:
-        provider.create_seconds = 0.3  # so that all the creates are on their way when the first answer fails the disk
+        provider.create_seconds = 0.3  # all creates are in flight when the first answer meets the full disk
     for points in runs[:-1]:
         kill_at(project, manifest, points)
     provider.create_seconds = 0.0
@@ -230,8 +232,10 @@ def test_full(project: Project, provider: FakeTTS, disk: Path, runs: list[str], 
 @pytest.mark.slow
 @pytest.mark.parametrize("full", FULL)
 @pytest.mark.parametrize("call", ["batcher.provider.client:Client.create", "batcher.reports.results:write_results"])
-def test_people_are_told(project: Project, provider: FakeTTS, disk: Path, full: str, call: str) -> None:
-    """Without --json the end is told as well, although the ledger took no note of it."""
+def test_a_full_disk_is_reported_without_json_too(
+    project: Project, provider: FakeTTS, disk: Path, full: str, call: str
+) -> None:
+    """The ledger could not record the end."""
     manifest = project.manifest(ROWS)
     ended = fill_at(project, manifest, f"{full} {call} 1", disk, as_json=False)
     assert_explained(ended, project.folder)
@@ -242,8 +246,10 @@ def test_people_are_told(project: Project, provider: FakeTTS, disk: Path, full: 
 @pytest.mark.slow
 @pytest.mark.parametrize("full", FULL)
 @pytest.mark.parametrize("before", [[], ["--no-wait"], ["--max-items", "2"]])
-def test_full_from_the_start(project: Project, provider: FakeTTS, disk: Path, full: str, before: list[str]) -> None:
-    """A run on a disk that is already full asks the provider for nothing, whatever earlier runs have left."""
+def test_a_run_on_a_full_disk_buys_nothing(
+    project: Project, provider: FakeTTS, disk: Path, full: str, before: list[str]
+) -> None:
+    """Whatever earlier runs have left, the API receives no request."""
     manifest = project.manifest(ROWS)
     if before:
         assert project.run(manifest, *before).exit_code == 6
@@ -262,9 +268,10 @@ def test_full_from_the_start(project: Project, provider: FakeTTS, disk: Path, fu
 @pytest.mark.parametrize(
     "room", [4096, 64 << 10, 192 << 10, 320 << 10, 448 << 10, MIB, 1200 << 10, 1400 << 10, 2 * MIB]
 )
-def test_little_room(project: Project, provider: FakeTTS, disk: Path, room: int) -> None:
-    """A disk with only so much room left is met wherever that happens to be: with too little for the spill file nothing
-    is bought, and with more nothing is lost."""
+def test_a_disk_that_is_nearly_full_loses_nothing_bought(
+    project: Project, provider: FakeTTS, disk: Path, room: int
+) -> None:
+    """Without room for the spill file nothing is bought."""
     manifest = project.manifest(ROWS)
     leave(disk, room)
     ended = project.run(manifest, "--concurrency", CONCURRENCY)
@@ -285,10 +292,10 @@ def test_little_room(project: Project, provider: FakeTTS, disk: Path, room: int)
         "batcher.ledger.storage.database:_migrate",
     ],
 )
-def test_full_while_upgrading(
+def test_an_upgrade_without_room_leaves_the_ledger_unchanged(
     project: Project, provider: FakeTTS, disk: Path, next_version: Path, full: str, call: str
 ) -> None:
-    """A ledger whose backup or migration finds no room stays as it was, without half a backup beside it."""
+    """No partial backup stays beside it."""
     manifest = project.manifest(ROWS)
     kill_at(project, manifest, f"before {RECORD} 4")
     doubts = unrecorded(project)
@@ -322,8 +329,10 @@ def test_full_while_upgrading(
         "batcher.reports.results:write_results",
     ],
 )
-def test_full_output_folder(project: Project, provider: FakeTTS, audio_disk: Path, full: str, call: str) -> None:
-    """With the ledger on a healthy disk everything bought is recorded there; its audio comes when there is room."""
+def test_with_a_full_output_folder_everything_bought_is_recorded(
+    project: Project, provider: FakeTTS, audio_disk: Path, full: str, call: str
+) -> None:
+    """The ledger is on another disk; the audio follows when there is room."""
     manifest = project.manifest(ROWS)
     ended = fill_at(project, manifest, f"{full} {call} 1", audio_disk)
     if ended.exit_code != 0:
@@ -343,8 +352,10 @@ def test_full_output_folder(project: Project, provider: FakeTTS, audio_disk: Pat
 @pytest.mark.parametrize(
     "call", ["batcher.provider.client:Client.create", "batcher.pipeline.delivery:Delivery.deliver"]
 )
-def test_full_ledger_disk(project: Project, provider: FakeTTS, disk: Path, full: str, call: str) -> None:
-    """With room for the audio and none for the ledger nothing is called done that the ledger does not know."""
+def test_with_a_full_ledger_disk_nothing_unrecorded_is_done(
+    project: Project, provider: FakeTTS, disk: Path, full: str, call: str
+) -> None:
+    """The audio is on another disk."""
     with mounted(project.audio):
         manifest = project.manifest(ROWS)
         assert_explained(fill_at(project, manifest, f"{full} {call} 1", disk), project.folder)
@@ -352,8 +363,8 @@ def test_full_ledger_disk(project: Project, provider: FakeTTS, disk: Path, full:
         project.close()
 
 
-def test_room_is_taken_whole_or_not_at_all(project: Project, disk: Path) -> None:
-    """A disk with room for a part of the spill file has none for it; a record that only half fits is refused."""
+def test_the_spill_files_space_is_reserved_whole_or_not_at_all(project: Project, disk: Path) -> None:
+    """A record that fits only in part is refused."""
     record = AnswerRecord(
         key="k",
         attempt=1,
@@ -377,8 +388,9 @@ def test_room_is_taken_whole_or_not_at_all(project: Project, disk: Path) -> None
 
 
 @pytest.mark.slow
-def test_standard_input_finds_no_room(project: Project, provider: FakeTTS, tmp_path: Path) -> None:
-    """A manifest that is piped in and is too long for the disk of temporary files is a full disk like any other."""
+def test_a_piped_manifest_too_long_for_the_temporary_disk_exits_8(
+    project: Project, provider: FakeTTS, tmp_path: Path
+) -> None:
     piped = json.dumps({"id": "r1", "text": "So it went on. " * 4000, "voice": "anna"}) + "\n"
     with mounted(tmp_path / "temporary"):
         leave(tmp_path / "temporary", 8192)
@@ -389,8 +401,8 @@ def test_standard_input_finds_no_room(project: Project, provider: FakeTTS, tmp_p
 
 
 @pytest.mark.slow
-def test_the_report_finds_no_room(project: Project, provider: FakeTTS, disk: Path) -> None:
-    """A report that its file on the full disk does not take is no reason to call a run a bug."""
+def test_a_report_written_to_a_full_disk_is_no_bug(project: Project, provider: FakeTTS, disk: Path) -> None:
+    """Exit 8, without a traceback."""
     with mounted(project.folder / "reports"):
         manifest, reports = project.manifest(ROWS), project.folder / "reports"
         ballast(reports)
@@ -405,8 +417,8 @@ def test_the_report_finds_no_room(project: Project, provider: FakeTTS, disk: Pat
 
 
 @pytest.mark.timeout(1800)
-def test_in_a_namespace(pytestconfig: pytest.Config, tmp_path: Path) -> None:
-    """Where mounting needs more rights than the tests have, all of this runs in a namespace that has them."""
+def test_the_full_disk_in_a_namespace(pytestconfig: pytest.Config, tmp_path: Path) -> None:
+    """Run this module in a namespace that may mount, where the tests themselves may not."""
     try:
         with mounted(tmp_path / "disk"):
             pass

@@ -1,8 +1,8 @@
 """The kill matrix: the program is killed at every step that leaves a trace on disk or at the provider, then run again.
 
-Each line of `MATRIX` is a step, and where a kill hits it. After the kill a plain run comes to its end, a second one
-finds nothing to create, and a person settles what is in doubt; the promises are held against each of these. Steps
-that only the provider can see, or that need a story of their own, have tests behind the matrix.
+Each line of `MATRIX` names a step, and where a kill hits it. After the kill a plain run reaches its end, a second one
+finds nothing to create, and a person settles what is in doubt; the promises are checked after each. Steps that only the
+provider can see, or that need more preparation, have their own tests below.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CONCURRENCY: Final = "3"
 
 
 class Doubt(Enum):
-    """Whether a kill at some step leaves creates in doubt."""
+    """Whether a kill at a step leaves creates in doubt."""
 
     NEVER = "no create can be under way, or each is on record"
     MAYBE = "the step itself loses none, but a neighbour's create may be under way"
@@ -47,14 +47,14 @@ NEVER, MAYBE, SURELY = Doubt
 COMMIT: Final = "sqlalchemy.engine.default:DefaultDialect.do_commit"
 RECORD: Final = "batcher.ledger.ledger:Ledger.record"
 SPILLED: Final = f"full {RECORD} 1; after batcher.ledger.storage.spill:Spill.append 3"
-"""The disk is full when the first answers come: all three of them go to the spill file."""
+"""The disk is full when the first three answers come, so they go to the spill file."""
 UNANSWERED: Final = f"before {RECORD} 2"
 ACCEPTED: Final = f"after {RECORD} {ROWS}"
 RECORDED: Final = "before batcher.audio.store:Store.publish 3"
 IN_PLACE: Final = "after batcher.audio.store:Store.publish 3"
 
 MATRIX: Final[list[tuple[str, Doubt, list[int], *tuple[str, ...]]]] = [
-    # What is hit, what becomes of creates, at which calls, and the runs: each is killed at the last of its points.
+    # The step, whether it leaves doubts, calls, and the runs: each is killed at the last of its points.
     # Before anything can be bought.
     ("ledger-drafted", NEVER, [1], "before pathlib:Path.replace {n}"),
     ("ledger-not-in-place", NEVER, [1], "before pathlib:Path.replace {n}"),
@@ -110,7 +110,7 @@ MATRIX: Final[list[tuple[str, Doubt, list[int], *tuple[str, ...]]]] = [
     ("output-linked", MAYBE, [1, 4], "after batcher.audio.store:Store.link {n}"),
     ("link-not-committed", MAYBE, [1, 4], "after batcher.ledger.lifecycle.collection:record_links {n}"),
     ("link-committed", MAYBE, [1, 4], "after batcher.pipeline.delivery:Delivery._save {n}"),
-    # Taking up, in the next run, what the one before left on disk.
+    # The next run takes over the files that the killed one left.
     ("file-found-in-place", MAYBE, [1], IN_PLACE, "before batcher.pipeline.delivery:Delivery.save {n}"),
     ("file-found-not-committed", MAYBE, [1], IN_PLACE, "after batcher.ledger.lifecycle.collection:record_saved {n}"),
     ("parts-swept", MAYBE, [1], RECORDED, "after batcher.pipeline.runner:recover_files {n}"),
@@ -124,7 +124,7 @@ MATRIX: Final[list[tuple[str, Doubt, list[int], *tuple[str, ...]]]] = [
     ("ledger-to-be-closed", NEVER, [1], "before batcher.ledger.ledger:Ledger.close {n}"),
     ("spill-to-be-removed", NEVER, [1], "before batcher.ledger.storage.spill:Spill.remove {n}"),
     ("ledger-closed", NEVER, [1], "after batcher.ledger.ledger:Ledger.close {n}"),
-    # Wherever it may be: a run like this has over fifty commits, and sixteen flushes of files that are not SQLite's.
+    # Anywhere: such a run has over fifty commits, and sixteen flushes of files other than SQLite's.
     ("any-commit-begins", MAYBE, [*range(2, 48, 6)], f"before {COMMIT} {{n}}"),
     ("any-commit-is-durable", MAYBE, [*range(5, 48, 9)], f"after {COMMIT} {{n}}"),
     ("any-flush-begins", MAYBE, [*range(1, 16, 3)], "before os:fsync {n}"),
@@ -134,11 +134,11 @@ CORE: Final = {
     *("claim-committed-1", "answer-not-committed-1", "answers-spilled-1"),
     *("file-to-be-renamed-4", "file-in-place-4"),
 }
-"""What every test run tries; the other lines take minutes."""
+"""Cases that run by default; the others take minutes."""
 
 
 def cases() -> list[Any]:
-    """Every line of the matrix, once for each call that is to be hit."""
+    """One case for each line of the matrix and each call to hit."""
     found = {}
     for name, doubt, calls, *runs in MATRIX:
         for nth in calls:
@@ -158,7 +158,7 @@ def kill_at(project: Project, manifest: Path, points: str) -> None:
 
 
 def unrecorded(project: Project) -> set[str]:
-    """The texts whose create was intended and whose answer is lost, or neither in the ledger nor in the spill file."""
+    """Texts that were claimed and whose answer is lost, or neither in the ledger nor in the spill file."""
     if not project.ledger.exists():
         return set()
     spill = Spill(project.ledger.with_name(f"{project.ledger.name}.spill"))
@@ -168,7 +168,7 @@ def unrecorded(project: Project) -> set[str]:
 
 
 def downloads(project: Project) -> dict[str, int]:
-    """How often the audio was fetched of each task whose recorded file is in its place."""
+    """The number of downloads of each task whose recorded file is in place."""
     if not project.ledger.exists():
         return {}
     files = project.query("SELECT task_id, path FROM items JOIN files ON item_key = key")
@@ -176,12 +176,12 @@ def downloads(project: Project) -> dict[str, int]:
 
 
 def run_on(project: Project, manifest: Path) -> Ended:
-    """A run as a user starts it, with room for all that is left."""
+    """Run as a user would, with room for everything that is left."""
     return project.run(manifest, "--concurrency", "8")
 
 
 def assert_kept(project: Project, rows: Sequence[dict[str, str]], doubts: set[str]) -> None:
-    """After a run to the end, with these texts in doubt and every other row done: all promises are kept."""
+    """Check all promises after a run to the end: these texts are in doubt, every other row is done."""
     assert project.query("PRAGMA integrity_check") == [("ok",)]
     paid = project.provider.paid
     recorded = {task_id for (task_id,) in project.query("SELECT task_id FROM tasks")}
@@ -200,7 +200,7 @@ def assert_kept(project: Project, rows: Sequence[dict[str, str]], doubts: set[st
 
 
 def settle(project: Project, rows: Sequence[dict[str, str]], doubts: set[str]) -> None:
-    """Decide as a person would who looks doubtful creates up in the account's history at the provider."""
+    """Decide as a person would who looks the doubts up in the account's history at the provider."""
     paid = project.provider.paid
     decisions = [[row["id"], "--adopt", *paid[row["text"]]] for row in rows if row["text"] in doubts & paid.keys()]
     if never_arrived := [row["id"] for row in rows if row["text"] in doubts - paid.keys()]:
@@ -211,9 +211,9 @@ def settle(project: Project, rows: Sequence[dict[str, str]], doubts: set[str]) -
 
 
 def assert_recovers(project: Project, manifest: Path, rows: Sequence[dict[str, str]]) -> set[str]:
-    """Run to the end, once more, settle what is in doubt and finish; returns the texts that were in doubt.
+    """Run to the end, run again, settle the doubts and finish; return the texts in doubt.
 
-    They are exactly those whose create was without a record when the last run was killed.
+    They must be exactly those whose create had no record when the last run was killed.
     """
     doubts, fetched = unrecorded(project), downloads(project)
     again = run_on(project, manifest)
@@ -235,19 +235,21 @@ def assert_recovers(project: Project, manifest: Path, rows: Sequence[dict[str, s
 
 
 def assert_doubt(doubt: Doubt, doubts: set[str]) -> None:
-    """No more creates are in doubt than were in flight, and as many as the step allows."""
+    """Check that at most the creates in flight are in doubt, and whether there are any."""
     assert len(doubts) <= int(CONCURRENCY)
     if doubt is not MAYBE:
         assert bool(doubts) == (doubt is SURELY)
 
 
 @pytest.mark.parametrize(("runs", "doubt"), cases())
-def test_killed(project: Project, provider: FakeTTS, runs: list[str], doubt: Doubt) -> None:
-    """A kill at this step buys nothing twice, loses nothing that was bought, and the next runs finish the rest."""
+def test_a_kill_at_this_step_buys_nothing_twice_and_loses_nothing(
+    project: Project, provider: FakeTTS, runs: list[str], doubt: Doubt
+) -> None:
+    """The next runs finish the rest."""
     rows = project.rows(ROWS)
     manifest = project.manifest(rows)
     if any("Spill.append" in points for points in runs):
-        provider.create_seconds = 0.3  # so that all the creates are on their way when the first answer fails the disk
+        provider.create_seconds = 0.3  # all creates are in flight when the first answer meets the full disk
     for points in runs:
         kill_at(project, manifest, points)
     assert_doubt(doubt, assert_recovers(project, manifest, rows))
@@ -256,8 +258,8 @@ def test_killed(project: Project, provider: FakeTTS, runs: list[str], doubt: Dou
 
 @pytest.mark.slow
 @pytest.mark.parametrize("nth", [1, 5])
-def test_killed_on_the_wire(project: Project, provider: FakeTTS, nth: int) -> None:
-    """A kill while the provider, who has charged, holds its answer back leaves that create in doubt, to be adopted."""
+def test_a_create_killed_between_charge_and_answer_is_in_doubt(project: Project, provider: FakeTTS, nth: int) -> None:
+    """It can be adopted."""
     rows = project.rows(ROWS)
     manifest = project.manifest(rows)
     provider.create_seconds = 0.5
@@ -272,8 +274,8 @@ def test_killed_on_the_wire(project: Project, provider: FakeTTS, nth: int) -> No
     assert Counter(provider.asked) == Counter(row["text"] for row in rows)
 
 
-def test_killed_with_half_a_download(project: Project, provider: FakeTTS) -> None:
-    """A kill with half the audio on disk leaves no half file: the next run sweeps it away, and buys nothing."""
+def test_a_kill_during_a_download_leaves_no_partial_file(project: Project, provider: FakeTTS) -> None:
+    """The next run deletes the partial download and buys nothing."""
     rows = [{"id": "long", "text": " ".join(["It was a long, long story."] * 1000), "voice": "anna"}]
     manifest, audio = project.manifest(rows), audio_of(rows[0]["text"], "mp3")
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -296,8 +298,8 @@ def test_killed_with_half_a_download(project: Project, provider: FakeTTS) -> Non
 
 
 OUT_OF_CREDITS: Final = [
-    # The fourth create is the first that is refused. Until that is on record nothing halts the account, and the
-    # refused create is in doubt for nothing; from then on no run creates, whatever it was killed at.
+    # The fourth create is the first one refused. Until the refusal is recorded nothing halts the account, and the
+    # refused create is needlessly in doubt; afterwards no run creates, wherever the kill hit.
     pytest.param(f"before {RECORD} 4", False, id="refusal-in-memory", marks=pytest.mark.slow),
     pytest.param(
         "after batcher.ledger.lifecycle.halts:open_halt 1", False, id="halt-not-committed", marks=pytest.mark.slow
@@ -313,8 +315,8 @@ OUT_OF_CREDITS: Final = [
 
 
 @pytest.mark.parametrize(("point", "halted"), OUT_OF_CREDITS)
-def test_killed_out_of_credits(project: Project, provider: FakeTTS, point: str, halted: bool) -> None:
-    """A halt that was on record outlives the kill: nothing is created until there is more; then the rest is."""
+def test_a_recorded_halt_survives_the_kill(project: Project, provider: FakeTTS, point: str, halted: bool) -> None:
+    """Nothing is created until a top-up, and the rest after it."""
     rows = project.rows(ROWS)
     manifest = project.manifest(rows)
     provider.credits = 3
@@ -325,13 +327,15 @@ def test_killed_out_of_credits(project: Project, provider: FakeTTS, point: str, 
     assert (len(provider.creates) == asked) == halted
     assert sorted(len(task_ids) for task_ids in provider.paid.values()) == [1, 1, 1]
     provider.credits = 1000
-    assert_doubt(NEVER if point.startswith("after batcher.guard") else MAYBE, assert_recovers(project, manifest, rows))
+    assert_doubt(
+        NEVER if point.startswith("after batcher.pipeline.credit_guard") else MAYBE,
+        assert_recovers(project, manifest, rows),
+    )
     assert provider.credits == 1000 - (ROWS - 3)
 
 
 @pytest.mark.slow
-def test_killed_while_adopting(project: Project, provider: FakeTTS) -> None:
-    """A decision that a kill cuts short has not been taken; it is taken again, and collects the task."""
+def test_an_adoption_cut_short_by_a_kill_can_be_repeated(project: Project, provider: FakeTTS) -> None:
     rows = project.rows(1)
     manifest = project.manifest(rows)
     kill_at(project, manifest, f"before {RECORD} 1")
@@ -358,10 +362,10 @@ LATER: Final = (
         ("after batcher.ledger.storage.database:upgrade 1", True),
     ],
 )
-def test_killed_while_upgrading(
+def test_a_kill_during_an_upgrade_leaves_the_old_or_the_new_ledger(
     project: Project, provider: FakeTTS, next_version: Path, point: str, migrated: bool
 ) -> None:
-    """A ledger with work under way is of the old version or of the new, whole; the next run upgrades it and goes on."""
+    """The next run upgrades it and goes on."""
     rows = project.rows(ROWS)
     manifest = project.manifest(rows)
     kill_at(project, manifest, f"before {RECORD} 4")

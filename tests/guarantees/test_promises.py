@@ -1,4 +1,4 @@
-"""The promises, held against the real program: what was charged, what is on disk, what was said."""
+"""The promises, checked on the real program: what was charged, what is on disk, what was printed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DROPPED_AFTER_CHARGE = Twist(charge=True)
 
 
 def assert_nothing_lost(project: Project, provider: FakeTTS) -> list[str]:
-    """No text reached the provider twice, and every charge is known by its task id or in doubt; returns the doubts."""
+    """Check that no text was sent twice and each charge is recorded or in doubt; return the doubts."""
     assert max(Counter(provider.asked).values()) == 1
     recorded = {task_id for (task_id,) in project.query("SELECT task_id FROM tasks")}
     in_doubt = [text for (text,) in project.query("SELECT text FROM items WHERE state = 'in_doubt'")]
@@ -33,8 +33,8 @@ def assert_nothing_lost(project: Project, provider: FakeTTS) -> list[str]:
     return in_doubt
 
 
-def test_three_hundred_rows(project: Project, provider: FakeTTS) -> None:
-    """Each of 300 rows is bought once and gets its own audio, the results say so, and another run asks for nothing."""
+def test_three_hundred_rows_are_bought_once_and_reported(project: Project, provider: FakeTTS) -> None:
+    """Each gets its audio, and another run sends no request."""
     rows = project.rows(300)
     manifest = project.manifest(rows)
     ended = project.run(manifest, "--concurrency", "100")
@@ -56,16 +56,17 @@ def test_three_hundred_rows(project: Project, provider: FakeTTS) -> None:
 
 
 @pytest.mark.parametrize("shape", ["flat", "wrapped"])
-def test_shapes(project: Project, provider: FakeTTS, shape: str) -> None:
-    """A task is understood in the other two shapes that the API has for it."""
+def test_the_flat_and_the_wrapped_shape_of_a_task_are_understood(
+    project: Project, provider: FakeTTS, shape: str
+) -> None:
     provider.shape = shape
     rows = project.rows(3)
     assert project.run(project.manifest(rows)).exit_code == 0
     project.assert_whole(rows)
 
 
-def test_kills(project: Project, provider: FakeTTS) -> None:
-    """Five kills with creates on the wire charge no text twice and lose no charge: what is not known is in doubt."""
+def test_five_kills_buy_nothing_twice_and_lose_no_charge(project: Project, provider: FakeTTS) -> None:
+    """Creates without an answer are in doubt."""
     rows, exposed = project.rows(300), 0
     manifest = project.manifest(rows)
     provider.create_seconds = 0.1
@@ -85,11 +86,11 @@ def test_kills(project: Project, provider: FakeTTS) -> None:
     project.assert_whole([row for row in rows if row["text"] not in in_doubt])
 
 
-def test_first_signal_drains(project: Project, provider: FakeTTS) -> None:
-    """SIGTERM ends creating and collects what is open; the next run buys just the rest."""
+def test_the_first_signal_stops_creating_and_collects(project: Project, provider: FakeTTS) -> None:
+    """The next run buys only the rest."""
     rows = project.rows(40)
     manifest = project.manifest(rows)
-    provider.task_seconds = 0.5  # so that the signal comes long before the end
+    provider.task_seconds = 0.5  # the signal comes long before the end
     run = project.start_run(manifest, "--concurrency", "10")
     provider.until(lambda: len(provider.creates) >= 12)
     run.send(signal.SIGTERM)
@@ -104,8 +105,10 @@ def test_first_signal_drains(project: Project, provider: FakeTTS) -> None:
 
 
 @pytest.mark.parametrize(("create_seconds", "in_doubt"), [(0.1, 0), (5.0, 10)])
-def test_second_signal(project: Project, provider: FakeTTS, create_seconds: float, in_doubt: int) -> None:
-    """A second SIGINT ends the run soon; answers that still come are recorded, creates without one are in doubt."""
+def test_the_second_signal_ends_the_run_soon(
+    project: Project, provider: FakeTTS, create_seconds: float, in_doubt: int
+) -> None:
+    """Answers that still come are recorded; creates without one are in doubt."""
     manifest = project.manifest(20)
     provider.create_seconds, provider.task_seconds = create_seconds, 60.0
     run = project.start_run(manifest, "--concurrency", "10")
@@ -125,8 +128,8 @@ def test_second_signal(project: Project, provider: FakeTTS, create_seconds: floa
     assert len(assert_nothing_lost(project, provider)) == in_doubt
 
 
-def test_a_bug_cuts_no_create_off(project: Project, provider: FakeTTS) -> None:
-    """An error that nobody foresaw ends a run with exit 1, but not before the creates in the air are on record."""
+def test_an_unexpected_error_waits_for_creates_in_flight(project: Project, provider: FakeTTS) -> None:
+    """It ends the run with exit 1."""
     rows = project.rows(8)
     manifest = project.manifest(rows)
 
@@ -146,8 +149,8 @@ def test_a_bug_cuts_no_create_off(project: Project, provider: FakeTTS) -> None:
     project.assert_whole(rows)
 
 
-def test_answers_that_say_nothing(project: Project, provider: FakeTTS) -> None:
-    """A create whose answer was lost, charged or not, is in doubt and no later run sends it again."""
+def test_a_create_whose_answer_was_lost_is_never_sent_again(project: Project, provider: FakeTTS) -> None:
+    """It is in doubt, charged or not."""
     twists = {
         2: DROPPED_AFTER_CHARGE,
         4: DROPPED,
@@ -167,8 +170,8 @@ def test_answers_that_say_nothing(project: Project, provider: FakeTTS) -> None:
     assert Counter(result["state"] for result in project.results()) == {"done": 6, "in_doubt": 4}
 
 
-def test_two_runs_at_once(project: Project, provider: FakeTTS) -> None:
-    """A second run on the same ledger, by whatever path, ends at once and says who is at work."""
+def test_a_second_run_on_a_ledger_ends_at_once(project: Project, provider: FakeTTS) -> None:
+    """By whatever path; it names the process that holds the lock."""
     provider.task_seconds = 600.0
     manifest = project.manifest(4)
     first = project.start_run(manifest)
@@ -192,8 +195,9 @@ def _missing(project: Project) -> Path:
 
 
 @pytest.mark.parametrize("spoil", [_broken, _missing])
-def test_unusable_manifest(project: Project, provider: FakeTTS, spoil: Callable[[Project], Path]) -> None:
-    """A manifest that cannot be read any more is refused; the tasks that it once led to are collected all the same."""
+def test_an_unreadable_manifest_is_refused_and_its_tasks_collected(
+    project: Project, provider: FakeTTS, spoil: Callable[[Project], Path]
+) -> None:
     rows = project.rows(5)
     assert project.run(project.manifest(rows), "--no-wait").exit_code == 6
     ended = project.run(spoil(project))
@@ -202,8 +206,8 @@ def test_unusable_manifest(project: Project, provider: FakeTTS, spoil: Callable[
     assert len(provider.creates) == 5
 
 
-def test_edited_manifest(project: Project, provider: FakeTTS) -> None:
-    """Removed and changed rows leave tasks behind that are collected; only what the manifest now says is bought."""
+def test_tasks_of_removed_and_changed_rows_are_collected(project: Project, provider: FakeTTS) -> None:
+    """Only the manifest's current rows are bought."""
     rows = project.rows(5)
     assert project.run(project.manifest(rows), "--no-wait").exit_code == 6
     now = [rows[0], rows[1] | {"text": "Something else."}]
@@ -215,15 +219,13 @@ def test_edited_manifest(project: Project, provider: FakeTTS) -> None:
     assert kept == {audio_of(text, "mp3") for text in provider.asked}
 
 
-def test_only_what_is_wanted_now(project: Project, provider: FakeTTS) -> None:
-    """Rows that were taken in but not bought, and are gone from the manifest, are never bought."""
+def test_rows_removed_before_they_were_bought_are_never_bought(project: Project, provider: FakeTTS) -> None:
     project.run(project.manifest(6), "--max-items", "1", "--no-wait")
     assert project.run(project.manifest(project.rows(1) + project.rows(2, first=9))).exit_code == 0
     assert sorted(provider.asked) == sorted(row["text"] for row in project.rows(1) + project.rows(2, first=9))
 
 
-def test_shared_items_and_takes(project: Project, provider: FakeTTS) -> None:
-    """Rows that agree in everything share one purchase; another take is another."""
+def test_equal_rows_share_a_purchase_unless_their_take_differs(project: Project, provider: FakeTTS) -> None:
     row = {"text": "Twice and then once more.", "voice": "anna"}
     rows = [{"id": "a", "take": ""} | row, {"id": "b", "take": "1"} | row, {"id": "c", "take": "2"} | row]
     ended = project.run(project.manifest(rows))
@@ -236,8 +238,8 @@ def test_shared_items_and_takes(project: Project, provider: FakeTTS) -> None:
     assert [result["take"] for result in project.results()] == [1, 1, 2]
 
 
-def test_max_items(project: Project, provider: FakeTTS) -> None:
-    """--max-items bounds what one run creates, and the runs together buy everything once."""
+def test_max_items_limits_each_run(project: Project, provider: FakeTTS) -> None:
+    """All runs together buy everything once."""
     rows = project.rows(3)
     manifest = project.manifest(rows)
     for bought, exit_code in ((2, 6), (3, 0)):
@@ -247,8 +249,8 @@ def test_max_items(project: Project, provider: FakeTTS) -> None:
     project.assert_whole(rows)
 
 
-def test_max_runtime(project: Project, provider: FakeTTS) -> None:
-    """--max-runtime ends creating early enough for what is open to be collected within it."""
+def test_max_runtime_leaves_time_to_collect(project: Project, provider: FakeTTS) -> None:
+    """Creating ends early enough."""
     manifest = project.manifest(200)
     ended = project.run(manifest, "--max-runtime", "3s")
     assert ended.exit_code == 6
@@ -259,8 +261,8 @@ def test_max_runtime(project: Project, provider: FakeTTS) -> None:
     assert project.states() == {"done": bought, "pending": 200 - bought}
 
 
-def test_no_wait_then_collect_only(project: Project, provider: FakeTTS) -> None:
-    """--no-wait leaves the tasks to a run that creates nothing and needs no manifest."""
+def test_collect_only_finishes_what_no_wait_has_created(project: Project, provider: FakeTTS) -> None:
+    """It creates nothing and needs no manifest."""
     rows = project.rows(6)
     provider.task_seconds = 60.0
     ended = project.run(project.manifest(rows), "--no-wait", "--concurrency", "2")
@@ -279,8 +281,8 @@ def test_no_wait_then_collect_only(project: Project, provider: FakeTTS) -> None:
     assert (len(provider.creates), collected.report["states"]["pending"]) == (7, 2)
 
 
-def test_questions_never_buy(project: Project, provider: FakeTTS) -> None:
-    """Whatever a poll is answered with, the task is asked about again and its text never created again."""
+def test_no_answer_to_a_poll_leads_to_another_create(project: Project, provider: FakeTTS) -> None:
+    """The task is polled again."""
     rows = project.rows(3)
     answers = [
         refusal(404, "task_not_found"),
@@ -295,8 +297,7 @@ def test_questions_never_buy(project: Project, provider: FakeTTS) -> None:
     project.assert_whole(rows)
 
 
-def test_unknown_status_words(project: Project, provider: FakeTTS) -> None:
-    """A status that nobody knows is not an end: the task is looked at until a known one comes."""
+def test_an_unknown_status_is_polled_again(project: Project, provider: FakeTTS) -> None:
     provider.on_read = lambda job: (
         Twist(status=200, body={"id": job.id, "status": "pondering"}) if job.reads < 3 else None
     )
@@ -306,8 +307,8 @@ def test_unknown_status_words(project: Project, provider: FakeTTS) -> None:
     assert {job.reads for job in provider.jobs.values()} == {3}
 
 
-def test_audio_that_is_not_whole(project: Project, provider: FakeTTS) -> None:
-    """Expired, refused, missing, cut off or wrong audio never reaches a file: the task is read again."""
+def test_bad_audio_never_becomes_a_file(project: Project, provider: FakeTTS) -> None:
+    """Expired, refused, missing, cut off or wrong: the task is polled again."""
     rows = [row | {"format": "wav"} for row in project.rows(6)]
     wholes = [audio_of(row["text"], "wav") for row in rows]
     twists = [
@@ -326,8 +327,8 @@ def test_audio_that_is_not_whole(project: Project, provider: FakeTTS) -> None:
     assert {job.reads for job in provider.jobs.values()} == {2}
 
 
-def test_secrets_stay_home(project: Project, provider: FakeTTS) -> None:
-    """The token goes to the API alone and is written nowhere; texts and signed addresses are never said."""
+def test_token_texts_and_signed_addresses_are_never_written(project: Project, provider: FakeTTS) -> None:
+    """The token goes to the API alone."""
     rows = project.rows(6)
     echo = Twist(status=400, body={"code": "bad", "message": f"Bearer {TOKEN} may not", "requestId": TOKEN})
     twists = {1: echo, 2: DROPPED_AFTER_CHARGE, 3: Twist(status=500, body=TOKEN.encode())}
@@ -349,8 +350,8 @@ def _failed(job: Job, message: str) -> dict[str, Any]:
     return {"status": "failed", "audioUrl": None, "error": {"code": "voice_broken", "message": message}}
 
 
-def test_foreign_file(project: Project, provider: FakeTTS) -> None:
-    """A file that the ledger did not make is never replaced: the run is refused before it buys anything."""
+def test_a_foreign_file_stops_the_run_before_it_buys(project: Project, provider: FakeTTS) -> None:
+    """It is never replaced."""
     project.audio.mkdir()
     foreign = project.audio / "r2.mp3"
     foreign.write_bytes(b"someone's own recording")
@@ -360,8 +361,8 @@ def test_foreign_file(project: Project, provider: FakeTTS) -> None:
     assert foreign.read_bytes() == b"someone's own recording"
 
 
-def test_file_that_appears_meanwhile(project: Project, provider: FakeTTS) -> None:
-    """A file put at an output's path while the run goes on is not replaced either; the audio is kept for later."""
+def test_a_file_put_at_an_output_during_the_run_is_not_replaced(project: Project, provider: FakeTTS) -> None:
+    """The audio is stored and linked later."""
     foreign = project.audio / "r1.mp3"
 
     def put_in_the_way(_: Create) -> None:
@@ -379,8 +380,8 @@ def test_file_that_appears_meanwhile(project: Project, provider: FakeTTS) -> Non
     assert len(provider.creates) == 1
 
 
-def test_another_account(project: Project, provider: FakeTTS) -> None:
-    """Open tasks of one account are not read with another's token, and nothing is bought on that account for them."""
+def test_tasks_of_another_account_wait_for_its_token(project: Project, provider: FakeTTS) -> None:
+    """Nothing is bought for them on the present account."""
     rows = project.rows(4)
     manifest = project.manifest(rows)
     project.run(manifest, "--no-wait", "--max-items", "2")
@@ -394,8 +395,8 @@ def test_another_account(project: Project, provider: FakeTTS) -> None:
     project.assert_whole(rows)
 
 
-def test_leftovers_and_deleted_files(project: Project, provider: FakeTTS) -> None:
-    """Unfinished downloads of an earlier run are cleared away; a deleted output comes back at no cost."""
+def test_unfinished_downloads_go_and_deleted_outputs_return(project: Project, provider: FakeTTS) -> None:
+    """At no cost."""
     rows = project.rows(2)
     manifest = project.manifest(rows)
     leftover = project.audio / ".items" / "ab" / ".abcdef.mp3.part"
@@ -410,8 +411,8 @@ def test_leftovers_and_deleted_files(project: Project, provider: FakeTTS) -> Non
     assert len(provider.api_headers) + len(provider.audio_headers) == requests
 
 
-def test_a_task_whose_row_is_gone_beside_a_skipped_row(project: Project, provider: FakeTTS) -> None:
-    """A task that no row wants any more is collected also when the manifest has rows without an item."""
+def test_a_task_without_a_row_is_collected_beside_a_skipped_row(project: Project, provider: FakeTTS) -> None:
+    """A skipped row has no item."""
     rows = project.rows(2)
     project.run(project.manifest(rows), "--no-wait")
     manifest = project.manifest([rows[0], rows[1] | {"text": " "}])
@@ -422,8 +423,8 @@ def test_a_task_whose_row_is_gone_beside_a_skipped_row(project: Project, provide
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_long_night(project: Project, provider: FakeTTS, seed: int) -> None:
-    """500 rows, ten kills, one answer in a hundred dropped: each text is charged once, each doubt settled rightly."""
+def test_ten_kills_and_dropped_answers_charge_each_text_once(project: Project, provider: FakeTTS, seed: int) -> None:
+    """500 rows, and one answer in a hundred is dropped. Each doubt is settled correctly."""
     dice = random.Random(seed)
     rows = project.rows(500)
     manifest = project.manifest(rows)

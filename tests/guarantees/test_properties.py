@@ -1,6 +1,6 @@
-"""Whatever users, signals and the provider do in whatever order, the promises about money and files hold.
+"""Whatever users, signals and the provider do, in any order, the promises about money and files hold.
 
-Hypothesis makes up the stories; the program and the provider that live through them are real processes and sockets.
+Hypothesis generates the stories; real processes and sockets run them.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from tests.support.processes import Ended, Started
 from tests.support.summing import assert_added_up
 
 Body = tuple[str, str]
-"""A text and its voice: all that tells one create from another on the wire, since takes are ours alone."""
+"""Text and voice: all that tells one create from another on the wire. Takes are never sent."""
 Rows = dict[str, dict[str, str]]
 Changes = dict[str, dict[str, str] | None]
 Signalled = tuple[signal.Signals, int, float]
-"""Which signal, after how many requests, and how many seconds later."""
+"""The signal, after how many requests, and how many seconds later."""
 
 CREATES: Final = {
     "later": refusal(429, "slow_down", Retry_After="1"),
@@ -43,30 +43,30 @@ CREATES: Final = {
     "page, charged": Twist(status=200, body=b"<html>hello</html>", charge=True),
     "cut off, charged": Twist(status=202, body=b'{"task": {"id": "ta', headers={"content-length": "90"}, charge=True),
 }
-"""What can befall a create."""
+"""What can happen to a create."""
 READS: Final = {
     "task unknown": refusal(404, "task_not_found"),
     "polls throttled": refusal(429, "slow_down"),
     "read broken": Twist(status=500, body=b"oops"),
     "read dropped": Twist(),
 }
-"""What can befall the first read of a task."""
+"""What can happen to the first poll of a task."""
 AUDIO: Final = {
     "address expired": Twist(status=403, body=b"<Error>expired</Error>"),
     "audio dropped": Twist(),
     "audio cut off": Twist(status=200, body=b"\xff\xfb\x90\x00", headers={"content-length": "836"}),
     "audio is a page": Twist(status=200, body=b"<html>" + b"please log in " * 20),
 }
-"""What can befall the first download of a task's audio."""
+"""What can happen to the first download of a task's audio."""
 _UNFUNDED: Final = {"code": "insufficient_credits", "message": "the balance ran out"}
 ENDINGS: Final[dict[str, dict[str, Any]]] = {
     "failed": {"status": "failed", "audioUrl": None, "error": {"code": "voice_broken", "message": "no"}},
     "failed, charged": {"status": "failed", "audioUrl": None, "creditsUsed": 1, "error": _UNFUNDED},
     "unfunded": {"status": "failed", "audioUrl": None, "creditsUsed": 0, "error": _UNFUNDED},
 }
-"""How a task can end for good."""
+"""How a task can end badly."""
 ADDRESSES: Final = {"no address": None, "address refused": "http://127.0.0.1:9/audio.mp3"}
-"""What the first read of a rendered task can say instead of a good address."""
+"""What the first poll of a rendered task can return instead of a good address."""
 
 IDS = st.sampled_from([f"r{number}" for number in range(1, 9)])
 ROWS = st.fixed_dictionaries(
@@ -77,24 +77,24 @@ ROWS = st.fixed_dictionaries(
     }
 )
 CHANGES = st.dictionaries(IDS, st.one_of(ROWS, ROWS, ROWS, st.none()), max_size=5)
-"""Rows that are added or edited, and those that are taken out."""
+"""Rows to add or edit, and rows to remove."""
 MISFORTUNES = st.lists(st.sampled_from(["", *CREATES, *READS, *AUDIO, *ENDINGS, *ADDRESSES]), max_size=6)
-"""What befalls the next creates in their order, or the tasks that they make."""
+"""What happens to the next creates in order, or to the tasks that they make."""
 HOW: Final = ("", "", "", "--override-halt", "--no-wait", "--collect-only", "spoilt", "--skip-invalid")
-"""How a run is started; `spoilt` stands for a manifest with a row that has no text."""
+"""How a run is started; `spoilt` means with a row without a text in the manifest."""
 USERS: Final = ("user-1", "user-2")
 REFUSALS: Final = (402, 422, 429)
 
 
 class World:
-    """The provider as two accounts see it, with the misfortunes that were drawn, and books of who paid for what."""
+    """The provider with two accounts, the generated misfortunes, and a record of who paid for what."""
 
     def __init__(self, provider: FakeTTS) -> None:
         self.provider = provider
         self.misfortunes: list[str] = []
-        self.befell: dict[str, str] = {}  # tasks
+        self.befell: dict[str, str] = {}  # misfortune of each task, by its id
         self.senders: dict[int, str] = {}  # the account of each create, by its number
-        self.unfunded: set[str] = set()  # tasks of which the program has been told so
+        self.unfunded: set[str] = set()  # tasks that the program has read as unfunded
         self.fed: set[str] = set()  # accounts that were topped up since they were last out of credits
         self.events = 0
         self.at_event: tuple[int, threading.Timer] | None = None
@@ -105,16 +105,16 @@ class World:
 
     @property
     def user(self) -> str:
-        """The account that the token of the hour belongs to."""
+        """The account whose token is in use."""
         return self.provider.user_id
 
     @property
     def token(self) -> str:
-        """Its token."""
+        """The token in use."""
         return self.provider.token
 
     def switch(self, user: str) -> None:
-        """Have the other account's token in use."""
+        """Use the other account's token."""
         self._purses[self.user] = self.provider.credits
         self.provider.user_id, self.provider.token = user, f"sk-token-of-{user}"
         self.provider.credits = self._purses[user]
@@ -125,17 +125,17 @@ class World:
         self.fed.add(self.user)
 
     def heal(self) -> None:
-        """No more misfortunes; what has ended badly has."""
+        """Stop all misfortunes; tasks that have ended badly stay so."""
         self.misfortunes = []
         self.befell = {task_id: what for task_id, what in self.befell.items() if what in ENDINGS}
 
     def charged(self) -> dict[str, tuple[str, Body]]:
-        """Every task that was made: for whom, from what."""
+        """Every task: its account, text and voice."""
         found = (create for create in list(self.provider.creates) if create.task_id is not None)
         return {str(create.task_id): (self.senders[create.number], body_of(create)) for create in found}
 
     def spent(self) -> Counter[Body]:
-        """How often each body was sent and may have been charged, as far as the program can know."""
+        """The number of creates of each body that may have been charged, as far as the program can know."""
         sent = Counter(body_of(create) for create in self.provider.creates if create.status not in REFUSALS)
         return sent - Counter(body for task_id, (_, body) in self.charged().items() if task_id in self.unfunded)
 
@@ -180,12 +180,12 @@ class World:
 
 
 def body_of(create: Create) -> Body:
-    """What was asked for."""
+    """Text and voice of the create."""
     return create.text, create.body["voiceId"]
 
 
 class Story(RuleBasedStateMachine):
-    """A user's project from its first manifest on, with all that can happen to it."""
+    """A user's project from its first manifest on, with everything that can happen to it."""
 
     def __init__(self, environment: dict[str, str], folder: Path) -> None:
         super().__init__()
@@ -199,21 +199,21 @@ class Story(RuleBasedStateMachine):
         self.rows: Rows = {}
         self.spoilt = False
         self.asked_for: set[tuple[str, str, str]] = set()  # text, voice and take of every row that ever was
-        self.consents: Counter[Body] = Counter()  # further charges that a person agreed to
+        self.consents: Counter[Body] = Counter()  # further charges with a person's consent
         self.saved: dict[str, tuple[int, int]] = {}  # which file on disk each done item has
-        self.sound = False  # all is checked since the last command
+        self.sound = False  # everything has been checked since the last command
 
-    # What happens.
+    # Rules: what happens.
 
     @initialize(changes=CHANGES, credits_=st.integers(1, 9), shape=st.sampled_from(["envelope", "flat", "wrapped"]))
     def begin(self, changes: Changes, credits_: int, shape: str) -> None:
-        """A first manifest, some credits, and a provider that answers in one of its ways."""
+        """A first manifest, some credits, and one of the API's shapes."""
         self.world.provider.shape, self.world.provider.credits = shape, credits_
         self.change(changes | {"r0": {"text": "A line that is always there.", "voice": "anna", "take": "1"}})
 
     @rule(changes=CHANGES, misfortunes=MISFORTUNES, concurrency=st.integers(1, 4), how=st.sampled_from(HOW))
     def run(self, changes: Changes, misfortunes: list[str], concurrency: int, how: str) -> None:
-        """A run to its end, of the manifest as it has been edited."""
+        """Run the edited manifest to the end."""
         self.change(changes)
         self.world.misfortunes = list(misfortunes)
         self.spoilt = how in ("spoilt", "--skip-invalid")
@@ -229,7 +229,7 @@ class Story(RuleBasedStateMachine):
     def run_and_signal(
         self, changes: Changes, misfortunes: list[str], number: signal.Signals, events: int, milliseconds: int
     ) -> None:
-        """A run that is killed, or asked to stop, so long after so many requests."""
+        """Run, and kill or stop the run a while after a number of requests."""
         self.change(changes)
         self.world.misfortunes = list(misfortunes)
         self.spoilt = False
@@ -237,37 +237,37 @@ class Story(RuleBasedStateMachine):
 
     @rule(old=IDS, new=IDS)
     def rename(self, old: str, new: str) -> None:
-        """A row gets another id, perhaps one that another row had."""
+        """Give a row another id, perhaps one that another row had."""
         if old in self.rows:
             self.rows[new] = self.rows.pop(old)
 
     @rule(credits_=st.integers(1, 9))
     def top_up(self, credits_: int) -> None:
-        """The account in use gets credits."""
+        """Top up the account in use."""
         self.world.feed(credits_)
 
     @rule()
     def switch(self) -> None:
-        """From now on the other account is in use."""
+        """Use the other account from now on."""
         self.use(next(user for user in USERS if user != self.world.user))
 
     @rule(number=st.integers(0, 5), how=st.sampled_from(["adopt", "--buy-again", "--abandon"]))
     def resolve(self, number: int, how: str) -> None:
-        """A person settles one doubt, in the right way or not."""
+        """Settle one doubt, in the right way or not."""
         found = self.items(State.IN_DOUBT)
         if found:
             self.settle(*found[number % len(found)][:3], how)
 
     @rule(number=st.integers(0, 5))
     def retry(self, number: int) -> None:
-        """A person wants another try of something."""
+        """Retry an item."""
         found = self.items(State.REJECTED, State.FAILED, State.ABANDONED)
         if found:
             self.try_again(*found[number % len(found)])
 
     @rule(row_id=IDS)
     def retake(self, row_id: str) -> None:
-        """A person wants another output of a row beside the first."""
+        """Ask for another take of a row."""
         if self.project.ledger.exists() and row_id in self.rows:
             self.sound = False
             ended = self.project.batcher("retake", row_id, "--ledger", self.project.ledger)
@@ -275,7 +275,7 @@ class Story(RuleBasedStateMachine):
             if "the next run creates and pays for it" in ended.out:
                 self.consents[self.rows[row_id]["text"], self.rows[row_id]["voice"]] += 1
 
-    # How it is done.
+    # Helpers of the rules.
 
     def use(self, user: str) -> None:
         """Use the account."""
@@ -283,7 +283,7 @@ class Story(RuleBasedStateMachine):
         self.project.environment["BATCHER_API_TOKEN"] = self.world.token
 
     def go(self, *arguments: str, signalled: Signalled | None = None) -> Ended:
-        """One run, with what must hold of it whatever happens."""
+        """Run once, and check what must hold whatever happens."""
         self.sound = False
         creates, told = len(self.world.provider.creates), len(self.world.unfunded)
         halts = self.halts()
@@ -306,7 +306,7 @@ class Story(RuleBasedStateMachine):
         return ended
 
     def assert_told(self, ended: Ended, *, named: bool, refused: bool) -> None:
-        """The run's exit code is a promised one, and true."""
+        """Check that the exit code is a documented one and correct."""
         assert "Traceback" not in ended.err, ended
         assert ended.exit_code in (0, 2, 3, 4, 5, 6, 8), ended
         assert (ended.exit_code == 2) == refused, ended
@@ -314,7 +314,7 @@ class Story(RuleBasedStateMachine):
             assert self.states() <= {"done", "abandoned"}, ended
 
     def end(self, run: Started, signalled: Signalled | None) -> Ended:
-        """Let the run come to its end, or be signalled so long after so many requests."""
+        """Let the run end, or send it a signal a while after a number of requests."""
         if signalled is None:
             return run.end()
         number, events, seconds = signalled
@@ -332,18 +332,18 @@ class Story(RuleBasedStateMachine):
             self.asked_for.add((row["text"], row["voice"], row["take"] or f"the latest of {row_id}"))
 
     def manifest(self) -> Path:
-        """The manifest as it now is, on disk."""
+        """Write the manifest as it is now."""
         rows = [{"id": row_id} | row for row_id, row in self.rows.items()]
         if self.spoilt:
             rows.append({"id": "bad", "text": " ", "voice": "anna", "take": ""})
         return self.project.manifest(rows)
 
     def states(self) -> set[str]:
-        """The states that the last run's results name."""
+        """The states in the last run's results."""
         return {result["state"] for result in self.project.results()}
 
     def lost(self, user: str, body: Body) -> list[str]:
-        """Tasks that the account paid for, and that the ledger has never heard of."""
+        """Tasks that the account paid for and the ledger does not know."""
         known = {task_id for (task_id,) in self.project.query("SELECT task_id FROM tasks")}
         charged = self.world.charged().items()
         return [task_id for task_id, owner in charged if task_id not in known and owner == (user, body)]
@@ -358,13 +358,13 @@ class Story(RuleBasedStateMachine):
             self.decide("resolve", key, "--adopt", lost[0])
 
     def try_again(self, key: str, user: str, body: Body, state: str) -> None:
-        """Have another try."""
+        """Retry the item."""
         self.use(user)
         said = self.decide("retry", key)
         self.consents[body] += "will be created again" in said and state != State.REJECTED
 
     def decide(self, command: str, key: str, *arguments: str) -> str:
-        """A person's decision; returns what was said."""
+        """Make a person's decision; return what was printed."""
         self.sound = False
         first = len(self.world.provider.creates)
         where = ("--ledger", str(self.project.ledger), "--api-url", self.world.provider.url)
@@ -383,16 +383,16 @@ class Story(RuleBasedStateMachine):
         return [(key, user, (text, voice), state) for key, user, text, voice, state in found]
 
     def halts(self) -> set[str]:
-        """The kinds of halts that the account in use is under."""
+        """The kinds of open halts of the account in use."""
         if not self.project.ledger.exists():
             return set()
         return {kind for kind, user in self.project.query(_HALTS) if user == self.world.user}
 
-    # What must hold.
+    # Checks of the promises.
 
     @invariant()
     def holds(self) -> None:
-        """Everything that is promised of money, ledger and files."""
+        """Check all promises about money, ledger and files."""
         self.assert_paid_once()
         if self.project.ledger.exists():
             self.assert_every_charge_known()
@@ -401,12 +401,12 @@ class Story(RuleBasedStateMachine):
         self.sound = True
 
     def assert_paid_once(self) -> None:
-        """No inputs were sent again that may have been charged, unless a person agreed."""
+        """Check that nothing that may have been charged was sent again without a person's consent."""
         allowed = Counter((text, voice) for text, voice, _ in self.asked_for) + self.consents
         assert self.world.spent() <= allowed
 
     def assert_every_charge_known(self) -> None:
-        """Each task is in the ledger with its own item, or one of that item's creates has no definite answer."""
+        """Check that each task is in the ledger with its item, or that a create of that item has no definite answer."""
         charged = self.world.charged()
         found = self.project.query(_TASKS)
         assert {task_id: (user, (text, voice)) for user, task_id, text, voice in found}.items() <= charged.items()
@@ -416,7 +416,7 @@ class Story(RuleBasedStateMachine):
         assert missing <= doubts
 
     def assert_files_whole(self) -> None:
-        """What is done has its one right audio, for good; what rows were given is that audio."""
+        """Check that each done item has the right audio, unchanged, and that outputs are that audio."""
         done = {key: (text, self.project.folder / path) for key, text, path in self.project.query(_DONE)}
         assert self.saved.keys() <= done.keys()
         for key, (text, path) in done.items():
@@ -427,7 +427,7 @@ class Story(RuleBasedStateMachine):
             assert (self.project.audio / output).read_bytes() == audio_of(text, "mp3")
 
     def assert_ledger_sound(self) -> None:
-        """The file is in order, and every item came to its state by steps of the machine."""
+        """Check the file's integrity, and that each item reached its state by allowed transitions."""
         assert self.project.query("PRAGMA integrity_check") == [("ok",)]
         assert self.project.query("PRAGMA foreign_key_check") == []
         now: dict[str, State] = {}
@@ -438,10 +438,10 @@ class Story(RuleBasedStateMachine):
         states = dict(self.project.query("SELECT key, state FROM items"))
         assert states == {key: now.get(key, State.PENDING) for key in states}
 
-    # How it ends.
+    # The end of a story.
 
     def teardown(self) -> None:
-        """Once the provider is well and paid, every row comes to its end; what cannot is named, and can be settled."""
+        """Heal the provider and bring every row to its end; name and settle what cannot get there."""
         try:
             if self.sound:
                 self.world.heal()
@@ -452,7 +452,7 @@ class Story(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
     def finish(self) -> None:
-        """Run and settle until each row is done, or given up by a person."""
+        """Run and settle until each row is done or abandoned."""
         for _ in range(5):
             self.run_until_named()
             self.holds()
@@ -473,7 +473,7 @@ class Story(RuleBasedStateMachine):
             assert (result["output"] is not None) == (result["state"] == "done")
 
     def run_until_named(self) -> None:
-        """Run, with each account in turn, until nothing but a person's decisions is left to be made."""
+        """Run with each account in turn until only a person's decisions are left."""
         for user in itertools.islice(itertools.cycle(reversed(USERS)), 8):
             self.use(user)
             self.world.feed(50)
@@ -509,7 +509,7 @@ _OUTPUTS: Final = (
 
 
 def live_through(project: Project, many: settings) -> None:
-    """Have as many stories lived through, each in a folder and with a provider of its own."""
+    """Run this many stories, each in its own folder and with its own provider."""
     numbers = itertools.count(1)
 
     class Here(Story):
@@ -522,7 +522,7 @@ def live_through(project: Project, many: settings) -> None:
 FEW = settings(
     max_examples=3,
     stateful_step_count=8,
-    phases=[Phase.generate],  # a story takes too long for being made shorter
+    phases=[Phase.generate],  # a story takes too long to be shrunk
     deadline=None,
     derandomize=True,
     database=None,
@@ -530,15 +530,15 @@ FEW = settings(
 )
 
 
-def test_promises_in_any_order(project: Project) -> None:
+def test_the_promises_hold_in_any_order(project: Project) -> None:
     """A few stories, the same every time."""
     live_through(project, FEW)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_promises_in_any_order_at_length(project: Project) -> None:
-    """Many long stories, new ones every time."""
+def test_the_promises_hold_in_many_long_stories(project: Project) -> None:
+    """New ones every time."""
     live_through(
         project,
         settings(

@@ -1,4 +1,4 @@
-"""What does not grow with the manifest, and what is trusted to be as it was."""
+"""Work that does not grow with the manifest, and files that are not read again while unchanged."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.support.ledger_kit import AT, RUN, Book, book_in, ending, prepare, ru
 
 
 class Later(Clock):
-    """A clock by which whatever was just written is old."""
+    """A clock that is ten seconds fast, so that new files count as old."""
 
     def now(self) -> float:
         """Ten seconds from now."""
@@ -40,7 +40,7 @@ class Later(Clock):
 
 
 class Folder:
-    """A user's folder with one manifest, taken in as a run would."""
+    """A user's folder with one manifest, imported as by a run."""
 
     def __init__(self, folder: Path) -> None:
         self.manifest = folder / "m.csv"
@@ -50,7 +50,7 @@ class Folder:
         database.create(self.ledger, "real")
 
     async def take_in(self, clock: Clock | None = None, *, rescan: bool = False, **rules: Any) -> bool:
-        """Take the manifest in; returns whether it was read."""
+        """Ingest the manifest; returns whether it was read."""
         source = Source(path=self.manifest, rules=Rules(**({"batch": "m", "voice": "anna"} | rules)))
         settings = Settings(sources=(source,), ledger=self.ledger, out_dir=self.out_dir, rescan=rescan)
         before = self._imported_at()
@@ -59,7 +59,7 @@ class Folder:
         return before != self._imported_at()
 
     async def look(self, meanwhile: Callable[[], object] = lambda: None, clock: Clock | None = None) -> bool:
-        """A run that finds all as it is, but for what happens `meanwhile`; returns whether it looked for outputs."""
+        """Do what a run without changes does, and `meanwhile`; returns whether it checked the outputs."""
         source = Source(path=self.manifest, rules=Rules(batch="m", voice="anna"))
         settings = Settings(sources=(source,), ledger=self.ledger, out_dir=self.out_dir)
         with open_ledger(self.ledger, "real") as ledger:
@@ -70,7 +70,7 @@ class Folder:
         return bool(ingest.checked)
 
     def texts(self) -> list[str]:
-        """The texts of the rows as they read now."""
+        """Texts of the current rows."""
         query = "SELECT text FROM rows JOIN items ON key = item_key WHERE is_current ORDER BY number"
         with closing(sqlite3.connect(self.ledger)) as connection:
             return [row[0] for row in connection.execute(query)]
@@ -93,7 +93,7 @@ def book(tmp_path: Path) -> Iterator[Book]:
 
 @pytest.mark.anyio
 async def test_an_unchanged_file_is_not_read(folder: Folder) -> None:
-    """A manifest that is as it was when it was imported is known again; --rescan and other rules have it read."""
+    """--rescan and other rules make a run read it."""
     assert await folder.take_in()
     assert not await folder.take_in()
     assert await folder.take_in(rescan=True)
@@ -102,8 +102,8 @@ async def test_an_unchanged_file_is_not_read(folder: Folder) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_change_that_keeps_size_and_time_is_seen(folder: Folder) -> None:
-    """Another text of the same length, in a file whose times were set back, is not taken for the old one."""
+async def test_a_change_that_keeps_size_and_mtime_is_noticed(folder: Folder) -> None:
+    """The text has the same length, and the file's mtime is set back."""
     await folder.take_in()
     before = folder.manifest.stat()
     folder.manifest.write_text(sheet("one", "TWO"))
@@ -113,8 +113,8 @@ async def test_a_change_that_keeps_size_and_time_is_seen(folder: Folder) -> None
 
 
 @pytest.mark.anyio
-async def test_a_file_of_this_moment_is_not_trusted(folder: Folder) -> None:
-    """A file so young that a further change might leave its times as they are is read again."""
+async def test_a_file_modified_just_now_is_read_again(folder: Folder) -> None:
+    """A further change might not change its times."""
     now = Clock()
     assert await folder.take_in(now)
     assert await folder.take_in(now)
@@ -123,24 +123,24 @@ async def test_a_file_of_this_moment_is_not_trusted(folder: Folder) -> None:
 
 
 @pytest.mark.anyio
-async def test_faults_are_told_again(folder: Folder) -> None:
-    """A manifest with rows that were passed over is read each time: what is wrong with it must be said."""
+async def test_a_manifest_with_skipped_rows_is_read_every_time(folder: Folder) -> None:
+    """Its faults are reported by every run."""
     folder.manifest.write_text(sheet("one", ""))
     assert await folder.take_in(skip_invalid=True)
     assert await folder.take_in(skip_invalid=True)
 
 
 @pytest.mark.anyio
-async def test_a_retake_is_seen(folder: Folder) -> None:
-    """A row that stands for another take since is read by other rules, though the file is the same."""
+async def test_a_manifest_is_read_again_after_a_retake(folder: Folder) -> None:
+    """The file is the same, but the rules have changed: they contain the latest takes."""
     await folder.take_in()
     with closing(sqlite3.connect(folder.ledger)) as connection, connection:
         connection.execute("UPDATE rows SET take = 2 WHERE id = 'a'")
     assert await folder.take_in()
 
 
-def test_rows_that_read_as_before_are_not_written(book: Book) -> None:
-    """Of a manifest with one changed row only that row is staged; all others stay as they are on disk."""
+def test_unchanged_rows_are_not_written(book: Book) -> None:
+    """Of a manifest with one changed row, only that row is written."""
     book.take_in(sheet("one", "two", "three"))
     with closing(sqlite3.connect(book.path)) as connection, connection:
         connection.execute("CREATE TABLE written (id TEXT)")
@@ -158,8 +158,8 @@ def test_rows_that_read_as_before_are_not_written(book: Book) -> None:
         ("id,text,output\na,one,2/x\nb,two,2\nc,three,3\n", "m.csv:3: output: '2' is also the folder of other outputs"),
     ],
 )
-def test_a_changed_row_against_unchanged_ones(book: Book, content: str, fault: str) -> None:
-    """What a changed row has in common with one that reads as before is found, whichever of them comes first."""
+def test_a_changed_row_that_clashes_with_an_unchanged_one_is_a_fault(book: Book, content: str, fault: str) -> None:
+    """Ids, outputs and folders in common are found, whichever row comes first."""
     before = "id,text,output\na,one,1\nb,two,2\nc,three,3\n"
     book.take_in(before)
     with pytest.raises(ManifestError) as caught:
@@ -171,14 +171,14 @@ def test_a_changed_row_against_unchanged_ones(book: Book, content: str, fault: s
     assert len(book.all("SELECT key FROM items")) == 3
 
 
-def test_no_item_is_left_of_a_row_that_was_set_aside(book: Book) -> None:
-    """What was made for a row before it turned out to repeat another goes with it."""
+def test_a_rejected_row_leaves_no_item(book: Book) -> None:
+    """The item is inserted before the row turns out to repeat another."""
     book.take_in("id,text\na,one\na,two\n", skip_invalid=True)
     assert [row["text"] for row in book.all("SELECT text FROM items")] == ["one"]
 
 
-def test_what_stands_is_forgotten_with_what_it_depends_on(book: Book) -> None:
-    """An import, a step of an item, a create that is answered twice, a balance: each has its own facts forgotten."""
+def test_cached_facts_are_deleted_when_what_they_depend_on_changes(book: Book) -> None:
+    """Imports, steps of items, second answers and balances each delete only facts that depend on them."""
 
     def left(verb: Callable[..., Any], *args: Any, **kwargs: Any) -> set[str]:
         depends: tuple[cached_facts.Depends, ...] = ("rows", "manifests", "costs", "balances")
@@ -198,8 +198,8 @@ def test_what_stands_is_forgotten_with_what_it_depends_on(book: Book) -> None:
     assert left(book.do, *how, **balance) == {"rows", "manifests", "costs"}
 
 
-def test_counts_follow_every_change(book: Book) -> None:
-    """Counts that are kept are those of the ledger as it is, before a change and after it."""
+def test_counts_are_right_before_and_after_each_change(book: Book) -> None:
+    """Cached counts are never outdated."""
     book.take_in(sheet("one", "two"))
     assert book.do(item_counts.count, book.wanted).states["pending"] == 2
     task = book.submitted("t1")
@@ -211,7 +211,7 @@ def test_counts_follow_every_change(book: Book) -> None:
 
 
 def _steps(book: Book, verb: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
-    """How many hundreds of steps the database takes for the verb."""
+    """Steps that the database takes for the verb, in hundreds."""
     steps = 0
 
     def step() -> None:
@@ -250,8 +250,8 @@ def _all_but_one_done(folder: Path, rows: int) -> Iterator[dict[str, int]]:
         }
 
 
-def test_steps_do_not_grow_with_the_manifest(tmp_path: Path) -> None:
-    """What a run asks for again and again costs the same in a manifest of ten times the rows, nearly all settled."""
+def test_database_steps_of_frequent_queries_do_not_grow_with_the_manifest(tmp_path: Path) -> None:
+    """In a manifest of ten times the rows, nearly all of them done, they take about the same number of steps."""
     [few], [many] = (list(_all_but_one_done(tmp_path / str(rows), rows)) for rows in (400, 4000))
     assert {name: steps for name, steps in many.items() if steps > 2 * few[name] + 2} == {}
 
@@ -260,8 +260,8 @@ def _results(project: Project) -> list[Any]:
     return [stamp(project.audio / f"lines.results.{kind}") for kind in ("jsonl", "csv")]
 
 
-def test_results_are_written_when_something_changed(project: Project) -> None:
-    """A run that changes nothing leaves the results files alone; a changed or missing one is written anew."""
+def test_results_are_written_only_when_something_changed(project: Project) -> None:
+    """A run without changes leaves the results files alone; a modified or missing one is written again."""
     manifest = project.manifest(2)
     project.run(manifest)
     before, lines = _results(project), project.results()
@@ -278,7 +278,7 @@ def test_results_are_written_when_something_changed(project: Project) -> None:
 
 
 def test_a_deleted_output_is_linked_again(project: Project) -> None:
-    """Also after runs that had nothing to do, a file that was deleted is there again after the next."""
+    """Also after runs that had nothing to do."""
     rows = project.rows(3)
     manifest = project.manifest(rows)
     for _ in range(3):
@@ -289,8 +289,8 @@ def test_a_deleted_output_is_linked_again(project: Project) -> None:
 
 
 @pytest.mark.anyio
-async def test_outputs_are_looked_for_until_nothing_moves(folder: Folder) -> None:
-    """Outputs are trusted to be in place when their folder was old and is as it was before they were looked for."""
+async def test_outputs_are_checked_until_their_folder_is_old_and_unchanged(folder: Folder) -> None:
+    """Then the next run need not check them."""
     folder.out_dir.mkdir()
     output = folder.out_dir / "a.mp3"
     assert await folder.look(output.touch)
@@ -304,7 +304,7 @@ async def test_outputs_are_looked_for_until_nothing_moves(folder: Folder) -> Non
 
 
 def test_an_output_deleted_while_a_run_works_is_linked_again(project: Project, provider: FakeTTS) -> None:
-    """A file that disappears after a working run has looked for it is there again after the next run."""
+    """The next run links it."""
     rows = project.rows(3)
     assert project.run(project.manifest(rows[:2])).exit_code == 0
     provider.task_seconds = 600.0
@@ -318,8 +318,8 @@ def test_an_output_deleted_while_a_run_works_is_linked_again(project: Project, p
     project.assert_whole(rows)
 
 
-def test_a_file_in_the_way_is_seen_after_idle_runs(project: Project) -> None:
-    """A foreign file that turns up where an output belongs stops the next run, though all was in order before."""
+def test_a_foreign_file_at_an_output_path_stops_the_next_run(project: Project) -> None:
+    """Also after a run that had nothing to do."""
     manifest = project.manifest(3)
     assert project.run(manifest, "--max-items", "1").exit_code == 6
     assert project.run(manifest, "--max-items", "0").exit_code == 6
@@ -329,8 +329,8 @@ def test_a_file_in_the_way_is_seen_after_idle_runs(project: Project) -> None:
     assert len(project.provider.creates) == 1
 
 
-def test_few_file_descriptors(project: Project) -> None:
-    """With no more than 64 files open at once a run does all its work, also with many tasks open."""
+def test_a_run_works_with_64_file_descriptors(project: Project) -> None:
+    """Also with many open tasks."""
     rows = project.rows(120)
     manifest = project.manifest(rows)
     command = [sys.executable, "-m", "batcher", "run", str(manifest), "--api-url", project.provider.url]
@@ -341,13 +341,13 @@ def test_few_file_descriptors(project: Project) -> None:
     assert len(project.provider.creates) == len(rows)
 
 
-def test_a_long_text(project: Project) -> None:
-    """A row of several megabytes of text is taken, sent and delivered like any other."""
+def test_a_text_of_five_megabytes_is_delivered(project: Project) -> None:
+    """It is read, sent and delivered like any other."""
     rows = [replace_text(row, 5_000_000) for row in project.rows(1)]
     assert project.run(project.manifest(rows)).exit_code == 0
     project.assert_whole(rows)
 
 
 def replace_text(row: dict[str, str], characters: int) -> dict[str, str]:
-    """The row with so long a text."""
+    """The row with a text of about this length."""
     return row | {"text": ("Many words. " * (characters // 12 + 1))[:characters].strip()}

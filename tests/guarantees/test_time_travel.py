@@ -1,4 +1,4 @@
-"""Ledgers that do not know all that was bought: copies, older states, new ones beside old audio. None buys twice."""
+"""Ledgers that do not know everything that was bought: backups, older states, new ledgers beside old audio."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ACCOUNT: dict[str, Any] = {"account_id": 1, "run_id": RUN, "at": AT}
 
 @pytest.fixture
 def book(tmp_path: Path) -> Iterator[Book]:
-    """A ledger with two rows and, beside it, the folder of its audio."""
+    """A ledger with two rows, beside the folder of its audio."""
     with book_in(tmp_path) as made:
         made.take_in(sheet("one", "two"))
         yield made
@@ -52,16 +52,17 @@ def _states(book: Book) -> list[str]:
 
 
 @pytest.mark.parametrize(("run_id", "why"), [(RUN, None), ("a later run", "the ledger is older than the audio")])
-def test_the_mark_of_a_run(book: Book, store: Store, run_id: str, why: str | None) -> None:
-    """A folder where a run was at work that the ledger knows nothing of shows that it is an older state of itself."""
+def test_a_folder_marked_by_an_unknown_run_shows_an_outdated_ledger(
+    book: Book, store: Store, run_id: str, why: str | None
+) -> None:
     folder_mark.sign(store.folder, Owner(ledger_id=book.do(identity).ledger_id, run_id=run_id, batches={}))
     settings = Settings(sources=(), ledger=book.path, out_dir=store.folder)
     assert (book.do(why_outdated, settings) or "None").startswith(str(why))
 
 
 @pytest.mark.parametrize("case", ["as they were", "changed", "gone", "never whole", "copied folder", "no mark"])
-def test_results_that_tell_all(store: Store, case: str) -> None:
-    """Only the results that the last run wrote, in the folder where it wrote them, leave no gap."""
+def test_only_unchanged_results_of_the_last_run_are_complete(store: Store, case: str) -> None:
+    """In the folder where it wrote them."""
     results = store.folder / "m.results.jsonl"
     results.parent.mkdir()
     results.write_text("{}\n")
@@ -88,10 +89,10 @@ def test_results_that_tell_all(store: Store, case: str) -> None:
         (("none",), (0,), ["in_doubt", "pending"]),
     ],
 )
-def test_what_nothing_tells_of(
+def test_after_a_gap_everything_unbought_is_in_doubt(
     book: Book, gaps: Sequence[restored_rows.Gap], audio: Sequence[int], states: list[str]
 ) -> None:
-    """Behind any gap everything unbought is in doubt, also once asked for again; and without one, what has audio."""
+    """Also if the restoring is requested again. Without a gap only items that have audio are."""
     for gap in gaps:
         book.do(restored_rows.begin, gap)
     keys = [row["item_key"] for row in book.all("SELECT item_key FROM rows ORDER BY number")]
@@ -104,8 +105,8 @@ def test_what_nothing_tells_of(
 @pytest.mark.parametrize(
     ("told", "state"), [("in_doubt", "in_doubt"), ("abandoned", "in_doubt"), ("pending", "pending")]
 )
-def test_doubts_that_results_tell_of(book: Book, told: str, state: str) -> None:
-    """A doubt that was on record before is one again; what was not bought may be bought."""
+def test_a_doubt_named_by_results_is_in_doubt_again(book: Book, told: str, state: str) -> None:
+    """An item that they name as not bought may be bought."""
     key = book.one("SELECT item_key FROM rows WHERE id = 'a'")["item_key"]
     book.do(restored_rows.add, [{"batch": "m", "id": "a", "key": key, "state": told, "out_dir": "audio"}], at=AT)
     for case in book.do(restored_rows.next_rows, 10):
@@ -113,8 +114,8 @@ def test_doubts_that_results_tell_of(book: Book, told: str, state: str) -> None:
     assert _states(book) == [state, "pending"]
 
 
-async def test_doubts_come_after_the_import(book: Book, store: Store) -> None:
-    """Until the manifests are taken in, what nothing tells of is not settled: their items may not be there yet."""
+async def test_items_are_put_in_doubt_only_after_the_import(book: Book, store: Store) -> None:
+    """Before it some of them may not be in the ledger yet."""
     book.do(restored_rows.begin, "some")
     with open_ledger(book.path, "real") as ledger:
         settings = Settings(sources=(), ledger=book.path, out_dir=store.folder)
@@ -132,14 +133,14 @@ def _backup(project: Project) -> Path:
 
 
 def _go_back(project: Project, copy: Path) -> None:
-    """Put a copy in the ledger's place."""
+    """Put the copy in the ledger's place."""
     for ending in ("", "-wal", "-shm", ".spill"):
         project.ledger.with_name(project.ledger.name + ending).unlink(missing_ok=True)
     shutil.copy(copy, project.ledger)
 
 
 def _bought_since(project: Project) -> tuple[Path, Path]:
-    """A manifest of which a part was bought before a backup was made, and the rest after it."""
+    """A manifest, part of which was bought before a backup and the rest after it."""
     manifest = project.manifest(ROWS)
     assert project.run(manifest, "--max-items", "4").exit_code == 6
     copy = _backup(project)
@@ -148,7 +149,7 @@ def _bought_since(project: Project) -> tuple[Path, Path]:
 
 
 def assert_refused(project: Project, provider: FakeTTS, manifest: Path, why: str) -> None:
-    """Without a word from a person nothing is created, and the results files stay as they are."""
+    """Check that without consent nothing is created and the results files stay as they are."""
     results = (project.audio / "lines.results.jsonl").read_bytes()
     creates = len(provider.creates)
     ended = project.run(manifest)
@@ -159,14 +160,14 @@ def assert_refused(project: Project, provider: FakeTTS, manifest: Path, why: str
 
 
 def assert_restored(project: Project, provider: FakeTTS, ended: Ended) -> None:
-    """Everything is taken over and nothing bought; the next run is as any other."""
+    """Check that everything is restored and nothing bought, and that the next run is an ordinary one."""
     assert (ended.exit_code, len(provider.creates)) == (0, ROWS), ended.err
     project.assert_whole(project.rows(ROWS))
     assert project.states() == {"done": ROWS}
 
 
-def test_a_backup_put_to_use_again(project: Project, provider: FakeTTS) -> None:
-    """A backup wants a word first; then what the results files tell is taken over, files and all."""
+def test_a_backup_is_used_only_after_consent(project: Project, provider: FakeTTS) -> None:
+    """The results files then restore what was bought since."""
     manifest, copy = _bought_since(project)
     _go_back(project, copy)
     assert_refused(project, provider, manifest, "is a copy made at")
@@ -177,8 +178,7 @@ def test_a_backup_put_to_use_again(project: Project, provider: FakeTTS) -> None:
 
 
 @pytest.mark.slow
-def test_an_older_state_that_nobody_marked(project: Project, provider: FakeTTS) -> None:
-    """That a ledger was copied by other means and put back shows by the audio beside it."""
+def test_a_copy_made_by_other_means_is_recognised_by_the_audio(project: Project, provider: FakeTTS) -> None:
     manifest = project.manifest(ROWS)
     project.run(manifest, "--max-items", "4")
     shutil.copy(project.ledger, project.folder / "plain.db")
@@ -188,8 +188,8 @@ def test_an_older_state_that_nobody_marked(project: Project, provider: FakeTTS) 
     assert_restored(project, provider, project.run(manifest, "--restored"))
 
 
-def test_a_lost_ledger(project: Project, provider: FakeTTS) -> None:
-    """A new ledger beside old audio buys nothing of it again, once it is told to take that over."""
+def test_a_new_ledger_beside_old_audio_buys_nothing_again(project: Project, provider: FakeTTS) -> None:
+    """Once a person has it restore that audio."""
     manifest = project.manifest(ROWS)
     project.run(manifest)
     project.ledger.unlink()
@@ -197,8 +197,7 @@ def test_a_lost_ledger(project: Project, provider: FakeTTS) -> None:
     assert_restored(project, provider, project.run(manifest, "--restored"))
 
 
-def test_without_results_all_is_in_doubt(project: Project, provider: FakeTTS) -> None:
-    """Where nothing tells what was bought since, every item that would be created is put in doubt instead."""
+def test_without_results_files_every_new_item_is_in_doubt(project: Project, provider: FakeTTS) -> None:
     manifest, copy = _bought_since(project)
     _go_back(project, copy)
     for path in project.audio.glob("*.results.*"):
@@ -209,8 +208,8 @@ def test_without_results_all_is_in_doubt(project: Project, provider: FakeTTS) ->
     assert project.run(manifest).report["created"] == 0
 
 
-def test_results_that_a_kill_left_behind_tell_not_all(project: Project, provider: FakeTTS) -> None:
-    """When the last run ended without writing its results, what they do not name is in doubt."""
+def test_after_a_killed_run_items_missing_in_the_results_are_in_doubt(project: Project, provider: FakeTTS) -> None:
+    """That run has not written its results."""
     manifest = project.manifest(ROWS)
     project.run(manifest, "--max-items", "2")
     copy = _backup(project)
@@ -227,8 +226,8 @@ def test_results_that_a_kill_left_behind_tell_not_all(project: Project, provider
 
 
 @pytest.mark.slow
-def test_a_copied_folder_tells_not_all(project: Project, provider: FakeTTS) -> None:
-    """An output folder that is itself a copy may be as old as the ledger's: what it does not tell is in doubt."""
+def test_a_copied_output_folder_does_not_count_as_complete(project: Project, provider: FakeTTS) -> None:
+    """It may be as old as the ledger."""
     manifest = project.manifest(ROWS)
     project.run(manifest, "--max-items", "4")
     copy = _backup(project)
@@ -243,8 +242,8 @@ def test_a_copied_folder_tells_not_all(project: Project, provider: FakeTTS) -> N
 
 
 @pytest.mark.slow
-def test_results_kept_elsewhere(project: Project, provider: FakeTTS) -> None:
-    """`ledger recover` takes results files from anywhere: tasks are collected again, at no cost."""
+def test_ledger_recover_reads_results_files_from_anywhere(project: Project, provider: FakeTTS) -> None:
+    """Their tasks are collected again, at no cost."""
     manifest, copy = _bought_since(project)
     shutil.move(project.audio / "lines.results.jsonl", project.folder / "sent-by-mail.jsonl")
     _go_back(project, copy)
@@ -255,8 +254,8 @@ def test_results_kept_elsewhere(project: Project, provider: FakeTTS) -> None:
     assert_restored(project, provider, ended)
 
 
-def test_two_ledgers_over_one_folder(project: Project, provider: FakeTTS) -> None:
-    """A second ledger does not buy into the output folder of a first, by mistake or for the same rows."""
+def test_a_second_ledger_buys_nothing_into_another_ledgers_folder(project: Project, provider: FakeTTS) -> None:
+    """By mistake, or for the same rows."""
     manifest = project.manifest(3)
     project.run(manifest)
     ended = project.run(manifest, "--ledger", "other.db")
@@ -265,8 +264,8 @@ def test_two_ledgers_over_one_folder(project: Project, provider: FakeTTS) -> Non
     assert project.run(manifest).exit_code == 0
 
 
-def test_a_backup_is_whole_while_a_run_is_at_work(project: Project, provider: FakeTTS) -> None:
-    """A copy made in mid-run is a sound ledger of that moment; an existing file is not written over."""
+def test_a_backup_during_a_run_is_consistent(project: Project, provider: FakeTTS) -> None:
+    """An existing file is not overwritten."""
     manifest = project.manifest(40)
     run = project.start_run(manifest)
     provider.until(lambda: len(provider.jobs) >= 10)
@@ -281,8 +280,8 @@ def test_a_backup_is_whole_while_a_run_is_at_work(project: Project, provider: Fa
     assert (ended.exit_code, len(provider.creates)) == (0, 40)
 
 
-def test_a_retake_is_not_forgotten(project: Project, provider: FakeTTS) -> None:
-    """A row whose second take was bought after the backup stands for it again, and buys neither."""
+def test_a_retake_after_the_backup_is_restored(project: Project, provider: FakeTTS) -> None:
+    """Neither take is bought again."""
     manifest, copy = _bought_since(project)
     project.batcher("retake", "r1", "--ledger", project.ledger)
     assert project.run(manifest).report["created"] == 1
@@ -309,8 +308,8 @@ def test_a_retake_is_not_forgotten(project: Project, provider: FakeTTS) -> None:
     ],
 )
 @pytest.mark.slow
-def test_killed_while_restoring(project: Project, provider: FakeTTS, point: str) -> None:
-    """A kill anywhere in the restoring costs nothing: it is asked for again, or goes on by itself."""
+def test_a_kill_while_restoring_costs_nothing(project: Project, provider: FakeTTS, point: str) -> None:
+    """The restoring is requested again, or goes on by itself."""
     manifest, copy = _bought_since(project)
     _go_back(project, copy)
     arguments = ["run", str(manifest), "--api-url", provider.url, "--restored"]
@@ -322,13 +321,13 @@ def test_killed_while_restoring(project: Project, provider: FakeTTS, point: str)
 
 
 def _lose(project: Project) -> None:
-    """Take the ledger away, and what a kill left of it."""
+    """Delete the ledger and the files that a kill left beside it."""
     for path in project.folder.glob("batcher.db*"):
         path.unlink()
 
 
-def test_results_outlive_a_restoring_that_came_to_nothing(project: Project, provider: FakeTTS) -> None:
-    """A run that could not take over what results files tell leaves them as they are, for the next ledger too."""
+def test_a_failed_restoring_leaves_the_results_files(project: Project, provider: FakeTTS) -> None:
+    """The next ledger needs them too."""
     manifest = project.manifest(ROWS)
     project.run(manifest)
     kept = (project.audio / "lines.results.jsonl").read_bytes()
@@ -341,8 +340,7 @@ def test_results_outlive_a_restoring_that_came_to_nothing(project: Project, prov
 
 @pytest.mark.parametrize("first", ["refused", "collecting"])
 @pytest.mark.slow
-def test_doubts_wait_for_their_rows(project: Project, provider: FakeTTS, first: str) -> None:
-    """What results files cannot tell is put in doubt when the rows are in the ledger, not before."""
+def test_a_restored_doubt_waits_until_its_row_is_imported(project: Project, provider: FakeTTS, first: str) -> None:
     rows = project.rows(ROWS)
     manifest = project.manifest(rows)
     project.run(manifest)
@@ -359,8 +357,8 @@ def test_doubts_wait_for_their_rows(project: Project, provider: FakeTTS, first: 
 
 
 @pytest.mark.slow
-def test_results_with_any_character_in_them(project: Project, provider: FakeTTS) -> None:
-    """Only a line feed ends a line of results, whatever a carried column holds."""
+def test_only_a_line_feed_ends_a_line_of_results(project: Project, provider: FakeTTS) -> None:
+    """Whatever a carried column holds."""
     manifest = project.manifest([row | {"note": "a\u2028b\x85c\x0bd"} for row in project.rows(ROWS)])
     project.run(manifest)
     _lose(project)
@@ -371,8 +369,9 @@ def test_results_with_any_character_in_them(project: Project, provider: FakeTTS)
     "edit", [{"state": ["done"]}, {"take": "2"}, {"bytes": -1}, {"bytes": 10**30}, {"key": 5}, {"batch": None}]
 )
 @pytest.mark.slow
-def test_results_that_were_spoilt(project: Project, provider: FakeTTS, edit: dict[str, object]) -> None:
-    """Values that no run has written are refused before anything is taken in."""
+def test_results_with_impossible_values_are_refused_whole(
+    project: Project, provider: FakeTTS, edit: dict[str, object]
+) -> None:
     manifest = project.manifest(2)
     project.run(manifest)
     lines = [project.results()[0], project.results()[1] | edit]
@@ -384,8 +383,7 @@ def test_results_that_were_spoilt(project: Project, provider: FakeTTS, edit: dic
 
 
 @pytest.mark.slow
-def test_results_that_lost_a_line(project: Project, provider: FakeTTS) -> None:
-    """Results that are not those that the last run wrote do not tell all."""
+def test_results_that_lost_a_line_do_not_count_as_complete(project: Project, provider: FakeTTS) -> None:
     manifest = project.manifest(ROWS)
     project.run(manifest)
     _lose(project)
@@ -396,8 +394,8 @@ def test_results_that_lost_a_line(project: Project, provider: FakeTTS) -> None:
 
 
 @pytest.mark.slow
-def test_an_older_state_with_another_output_folder(project: Project, provider: FakeTTS) -> None:
-    """The folders of the ledger's batches give it away as well as the one that the run would work in."""
+def test_an_outdated_ledger_is_recognised_by_its_batches_folders(project: Project, provider: FakeTTS) -> None:
+    """Even if the run has another output folder."""
     manifest = project.manifest(ROWS)
     project.run(manifest, "--max-items", "4")
     shutil.copy(project.ledger, project.folder / "plain.db")
@@ -410,8 +408,7 @@ def test_an_older_state_with_another_output_folder(project: Project, provider: F
     assert project.run(manifest, "--out-dir", "elsewhere").report["created"] == 0
 
 
-def test_a_default_that_was_forgotten(project: Project, provider: FakeTTS) -> None:
-    """Rows that results files tell of with other inputs are not bought unseen by a new ledger."""
+def test_restored_rows_with_other_inputs_are_not_bought_without_consent(project: Project, provider: FakeTTS) -> None:
     manifest = project.manifest([{"id": row["id"], "text": row["text"]} for row in project.rows(3)])
     project.run(manifest, "--voice", "anna")
     _lose(project)
@@ -423,8 +420,8 @@ def test_a_default_that_was_forgotten(project: Project, provider: FakeTTS) -> No
 
 
 @pytest.mark.slow
-def test_foreign_results_beside_a_sound_ledger(project: Project, provider: FakeTTS) -> None:
-    """`--restored` listens to results of a batch that the ledger does not know, also when nothing else is wrong."""
+def test_restored_reads_results_of_an_unknown_batch(project: Project, provider: FakeTTS) -> None:
+    """Also if the ledger is otherwise complete."""
     project.run(project.manifest(2, "a.csv"))
     manifest = project.manifest(project.rows(3, first=50), "b.csv")
     project.run(manifest, "--ledger", "other.db", "--out-dir", "other")
@@ -434,8 +431,8 @@ def test_foreign_results_beside_a_sound_ledger(project: Project, provider: FakeT
 
 
 @pytest.mark.slow
-def test_rows_that_share_an_item_of_which_one_has_its_file(project: Project, provider: FakeTTS) -> None:
-    """One row's file is enough: nothing is fetched again."""
+def test_an_item_is_restored_from_any_of_its_rows_files(project: Project, provider: FakeTTS) -> None:
+    """Nothing is downloaded again."""
     rows = project.rows(2)
     rows[1]["text"] = rows[0]["text"]
     manifest = project.manifest(rows)
@@ -449,8 +446,9 @@ def test_rows_that_share_an_item_of_which_one_has_its_file(project: Project, pro
 
 @pytest.mark.parametrize("copied", [False, True])
 @pytest.mark.slow
-def test_a_journal_that_a_kill_left(project: Project, provider: FakeTTS, copied: bool) -> None:
-    """The journal of a ledger that is gone is not taken for that of the one in its place."""
+def test_the_journal_of_a_deleted_ledger_is_not_applied_to_another(
+    project: Project, provider: FakeTTS, copied: bool
+) -> None:
     manifest = project.manifest(60)
     project.run(manifest, "--max-items", "10")
     copy = _backup(project)
@@ -469,8 +467,8 @@ def test_a_journal_that_a_kill_left(project: Project, provider: FakeTTS, copied:
 
 
 @pytest.mark.slow
-def test_a_restored_doubt_does_not_pass_for_free(project: Project) -> None:
-    """The balances around a restored doubt are those before and after the time that the ledger does not know."""
+def test_the_balances_around_a_restored_doubt_span_the_unknown_time(project: Project) -> None:
+    """It must not look as if it had cost nothing."""
     manifest, copy = _bought_since(project)
     _go_back(project, copy)
     for path in project.audio.glob("*.results.*"):
@@ -482,8 +480,7 @@ def test_a_restored_doubt_does_not_pass_for_free(project: Project) -> None:
 
 
 @pytest.mark.slow
-def test_a_budget_counts_what_was_restored(project: Project, provider: FakeTTS) -> None:
-    """What results files tell of is a batch's spending like any other."""
+def test_a_budget_counts_restored_purchases(project: Project, provider: FakeTTS) -> None:
     manifest, copy = _bought_since(project)
     _go_back(project, copy)
     project.run(manifest, "--restored")
@@ -493,8 +490,8 @@ def test_a_budget_counts_what_was_restored(project: Project, provider: FakeTTS) 
 
 
 @pytest.mark.slow
-def test_an_earlier_take_is_not_bought_again(project: Project, provider: FakeTTS) -> None:
-    """Results tell only of a row's latest take; audio of an earlier one puts that in doubt instead of buying it."""
+def test_an_earlier_take_with_audio_is_in_doubt(project: Project, provider: FakeTTS) -> None:
+    """Results files hold only the latest take of a row."""
     manifest, _ = _bought_since(project)
     project.batcher("retake", "r1", "--ledger", project.ledger)
     assert project.run(manifest).report["created"] == 1
@@ -504,8 +501,8 @@ def test_an_earlier_take_is_not_bought_again(project: Project, provider: FakeTTS
     assert (ended.exit_code, ended.report["created"], ended.report["states"]["in_doubt"]) == (3, 0, 1)
 
 
-def test_the_sandbox_never_speaks_for_real(project: Project, provider: FakeTTS) -> None:
-    """An output folder that a sandbox filled is no place for a real run, restored or not."""
+def test_a_sandbox_folder_is_refused_by_a_real_run(project: Project, provider: FakeTTS) -> None:
+    """Restored or not."""
     manifest = project.manifest(2)
     project.run(manifest)
     mark = project.audio / ".items/.ledger.json"

@@ -1,4 +1,4 @@
-"""Trouble around the program: closed and broken streams, folders that refuse, a profile that is silent, proxies."""
+"""Trouble around the program: closed streams, unwritable folders, an unreadable profile, proxies."""
 
 from __future__ import annotations
 
@@ -23,42 +23,41 @@ def _shell(project: Project, manifest: Path, redirections: str) -> int:
 
 
 @pytest.mark.parametrize("redirections", ["2>/dev/full", "2>&1 | head -n 1 >/dev/null"])
-def test_nobody_listens(project: Project, provider: FakeTTS, redirections: str) -> None:
-    """A standard error that takes nothing is no reason to stop: everything is made all the same."""
+def test_a_standard_error_that_takes_nothing_stops_no_run(
+    project: Project, provider: FakeTTS, redirections: str
+) -> None:
     assert _shell(project, project.manifest(2), redirections) == 0
     project.assert_whole(project.rows(2))
 
 
-def test_standard_input_is_closed(project: Project, provider: FakeTTS) -> None:
-    """A manifest that is to be piped in and cannot be is said in one line, exit 2."""
+def test_a_closed_standard_input_exits_2(project: Project, provider: FakeTTS) -> None:
     assert _shell(project, Path("-"), "--voice anna <&- 2>/dev/null") == 2
     assert provider.creates == []
 
 
-def test_a_closed_terminal_drains(project: Project, provider: FakeTTS) -> None:
-    """SIGHUP ends a run like any first signal: what is in the air lands, nothing is left in doubt."""
+def test_a_closed_terminal_stops_a_run_like_a_first_signal(project: Project, provider: FakeTTS) -> None:
+    """Creates in flight are answered; nothing is in doubt."""
     provider.create_seconds = 0.3
     started = project.start_run(project.manifest(30), "--concurrency", "5")
     provider.until(lambda: len(provider.creates) >= 5)
     started.send(signal.SIGHUP)
     ended = started.end()
     assert ended.exit_code == 6
-    assert "exit 6: stopped by a signal; running again goes on from here\n" in ended.err
+    assert "exit 6: stopped by a signal; run it again to continue\n" in ended.err
     assert "in_doubt" not in project.states()
     assert project.run(project.folder / "lines.csv", "--concurrency", "30").exit_code == 0
     assert len(provider.creates) == 30
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder that nobody can write to")
-def test_a_folder_that_cannot_be_written(project: Project, provider: FakeTTS) -> None:
-    """Audio that could not be kept is not bought."""
+def test_with_an_unwritable_output_folder_nothing_is_bought(project: Project, provider: FakeTTS) -> None:
     ended = project.run(project.manifest(2), "--out-dir", "/proc/nowhere")
     assert (ended.exit_code, provider.creates) == (2, [])
     assert "/proc/nowhere" in ended.err
 
 
-def test_a_silent_profile_keeps_nothing_from_being_collected(project: Project, provider: FakeTTS) -> None:
-    """With the profile out of order nothing is created, and what the same token has bought is collected."""
+def test_without_a_profile_tasks_are_collected_but_not_created(project: Project, provider: FakeTTS) -> None:
+    """The account is known by its token."""
     manifest = project.manifest(2)
     assert project.run(manifest, "--no-wait").exit_code == 6
     provider.on_profile = lambda _: refusal(500, "oops")
@@ -67,8 +66,8 @@ def test_a_silent_profile_keeps_nothing_from_being_collected(project: Project, p
     assert len(provider.creates) == 2
 
 
-def test_a_balance_that_was_unreadable_heals(project: Project, provider: FakeTTS) -> None:
-    """A halt that was met while the profile told no numbers ends once they have been seen and have risen."""
+def test_a_halt_met_with_an_unreadable_balance_ends_after_a_top_up(project: Project, provider: FakeTTS) -> None:
+    """Once the balance has been read and has risen."""
     provider.credits, provider.hidden = 1, ("credits", "api_quota_remaining")
     manifest = project.manifest(3)
     assert project.run(manifest, "--concurrency", "1").exit_code == 4
@@ -79,14 +78,14 @@ def test_a_balance_that_was_unreadable_heals(project: Project, provider: FakeTTS
     assert max(map(len, provider.paid.values())) == 1
 
 
-def test_this_machine_needs_no_proxy(project: Project, provider: FakeTTS) -> None:
-    """The token for an API on this machine does not go to a proxy that the environment names."""
+def test_an_api_on_this_machine_is_reached_without_the_proxy(project: Project, provider: FakeTTS) -> None:
+    """The token would go there."""
     proxied = {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
     assert project.run(project.manifest(1), environment=proxied).exit_code == 0
 
 
-def test_a_probe_that_is_not_waited_for(project: Project, provider: FakeTTS) -> None:
-    """After a task that failed for lack of credits, a run with --no-wait sends its probe and ends."""
+def test_with_no_wait_a_run_sends_its_probe_and_ends(project: Project, provider: FakeTTS) -> None:
+    """A task had failed for lack of credits before."""
     provider.ending = lambda _: {"status": "failed", "error": {"code": "insufficient_credits"}, "creditsUsed": 0}
     manifest = project.manifest(2)
     assert project.run(manifest, "--concurrency", "1").exit_code == 4
@@ -106,8 +105,7 @@ def test_a_probe_that_is_not_waited_for(project: Project, provider: FakeTTS) -> 
     assert len(provider.creates) == 3
 
 
-def test_results_and_outputs_of_others_stay(project: Project, provider: FakeTTS) -> None:
-    """A results file that this ledger did not write, and another batch's outputs, are never written over."""
+def test_foreign_results_and_other_batches_outputs_are_never_overwritten(project: Project, provider: FakeTTS) -> None:
     project.audio.mkdir()
     theirs = project.audio / "lines.results.csv"
     theirs.write_text("mine")
@@ -122,8 +120,8 @@ def test_results_and_outputs_of_others_stay(project: Project, provider: FakeTTS)
     assert provider.asked == [rows[0]["text"]]
 
 
-def test_outputs_may_trade_places(project: Project, provider: FakeTTS) -> None:
-    """Rows that exchange their outputs get each other's, at no cost: all that is replaced is the ledger's own."""
+def test_rows_may_swap_their_outputs_at_no_cost(project: Project, provider: FakeTTS) -> None:
+    """Both files are the ledger's own."""
     rows = [row | {"output": f"{row['id']}.mp3"} for row in project.rows(2)]
     assert project.run(project.manifest(rows)).exit_code == 0
     before = [(project.audio / row["output"]).read_bytes() for row in rows]
@@ -134,8 +132,10 @@ def test_outputs_may_trade_places(project: Project, provider: FakeTTS) -> None:
 
 
 @pytest.mark.parametrize(("length", "why"), [(300, "not audio"), (100 << 20, "longer than any speech of its text")])
-def test_what_is_no_audio_is_kept_to_be_looked_at(project: Project, provider: FakeTTS, length: int, why: str) -> None:
-    """The last download that failed its check lies among the items and is named, until good audio comes."""
+def test_the_last_bad_download_is_left_for_inspection(
+    project: Project, provider: FakeTTS, length: int, why: str
+) -> None:
+    """It is named, and lies among the items until good audio comes."""
     page = b"<html><h1>Please sign in</h1>".ljust(length, b".")
     good = False
     provider.on_audio = lambda _: None if good else Twist(status=200, body=page, headers={"content-type": "text/html"})
@@ -155,16 +155,15 @@ def test_what_is_no_audio_is_kept_to_be_looked_at(project: Project, provider: Fa
     assert len(provider.creates) == 1
 
 
-def test_a_refused_token_is_told_in_a_sentence(project: Project, provider: FakeTTS) -> None:
-    """Status and code, the API's own words, and the request to name to the provider are kept apart."""
+def test_a_refused_token_shows_status_code_message_and_request_id(project: Project, provider: FakeTTS) -> None:
     provider.on_profile = lambda _: refusal(401, "invalid_token")
     ended = project.run(project.manifest(1))
     assert ended.exit_code == 5
     assert "the API refused the token: HTTP 401 invalid_token: this is invalid_token; request req_0123." in ended.err
 
 
-def test_one_cause_of_many_doubts_is_said_once(project: Project, provider: FakeTTS) -> None:
-    """Rows that share what went wrong share its words, which name no class of ours; the ledger keeps the name."""
+def test_a_cause_shared_by_many_doubts_is_reported_once(project: Project, provider: FakeTTS) -> None:
+    """Without the name of a class, which only the ledger records."""
     provider.on_create = lambda _: Twist()
     ended = project.run(project.manifest(3))
     said = "Server disconnected without sending a response"
@@ -185,6 +184,6 @@ def test_one_cause_of_many_doubts_is_said_once(project: Project, provider: FakeT
         ("", ""),
     ],
 )
-def test_what_went_wrong_in_plain_words(said: str, words: str) -> None:
-    """A class's name goes from before what it says, is told as words where it says nothing; other words stay."""
+def test_the_class_name_of_an_error_is_put_into_words(said: str, words: str) -> None:
+    """It is dropped where a message follows it; other messages stay the same."""
     assert plain_error(said) == words

@@ -1,4 +1,4 @@
-"""What a person decides: doubts settled with `resolve`, another try with `retry`, on the real program."""
+"""A person's decisions on the real program: `resolve`, `retry`, `retake`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _decide(project: Project, *arguments: str | Path) -> Ended:
 
 
 def _doubt(project: Project, provider: FakeTTS) -> Path:
-    """Three rows, of which the second's create was charged and its answer lost."""
+    """A run of three rows: the second's create was charged and its answer lost."""
     provider.on_create = lambda create: CHARGED_AND_DROPPED if create.text == "Line number 2 of the script." else None
     manifest = project.manifest(3)
     assert project.run(manifest).exit_code == 3
@@ -29,8 +29,8 @@ def _doubt(project: Project, provider: FakeTTS) -> Path:
     return manifest
 
 
-def test_a_doubt_is_listed_with_what_is_known(project: Project, provider: FakeTTS) -> None:
-    """`resolve` without a decision names the row, when it was sent and what came back, and changes nothing."""
+def test_resolve_without_a_decision_only_lists_doubts(project: Project, provider: FakeTTS) -> None:
+    """Each with its row, the time it was sent and what came back."""
     _doubt(project, provider)
     told = _decide(project, "resolve")
     assert "r2 of lines" in told.out
@@ -41,8 +41,7 @@ def test_a_doubt_is_listed_with_what_is_known(project: Project, provider: FakeTT
     assert project.states() == {"done": 2, "in_doubt": 1}
 
 
-def test_a_doubt_is_adopted(project: Project, provider: FakeTTS) -> None:
-    """An adopted task is collected by the next run, and nothing is bought."""
+def test_an_adopted_task_is_collected_and_nothing_bought(project: Project, provider: FakeTTS) -> None:
     manifest = _doubt(project, provider)
     (lost,) = provider.paid["Line number 2 of the script."]
     assert _decide(project, "resolve", "r2", "--adopt", lost).exit_code == 0
@@ -53,8 +52,10 @@ def test_a_doubt_is_adopted(project: Project, provider: FakeTTS) -> None:
 
 
 @pytest.mark.parametrize(("task_id", "why"), [("task_999", "does not know"), ("task_1", "belongs to another item")])
-def test_only_a_fitting_task_is_adopted(project: Project, provider: FakeTTS, task_id: str, why: str) -> None:
-    """A task that the API does not know, or that another item has, is refused and the doubt stays."""
+def test_a_task_unknown_or_owned_by_another_item_is_not_adopted(
+    project: Project, provider: FakeTTS, task_id: str, why: str
+) -> None:
+    """The doubt stays."""
     _doubt(project, provider)
     refused = _decide(project, "resolve", "r2", "--adopt", task_id)
     assert refused.exit_code == 2
@@ -63,8 +64,8 @@ def test_only_a_fitting_task_is_adopted(project: Project, provider: FakeTTS, tas
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_another_account_cannot_adopt(project: Project, provider: FakeTTS, known: bool) -> None:
-    """A task is adopted only with a token of the account that sent the create, not with another that has been used."""
+def test_a_task_is_adopted_only_with_its_accounts_token(project: Project, provider: FakeTTS, known: bool) -> None:
+    """A token of another account that the ledger knows will not do."""
     _doubt(project, provider)
     provider.user_id = "user-2"
     if known:
@@ -74,8 +75,7 @@ def test_another_account_cannot_adopt(project: Project, provider: FakeTTS, known
     assert project.states() == {"done": 2 + known, "in_doubt": 1}
 
 
-def test_a_doubt_is_bought_again(project: Project, provider: FakeTTS) -> None:
-    """Only after a person has accepted it is an item in doubt created a second time, once."""
+def test_an_item_in_doubt_is_bought_again_once_on_request(project: Project, provider: FakeTTS) -> None:
     manifest = _doubt(project, provider)
     assert project.run(manifest).report["created"] == 0
     assert _decide(project, "resolve", "--all", "--buy-again").exit_code == 0
@@ -85,8 +85,8 @@ def test_a_doubt_is_bought_again(project: Project, provider: FakeTTS) -> None:
     project.assert_whole(project.rows(3))
 
 
-def test_a_doubt_is_abandoned(project: Project, provider: FakeTTS) -> None:
-    """An abandoned item is settled: the run exits 0 and never creates it."""
+def test_an_abandoned_item_is_never_created(project: Project, provider: FakeTTS) -> None:
+    """The run exits 0."""
     manifest = _doubt(project, provider)
     assert _decide(project, "resolve", "r2", "--abandon").exit_code == 0
     ended = project.run(manifest)
@@ -95,7 +95,7 @@ def test_a_doubt_is_abandoned(project: Project, provider: FakeTTS) -> None:
 
 
 def test_an_unclear_decision_changes_nothing(project: Project, provider: FakeTTS) -> None:
-    """Without a name, with two decisions, for too many, or for an item that is not there, nothing is decided."""
+    """Without a name, with two decisions, for too many items, or for one that does not exist."""
     provider.on_create = lambda _: CHARGED_AND_DROPPED
     project.run(project.manifest(2))
     for arguments in ("--buy-again", "r2 --buy-again --abandon", "--all --adopt x", "nobody --abandon"):
@@ -103,8 +103,8 @@ def test_an_unclear_decision_changes_nothing(project: Project, provider: FakeTTS
     assert project.states() == {"in_doubt": 2}
 
 
-def test_a_failed_item_is_tried_again_only_by_a_person(project: Project, provider: FakeTTS) -> None:
-    """A failed task is not created again by a run; after `retry` it is, once."""
+def test_a_failed_item_is_created_again_only_after_retry(project: Project, provider: FakeTTS) -> None:
+    """Once."""
     provider.ending = lambda _: {"status": "failed", "error": {"code": "render_failed", "message": "no luck"}}
     manifest = project.manifest(1)
     assert project.run(manifest).exit_code == 3
@@ -119,8 +119,8 @@ def test_a_failed_item_is_tried_again_only_by_a_person(project: Project, provide
     assert (ended.exit_code, ended.report["created"]) == (0, 1)
 
 
-def test_retry_collects_what_ended_well_after_all(project: Project, provider: FakeTTS) -> None:
-    """A task that was read as failed and now says completed is collected by the next run, not bought again."""
+def test_retry_collects_a_task_that_has_completed_after_all(project: Project, provider: FakeTTS) -> None:
+    """It was read as failed before. Nothing is bought."""
     provider.ending = lambda _: {"status": "failed"}
     manifest = project.manifest(1)
     assert project.run(manifest).exit_code == 3
@@ -133,7 +133,7 @@ def test_retry_collects_what_ended_well_after_all(project: Project, provider: Fa
 
 
 def test_retry_changes_nothing_while_the_task_cannot_be_read(project: Project, provider: FakeTTS) -> None:
-    """If the old task gives no clear answer, its item stays failed: it might have ended well."""
+    """The old task may have completed, so its item stays failed."""
     provider.ending = lambda _: {"status": "failed"}
     project.run(project.manifest(1))
     provider.on_read = lambda _: refusal(500, "oops")
@@ -141,8 +141,8 @@ def test_retry_changes_nothing_while_the_task_cannot_be_read(project: Project, p
     assert project.states() == {"failed": 1}
 
 
-def test_a_rejected_row_is_retried_without_a_task(project: Project, provider: FakeTTS) -> None:
-    """A row that the API refused is named, and can be sent again as it is."""
+def test_a_rejected_row_can_be_retried(project: Project, provider: FakeTTS) -> None:
+    """The API made no task of it."""
     provider.on_create = lambda _: refusal(400, "invalid_voice")
     manifest = project.manifest(1)
     ended = project.run(manifest)
@@ -154,8 +154,8 @@ def test_a_rejected_row_is_retried_without_a_task(project: Project, provider: Fa
     assert project.run(manifest).exit_code == 0
 
 
-def test_a_retake_is_another_output_beside_the_first(project: Project, provider: FakeTTS) -> None:
-    """`retake` has the next run buy a second output of the row, once, with a file of its own; the first stays."""
+def test_a_retake_buys_a_second_output_once(project: Project, provider: FakeTTS) -> None:
+    """It has its own file, and the first stays."""
     rows = project.rows(3)
     manifest = project.manifest(rows)
     project.run(manifest)
@@ -180,8 +180,8 @@ def test_a_retake_is_another_output_beside_the_first(project: Project, provider:
     project.assert_whole(rows)
 
 
-def test_the_whole_story_of_an_item(project: Project, provider: FakeTTS) -> None:
-    """`show ID` tells the inputs, every attempt with its answer, the task, the file and who decided what."""
+def test_show_has_an_items_whole_history(project: Project, provider: FakeTTS) -> None:
+    """Inputs, attempts with their answers, task, file and decisions."""
     provider.on_create = lambda create: refusal(400, "invalid_voice") if create.number == 1 else None
     manifest = project.manifest(1)
     project.run(manifest)
@@ -197,8 +197,10 @@ def _retake(project: Project, name: str) -> Ended:
 
 
 @pytest.mark.parametrize("batch", [(), ("--batch", "lines")])
-def test_a_name_that_names_no_row_stops_the_others(project: Project, provider: FakeTTS, batch: Sequence[str]) -> None:
-    """`retake` and `retry` with a name that is no row's, or no row's of the batch, exit 2 and decide nothing."""
+def test_one_unknown_row_stops_a_retake_or_retry_of_all(
+    project: Project, provider: FakeTTS, batch: Sequence[str]
+) -> None:
+    """Exit 2, and nothing is decided."""
     provider.ending = lambda job: {"status": "failed"} if "number 2" in job.text else {}
     more = project.manifest(project.rows(1, first=9), "more.csv")
     assert project.run(project.manifest(2), more).exit_code == 3
@@ -215,8 +217,8 @@ def test_a_name_that_names_no_row_stops_the_others(project: Project, provider: F
     assert project.batcher("retake", "r1", key[:16]).exit_code == 2  # that item has no row any more
 
 
-def test_nothing_to_decide_is_said(project: Project) -> None:
-    """A decision about all creates in doubt says so where there are none, and exits 0 without asking the API."""
+def test_resolve_all_without_doubts_exits_0(project: Project) -> None:
+    """It says that nothing is in doubt, without asking the API."""
     project.run(project.manifest(1))
     ended = project.batcher("resolve", "--all", "--abandon")
     assert (ended.exit_code, ended.out, ended.err) == (0, "", "no items in doubt\n")
@@ -239,10 +241,10 @@ OWN_WORD = "Nr,text,voice,Fassung\nr1,One.,anna,1\nr2,Zwölf.,anna,\n"
         ),
     ],
 )
-def test_a_take_in_the_manifest_is_left_to_it(
+def test_a_retake_that_the_manifest_would_undo_is_refused(
     project: Project, provider: FakeTTS, name: str, content: str, settings: str, options: Sequence[str]
 ) -> None:
-    """A retake that the manifest, however it is read, would undo is not promised: told where to ask, and left alone."""
+    """The message says where to change the take instead."""
     (project.folder / "batcher.toml").write_text(settings, encoding="utf-8")
     (project.folder / name).write_text(content, encoding="cp1252")
     assert project.run(name, *options).exit_code == 0
@@ -253,8 +255,8 @@ def test_a_take_in_the_manifest_is_left_to_it(
     assert [line["take"] for line in project.results()] == [1, 2]
 
 
-def test_rows_that_share_an_item_share_its_retake(project: Project, provider: FakeTTS) -> None:
-    """Two rows of the same inputs that are both retaken get one new output, bought once, and are told so."""
+def test_rows_that_share_an_item_get_one_retake(project: Project, provider: FakeTTS) -> None:
+    """It is bought once, and the message says so."""
     same = [{"id": name, "text": "The same.", "voice": "anna"} for name in ("a", "b", "c")]
     manifest = project.manifest(same)
     project.run(manifest)
@@ -269,8 +271,8 @@ def test_rows_that_share_an_item_share_its_retake(project: Project, provider: Fa
 
 
 @pytest.mark.parametrize("manifest", ["lines.csv", "more.csv"])
-def test_a_retake_whose_file_another_row_has(project: Project, provider: FakeTTS, manifest: str) -> None:
-    """A name that a row of this or another batch has is found before anything is asked for."""
+def test_a_retake_whose_file_another_row_has_is_refused(project: Project, provider: FakeTTS, manifest: str) -> None:
+    """Before the API is asked anything."""
     mine, rival = project.rows(1)[0], {"id": "r1.take2", "text": "Mine.", "voice": "anna"}
     project.manifest([mine, *[rival] * (manifest == "lines.csv")])
     project.manifest([rival] if manifest == "more.csv" else project.rows(1, first=5), "more.csv")
@@ -282,8 +284,8 @@ def test_a_retake_whose_file_another_row_has(project: Project, provider: FakeTTS
     assert project.run("lines.csv", "more.csv").exit_code == 0
 
 
-def test_a_user_without_a_name_decides_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Containers run under numbers that no list of users has; decisions can be made there all the same."""
+def test_a_user_without_a_name_is_recorded_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in containers, whose user ids are in no list of users."""
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000_001)

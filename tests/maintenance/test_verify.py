@@ -1,4 +1,4 @@
-"""`verify`: what is wrong on disk is found, and put back at no cost without touching what is the user's own."""
+"""`verify` finds damaged files and restores them at no cost, without touching the user's own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def made(project: Project, number: int) -> list[dict[str, str]]:
-    """Rows whose audio is made."""
+    """Rows whose audio is done."""
     assert project.run(project.manifest(number)).exit_code == 0
     return project.rows(number)
 
@@ -31,24 +31,24 @@ def item(project: Project, row: str) -> Path:
 
 
 def verify(project: Project, *arguments: str, **how: Any) -> Ended:
-    """`batcher verify --json`, against the provider."""
+    """Run `batcher verify --json` against the provider."""
     return project.batcher("verify", *arguments, "--json", "--api-url", project.provider.url, **how)
 
 
 def kinds(ended: Ended) -> dict[str, str]:
-    """What is wrong, by the file's name; an item's file goes by `item`."""
+    """The problems by file name; `item` stands for an item's own file."""
     return {Path(one["path"]).name if one["id"] else "item": one["kind"] for one in ended.report["faults"]}
 
 
 def cut(path: Path) -> None:
-    """Leave only the beginning of a file, in a file of its own."""
+    """Leave only the beginning of a file, as a new file."""
     data = path.read_bytes()
     path.unlink()
     path.write_bytes(data[:-10])
 
 
-def test_all_is_well(project: Project, provider: FakeTTS) -> None:
-    """Right after a run nothing is wrong, and nobody is asked: exit 0, in words and in JSON."""
+def test_after_a_run_nothing_is_wrong(project: Project, provider: FakeTTS) -> None:
+    """Exit 0, and the API receives no request."""
     made(project, 2)
     asked = len(provider.api_headers)
     ended = verify(project)
@@ -57,8 +57,8 @@ def test_all_is_well(project: Project, provider: FakeTTS) -> None:
     assert len(provider.api_headers) == asked
 
 
-def test_each_kind_is_told_and_changes_nothing(project: Project, provider: FakeTTS) -> None:
-    """Missing, truncated, replaced and changed files are each named by what they are, exit 3, and stay as they are."""
+def test_each_kind_of_damage_is_reported_and_left(project: Project, provider: FakeTTS) -> None:
+    """Missing, truncated, replaced and changed files; exit 3."""
     made(project, 4)
     (project.audio / "r1.mp3").unlink()
     cut(project.audio / "r2.mp3")
@@ -73,8 +73,8 @@ def test_each_kind_is_told_and_changes_nothing(project: Project, provider: FakeT
     assert all(one["healed"] is None for one in ended.report["faults"])
 
 
-def test_outputs_are_linked_again(project: Project, provider: FakeTTS) -> None:
-    """Outputs come back from the item's own file without a request; what lay there is kept beside them."""
+def test_a_damaged_output_is_linked_again_without_a_request(project: Project, provider: FakeTTS) -> None:
+    """The file that lay there is moved aside."""
     rows = made(project, 2)
     asked = len(provider.api_headers)
     (project.audio / "r1.mp3").unlink()
@@ -88,8 +88,8 @@ def test_outputs_are_linked_again(project: Project, provider: FakeTTS) -> None:
     assert verify(project).exit_code == 0
 
 
-def test_what_is_the_users_own_is_left_alone(project: Project, provider: FakeTTS) -> None:
-    """A file of the user's at an output is never touched by healing, nor a folder: they are told to move it, exit 3."""
+def test_a_users_file_or_folder_at_an_output_is_left_alone(project: Project, provider: FakeTTS) -> None:
+    """Exit 3, with a request to move it."""
     made(project, 2)
     for name in ("r1.mp3", "r2.mp3"):
         (project.audio / name).unlink()
@@ -102,8 +102,8 @@ def test_what_is_the_users_own_is_left_alone(project: Project, provider: FakeTTS
     assert {one["hint"] for one in ended.report["faults"]} == {"Move it away, then heal again."}
 
 
-def test_an_item_comes_back_from_a_rows_output(project: Project, provider: FakeTTS) -> None:
-    """An item's file that is lost is put back from a row's output of the same content, without a request."""
+def test_a_lost_item_file_is_restored_from_an_output(project: Project, provider: FakeTTS) -> None:
+    """Without a request."""
     rows = made(project, 1)
     asked = len(provider.api_headers)
     item(project, "r1").unlink()
@@ -113,8 +113,8 @@ def test_an_item_comes_back_from_a_rows_output(project: Project, provider: FakeT
     assert item(project, "r1").samefile(project.audio / "r1.mp3")
 
 
-def test_an_edit_in_place_is_downloaded_again(project: Project, provider: FakeTTS) -> None:
-    """With no good copy left the audio comes from the task that was paid for; the edit is kept beside the output."""
+def test_a_file_without_a_good_copy_is_downloaded_again(project: Project, provider: FakeTTS) -> None:
+    """From the task that was paid for. The user's edit is moved aside."""
     rows = made(project, 2)
     edit = b"edited in its place" * 99
     (project.audio / "r1.mp3").write_bytes(edit)
@@ -137,8 +137,10 @@ def test_an_edit_in_place_is_downloaded_again(project: Project, provider: FakeTT
     ],
 )
 @pytest.mark.slow
-def test_killed_while_healing(project: Project, provider: FakeTTS, point: str) -> None:
-    """Wherever healing is killed, the user's edit is still on disk, and healing again comes to the same end."""
+def test_killed_healing_keeps_the_users_edit_and_can_be_repeated(
+    project: Project, provider: FakeTTS, point: str
+) -> None:
+    """Wherever it is killed."""
     rows = made(project, 1)
     edit = b"edited in its place" * 99
     (project.audio / "r1.mp3").write_bytes(edit)
@@ -151,8 +153,8 @@ def test_killed_while_healing(project: Project, provider: FakeTTS, point: str) -
     assert len(provider.creates) == 1
 
 
-def test_a_folder_that_is_gone(project: Project, provider: FakeTTS) -> None:
-    """An output folder that is not there may only be unmounted: nothing is made in its place, until it is there."""
+def test_a_missing_output_folder_is_not_made_anew(project: Project, provider: FakeTTS) -> None:
+    """It may only be unmounted."""
     rows = made(project, 2)
     shutil.rmtree(project.audio)
     ended = verify(project, "--heal")
@@ -165,8 +167,8 @@ def test_a_folder_that_is_gone(project: Project, provider: FakeTTS) -> None:
 
 
 @pytest.mark.slow
-def test_a_folder_that_cannot_be_written(project: Project, provider: FakeTTS) -> None:
-    """What the disk refuses is told with its place, exit 8, and the rest is mended all the same."""
+def test_a_write_error_names_the_folder_and_the_rest_is_healed(project: Project, provider: FakeTTS) -> None:
+    """Exit 8."""
     rows = made(project, 2)
     for row in rows:
         (project.audio / f"{row['id']}.mp3").unlink()
@@ -180,8 +182,10 @@ def test_a_folder_that_cannot_be_written(project: Project, provider: FakeTTS) ->
 
 
 @pytest.mark.parametrize("length", [300, 100 << 20])
-def test_what_comes_and_is_not_its_audio_is_kept(project: Project, provider: FakeTTS, length: int) -> None:
-    """Healer leaves what it got in place of the audio to be looked at, and names it, until good audio is there."""
+def test_a_download_that_is_not_the_audio_is_left_for_inspection(
+    project: Project, provider: FakeTTS, length: int
+) -> None:
+    """It is named, until good audio comes."""
     [row] = made(project, 1)
     path = item(project, "r1")
     path.unlink()
@@ -199,8 +203,8 @@ def test_what_comes_and_is_not_its_audio_is_kept(project: Project, provider: Fak
 
 
 @pytest.mark.slow
-def test_other_bytes_than_the_first_time(project: Project, provider: FakeTTS) -> None:
-    """What the provider renders anew counts from then on, if it passes as audio."""
+def test_audio_rendered_anew_by_the_provider_is_accepted(project: Project, provider: FakeTTS) -> None:
+    """If it passes the checks."""
     made(project, 1)
     shutil.rmtree(project.audio / ".items")
     (project.audio / "r1.mp3").unlink()
@@ -217,8 +221,8 @@ def test_other_bytes_than_the_first_time(project: Project, provider: FakeTTS) ->
 
 
 @pytest.mark.slow
-def test_no_longer_possible(project: Project, provider: FakeTTS) -> None:
-    """When the provider has lost the task, the person is told what else there is; nothing is created."""
+def test_audio_that_the_provider_has_lost_needs_a_decision(project: Project, provider: FakeTTS) -> None:
+    """Nothing is created."""
     made(project, 1)
     item(project, "r1").unlink()
     (project.audio / "r1.mp3").unlink()
@@ -235,8 +239,10 @@ def test_no_longer_possible(project: Project, provider: FakeTTS) -> None:
     ("why", "exit_code"), [("no token", 5), ("another account", 3), ("refused", 5), ("down", 8), ("locked", 7)]
 )
 @pytest.mark.slow
-def test_trouble(project: Project, provider: FakeTTS, why: str, exit_code: int) -> None:
-    """What keeps healing from the provider has its usual exit code; the rest is told all the same."""
+def test_trouble_with_the_provider_has_its_usual_exit_code(
+    project: Project, provider: FakeTTS, why: str, exit_code: int
+) -> None:
+    """All other findings are reported."""
     made(project, 1)
     (project.audio / "r1.mp3").unlink()
     item(project, "r1").unlink()
@@ -259,8 +265,8 @@ def test_trouble(project: Project, provider: FakeTTS, why: str, exit_code: int) 
     lock.release()
 
 
-def test_the_story_tells_of_the_healing(project: Project, provider: FakeTTS) -> None:
-    """What was healed, how, by whom and when stands in the item's story, and the ledger still agrees with itself."""
+def test_an_items_history_records_its_healing(project: Project, provider: FakeTTS) -> None:
+    """What, how, by whom and when. The ledger stays consistent."""
     made(project, 2)
     (project.audio / "r1.mp3").unlink()
     item(project, "r2").write_bytes(b"edited in its place" * 99)

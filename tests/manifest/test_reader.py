@@ -34,7 +34,7 @@ def read(folder: Path, content: str | bytes, name: str = "m.csv", **changes: Any
 
 
 def faults(folder: Path, content: str | bytes, name: str = "m.csv", **changes: Any) -> list[str]:
-    """The fault lines without the folder; none of the rows at fault may have been yielded."""
+    """The error lines without the folder; checks that no bad row is yielded."""
     rows, manifest = read(folder, content, name, **changes)
     assert all(row.inputs is not None for row in rows)
     return [line.removeprefix(f"{folder}/") for line in manifest.faults.lines()]
@@ -45,7 +45,7 @@ def texts(rows: list[Row]) -> list[str]:
 
 
 def test_csv_and_jsonl_twins_give_equal_rows(tmp_path: Path) -> None:
-    """The same records as CSV and as JSONL become the same rows with the same keys."""
+    """Their keys are equal too."""
     records: list[dict[str, Any]] = [
         {"ID": "7", "text": " Hi\r\nyou ", "Voice-Id": "bob", "speed": 1.5, "take": 2, "format": "WAV", "notes": "n"},
         {"ID": "8", "text": "Bye", "Voice-Id": "", "speed": 1, "take": "", "format": "", "notes": ""},
@@ -77,8 +77,10 @@ def test_csv_and_jsonl_twins_give_equal_rows(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=1, max_size=8))
-def test_what_csv_wrote_is_read_back(tmp_path_factory: pytest.TempPathFactory, cells: list[str]) -> None:
-    """Whatever a CSV writer puts into cells arrives: stripped with plain line ends as text, untouched when carried."""
+def test_cells_written_by_a_csv_writer_are_read_back(
+    tmp_path_factory: pytest.TempPathFactory, cells: list[str]
+) -> None:
+    """A text is stripped and gets plain line ends; a carried cell is unchanged."""
     sheet = io.StringIO()
     csv.writer(sheet).writerows([["text", "carried"], *([f"x{cell}x", cell] for cell in cells)])
     rows, manifest = read(tmp_path_factory.mktemp("h"), sheet.getvalue())
@@ -90,8 +92,9 @@ def test_what_csv_wrote_is_read_back(tmp_path_factory: pytest.TempPathFactory, c
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_spellings_of_csv(tmp_path: Path, encoding: str, delimiter: str, end: str) -> None:
-    """Encodings with their marks, delimiters and line ends all mean the same table."""
+def test_encodings_delimiters_and_line_ends_of_csv_are_detected(
+    tmp_path: Path, encoding: str, delimiter: str, end: str
+) -> None:
     table = end.join(
         [delimiter.join(["id", '"text"', "a;b,c" if delimiter == "\t" else "x"]), "", delimiter.join("1é3")]
     )
@@ -101,8 +104,8 @@ def test_spellings_of_csv(tmp_path: Path, encoding: str, delimiter: str, end: st
     assert manifest.columns_sent == {"id": "id", "text": "text"}
 
 
-def test_a_column_of_texts_is_enough(tmp_path: Path) -> None:
-    """One column makes a manifest; ids are padded row numbers, and blank rows and cells count for nothing."""
+def test_a_manifest_needs_only_texts(tmp_path: Path) -> None:
+    """Ids are padded row numbers; blank rows and cells do not count."""
     rows, manifest = read(tmp_path, 'text,,n,\n"one, two"\n , ,\n\nthree, ,,, ,\n', "m.txt")
     assert not manifest.faults
     assert texts(rows) == ["one, two", "three"]
@@ -112,16 +115,15 @@ def test_a_column_of_texts_is_enough(tmp_path: Path) -> None:
     ]
 
 
-def test_lines_are_those_where_records_begin(tmp_path: Path) -> None:
-    """Line breaks within cells don't shift the lines that faults name."""
+def test_an_error_names_the_line_where_its_record_begins(tmp_path: Path) -> None:
+    """Line breaks within cells do not shift it."""
     assert faults(tmp_path, 'text,take\n"a\nb\r\nc",1\n"d\ne",x\n') == [
         'm.csv:5: take: "x" is not a take: use 1, 2, 3, ...'
     ]
 
 
 @pytest.mark.parametrize("name", ["m.csv", "m.jsonl"])
-def test_a_cell_may_be_huge(tmp_path: Path, name: str) -> None:
-    """A text of 5 MB is read whole."""
+def test_a_cell_of_5_mb_is_read_whole(tmp_path: Path, name: str) -> None:
     text = "word " * 1_000_000 + "end"
     content = f'id,text\n1,"{text}"\n' if name == "m.csv" else json.dumps({"id": 1, "text": text})
     assert texts(read(tmp_path, content, name)[0]) == [text]
@@ -137,28 +139,27 @@ def test_a_cell_may_be_huge(tmp_path: Path, name: str) -> None:
         ("m.JSON", '{"text": "a"}'),
     ],
 )
-def test_kinds_are_told_by_ending_or_beginning(tmp_path: Path, name: str, content: str) -> None:
-    """Known endings decide; else a brace at the beginning means JSONL."""
+def test_the_format_follows_from_the_file_name_or_its_first_character(tmp_path: Path, name: str, content: str) -> None:
+    """A file that begins with a brace is JSONL."""
     assert texts(read(tmp_path, content, name)[0]) == ["a"]
 
 
 def test_standard_input_is_jsonl() -> None:
-    """Without a path JSONL is read from standard input."""
     manifest = Manifest(None, rules(), stdin=io.BytesIO(b'{"text": "a"}\n{"text": 5}\n'))
     assert texts(list(manifest.rows())) == ["a"]
     assert manifest.faults.lines() == ["<stdin>:2: text: 5 is not a string: put it in quotes"]
 
 
-def test_hash_and_size_are_those_of_the_whole_file(tmp_path: Path) -> None:
-    """Hash and size cover every byte, even behind a place where reading rows had to end."""
+def test_hash_and_size_cover_the_whole_file(tmp_path: Path) -> None:
+    """Also where the rows could not be read to the end."""
     content = b"\xef\xbb\xbftext\r\n" + b"a\r\n" * 5000 + b'"open\n' + b"x" * 100_000
     rows, manifest = read(tmp_path, content)
     assert len(rows) == 5000
     assert (manifest.digest, manifest.size) == (hashlib.sha256(content).hexdigest(), len(content))
 
 
-def test_broken_sample_names_every_fault() -> None:
-    """The sample holds each fault that a CSV file can have without stopping the reader, and each is reported."""
+def test_the_broken_sample_reports_every_error() -> None:
+    """The sample holds each error of a CSV file that does not stop the reader."""
     manifest = Manifest(SAMPLES / "broken.csv", Rules(batch="broken"))
     assert [row.id for row in manifest.rows()] == ["fine", "fine", "same-file", "last"]
     said = [line.split("broken.csv:")[1] for line in manifest.faults.lines()]
@@ -197,8 +198,8 @@ def test_broken_sample_names_every_fault() -> None:
 
 
 @pytest.mark.parametrize("name", ["m.csv", "m.jsonl"])
-def test_many_rows_with_one_cause_are_one_line(tmp_path: Path, name: str) -> None:
-    """3,000 rows without a voice are reported in one line, with their number and span."""
+def test_many_rows_with_one_cause_are_reported_in_one_line(tmp_path: Path, name: str) -> None:
+    """With their number and their span of lines."""
     content = "text\n" + "a\n" * 3000 if name == "m.csv" else '{"text": "a"}\n' * 3000
     first = 2 if name == "m.csv" else 1
     assert faults(tmp_path, content, name, voice=" ") == [
@@ -207,8 +208,8 @@ def test_many_rows_with_one_cause_are_one_line(tmp_path: Path, name: str) -> Non
     ]
 
 
-def test_scattered_places_are_listed_up_to_a_point() -> None:
-    """Spans of lines are merged, only the first ones listed, and the last line of all is named."""
+def test_only_the_first_spans_of_lines_and_the_last_line_are_listed() -> None:
+    """Adjacent lines make one span."""
     collected = Faults("f")
     for line in (1, 7):
         collected.add(line, "a", "is bad", cause="one")
@@ -221,8 +222,8 @@ def test_scattered_places_are_listed_up_to_a_point() -> None:
     assert (collected.count, collected.fatal, bool(collected), bool(Faults("f"))) == (11, False, True, False)
 
 
-def test_at_most_fifty_causes_are_shown() -> None:
-    """Causes come by first line, those of the whole file first; after 50 only their number is told."""
+def test_at_most_fifty_causes_are_listed() -> None:
+    """By first line, those of the whole file first; the rest is a number."""
     collected = Faults("f")
     for line in range(60, 0, -1):
         collected.add(line, None, f"reason {line}", cause=str(line))
@@ -233,8 +234,8 @@ def test_at_most_fifty_causes_are_shown() -> None:
     assert collected.fatal
 
 
-def test_a_fault_stays_on_its_line(tmp_path: Path) -> None:
-    """Neither a header nor a value can break a fault's line or reach the terminal as a control sequence."""
+def test_an_error_is_one_line_without_control_characters(tmp_path: Path) -> None:
+    """Whatever the header or the value."""
     said = faults(tmp_path, 'text,"emo\n\x1btoin",take\na,,"\x1b[2J\nx"\n')
     assert [line.isprintable() for line in said] == [True, True]
 
@@ -244,8 +245,8 @@ def test_a_fault_stays_on_its_line(tmp_path: Path) -> None:
     [("txet", "text"), ("vioce", "voice"), ("fromat", "format"), ("langauge", "language"), ("Emotoin", "emotion"),
      ("out_put_", None), ("modelId", "model"), ("voice__name", None), ("texts", "text"), ("engine-modell-id", "model")],
 )  # fmt: skip
-def test_misspelt_columns_are_fatal(tmp_path: Path, header: str, field: str | None) -> None:
-    """A header close to a field's name is refused, whether or not rows are skipped; a spelling that counts is not."""
+def test_a_misspelt_column_is_fatal(tmp_path: Path, header: str, field: str | None) -> None:
+    """Whether or not bad rows are skipped. Accepted spellings are not errors."""
     text = "a" if field == "text" else "text"
     _, manifest = read(tmp_path, f"{header},{text}\nx,y\n", skip_invalid=True)
     if field is None:
@@ -261,9 +262,8 @@ def test_misspelt_columns_are_fatal(tmp_path: Path, header: str, field: str | No
 
 
 @pytest.mark.parametrize("skip", [False, True])
-def test_what_follows_from_a_misspelt_column_is_not_told_too(tmp_path: Path, skip: bool) -> None:
-    """Rows that lack a voice, or a text, because its column is misspelt are not faults of their own; each way out that
-    is named leads on."""
+def test_errors_caused_by_a_misspelt_column_are_not_repeated(tmp_path: Path, skip: bool) -> None:
+    """Rows that lack a voice or a text because of it are not bad rows. Each hint leads on."""
     content = "id,txet,voise\na,A.,anna\nb,,\n"
     rows, manifest = read(tmp_path, content, voice=None, skip_invalid=skip)
     assert [line.split(":")[2] for line in manifest.faults.lines()] == [" txet", " voise"]
@@ -275,8 +275,8 @@ def test_what_follows_from_a_misspelt_column_is_not_told_too(tmp_path: Path, ski
     assert (manifest.faults.lines(), manifest.columns_carried) == ([], ["voise"])
 
 
-def test_a_misspelt_field_of_jsonl_is_its_rows_fault(tmp_path: Path) -> None:
-    """In JSONL each record names its own fields: a misspelt one is told with its row, once, and that row is skipped."""
+def test_a_misspelt_field_of_jsonl_is_an_error_of_its_row(tmp_path: Path) -> None:
+    """Each record names its own fields; the row is reported once and can be skipped."""
     records = ({"id": "a", "text": "A."}, {"id": "b", "txet": "B."}, {"id": "c", "text": "C.", "vioce": "eva"})
     content = "\n".join(map(json.dumps, records))
     rows, manifest = read(tmp_path, content, "m.jsonl", skip_invalid=True)
@@ -292,23 +292,22 @@ def test_a_misspelt_field_of_jsonl_is_its_rows_fault(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("header", ["title", "notes", "speaker", "context", "i", "uid", "date", "kate", "name"])
 def test_other_columns_are_carried(tmp_path: Path, header: str) -> None:
-    """Ordinary words of a sheet are no misspellings: they are carried."""
+    """Ordinary words in a header are not misspellings."""
     rows, manifest = read(tmp_path, f"text,{header}\na, 1 \n")
     assert not manifest.faults
     assert manifest.columns_carried == [header]
     assert rows[0].extra == {header: " 1 "}
 
 
-def test_a_likeness_beside_the_real_column_is_carried(tmp_path: Path) -> None:
-    """A sheet with `text` may have `text_de` and `texts` beside it."""
+def test_a_similar_header_beside_the_real_column_is_carried(tmp_path: Path) -> None:
+    """A sheet with `text` may have `text_de` and `texts` as well."""
     assert read(tmp_path, "text,text_de,texts\na,b,c\n")[1].columns_carried == ["text_de", "texts"]
     _, manifest = read(tmp_path, '{"text": "a", "texts": 1}\n', "m.jsonl")
     assert not manifest.faults
 
 
-def test_columns_can_be_chosen(tmp_path: Path) -> None:
-    """A chosen header gives the field, in any spelling of it; a field chosen away leaves its name and its likeness to
-    be carried."""
+def test_columns_are_mapped_on_request(tmp_path: Path) -> None:
+    """In any spelling. A field mapped to another header leaves its own name to be carried."""
     chosen = {"text": "the script", "emotion": " ", "pitch": "", "voiceId": "Who"}
     for name, content in (
         ("m.csv", "The_Script,text,emotoin,emotion,who,voice\na,b,c,d,eva,x\n"),
@@ -331,8 +330,7 @@ def test_columns_can_be_chosen(tmp_path: Path) -> None:
         ({"speed": "n", "pitch": "N"}, "m: --column maps `N` to both `speed` and `pitch`: choose one"),
     ],
 )
-def test_wrong_choices_of_columns_are_fatal(tmp_path: Path, chosen: dict[str, str], fault: str) -> None:
-    """A choice of a field or header that doesn't exist is named."""
+def test_a_mapping_of_an_unknown_field_or_header_is_fatal(tmp_path: Path, chosen: dict[str, str], fault: str) -> None:
     for name, content in (("m.csv", "text,n\na,1\n"), ("m.jsonl", '{"text": "a", "n": 1}')):
         _, manifest = read(tmp_path, content, name, columns=chosen)
         assert manifest.faults.fatal
@@ -360,24 +358,23 @@ def test_wrong_choices_of_columns_are_fatal(tmp_path: Path, chosen: dict[str, st
         ),
     ],
 )
-def test_faults_of_the_whole_file_are_fatal(tmp_path: Path, name: str, content: str, fault: str) -> None:
-    """What is wrong with the file as such is said once and can't be skipped."""
+def test_an_error_of_the_whole_file_is_fatal_and_reported_once(
+    tmp_path: Path, name: str, content: str, fault: str
+) -> None:
     _, manifest = read(tmp_path, content, name, skip_invalid=True)
     assert manifest.faults.fatal
     assert manifest.faults.lines()[0].startswith(f"{tmp_path}/{fault}")
 
 
-def test_a_broken_quote_over_several_lines_says_where(tmp_path: Path) -> None:
-    """A quote that goes wrong lines later is reported at its record, with the line where it showed, and reading
-    goes on."""
+def test_a_broken_quote_is_reported_at_its_record_and_line(tmp_path: Path) -> None:
+    """Reading goes on after it."""
     assert faults(tmp_path, 'text,take\n"a\nb "c" d",1\ne,x\n') == [
         "m.csv:2: a quote within a quoted cell in line 3: write it twice, or remove the quotes around the cell",
         'm.csv:4: take: "x" is not a take: use 1, 2, 3, ...',
     ]
 
 
-def test_an_endless_cell_ends_the_reading(tmp_path: Path) -> None:
-    """A quote left open in a huge file is noticed without reading all of it into memory."""
+def test_an_open_quote_does_not_read_the_file_into_memory(tmp_path: Path) -> None:
     (said,) = faults(tmp_path, b'text\na\n"' + b"x" * 69_000_000)
     reason = "a cell has more than 67,108,864 characters, or a quote is never closed: close it"
     assert said == f"m.csv:3: {reason} (the rest of the file was not read)"
@@ -399,10 +396,10 @@ def test_an_endless_cell_ends_the_reading(tmp_path: Path) -> None:
         (b'"text"x,y\na', None, "m.csv:1: the header is not valid CSV", ""),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_at_all(
+def test_a_wrong_encoding_or_header_ends_the_reading(
     tmp_path: Path, content: bytes, encoding: str | None, message: str, hint: str
 ) -> None:
-    """A wrong encoding is an error that names line and byte and the option that helps, as is a header of no use."""
+    """The error names line, byte and the option that helps."""
     with pytest.raises(ManifestError) as caught:
         read(tmp_path, content, encoding=encoding)
     assert caught.value.message.startswith(f"{tmp_path}/{message}")
@@ -410,21 +407,20 @@ def test_what_cannot_be_read_at_all(
     assert hint in caught.value.hint
 
 
-def test_a_named_encoding_is_used(tmp_path: Path) -> None:
-    """`--encoding` reads what has no mark."""
+def test_a_given_encoding_is_used(tmp_path: Path) -> None:
+    """For files without a byte order mark."""
     assert texts(read(tmp_path, "text\ncafé".encode("cp1252"), encoding="cp1252")[0]) == ["café"]
     assert texts(read(tmp_path, "text\ncafé".encode("utf-16-be"), encoding="utf-16-be")[0]) == ["café"]
 
 
-def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
-    """A missing file and a folder are errors that say so."""
+def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:
     for path, reason in ((tmp_path / "no.csv", "No such file or directory"), (tmp_path, "Is a directory")):
         with pytest.raises(ManifestError, match=f"cannot be read: {reason}"):
             list(Manifest(path, rules()).rows())
 
 
 def test_memory_does_not_grow_with_rows(tmp_path: Path) -> None:
-    """Ten times the rows, all of them at fault in some way, take no more memory."""
+    """Not even if every row has an error."""
     peaks = []
     for count in (1_000, 10_000):
         path = tmp_path / f"{count}.csv"

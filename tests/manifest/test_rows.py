@@ -71,15 +71,14 @@ def read(folder: Path, content: str, name: str = "m.csv", **changes: Any) -> tup
         ('{"text": "a", "fromat": "wav"}', "fromat: looks like `format` misspelt"),
     ],
 )
-def test_each_fault_of_a_json_line(tmp_path: Path, line: str, fault: str) -> None:
-    """A line at fault is named with what is wrong, once, and its neighbours are read."""
+def test_each_bad_json_line_is_reported_once_and_its_neighbours_read(tmp_path: Path, line: str, fault: str) -> None:
     rows, manifest = read(tmp_path, f'{{"text": "before"}}\n\n{line}\n{{"text": "after"}}\n', "m.jsonl")
     assert {"before", "after"} <= {row.inputs.text for row in rows if row.inputs}
     (said,) = manifest.faults.lines()
     assert said.startswith(f"{tmp_path}/m.jsonl:3: {fault}")
 
 
-def test_voices_are_mapped_and_checked(tmp_path: Path) -> None:
+def test_voice_names_are_mapped_and_invalid_voices_reported(tmp_path: Path) -> None:
     """[voices] maps a sheet's names to voice ids, in rows and as the default; a blank voice id is a fault."""
     rows, manifest = read(
         tmp_path,
@@ -93,9 +92,8 @@ def test_voices_are_mapped_and_checked(tmp_path: Path) -> None:
     ]
 
 
-def test_defaults_and_latest_takes(tmp_path: Path) -> None:
-    """What a row leaves blank comes from the rules: voice, model, format, and the latest take of its id,
-    which has a file of its own."""
+def test_blank_fields_get_defaults_and_the_latest_take(tmp_path: Path) -> None:
+    """Voice, model and format come from the rules. A later take has its own file name."""
     rows, manifest = read(
         tmp_path,
         "id,text,model,take\na,x,,\nb,x,other,1\nc,x,,\n",
@@ -110,7 +108,7 @@ def test_defaults_and_latest_takes(tmp_path: Path) -> None:
 
 
 def test_params_merge_with_columns(tmp_path: Path) -> None:
-    """`params` adds to the columns; null means not given; names that the API may learn one day pass through."""
+    """Null means not given; unknown names are passed on to the API."""
     params = '{"speed": " 1.5 ", "emotion": "", "volume": null, "seed": 7, "deep": {"x": [1]}}'
     line = f'{{"text": "a", "pitch": " 2 ", "params": {params}}}'
     rows, manifest = read(tmp_path, line, "m.jsonl")
@@ -119,8 +117,8 @@ def test_params_merge_with_columns(tmp_path: Path) -> None:
     assert rows[0].inputs.params == {"pitch": 2, "speed": 1.5, "seed": 7, "deep": {"x": [1]}}
 
 
-def test_invalid_rows_can_be_skipped(tmp_path: Path) -> None:
-    """With skip_invalid rows at fault are yielded in place, with every reason, and none of it is fatal."""
+def test_skipped_invalid_rows_are_yielded_with_every_reason(tmp_path: Path) -> None:
+    """None of the errors is fatal."""
     content = "id,text,take,speed,n\na,x,,,1\nb,,0,fast,2\nc,y,,,3\nd,z,,,4,5\n"
     rows, manifest = read(tmp_path, content, skip_invalid=True)
     assert [(r.number, r.id, r.skipped) for r in rows] == [
@@ -137,8 +135,8 @@ def test_invalid_rows_can_be_skipped(tmp_path: Path) -> None:
     assert not manifest.faults.fatal
 
 
-def test_empty_rows_can_be_skipped(tmp_path: Path) -> None:
-    """With skip_empty a row without text is yielded as empty whatever else it lacks, and is no fault."""
+def test_a_skipped_empty_row_is_no_error(tmp_path: Path) -> None:
+    """Whatever else it lacks."""
     for name, content in (
         ("m.csv", "id,text,speed\na, ,fast\nb,x,fast\n"),
         ("m.jsonl", '{"id": "a", "text": " ", "speed": "fast"}\n{"id": "b", "text": "x", "speed": "fast"}'),
@@ -149,16 +147,16 @@ def test_empty_rows_can_be_skipped(tmp_path: Path) -> None:
         assert manifest.faults.count == 2
 
 
-def test_an_empty_row_with_stray_values_is_a_fault(tmp_path: Path) -> None:
-    """A row whose text may have slipped into another column is not taken for an empty one."""
+def test_an_empty_row_with_stray_values_is_an_error(tmp_path: Path) -> None:
+    """Its text may have slipped into another column."""
     for content in ("id,,text\na,Hello,\n", "id,text\na,,Hello\n"):
         rows, manifest = read(tmp_path, content, skip_empty=True)
         assert rows == []
         assert manifest.faults
 
 
-def test_what_is_just_short_enough_is_used(tmp_path: Path) -> None:
-    """Ids of 200 characters, file names of 249 bytes and paths of 1000 are fine, one more is not."""
+def test_ids_names_and_paths_are_accepted_up_to_their_limits(tmp_path: Path) -> None:
+    """200 characters, 249 bytes and 1000 bytes."""
     fine = [f"{'é' * 124}n", f"{'x/' * 499}yz"]
     ids = [f"a,{'i' * length}," for length in (200, 201)]
     outputs = [f"a,,{output}" for output in (*fine, f"{fine[0]}n", f"{fine[1]}z")]
@@ -167,8 +165,8 @@ def test_what_is_just_short_enough_is_used(tmp_path: Path) -> None:
     assert manifest.faults.count == 3
 
 
-def test_the_results_keep_their_names(tmp_path: Path) -> None:
-    """No row takes the name of the batch's results, whatever the case, but may have it in a folder of its own."""
+def test_no_row_may_take_the_name_of_a_results_file(tmp_path: Path) -> None:
+    """In any case; within another folder it may."""
     rows, manifest = read(
         tmp_path, "text,output\na,BIG.results.csv\na,big.RESULTS.jsonl\na,d/Big.results.csv\n", batch="Big"
     )
@@ -186,15 +184,14 @@ def test_the_results_keep_their_names(tmp_path: Path) -> None:
         ("e\u0301.mp3", "é.mp3"),
     ],
 )
-def test_templates_make_safe_relative_names(tmp_path: Path, template: str, output: str) -> None:
-    """What is put into a template can't make folders or hidden files; the path is given in its plainest form."""
+def test_a_value_in_a_template_makes_no_folder_or_hidden_file(tmp_path: Path, template: str, output: str) -> None:
+    """The path is normalised."""
     rows, manifest = read(tmp_path, "id,text,voice,take\na/b?,x,..hidden,2\n", batch="ba/tch", filename=template)
     assert manifest.faults.lines() == []
     assert rows[0].output == output
 
 
-def test_a_template_can_use_the_key(tmp_path: Path) -> None:
-    """`{key}` is the key of what the row buys."""
+def test_a_template_may_use_the_items_key(tmp_path: Path) -> None:
     (row,), _ = read(tmp_path, "text\na\n", filename="{key}.{format}")
     assert row.inputs is not None
     assert row.output == f"{row.inputs.key()}.mp3"
@@ -203,8 +200,8 @@ def test_a_template_can_use_the_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "template", ["{title}", "{}", "{0}", "{id.upper}", "{id", "id}", "{id:06d}", "{id:{row}}", "{row!x}"]
 )
-def test_broken_templates_are_one_fault(tmp_path: Path, template: str) -> None:
-    """A template that can't be used is one fatal fault, however many rows there are."""
+def test_a_broken_template_is_one_fatal_error(tmp_path: Path, template: str) -> None:
+    """However many rows there are."""
     _, manifest = read(tmp_path, "text\na\nb\n", filename=template)
     (said,) = manifest.faults.lines()
     assert said.startswith(f'{tmp_path}/m.csv: --filename "{template}" cannot be used: ')
@@ -212,8 +209,7 @@ def test_broken_templates_are_one_fault(tmp_path: Path, template: str) -> None:
     assert manifest.faults.fatal
 
 
-def test_a_template_that_leaves_the_folder_is_one_fault(tmp_path: Path) -> None:
-    """Paths made by a template are judged like given ones."""
+def test_a_template_that_leaves_the_folder_is_one_error(tmp_path: Path) -> None:
     rows, manifest = read(tmp_path, "text\na\nb\n", filename="../{id}.mp3")
     assert rows == []
     assert manifest.faults.lines() == [
@@ -223,5 +219,4 @@ def test_a_template_that_leaves_the_folder_is_one_fault(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("output", "plain"), [("a//b.mp3", "a/b.mp3"), ("./a.mp3", "a.mp3"), ("d/é .wav", "d/é .wav")])
 def test_given_outputs_are_normalised(tmp_path: Path, output: str, plain: str) -> None:
-    """An output column is used as it is, in its plainest spelling."""
     assert [row.output for row in read(tmp_path, f"text,output\na,{output}\n")[0]] == [plain]

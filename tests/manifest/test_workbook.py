@@ -1,4 +1,4 @@
-"""Workbooks: what is read of an .xlsx manifest, what is refused, and what `report` writes as one."""
+"""Workbooks: which .xlsx manifests are read or refused, and how `report` writes one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ERRORS: Final = ("#REF!", "#N/A", "#DIV/0!", "#NAME?", "#VALUE!", "#NULL!", "#NU
 
 
 def workbook(path: Path, cells: Cells, shape: Callable[[Any, Any], None] | None = None, *, above: int = 0) -> Path:
-    """A workbook whose first sheet has these cells, below so many blank rows; `shape` does to it what else is to be."""
+    """A workbook whose first sheet has these cells, after blank rows; `shape` changes the rest of it."""
     with Workbook(path, {"default_date_format": "dd.mm.yy"}) as book:
         sheet = book.add_worksheet("Script")
         for row, values in enumerate(cells, above):
@@ -46,14 +46,14 @@ def workbook(path: Path, cells: Cells, shape: Callable[[Any, Any], None] | None 
 
 
 def read(path: Path, **changes: Any) -> tuple[list[Row], list[str]]:
-    """The manifest's rows, and its faults without the folder."""
+    """The manifest's rows, and its errors without the folder."""
     manifest = Manifest(path, Rules(**({"batch": "m", "voice": "anna"} | changes)))
     rows = list(manifest.rows())
     return rows, [line.removeprefix(f"{path.parent}/") for line in manifest.faults.lines()]
 
 
-def test_a_workbook_reads_as_the_same_table_in_csv(tmp_path: Path) -> None:
-    """The same records come to the same rows, items and outputs; only the lines are the sheet's."""
+def test_a_workbook_gives_the_same_rows_as_its_csv(tmp_path: Path) -> None:
+    """Only the line numbers are the sheet's."""
     cells = [
         ["ID", "text", "Voice-Id", "speed", "note"],
         ["a", " Hi\nyou ", "bob", "1.5", "é"],
@@ -85,15 +85,15 @@ def test_a_workbook_reads_as_the_same_table_in_csv(tmp_path: Path) -> None:
         ("_x000D_ & <b> ü", "_x000D_ & <b> ü"),
     ],
 )
-def test_values(tmp_path: Path, value: Any, said: str) -> None:
-    """A cell is read by its value: whole numbers without a point, dates as ISO 8601 has them, texts as they are."""
+def test_a_cell_is_read_by_its_value(tmp_path: Path, value: Any, said: str) -> None:
+    """Whole numbers without a decimal point, dates in ISO 8601, texts unchanged."""
     path = workbook(tmp_path / "m.xlsx", [["text", "note"], ["Hi.", value]])
     [row], faults = read(path)
     assert (row.extra, faults) == ({"note": said}, [])
 
 
-def test_numbers_as_ids_and_takes(tmp_path: Path) -> None:
-    """Ids, takes and parameters that are numbers to the spreadsheet are the whole numbers that it shows."""
+def test_numeric_ids_takes_and_parameters_are_whole_numbers(tmp_path: Path) -> None:
+    """As the spreadsheet shows them."""
     cells: Cells = [["id", "text", "take", "speed"], [7.0, "One.", 2.0, 1.5], [8.0, 1984.0, None, 1.0]]
     rows, faults = read(workbook(tmp_path / "m.xlsx", cells))
     assert faults == []
@@ -105,8 +105,7 @@ def test_numbers_as_ids_and_takes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("value", "shown_by", "said"), [(7, "000", "7"), (0.5, "0 %", "0.5"), (7.25, "0", "7.25")])
-def test_how_a_number_is_shown_does_not_count(tmp_path: Path, value: float, shown_by: str, said: str) -> None:
-    """A format for numbers changes what a spreadsheet shows, and not what is read."""
+def test_number_formats_do_not_matter(tmp_path: Path, value: float, shown_by: str, said: str) -> None:
     path = workbook(
         tmp_path / "m.xlsx",
         [["id", "text"], ["", "Hi."]],
@@ -116,8 +115,8 @@ def test_how_a_number_is_shown_does_not_count(tmp_path: Path, value: float, show
     assert (row.id, faults) == (said, [])
 
 
-def test_rows_are_numbered_as_they_are_shown(tmp_path: Path) -> None:
-    """Blank rows count for the line and not for the row, wherever they are; cells of white space are blank."""
+def test_errors_use_the_sheets_row_numbers(tmp_path: Path) -> None:
+    """Blank rows count for the line, not for the row. A cell of white space is blank."""
     cells: Cells = [["text"], ["One."], [], ["  "], ["Two."], [], ["Three."]]
     rows, _ = read(workbook(tmp_path / "m.xlsx", cells, above=2))
     assert [(row.number, row.line) for row in rows] == [(1, 4), (2, 7), (3, 9)]
@@ -128,8 +127,8 @@ def test_rows_are_numbered_as_they_are_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_an_error_in_a_field_is_a_fault(tmp_path: Path, error: str) -> None:
-    """A formula that fails is no blank cell: its row and column are named, even where a default would fill in."""
+def test_a_failed_formula_in_a_field_is_an_error(tmp_path: Path, error: str) -> None:
+    """Even where a default would replace a blank cell."""
     cells: Cells = [["text", "voice"], ["One.", None], ["Two.", "bob"]]
     path = workbook(
         tmp_path / "m.xlsx", cells, lambda _book, sheet: sheet.write_formula(1, 1, "=Other!A1", None, error)
@@ -139,8 +138,8 @@ def test_an_error_in_a_field_is_a_fault(tmp_path: Path, error: str) -> None:
     assert faults == [f"m.xlsx[Script]:2: voice: the cell contains the error {error}: fix its formula"]
 
 
-def test_what_is_at_fault_is_told_with_the_rest(tmp_path: Path) -> None:
-    """An error hides no other fault of its row, and adds none; a row that is skipped for it keeps its id."""
+def test_a_failed_formula_hides_no_other_error_of_its_row(tmp_path: Path) -> None:
+    """It causes no other either; a skipped row keeps its id."""
 
     def shape(_book: Any, sheet: Any) -> None:
         sheet.write_formula(1, 1, "=1/0", None, "#DIV/0!")
@@ -156,8 +155,8 @@ def test_what_is_at_fault_is_told_with_the_rest(tmp_path: Path) -> None:
     ]
 
 
-def test_an_error_in_another_column_is_carried(tmp_path: Path) -> None:
-    """A column that is only carried may hold anything: an error goes along as it is shown."""
+def test_a_failed_formula_in_another_column_is_carried(tmp_path: Path) -> None:
+    """As the spreadsheet shows it."""
     path = workbook(
         tmp_path / "m.xlsx",
         [["text", "note"], ["One.", None]],
@@ -167,8 +166,8 @@ def test_an_error_in_another_column_is_carried(tmp_path: Path) -> None:
     assert (row.extra, faults) == ({"note": "#N/A"}, [])
 
 
-def test_formulas_are_read_by_what_they_came_to(tmp_path: Path) -> None:
-    """A formula's kept result counts, an empty one too; one that no program ever worked out is a fault."""
+def test_a_formula_is_read_by_its_stored_result(tmp_path: Path) -> None:
+    """An empty result counts; a formula that no program has computed is an error."""
 
     def shape(_book: Any, sheet: Any) -> None:
         sheet.write_formula(1, 0, '="On"&"e."', None, "One.")
@@ -197,8 +196,7 @@ def _edit(path: Path, pattern: str, to: str, name: str = "xl/worksheets/sheet1.x
             archive.writestr(one, content)
 
 
-def test_cells_without_a_reference(tmp_path: Path) -> None:
-    """Writers may leave out where a cell is; then it follows the one before."""
+def test_a_cell_without_a_reference_follows_the_one_before(tmp_path: Path) -> None:
     path = workbook(
         tmp_path / "m.xlsx",
         [["text", "voice"], ["One.", None]],
@@ -208,8 +206,8 @@ def test_cells_without_a_reference(tmp_path: Path) -> None:
     assert read(path)[1] == ["m.xlsx[Script]:2: voice: the cell contains the error #DIV/0!: fix its formula"]
 
 
-def test_a_date_is_not_spoken_by_guess(tmp_path: Path) -> None:
-    """A text that is a date to the spreadsheet is a fault: what is shown is not what the file holds."""
+def test_a_text_that_is_a_date_is_an_error(tmp_path: Path) -> None:
+    """The file does not hold what the spreadsheet shows."""
     cells: Cells = [["text", "id"], [date(2026, 11, 2), date(2026, 11, 3)], [timedelta(hours=30), "b"]]
     path = workbook(
         tmp_path / "m.xlsx",
@@ -222,8 +220,8 @@ def test_a_date_is_not_spoken_by_guess(tmp_path: Path) -> None:
     assert faults == [f'm.xlsx[Script]:2: text: "2026-11-02" {reason} (and 1 more row: line 3)']
 
 
-def test_merged_cells(tmp_path: Path) -> None:
-    """A cell merged with one above is no blank one; across columns, and over rows that are blank, nothing is wrong."""
+def test_a_cell_merged_with_the_row_above_is_an_error(tmp_path: Path) -> None:
+    """Merging across columns or over blank rows is not."""
 
     def shape(_book: Any, sheet: Any) -> None:
         sheet.merge_range("B2:B3", "bob")
@@ -238,8 +236,8 @@ def test_merged_cells(tmp_path: Path) -> None:
     assert faults[1].startswith("m.xlsx[Script]:5: text: the text is empty")
 
 
-def test_a_merged_area_is_taken_as_far_as_there_are_cells(tmp_path: Path) -> None:
-    """Most of a sheet may be merged beside the rows, which are read without a list of all those cells."""
+def test_a_huge_merged_area_takes_no_memory(tmp_path: Path) -> None:
+    """It counts only as far as there are cells."""
     path = workbook(tmp_path / "m.xlsx", [["text"], ["One."], ["Two."]])
     _edit(path, "</sheetData>", '</sheetData><mergeCells count="1"><mergeCell ref="C1:XFD1048576"/></mergeCells>')
     rows, faults = read(path)
@@ -250,7 +248,7 @@ def test_a_merged_area_is_taken_as_far_as_there_are_cells(tmp_path: Path) -> Non
     "cell", ['r="XFD1048576"><v>1</v>', 'r="ZZZZZZ3"><v>1</v>', 'r="XFD1048576" t="e"><v>#REF!</v>']
 )
 def test_a_cell_far_from_the_others_is_refused(tmp_path: Path, cell: str) -> None:
-    """A slip of the hand in a far corner would take hundreds of gigabytes, and end the process without a word."""
+    """Reading up to a stray cell in a far corner would take hundreds of gigabytes."""
     path = workbook(tmp_path / "m.xlsx", [["text"], ["One."]])
     row = "".join(re.findall(r'r="[A-Z]+(\d+)"', cell))
     _edit(path, "</sheetData>", f'<row r="{row}"><c {cell}</c></row></sheetData>')
@@ -260,16 +258,14 @@ def test_a_cell_far_from_the_others_is_refused(tmp_path: Path, cell: str) -> Non
         read(path)
 
 
-def test_a_workbook_that_shows_no_sheet(tmp_path: Path) -> None:
-    """When every sheet is hidden, that is said."""
+def test_a_workbook_without_a_visible_sheet_is_refused(tmp_path: Path) -> None:
     path = workbook(tmp_path / "m.xlsx", [["text"]])
     _edit(path, "<sheet ", '<sheet state="hidden" ', "xl/workbook.xml")
     with pytest.raises(ManifestError, match="all of its sheets are hidden"):
         read(path)
 
 
-def test_the_first_sheet_that_is_shown(tmp_path: Path) -> None:
-    """Hidden sheets are passed over; faults name the sheet that is read."""
+def test_the_first_visible_sheet_is_read_and_named_in_errors(tmp_path: Path) -> None:
     path = tmp_path / "m.xlsx"
     with Workbook(path) as book:
         hidden = book.add_worksheet("Old")
@@ -286,8 +282,7 @@ def test_the_first_sheet_that_is_shown(tmp_path: Path) -> None:
     assert manifest.faults.lines()[0].startswith(f"{path}[Act 1]:2: no voice")
 
 
-def test_an_empty_sheet(tmp_path: Path) -> None:
-    """A workbook without a cell is told of as an empty file is."""
+def test_an_empty_sheet_is_reported_like_an_empty_file(tmp_path: Path) -> None:
     reason = "empty: the first line must name the columns"
     assert read(workbook(tmp_path / "m.xlsx", []))[1] == [f"m.xlsx[Script]: {reason}"]
 
@@ -300,8 +295,8 @@ def test_an_empty_sheet(tmp_path: Path) -> None:
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "it has a password or an older format"),
     ],
 )
-def test_what_is_no_workbook(tmp_path: Path, content: bytes, why: str) -> None:
-    """A file that only its name makes a workbook is refused in one line with a way out."""
+def test_a_file_that_is_no_workbook_is_refused_with_a_hint(tmp_path: Path, content: bytes, why: str) -> None:
+    """In one line."""
     path = tmp_path / "m.xlsx"
     path.write_bytes(content)
     with pytest.raises(ManifestError) as refused:
@@ -310,8 +305,8 @@ def test_what_is_no_workbook(tmp_path: Path, content: bytes, why: str) -> None:
     assert "or as CSV" in refused.value.hint
 
 
-def test_broken_workbooks_are_refused(tmp_path: Path) -> None:
-    """Whatever bytes of a workbook are damaged or missing, it is read or refused, and nothing else happens."""
+def test_a_damaged_workbook_is_read_or_refused(tmp_path: Path) -> None:
+    """Whichever bytes are damaged or missing, nothing else happens."""
     whole = workbook(tmp_path / "m.xlsx", [["text", "id"], ["One.", 1.0]]).read_bytes()
     chance, refused = random.Random(1), 0
     for _ in range(300):
@@ -326,14 +321,13 @@ def test_broken_workbooks_are_refused(tmp_path: Path) -> None:
     assert refused > 100
 
 
-def test_an_encoding_is_refused(tmp_path: Path) -> None:
-    """A workbook tells its encoding: to name one is a mistake."""
+def test_an_encoding_for_a_workbook_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="--encoding does not apply to a workbook"):
         read(workbook(tmp_path / "m.xlsx", [["text"], ["One."]]), encoding="cp1252")
 
 
-def test_digest_and_standard_input(tmp_path: Path) -> None:
-    """A workbook is known by its bytes as any manifest, and may come on standard input."""
+def test_a_workbook_may_come_from_standard_input(tmp_path: Path) -> None:
+    """It has the same hash as the file."""
     path = workbook(tmp_path / "m.xlsx", [["text"], ["One."], ["Two."]])
     manifests = [Manifest(None, Rules(batch="m", voice="a"), stdin=io.BytesIO(path.read_bytes()))]
     manifests.append(Manifest(path, Rules(batch="m", voice="a")))
@@ -343,14 +337,14 @@ def test_digest_and_standard_input(tmp_path: Path) -> None:
     assert manifests[0].size == manifests[1].size == path.stat().st_size
 
 
-def test_given_columns(tmp_path: Path) -> None:
-    """All columns come back as they stand in the sheet, blank rows uncounted."""
+def test_all_columns_come_back_in_the_sheets_order(tmp_path: Path) -> None:
+    """Without the blank rows."""
     path = workbook(tmp_path / "m.xlsx", [["text", "ID"], ["One.", 7.0], [], ["Two.", "x"]])
     assert list(input_columns(path)) == [(1, {"text": "One.", "ID": "7"}), (2, {"text": "Two.", "ID": "x"})]
 
 
-def test_a_run_and_its_report(project: Project) -> None:
-    """Bought once, known again unread, its own columns told; changed in one cell, that row is bought and no other."""
+def test_a_workbook_is_bought_once_and_reported_with_its_columns(project: Project) -> None:
+    """After an edit of one cell, only that row is bought."""
     path = project.folder / "lines.xlsx"
     cells: Cells = [["Nr", "text", "Szene"], [7.0, "One.", "=A1"], [8.0, "Two.", date(2026, 11, 2)]]
     workbook(path, cells)
@@ -368,8 +362,8 @@ def test_a_run_and_its_report(project: Project) -> None:
     assert project.run(path, *columns).report["created"] == 1
 
 
-def test_without_the_extra(project: Project) -> None:
-    """Reading and writing workbooks say in one line what to install, and nothing is bought."""
+def test_without_the_extra_the_message_names_what_to_install(project: Project) -> None:
+    """Nothing is bought."""
     path = workbook(project.folder / "lines.xlsx", [["text"], ["One."]])
     project.manifest(1, "other.csv")
     assert project.run("other.csv").exit_code == 0
@@ -394,8 +388,8 @@ PLAIN: Final = ("=HYPERLINK(1)", "+1", "@SUM(1)", "\tcmd", "http://example.org",
 HOSTILE: Final = (*PLAIN, "ü" * 40_000)
 
 
-def test_report_writes_a_workbook(project: Project) -> None:
-    """Text is text, whatever it begins with; numbers are numbers; what is too long is cut and told of."""
+def test_report_writes_a_workbook_of_texts_and_numbers(project: Project) -> None:
+    """Texts stay texts, whatever they begin with. A text that is too long is cut, with a message."""
     rows = [{"id": f"r{i}", "text": f"Line {i}.", "voice": "anna", "note": note} for i, note in enumerate(HOSTILE)]
     (project.folder / "lines.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     assert project.run("lines.jsonl").exit_code == 0
@@ -418,8 +412,8 @@ def test_report_writes_a_workbook(project: Project) -> None:
     assert not list(project.audio.glob(".*.part"))
 
 
-def test_more_than_a_sheet_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has more rows than a sheet is refused before anything is written."""
+def test_more_rows_than_a_sheet_holds_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is written."""
     for most, refused in ((3, False), (2, True)):
         monkeypatch.setattr("batcher.reports.table._MAX_ROWS", most)
         file, folder = io.BytesIO(), tmp_path / str(most)
@@ -435,8 +429,7 @@ def test_more_than_a_sheet_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert (file.tell() == 0) is refused
 
 
-def test_report_in_the_manifests_encoding(project: Project) -> None:
-    """With its encoding named, a manifest's own columns are told as they are."""
+def test_report_reads_the_manifest_in_its_encoding(project: Project) -> None:
     path = project.folder / "lines.csv"
     path.write_bytes("id;text;Größe\nr1;Schön.;groß\n".encode("cp1252"))
     assert project.run(path, "--voice", "anna", "--encoding", "cp1252").exit_code == 0

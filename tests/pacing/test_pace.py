@@ -1,4 +1,4 @@
-"""Looks at tasks: how many, how late, and how soon that is learned; in simulated time, with seeded dice."""
+"""When tasks are polled: how many polls, how late, and how soon the pace is learned. In simulated time, seeded."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
 
 
 def steady_runs(draw: Draw, together: int, seeds: int = 6) -> list[Seen]:
-    """The tasks of several runs that began when fifty had ended."""
+    """The tasks of several runs that began once fifty had ended."""
     return [one for seed in range(seeds) for one in steady(learned_run(draw, together, 300 + 3 * together, seed))]
 
 
 def taught(seconds: float, tasks: int = WINDOW) -> Pacing:
-    """Pacing that has seen tasks of this many seconds, give or take a fifth."""
+    """Pacing that has seen tasks of about this many seconds, give or take a fifth."""
     pacing, dice = Pacing(), random.Random("taught")
     for _ in range(tasks):
         exactly = seconds * math.exp(0.2 * dice.gauss(0.0, 1.0))
@@ -58,8 +58,8 @@ def taught(seconds: float, tasks: int = WINDOW) -> Pacing:
 # --- the best schedule
 
 
-def test_the_schedule_is_the_best_one() -> None:
-    """The quick way to the table gives what trying every next look gives, for a distribution of no particular shape."""
+def test_the_schedule_matches_a_search_over_every_next_poll() -> None:
+    """For a distribution of no particular shape."""
     dice = random.Random("grid")
     ages = [0.0, *sorted(dice.expovariate(1.0) for _ in range(60))]
     shares = [0.0, *(dice.random() for _ in range(60))]
@@ -77,13 +77,11 @@ def test_the_schedule_is_the_best_one() -> None:
         assert best_nexts(ages, ended, spent, cost) == nexts
 
 
-def test_beyond_the_schedule() -> None:
-    """A task older than all that is known is looked at after a fixed share of its age."""
+def test_a_task_older_than_the_schedule_is_polled_at_a_share_of_its_age() -> None:
     assert for_scatter(0.5).next_poll(100.0) == pytest.approx(100.0 * (1 + GROWTH))
 
 
-def test_narrow_and_wide_schedules() -> None:
-    """One look is meant to find nearly all ended if durations hardly scatter, and about half if they scatter widely."""
+def test_one_poll_finds_narrow_durations_and_half_of_wide_ones() -> None:
     found = [below(math.log(for_scatter(sigma).next_poll(0.0)) / sigma) for sigma in (0.02, 0.1, 0.3, 0.8)]
     assert found == sorted(found, reverse=True)
     assert found[0] > 0.95
@@ -93,8 +91,7 @@ def test_narrow_and_wide_schedules() -> None:
 @pytest.mark.parametrize(
     ("low", "high"), [(-1.0, 0.5), (0.3, 0.32), (-math.inf, -2.0), (2.5, math.inf), (-math.inf, math.inf), (6.0, 7.0)]
 )
-def test_truncated_normal(low: float, high: float) -> None:
-    """Mean and variance of the truncated distribution are those that adding it up in small steps gives."""
+def test_the_truncated_normal_has_its_numerical_mean_and_variance(low: float, high: float) -> None:
     first, last = max(low, -9.0), min(high, 9.0)
     points = [first + (last - first) * (number + 0.5) / 40_000 for number in range(40_000)]
     weights = [density(point) for point in points]
@@ -104,20 +101,20 @@ def test_truncated_normal(low: float, high: float) -> None:
     assert between(low, high) == pytest.approx(sum(weights) * (last - first) / 40_000, rel=1e-3)
 
 
-def test_evidence_for_a_change() -> None:
-    """What lies far above speaks for a change upwards and against one downwards; what may lie anywhere says nothing."""
+def test_only_a_bounded_duration_is_evidence_for_a_change() -> None:
+    """One far above is evidence for a change upwards and against one downwards."""
     assert shift_evidence(3.0, 3.01, 3.005, 2.0) == pytest.approx(2 * 3.005 - 2)
     assert shift_evidence(3.0, math.inf, 3.3, 2.0) > 3 > -3 > shift_evidence(3.0, math.inf, 3.3, -2.0)
     assert shift_evidence(-math.inf, math.inf, 0.0, 2.0) == 0
 
 
-# --- how good it is
+# --- quality
 
 
 @pytest.mark.parametrize("median", [0.2, 2.0, 200.0])
 @pytest.mark.parametrize("together", [5, 300])
-def test_close_to_the_best(median: float, together: int) -> None:
-    """After fifty tasks, at any scale: about two looks, hardly later than with the true distribution known."""
+def test_after_fifty_tasks_pacing_is_close_to_the_best(median: float, together: int) -> None:
+    """At any scale: about two polls, and hardly later than with the true distribution known."""
     draw = lognormal(median, 0.8)
     seen = steady_runs(draw, together, seeds=6 if together == 5 else 2)
     looks = looks_of(seen)
@@ -126,8 +123,8 @@ def test_close_to_the_best(median: float, together: int) -> None:
 
 
 @pytest.mark.parametrize("together", [5, 300])
-def test_better_than_backing_off(together: int) -> None:
-    """On log-normal durations of 2 s, at most half the lateness of exponential back-off, in no more looks."""
+def test_pacing_halves_the_lateness_of_exponential_back_off(together: int) -> None:
+    """On log-normal durations of 2 s, with no more polls."""
     seen = steady_runs(lognormal(2.0, 0.8), together, seeds=3)
     source = random.Random("rule")
     fixed = simulate(lambda _: lognormal(2.0, 0.8)(source), RULES["1 s, doubling to 30 s"], together, 3000)
@@ -135,8 +132,8 @@ def test_better_than_backing_off(together: int) -> None:
     assert lateness_of(seen) < 0.55 * lateness_of(fixed)
 
 
-def test_another_shape() -> None:
-    """Durations without memory, which are nothing like those assumed, cost little more than at best."""
+def test_durations_without_memory_cost_little_more_than_the_best() -> None:
+    """They differ from the assumed shape the most."""
     seen = steady_runs(exponential(2.0), 5)
     best = Best(exponential(2.0)).lateness([one.seconds for one in seen], looks_of(seen))
     assert looks_of(seen) < 2.6
@@ -148,8 +145,8 @@ def test_another_shape() -> None:
     [by_length(0.02), by_length(0.02, sigma=0.05), by_length(0.002), by_length(0.2), constant(0.5), constant(60.0)],
     ids=["20 ms", "20 ms noisy", "2 ms", "200 ms", "constant", "a constant minute"],
 )
-def test_durations_that_can_be_foretold(draw: Draw) -> None:
-    """Where the text says how long its task takes, 1.3 looks find the end within a tenth of the duration."""
+def test_durations_that_follow_from_the_text_need_hardly_a_second_poll(draw: Draw) -> None:
+    """1.3 polls find the end within a tenth of the duration."""
     seen = steady_runs(draw, 5, seeds=4)
     assert looks_of(seen) <= 1.3
     assert share_of(seen) <= 0.1
@@ -159,16 +156,15 @@ def test_durations_that_can_be_foretold(draw: Draw) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.2, 2.0, 20.0, 200.0])
-def test_before_anything_is_known(seconds: float) -> None:
-    """The very first task is found late by no more than about half of what it took, in a number of looks that is small
-    for any scale."""
+def test_the_first_task_is_found_soon_in_few_polls(seconds: float) -> None:
+    """At most about half of its duration late, at any scale."""
     (seen,) = learned_run(constant(seconds), 1, 1, seed=3)
     assert seen.late <= max(0.65 * seconds, 0.15)
     assert seen.looks <= 20
 
 
-def test_the_first_to_end_are_not_taken_for_all() -> None:
-    """When the quickest sixth of many tasks has ended, the others are known to take longer."""
+def test_open_tasks_count_as_longer_than_the_first_to_end() -> None:
+    """The quickest sixth of many tasks has ended."""
     dice = random.Random("many")
     durations, tasks = Durations(), [2.0 * math.exp(0.8 * dice.gauss(0.0, 1.0)) for _ in range(300)]
     for seconds, course in [(seconds, durations.begin(100)) for seconds in tasks]:
@@ -181,8 +177,7 @@ def test_the_first_to_end_are_not_taken_for_all() -> None:
     assert 1.2 < durations.fit.median(100) < 3.2
 
 
-def test_the_text_s_length_is_not_imagined() -> None:
-    """Durations that have nothing to do with the text's length are not tied to it."""
+def test_durations_unrelated_to_length_are_not_tied_to_it() -> None:
     durations, dice = Durations(), random.Random("sizes")
     for _ in range(200):
         seconds = 2.0 * math.exp(0.8 * dice.gauss(0.0, 1.0))
@@ -193,8 +188,8 @@ def test_the_text_s_length_is_not_imagined() -> None:
     assert durations.fit.sigma == pytest.approx(0.8, rel=0.25)
 
 
-def test_overhead_is_found() -> None:
-    """A second for every task and ten milliseconds a character are told apart from lengths and durations."""
+def test_a_fixed_overhead_and_a_time_per_character_are_told_apart() -> None:
+    """One second and ten milliseconds."""
     durations, dice = Durations(), random.Random("overhead")
     for _ in range(100):
         size = dice.randint(20, 2000)
@@ -204,8 +199,8 @@ def test_overhead_is_found() -> None:
     assert [durations.fit.median(size) for size in (20, 200, 2000)] == pytest.approx([1.2, 3.0, 21.0], rel=0.2)
 
 
-def test_a_queue_builds_up() -> None:
-    """Ten times longer from one task on: once the tasks then open have ended, ten more and all is as before."""
+def test_tasks_that_become_ten_times_slower_are_learned_in_ten_more() -> None:
+    """Once the tasks open at the change have ended."""
     looks, late = change(10.0, together=5, seeds=12)
     usual = fmean(looks[:50])
     assert fmean(looks[:50]) < 2.4
@@ -214,23 +209,23 @@ def test_a_queue_builds_up() -> None:
     assert max(fmean(late[50 + place : 60 + place]) for place in range(0, 140, 10)) < 0.75
 
 
-def test_a_queue_is_gone() -> None:
-    """Ten times quicker from one task on: looks that come early now and then find out within fifty tasks."""
+def test_tasks_that_become_ten_times_quicker_are_learned_in_fifty() -> None:
+    """Early polls find it out."""
     _, late = change(0.1, together=5, seeds=12)
     assert fmean(late[50:55]) > 3
     assert fmean(late[100:150]) < 0.65
 
 
 @pytest.mark.parametrize("draw", [lognormal(60.0, 0.8), by_length(0.05, 1.0, 0.1)], ids=["log-normal", "by length"])
-def test_a_few_are_looked_at_for_all(draw: Draw) -> None:
-    """Two thousand unknown tasks begun together take few looks each: most wait for what some teach."""
+def test_most_of_many_unknown_tasks_wait_for_what_a_few_teach(draw: Draw) -> None:
+    """Two thousand tasks begin together and take few polls each."""
     seen = learned_run(draw, 2000, 2000, seed=1)
     assert looks_of(seen) < 3
     assert lateness_of(seen) < 0.6 * fmean(one.seconds for one in seen)
 
 
-def test_a_look_is_put_off_when_it_has_become_too_early() -> None:
-    """What others have taught since a look was fixed postpones it, to the very time that is right now."""
+def test_a_planned_poll_is_postponed_by_what_other_tasks_teach() -> None:
+    """To exactly the time that is right now."""
     pacing = Pacing()
     pace = pacing.begin("m", 100)
     assert pace.early_seconds(0.0) == 0
@@ -244,8 +239,8 @@ def test_a_look_is_put_off_when_it_has_become_too_early() -> None:
     assert pace.early_seconds(early + soon) == 0
 
 
-def test_overdue_is_what_is_far_beyond_the_known() -> None:
-    """A task is overdue after a fixed time while little is known; then by its model's durations, and never soon."""
+def test_a_task_is_overdue_far_beyond_its_models_durations() -> None:
+    """After a fixed time while little is known, and never soon."""
     pacing = Pacing()
     chance = random.Random(3)
     assert pacing.begin("quick", 100).overdue_seconds() == OVERDUE_SECONDS
@@ -260,15 +255,13 @@ def test_overdue_is_what_is_far_beyond_the_known() -> None:
     assert pacing.begin("other", 100).overdue_seconds() == OVERDUE_SECONDS
 
 
-def test_models_are_learned_apart() -> None:
-    """What one model's tasks take says nothing about another's."""
+def test_each_model_is_learned_separately() -> None:
     pacing = taught(200.0)
     assert pacing.begin("m", 100).next_poll_seconds(0.0, 0.5) > 150
     assert pacing.begin("another", 100).next_poll_seconds(0.0, 0.5) < 1
 
 
-def test_the_task_s_own_times_are_believed_within_reason() -> None:
-    """Times that a task carries are learned from if they agree with what the looks have shown, and else are not."""
+def test_a_tasks_own_times_count_only_if_its_polls_agree() -> None:
     exact, wrong = Pacing(), Pacing()
     for _ in range(20):
         for pacing, took in ((exact, (2.0, 2.0)), (wrong, (500.0, 500.0))):
@@ -280,7 +273,7 @@ def test_the_task_s_own_times_are_believed_within_reason() -> None:
 
 
 def test_a_task_of_an_earlier_run_teaches_nothing() -> None:
-    """Of a task that was not watched from its beginning only its own looks are paced."""
+    """It was not watched from its beginning; only its own polls are paced."""
     pacing = Pacing()
     pace = pacing.join("m", 100)
     pace.running(3600.0)
@@ -289,8 +282,8 @@ def test_a_task_of_an_earlier_run_teaches_nothing() -> None:
     assert pacing.to_json() == []
 
 
-def test_what_was_learned_goes_from_run_to_run() -> None:
-    """Through JSON and back everything is as it was, and the first tasks of the next run are paced well."""
+def test_the_learned_state_survives_json() -> None:
+    """The first tasks of the next run are paced well."""
     first = Pacing()
     learned_run(lognormal(2.0, 0.8), 5, 200, seed=1, pacing=first)
     text = json.dumps(first.to_json(), allow_nan=False)
@@ -306,8 +299,8 @@ def test_what_was_learned_goes_from_run_to_run() -> None:
     assert lateness_of(seen) < 1.3
 
 
-def test_nothing_grows_without_bound() -> None:
-    """However many tasks have ended or were never seen to end, only the last ones are remembered."""
+def test_only_the_last_tasks_are_remembered() -> None:
+    """However many have ended, or were never seen to end."""
     durations = Durations()
     for number in range(1000):
         course = durations.begin(100)
@@ -319,8 +312,8 @@ def test_nothing_grows_without_bound() -> None:
 
 @pytest.mark.parametrize("age", [0.0, 0.01, 3.0, 1e5])
 @pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
-def test_looks_are_never_too_close_or_too_far(age: float, chance: float) -> None:
-    """Whatever is known, the next look is neither at once nor beyond a fixed time."""
+def test_the_next_poll_stays_within_fixed_bounds(age: float, chance: float) -> None:
+    """Whatever is known."""
     for pacing in (Pacing(), taught(0.001), taught(1e5)):
         wait = pacing.begin("m", 100).next_poll_seconds(age, chance)
         assert SHORTEST_SECONDS <= wait <= LONGEST_SECONDS
@@ -334,8 +327,7 @@ def test_looks_are_never_too_close_or_too_far(age: float, chance: float) -> None
 )
 @example([("new", 0.0, 0), ("end", 4.0, 1), ("run", 5e-324, 0)])
 @settings(max_examples=60, deadline=None)
-def test_nothing_that_is_seen_upsets_it(steps: list[tuple[str, float, int]]) -> None:
-    """Whatever looks show, in whatever order: the next look is within its bounds, and what was learned is JSON."""
+def test_any_sequence_of_polls_keeps_the_bounds_and_valid_json(steps: list[tuple[str, float, int]]) -> None:
     pacing, open_ = Pacing(), [Pacing().join("m", 1)]
     for what, seconds, size in steps:
         pace = open_[size % len(open_)]
@@ -352,8 +344,7 @@ def test_nothing_that_is_seen_upsets_it(steps: list[tuple[str, float, int]]) -> 
     assert Pacing.from_json(json.loads(json.dumps(pacing.to_json(), allow_nan=False))).to_json() == pacing.to_json()
 
 
-def test_one_quick_task_among_endless_ones() -> None:
-    """Tasks of which nearly all only seem to go on for ever give no number too great to reckon with."""
+def test_one_quick_task_among_endless_ones_causes_no_overflow() -> None:
     pacing = Pacing()
     pacing.begin("m", 100).ended(0.01)
     endless = [pacing.begin("m", 100) for _ in range(5)]
@@ -365,11 +356,11 @@ def test_one_quick_task_among_endless_ones() -> None:
     assert json.dumps(pacing.to_json(), allow_nan=False)
 
 
-# --- which look first
+# --- order of polls
 
 
-def test_gain() -> None:
-    """A look tells nothing right after one, more the longer ago it was, and in the end surely something."""
+def test_the_gain_of_a_poll_grows_from_0_to_1_with_time() -> None:
+    """Since the last poll of the task."""
     for pacing in (Pacing(), taught(2.0)):
         pace = pacing.begin("m", 100)
         pace.running(1.0)
@@ -379,8 +370,8 @@ def test_gain() -> None:
         assert gains[-1] > 0.99
 
 
-def test_the_look_that_tells_most_goes_first() -> None:
-    """Of the looks that are due, the one that has been due longest waits for one that is likelier to find an end."""
+def test_the_due_poll_most_likely_to_find_an_end_goes_first() -> None:
+    """Even before one that has been due for longer."""
     gains = {"stuck": 0.2, "likely": 0.9, "later": 1.0}
     due = Due[str](gains.__getitem__)
     for at, name in enumerate(gains):
@@ -390,8 +381,8 @@ def test_the_look_that_tells_most_goes_first() -> None:
     assert (due.wait_seconds(1.5), len(due)) == (0.5, 1)
 
 
-def test_none_starves() -> None:
-    """With ten times more looks due than can be made, each task has its turns, none much less often than others."""
+def test_no_task_starves_when_polls_are_scarce() -> None:
+    """Ten times more polls are due than can be made; no task gets far fewer than the others."""
     pacing, now = taught(2.0), 0.0
     accepted: dict[Pace, float] = {}
     due = Due[Pace](lambda pace: pace.gain(now - accepted[pace]))
@@ -414,8 +405,8 @@ def test_none_starves() -> None:
 # --- in a run
 
 
-def test_a_run_learns(project: Project, provider: FakeTTS) -> None:
-    """Of tasks that all take as long the first are looked at four times, and most of the others once or twice."""
+def test_a_run_polls_most_tasks_of_equal_duration_once_or_twice(project: Project, provider: FakeTTS) -> None:
+    """The first ones take about four polls."""
     provider.task_seconds = 0.6
     ended = project.run(project.manifest(32), "--concurrency", "8")
     assert ended.exit_code == 0

@@ -1,4 +1,4 @@
-"""The money as a person sees it: a batch's budget, the halt's one line, the evidence of a doubt, the statement."""
+"""Money as a person sees it: a batch's budget, a halt's line, the evidence about a doubt, the credit statement."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ CHARGED_AND_DROPPED = Twist(charge=True)
 
 @pytest.fixture
 def book(tmp_path: Path) -> Iterator[Book]:
-    """A ledger with forty rows, each as long as the others."""
+    """A ledger with forty rows of the same length."""
     with book_in(tmp_path) as made:
         made.take_in("id,text\n" + "".join(f"r{number},text {number}\n" for number in range(10, 50)))
         yield made
 
 
 def _buy(book: Book, number: int) -> None:
-    """Have so many rendered for a credit each."""
+    """Have this many items rendered for a credit each."""
     for one in range(number):
         task = book.submitted(f"t{one}")
         book.do(collection.record_rendered, ending(task, credits=1.0))
@@ -45,8 +45,8 @@ def _affordable(book: Book, most: float) -> int:
     return number
 
 
-def test_a_doubt_is_spent_until_it_is_settled(book: Book) -> None:
-    """What may have been bought counts against a budget like what was; what was definitely not made costs nothing."""
+def test_an_item_in_doubt_counts_as_spent_until_settled(book: Book) -> None:
+    """What was definitely not bought costs nothing."""
     _buy(book, 2)
     for event, cause in ((Event.LOST, "unclear"), (Event.DEFERRED, "throttled"), (Event.REJECTED, "invalid")):
         (claimed,) = book.claim()
@@ -58,14 +58,13 @@ def test_a_doubt_is_spent_until_it_is_settled(book: Book) -> None:
 
 
 @pytest.mark.parametrize("left", [0.5, 1.0, 2.0, 3.5, 7.0])
-def test_a_budget_is_kept_between_two_counts(book: Book, left: float) -> None:
-    """The last credits are given away once, however many creates are let through without counting anew."""
+def test_the_last_credits_of_a_budget_are_given_out_once(book: Book, left: float) -> None:
+    """However many creates pass between two counts."""
     _buy(book, 30)
     assert _affordable(book, 30.0 + left) == int(left)
 
 
-def test_without_a_price_each_create_waits(book: Book) -> None:
-    """While nothing says what one costs, the next waits for what is open to end, then for a look at the balance."""
+def test_without_a_price_each_create_waits_for_open_tasks_and_the_balance(book: Book) -> None:
     budget = Budget(100.0)
 
     def claimed() -> list[Claimed]:
@@ -83,8 +82,8 @@ def test_without_a_price_each_create_waits(book: Book) -> None:
     assert len(claimed()) == 1
 
 
-def test_a_price_that_rises_is_noticed(book: Book) -> None:
-    """What is left is counted anew in time: with three times the price a third of the creates are let through."""
+def test_a_rising_price_is_noticed_in_time(book: Book) -> None:
+    """At three times the price, a third of the creates pass."""
     _buy(book, 16)
     budget, number = Budget(16.0 + 20.0), 0
     while claimed := book.claim(1, budget=budget):
@@ -96,7 +95,7 @@ def test_a_price_that_rises_is_noticed(book: Book) -> None:
 
 
 def test_a_budget_holds_over_all_runs(project: Project, provider: FakeTTS) -> None:
-    """A batch spends what it may over its runs, not over each, and goes on when it may spend more."""
+    """It can be raised, and the batch goes on."""
     rows = project.rows(15, first=10)
     manifest = project.manifest(rows)
     for most, created in ((6, 6), (6, 0), (9.5, 3), (0, 0)):
@@ -110,7 +109,7 @@ def test_a_budget_holds_over_all_runs(project: Project, provider: FakeTTS) -> No
 
 @pytest.mark.slow
 def test_doubts_and_open_tasks_count_as_spent(project: Project, provider: FakeTTS) -> None:
-    """What may have been bought, and what is bought and not collected, is taken off a budget by estimate."""
+    """By estimate."""
     manifest = project.manifest(project.rows(12, first=10))
     assert project.run(manifest, "--max-items", "2").exit_code == 6
     provider.on_create = lambda create: CHARGED_AND_DROPPED if create.number in (3, 4) else None
@@ -122,9 +121,9 @@ def test_doubts_and_open_tasks_count_as_spent(project: Project, provider: FakeTT
     assert "credits: 2 spent, 3 in flight, 2 in doubt, 5 still needed (estimate)" in told
 
 
-def test_one_at_a_time_while_no_price_is_known(project: Project, provider: FakeTTS) -> None:
-    """Until something says what a create costs, the next waits for its task; a fall of the balance is such a word."""
-    provider.shape = "flat"  # tasks say nothing of credits
+def test_creates_go_one_at_a_time_until_a_price_is_known(project: Project, provider: FakeTTS) -> None:
+    """A fall of the balance gives one too."""
+    provider.shape = "flat"  # tasks report no credits
     provider.task_seconds = 0.3
     ended: set[str] = set()
     still_open: list[int] = []
@@ -141,8 +140,8 @@ def test_one_at_a_time_while_no_price_is_known(project: Project, provider: FakeT
     assert max(still_open) > 0
 
 
-def test_a_budget_that_cannot_be_kept_stops(project: Project, provider: FakeTTS) -> None:
-    """Where neither tasks nor the balance say what one costs, a few are created one by one, and no more."""
+def test_a_budget_without_any_price_stops_after_a_few_creates(project: Project, provider: FakeTTS) -> None:
+    """Neither tasks nor the balance show what one costs."""
     provider.shape, provider.hidden = "flat", ("credits", "api_quota_remaining")
     manifest = project.manifest(8)
     ended = project.run(manifest, "--max-credits", "100")
@@ -150,8 +149,8 @@ def test_a_budget_that_cannot_be_kept_stops(project: Project, provider: FakeTTS)
     assert "cannot be enforced" in ended.report["message"]
 
 
-def test_a_halt_is_told_in_one_line(project: Project, provider: FakeTTS) -> None:
-    """A halted run says since when, what was left and is, what comes next needs, what is made and waits, and so on."""
+def test_a_halt_is_explained_in_one_line(project: Project, provider: FakeTTS) -> None:
+    """Since when, balance then and now, credits needed, items done and to go, what to do."""
     manifest = project.manifest(project.rows(9, first=10))
     provider.credits = 4.5
     project.run(manifest)
@@ -166,10 +165,10 @@ def test_a_halt_is_told_in_one_line(project: Project, provider: FakeTTS) -> None
 
 
 @pytest.mark.parametrize(("left", "code"), [(1_000.0, 3), (0.5, 4)])
-def test_a_failure_without_a_code_is_judged_by_the_balance(
+def test_a_failure_without_a_code_halts_only_if_the_balance_is_too_low(
     project: Project, provider: FakeTTS, left: float, code: int
 ) -> None:
-    """Prose about credits halts nothing; a balance that does not pay for the item does."""
+    """Prose about credits does not."""
     manifest = project.manifest(project.rows(4, first=10))
     assert project.run(manifest, "--max-items", "1").exit_code == 6  # one task says what one costs
     provider.credits = left + 1
@@ -184,8 +183,8 @@ def test_a_failure_without_a_code_is_judged_by_the_balance(
     assert bool(ended.report["halt"]) == (code == 4)
 
 
-def test_a_doubt_comes_with_its_money(project: Project, provider: FakeTTS) -> None:
-    """`resolve` sets the balances around the lost create against what others cost, and says what each choice costs."""
+def test_resolve_shows_the_balances_around_a_doubt(project: Project, provider: FakeTTS) -> None:
+    """Beside what other items cost, and with the cost of each choice."""
     manifest = project.manifest(project.rows(3, first=10))
     provider.on_create = lambda create: CHARGED_AND_DROPPED if create.number == 2 else None
     assert project.run(manifest, "--concurrency", "1").exit_code == 3
@@ -203,8 +202,8 @@ def test_a_doubt_comes_with_its_money(project: Project, provider: FakeTTS) -> No
         assert part in told
 
 
-def test_the_statement_shows_what_is_unexplained(project: Project, provider: FakeTTS) -> None:
-    """A run sets the balances at its start and end against its tasks' prices; what others spent is left over."""
+def test_the_statement_shows_the_unexplained_rest(project: Project, provider: FakeTTS) -> None:
+    """Balances at start and end, less the prices of the run's tasks; others may have spent the rest."""
 
     def spend(number: int) -> None:
         provider.credits -= 7 * (number == 2)
@@ -215,9 +214,7 @@ def test_the_statement_shows_what_is_unexplained(project: Project, provider: Fak
     assert ended.report["credits"] == {"start": 1e6, "end": 1e6 - 10, "spent": 3, "estimated_needed": 0}
 
 
-def test_the_statement_of_a_lost_create(project: Project, provider: FakeTTS) -> None:
-    """A create that was charged and whose answer was lost is what a balance that fell without any task may be for."""
-
+def test_the_statement_relates_an_unexplained_fall_to_a_lost_create(project: Project, provider: FakeTTS) -> None:
     def lose(_: Create) -> Twist:
         provider.credits -= 12_344.5  # and the one that every create costs here
         return CHARGED_AND_DROPPED
@@ -240,17 +237,16 @@ def test_the_statement_of_a_lost_create(project: Project, provider: FakeTTS) -> 
         (4e-5, "0.00004"),
     ],
 )
-def test_an_amount_in_words(number: float, words: str) -> None:
-    """Credits are written out, with commas and up to two decimals, and never as nothing where they are few."""
+def test_an_amount_has_commas_and_up_to_two_decimals(number: float, words: str) -> None:
+    """A small amount never shows as zero."""
     assert amount(number) == words
 
 
 @pytest.mark.parametrize(("first", "then", "most"), [(0.004, 0.004, 0.02), (1.0, 20.0, 200.0)])
 @pytest.mark.slow
-def test_a_budget_holds_whatever_one_costs(
+def test_a_budget_holds_for_tiny_and_for_rising_prices(
     project: Project, provider: FakeTTS, first: float, then: float, most: float
 ) -> None:
-    """Prices far below one credit count, and prices that rise are noticed in time."""
     provider.shape = "flat"
 
     def cost(job: Job) -> float:
@@ -263,16 +259,15 @@ def test_a_budget_holds_whatever_one_costs(
 
 
 @pytest.mark.slow
-def test_doubts_without_a_price_stop_a_budget(project: Project, provider: FakeTTS) -> None:
-    """Where no price is known, creates whose answers are lost count among the few."""
+def test_lost_creates_without_a_price_count_among_the_few_of_a_budget(project: Project, provider: FakeTTS) -> None:
     provider.shape, provider.hidden = "flat", ("credits", "api_quota_remaining")
     provider.on_create = lambda create: None if create.number == 3 else CHARGED_AND_DROPPED
     ended = project.run(project.manifest(9), "--max-credits", "1")
     assert (ended.exit_code, len(provider.creates)) == (6, 5)
 
 
-def test_a_plan_knows_of_a_retake(project: Project, provider: FakeTTS) -> None:
-    """A plan reads rows by their latest takes, as a run does."""
+def test_a_plan_counts_a_retake(project: Project, provider: FakeTTS) -> None:
+    """It reads the latest take of each row, as a run does."""
     manifest = project.manifest(2)
     project.run(manifest)
     project.batcher("retake", "r1", "--ledger", project.ledger)

@@ -1,4 +1,4 @@
-"""What stops creating, and what lets it go on: credits, an unstable API, refused tokens, "later", and strange hosts."""
+"""What stops creating and what resumes it: credits, instability, a refused token, throttling, a wrong host."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ UNFUNDED = {
 
 
 def assert_alone(probe: Create, others: list[Create]) -> None:
-    """The probe was answered before any of the others arrived."""
+    """Check that the probe was answered before any other create arrived."""
     assert others
     assert probe.answered_at is not None
     assert min(create.arrived_at for create in others) > probe.answered_at
 
 
-def test_out_of_credits(project: Project, provider: FakeTTS) -> None:
-    """The first 402 ends creating, for later runs too; what is bought is collected; after a top-up, one probe first."""
+def test_the_first_402_stops_creating_until_a_top_up(project: Project, provider: FakeTTS) -> None:
+    """In later runs too. Open tasks are collected; after the top-up, one probe goes first."""
     rows = project.rows(20)
     manifest = project.manifest(rows)
     provider.credits, provider.create_seconds = 6, 0.1
@@ -37,7 +37,7 @@ def test_out_of_credits(project: Project, provider: FakeTTS) -> None:
     refused_at = min(create.answered_at or 0 for create in provider.creates if create.status == 402)
     assert (ended.exit_code, ended.report["outcome"], ended.report["halt"]["kind"]) == (4, "halted", "credits")
     assert ended.report["states"]["done"] == len(provider.jobs) == 6
-    # Of four at once, the three others may have been on their way when the answer came.
+    # With four at once, the three others may have been in flight when the answer came.
     assert len([create for create in provider.creates if create.arrived_at > refused_at]) <= 3
     creates = len(provider.creates)
     assert project.run(manifest).exit_code == 4
@@ -50,8 +50,8 @@ def test_out_of_credits(project: Project, provider: FakeTTS) -> None:
     project.assert_whole(rows)
 
 
-def test_halt_survives_a_kill(project: Project, provider: FakeTTS) -> None:
-    """A run that was killed after a 402 leaves the account halted: the next one does not try its luck."""
+def test_a_halt_survives_a_kill(project: Project, provider: FakeTTS) -> None:
+    """The next run sends no create."""
     manifest = project.manifest(10)
     provider.credits, provider.task_seconds = 2, 60.0
     run = project.start_run(manifest, "--concurrency", "4")
@@ -73,8 +73,7 @@ _UNANSWERED = "SELECT 1 FROM attempts WHERE answered_at IS NULL"
 @pytest.mark.parametrize(
     "answer", [refusal(429, "insufficient_quota"), refusal(401, "credits-exhausted"), refusal(500, "quota_exceeded")]
 )
-def test_lack_of_credits_by_its_code(project: Project, provider: FakeTTS, answer: Twist) -> None:
-    """A lack of credits is told by its code, whatever HTTP status it comes with."""
+def test_a_credits_code_halts_with_any_http_status(project: Project, provider: FakeTTS, answer: Twist) -> None:
     provider.on_create = lambda _: answer
     ended = project.run(project.manifest(8), "--concurrency", "2")
     assert (ended.exit_code, ended.report["halt"]["kind"]) == (4, "credits")
@@ -82,8 +81,8 @@ def test_lack_of_credits_by_its_code(project: Project, provider: FakeTTS, answer
     assert len(provider.creates) <= 2
 
 
-def test_override_halt(project: Project, provider: FakeTTS) -> None:
-    """--override-halt sends one create although nothing was topped up; no environment variable can stand for it."""
+def test_override_halt_sends_one_probe_without_a_top_up(project: Project, provider: FakeTTS) -> None:
+    """No environment variable stands for the option."""
     manifest = project.manifest(5)
     provider.credits = 0
     assert project.run(manifest, "--concurrency", "1").exit_code == 4
@@ -97,8 +96,8 @@ def test_override_halt(project: Project, provider: FakeTTS) -> None:
     assert len(provider.creates) == 7
 
 
-def test_unreadable_balance_stays_halted(project: Project, provider: FakeTTS) -> None:
-    """A profile that does not say the balance is no sign of a top-up, and a missing number does not count as zero."""
+def test_an_unreadable_balance_stays_halted(project: Project, provider: FakeTTS) -> None:
+    """A missing number does not count as zero."""
     manifest = project.manifest(3)
     provider.credits = 0
     assert project.run(manifest).exit_code == 4
@@ -111,7 +110,7 @@ def test_unreadable_balance_stays_halted(project: Project, provider: FakeTTS) ->
 
 
 def _halted_by_a_task(project: Project, provider: FakeTTS) -> Any:
-    """Two rows whose tasks fail for lack of credits after they were accepted; returns the manifest."""
+    """Run two rows whose accepted tasks fail for lack of credits; return the manifest."""
     provider.credits = 2
     provider.ending = lambda _: UNFUNDED
     manifest = project.manifest(2)
@@ -122,8 +121,7 @@ def _halted_by_a_task(project: Project, provider: FakeTTS) -> Any:
     return manifest
 
 
-def test_unfunded_task(project: Project, provider: FakeTTS) -> None:
-    """A task that failed for lack of credits is read once more after a top-up; only then is its text created again."""
+def test_an_unfunded_task_is_read_again_after_a_top_up_before_a_new_create(project: Project, provider: FakeTTS) -> None:
     manifest = _halted_by_a_task(project, provider)
     reads = {job.id: job.reads for job in provider.jobs.values()}
     seen: list[dict[str, int]] = []
@@ -137,8 +135,8 @@ def test_unfunded_task(project: Project, provider: FakeTTS) -> None:
     project.assert_whole(project.rows(2))
 
 
-def test_unfunded_task_that_ended_well(project: Project, provider: FakeTTS) -> None:
-    """If that second reading says that the task has ended well, it is collected and not bought again."""
+def test_an_unfunded_task_that_completed_after_all_is_collected(project: Project, provider: FakeTTS) -> None:
+    """It is not bought again."""
     manifest = _halted_by_a_task(project, provider)
     provider.ending = lambda _: {}
     provider.credits = 100
@@ -147,8 +145,8 @@ def test_unfunded_task_that_ended_well(project: Project, provider: FakeTTS) -> N
     project.assert_whole(project.rows(2))
 
 
-def test_charged_failure_is_final(project: Project, provider: FakeTTS) -> None:
-    """A failed task that was charged, or failed for another reason, is not created again, however often one runs."""
+def test_a_charged_or_other_failure_is_never_created_again(project: Project, provider: FakeTTS) -> None:
+    """However often one runs."""
     charged: dict[str, Any] = UNFUNDED | {"creditsUsed": 1}
     broken: dict[str, Any] = UNFUNDED | {"error": {"code": "voice_broken", "message": "insufficient credits"}}
     provider.ending = lambda job: charged if job.text == project.rows(1)[0]["text"] else broken
@@ -160,8 +158,8 @@ def test_charged_failure_is_final(project: Project, provider: FakeTTS) -> None:
 
 
 @pytest.mark.slow
-def test_unstable(project: Project, provider: FakeTTS) -> None:
-    """An API that fails every create halts the account: ten runs leave no more doubts than the limit and one wave."""
+def test_an_unstable_api_halts_the_account(project: Project, provider: FakeTTS) -> None:
+    """Ten runs leave no more doubts than the limit and one wave."""
     provider.on_create = lambda _: Twist(status=500, body={"code": "internal", "message": "sorry"})
     manifest = project.manifest(40)
     for _ in range(10):
@@ -171,16 +169,15 @@ def test_unstable(project: Project, provider: FakeTTS) -> None:
     assert len(provider.creates) <= 3 + 4
 
 
-def test_refused_token(project: Project, provider: FakeTTS) -> None:
-    """A token that the API refuses ends the run with exit 5 before anything is created."""
+def test_a_refused_token_exits_5_before_any_create(project: Project, provider: FakeTTS) -> None:
     provider.token = "another"
     ended = project.run(project.manifest(3))
     assert (ended.exit_code, ended.report["outcome"], provider.creates) == (5, "credentials", [])
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_token_refused_at_a_create(project: Project, provider: FakeTTS, status: int) -> None:
-    """A token that is refused in mid-batch stops the run; the refused creates wait for a better one."""
+def test_a_token_refused_at_a_create_stops_the_run(project: Project, provider: FakeTTS, status: int) -> None:
+    """The refused creates wait for a valid token."""
     provider.on_create = lambda create: refusal(status, "no_such_token") if create.number > 2 else None
     ended = project.run(project.manifest(9), "--concurrency", "2")
     assert ended.exit_code == 5
@@ -188,8 +185,8 @@ def test_token_refused_at_a_create(project: Project, provider: FakeTTS, status: 
     assert len(provider.creates) <= 2 + 2
 
 
-def test_token_refused_at_a_poll(project: Project, provider: FakeTTS) -> None:
-    """A token that is refused at a poll stops polling; with a good one everything is collected at no further cost."""
+def test_a_token_refused_at_a_poll_stops_polling(project: Project, provider: FakeTTS) -> None:
+    """With a valid token everything is collected at no further cost."""
     rows = project.rows(4)
     manifest = project.manifest(rows)
     provider.on_read = lambda _: refusal(401, "revoked")
@@ -201,8 +198,7 @@ def test_token_refused_at_a_poll(project: Project, provider: FakeTTS) -> None:
     project.assert_whole(rows)
 
 
-def test_nameless_account(project: Project, provider: FakeTTS) -> None:
-    """Without knowing whose account it is, nothing is bought on it."""
+def test_nothing_is_bought_on_an_account_without_an_id(project: Project, provider: FakeTTS) -> None:
     provider.hidden = ("user_id",)
     ended = project.run(project.manifest(2))
     assert (ended.exit_code, provider.creates) == (5, [])
@@ -218,8 +214,9 @@ def test_nameless_account(project: Project, provider: FakeTTS) -> None:
     ],
     ids=["html 404", "html 403", "redirect", "json 404"],
 )
-def test_something_else_answers(project: Project, provider: FakeTTS, answer: Twist) -> None:
-    """An edge, a proxy or a wrong host in the API's place ends creating, with nothing in doubt."""
+def test_a_proxy_or_wrong_host_stops_creating_without_doubts(
+    project: Project, provider: FakeTTS, answer: Twist
+) -> None:
     provider.on_create = lambda _: answer
     ended = project.run(project.manifest(9), "--concurrency", "2")
     assert (ended.exit_code, ended.report["outcome"]) == (8, "trouble")
@@ -227,8 +224,7 @@ def test_something_else_answers(project: Project, provider: FakeTTS, answer: Twi
     assert len(provider.creates) <= 2
 
 
-def test_unreachable(project: Project, provider: FakeTTS) -> None:
-    """An API that cannot be reached is trouble that may pass, and nothing is in doubt."""
+def test_an_unreachable_api_exits_8_without_doubts(project: Project, provider: FakeTTS) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         provider.url = f"http://127.0.0.1:{nobody.getsockname()[1]}/api/open/v1"
@@ -237,8 +233,8 @@ def test_unreachable(project: Project, provider: FakeTTS) -> None:
     assert ended.report["states"]["pending"] == 2
 
 
-def test_retry_after(project: Project, provider: FakeTTS) -> None:
-    """Once told to come back later, no create arrives before that time; all are bought once in the end."""
+def test_no_create_arrives_before_retry_after(project: Project, provider: FakeTTS) -> None:
+    """All rows are bought once in the end."""
     provider.on_create = lambda create: refusal(429, "slow_down", Retry_After="2") if create.number == 3 else None
     rows = project.rows(8)
     ended = project.run(project.manifest(rows), "--concurrency", "2")
@@ -246,15 +242,15 @@ def test_retry_after(project: Project, provider: FakeTTS) -> None:
     assert ended.report["requests"]["throttled"] == 1
     told_at = provider.creates[2].answered_at
     assert told_at is not None
-    # The one other create that two at once allow may have been on its way.
+    # With two at once, the other create may have been in flight.
     assert len([create for create in provider.creates if told_at < create.arrived_at < told_at + 2.0]) <= 1
     assert not [create for create in provider.creates if told_at + 0.2 < create.arrived_at < told_at + 2.0]
     assert {len(task_ids) for task_ids in provider.paid.values()} == {1}
     project.assert_whole(rows)
 
 
-def test_rejected_row(project: Project, provider: FakeTTS) -> None:
-    """A row that the API refuses is not sent again as it is; its neighbours are bought, and once mended so is it."""
+def test_a_rejected_row_is_sent_again_only_after_an_edit(project: Project, provider: FakeTTS) -> None:
+    """Its neighbours are bought."""
     refused = project.rows(1)[0]["text"]
     provider.on_create = lambda create: refusal(422, "bad_voice") if create.text == refused else None
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Twenty thousand tasks open at once, as long texts and a generous account make them."""
+"""Twenty thousand tasks open at once, as with long texts and a generous account."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OPEN = 20_000
 
 
 class Patient:
-    """A provider in a process of its own, whose tasks run until it is told to end them."""
+    """A provider in its own process, whose tasks run until it ends them."""
 
     def __init__(self) -> None:
         command = [sys.executable, "-m", "tests.bench.provider", "inf"]
@@ -27,18 +27,18 @@ class Patient:
         self.url = f"{self._process.stdout.readline().strip()}/api/open/v1"
 
     def end_tasks(self) -> None:
-        """All tasks have ended well."""
+        """Complete all tasks."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
 
     def end(self) -> int:
-        """How many creates it has had; nothing more is answered."""
+        """Stop answering; return the number of creates received."""
         said, _ = self._process.communicate("")
         return int(said)
 
     def close(self) -> None:
-        """Make sure that nothing of it is left."""
+        """Make sure that the process is gone."""
         self._process.kill()
         self._process.communicate()
 
@@ -63,8 +63,8 @@ def _wait(holds: Callable[[], bool]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_twenty_thousand_open(project: Project, patient: Patient) -> None:
-    """All are open at once; neither a kill on the way there nor Ctrl-C buys any twice or loses one."""
+def test_twenty_thousand_open_tasks_survive_a_kill_and_ctrl_c(project: Project, patient: Patient) -> None:
+    """None is bought twice, none lost."""
 
     def submitted() -> int:
         return project.states().get("submitted", 0)

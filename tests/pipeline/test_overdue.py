@@ -1,4 +1,4 @@
-"""Tasks that never end, and an API that refuses: the batch goes on, and what is stuck is named."""
+"""Tasks that never end and an API that throttles: the batch goes on, and stuck tasks are named."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HASTE = 1200.0
 
 
 class HastyClock(Clock):
-    """A clock by which ten minutes are half a second."""
+    """A clock on which ten minutes take half a second."""
 
     def now(self) -> float:
         return 1_700_000_000.0 + self.steady()
@@ -49,7 +49,7 @@ class HastyClock(Clock):
 
 
 def run_hastily(project: Project, manifest: Path, provider: FakeTTS, **changes: object) -> RunReport:
-    """A run within this process, by a clock in haste."""
+    """A run within this process, on a hasty clock."""
     settings = Settings(
         sources=(Source(path=manifest, rules=Rules(batch="lines")),),
         ledger=project.ledger,
@@ -68,12 +68,12 @@ def run_hastily(project: Project, manifest: Path, provider: FakeTTS, **changes: 
                 ctx = RunContext(settings=settings, ledger=ledger, store=store, progress=progress, clock=clock)
                 return anyio.run(runner._Run(ctx, None, None).run, False)
     finally:
-        # A run blocks signals at its very end, since its process is about to end; this one starts further processes.
+        # A run blocks signals at its end, because its process is about to exit; this process goes on.
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def stuck(*texts: str) -> Callable[[Job], Twist | None]:
-    """A twist by which the tasks of these texts run for ever."""
+    """A twist that keeps the tasks of these texts running for ever."""
 
     def read(job: Job) -> Twist | None:
         word = {"task": {"id": job.id, "status": "processing"}, "record": {}, "requestId": "req_1"}
@@ -83,7 +83,7 @@ def stuck(*texts: str) -> Callable[[Job], Twist | None]:
 
 
 def test_a_stuck_task_does_not_stop_the_batch(project: Project, provider: FakeTTS) -> None:
-    """It gives up its place, the others are finished, it is looked at once more, and the run ends and names it."""
+    """It gives up its slot and is polled once more after the others; the run ends and names it."""
     rows = project.rows(6)
     provider.on_read = stuck(rows[0]["text"], rows[2]["text"])
     provider.task_seconds = 0.0
@@ -99,8 +99,8 @@ def test_a_stuck_task_does_not_stop_the_batch(project: Project, provider: FakeTT
     project.assert_whole(rows)
 
 
-def test_with_a_time_to_end_by_a_stuck_task_is_waited_for(project: Project, provider: FakeTTS) -> None:
-    """A run with --max-runtime looks at an overdue task until then; when it ends after all, it is collected."""
+def test_with_max_runtime_an_overdue_task_is_polled_to_the_end(project: Project, provider: FakeTTS) -> None:
+    """If it ends in time it is collected."""
     rows = project.rows(2)
     provider.on_read = stuck(rows[0]["text"])
     provider.task_seconds = 0.0
@@ -109,8 +109,7 @@ def test_with_a_time_to_end_by_a_stuck_task_is_waited_for(project: Project, prov
     assert (report.exit_code, report.states["done"]) == (0, 2)
 
 
-def test_overdue_at_the_end_of_max_runtime(project: Project, provider: FakeTTS) -> None:
-    """A task that is stuck still when the time is over is named beside the reason."""
+def test_a_task_still_overdue_after_max_runtime_is_named(project: Project, provider: FakeTTS) -> None:
     rows = project.rows(1)
     provider.on_read = stuck(rows[0]["text"])
     report = run_hastily(project, project.manifest(rows), provider, max_runtime_seconds=2.5 * HASTE)
@@ -119,8 +118,8 @@ def test_overdue_at_the_end_of_max_runtime(project: Project, provider: FakeTTS) 
 
 
 @pytest.mark.slow
-def test_an_api_that_permits_so_many_a_second(project: Project, provider: FakeTTS) -> None:
-    """Against 429s the program finds its pace by itself: all is bought once, and few creates are refused."""
+def test_a_run_finds_the_permitted_rate_by_itself(project: Project, provider: FakeTTS) -> None:
+    """Everything is bought once, and few creates get a 429."""
     entered: list[float] = []
 
     def limited(create: Create) -> Twist | None:
@@ -142,9 +141,7 @@ def test_an_api_that_permits_so_many_a_second(project: Project, provider: FakeTT
 
 
 @pytest.mark.slow
-def test_no_create_inside_a_retry_after(project: Project, provider: FakeTTS) -> None:
-    """Once a create was told to come in two seconds, none arrives until then, whichever worker it was."""
-
+def test_a_retry_after_holds_the_creates_of_every_worker(project: Project, provider: FakeTTS) -> None:
     def once(create: Create) -> Twist | None:
         return refusal(429, "rate_limited", Retry_After="2") if create.number == 8 else None
 
@@ -158,8 +155,8 @@ def test_no_create_inside_a_retry_after(project: Project, provider: FakeTTS) -> 
     assert min(later) >= 2.0
 
 
-def test_rates_set_by_hand(project: Project, provider: FakeTTS) -> None:
-    """--create-rate and --poll-rate hold, by flag or by file: creates arrive no faster."""
+def test_create_rate_and_poll_rate_are_kept(project: Project, provider: FakeTTS) -> None:
+    """As options or in batcher.toml."""
     (project.folder / "batcher.toml").write_text("poll-rate = 200.0\n", encoding="utf-8")
     assert project.run(project.manifest(9), "--create-rate", "10").exit_code == 0
     arrived = [create.arrived_at for create in provider.creates]
@@ -167,8 +164,8 @@ def test_rates_set_by_hand(project: Project, provider: FakeTTS) -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "fast"])
-def test_rates_that_are_none(project: Project, provider: FakeTTS, text: str) -> None:
-    """What is no rate is refused before anything is done."""
+def test_an_invalid_rate_is_refused(project: Project, provider: FakeTTS, text: str) -> None:
+    """Before anything is done."""
     ended = project.run(project.manifest(1), "--create-rate", text)
     assert ended.exit_code == 2
     assert "is not a number above 0" in ended.report["message"]

@@ -1,4 +1,4 @@
-"""`plan` says what a run would do and cost, and does nothing of it."""
+"""`plan` shows what a run would do and cost, and does none of it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def _plan(project: Project, *arguments: Any) -> Any:
     return project.batcher("plan", *arguments, "--api-url", project.provider.url, "--json").report
 
 
-def test_a_plan_leaves_nothing_behind(project: Project, provider: FakeTTS) -> None:
-    """Before the first run nothing is known of prices, and neither a task nor a ledger comes of planning."""
+def test_a_plan_before_the_first_run_leaves_nothing_behind(project: Project, provider: FakeTTS) -> None:
+    """No task and no ledger; prices are unknown."""
     rows = [*project.rows(3), {"id": "twin", "text": "Line number 1 of the script.", "voice": "anna"}]
     manifest = project.manifest(rows)
     found = _plan(project, manifest)
@@ -39,8 +39,8 @@ def test_a_plan_leaves_nothing_behind(project: Project, provider: FakeTTS) -> No
     assert list(project.folder.iterdir()) == [manifest]
 
 
-def test_a_plan_knows_prices_and_changes(project: Project, provider: FakeTTS) -> None:
-    """After a run the estimate comes from its tasks; changed fields are named; what the balance pays for is counted."""
+def test_a_plan_after_a_run_estimates_costs_and_names_changes(project: Project, provider: FakeTTS) -> None:
+    """It also counts the items that the balance pays for."""
     rows = project.rows(4)
     assert project.run(project.manifest(rows)).exit_code == 0
     rows[0]["text"] += " And more."
@@ -59,8 +59,8 @@ def test_a_plan_knows_prices_and_changes(project: Project, provider: FakeTTS) ->
     assert len(provider.creates) == 4
 
 
-def test_a_plan_says_no_more_than_there_is(project: Project, provider: FakeTTS) -> None:
-    """An estimate without a range is one number; columns that are only carried are named as a run names them."""
+def test_a_plan_shows_an_estimate_without_a_range_as_one_number(project: Project, provider: FakeTTS) -> None:
+    """Carried columns are named as a run names them."""
     manifest = project.manifest([row | {"note": "x"} for row in project.rows(4, first=10)])
     assert project.run(manifest, "--max-items", "1").exit_code == 6
     told = project.batcher("plan", manifest, "--api-url", provider.url).out
@@ -68,8 +68,8 @@ def test_a_plan_says_no_more_than_there_is(project: Project, provider: FakeTTS) 
     assert "columns used: id, text, voice; only carried to the results: note\n" in told
 
 
-def test_a_plan_exits_like_the_run_it_foresees(project: Project, provider: FakeTTS) -> None:
-    """A plan with faults, or one that would want --rebuy, exits 2 and says why; `run --dry-run` is the same."""
+def test_a_plan_exits_like_the_run_it_predicts(project: Project, provider: FakeTTS) -> None:
+    """2 with errors, or where --rebuy would be needed. `run --dry-run` is the same."""
     rows = [{"id": row["id"], "text": row["text"]} for row in project.rows(2)]
     manifest = project.manifest(rows)
     assert project.run(manifest, "--voice", "anna").exit_code == 0
@@ -84,21 +84,19 @@ def test_a_plan_exits_like_the_run_it_foresees(project: Project, provider: FakeT
     assert len(provider.creates) == 2
 
 
-def test_a_run_that_the_environment_wants_dry(project: Project, provider: FakeTTS) -> None:
-    """BATCHER_DRY_RUN has a run plan only, as the flag does: nothing is created."""
+def test_batcher_dry_run_makes_a_run_plan_only(project: Project, provider: FakeTTS) -> None:
     dry = project.batcher("run", project.manifest(2), "--api-url", provider.url, environment={"BATCHER_DRY_RUN": "1"})
     assert (dry.exit_code, provider.creates, project.ledger.exists()) == (0, [], False)
     assert "2 items" in dry.out
 
 
-def test_what_faults_keep_unread_is_not_counted(project: Project) -> None:
-    """A manifest that a run would refuse has its faults told with the way out; nothing is said to be 0, or to suffice,
-    since nothing of it was counted. What others come to is told all the same."""
+def test_a_plan_counts_nothing_of_a_manifest_with_errors(project: Project) -> None:
+    """Its errors and a hint are shown; no number claims to be 0, or to suffice. Other manifests are counted."""
     good = project.manifest(2)
     assert project.run(good).exit_code == 0
     twice = project.manifest([{"id": "x", "text": "Said.", "voice": "anna"}] * 2, "twice.csv")
     misspelt = project.manifest([{"id": "y", "txet": "Said.", "voice": "anna"}], "misspelt.csv")
-    for manifest, hint in ((twice, "or pass --skip-invalid"), (misspelt, "cannot pass over"), ("no.csv", "no.csv")):
+    for manifest, hint in ((twice, "or pass --skip-invalid"), (misspelt, "cannot skip all"), ("no.csv", "no.csv")):
         told = project.batcher("plan", manifest, "--api-url", project.provider.url)
         assert told.exit_code == 2
         assert hint in told.out
@@ -123,8 +121,10 @@ def test_what_faults_keep_unread_is_not_counted(project: Project) -> None:
     ],
     ids=["refused", "without", "dropped", "another host"],
 )
-def test_a_balance_that_cannot_be_had_is_told(project: Project, provider: FakeTTS, answer: Twist, words: str) -> None:
-    """A plan without a balance says why there is none, and is otherwise the same."""
+def test_a_plan_gives_the_reason_for_a_missing_balance(
+    project: Project, provider: FakeTTS, answer: Twist, words: str
+) -> None:
+    """The rest of it stays the same."""
     provider.on_profile = lambda _: answer
     told = project.batcher("plan", project.manifest(2), "--api-url", provider.url)
     assert told.exit_code == 0
@@ -133,7 +133,7 @@ def test_a_balance_that_cannot_be_had_is_told(project: Project, provider: FakeTT
 
 
 def test_a_plan_works_beside_a_run_and_without_a_token(project: Project, provider: FakeTTS) -> None:
-    """A plan needs neither the lock nor a token: without one the balance is unknown."""
+    """Without a token the balance is unknown."""
     provider.task_seconds = 600.0
     manifest = project.manifest(2)
     started = project.start_run(manifest)
@@ -147,14 +147,14 @@ def test_a_plan_works_beside_a_run_and_without_a_token(project: Project, provide
 
 
 def test_a_plan_writes_nothing(project: Project) -> None:
-    """A plan of a manifest with changes, on a ledger with work behind it, leaves every file as it was."""
+    """Neither for a changed manifest nor on a ledger in use."""
     rows = project.rows(4)
     project.run(project.manifest(rows))
     rows[0]["text"] += " And more."
     manifest = project.manifest([*rows, *project.rows(2, first=5)])
 
     def files() -> dict[Path, str]:
-        journal = ("-wal", "-shm")  # those of a reader hold nothing
+        journal = ("-wal", "-shm")  # a reader's are empty
         found = (path for path in project.folder.rglob("*") if path.is_file() and not path.name.endswith(journal))
         return {path: digest(path) for path in found}
 
@@ -164,7 +164,7 @@ def test_a_plan_writes_nothing(project: Project) -> None:
 
 
 def test_manifests_are_planned_together(project: Project) -> None:
-    """Items that two manifests share count once, and outputs that both would have are found before any run."""
+    """An item in two manifests counts once, and an output claimed by both is found."""
     one, two = (project.folder / f"{name}.csv" for name in ("one", "two"))
     one.write_text("id,text,voice\na,Same.,anna\nb,First.,anna\n")
     two.write_text("id,text,voice\nc,Same.,anna\nd,Second.,anna\n")
@@ -177,8 +177,8 @@ def test_manifests_are_planned_together(project: Project) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_what_is_foreseen_comes_true(tmp_path: Path, seed: int) -> None:
-    """Whatever changes from one manifest to the next, the plan's rows, items and costs are those of the import."""
+def test_a_plan_predicts_the_import(tmp_path: Path, seed: int) -> None:
+    """Rows, items and costs are the same, whatever changes in the manifest."""
     dice = random.Random(seed)
     refused = 0
     with book_in(tmp_path) as book:
@@ -210,5 +210,5 @@ def _foreseen(book: Book, batch: str, content: str, how: dict[str, Any]) -> tupl
     file.write_text(content)
     with open_readonly(book.path) as conn:
         foresight = ImportPreview(conn)
-        _, refusal = foresight.take_in(Manifest(file, rules), rules, out_dir="audio", at=AT)
+        _, refusal = foresight.add(Manifest(file, rules), rules, out_dir="audio", at=AT)
         return *foresight.counts(), refusal

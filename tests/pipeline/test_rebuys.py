@@ -1,4 +1,4 @@
-"""What is paid for is not bought again unseen: changed defaults and mass edits want a person's word."""
+"""What is paid for is not bought again silently: changed defaults and mass edits need `--rebuy`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def _voiceless(project: Project, number: int) -> Rows:
     return [{"id": row["id"], "text": row["text"]} for row in project.rows(number)]
 
 
-def test_a_changed_default_is_refused(project: Project, provider: FakeTTS) -> None:
-    """Another --voice over paid rows creates nothing and names the change, the number and the cost; --rebuy allows."""
+def test_a_changed_default_is_bought_only_with_rebuy(project: Project, provider: FakeTTS) -> None:
+    """Another --voice for paid rows creates nothing and reports the change, the number of rows and the cost."""
     manifest = project.manifest(_voiceless(project, 4))
     assert project.run(manifest, "--voice", "anna").exit_code == 0
     refused = project.run(manifest, "--voice", "ben")
@@ -29,8 +29,8 @@ def test_a_changed_default_is_refused(project: Project, provider: FakeTTS) -> No
     assert project.run(manifest, "--voice", "ben", "--rebuy").report["created"] == 4
 
 
-def test_consent_is_given_on_the_command_line_alone(project: Project, provider: FakeTTS) -> None:
-    """Neither the environment nor batcher.toml can agree to buying again."""
+def test_only_the_command_line_can_allow_rebuying(project: Project, provider: FakeTTS) -> None:
+    """Neither the environment nor batcher.toml can."""
     manifest = project.manifest(_voiceless(project, 1))
     project.run(manifest, "--voice", "anna")
     agreed = project.run(manifest, "--voice", "ben", environment={"BATCHER_REBUY": "1"})
@@ -40,8 +40,8 @@ def test_consent_is_given_on_the_command_line_alone(project: Project, provider: 
     assert len(provider.creates) == 1
 
 
-def test_a_changed_configuration_is_refused(project: Project, provider: FakeTTS) -> None:
-    """A voice that the configuration maps elsewhere is no edit of the rows: it is refused, however few they are."""
+def test_a_changed_voice_mapping_is_refused(project: Project, provider: FakeTTS) -> None:
+    """A changed setting is no edit of the rows, so a single row is too many."""
     settings = project.folder / "batcher.toml"
     settings.write_text('[voices]\nanna = "voice-1"\n')
     manifest = project.manifest(3)
@@ -53,8 +53,10 @@ def test_a_changed_configuration_is_refused(project: Project, provider: FakeTTS)
 
 @pytest.mark.parametrize(("edited", "code"), [(20, 0), (21, 2)])
 @pytest.mark.slow
-def test_edited_rows(project: Project, provider: FakeTTS, edited: int, code: int) -> None:
-    """Some corrections are bought as they are; more than twenty and a tenth of the paid rows want --rebuy."""
+def test_up_to_twenty_edited_rows_are_bought_without_rebuy(
+    project: Project, provider: FakeTTS, edited: int, code: int
+) -> None:
+    """More than twenty edited rows that are more than a tenth of the paid ones need --rebuy."""
     rows = project.rows(40)
     assert project.run(project.manifest(rows), "--concurrency", "40").exit_code == 0
     for row in rows[:edited]:
@@ -64,16 +66,16 @@ def test_edited_rows(project: Project, provider: FakeTTS, edited: int, code: int
     assert len(provider.creates) == 40 + (edited if code == 0 else 0)
 
 
-def test_a_renamed_batch_is_recognised_by_its_texts(project: Project, provider: FakeTTS) -> None:
-    """The same texts under other ids, another batch and another default voice are still found to be paid for."""
+def test_paid_texts_are_recognised_under_other_ids_and_another_batch(project: Project, provider: FakeTTS) -> None:
+    """With another default voice they would be bought again."""
     assert project.run(project.manifest(_voiceless(project, 3)), "--voice", "anna").exit_code == 0
     renamed = [row | {"id": f"new-{row['id']}"} for row in _voiceless(project, 3)]
     assert project.run(project.manifest(renamed, "other.csv"), "--voice", "ben").exit_code == 2
     assert len(provider.creates) == 3
 
 
-def test_what_was_meant_is_not_questioned(project: Project, provider: FakeTTS) -> None:
-    """Another speaker with the same words, a second take, and the rest of an allowed purchase need no word."""
+def test_other_speakers_takes_and_allowed_rebuys_need_no_consent(project: Project, provider: FakeTTS) -> None:
+    """Nor does the rest of a purchase that was allowed before."""
     rows: Rows = [{"id": "a", "text": "Yes.", "voice": "anna", "take": ""}]
     assert project.run(project.manifest(rows)).exit_code == 0
     rows += [
@@ -87,8 +89,8 @@ def test_what_was_meant_is_not_questioned(project: Project, provider: FakeTTS) -
     assert project.run(plain, "--voice", "ben").report["created"] == 3
 
 
-def test_open_tasks_are_collected_although_the_rest_is_refused(project: Project, provider: FakeTTS) -> None:
-    """A refused purchase does not keep paid tasks from being collected."""
+def test_a_refused_import_still_collects_open_tasks(project: Project, provider: FakeTTS) -> None:
+    """Tasks that are paid for are polled and downloaded in any case."""
     manifest = project.manifest(_voiceless(project, 2))
     assert project.run(manifest, "--voice", "anna", "--no-wait").exit_code == 6
     refused = project.run(manifest, "--voice", "ben")

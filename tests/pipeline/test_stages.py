@@ -1,4 +1,4 @@
-"""One create and one look at a time: what holds a create back, what an answer does at once, what a look counts."""
+"""Single creates and polls: what holds a create, what an answer does at once, which polls count."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def book(tmp_path: Path) -> Iterator[Book]:
 
 @pytest.fixture
 async def submitter(book: Book, provider: FakeTTS) -> AsyncIterator[Submitter]:
-    """All that a run has for creating, at rest."""
+    """A submitter with all that a run gives it, at rest."""
     clock, changed, out_dir = Clock(), Wakeup(), book.path.parent / "audio"
     with open_ledger(book.path, "real") as ledger:
         async with Client(Endpoint(provider.url, TOKEN), create_connections=4) as client:
@@ -60,8 +60,10 @@ async def submitter(book: Book, provider: FakeTTS) -> AsyncIterator[Submitter]:
 
 
 @pytest.mark.parametrize("latch", ["halt", "stop", "closed gate"])
-async def test_a_latch_holds_what_is_claimed(book: Book, provider: FakeTTS, submitter: Submitter, latch: str) -> None:
-    """A halt, a stop or a closed gate that comes after the intent lets the create not leave, and it is not in doubt."""
+async def test_a_halt_stop_or_closed_gate_holds_a_claimed_create(
+    book: Book, provider: FakeTTS, submitter: Submitter, latch: str
+) -> None:
+    """It is not in doubt."""
     (claimed,) = await submitter._claim(1)
     sent = submitter.gate.enter()
     if latch == "halt":
@@ -85,10 +87,9 @@ async def test_a_latch_holds_what_is_claimed(book: Book, provider: FakeTTS, subm
     ],
     ids=["no credits", "token", "another host", "throttled"],
 )
-async def test_a_refusal_holds_the_others_at_once(
+async def test_a_refusal_holds_other_creates_before_it_is_recorded(
     book: Book, provider: FakeTTS, submitter: Submitter, answer: Twist, held_at: str
 ) -> None:
-    """An answer that stops creating holds what has not left yet, even before it is on record itself."""
     latches: list[dict[str, bool]] = []
     (claimed,) = await submitter._claim(1)
 
@@ -107,8 +108,10 @@ async def test_a_refusal_holds_the_others_at_once(
     assert book.state(claimed.key) == "pending"
 
 
-async def test_an_answer_out_of_the_ledger_ends_the_run(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
-    """A ledger that refuses an answer gets no more of them: it is in the spill file, and the next claim's is held."""
+async def test_an_answer_that_the_ledger_refuses_stops_the_run(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """It is in the spill file, and the next create is held."""
     with book.engine.begin() as connection:
         refuse = "CREATE TRIGGER refuse BEFORE INSERT ON tasks BEGIN SELECT RAISE(ABORT, 'no'); END"
         connection.exec_driver_sql(refuse)
@@ -120,8 +123,8 @@ async def test_an_answer_out_of_the_ledger_ends_the_run(book: Book, provider: Fa
     assert [book.state(one.key) for one in claimed] == ["submitting", "pending"]
 
 
-async def test_a_look_at_the_halts_undoes_no_trip(submitter: Submitter) -> None:
-    """What has tripped the guard may not be on record yet when the ledger is looked at for halts."""
+async def test_refreshing_the_halts_does_not_reset_a_tripped_guard(submitter: Submitter) -> None:
+    """What tripped it may not be recorded yet."""
     await submitter.api.guard.begin(Profile(), override=False)
     submitter.api.guard.trip()
     await submitter.api.guard.refresh()
@@ -129,7 +132,7 @@ async def test_a_look_at_the_halts_undoes_no_trip(submitter: Submitter) -> None:
 
 
 def unfunded(book: Book) -> OpenTask:
-    """An item whose task failed for lack of credits, with the halt over, so that it waits for a second look."""
+    """An item whose task failed for lack of credits, waiting for a recheck after the halt."""
     task = book.submitted("task_1")
     assert book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
     (halt,) = book.do(halts.open_halts, book.account_id)
@@ -150,10 +153,9 @@ def unfunded(book: Book) -> OpenTask:
     ],
     ids=["404", "500", "dropped", "401", "429", "running", "failed"],
 )
-async def test_only_the_same_word_again_buys(
+async def test_only_a_second_unfunded_poll_lets_a_task_be_created_again(
     book: Book, provider: FakeTTS, submitter: Submitter, said: Twist, state: str
 ) -> None:
-    """A task that lacked credits is created anew only if a second look says so again; anything else never buys."""
     task = unfunded(book)
     provider.jobs["task_1"] = Job("task_1", "one", "mp3", ends_at=0.0)
     provider.on_read = lambda _: said
@@ -162,8 +164,9 @@ async def test_only_the_same_word_again_buys(
     assert task.key not in [one.key for one in book.claim_anew(3)]
 
 
-async def test_an_unfunded_task_holds_creates_at_once(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
-    """A look that shows a lack of credits holds what has not left yet, even before it is on record itself."""
+async def test_an_unfunded_task_holds_creates_before_it_is_recorded(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
     task = book.submitted("task_1")
     provider.jobs["task_1"] = Job("task_1", "one", "mp3", ends_at=0.0)
     provider.ending = lambda _: {"status": "failed", "error": {"code": "insufficient_credits"}, "creditsUsed": 0}
@@ -175,10 +178,10 @@ async def test_an_unfunded_task_holds_creates_at_once(book: Book, provider: Fake
     assert (tripped[0], book.state(task.key)) == (True, "pending")
 
 
-async def test_a_failure_without_a_word_holds_creates_at_once(
+async def test_a_failure_without_a_code_and_without_credits_holds_creates(
     book: Book, provider: FakeTTS, submitter: Submitter
 ) -> None:
-    """A task that failed without a code, with nothing left to pay it with, stops what has not left yet."""
+    """At once, before it is recorded."""
     task = book.submitted("task_1")
     provider.jobs["task_1"] = Job("task_1", "one", "mp3", ends_at=0.0)
     provider.ending = lambda _: {"status": "failed"}
@@ -190,7 +193,7 @@ async def test_a_failure_without_a_word_holds_creates_at_once(
 
 
 class LeapingClock(Clock):
-    """A clock that somebody puts forward by an hour whenever it is asked for the time of day."""
+    """A clock whose time of day leaps forward by an hour each time it is read."""
 
     def __init__(self) -> None:
         self._hours = 0
@@ -200,8 +203,8 @@ class LeapingClock(Clock):
         return AT + 3600.0 * self._hours
 
 
-async def test_misses_in_a_row_are_one(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
-    """A task that the API does not know is gone after minutes, not after some quick looks and a leap of the clock."""
+async def test_quick_missing_polls_in_a_row_count_as_one(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
+    """A leap of the clock between them does not make the task gone."""
     task = book.submitted("task_1")
     submitter.poller.ctx = replace(submitter.poller.ctx, clock=LeapingClock())
     submitter.poller.watch(task, at_once=True)
@@ -212,10 +215,7 @@ async def test_misses_in_a_row_are_one(book: Book, provider: FakeTTS, submitter:
     assert book.state(task.key) == "submitted"
 
 
-async def test_a_task_that_is_found_again_was_never_missing(
-    book: Book, provider: FakeTTS, submitter: Submitter
-) -> None:
-    """After an answer that knows the task the misses before it count no more."""
+async def test_a_task_found_again_has_no_missing_polls(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
     task = book.submitted("task_1")
     submitter.poller.watch(task, at_once=True)
     (watched,) = submitter.poller._due
@@ -227,8 +227,10 @@ async def test_a_task_that_is_found_again_was_never_missing(
     assert counted == [1, 0]
 
 
-async def test_audio_that_breaks_off_between_two_frames(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
-    """Sound audio that is shorter than was announced is not taken for the whole; at its full length it is."""
+async def test_audio_shorter_than_announced_is_not_accepted(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """It breaks off between two frames, so the audio itself is valid."""
     downloader, text = submitter.poller.downloader, "a long story, " * 200
     task = replace(book.submitted("task_1"), chars=len(text))
     provider.jobs["task_1"] = Job("task_1", text, "mp3", ends_at=0.0)

@@ -1,6 +1,6 @@
-"""`batcher report` on the real program: the page as a file, the page in a browser, the data, the marks that come back.
+"""`batcher report` on the real program: the page as a file and in a browser, the data, the marks exported from it.
 
-What needs a browser drives a Chromium that is on PATH with playwright (the `browser` extra), and is skipped without.
+Browser tests drive a Chromium on PATH with playwright (the `browser` extra), and are skipped without them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _batcher(folder: Path, *arguments: str | Path) -> Ended:
 
 @pytest.fixture(scope="module")
 def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose manifest the sandbox has spoken, except the row whose voice it does not know."""
+    """A folder whose manifest the sandbox has run, except for one row with an unknown voice."""
     folder = tmp_path_factory.mktemp("spoken")
     (folder / "lines.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
     assert _batcher(folder, "run", "lines.jsonl", "--sandbox").exit_code == 3
@@ -60,14 +60,14 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(spoken: Path) -> Path:
-    """The page that was made of it, where it goes by default."""
+    """The page, at its default path."""
     ended = _batcher(spoken, "report", "lines.jsonl", "--sandbox")
     assert ended.exit_code == 0, ended.err
     return spoken / "audio-sandbox" / "lines.report.html"
 
 
 class _Elements(HTMLParser):
-    """The elements of a page with their attributes, and what scripts and styles hold."""
+    """The elements of a page with their attributes, and the contents of scripts and styles."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ def _rows(path: Path) -> list[list[Any]]:
 
 
 def test_the_page_holds_every_row(page: Path) -> None:
-    """Ids, texts and links stand in the page as data, in manifest order, and no hostile text ends its script."""
+    """As data, in the manifest's order. No hostile text ends its script."""
     rows = _rows(page)
     assert [row[:2] for row in rows] == [[row["id"], row["text"]] for row in ROWS]
     assert HOSTILE not in page.read_text(encoding="utf-8")
@@ -106,8 +106,8 @@ def test_the_page_holds_every_row(page: Path) -> None:
     assert rows[2][6] is None
 
 
-def test_the_page_asks_for_nothing(page: Path) -> None:
-    """It names no other address and no handler, and its policy allows exactly its own script and style."""
+def test_the_page_loads_nothing_from_elsewhere(page: Path) -> None:
+    """No other address, no event handler; its policy allows exactly its own script and style."""
     elements = _Elements(page.read_text(encoding="utf-8"))
     for _, attributes in elements.found:
         assert not [name for name in attributes if name.startswith("on") or name == "style"]
@@ -122,8 +122,8 @@ def test_the_page_asks_for_nothing(page: Path) -> None:
         assert base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() in policy
 
 
-def test_the_upper_part_tells_how_it_stands(page: Path) -> None:
-    """Counts, the error that needs a person with its command, credits without remainder, and the pictures are there."""
+def test_the_top_of_the_page_shows_the_outcome(page: Path) -> None:
+    """Counts, the error that needs attention with its command, credits, and the charts."""
     text = page.read_text(encoding="utf-8")
     assert "<strong>3</strong> of 4" in text
     assert "batcher retry --state rejected" in text
@@ -131,8 +131,8 @@ def test_the_upper_part_tells_how_it_stands(page: Path) -> None:
     assert re.findall(r'<figure id="figure-(\w+)"', text) == ["progress", "throughput", "length", "wait", "polls"]
 
 
-def test_without_texts_none_is_in_the_file(project: Project, provider: FakeTTS) -> None:
-    """`--no-text` leaves the texts out of page and data, and the provider's prose, which may quote them."""
+def test_no_text_leaves_texts_out_of_page_and_data(project: Project, provider: FakeTTS) -> None:
+    """So are the provider's messages, which may quote them."""
     provider.on_create = lambda create: (
         Twist(status=400, body={"code": "invalid_text", "message": create.text})
         if create.text.endswith("2 of the script.")
@@ -149,8 +149,8 @@ def test_without_texts_none_is_in_the_file(project: Project, provider: FakeTTS) 
     assert "of the script" in project.batcher("report", "--format", "csv").out
 
 
-def test_embedded_audio(spoken: Path) -> None:
-    """`--embed` puts each file's very bytes into the page, once, and says how large that makes it."""
+def test_embed_puts_the_bytes_of_each_file_into_the_page_once(spoken: Path) -> None:
+    """The message shows the page's size."""
     ended = _batcher(spoken, "report", "--sandbox", "--embed", "--output", "elsewhere.html")
     assert "MB" in ended.err
     inside = _Elements((spoken / "elsewhere.html").read_text(encoding="utf-8")).inside
@@ -158,8 +158,7 @@ def test_embedded_audio(spoken: Path) -> None:
     assert found == {path.read_bytes() for path in (spoken / "audio-sandbox").glob("*.mp3")}
 
 
-def test_links_from_another_folder(spoken: Path) -> None:
-    """A page that is written elsewhere finds the audio from there."""
+def test_a_page_in_another_folder_links_to_the_audio(spoken: Path) -> None:
     (spoken / "for you").mkdir()
     assert _batcher(spoken, "report", "--sandbox", "--output", "for you/p.html").exit_code == 0
     links = [row[6] for row in _rows(spoken / "for you/p.html") if row[6]]
@@ -167,8 +166,8 @@ def test_links_from_another_folder(spoken: Path) -> None:
     assert all((spoken / "for you" / unquote(link)).is_file() for link in links)
 
 
-def test_data_keep_the_manifests_columns(spoken: Path) -> None:
-    """The manifest's own columns come first, in its order and as they are; what became of the rows follows."""
+def test_the_data_begin_with_the_manifests_columns(spoken: Path) -> None:
+    """In its order and unchanged; the outcome of the rows follows."""
     table = list(csv.DictReader(io.StringIO(_batcher(spoken, "report", "--sandbox", "--format", "csv").out)))
     assert list(table[0])[:4] == ["id", "text", "voice", "scene"]
     assert all(name.startswith("batcher_") for name in list(table[0])[4:])
@@ -182,8 +181,8 @@ def test_data_keep_the_manifests_columns(spoken: Path) -> None:
     assert [list(json.loads(line))[:4] for line in lines] == [["id", "text", "voice", "scene"]] * 4
 
 
-def test_a_changed_manifest_is_told_from_the_ledger(project: Project) -> None:
-    """Once the file reads otherwise, the columns are those that the ledger keeps, and the report says so."""
+def test_the_columns_of_a_changed_manifest_come_from_the_ledger(project: Project) -> None:
+    """The report mentions it."""
     rows = [row | {"scene": "9"} for row in project.rows(2)]
     manifest = project.manifest(rows)
     project.run(manifest)
@@ -198,8 +197,8 @@ def test_a_changed_manifest_is_told_from_the_ledger(project: Project) -> None:
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "xlsx"])
-def test_a_report_is_no_manifest(project: Project, provider: FakeTTS, ending: str) -> None:
-    """Given to `run` by mistake, beside which there is no ledger, a report would have all of its rows bought again."""
+def test_a_report_given_to_run_is_refused(project: Project, provider: FakeTTS, ending: str) -> None:
+    """With no ledger beside it, all of its rows would be bought again."""
     project.run(project.manifest(2))
     told = project.audio / f"lines.report.{ending}"
     assert project.batcher("report", "--format", ending, "--output", told).exit_code == 0
@@ -210,8 +209,8 @@ def test_a_report_is_no_manifest(project: Project, provider: FakeTTS, ending: st
     assert len(provider.creates) == 2
 
 
-def test_formulas_are_defused(project: Project) -> None:
-    """A cell that a spreadsheet would compute begins with an apostrophe in CSV, and is left as it is in JSONL."""
+def test_formulas_are_escaped_in_csv_and_unchanged_in_jsonl(project: Project) -> None:
+    """By an apostrophe."""
     rows = [row | {"remark": cell} for row, cell in zip(project.rows(8), (*FORMULAS, "-3.5"), strict=True)]
     project.run(project.manifest(rows))
     project.batcher("report", "--format", "csv", "--output", "told.csv")
@@ -222,8 +221,8 @@ def test_formulas_are_defused(project: Project) -> None:
     assert [json.loads(line)["remark"] for line in lines] == [row["remark"] for row in rows]
 
 
-def test_what_cannot_be_reported(project: Project) -> None:
-    """No ledger, an unknown batch, or a target that is the manifest or the ledger: exit 2, and nothing is written."""
+def test_an_impossible_report_exits_2_and_writes_nothing(project: Project) -> None:
+    """No ledger, an unknown batch, or a target that is the manifest or the ledger."""
     assert project.batcher("report").exit_code == 2
     manifest = project.manifest(1)
     project.run(manifest)
@@ -234,8 +233,8 @@ def test_what_cannot_be_reported(project: Project) -> None:
     assert not list(project.audio.glob("*.html"))
 
 
-def test_one_page_for_several_batches(project: Project) -> None:
-    """Without a manifest, one page named after the ledger tells of every batch; with one, of that alone."""
+def test_without_a_manifest_one_page_covers_every_batch(project: Project) -> None:
+    """It is named after the ledger. With a manifest, the page covers that batch alone."""
     for name, first in (("one.csv", 1), ("two.csv", 3)):
         project.run(project.manifest(project.rows(2, first=first), name))
     project.batcher("report")
@@ -244,8 +243,8 @@ def test_one_page_for_several_batches(project: Project) -> None:
     assert [row[0] for row in _rows(project.audio / "two.report.html")] == ["r3", "r4"]
 
 
-def test_idle_time_is_left_out() -> None:
-    """Two nights of work stand side by side: the day between them takes no place on the axis, however far it is."""
+def test_idle_time_is_left_out_of_the_time_axis() -> None:
+    """However long it is."""
     axis = TimeAxis([0, 60, 120, 86_400, 86_460, 86_520])
     assert axis.active_seconds == 240
     assert [axis.active(at) for at in (0, 120, 5_000, 86_400, 86_520)] == [0, 120, 120, 120, 240]
@@ -262,8 +261,8 @@ def _marks(project: Project, ledger: str, *changes: dict[str, str]) -> Path:
     return path
 
 
-def test_marked_rows_are_taken_again_once(project: Project, provider: FakeTTS) -> None:
-    """`retake --marks` asks for another take of what is marked so, and of nothing when it is given again."""
+def test_retake_takes_each_marked_row_again_once(project: Project, provider: FakeTTS) -> None:
+    """The same marks given again change nothing."""
     manifest = project.manifest(3)
     project.run(manifest)
     ((ledger,),) = project.query("SELECT value FROM meta WHERE name = 'ledger_id'")
@@ -280,8 +279,8 @@ def test_marked_rows_are_taken_again_once(project: Project, provider: FakeTTS) -
     assert provider.asked.count("Line number 2 of the script.") == 2
 
 
-def test_marks_of_something_else(project: Project) -> None:
-    """Marks from another ledger's page, a file that is none, or marks and names together change nothing."""
+def test_marks_that_do_not_fit_change_nothing(project: Project) -> None:
+    """From another ledger's page, from a file that holds none, or together with names."""
     project.run(project.manifest(1))
     strange = _marks(project, "other", {"id": "r1", "mark": "retake"})
     assert "another ledger" in project.batcher("retake", "--marks", strange).err
@@ -302,14 +301,14 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        # As root, as in many containers, Chromium does not start with its own sandbox; the page is ours.
+        # As root, as in many containers, Chromium does not start with its own sandbox; the page is trusted.
         started = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         yield started
         started.close()
 
 
 class Opened:
-    """The page in a tab, with what the browser complained of and every address that it asked for."""
+    """The page in a tab, with the browser's complaints and every address it requested."""
 
     def __init__(self, tab: Any, path: Path) -> None:
         self.tab = tab
@@ -321,14 +320,14 @@ class Opened:
         tab.goto(path.as_uri())
 
     def ids(self) -> list[str]:
-        """The rows that are shown, by their ids."""
+        """The ids of the rows shown."""
         found: list[str] = self.tab.locator("#window .id b").all_inner_texts()
         return found
 
 
 @pytest.fixture
 def opened(browser: Any, page: Path) -> Iterator[Opened]:
-    """The page, opened as from a folder, in a profile of its own."""
+    """The page, opened as a file, in its own browser profile."""
     context = browser.new_context()
     found = Opened(context.new_page(), page)
     yield found
@@ -338,15 +337,15 @@ def opened(browser: Any, page: Path) -> Iterator[Opened]:
 
 
 def test_browser_shows_hostile_text_as_text(opened: Opened) -> None:
-    """The page opens without a complaint, and markup in a text is read, not run."""
+    """The page opens without a complaint, and markup in a text is not run."""
     assert opened.ids() == [row["id"] for row in ROWS]
     assert opened.tab.locator("#window .text q").first.inner_text() == HOSTILE
     assert opened.tab.locator("#window img").count() == 0
     assert opened.tab.title() == "lines – batcher report"  # noqa: RUF001
 
 
-def test_browser_filters_and_searches(opened: Opened) -> None:
-    """State, voice, error and words each leave their rows, and all of them come back."""
+def test_browser_filters_and_searches_rows(opened: Opened) -> None:
+    """By state, voice, error and words; all rows come back."""
     for select, label, ids in (
         ("#by-state", "rejected (1)", ["r3"]),
         ("#by-voice", "en-us (2)", ["r2", "a#b%20 c?"]),
@@ -363,8 +362,8 @@ def test_browser_filters_and_searches(opened: Opened) -> None:
     assert len(opened.ids()) == 4
 
 
-def test_browser_plays_to_the_end_and_on(opened: Opened) -> None:
-    """By keys alone: a row's file plays to its very end, and playing from there goes on over rows without audio."""
+def test_browser_plays_a_row_to_its_end_and_goes_on(opened: Opened) -> None:
+    """By keys alone, past rows without audio."""
     tab = opened.tab
     note = "() => ended.push([audio.src, audio.currentTime, audio.duration])"
     tab.evaluate(f"() => {{ window.ended = []; audio.addEventListener('ended', {note}, true); }}")
@@ -379,8 +378,8 @@ def test_browser_plays_to_the_end_and_on(opened: Opened) -> None:
     assert tab.get_attribute("#onward", "aria-pressed") == "false"
 
 
-def test_browser_exports_marks_that_retake_takes(opened: Opened, spoken: Path, tmp_path: Path) -> None:
-    """Marks made by keys outlive a reload, are exported, and `retake --marks` takes the file as it is."""
+def test_browser_exports_marks_that_retake_accepts(opened: Opened, spoken: Path, tmp_path: Path) -> None:
+    """Marks set by keys survive a reload."""
     tab = opened.tab
     tab.focus("#table")
     for key in ("ArrowDown", "g", "ArrowDown", "r", "n"):
@@ -403,8 +402,8 @@ def test_browser_exports_marks_that_retake_takes(opened: Opened, spoken: Path, t
     assert told.out == "r2 of lines  take 2: the next run creates and pays for it\n", told.err
 
 
-def test_browser_plays_what_is_embedded(browser: Any, spoken: Path, tmp_path: Path) -> None:
-    """A page with its audio inside plays far from any file."""
+def test_browser_plays_embedded_audio(browser: Any, spoken: Path, tmp_path: Path) -> None:
+    """Far from any file."""
     _batcher(spoken, "report", "--sandbox", "--embed", "--output", tmp_path / "alone.html")
     context = browser.new_context()
     opened = Opened(context.new_page(), tmp_path / "alone.html")
@@ -415,8 +414,8 @@ def test_browser_plays_what_is_embedded(browser: Any, spoken: Path, tmp_path: Pa
     context.close()
 
 
-def test_browser_keeps_few_of_many_rows(browser: Any, tmp_path: Path) -> None:
-    """Of thousands of rows only those in sight are in the document, and the last can be reached by a key."""
+def test_browser_renders_only_the_rows_in_view(browser: Any, tmp_path: Path) -> None:
+    """Of thousands; a key reaches the last one."""
     made_up(tmp_path / "batcher.db", 3000)
     told = _batcher(tmp_path, "report", "--output", "p.html")
     assert told.exit_code == 0, told.err
@@ -431,7 +430,7 @@ def test_browser_keeps_few_of_many_rows(browser: Any, tmp_path: Path) -> None:
 
 
 def test_browser_prints_every_row(browser: Any, page: Path) -> None:
-    """On paper all rows stand, whatever was in sight, and afterwards the page is as before."""
+    """Whatever is in view; afterwards the page is as before."""
     tab = browser.new_page(viewport={"width": 800, "height": 200})
     tab.goto(page.as_uri())
     tab.evaluate(
@@ -442,8 +441,7 @@ def test_browser_prints_every_row(browser: Any, page: Path) -> None:
     tab.close()
 
 
-def test_the_axes_are_read_at_a_glance() -> None:
-    """Numbers on axes are as people write them, however many there are, and none is wider than its room."""
+def test_numbers_on_axes_are_round_and_fit() -> None:
     times = [1e9 + number / 30 for number in range(4000)]
     tasks = [
         TaskTimes(created_at=at, rendered_at=at + 6, saved_at=at + 6, polls=1, chars=9, audio_seconds=6) for at in times
@@ -455,8 +453,8 @@ def test_the_axes_are_read_at_a_glance() -> None:
     assert all(len(value) <= 6 and "e" not in value for value in values)
 
 
-def test_browser_shows_what_sounds(opened: Opened) -> None:
-    """The button of the row that is heard shows that it pauses, in a colour that stands out, also under the pointer."""
+def test_browser_marks_the_button_of_the_row_that_plays(opened: Opened) -> None:
+    """It shows a pause sign in a colour that stands out, also under the pointer."""
     button = opened.tab.locator("#window .row:nth-child(2) button")
     button.click()
     opened.tab.locator("#window .row:nth-child(2).sounding").wait_for()
@@ -466,8 +464,8 @@ def test_browser_shows_what_sounds(opened: Opened) -> None:
     assert colour != button.evaluate("one => getComputedStyle(one).backgroundColor")
 
 
-def test_browser_prints_as_a_table(browser: Any, page: Path) -> None:
-    """Paper is no phone, however narrow: each row stands in columns, and an error is not broken to pieces."""
+def test_browser_prints_rows_in_columns(browser: Any, page: Path) -> None:
+    """Paper is not treated as a phone, and errors are not broken up."""
     tab = browser.new_page(viewport={"width": 640, "height": 900})
     tab.goto(page.as_uri())
     tab.emulate_media(media="print")

@@ -1,4 +1,4 @@
-"""The sandbox over a real socket: the provider's shapes and refusals, charges that survive, and speech that is one."""
+"""The sandbox over a real socket: the provider's shapes and refusals, durable charges, and audible speech."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
+from batcher.cli.commands.help import topic_text
 from batcher.cli.commands.sandbox import sandbox
 from batcher.errors import UsageError
 from batcher.sandbox.audio import render
@@ -38,7 +39,7 @@ MAGIC = {"mp3": (b"\xff", b"ID3"), "wav": (b"RIFF",), "opus": (b"OggS",), "ogg":
 
 
 class Caller:
-    """A caller of one running sandbox."""
+    """A client of one running sandbox."""
 
     def __init__(self, sandbox: Running) -> None:
         self.http = httpx.Client(headers={"Authorization": f"Bearer {sandbox.token}"}, trust_env=False, verify=False)
@@ -47,15 +48,15 @@ class Caller:
         self._jobs = f"{sandbox.url}/speech/tts/jobs"
 
     def create(self, text: str = "Hello there.", voice: str = "en-us", **more: Any) -> httpx.Response:
-        """One create."""
+        """Send one create."""
         return self.http.post(self._jobs, json={"text": text, "voiceId": voice, "format": "mp3"} | more)
 
     def read(self, task_id: str) -> httpx.Response:
-        """One look at a task."""
+        """Poll a task once."""
         return self.http.get(f"{self._jobs}/{task_id}")
 
     def ended(self, task_id: str) -> dict[str, Any]:
-        """The task once it has ended."""
+        """Poll a task until it has ended."""
         while True:
             task: dict[str, Any] = self.read(task_id).json()["task"]
             if task["status"] in ("completed", "failed"):
@@ -68,20 +69,20 @@ class Caller:
         return self.stranger.get(self.ended(created.json()["task"]["id"])["audioUrl"]).content
 
     def profile(self) -> dict[str, Any]:
-        """The account."""
+        """Read the account."""
         found: dict[str, Any] = self.http.get(f"{self.url}/profile").json()
         return found
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """Where a sandbox's tasks live."""
+    """Path of a sandbox's store."""
     return tmp_path / "tasks.db"
 
 
 @contextmanager
 def calling(store: Path, **options: Any) -> Iterator[Caller]:
-    """A caller of a quick sandbox on that store."""
+    """A client of a quick sandbox on that store."""
     with running(store, SandboxOptions(speed=1000, **options)) as sandbox:
         caller = Caller(sandbox)
         with caller.http, caller.stranger:
@@ -90,7 +91,7 @@ def calling(store: Path, **options: Any) -> Iterator[Caller]:
 
 @pytest.fixture(scope="module")
 def caller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
-    """A caller of a quick sandbox in good health, shared by the tests that only add tasks."""
+    """A client of a quick, healthy sandbox, shared by tests that only add tasks."""
     with calling(tmp_path_factory.mktemp("sandbox") / "tasks.db") as caller:
         yield caller
 
@@ -101,7 +102,7 @@ def _loudness(samples: bytes) -> float:
 
 
 def _sounds(data: bytes) -> bytes:
-    """A compressed file's samples."""
+    """The samples of a compressed file."""
     soundfile = pytest.importorskip("soundfile")
     samples, _ = soundfile.read(io.BytesIO(data), dtype="int16")
     return bytes(samples.tobytes())
@@ -113,8 +114,8 @@ def _request(
     return SpeechRequest(text=text, voice=voice, model="any", format=audio_format, params=params or {})
 
 
-def test_a_task_from_create_to_audio(caller: Caller) -> None:
-    """A create answers 202 with an envelope, costs its bytes, and ends in an address that gives audio."""
+def test_a_create_leads_to_a_task_and_its_audio(caller: Caller) -> None:
+    """202 with an envelope; the price is the text's bytes."""
     before = caller.profile()["credits"]
     created = caller.create("Grüße")
     body = created.json()
@@ -128,8 +129,7 @@ def test_a_task_from_create_to_audio(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("audio_format", list(MAGIC))
-def test_formats(caller: Caller, audio_format: str) -> None:
-    """Each format begins as it must, and what it holds can be heard."""
+def test_each_format_has_its_header_and_sound(caller: Caller, audio_format: str) -> None:
     data = caller.spoken("One, two, three.", format=audio_format)
     assert data.startswith(MAGIC[audio_format])
     assert len(data) > 1000
@@ -138,8 +138,8 @@ def test_formats(caller: Caller, audio_format: str) -> None:
     assert 2 * 22_050 < len(samples) < 6 * 24_000
 
 
-def test_speech_is_loud_and_grows_with_its_text(caller: Caller) -> None:
-    """A sentence is audible, a longer one lasts longer, and a quicker one is shorter."""
+def test_speech_is_audible_and_grows_with_its_text(caller: Caller) -> None:
+    """A higher speed makes it shorter."""
     short = caller.spoken("Good morning.", format="pcm")
     longer = caller.spoken("Good morning. " * 5, format="pcm")
     quick = caller.spoken("Good morning. " * 5, format="pcm", speed=1.8)
@@ -163,8 +163,9 @@ def test_speech_is_loud_and_grows_with_its_text(caller: Caller) -> None:
         ({"voice": "en-us+nobody"}, 400, "unknown_voice"),
     ],
 )
-def test_refusals(caller: Caller, body: dict[str, Any], status: int, code: str) -> None:
-    """What cannot be spoken is refused with the API's own words, and costs nothing."""
+def test_a_bad_create_is_refused_in_the_apis_words_and_costs_nothing(
+    caller: Caller, body: dict[str, Any], status: int, code: str
+) -> None:
     before = caller.profile()["credits"]
     refused = caller.create(**body)
     assert (refused.status_code, refused.json()["code"]) == (status, code)
@@ -172,15 +173,15 @@ def test_refusals(caller: Caller, body: dict[str, Any], status: int, code: str) 
     assert caller.profile()["credits"] == before
 
 
-def test_token_and_paths(caller: Caller) -> None:
-    """Another token is a 401, an unknown task a 404, both as the API says it."""
+def test_another_token_is_401_and_an_unknown_task_404(caller: Caller) -> None:
+    """In the API's words."""
     assert caller.read("task_none").json()["code"] == "task_not_found"
     refused = caller.http.get(caller.read("x").url, headers={"Authorization": "Bearer other"})
     assert (refused.status_code, refused.json()["code"]) == (401, "invalid_token")
 
 
-def test_out_of_credits_and_topped_up(store: Path) -> None:
-    """With too few credits a create is a 402 and makes nothing; credits can be added to the store."""
+def test_without_credits_a_create_is_402_until_a_top_up(store: Path) -> None:
+    """It makes no task."""
     with calling(store, credits=15) as caller:
         assert caller.create("Ten bytes.").status_code == 202
         refused = caller.create("Ten bytes.")
@@ -191,8 +192,8 @@ def test_out_of_credits_and_topped_up(store: Path) -> None:
         assert caller.profile()["credits"] == 95
 
 
-def test_addresses_expire_and_cannot_be_forged(store: Path) -> None:
-    """An address is good for its time only and only as it was given; reading the task again gives a fresh one."""
+def test_an_audio_address_expires_and_cannot_be_forged(store: Path) -> None:
+    """Reading the task again gives a new one."""
     with calling(store, url_seconds=0.0) as caller:
         task_id = caller.create().json()["task"]["id"]
         expired = caller.ended(task_id)["audioUrl"]
@@ -204,8 +205,8 @@ def test_addresses_expire_and_cannot_be_forged(store: Path) -> None:
         assert caller.ended(task_id)["audioUrl"] != expired
 
 
-def test_throttling(store: Path) -> None:
-    """Above the permitted rate a create is a 429 that says when to come again, and makes nothing."""
+def test_above_the_permitted_rate_a_create_is_429_with_retry_after(store: Path) -> None:
+    """It makes no task."""
     with calling(store, rate=1.0) as caller:
         answers = [caller.create() for _ in range(4)]
         refused = [answer for answer in answers if answer.status_code == 429]
@@ -213,38 +214,36 @@ def test_throttling(store: Path) -> None:
         assert all(float(answer.headers["retry-after"]) > 0 for answer in refused)
 
 
-def test_dropped_answers_are_charged(store: Path) -> None:
-    """A dropped create has made its task and taken its price: the caller just never hears."""
+def test_a_create_with_a_dropped_answer_is_charged(store: Path) -> None:
+    """It has made its task; only the client never receives the answer."""
     with calling(store, drop=1.0, credits=100) as caller:
         with pytest.raises(httpx.TransportError):
             caller.create("Ten bytes.")
         assert caller.profile()["credits"] == 90
 
 
-def test_failing_tasks_are_not_charged(store: Path) -> None:
-    """A failed task says so with a code, and its credits come back."""
+def test_a_failed_task_has_a_code_and_returns_its_credits(store: Path) -> None:
     with calling(store, fail=1.0, credits=100) as caller:
         task = caller.ended(caller.create("Ten bytes.").json()["task"]["id"])
         assert (task["status"], task["error"]["code"]) == ("failed", "render_failed")
         assert caller.profile()["credits"] == 100
 
 
-def test_only_this_machine_is_served(store: Path) -> None:
-    """The sandbox refuses to listen on an address that others reach: everybody knows its token."""
+def test_the_sandbox_listens_only_on_this_machine(store: Path) -> None:
+    """Everybody knows its token."""
     with pytest.raises(UsageError, match="does not listen"):
         serve(store, SandboxOptions(), host="0.0.0.0", port=0)
 
 
-def test_a_body_that_is_no_object_is_refused(caller: Caller) -> None:
-    """A create whose body is not a JSON object is a 400, whatever else it is."""
+def test_a_create_without_a_json_object_is_400(caller: Caller) -> None:
     for body in (b"", b"text", b"[]", b'{"text": ', b'{"text": "\\ud800", "voiceId": "de"}'):
         refused = caller.http.post(f"{caller.url}/speech/tts/jobs", content=body)
         assert refused.status_code == 400
         assert refused.json()["code"] in ("invalid_json", "invalid_text")
 
 
-def test_the_document_tells_the_truth(caller: Caller) -> None:
-    """Each path of the OpenAPI document answers with its method, and with another by a 405 in the API's words."""
+def test_each_path_of_the_openapi_document_answers(caller: Caller) -> None:
+    """With another method it is a 405 in the API's words."""
     document = caller.stranger.get(httpx.URL(caller.url).copy_with(path="/api/openapi.json")).json()
     assert document["servers"] == [{"url": httpx.URL(caller.url).path}]
     task_id = caller.create().json()["task"]["id"]
@@ -259,8 +258,8 @@ def test_the_document_tells_the_truth(caller: Caller) -> None:
     assert shown.keys() - {"audioUrl"} == set(document["components"]["schemas"]["Task"]["required"])
 
 
-def test_creates_at_once_are_limited(store: Path) -> None:
-    """While one create is handled, where one at a time is permitted, the others are 429 and make nothing."""
+def test_concurrent_creates_beyond_the_limit_are_429(store: Path) -> None:
+    """They make no task."""
     with running(store, SandboxOptions(concurrent=1, speed=0.2)) as sandbox, ThreadPoolExecutor(4) as pool:
         caller = Caller(sandbox)
         with caller.http, caller.stranger:
@@ -271,7 +270,7 @@ def test_creates_at_once_are_limited(store: Path) -> None:
 
 
 def test_a_killed_sandbox_forgets_nothing(store: Path) -> None:
-    """Killed outright and started again on its store, it is the same account and knows the task it has charged."""
+    """Restarted on its store it has the same account and the charged task."""
     script = (
         "import pathlib, sys; from batcher.sandbox.host import running\n"
         "with running(pathlib.Path(sys.argv[1])) as sandbox: print(sandbox.url, flush=True); sys.stdin.read()"
@@ -290,8 +289,8 @@ def test_a_killed_sandbox_forgets_nothing(store: Path) -> None:
         assert account["credits"] == SandboxOptions().credits - 10
 
 
-def test_a_task_gets_on_by_the_clock(store: Path) -> None:
-    """A task is queued, then processing, then completed, from nothing but the times it was made with."""
+def test_a_tasks_status_follows_from_its_times_alone(store: Path) -> None:
+    """Queued, processing, completed."""
     with closing(Store(store, SandboxOptions())) as opened:
         task = opened.create(_request("x" * 100), 1000.0)
         assert task is not None
@@ -301,8 +300,8 @@ def test_a_task_gets_on_by_the_clock(store: Path) -> None:
     assert [task.status(now) for now in moments] == ["queued", "processing", "processing", "completed"]
 
 
-def test_a_share_of_the_tasks_fails(store: Path) -> None:
-    """About as many tasks fail as asked for, and their credits are back when they have ended."""
+def test_the_requested_share_of_tasks_fails(store: Path) -> None:
+    """Their credits are back when they have ended."""
     with closing(Store(store, SandboxOptions(fail=0.25, credits=2000))) as opened:
         tasks = [opened.create(_request(), 0.0) for _ in range(200)]
         fails = sum(task.fails for task in tasks if task)
@@ -314,8 +313,8 @@ def test_a_share_of_the_tasks_fails(store: Path) -> None:
         assert opened.balance(60.0) == 10 * fails - 10
 
 
-def test_the_store_is_its_owners_and_only_a_store(store: Path, tmp_path: Path) -> None:
-    """The store holds texts, so others cannot read it; another program's file is refused and left as it is."""
+def test_the_store_is_private_and_another_file_is_refused(store: Path, tmp_path: Path) -> None:
+    """It holds texts. The other program's file stays as it is."""
     Store(store).close()
     assert store.stat().st_mode & 0o777 == 0o600
     with closing(sqlite3.connect(tmp_path / "other.db")) as other:
@@ -330,19 +329,19 @@ def test_the_store_is_its_owners_and_only_a_store(store: Path, tmp_path: Path) -
         top_up(tmp_path / "missing.db", 1)
 
 
-def test_a_top_up_says_the_new_balance(project: Project, store: Path) -> None:
-    """`sandbox --top-up` adds to a store and says what there is then."""
+def test_a_top_up_prints_the_new_balance(project: Project, store: Path) -> None:
     Store(store, SandboxOptions(credits=2000)).close()
     ended = project.batcher("sandbox", "--store", store, "--top-up", "5000")
     assert (ended.exit_code, ended.out, ended.err) == (0, "", "Added 5,000 credits; the balance is now 7,000\n")
 
 
-def test_the_rehearsal_of_the_readme_goes_as_told() -> None:
-    """Of the dialogue's tasks four fail and one is lost before the credits are gone, one more afterwards; all that is
-    bought again then goes well."""
+def test_the_rehearsal_of_the_manual_goes_as_described() -> None:
+    """Of the dialogue's tasks four fail and one is lost before the credits run out, and one more afterwards; everything
+    bought again then is done.
+    """
     said = re.search(
         r"batcher sandbox --credits 2000 --fail (\S+) --drop (\S+) --seed (\d+)\n",
-        (SAMPLES.parent / "README.md").read_text(encoding="utf-8"),
+        topic_text("sandbox"),
     )
     assert said is not None
     options = SandboxOptions(fail=float(said[1]), drop=float(said[2]), seed=int(said[3]))
@@ -369,15 +368,15 @@ def test_a_rejected_option_is_all_that_is_printed(tmp_path: Path) -> None:
     assert (asked.output, store.exists()) == ("", False)
 
 
-def test_a_task_is_spoken_alike_every_time_and_its_sibling_is_not() -> None:
+def test_a_tasks_audio_is_stable_and_differs_from_another_tasks() -> None:
     """A task's file is the same whatever is rendered in between; another task of the same request differs."""
     request = _request("Once more, from the beginning.", "en-gb+whisperf", "mp3")
     first, second, again = (render(engine(), request, f"task_000{digit}") for digit in "121")
     assert again == first != second
 
 
-def test_pitch_and_volume_are_heard() -> None:
-    """Volume follows its decibels; a raised pitch is another sound."""
+def test_pitch_and_volume_change_the_audio() -> None:
+    """Volume is in decibels."""
     plain, quiet, high = (
         render(engine(), _request("A long way home.", params=params), "task_0000")
         for params in ({}, {"volume": -12.0}, {"pitch": 12.0})
@@ -387,8 +386,8 @@ def test_pitch_and_volume_are_heard() -> None:
 
 
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="needs the espeak-ng command")
-def test_the_command_stands_in_for_the_library() -> None:
-    """Where only the espeak-ng command is installed, it knows the same kind of names and speaks as loudly."""
+def test_the_espeak_ng_command_replaces_the_library() -> None:
+    """It accepts the same voices and is as loud."""
     command = Command(shutil.which("espeak-ng") or "")
     assert command.catalogue.find("EN-us+f3") == engine().catalogue.find("en-us+f3") == "gmw/en-US+f3"
     assert command.catalogue.find("en-us+nobody") is None
@@ -409,8 +408,8 @@ def _samples(name: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("name", "least"), [("welcome.csv", 8), ("dialogue.jsonl", 60), ("languages.csv", 25)])
-def test_samples_can_be_spoken(caller: Caller, name: str, least: int) -> None:
-    """The sandbox takes every line of the samples, with its voice and its parameters."""
+def test_the_sandbox_accepts_every_line_of_the_samples(caller: Caller, name: str, least: int) -> None:
+    """With its voice and parameters."""
     rows = _samples(name)
     assert len({row["id"] for row in rows}) == len(rows) >= least
     for row in rows:
@@ -418,16 +417,16 @@ def test_samples_can_be_spoken(caller: Caller, name: str, least: int) -> None:
         assert caller.create(row["text"], row["voice"], **params).status_code == 202, row["id"]
 
 
-def test_every_language_of_the_samples_is_spoken() -> None:
-    """Each sentence of the languages comes out as speech of a length that suits it, not as silence."""
+def test_each_language_of_the_samples_is_audible() -> None:
+    """For a duration that fits the sentence."""
     for row in _samples("languages.csv"):
         samples = render(engine(), _request(row["text"], row["voice"]), "task_0000")
         assert _loudness(samples) > 500, row["id"]
         assert 3 < len(row["text"]) / (len(samples) / 44_100) < 25, row["id"]
 
 
-def test_the_dialogue_shows_what_a_manifest_can() -> None:
-    """The dialogue holds a line said twice over, a second take, nested parameters and columns to carry."""
+def test_the_dialogue_uses_every_feature_of_a_manifest() -> None:
+    """A repeated line, a second take, nested parameters, carried columns."""
     rows = _samples("dialogue.jsonl")
     inputs = [json.dumps({**row, "id": "", "scene": 0}, sort_keys=True) for row in rows]
     assert len(set(inputs)) == len(inputs) - 1

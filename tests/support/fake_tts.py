@@ -1,5 +1,7 @@
-"""A provider of speech to try the program on: it speaks the API over real sockets, keeps books on every create that
-reaches it, and misbehaves as the test at hand has it do. Whatever is set on it may be changed while it runs."""
+"""A provider that speaks the API over real sockets, records every create that reaches it, and fails as a test wants.
+
+Its settings may change while it runs.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +19,17 @@ from typing import Any, Final
 
 TOKEN: Final = "sk-first-token-of-the-tests"
 SIGNATURE: Final = "c2lnbmF0dXJl"
-"""A part of every address that audio has, and of nothing else."""
+"""A part of every audio address, and of nothing else."""
 _JOBS: Final = "/api/open/v1/speech/tts/jobs"
 _PROFILE: Final = "/api/open/v1/profile"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Twist:
-    """What happens to a request instead of the usual. Without a status its connection is dropped.
+    """Replaces the usual answer to a request. Without a status the connection is dropped.
 
-    `charge`: a create is paid for and gets its task all the same. A body that is a dict is sent as JSON. A
-    `content-length` among the headers is sent as it is, and the connection closed after the body.
+    `charge`: a create is charged and makes its task all the same. A body that is a dict is sent as JSON. A
+    `content-length` header is sent as given, and the connection is closed after the body.
     """
 
     status: int | None = None
@@ -37,7 +39,7 @@ class Twist:
 
 
 def refusal(status: int, code: str, **headers: str) -> Twist:
-    """An error of the API's own."""
+    """An error in the API's own shape."""
     body = {"code": code, "message": f"this is {code}", "requestId": "req_0123"}
     return Twist(status=status, body=body, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
@@ -48,7 +50,7 @@ HTML_404: Final = Twist(status=404, body=b"<html><h1>Not here</h1></html>", head
 
 @dataclass(eq=False)
 class Create:
-    """One create that arrived, numbered from 1."""
+    """A create that arrived; numbers begin at 1."""
 
     number: int
     text: str
@@ -61,7 +63,7 @@ class Create:
 
 @dataclass(eq=False)
 class Job:
-    """One task that was made and paid for."""
+    """A task that was made and paid for."""
 
     id: str
     text: str
@@ -73,7 +75,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it came in; header names are in lower case."""
+    """A request as received; header names are in lower case."""
 
     method: str
     path: str
@@ -82,7 +84,7 @@ class Request:
 
 
 def _as_usual(*_: Any) -> None:
-    """The twist of a request that goes well."""
+    """No twist: the request goes well."""
 
 
 def _ends_well(_: Job) -> dict[str, Any]:
@@ -91,21 +93,21 @@ def _ends_well(_: Job) -> dict[str, Any]:
 
 @dataclass(eq=False)
 class FakeTTS:
-    """What the provider does (the first part, for the test to set) and what it has seen (the second)."""
+    """The provider: first the settings, for tests to change, then the records of what has arrived."""
 
     shape: str = "envelope"  # or flat, or wrapped
     token: str = TOKEN
     user_id: str = "user-1"
-    credits: float = 1_000_000.0  # one create costs one
-    hidden: tuple[str, ...] = ()  # fields that the profile leaves out
+    credits: float = 1_000_000.0  # each create costs one
+    hidden: tuple[str, ...] = ()  # fields left out of the profile
     task_seconds: float = 0.05
     create_seconds: float = 0.0  # between the charge and the answer
-    schema: dict[str, Any] | None = None  # what is published at the origin, to anybody
+    schema: dict[str, Any] | None = None  # OpenAPI document published at the origin, without a token
     on_create: Callable[[Create], Twist | None] = _as_usual
     on_read: Callable[[Job], Twist | None] = _as_usual
     on_profile: Callable[[int], Twist | None] = _as_usual
     on_audio: Callable[[Job], Twist | None] = _as_usual
-    ending: Callable[[Job], dict[str, Any]] = _ends_well  # fields that an ended task has besides or instead
+    ending: Callable[[Job], dict[str, Any]] = _ends_well  # fields that an ended task adds or replaces
 
     creates: list[Create] = field(default_factory=list)
     jobs: dict[str, Job] = field(default_factory=dict)
@@ -118,7 +120,7 @@ class FakeTTS:
 
     @property
     def paid(self) -> dict[str, list[str]]:
-        """The task ids that each text was charged for."""
+        """The task ids charged for each text."""
         found: dict[str, list[str]] = {}
         for job in list(self.jobs.values()):
             found.setdefault(job.text, []).append(job.id)
@@ -126,16 +128,16 @@ class FakeTTS:
 
     @property
     def asked(self) -> list[str]:
-        """The text of every create that arrived, in order."""
+        """The texts of all creates that arrived, in order."""
         return [create.text for create in list(self.creates)]
 
     def until(self, holds: Callable[[], bool], seconds: float = 10.0) -> None:
-        """Wait until `holds`, which is asked whenever something has arrived or been answered."""
+        """Wait until `holds` is true; it is called after each arrival and each answer."""
         with self._changed:
             assert self._changed.wait_for(holds, seconds), "the provider was not asked what the test expects"
 
     def end_tasks(self) -> None:
-        """From now on tasks are done at once, those that were made already too."""
+        """Complete all tasks at once from now on, existing ones too."""
         self.task_seconds = 0.0
         for job in list(self.jobs.values()):
             job.ends_at = 0.0
@@ -156,7 +158,7 @@ class FakeTTS:
         return HTML_404
 
     async def audio(self, request: Request) -> Twist:
-        """The answer of the host that has the audio."""
+        """The answer of the audio's host."""
         self.audio_headers.append(request.headers)
         job = self.jobs[request.path.partition("?")[0].rpartition("/")[2].partition(".")[0]]
         job.downloads += 1
@@ -213,7 +215,7 @@ class FakeTTS:
     async def _answer(
         self, serve: Callable[[Request], Awaitable[Twist]], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Serve one connection for as long as both sides keep it up."""
+        """Serve one connection until either side closes it."""
         try:
             while (request := await _received(reader)) is not None:
                 answer = await serve(request)
@@ -225,7 +227,7 @@ class FakeTTS:
                 if "content-length" in answer.headers:
                     break
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the program was killed, or has had enough
+            pass  # the program was killed or has closed the connection
         finally:
             writer.close()
             self._tell()
@@ -256,7 +258,7 @@ class FakeTTS:
 
 @contextmanager
 def running() -> Iterator[FakeTTS]:
-    """A provider that lives, in a thread of its own, as long as the context."""
+    """A provider that runs in its own thread until the context ends."""
     provider, ready, stop = FakeTTS(), threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_until_complete, args=[provider._serve(ready, stop)])
@@ -286,7 +288,7 @@ def audio_of(text: str, audio_format: str) -> bytes:
 
 
 async def _received(reader: asyncio.StreamReader) -> Request | None:
-    """The next whole request, or None when the other side has gone."""
+    """The next complete request, or None if the client has gone."""
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     except asyncio.IncompleteReadError:

@@ -1,18 +1,18 @@
-"""Runs `batcher` in this process and takes it, its disk or its wits away at points that the command line names::
+"""Runs `batcher` in this process and kills it, breaks it or fills its disk at the points given on the command line::
 
     python tests/support/killing.py "after batcher.ledger.lifecycle.claims:claim 2" -- run lines.csv
 
 A point is `WHEN MODULE:NAME NTH`, where NAME is a function, or a method as `Class.method`. WHEN is
 
-    before   SIGKILL as its NTH call begins
-    after    SIGKILL as the NTH of its calls to return does so; one that raises does not count
-    bug      as its NTH call begins, an error is raised that nobody foresaw
-    full     from the beginning of its NTH call on, no file grows beyond the ledger's journal as it is then
-    ballast  as its NTH call begins, the file `ballast` takes all the room that the current folder's disk has left
-    crammed  the same, and the folder `links` takes every further file or link that the disk could have held
+    before   SIGKILL when its NTH call begins
+    after    SIGKILL when the NTH of its calls returns; a call that raises does not count
+    bug      an unexpected error is raised when its NTH call begins
+    full     from its NTH call on, no file grows beyond the present size of the ledger's journal
+    ballast  when its NTH call begins, the file `ballast` takes all the free space on the current folder's disk
+    crammed  the same, and the folder `links` takes every further file or link that the disk could hold
 
-Several points, separated by semicolons, may be given. Nothing else about the program is changed, and a point that
-the run does not come to changes nothing at all.
+Several points are separated by semicolons. Nothing else about the program changes, and a point that the run does not
+reach has no effect.
 """
 
 from __future__ import annotations
@@ -36,31 +36,31 @@ from batcher.cli.app import main
 
 
 def kill() -> NoReturn:
-    """End this process as nothing in it can see coming."""
+    """End this process without warning, as SIGKILL does."""
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("a process outlived SIGKILL")
 
 
 def bug() -> NoReturn:
-    """Fail as no code should."""
+    """Raise an error that the program does not expect."""
     raise ZeroDivisionError("a bug that a test has put here")
 
 
 def fill_disk() -> None:
-    """Let files only change, not grow: the kernel refuses every write behind the end of the journal."""
+    """Let files change but not grow: the kernel refuses every write beyond the journal's present size."""
     size = max(path.stat().st_size for path in Path.cwd().glob("*-wal"))
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
 def ballast(disk: Path = Path()) -> None:
-    """Leave not a byte of the disk that this folder is on."""
+    """Leave no free byte on the disk of this folder."""
     with _until_full(), (disk / "ballast").open("ab", buffering=0) as file:
         while True:
             file.write(bytes(1 << 16))
 
 
 def cram(disk: Path = Path()) -> None:
-    """Leave neither a byte nor room for another name."""
+    """Leave neither a free byte nor room for another name."""
     ballast(disk)
     with _until_full():
         (disk / "links").mkdir(exist_ok=True)
@@ -70,7 +70,7 @@ def cram(disk: Path = Path()) -> None:
 
 @contextmanager
 def _until_full() -> Iterator[None]:
-    """Go on until the disk takes no more."""
+    """Write until the disk takes no more."""
     try:
         yield
     except OSError as error:
@@ -79,7 +79,7 @@ def _until_full() -> Iterator[None]:
 
 
 def arm(point: str) -> None:
-    """Put a point in the way of the function that it names."""
+    """Wrap the function that the point names."""
     when, target, nth = point.split()
     module, _, path = target.partition(":")
     holder, _, name = path.rpartition(".")
@@ -114,7 +114,7 @@ def _wrapped(function: Callable[..., Any], happens: Callable[[], None], nth: int
 
 
 def run(points: str, arguments: Sequence[str]) -> None:
-    """Be `batcher` with these arguments, and points in its way."""
+    """Run `batcher` with these arguments and with the points armed."""
     for point in filter(None, points.split(";")):
         arm(point)
     sys.argv = ["batcher", *arguments]

@@ -1,4 +1,4 @@
-"""A real ledger on disk and the steps that tests take in it, without a provider."""
+"""A real ledger on disk, and the steps that tests take in it without a provider."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 AT: Final = 1_800_000_000.0
-"""When everything happens that names no other time."""
+"""The time of every step that gives no other, in seconds since the epoch."""
 RUN: Final = "run-1"
 NEVER: Final = 10**6
-"""More lost creates than any test makes."""
+"""A limit on lost creates that no test reaches."""
 
 
 class Book:
-    """One ledger with a run that has begun for one account, and everything done in it one transaction at a time."""
+    """A ledger with a run under way for one account; each step is one transaction."""
 
     def __init__(self, path: Path, engine: Engine) -> None:
         self.path = path
@@ -46,12 +46,12 @@ class Book:
         self.cursor: claims.Cursor = (0, 0)
 
     def do(self, verb: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run the verb in a transaction of its own."""
+        """Call `verb` in its own transaction."""
         with self.engine.begin() as connection:
             return verb(connection, *args, **kwargs)
 
     def begin(self, run_id: str = RUN, *, user_id: str = "u1", credits_: float | None = 100.0) -> int:
-        """Begin a run for an account; returns the account's number."""
+        """Begin a run for an account; return the account's id."""
         self.do(runs.begin_run, run_id, out_dir="audio", at=AT)
         who = {"origin": "https://api.test", "user_id": user_id, "token": "secret"}
         balance = Balance(credits=credits_)
@@ -61,7 +61,7 @@ class Book:
         return account_id
 
     def take_in(self, content: str, *, batch: str = "m", at: float = AT, out_dir: str = "audio", **rules: Any) -> Batch:
-        """Import a CSV manifest of that content as the batch; its rows are claimed for from now on."""
+        """Import a CSV manifest with this content as the batch, and claim for its rows from now on."""
         file = self.path.with_name(f"{batch}.csv")
         file.write_text(content)
         how = Rules(**({"batch": batch, "voice": "anna"} | rules))
@@ -72,7 +72,7 @@ class Book:
     def claim(
         self, limit: int = 1, *, run_id: str = RUN, at: float = AT, budget: Budget | None = None
     ) -> list[Claimed]:
-        """Claim up to `limit` items, going on where the last claim stopped."""
+        """Claim up to `limit` items from where the last claim stopped."""
         claimed, self.cursor = self.do(
             claims.claim,
             prepare,
@@ -87,7 +87,7 @@ class Book:
         return claimed
 
     def claim_anew(self, limit: int = 1, *, run_id: str = RUN, at: float = AT) -> list[Claimed]:
-        """The same from the first row on."""
+        """Claim up to `limit` items from the first row on."""
         self.cursor = (0, 0)
         return self.claim(limit, run_id=run_id, at=at)
 
@@ -106,7 +106,7 @@ class Book:
         return self.do(answers.record_answer, record, max_in_doubt=max_in_doubt)
 
     def submitted(self, task_id: str) -> OpenTask:
-        """Claim the next item and have its create accepted."""
+        """Claim the next item and record its create as accepted."""
         (claimed,) = self.claim()
         self.record(self.accepted(claimed, task_id))
         return OpenTask(
@@ -132,18 +132,18 @@ class Book:
         return [row["event"] for row in self.all("SELECT event FROM events WHERE item_key = ? ORDER BY id", key)]
 
     def one(self, statement: str, *values: Any) -> dict[str, Any]:
-        """The one row that the statement finds."""
+        """The only row of a query."""
         (row,) = self.all(statement, *values)
         return row
 
     def all(self, statement: str, *values: Any) -> list[dict[str, Any]]:
-        """The rows that the statement finds, read past the program as another process would."""
+        """The rows of a query, read through another connection, as another process would."""
         with closing(sqlite3.connect(self.path)) as connection:
             connection.row_factory = sqlite3.Row
             return [dict(row) for row in connection.execute(statement, values)]
 
     def dump(self) -> list[str]:
-        """The ledger's whole content as SQL."""
+        """The whole ledger as SQL."""
         with closing(sqlite3.connect(self.path)) as connection:
             return list(connection.iterdump())
 
@@ -168,18 +168,18 @@ def prepare(inputs: Inputs) -> bytes:
 
 
 def sheet(*texts: str) -> str:
-    """A manifest of these texts, whose rows are called a, b, c and so on."""
+    """A CSV manifest of these texts, with the ids a, b, c and so on."""
     return "id,text\n" + "".join(f"{chr(ord('a') + number)},{text}\n" for number, text in enumerate(texts))
 
 
 def ending(task: OpenTask, *, at: float = AT, **changes: Any) -> TaskEnd:
-    """One look at the task."""
+    """The result of one poll of the task."""
     values: dict[str, Any] = {"task": task, "at": at, "run_id": RUN, "polls": 1}
     return TaskEnd(**(values | changes))
 
 
 def keys_of(claimed: Sequence[Claimed]) -> list[str]:
-    """The keys of what was claimed, in order."""
+    """The keys of the claimed items, in order."""
     return [one.key for one in claimed]
 
 

@@ -1,5 +1,4 @@
-"""Providers that permit only so much, each in its own way, and clients that try their luck with them. The time may be
-virtual."""
+"""Providers that limit requests in one of several ways, and clients that send to them, in virtual or real time."""
 
 from __future__ import annotations
 
@@ -20,25 +19,26 @@ from tests.support.virtual import VirtualClock, run_virtually
 
 Hint = Literal["none", "seconds", "date"]
 NETWORK_SECONDS: Final = 0.01
-"""One way, on average; as is the next."""
+"""Mean one-way latency."""
 SERVICE_SECONDS: Final = 0.1
+"""Mean time to serve a request."""
 WORKERS: Final = 128
 LOOP_WORKERS: Final = 16
 
 
 class Limiter(Protocol):
-    """What decides at the provider whether a request may pass."""
+    """A provider's rule for admitting requests."""
 
     def enter(self, at: float) -> float | None:
-        """None lets the request in; a number refuses it, and is the seconds after which it may try again."""
+        """None if a request that arrives at `at` is admitted, else the seconds until it may try again."""
 
     def leave(self) -> None:
-        """A request that was let in is served."""
+        """An admitted request has been served."""
 
 
 @dataclass
 class TokenBucket:
-    """So many a second, and `burst` saved up."""
+    """`rate` a second, of which up to `burst` can be saved up."""
 
     rate: float
     burst: float
@@ -54,12 +54,12 @@ class TokenBucket:
         return None
 
     def leave(self) -> None:
-        """Nothing is held by a request under way."""
+        """Requests in flight do not count."""
 
 
 @dataclass
 class FixedWindow:
-    """So many in each span of `seconds`, counted anew at its start."""
+    """At most `most` in each window of `seconds`; the count restarts with each window."""
 
     most: int
     seconds: float = 1.0
@@ -76,12 +76,12 @@ class FixedWindow:
         return None
 
     def leave(self) -> None:
-        """Nothing is held by a request under way."""
+        """Requests in flight do not count."""
 
 
 @dataclass
 class SlidingWindow:
-    """So many in the last `seconds`, whenever one looks."""
+    """At most `most` in any span of `seconds`."""
 
     most: int
     seconds: float = 1.0
@@ -96,12 +96,12 @@ class SlidingWindow:
         return None
 
     def leave(self) -> None:
-        """Nothing is held by a request under way."""
+        """Requests in flight do not count."""
 
 
 @dataclass
 class AtOnce:
-    """So many at once, however many that is just now."""
+    """At most `most(at)` in flight."""
 
     most: Callable[[float], int]
     _inside: int = field(default=0, init=False)
@@ -118,7 +118,7 @@ class AtOnce:
 
 @dataclass
 class Provider:
-    """A limiter behind a network, with books on what was let in, what was refused, and what came when told not to."""
+    """A limiter behind a network. Records what was admitted, refused, and sent inside a `Retry-After` (`too_early`)."""
 
     limiter: Limiter
     hint: Hint
@@ -129,7 +129,7 @@ class Provider:
     _not_before: float = 0.0
 
     async def serve(self) -> tuple[bool, float | None]:
-        """One request: whether it was let in, and the `Retry-After` of its refusal as a client reads it."""
+        """Serve one request: whether it was admitted, and the `Retry-After` of its refusal in seconds."""
         self.too_early += self.clock.steady() < self._not_before
         await self._travel()
         arrived_at = self.clock.steady()
@@ -157,11 +157,11 @@ class Provider:
 
 
 Client = Callable[[Provider, int], Awaitable[object]]
-"""Has so many items made by the provider, as quickly as it can; returns when all are, or never."""
+"""Sends a number of requests as quickly as it can, and returns when all were admitted."""
 
 
 async def adaptive(provider: Provider, items: int, *, gate: Gate | None = None) -> Gate:
-    """Our own client: many workers, one gate. Returns the gate."""
+    """Our client: many workers, one gate. Returns the gate."""
     shared = gate or Gate(provider.clock, WORKERS)
 
     async def once() -> bool:
@@ -183,9 +183,9 @@ async def adaptive(provider: Provider, items: int, *, gate: Gate | None = None) 
 
 
 async def backing_off(provider: Provider, items: int, *, heeding: bool = False, workers: int = LOOP_WORKERS) -> None:
-    """The usual loop: each worker for itself waits after a refusal, twice as long each time and by chance.
+    """The usual loop: after a refusal each worker backs off on its own, twice as long each time, with jitter.
 
-    `heeding`: where the answer names a time, the worker waits for that instead.
+    `heeding`: the worker waits for `Retry-After` instead, if there is one.
     """
 
     async def work(left: Iterator[int]) -> None:
@@ -202,7 +202,7 @@ async def backing_off(provider: Provider, items: int, *, heeding: bool = False, 
 
 
 async def heeding(provider: Provider, items: int, *, workers: int = LOOP_WORKERS) -> None:
-    """The same loop, obeying Retry-After in each worker."""
+    """The same loop; each worker obeys `Retry-After`."""
     await backing_off(provider, items, heeding=True, workers=workers)
 
 
@@ -215,7 +215,7 @@ async def _together(work: Callable[[Iterator[int]], Coroutine[None, None, None]]
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of a client's work: the items made a second, the refusals, and what came inside a Retry-After."""
+    """Result of a client's work: duration, when requests were admitted, refusals, requests inside a `Retry-After`."""
 
     seconds: float
     passed: list[float]
@@ -223,20 +223,20 @@ class Trial:
     too_early: int
 
     def rate(self, begin: float = 0.0, end: float = math.inf) -> float:
-        """Requests let through a second, between two times."""
+        """Requests admitted per second between two times."""
         end = min(end, self.seconds)
         return (bisect(self.passed, end) - bisect(self.passed, begin)) / (end - begin)
 
     @property
     def refused_share(self) -> float:
-        """Refusals by requests that were let through."""
+        """Refusals per admitted request."""
         return self.refused / len(self.passed)
 
 
 def attempt(
     client: Client, limiter: Limiter, hint: Hint, *, seed: int, items: int = 10**9, seconds: float = math.inf
 ) -> Trial:
-    """Let a client work on so many items, or for so long, in virtual time."""
+    """Run a client for a number of items, or for some seconds, in virtual time."""
 
     async def work() -> Trial:
         clock = VirtualClock(seed)
@@ -249,19 +249,19 @@ def attempt(
 
 
 def attempt_again(limiter: Callable[[], Limiter], hint: Hint, *, seed: int, items: int) -> Trial:
-    """What our client makes of so many items when it starts with what one learned that made 3000 before it."""
-    kept: list[str] = []
+    """Run our client with the values learned by an earlier run of 3,000 items."""
+    saved: list[str] = []
 
     async def first(provider: Provider, items: int) -> None:
-        kept.append(json.dumps((await adaptive(provider, items)).to_json()))
+        saved.append(json.dumps((await adaptive(provider, items)).to_json()))
 
     async def second(provider: Provider, items: int) -> None:
-        await adaptive(provider, items, gate=Gate(provider.clock, WORKERS, learned=json.loads(kept[0])))
+        await adaptive(provider, items, gate=Gate(provider.clock, WORKERS, learned=json.loads(saved[0])))
 
     attempt(first, limiter(), hint, seed=seed, items=3000)
     return attempt(second, limiter(), hint, seed=seed + 1000, items=items)
 
 
 def permitted_at_once(at_once: int) -> float:
-    """Requests a second that a client gets who knows how many may be under way at once."""
+    """Requests per second of a client that always has `at_once` in flight."""
     return at_once / (SERVICE_SECONDS + 2 * NETWORK_SECONDS)

@@ -1,7 +1,7 @@
-"""Starts `batcher` in a process of its own, without starting Python each time: one that has imported it all is forked.
+"""Starts `batcher` in its own process by forking one that has imported everything, which is quicker than a new Python.
 
-Only the start differs: the process has a memory, files, signals and an end of its own, and can be killed. What concerns
-the start itself, or standard streams that are no files, is tested with a Python that starts from nothing.
+Only the start differs: the process has its own memory, files, signals and end, and can be killed. Tests of the start
+itself, or of standard streams that are not files, start a new Python.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 MOST_SECONDS: Final = 30.0
-"""No command of any test takes that long: what does, hangs."""
+"""Time limit of a command in a test, in seconds; one that takes longer hangs."""
 _ROOT: Final = Path(__file__).parents[2]
 _MODULES: Final = [
     ".".join(path.relative_to(_ROOT).with_suffix("").parts)
@@ -33,29 +33,29 @@ _FORKS.set_forkserver_preload(["pytest", "anyio._backends._asyncio", *_MODULES])
 
 @dataclass(frozen=True)
 class Ended:
-    """A command that has come to its end, with all that it wrote."""
+    """A command that has ended, with all its output."""
 
-    exit_code: int  # below zero: the signal that was its end
+    exit_code: int  # negative: the signal that ended it
     out: str
     err: str
 
     @property
     def report(self) -> Any:
-        """What was printed on standard output, which must be one line of JSON and nothing else."""
+        """Standard output, which must be one line of JSON and nothing else."""
         assert self.out.count("\n") == 1, self
         return json.loads(self.out)
 
 
 @dataclass(frozen=True)
 class _Streams:
-    """The files that are a command's standard streams."""
+    """The files used as a command's standard streams."""
 
     stdin: Path
     stdout: Path
     stderr: Path
 
     def take(self) -> None:
-        """Be the standard streams of this process."""
+        """Make them the standard streams of this process."""
         for number, path in enumerate((self.stdin, self.stdout, self.stderr)):
             descriptor = os.open(path, os.O_RDWR)
             os.dup2(descriptor, number)
@@ -66,7 +66,7 @@ class _Streams:
 
 
 class Started:
-    """A command under way; it is killed if the test ends before it does."""
+    """A running command; it is killed if the test ends first."""
 
     def __init__(self, process: ForkServerProcess, streams: _Streams) -> None:
         self._process = process
@@ -85,18 +85,18 @@ class Started:
         return Ended(self._process.exitcode, out, err)
 
     def until_says(self, words: str) -> None:
-        """Wait until it has said these words on standard error."""
+        """Wait until these words appear on standard error."""
         self.until(lambda: words in self._streams.stderr.read_text(encoding="utf-8"))
 
     def until(self, holds: Callable[[], object]) -> None:
-        """Wait until something has come about that only looking can tell."""
+        """Wait until `holds` is true, checking it again and again."""
         give_up_at = time.monotonic() + 10.0
         while not holds():
             assert time.monotonic() < give_up_at, "what the test waits for did not come about"
             time.sleep(0.01)
 
     def close(self) -> None:
-        """Make sure that nothing of it is left."""
+        """Make sure that the process is gone."""
         self._process.kill()
         self._process.join()
 
@@ -110,12 +110,12 @@ def begin(
     stdin: str = "",
     points: str = "",
 ) -> Started:
-    """Start `batcher` in `folder`, with `points` to kill it at (see `killing`). Its streams are files `aside`."""
+    """Start `batcher` in `folder`, with `points` to kill it at (see `killing`). Its stream files lie in `aside`."""
     files = Path(tempfile.mkdtemp(prefix="streams-", dir=aside))
     streams = _Streams(files / "stdin", files / "stdout", files / "stderr")
     for path, text in ((streams.stdin, stdin), (streams.stdout, ""), (streams.stderr, "")):
         path.write_text(text, encoding="utf-8")
-    # On macOS much breaks in a mere fork; and another PYTHONPATH is another program.
+    # On macOS much breaks after a plain fork, and another PYTHONPATH means another program.
     anew = sys.platform == "darwin" or environment.get("PYTHONPATH") != os.environ.get("PYTHONPATH")
     how = (list(arguments), folder, dict(environment), streams, points, anew)
     process = _FORKS.Process(target=_become, args=how, daemon=True)
@@ -126,7 +126,7 @@ def begin(
 def _become(
     arguments: list[str], folder: Path, environment: dict[str, str], streams: _Streams, points: str, anew: bool
 ) -> None:
-    """Be that command, `anew` with a Python that starts from nothing."""
+    """Turn this process into that command; `anew` starts a new Python for it."""
     from tests.support import killing
 
     os.chdir(folder)
@@ -141,7 +141,7 @@ def _become(
 
 
 def struck(points: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Ended:
-    """`batcher` with these arguments and points in `folder`, come to its end."""
+    """Run `batcher` with these arguments and points in `folder` to its end."""
     started = begin(arguments, folder, environment, aside=folder.parent, points=points)
     try:
         return started.end()
@@ -150,6 +150,6 @@ def struck(points: str, arguments: Sequence[str], folder: Path, environment: Map
 
 
 def killed(points: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
-    """Start `batcher` with these arguments in `folder`, and see to it that one of the points is its end."""
+    """Run `batcher` with these arguments in `folder`, and check that one of the points has killed it."""
     ended = struck(points, arguments, folder, environment)
     assert ended.exit_code == -signal.SIGKILL, f"{points}: was not reached\n{ended.out}{ended.err}"

@@ -1,4 +1,4 @@
-"""A server made of bare sockets: a test can do to a connection whatever a network or a bad server does to it."""
+"""A server of bare sockets, with which a test can do anything to a connection that a network or a bad server might."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Connection:
     writer: asyncio.StreamWriter
 
     async def request(self) -> bytes:
-        """Reads one whole request and notes it; empty when the client has gone."""
+        """Read one whole request and record it; empty if the client has gone."""
         try:
             head = await self.reader.readuntil(b"\r\n\r\n")
             length = next((line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), b":0")
@@ -34,19 +34,19 @@ class Connection:
         return whole
 
     async def send(self, data: bytes) -> Self:
-        """Sends `data` as it is."""
+        """Send `data` unchanged."""
         self.writer.write(data)
         await self.writer.drain()
         return self
 
     def reset(self) -> None:
-        """Ends the connection by a TCP reset."""
+        """End the connection by a TCP reset."""
         raw: socket.socket = self.writer.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
     async def until_gone(self) -> bytes:
-        """Waits for the client to go, and returns what it still sent."""
+        """Wait for the client to go; return what it still sent."""
         try:
             return await self.reader.read()
         except ConnectionError:
@@ -55,7 +55,7 @@ class Connection:
 
 @dataclass
 class RawServer:
-    """What is known of a running server: where it is and what it has seen."""
+    """A running server: its address and what it has received."""
 
     origin: str
     requests: list[bytes] = field(default_factory=list)
@@ -64,7 +64,7 @@ class RawServer:
 
 @asynccontextmanager
 async def raw_server(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawServer]:
-    """Runs `script` for every connection, and closes the connection when it returns."""
+    """Run `script` for every connection, and close the connection when it returns."""
     state = RawServer("")
     running: set[asyncio.Task[None]] = set()
 
@@ -95,7 +95,7 @@ async def raw_server(script: Script, tls: ssl.SSLContext | None = None) -> Async
 
 
 def http(status: int, body: str | bytes = b"", **headers: str) -> bytes:
-    """A whole response; `_` in a header's name stands for `-`."""
+    """A complete response; `_` in a header's name stands for `-`."""
     data = body.encode() if isinstance(body, str) else body
     lines = [f"HTTP/1.1 {status} Whatever", f"content-length: {len(data)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
@@ -103,7 +103,7 @@ def http(status: int, body: str | bytes = b"", **headers: str) -> bytes:
 
 
 def answering(response: bytes) -> Script:
-    """Gives the same response to every request."""
+    """A script that gives the same response to every request."""
 
     async def script(connection: Connection) -> None:
         while await connection.request():

@@ -1,4 +1,4 @@
-"""What the ledger adds up as it goes, held against counting everything there is."""
+"""Compares the totals that the ledger maintains with a full count."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from batcher.ledger.records import Batch
 
 
 def assert_added_up(ledger: Path) -> None:
-    """Counts, prices and spending, as `status` and budgets have them, are those of the items, creates and tasks."""
+    """Check that the counts, prices and spending of `status` and budgets match the items, creates and tasks."""
     with open_readonly(ledger) as conn:
         batches = current_batches(conn)
         for some in (batches, *([batch] for batch in batches)):

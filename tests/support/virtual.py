@@ -1,4 +1,4 @@
-"""Time that passes only when nobody has anything left to do: hours of waiting in an instant, the same every time."""
+"""Virtual time, which passes only when everybody waits: hours in an instant, and the same every time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ START_AT: Final = 1_700_000_000.0
 
 
 class _Skipping(selectors.DefaultSelector):
-    """Moves the time on by what a loop would have waited."""
+    """A selector that advances the time instead of waiting."""
 
     at = 0.0
 
@@ -29,19 +29,19 @@ class _Skipping(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose seconds take no time."""
+    """An event loop on virtual time."""
 
     def __init__(self) -> None:
         self._skipping = _Skipping()
         super().__init__(self._skipping)
 
     def time(self) -> float:
-        """Seconds since the loop was made."""
+        """Seconds of virtual time since the loop was made."""
         return self._skipping.at
 
 
 class VirtualClock(Clock):
-    """The time of the loop it runs on, and dice that fall the same way for the same seed."""
+    """A clock on the loop's time, with a seeded random source."""
 
     def __init__(self, seed: int = 0) -> None:
         self.dice = random.Random(seed)
@@ -57,5 +57,5 @@ class VirtualClock(Clock):
 
 
 def run_virtually(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-    """What the function returns, run on virtual time."""
+    """Run the function on virtual time and return its result."""
     return anyio.run(function, *arguments, backend_options={"loop_factory": VirtualLoop})

@@ -1,4 +1,4 @@
-"""Gates, limits and places, with a clock that only moves when someone sleeps, and against providers in virtual time."""
+"""Gates, limits and slots: with a clock that moves only during a sleep, and against providers in virtual time."""
 
 from __future__ import annotations
 
@@ -14,20 +14,10 @@ import pytest
 from batcher.clock import Clock, Wakeup
 from batcher.pipeline.slots import Slots
 from batcher.reports.tally import Tally
-from batcher.throttle.gate import (
-    BURST_SECONDS,
-    FIRST_PAUSE_SECONDS,
-    FIRST_PER_SECOND,
-    FIRST_WAIT_SECONDS,
-    JITTER,
-    LONGEST_WAIT_SECONDS,
-    PATIENCE_SECONDS,
-    SPREAD,
-    Gate,
-    Sent,
-    Throttle,
-)
-from batcher.throttle.limit import DROP, REFUTED, Limit
+from batcher.throttle.closure import FIRST_PAUSE_SECONDS, FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, SPREAD
+from batcher.throttle.gate import FIRST_PER_SECOND, PATIENCE_SECONDS, Gate, Sent, Throttle
+from batcher.throttle.limit import MARGIN, REFUTED, Limit
+from batcher.throttle.spacing import BURST_SECONDS
 from tests.support.limiters import (
     AtOnce,
     FixedWindow,
@@ -45,7 +35,7 @@ from tests.support.limiters import (
 
 
 class FakeClock(Clock):
-    """Time as a variable: sleeping moves it on at once."""
+    """A clock that a sleep advances at once."""
 
     def __init__(self, chance: float = 0.0) -> None:
         self.at = 1000.0
@@ -70,7 +60,7 @@ def clock() -> FakeClock:
 
 
 def refuse(gate: Gate, asked: float | None = None) -> Sent:
-    """One request is let through and told to come later."""
+    """Send one request and refuse it."""
     sent = gate.enter()
     gate.leave(sent)
     gate.close(sent, asked)
@@ -78,22 +68,20 @@ def refuse(gate: Gate, asked: float | None = None) -> Sent:
 
 
 def wait_after(gate: Gate, clock: FakeClock, retry_after_seconds: float | None = None) -> float:
-    """How long the gate stays closed after a refusal, once it had opened."""
+    """Let the gate open, refuse a request, and return how long it is closed."""
     clock.at += gate.closed_seconds
     refuse(gate, retry_after_seconds)
     return gate.closed_seconds
 
 
-async def test_an_open_gate_lets_through_at_once(clock: FakeClock) -> None:
-    """A gate that nothing has closed costs no time."""
+async def test_an_open_gate_admits_a_request_without_waiting(clock: FakeClock) -> None:
     gate = Gate(clock, 2)
     assert not gate.closed
     await gate.turn()
     assert clock.slept == []
 
 
-def test_waits_double(clock: FakeClock) -> None:
-    """Each refusal after the gate had opened again closes it for twice as long, up to the longest wait."""
+def test_each_refusal_in_a_row_doubles_the_pause_up_to_the_longest(clock: FakeClock) -> None:
     gate = Gate(clock, 2)
     waits = [wait_after(gate, clock) for _ in range(12)]
     doubled = [min(FIRST_PAUSE_SECONDS * 2**number, LONGEST_WAIT_SECONDS) for number in range(12)]
@@ -101,15 +89,13 @@ def test_waits_double(clock: FakeClock) -> None:
     assert waits[-1] == pytest.approx(waits[-2])
 
 
-def test_refusals_without_end(clock: FakeClock) -> None:
-    """A day of nothing but refusals still waits the longest wait each time."""
+def test_after_1500_refusals_in_a_row_the_pause_is_still_the_longest(clock: FakeClock) -> None:
     gate = Gate(clock, 2)
     waits = [wait_after(gate, clock) for _ in range(1500)]
     assert waits[-1] == pytest.approx(LONGEST_WAIT_SECONDS)
 
 
-def test_success_resets(clock: FakeClock) -> None:
-    """After an answer that means business the next refusal waits briefly again."""
+def test_a_success_resets_the_pause(clock: FakeClock) -> None:
     gate = Gate(clock, 2)
     for _ in range(4):
         wait_after(gate, clock)
@@ -118,8 +104,7 @@ def test_success_resets(clock: FakeClock) -> None:
     assert wait_after(gate, clock) == pytest.approx(FIRST_PAUSE_SECONDS)
 
 
-def test_success_does_not_open_a_closed_gate(clock: FakeClock) -> None:
-    """An answer to a request that left before the refusal does not cut the wait short."""
+def test_a_success_from_before_a_refusal_does_not_open_the_gate(clock: FakeClock) -> None:
     gate = Gate(clock, 2)
     earlier = gate.enter()
     refuse(gate, 30.0)
@@ -129,13 +114,13 @@ def test_success_does_not_open_a_closed_gate(clock: FakeClock) -> None:
 
 
 @pytest.mark.parametrize(("asked", "waits"), [(None, 0.1), (0.0, 0.1), (0.04, 0.1), (7.5, 7.5), (3600.0, 3600.0)])
-def test_retry_after_is_a_floor(clock: FakeClock, asked: float | None, waits: float) -> None:
-    """Never sooner than the answer asked for, never sooner than our own rule says."""
+def test_a_pause_is_at_least_retry_after_and_at_least_our_own(
+    clock: FakeClock, asked: float | None, waits: float
+) -> None:
     assert wait_after(Gate(clock, 2), clock, asked) == pytest.approx(waits)
 
 
-def test_refusals_of_one_burst_count_once(clock: FakeClock) -> None:
-    """Requests that were in the air together and are all refused close the gate once; the longest floor holds."""
+def test_refusals_of_one_burst_close_the_gate_once_for_the_longest_retry_after(clock: FakeClock) -> None:
     gate = Gate(clock, 5)
     burst = [gate.enter() for _ in range(5)]
     clock.at += 0.02
@@ -148,8 +133,7 @@ def test_refusals_of_one_burst_count_once(clock: FakeClock) -> None:
 
 @pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("asked", [0.1, 10.0, 600.0])
-async def test_waking_is_spread(chance: float, asked: float) -> None:
-    """Whoever waited wakes after the gate opens: later by chance, within the spread."""
+async def test_after_a_pause_the_wait_is_longer_by_a_random_share(chance: float, asked: float) -> None:
     clock = FakeClock(chance)
     gate = Gate(clock, 2)
     refuse(gate, asked)
@@ -159,8 +143,8 @@ async def test_waking_is_spread(chance: float, asked: float) -> None:
     assert not gate.closed
 
 
-async def test_nobody_wakes_together(clock: FakeClock) -> None:
-    """After a wait requests leave one by one, a spacing apart, and nothing that was missed is made up for."""
+async def test_after_a_pause_requests_leave_one_spacing_apart(clock: FakeClock) -> None:
+    """Nothing that was missed during the pause is made up for."""
     gate = Gate(clock, 16)
     refuse(gate, 60.0)
     left = []
@@ -169,12 +153,10 @@ async def test_nobody_wakes_together(clock: FakeClock) -> None:
             left.append(sent.at)
     apart = [later - sooner for sooner, later in itertools.pairwise(left)]
     assert left[0] >= 1060.0
-    assert min(apart) >= (1 - JITTER) / FIRST_PER_SECOND - 1e-5
+    assert min(apart) >= 1 / FIRST_PER_SECOND - 1e-5
 
 
-async def test_a_gate_that_closes_again_meanwhile() -> None:
-    """Who wakes to find the gate closed anew waits on."""
-
+async def test_a_gate_that_closes_again_during_a_wait_extends_the_wait() -> None:
     class ClosingClock(FakeClock):
         async def sleep(self, seconds: float) -> None:
             await super().sleep(seconds)
@@ -188,8 +170,7 @@ async def test_a_gate_that_closes_again_meanwhile() -> None:
     assert clock.slept == [5.0, 40.0]
 
 
-async def test_slots_are_few() -> None:
-    """No more requests are on their way than the gate has places, and none of them is left unused."""
+async def test_requests_in_flight_never_exceed_the_size_and_use_all_of_it() -> None:
     gate = Gate(Clock(), 3, most_per_second=1e6, learned={"per_second": {"value": 1e6}})
     now = most = 0
 
@@ -208,8 +189,7 @@ async def test_slots_are_few() -> None:
     assert (most, now) == (3, 0)
 
 
-def test_one_goes_ahead(clock: FakeClock) -> None:
-    """After refusals in a row a single request finds out whether they go on; its success lets the others follow."""
+def test_after_refusals_in_a_row_one_request_probes_and_its_success_admits_the_others(clock: FakeClock) -> None:
     gate = Gate(clock, 8)
     for _ in range(2):
         wait_after(gate, clock)
@@ -223,27 +203,24 @@ def test_one_goes_ahead(clock: FakeClock) -> None:
     assert gate.room > 1
 
 
-def test_missed_starts_are_made_up_for_within_bounds(clock: FakeClock) -> None:
-    """However long nothing was sent, no more leave together than fall into the time for which that is made up for."""
+def test_after_an_idle_hour_no_more_than_a_short_burst_leaves_together(clock: FakeClock) -> None:
     gate = Gate(clock, 100, most_per_second=50.0, learned={"per_second": {"value": 50.0}, "at_once": {"value": 100}})
     gate.leave(gate.enter())
     clock.at += 3600.0
     assert gate.room == 1 + math.floor(50 * BURST_SECONDS)
 
 
-async def test_a_rate_set_by_hand(clock: FakeClock) -> None:
-    """A rate that was set is never gone beyond, however well all goes."""
+async def test_a_configured_rate_is_never_exceeded_however_many_requests_succeed(clock: FakeClock) -> None:
     gate = Gate(clock, 4, most_per_second=2.0)
     began_at = clock.at
     for _ in range(101):
         async with gate.slot() as sent:
             pass
         gate.succeeded(sent)
-    assert clock.at - began_at >= 100 / 2 * (1 - JITTER)
+    assert clock.at - began_at >= 100 / 2 - BURST_SECONDS
 
 
-def test_patience(clock: FakeClock) -> None:
-    """Failures end a run's patience when they have lasted, not by their number, and close the gate meanwhile."""
+def test_patience_ends_after_a_duration_of_failures_not_after_a_number(clock: FakeClock) -> None:
     gate = Gate(clock, 2)
     began_at = clock.at
     for _ in range(5):
@@ -255,8 +232,7 @@ def test_patience(clock: FakeClock) -> None:
     assert gate.failed()
 
 
-def test_patience_starts_anew(clock: FakeClock) -> None:
-    """One answer in between, and the patience begins again with the next failure."""
+def test_a_success_resets_patience(clock: FakeClock) -> None:
     gate = Gate(clock, 2, patience_seconds=10.0)
     assert not gate.failed()
     clock.at += 9
@@ -269,8 +245,7 @@ def test_patience_starts_anew(clock: FakeClock) -> None:
     assert gate.failed()
 
 
-def test_being_throttled_is_not_failing(clock: FakeClock) -> None:
-    """Refusals that say "later" close the gate but use up no patience."""
+def test_refusals_do_not_use_up_patience(clock: FakeClock) -> None:
     gate = Gate(clock, 2, patience_seconds=10.0)
     for _ in range(12):
         wait_after(gate, clock)
@@ -278,26 +253,25 @@ def test_being_throttled_is_not_failing(clock: FakeClock) -> None:
 
 
 def tried(limit: Limit, at: float, beyond: float) -> float:
-    """When the limit, which is asked for all the time from `at` on, first goes beyond a value."""
+    """When the limit, in constant use from `at` on, first exceeds a value."""
     while limit.value <= beyond:
         at += 0.1
         limit.grow(at)
     return at
 
 
-def test_a_limit_comes_near_its_ceiling_stays_and_leaves_it() -> None:
-    """After a refusal a limit is just below the ceiling, stays about it, and leaves it behind within 20 s if it may."""
+def test_a_limit_approaches_its_ceiling_stays_and_then_exceeds_it_within_20_s() -> None:
     limit = Limit(10.0, least=1.0, most=1000.0)
     limit.cut(100.0, 0.0, lost_seconds=0.2)
-    assert limit.value == pytest.approx(100 * (1 - DROP))
+    assert limit.value == pytest.approx(100 * (1 - MARGIN))
     near = tried(limit, 0.0, 99.0)
     beyond = tried(limit, near, 100 * REFUTED)
     assert beyond - near > 3.0
     assert tried(limit, beyond, 999.0) < 20.0
 
 
-def test_a_ceiling_met_again_is_trusted_for_longer() -> None:
-    """Each time the same ceiling is met, trying it becomes rarer; more so where a refusal costs time."""
+def test_each_time_a_ceiling_is_met_again_trials_become_rarer() -> None:
+    """More so where a refusal costs more time."""
 
     def gaps(lost_seconds: float) -> list[float]:
         limit, at, found = Limit(10.0, least=1.0, most=1000.0), 0.0, []
@@ -314,8 +288,7 @@ def test_a_ceiling_met_again_is_trusted_for_longer() -> None:
     assert 1.0 / dear[-1] < 0.02
 
 
-def test_a_ceiling_that_fell_is_tried_sooner_and_left_for_the_old_one() -> None:
-    """Where more was permitted before, trials come sooner, rarer with each in vain, and lead to just below the old."""
+def test_a_fallen_ceiling_is_tried_sooner_and_gives_way_to_the_proven_one_before_it() -> None:
     fallen, low = Limit(10.0, least=1.0, most=1000.0, exact=True), Limit(10.0, least=1.0, most=1000.0, exact=True)
     fallen.cut(100.0, 0.0, lost_seconds=1.0)
     gaps, at = [], 60.0
@@ -330,10 +303,10 @@ def test_a_ceiling_that_fell_is_tried_sooner_and_left_for_the_old_one() -> None:
     at = tried(fallen, at, 90.0)
     for tenths in range(50):
         fallen.grow(at + tenths / 10)
-    assert 100 * (1 - DROP) <= fallen.value <= 100
+    assert 100 * (1 - MARGIN) <= fallen.value <= 100
     again = Limit(1.0, least=1.0, most=1000.0, learned=fallen.to_json())
     assert again.to_json() == fallen.to_json() | {"value": again.value}
-    assert again.value == pytest.approx(100 * (1 - DROP))
+    assert again.value == pytest.approx(100 * (1 - MARGIN))
 
 
 RATE = 50
@@ -346,8 +319,7 @@ LIMITERS: dict[str, Callable[[], Limiter]] = {
 
 
 @pytest.mark.parametrize("name", LIMITERS)
-def test_what_is_permitted_is_found_out(name: str) -> None:
-    """From nothing known, nine tenths of the permitted rate and more, at few refusals, whatever counts over there."""
+def test_starting_from_nothing_93_percent_of_the_permitted_rate_is_used_with_few_refusals(name: str) -> None:
     trial = attempt(adaptive, LIMITERS[name](), "none", seed=1, items=3000)
     assert 3000 / RATE / trial.seconds >= 0.93
     assert trial.refused_share <= 0.02
@@ -355,8 +327,8 @@ def test_what_is_permitted_is_found_out(name: str) -> None:
 
 @pytest.mark.parametrize("name", LIMITERS)
 @pytest.mark.parametrize("hint", ["none", "seconds", "date"])
-def test_nothing_is_sent_inside_a_retry_after(name: str, hint: Hint) -> None:
-    """Once an answer has named a time, no request leaves before it; and still most of the permitted rate is used."""
+def test_no_request_leaves_inside_a_retry_after(name: str, hint: Hint) -> None:
+    """And most of the permitted rate is still used."""
     trial = attempt(adaptive, LIMITERS[name](), hint, seed=2, items=3000)
     assert trial.too_early == 0
     assert trial.refused_share <= 0.02
@@ -364,16 +336,13 @@ def test_nothing_is_sent_inside_a_retry_after(name: str, hint: Hint) -> None:
 
 
 @pytest.mark.parametrize("name", LIMITERS)
-def test_the_next_run_starts_where_the_last_one_was(name: str) -> None:
-    """With what an earlier run learned, the permitted rate is nearly used from the start, with hardly a refusal."""
-
+def test_with_learned_values_the_permitted_rate_is_used_from_the_start_with_few_refusals(name: str) -> None:
     trial = attempt_again(LIMITERS[name], "none", seed=3, items=600)
     assert 600 / RATE / trial.seconds >= 0.92
     assert trial.refused_share <= 0.01
 
 
-def test_better_than_the_usual_loops() -> None:
-    """Fewer refusals by an order of magnitude than loops that back off for themselves, and not slower."""
+def test_a_tenth_of_the_refusals_of_the_usual_loops_and_no_slower() -> None:
     ours, *loops = (
         attempt(client, TokenBucket(RATE, 10), "none", seed=4, items=600) for client in (adaptive, backing_off, heeding)
     )
@@ -382,8 +351,7 @@ def test_better_than_the_usual_loops() -> None:
         assert ours.seconds < loop.seconds
 
 
-def test_a_limit_on_requests_at_once_that_drops_and_returns() -> None:
-    """Whether it falls to a tenth or returns, 20 s later the new limit on requests at once is used to nine tenths."""
+def test_20_s_after_a_concurrency_limit_drops_or_returns_nine_tenths_of_it_are_used() -> None:
     trial = attempt(adaptive, AtOnce(lambda at: 5 if 30 <= at < 60 else 50), "none", seed=5, seconds=100.0)
     assert trial.refused_share <= 0.02
     for begin, end, at_once in ((20.0, 30.0, 50), (50.0, 60.0, 5), (80.0, 100.0, 50)):
@@ -391,8 +359,7 @@ def test_a_limit_on_requests_at_once_that_drops_and_returns() -> None:
 
 
 @pytest.mark.parametrize("hint", ["seconds", "date"])
-def test_a_drop_and_a_return_where_each_refusal_costs_seconds(hint: Hint) -> None:
-    """With `Retry-After` too a fallen limit on requests at once is used, and a raised one is found within 20 s."""
+def test_with_retry_after_a_dropped_concurrency_limit_is_used_and_its_return_found_within_20_s(hint: Hint) -> None:
     trial = attempt(adaptive, AtOnce(lambda at: 5 if 30 <= at < 60 else 50), hint, seed=5, seconds=100.0)
     assert (trial.too_early, trial.refused_share <= 0.01) == (0, True)
     for begin, end, at_once in ((40.0, 60.0, 5), (80.0, 100.0, 50)):
@@ -400,16 +367,13 @@ def test_a_drop_and_a_return_where_each_refusal_costs_seconds(hint: Hint) -> Non
 
 
 @pytest.mark.parametrize("hint", ["none", "seconds", "date"])
-def test_a_window_of_many_seconds(hint: Hint) -> None:
-    """A burst that a long window lets through is not taken for a rate: few refusals, and the window is used."""
+def test_a_burst_admitted_by_a_long_window_is_not_taken_for_a_rate(hint: Hint) -> None:
     trial = attempt(adaptive, SlidingWindow(10 * RATE, 10.0), hint, seed=1, items=3000)
     assert trial.refused_share <= 0.02
     assert 3000 / RATE / trial.seconds >= 0.85
 
 
-def test_a_rate_that_drops() -> None:
-    """A tenth of the permitted rate, from one moment to the next, is kept to within seconds."""
-
+def test_a_rate_that_drops_to_a_tenth_is_respected_within_seconds() -> None:
     class Dropping(TokenBucket):
         def enter(self, at: float) -> float | None:
             self.rate = 50 if at < 30 else 5
@@ -422,16 +386,21 @@ def test_a_rate_that_drops() -> None:
 
 
 @pytest.mark.parametrize("junk", [None, {}, {"value": "many"}, {"value": -1, "ceiling": 0}, {"value": math.nan}])
-def test_what_was_learned_may_be_unreadable(clock: FakeClock, junk: dict[str, object] | None) -> None:
-    """What an older or newer program has kept and cannot be understood is passed over."""
+def test_unreadable_learned_values_are_ignored(clock: FakeClock, junk: dict[str, object] | None) -> None:
     fresh = Throttle(clock, creates_at_once=8, polls_at_once=8, downloads_at_once=4)
     learned = {"create": {"at_once": junk, "per_second": junk}, "other": 1}
     other = Throttle(clock, creates_at_once=8, polls_at_once=8, downloads_at_once=4, learned=learned)
     assert other.to_json() == fresh.to_json()
 
 
-async def test_each_class_learns_for_itself(clock: FakeClock) -> None:
-    """A refused poll lowers nothing for creates, and what was learned comes back class by class."""
+def test_learned_values_of_other_versions_are_accepted_and_unknown_keys_ignored(clock: FakeClock) -> None:
+    values = {"value": 48.5, "ceiling": 50.0, "best": None, "trust_seconds": 28.0}
+    learned = {"at_once": {"value": 8, "ceiling": None}, "per_second": values | {"unknown": [1]}, "unknown": {}}
+    assert Gate(clock, 8, learned=learned).to_json()["per_second"] == values
+
+
+async def test_each_class_of_requests_learns_separately(clock: FakeClock) -> None:
+    """What was learned survives a run, class by class."""
     throttle = Throttle(clock, creates_at_once=8, polls_at_once=8, downloads_at_once=4)
     before = throttle.create.to_json()
     for _ in range(8):
@@ -441,36 +410,34 @@ async def test_each_class_learns_for_itself(clock: FakeClock) -> None:
     assert throttle.poll.closed
     assert not throttle.create.closed
     assert throttle.create.to_json() == before != throttle.poll.to_json()
-    kept = json.loads(json.dumps(throttle.to_json()))
-    again = Throttle(clock, creates_at_once=8, polls_at_once=8, downloads_at_once=4, learned=kept)
+    saved = json.loads(json.dumps(throttle.to_json()))
+    again = Throttle(clock, creates_at_once=8, polls_at_once=8, downloads_at_once=4, learned=saved)
     assert again.to_json() == throttle.to_json()
 
 
-def test_places(clock: FakeClock) -> None:
-    """Open tasks fill places, those of earlier runs too, and more than there are leave none rather than fewer."""
+def test_open_tasks_occupy_slots_and_an_excess_leaves_none_free(clock: FakeClock) -> None:
     tally = Tally()
-    places = Slots(3, Wakeup(), tally)
-    assert places.free == 3
-    places.take()
-    places.take(2)
-    assert (places.free, tally.open) == (0, 3)
-    places.take(4)
-    assert places.free == 0
+    slots = Slots(3, Wakeup(), tally)
+    assert slots.free == 3
+    slots.take()
+    slots.take(2)
+    assert (slots.free, tally.open) == (0, 3)
+    slots.take(4)
+    assert slots.free == 0
     for _ in range(5):
-        places.release()
-    assert (places.free, tally.open) == (1, 2)
+        slots.release()
+    assert (slots.free, tally.open) == (1, 2)
 
 
-async def test_a_free_place_rings() -> None:
-    """Whoever waits for a place is woken when one is free."""
-    bell = Wakeup()
-    places = Slots(1, bell, Tally())
-    places.take()
+async def test_a_released_slot_wakes_its_waiter() -> None:
+    wakeup = Wakeup()
+    slots = Slots(1, wakeup, Tally())
+    slots.take()
     clock = Clock()
     woken = anyio.Event()
 
     async def wait() -> None:
-        await bell.wait(clock)
+        await wakeup.wait(clock)
         woken.set()
 
     with anyio.fail_after(5):
@@ -478,5 +445,5 @@ async def test_a_free_place_rings() -> None:
             group.start_soon(wait)
             await anyio.wait_all_tasks_blocked()
             assert not woken.is_set()
-            places.release()
+            slots.release()
             await woken.wait()

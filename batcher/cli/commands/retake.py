@@ -14,7 +14,7 @@ from batcher.cli.options import ledger_options, option
 from batcher.clock import Clock
 from batcher.errors import ManifestError
 from batcher.item import State
-from batcher.ledger.imports.importer import rules_of
+from batcher.ledger.imports.importer import last_parse_options
 from batcher.ledger.ledger import Connection, Ledger, open_ledger, open_readonly
 from batcher.ledger.lifecycle import decisions
 from batcher.ledger.queries import names, report
@@ -88,7 +88,7 @@ def _manifest_takes(conn: Connection, rows: _Rows) -> _ManifestTakes:
     for batch in current_batches(conn):
         if not any(batch_id == batch.batch_id for batch_id, _ in wanted):
             continue
-        path, rules = Path(report.source_of(conn, batch)[0]), rules_of(conn, batch)
+        path, rules = Path(report.source_of(conn, batch)[0]), last_parse_options(conn, batch)
         with suppress(ManifestError):
             named = {(batch.batch_id, row_id): take for row_id, take in explicit_takes(path, rules)}
             found |= {row: named[row] for row in wanted & named.keys()}

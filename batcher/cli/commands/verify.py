@@ -106,5 +106,11 @@ def _facts(path: Path, found: Findings, repairs: Sequence[Repair], code: int) ->
         facts |= {"id": fault.output and fault.output.row_id, "task_id": fault.saved.task_id}
         facts |= {"healed": one and one.healed, "how": one and one.how, "hint": one and one.hint}
         faults.append(facts)
-    numbers = {"items": found.items, "outputs": found.outputs}
-    return {"schema": 1, "exit_code": code, "ledger": str(path), **numbers, "faults": faults}
+    return {
+        "schema": 1,
+        "exit_code": code,
+        "ledger": str(path),
+        "items": found.items,
+        "outputs": found.outputs,
+        "faults": faults,
+    }

@@ -1,108 +1,111 @@
-"""What manifests would come to, found out without a change to the ledger: all that would be new is kept aside.
+"""Previews the import of manifests without changing the ledger.
 
-The connection only reads; what it keeps are temporary tables of its own, which nobody else sees and which go with it.
+New and changed rows go into temporary tables of a connection that otherwise only reads. Nobody else sees them, and they
+are gone when it is closed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
-from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, column, select, table
+from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text
 
 from batcher.errors import ManifestError
 from batcher.item import State
 from batcher.ledger.imports import importer, rebuys
-from batcher.ledger.imports.staging import Rival, Staging, rivals_of
+from batcher.ledger.imports.conflicts import OtherBatch, other_batches
+from batcher.ledger.imports.staging import Staging
 from batcher.ledger.queries.item_counts import Counts
 from batcher.ledger.storage.schema import items
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rows import Rules
 
-_aside = MetaData()
-planned: Final = Table(
-    "planned",
-    _aside,
+_temporary: Final = MetaData()
+_preview_items: Final = Table(
+    "preview_items",
+    _temporary,
     *(Column(one.name, one.type, primary_key=one.primary_key, nullable=one.nullable) for one in items.columns),
     prefixes=["TEMPORARY"],
 )
-"""What changed rows ask for, as it would be in `items`."""
-foreseen: Final = Table(
-    "foreseen",
-    _aside,
-    Column("place", Integer, primary_key=True),  # of the manifest among those that are taken in
+"""Items that changed rows request, as they would be in `items`."""
+_preview_changes: Final = Table(
+    "preview_changes",
+    _temporary,
+    Column("position", Integer, primary_key=True),  # of the manifest among those previewed
     Column("number", Integer, primary_key=True),
     Column("item_key", Text),
     Column("skipped", Text),
     Column("output", Text, nullable=False),
     prefixes=["TEMPORARY"],
 )
-"""The rows that would change."""
-_all: Final = table("foreseen_all", *(column(one.name, one.type) for one in foreseen.columns))
-"""A view of those, and of the rows that the manifests have as the ledger has them."""
+"""Rows that would change. The view `preview_rows` adds the rows that would stay as they are."""
+
+
+class ManifestPreview(NamedTuple):
+    """What the import of one manifest would change."""
+
+    changed: dict[str, list[str]]  # by changed field, the ids of rows that the batch has with other inputs
+    rebuy: str | None  # why `--rebuy` would be needed
 
 
 class ImportPreview:
-    """What the manifests that are taken in, one after another, come to altogether."""
+    """The combined result of importing several manifests, one after another."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
-        self._out_dirs: dict[str, str] = {}
-        self._parts = ["SELECT * FROM foreseen"]
-        with _keeping_aside(conn):
-            _aside.create_all(conn)
-            self._view()
+        self._out_dirs: dict[str, str] = {}  # by batch, in the order of the manifests
+        self._selects = ["SELECT * FROM preview_changes"]  # of the view
+        with _writable(conn):
+            _temporary.create_all(conn)
+            self._create_view()
 
-    def take_in(
-        self, manifest: Manifest, rules: Rules, *, out_dir: str, at: float
-    ) -> tuple[dict[str, list[str]], str | None]:
-        """Foresee an import of the manifest.
-
-        Returns what changes in rows that the ledger knows (fields, and the ids of all such rows), and why `--rebuy`
-        would be wanted, if it would.
+    def add(self, manifest: Manifest, rules: Rules, *, out_dir: str, at: float) -> ManifestPreview:
+        """Preview the import of one more manifest.
 
         Raises:
-            ManifestError: it has faults that are not to be skipped.
+            ManifestError: it has faults that are not skipped.
         """
-        with _keeping_aside(self._conn):
-            staging = importer.stage(
-                self._conn, manifest, rules, out_dir, at, asked=planned, rivals=self._rivals(rules.batch)
-            )
-            self._conn.exec_driver_sql(_AS_THEY_ARE)
-            self._foresee(staging)
+        with _writable(self._conn):
+            others = self._others(rules.batch)
+            staging = importer.stage(self._conn, manifest, rules, out_dir, at, requested=_preview_items, others=others)
+            self._conn.exec_driver_sql(_COPY_STATES)
+            self._add_rows(staging)
         self._out_dirs[rules.batch] = out_dir
         changed = rebuys.changed_rows(self._conn, staging)
         same_file = importer.is_same_file(self._conn, manifest, rules)
         try:
             rebuys.refuse_rebuys(self._conn, staging, manifest.name, rules.batch, same_file=same_file)
         except ManifestError as error:
-            return changed, "\n".join([*error.faults, error.hint])
-        return changed, None
+            return ManifestPreview(changed, "\n".join([*error.faults, error.hint]))
+        return ManifestPreview(changed, None)
 
-    def _foresee(self, staging: Staging) -> None:
-        place = len(self._out_dirs)
-        self._conn.exec_driver_sql(f"INSERT INTO foreseen SELECT {place}, {_COLUMNS} FROM staged")  # noqa: S608
-        changed = f"SELECT number FROM foreseen WHERE place = {place}"  # noqa: S608
-        unchanged = f"is_current = 1 AND number <= {staging.last} AND number NOT IN ({changed})"
-        batch = f"batch_id = {staging.batch_id or 0}"
-        self._parts.append(f"SELECT {place}, {_COLUMNS} FROM rows WHERE {batch} AND {unchanged}")  # noqa: S608
-        self._view()
+    def _add_rows(self, staging: Staging) -> None:
+        position = len(self._out_dirs)
+        columns = "number, item_key, skipped, output"
+        self._conn.exec_driver_sql(f"INSERT INTO preview_changes SELECT {position}, {columns} FROM staged")  # noqa: S608
+        self._selects.append(
+            f"SELECT {position}, {columns} FROM rows"  # noqa: S608
+            f" WHERE batch_id = {staging.batch_id or 0} AND is_current = 1 AND number <= {staging.last}"
+            f" AND number NOT IN (SELECT number FROM preview_changes WHERE position = {position})"
+        )
+        self._create_view()
 
-    def _view(self) -> None:
-        self._conn.exec_driver_sql("DROP VIEW IF EXISTS temp.foreseen_all")
-        self._conn.exec_driver_sql(f"CREATE TEMP VIEW foreseen_all AS {' UNION ALL '.join(self._parts)}")
+    def _create_view(self) -> None:
+        self._conn.exec_driver_sql("DROP VIEW IF EXISTS temp.preview_rows")
+        self._conn.exec_driver_sql(f"CREATE TEMP VIEW preview_rows AS {' UNION ALL '.join(self._selects)}")
 
-    def _rivals(self, batch: str) -> list[Rival]:
-        """The outputs of other batches, as the manifests taken in so far would leave them."""
-        kept = [rival for rival in rivals_of(self._conn, batch) if rival.batch not in self._out_dirs]
-        for place, (other, out_dir) in enumerate(self._out_dirs.items()):
-            ours = (_all.c.place == place, _all.c.skipped.is_(None))
-            kept.append(Rival(other, out_dir, select(_all.c.output).where(*ours)))
-        return kept
+    def _others(self, batch: str) -> list[OtherBatch]:
+        """The other batches, as the manifests previewed so far would leave them."""
+        others = [other for other in other_batches(self._conn, batch) if other.name not in self._out_dirs]
+        for position, (name, out_dir) in enumerate(self._out_dirs.items()):
+            outputs = f"SELECT output FROM preview_rows WHERE position = {position} AND skipped IS NULL"  # noqa: S608
+            others.append(OtherBatch(name, out_dir, outputs))
+        return others
 
     def counts(self) -> tuple[Counts, list[tuple[str | None, int, int]]]:
-        """Rows and items of all the manifests; by model, bytes and characters of the texts that would be created."""
+        """Rows and items of all manifests; and by model, bytes and characters of the texts that would be created."""
         found = self._conn.exec_driver_sql(_ITEMS).all()
         states = dict.fromkeys(map(str, State), 0)
         for state, _, number, *_ in found:
@@ -112,14 +115,14 @@ class ImportPreview:
         return counts, [(model, size, chars) for state, model, _, size, chars in found if state == State.PENDING]
 
     def sizes_to_buy(self) -> Iterator[tuple[str | None, int]]:
-        """Model and bytes of each item that would be created, in the order in which a run would."""
+        """Model and bytes of each item that would be created, in the order in which a run would create them."""
         found = self._conn.exec_driver_sql(_SIZES)
         return ((row[0], row[1]) for row in found)
 
 
 @contextmanager
-def _keeping_aside(conn: Connection) -> Iterator[None]:
-    """Temporary tables may be written; the ledger's own may not, since its file is opened for reading."""
+def _writable(conn: Connection) -> Iterator[None]:
+    """Allow writes to temporary tables; the ledger's file is opened read-only in any case."""
     conn.exec_driver_sql("PRAGMA query_only = 0")
     try:
         yield
@@ -127,27 +130,27 @@ def _keeping_aside(conn: Connection) -> Iterator[None]:
         conn.exec_driver_sql("PRAGMA query_only = 1")
 
 
-_COLUMNS: Final = "number, item_key, skipped, output"
-_AS_THEY_ARE: Final = (
-    "UPDATE planned SET state = (SELECT state FROM items WHERE items.key = planned.key)"
+_COPY_STATES: Final = (
+    "UPDATE preview_items SET state = (SELECT state FROM items WHERE items.key = preview_items.key)"
     " WHERE key IN (SELECT item_key FROM staged) AND key IN (SELECT key FROM items)"
 )
 _ROWS: Final = """
     SELECT count(*), count(CASE WHEN skipped = 'invalid' THEN 1 END), count(CASE WHEN skipped = 'empty' THEN 1 END)
-    FROM foreseen_all"""
-_OF_ITEM: Final = """
-    LEFT JOIN items ON items.key = item_key LEFT JOIN planned ON items.key IS NULL AND planned.key = item_key"""
-_STATE: Final = "coalesce(items.state, planned.state)"
-_MODEL: Final = "iif(items.key IS NULL, planned.model, items.model)"
-_BYTES: Final = "coalesce(items.bytes, planned.bytes)"
+    FROM preview_rows"""
+_JOIN_ITEM: Final = """
+    LEFT JOIN items ON items.key = item_key
+    LEFT JOIN preview_items ON items.key IS NULL AND preview_items.key = item_key"""
+_STATE: Final = "coalesce(items.state, preview_items.state)"
+_MODEL: Final = "iif(items.key IS NULL, preview_items.model, items.model)"
+_BYTES: Final = "coalesce(items.bytes, preview_items.bytes)"
 _ITEMS: Final = f"""
     WITH every AS MATERIALIZED (
         SELECT {_STATE} AS state, {_MODEL} AS model, {_BYTES} AS size,
-            length(coalesce(items.text, planned.text)) AS chars
-        FROM (SELECT DISTINCT item_key FROM foreseen_all WHERE item_key IS NOT NULL) {_OF_ITEM})
+            length(coalesce(items.text, preview_items.text)) AS chars
+        FROM (SELECT DISTINCT item_key FROM preview_rows WHERE item_key IS NOT NULL) {_JOIN_ITEM})
     SELECT state, model, count(*), sum(size), sum(chars) FROM every GROUP BY 1, 2"""  # noqa: S608
 _SIZES: Final = f"""
     SELECT {_MODEL}, {_BYTES}
-    FROM (SELECT item_key, min(place * {1 << 32} + number) AS first FROM foreseen_all WHERE item_key IS NOT NULL
-        GROUP BY item_key) {_OF_ITEM}
+    FROM (SELECT item_key, min(position * {1 << 32} + number) AS first FROM preview_rows WHERE item_key IS NOT NULL
+        GROUP BY item_key) {_JOIN_ITEM}
     WHERE {_STATE} = 'pending' ORDER BY first"""  # noqa: S608

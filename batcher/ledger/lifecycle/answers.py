@@ -86,16 +86,16 @@ def _update_attempt(lost: bool) -> Prepared:
         update(attempts)
         .where(attempts.c.item_key == bindparam("_key"), attempts.c.attempt == bindparam("_attempt"))
         .where(or_(attempts.c.outcome.is_(None), not_(either(attempts.c.outcome, final))))
-        .values(answer_no=next_no.scalar_subquery(), **every(*names, "raw"))
+        .values(every(*names, "raw") | {"answer_no": next_no.scalar_subquery()})
     )
 
 
 def _move_item(conn: Connection, record: AnswerRecord, event: Event) -> None:
     values = _item_values(record, event)
     key, attempt, at, run_id, detail = record.key, record.attempt, record.at, record.run_id, record.cause
-    moved = move(conn, event, key, attempt, at=at, run_id=run_id, detail=detail, **values)
+    moved = move(conn, event, key, attempt, at=at, run_id=run_id, detail=detail, values=values)
     if not moved and event is Event.ACCEPTED:
-        move(conn, Event.EVIDENCE, key, attempt, at=at, run_id=run_id, detail=detail, **values)
+        move(conn, Event.EVIDENCE, key, attempt, at=at, run_id=run_id, detail=detail, values=values)
 
 
 def _item_values(record: AnswerRecord, event: Event) -> dict[str, Any]:
@@ -130,5 +130,5 @@ def doubt_unanswered(conn: Connection, *, at: float, run_id: str) -> int:
             .values(answered_at=at, outcome="lost", cause="vanished")
         )
         error = "the run that sent the create ended before its answer was recorded"
-        move(conn, Event.LOST, key, attempt, at=at, run_id=run_id, detail="vanished", error_message=error)
+        move(conn, Event.LOST, key, attempt, at=at, run_id=run_id, detail="vanished", values={"error_message": error})
     return len(found)

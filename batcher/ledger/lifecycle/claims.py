@@ -57,7 +57,7 @@ def claim(
             "batch_id": row.batch_id,
         }
         _INSERT_ATTEMPT.run(conn, intent)
-        move(conn, Event.CLAIM, item.key, item.attempt - 1, at=at, run_id=run_id, attempt=item.attempt)
+        move(conn, Event.CLAIM, item.key, item.attempt - 1, at=at, run_id=run_id, values={"attempt": item.attempt})
     if claimed:
         halts.note_probe(conn, account_id, run_id, claimed[0].key)
     return claimed, cursor
@@ -171,6 +171,5 @@ def readopt(conn: Connection, task: OpenTask, *, at: float, run_id: str, detail:
         at=at,
         run_id=run_id,
         detail=detail,
-        task_id=task.task_id,
-        recheck_task_id=None,
+        values={"task_id": task.task_id, "recheck_task_id": None},
     )

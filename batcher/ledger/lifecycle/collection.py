@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from batcher.ledger.lifecycle import halts
 from batcher.ledger.lifecycle.transitions import move
 from batcher.ledger.records import Batch, FileRecord, OpenTask, TaskEnd
 from batcher.ledger.storage.filters import of_wanted
+from batcher.ledger.storage.planner import without_index
 from batcher.ledger.storage.schema import files, items, rows, tasks
 from batcher.ledger.storage.statements import Prepared, every
 
@@ -36,7 +37,7 @@ def record_failed(conn: Connection, ending: TaskEnd) -> bool:
     """The task failed, with the error of `ending`. Returns whether the item moved."""
     _end_task(conn, ending)
     halts.after_ending(conn, ending.task, ending.at, rendered=False)
-    return _move(conn, Event.REMOTE_FAILED, ending, **_error(ending))
+    return _move(conn, Event.REMOTE_FAILED, ending, _error(ending))
 
 
 def record_unfunded(conn: Connection, ending: TaskEnd) -> bool:
@@ -49,7 +50,7 @@ def record_unfunded(conn: Connection, ending: TaskEnd) -> bool:
         moved = record_failed(conn, ending)
     else:
         values = _error(ending) | {"task_id": None, "recheck_task_id": ending.task.task_id, "recheck_run_id": None}
-        moved = _move(conn, Event.UNFUNDED, ending, **values)
+        moved = _move(conn, Event.UNFUNDED, ending, values)
     if moved:
         detail = f"a task failed for lack of credits ({ending.error_code})"
         halts.open_halt(conn, ending.task.account_id, "credits", ending.at, detail, ending.run_id, from_task=True)
@@ -71,7 +72,7 @@ def record_missing(conn: Connection, ending: TaskEnd) -> bool:
         return False
     _end_task(conn, ending)
     halts.after_ending(conn, ending.task, ending.at, rendered=False)
-    return _move(conn, Event.GONE, ending, **_error(ending))
+    return _move(conn, Event.GONE, ending, _error(ending))
 
 
 def record_found(conn: Connection, task: OpenTask) -> None:
@@ -84,7 +85,7 @@ def record_unusable(conn: Connection, ending: TaskEnd) -> bool:
     since, polls = _count(conn, ending, "unusable")
     if ending.at - since < UNCOLLECTABLE_AFTER_SECONDS or polls < UNCOLLECTABLE_AFTER_POLLS:
         return False
-    return _move(conn, Event.UNCOLLECTABLE, ending, **_error(ending))
+    return _move(conn, Event.UNCOLLECTABLE, ending, _error(ending))
 
 
 def record_file(conn: Connection, task: OpenTask, file: FileRecord, *, out_dir: str, at: float) -> None:
@@ -154,7 +155,7 @@ _FORGET_LINK: Final = (
 )
 
 
-def _move(conn: Connection, event: Event, ending: TaskEnd, **values: Any) -> bool:
+def _move(conn: Connection, event: Event, ending: TaskEnd, values: Mapping[str, Any] | None = None) -> bool:
     task = ending.task
     return move(
         conn,
@@ -165,7 +166,7 @@ def _move(conn: Connection, event: Event, ending: TaskEnd, **values: Any) -> boo
         run_id=ending.run_id,
         of_task=task.task_id,
         detail=ending.error_code or ending.word,
-        **values,
+        values=values,
     )
 
 
@@ -229,7 +230,7 @@ def open_tasks(conn: Connection, account_id: int, wanted: Sequence[Batch]) -> li
         )
         .join(tasks, and_(tasks.c.account_id == items.c.account_id, tasks.c.task_id == items.c.task_id))
         .where(
-            items.c.account_id + 0 == account_id,  # by state, not by account: see `of_wanted`
+            without_index(items.c.account_id) == account_id,
             items.c.state.in_(COLLECTABLE),
         )
         .order_by(tasks.c.accepted_at, items.c.task_id)

@@ -19,7 +19,7 @@ from batcher.manifest.rows import path_of_take
 
 def buy_again(conn: Connection, key: str, attempt: int, *, at: float, who: str) -> bool:
     """Allow another create of an item in doubt: if it was bought, it costs twice."""
-    return move(conn, Event.BUY_AGAIN, key, attempt, at=at, run_id=None, detail=f"by {who}", **NO_ERROR)
+    return move(conn, Event.BUY_AGAIN, key, attempt, at=at, run_id=None, detail=f"by {who}", values=NO_ERROR)
 
 
 def abandon(conn: Connection, key: str, attempt: int, *, at: float, who: str) -> bool:
@@ -30,7 +30,7 @@ def abandon(conn: Connection, key: str, attempt: int, *, at: float, who: str) ->
 def retry(conn: Connection, key: str, attempt: int, *, at: float, who: str) -> bool:
     """Allow another create of an item that ended badly."""
     values = NO_ERROR | {"task_id": None, "not_before_at": 0.0, "deferrals": 0}
-    return move(conn, Event.RETRY, key, attempt, at=at, run_id=None, detail=f"by {who}", **values)
+    return move(conn, Event.RETRY, key, attempt, at=at, run_id=None, detail=f"by {who}", values=values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ def retake(conn: Connection, batch_id: int, row_id: str, *, at: float, who: str)
     if not move(conn, Event.RETAKE, old.key, old.attempt, at=at, run_id=None, detail=f"by {who}: take {take}, {key}"):
         return None
     same = {name: getattr(old, name) for name in ("text_hash", "text", "voice", "model", "format", "params", "bytes")}
-    new = upsert(items).values(**same, **new_item(at), key=key, take=take).on_conflict_do_nothing()
+    new = upsert(items).values(same | new_item(at) | {"key": key, "take": take}).on_conflict_do_nothing()
     is_new = conn.execute(new).rowcount == 1
     conn.execute(update(rows).where(*is_row).values(item_key=key, take=take, output=output))
     state = conn.execute(select(items.c.state).where(items.c.key == key)).scalar_one()
@@ -123,4 +123,4 @@ def adopt(conn: Connection, key: str, attempt: int, *, account_id: int, task_id:
     reopened = {"ended_at": None, "missing_since_at": None, "missing_looks": 0}
     conn.execute(new.on_conflict_do_update(index_elements=["account_id", "task_id"], set_=reopened))
     values = NO_ERROR | {"account_id": account_id, "task_id": task_id, "recheck_task_id": None}
-    return move(conn, Event.ADOPTED, key, attempt, at=at, run_id=None, detail=f"by {who}: {task_id}", **values)
+    return move(conn, Event.ADOPTED, key, attempt, at=at, run_id=None, detail=f"by {who}: {task_id}", values=values)

@@ -132,8 +132,8 @@ def _put_in_doubt(conn: Connection, key: str, attempt: int, *, account_id: int, 
         error_message=missing,
     )
     conn.execute(new)
-    move(conn, Event.CLAIM, key, attempt, at=at, run_id=run_id, detail="restored", attempt=attempt + 1)
-    move(conn, Event.LOST, key, attempt + 1, at=at, run_id=run_id, detail="restored", error_message=missing)
+    move(conn, Event.CLAIM, key, attempt, at=at, run_id=run_id, detail="restored", values={"attempt": attempt + 1})
+    move(conn, Event.LOST, key, attempt + 1, at=at, run_id=run_id, detail="restored", values={"error_message": missing})
     return attempt + 1
 
 

@@ -84,7 +84,7 @@ def find_account(conn: Connection, *, origin: str, user_id: str | None) -> int |
 
 def end_run(conn: Connection, run_id: str, **values: Any) -> None:
     """Record how the run ended; `values` are columns of `runs`."""
-    conn.execute(update(runs).where(runs.c.id == run_id).values(**values))
+    conn.execute(update(runs).where(runs.c.id == run_id).values(values))
 
 
 def learned_value(conn: Connection, account_id: int, name: str) -> Any:
@@ -97,7 +97,7 @@ def learned_value(conn: Connection, account_id: int, name: str) -> Any:
 def save_learned_value(conn: Connection, account_id: int, name: str, value: Any, *, at: float) -> None:
     """Save a learned value, which must be serialisable as JSON, in place of the previous one."""
     new = {"value": json.dumps(value), "learned_at": at}
-    statement = upsert(lessons).values(account_id=account_id, name=name, **new)
+    statement = upsert(lessons).values({"account_id": account_id, "name": name} | new)
     conn.execute(statement.on_conflict_do_update(index_elements=["account_id", "name"], set_=new))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
 
@@ -44,21 +45,22 @@ def move(
     run_id: str | None,
     of_task: str | None = None,
     detail: str | None = None,
-    **values: Any,
+    values: Mapping[str, Any] | None = None,
 ) -> bool:
     """Apply `event` to the item if its attempt, its state and (if given) its task still allow it.
 
     Records the event in the same transaction, and increments the item's deferrals if it is `deferred`. `values` are
     further columns to set. Returns whether the item moved.
     """
-    parameters = {"_key": key, "_attempt": attempt, "changed_at": at, **values}
+    columns = dict(values or {})
+    parameters = {"_key": key, "_attempt": attempt, "changed_at": at} | columns
     if of_task is not None:
         parameters["_task"] = of_task
-    moved = _transition(event, of_task is not None, tuple(values)).run(conn, parameters).rowcount == 1
+    moved = _transition(event, of_task is not None, tuple(columns)).run(conn, parameters).rowcount == 1
     if moved:
         recorded = {
             "item_key": key,
-            "attempt": values.get("attempt", attempt),
+            "attempt": columns.get("attempt", attempt),
             "event": event,
             "state": TARGET[event],
             "at": at,
@@ -87,7 +89,7 @@ def _transition(event: Event, with_task: bool, names: tuple[str, ...]) -> Prepar
     where.append(either(items.c.state, sources(event)))
     if with_task:
         where.append(items.c.task_id == bindparam("_task"))
-    values: dict[str, Any] = {**every("changed_at", *names)}
+    values: dict[str, Any] = every("changed_at", *names)
     if event is Event.DEFERRED:
         values["deferrals"] = items.c.deferrals + 1
-    return Prepared(update(items).where(*where).values(state=TARGET[event], **values))
+    return Prepared(update(items).where(*where).values(state=TARGET[event]).values(values))

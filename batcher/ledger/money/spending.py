@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, literal, or_, select, text
+from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, literal, or_, select
 
 from batcher.formatting import amount
 from batcher.item import OPEN, Event, State
@@ -14,7 +14,8 @@ from batcher.ledger.money.prices import Prices, prices
 from batcher.ledger.records import Batch
 from batcher.ledger.storage import cached_facts
 from batcher.ledger.storage.filters import numbers_of, of_attempt, of_wanted
-from batcher.ledger.storage.schema import OPEN_TASK, UNCLEAR, attempts, events, items, rows, tasks
+from batcher.ledger.storage.planner import OPEN_TASK, UNCLEAR
+from batcher.ledger.storage.schema import attempts, events, items, rows, tasks
 
 _MAX_UNPRICED: Final = 5
 """A budget stops a batch after this many creates if neither a reported cost nor the balance shows a price."""
@@ -65,11 +66,11 @@ def _unended(conn: Connection, batch_id: int | None) -> Iterator[_Cost]:
     """Creates whose task has not ended, then those without a task: each query has a partial index."""
     of_item = items.c.key == attempts.c.item_key
     with_task = tasks.join(attempts, of_attempt).join(items, of_item)
-    without_task = (text(UNCLEAR), ~exists().where(of_attempt))
+    without_task = (UNCLEAR.of(attempts), ~exists().where(of_attempt))
     by_outcome = case((attempts.c.outcome == "lost", "in_doubt"), else_="in_flight")
     queries: tuple[tuple[Any, Any, ColumnElement[float | None], Any], ...] = (
-        (literal("in_flight"), with_task, func.coalesce(tasks.c.credits, attempts.c.credits), (text(OPEN_TASK),)),
-        (by_outcome, attempts.join(items, of_item), attempts.c.credits + 0.0, without_task),
+        (literal("in_flight"), with_task, func.coalesce(tasks.c.credits, attempts.c.credits), (OPEN_TASK.of(tasks),)),
+        (by_outcome, attempts.join(items, of_item), attempts.c.credits, without_task),
     )
     for part, source, cost, where in queries:
         unpriced_bytes = func.total(case((cost.is_(None), items.c.bytes)))
@@ -224,6 +225,6 @@ def spent_in_run(conn: Connection, run_id: str) -> tuple[float | None, bool]:
 def reported_spending(conn: Connection) -> Any:
     """Credits that the ledger's tasks report; None if none reports its cost."""
     costs = [line["credits"] for line in cached_facts.costs_of_ended(conn)]
-    costs.append(conn.execute(select(func.sum(tasks.c.credits)).where(text(OPEN_TASK))).scalar())
+    costs.append(conn.execute(select(func.sum(tasks.c.credits)).where(OPEN_TASK.of(tasks))).scalar())
     known = [credits_ for credits_ in costs if credits_ is not None]
     return sum(known) if known else None

@@ -11,6 +11,7 @@ from batcher.ledger.queries.item_counts import few_items_in
 from batcher.ledger.records import Batch
 from batcher.ledger.storage import cached_facts
 from batcher.ledger.storage.filters import numbers_of, of_wanted
+from batcher.ledger.storage.planner import with_index
 from batcher.ledger.storage.schema import accounts, items, rows
 
 
@@ -26,7 +27,7 @@ def foreign_tasks(conn: Connection, wanted: Sequence[Batch], account_id: int | N
     )
     found: dict[str, int] = {}
     # Two queries instead of one with OR: each has an index.
-    rechecked = and_(items.c.recheck_task_id.is_not(None), items.c.account_id > 0)
+    rechecked = and_(items.c.recheck_task_id.is_not(None), with_index(items.c.account_id))
     for condition in (items.c.state.in_(COLLECTABLE), rechecked):
         for account, number in conn.execute(query.where(condition)):
             found[account] = found.get(account, 0) + number

@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, and_, bindparam, case, false, func, or_, select
+from sqlalchemy import Connection, Row, Select, and_, bindparam, case, false, func, select
 
 from batcher.item import State
 from batcher.ledger.records import Batch, Output
 from batcher.ledger.storage.filters import of_wanted
+from batcher.ledger.storage.planner import UNLINKED, without_index
 from batcher.ledger.storage.schema import REPEAT_MARK, batches, files, items, recalled, rows
 from batcher.ledger.storage.statements import Prepared
 
@@ -27,11 +28,8 @@ def outputs_of(conn: Connection, key: str) -> list[Output]:
 
 def to_link(conn: Connection, batch: Batch, after: int, limit: int) -> list[Output]:
     """The batch's next `limit` outputs after row number `after` whose audio is saved but not linked yet."""
-    unlinked = or_(  # same condition as the partial index's `UNLINKED`
-        rows.c.linked_key.is_distinct_from(rows.c.item_key), rows.c.linked_output.is_distinct_from(rows.c.output)
-    )
     of_batch = rows.c.batch_id == batch.batch_id
-    query = _OUTPUTS.where(of_batch, unlinked, items.c.state == State.DONE, rows.c.number > after)
+    query = _OUTPUTS.where(of_batch, UNLINKED.of(rows), items.c.state == State.DONE, rows.c.number > after)
     return [Output(**row._mapping) for row in conn.execute(query.limit(limit))]
 
 
@@ -56,7 +54,7 @@ def _select_outputs() -> Select[Any]:
             (linked_file.c.out_dir + "/" + linked_file.c.path).label("linked_source"),
             linked_file.c.sha256.label("linked_sha256"),
         )
-        .join(batches, and_(batches.c.id == rows.c.batch_id, rows.c.is_current + 0 == 1))
+        .join(batches, and_(batches.c.id == rows.c.batch_id, without_index(rows.c.is_current) == 1))
         .join(items, items.c.key == rows.c.item_key)
         .outerjoin(files, files.c.item_key == rows.c.item_key)
         .outerjoin(linked_file, linked_file.c.item_key == rows.c.linked_key)

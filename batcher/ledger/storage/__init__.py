@@ -1,1 +1,1 @@
-"""That the ledger is one SQLite file: its tables, triggers, migrations, lock, spill file and prepared statements."""
+"""That the ledger is one SQLite file: tables, triggers, migrations, indexes, lock, spill file, prepared statements."""

@@ -1,6 +1,6 @@
-"""What was found out by reading much of the ledger or of the disk, kept until what it depends on changes.
+"""Facts that take much reading of the ledger or the disk, cached until what they depend on changes.
 
-The tables' own triggers add it up or forget it: see `kept`.
+They are in the table `standing`; triggers delete them or keep their sums up to date: see `triggers`.
 """
 
 from __future__ import annotations
@@ -17,65 +17,66 @@ from batcher.ledger.records import Batch
 from batcher.ledger.storage.triggers import SCOPE, costs, standing, totals
 
 Depends = Literal["rows", "manifests", "costs", "balances"]
-"""On what changes: see the table."""
+"""What a cached fact depends on: see the table."""
 Facts = list[dict[str, Any]]
 
 
 def get(conn: Connection, name: str) -> Any:
-    """What is kept under this name, as it was given; None for nothing, or what no longer holds."""
+    """The facts cached under this name; None if there are none or they no longer hold."""
     facts: str | None = conn.execute(select(standing.c.facts).where(standing.c.name == name)).scalar()
     return None if facts is None else json.loads(facts)
 
 
 def put(conn: Connection, name: str, depends: Depends, facts: Any) -> None:
-    """Keep facts, which JSON has, that hold now; whoever found them out did so in this transaction."""
-    new = {"depends": depends, "facts": json.dumps(facts)}
-    statement = upsert(standing).values(name=name, **new)
+    """Cache facts (JSON values) that were read in the current transaction."""
+    value = json.dumps(facts)
+    statement = upsert(standing).values(name=name, depends=depends, facts=value)
+    new = {"depends": depends, "facts": value}
     conn.execute(statement.on_conflict_do_update(index_elements=["name"], set_=new))
 
 
-def get_or_compute(conn: Connection, name: str, depends: Depends, find: Callable[[], Any]) -> Any:
-    """What is kept, or else what `find` finds, kept from now on if the connection may write."""
+def get_or_compute(conn: Connection, name: str, depends: Depends, compute: Callable[[], Any]) -> Any:
+    """The cached facts, or else those that `compute` returns, which are cached if the connection may write."""
     facts = get(conn, name)
     if facts is None:
-        facts = find()
-        if facts is not None and _may_keep(conn):
+        facts = compute()
+        if facts is not None and _may_write(conn):
             put(conn, name, depends, facts)
     return facts
 
 
 def items_by_state(conn: Connection, wanted: Sequence[Batch]) -> Facts:
-    """The items that rows of `wanted` stand for: model, state, number, and bytes of their texts; perhaps in parts."""
+    """Items that rows of `wanted` use: model, state, number and bytes of texts. A state may have several lines."""
     ours = {str(batch.batch_id) for batch in wanted}
-    found = _added_up(conn, totals, "manifests", _totals)
-    return [line for line in found if not ours.isdisjoint(line["scope"].split())]
+    lines = _lines(conn, totals, "manifests", _totals)
+    return [line for line in lines if not ours.isdisjoint(line["scope"].split())]
 
 
 def costs_of_ended(conn: Connection, batch_id: int | None = None) -> Facts:
-    """What the ended tasks of the batch (of all) cost: the columns of `costs`, by batch and model."""
-    found = _added_up(conn, costs, "costs", _costs)
-    return [line for line in found if batch_id in (None, line["batch_id"])]
+    """Cost of the batch's ended tasks, or of all: the columns of `costs`, by batch and model."""
+    lines = _lines(conn, costs, "costs", _costs)
+    return [line for line in lines if batch_id in (None, line["batch_id"])]
 
 
-def _added_up(conn: Connection, table: Table, depends: Depends, find: Callable[[Connection], Facts]) -> Facts:
-    """The table's lines; where they do not hold, what `find` finds, on which triggers go on from now."""
+def _lines(conn: Connection, table: Table, depends: Depends, compute: Callable[[Connection], Facts]) -> Facts:
+    """The lines of a table of sums; if they do not hold, computed, and stored if the connection may write."""
     if get(conn, table.name):
         return [dict(line) for line in conn.execute(select(table)).mappings()]
-    found = find(conn)
-    if _may_keep(conn):
+    lines = compute(conn)
+    if _may_write(conn):
         conn.execute(delete(table))
-        if found:
-            conn.execute(insert(table), found)
+        if lines:
+            conn.execute(insert(table), lines)
         put(conn, table.name, depends, True)
-    return found
+    return lines
 
 
-def _may_keep(conn: Connection) -> bool:
+def _may_write(conn: Connection) -> bool:
     return not conn.exec_driver_sql("PRAGMA query_only").scalar()
 
 
 def _totals(conn: Connection) -> Facts:
-    """With a line for every state, since a trigger only changes lines that are there."""
+    """One line for every state, since the trigger only updates existing lines."""
     names = ("scope", "model", "state", "number", "bytes")
     found = {line[:3]: dict(zip(names, line, strict=True)) for line in conn.exec_driver_sql(_TOTALS) if line[0]}
     kinds = dict.fromkeys(kind[:2] for kind in found)

@@ -1,4 +1,4 @@
-"""The file below the ledger: how it is made, opened, checked, backed up and migrated."""
+"""The ledger's file: creates, opens, checks, copies and migrates it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 World = Literal["real", "sandbox"]
+_CHOOSE_ANOTHER: Final = "Choose another with --ledger."
 _BUSY_TIMEOUT_SECONDS: Final = 30
 _DISK_ERRORS: Final = (
     "SQLITE_FULL",
@@ -36,10 +37,10 @@ _DISK_ERRORS: Final = (
 
 
 def open_existing(path: Path, *, world: World | None = None, readonly: bool = False) -> Engine:
-    """An engine on the ledger at `path`, whose one connection may move between threads but not be shared by two.
+    """An engine for the ledger at `path`. Its one connection may move between threads but not be shared by two.
 
     Raises:
-        LedgerError: there is no ledger, it is not one, it is older or newer than this program, or of the other world.
+        LedgerError: the file is missing or no ledger, of an older or newer version, or of the other world.
     """
     _check_header(path)
     engine = _engine(path, readonly=readonly)
@@ -54,7 +55,7 @@ def open_existing(path: Path, *, world: World | None = None, readonly: bool = Fa
 
 
 def create(path: Path, world: World) -> None:
-    """Make an empty ledger, readable by its owner only, complete or not at all. The caller holds the owner's lock."""
+    """Create an empty ledger, completely or not at all, that only the user can read. The caller holds the lock."""
     draft = path.with_name(f".{path.name}.new")
     with _translating(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +64,7 @@ def create(path: Path, world: World) -> None:
     engine = _engine(draft, wal=False)
     try:
         with _translating(path), engine.begin() as connection:
-            # What the migrations would build, word for word, without loading what only they need.
+            # The schema that the migrations build, word for word, without importing Alembic.
             tables.create_all(connection)
             connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
             connection.execute(text("INSERT INTO alembic_version VALUES (:revision)"), {"revision": REVISION})
@@ -77,10 +78,10 @@ def create(path: Path, world: World) -> None:
 
 
 def set_stray_journal_aside(path: Path) -> None:
-    """A journal that a kill left, beside a backup that took its ledger's place or beside none: SQLite would apply it.
+    """Rename a journal that a killed run left and that is not of the file now at `path`: SQLite would apply it.
 
-    A ledger in use is never in that state: it has its journal's mark in its header before it has a journal. The caller
-    holds the owner's lock.
+    The ledger was removed or replaced by a backup. A ledger with a journal of its own has a mark of it in the header,
+    which a backup lacks. The caller holds the owner's lock.
     """
     journal = path.with_name(f"{path.name}-wal")
     if not journal.exists():
@@ -94,10 +95,10 @@ def set_stray_journal_aside(path: Path) -> None:
 
 
 def needs_upgrade(path: Path) -> bool:
-    """Whether the ledger at `path` is older than this program.
+    """Whether the ledger at `path` is of an older version.
 
     Raises:
-        LedgerError: it is newer, or not a ledger.
+        LedgerError: it is of a newer version, or no ledger.
     """
     _check_header(path)
     engine = _engine(path, readonly=True)
@@ -112,7 +113,7 @@ def needs_upgrade(path: Path) -> bool:
 
 
 def upgrade(path: Path) -> Path:
-    """Back the ledger up beside itself, then migrate it in one transaction. Returns the backup's path.
+    """Back up the ledger beside itself, then migrate it in one transaction. Returns the path of the backup.
 
     The caller holds the owner's lock.
     """
@@ -128,11 +129,11 @@ def upgrade(path: Path) -> Path:
 
 
 def copy(path: Path, target: Path) -> None:
-    """A consistent copy of the ledger at `path`, which a run may be working on, in a new file.
+    """Copy the ledger at `path`, consistently even while a run works on it, to a new file.
 
     Raises:
-        LedgerError: there is no ledger, or it is no such thing.
-        StorageError: there is no room for the copy; nothing is left of it.
+        LedgerError: the file is missing or no ledger.
+        StorageError: there is no room for the copy; it is removed.
     """
     _check_header(path)
     with _translating(target):
@@ -141,22 +142,22 @@ def copy(path: Path, target: Path) -> None:
             with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(target)) as copied:
                 source.backup(copied)
         except BaseException:
-            target.unlink()  # half a copy is none, and takes room where there may be too little
+            target.unlink()  # half a copy is useless, and space may be short
             raise
 
 
 def back_up(path: Path, target: Path) -> None:
-    """A durable copy, complete or not at all, that knows that it is one: see `Identity.copied_at`.
+    """Make a durable copy, completely or not at all, that is marked as a copy: see `Identity.copied_at`.
 
     Raises:
-        UsageError: something is at `target` already.
-        LedgerError: there is no ledger at `path`, or it is no such thing.
-        StorageError: the disk does not take it.
+        UsageError: `target` exists, or its folder does not.
+        LedgerError: the file at `path` is missing or no ledger.
+        StorageError: the copy cannot be written.
     """
     if target.exists():
-        raise UsageError(f"{target} exists already", "Name a file that does not.")
+        raise UsageError(f"{target} already exists", "Choose another file.")
     if not target.parent.is_dir():
-        raise UsageError(f"there is no folder {target.parent}", "Make it, or name another file.")
+        raise UsageError(f"the folder {target.parent} does not exist", "Create it, or choose another file.")
     draft = target.with_name(f".{target.name}.new")
     with _translating(target):
         draft.unlink(missing_ok=True)
@@ -175,10 +176,10 @@ def back_up(path: Path, target: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make a file's content, or the names in a folder, outlive a power cut.
+    """Make a file's content, or the names in a folder, survive a power cut.
 
     Raises:
-        OSError: the disk does not take it.
+        OSError: it cannot be written.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -188,8 +189,8 @@ def sync(path: Path) -> None:
 
 
 def _back_up(path: Path) -> Path:
-    for left_by_a_kill in path.parent.glob(f".{glob.escape(path.name)}.backup-*.new"):
-        left_by_a_kill.unlink()
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.backup-*.new"):
+        leftover.unlink()
     backup = path.with_name(f"{path.name}.backup-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}")
     back_up(path, backup)
     return backup
@@ -221,16 +222,16 @@ def _engine(path: Path, *, readonly: bool = False, wal: bool = True) -> Engine:
 
 
 def _check_header(path: Path) -> None:
-    """Before SQLite opens a file for writing, and makes a database of an empty one."""
+    """Check the file before SQLite opens it for writing, which would turn an empty file into a database."""
     try:
         with path.open("rb") as file:
             header = file.read(16)
     except (FileNotFoundError, IsADirectoryError):
         raise LedgerError(
-            f"no ledger at {path}", "`batcher run MANIFEST` makes one; `--ledger` names another."
+            f"no ledger at {path}", "`batcher run MANIFEST` creates one; --ledger chooses another."
         ) from None
     if header != b"SQLite format 3\0":
-        raise LedgerError(f"{path} is not a ledger of batcher", "Name another with --ledger.")
+        raise LedgerError(f"{path} is not a batcher ledger", _CHOOSE_ANOTHER)
 
 
 def _revision(connection: Connection, path: Path) -> str:
@@ -240,8 +241,8 @@ def _revision(connection: Connection, path: Path) -> str:
     except DatabaseError as error:
         if "locked" in str(error.orig):
             raise TroubleError(f"the ledger {path} is locked by another program", "Try again in a moment.") from error
-        raise LedgerError(f"{path} cannot be read as a ledger: {error.orig}", "Name another with --ledger.") from error
-    raise LedgerError(f"{path} is a database but not a ledger of batcher", "Name another with --ledger.")
+        raise LedgerError(f"{path} cannot be read as a ledger: {error.orig}", _CHOOSE_ANOTHER) from error
+    raise LedgerError(f"{path} is a database but not a batcher ledger", _CHOOSE_ANOTHER)
 
 
 def _check_revision(connection: Connection, path: Path) -> None:
@@ -251,15 +252,15 @@ def _check_revision(connection: Connection, path: Path) -> None:
     if revision in _known_revisions():
         raise LedgerError(
             f"the ledger {path} is of an older version ({revision})",
-            "`batcher ledger upgrade` (or the next run) backs it up and brings it up to date.",
+            "`batcher ledger upgrade` or the next run backs it up and upgrades it.",
         )
     raise _too_new(path, revision)
 
 
 def _too_new(path: Path, revision: str) -> LedgerError:
     return LedgerError(
-        f"the ledger {path} was written by a newer batcher (its version is {revision}, this program knows {REVISION})",
-        "Upgrade with `pip install -U tts-batcher`, or go back to the ledger's own backup beside it.",
+        f"the ledger {path} was written by a newer batcher (its version is {revision}, this one supports {REVISION})",
+        "Upgrade with `pip install -U tts-batcher`, or restore the backup beside the ledger.",
     )
 
 
@@ -267,12 +268,12 @@ def _check_world(connection: Connection, path: Path, world: World | None) -> Non
     found = connection.execute(select(meta.c.value).where(meta.c.name == "world")).scalar_one()
     if world is None or found == world:
         return
-    ours, hint = (
-        ("the sandbox", "Leave --sandbox out, or name another ledger with --ledger.")
-        if world == "sandbox"
-        else ("the real API", "Add --sandbox, or name another ledger with --ledger.")
+    names = {"sandbox": "sandbox", "real": "real API"}
+    hint = "Drop --sandbox" if world == "sandbox" else "Add --sandbox"
+    raise LedgerError(
+        f"the ledger {path} belongs to the {names[found]} and cannot be used with the {names[world]}",
+        f"{hint}, or choose another ledger with --ledger.",
     )
-    raise LedgerError(f"the ledger {path} belongs to the {found} world and cannot serve {ours}", hint)
 
 
 def _migrate(connection: Connection) -> None:
@@ -293,44 +294,45 @@ def _config() -> Config:
     from alembic.config import Config
 
     package = Path(__file__).resolve().parents[2]
-    places = (package / "migrations", package.parent / "migrations")
+    candidates = (package / "migrations", package.parent / "migrations")
     config = Config()
-    config.set_main_option("script_location", str(next(place for place in places if place.is_dir())).replace("%", "%%"))
+    migrations = next(folder for folder in candidates if folder.is_dir())
+    config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     return config
 
 
 def storage_error(path: Path, error: DBAPIError) -> StorageError | LedgerError:
-    """What a database that refuses to write means for a user."""
+    """The error to report for a failed statement."""
     before: BaseException | None = error
     while before is not None:
-        error = before if isinstance(before, DBAPIError) else error  # the first: rolling back may fail after it
+        error = before if isinstance(before, DBAPIError) else error  # the first one: the rollback may fail after it
         before = before.__context__
-    return _refusal(path, error.orig)
+    return _ledger_error(path, error.orig)
 
 
-def _refusal(path: Path, error: BaseException | None) -> StorageError | LedgerError:
+def _ledger_error(path: Path, error: BaseException | None) -> StorageError | LedgerError:
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith("SQLITE_CORRUPT"):
-        hint = "Put a backup in its place and run with --restored; keep this one."
+        hint = "Replace it with a backup and run with --restored; keep the damaged file."
         return LedgerError(f"the ledger {path} is damaged: {error}", hint)
     if not name.startswith(_DISK_ERRORS):
-        return LedgerError(f"the ledger {path} does not fit this program: {error}", "Was it made by another version?")
+        return LedgerError(
+            f"the ledger {path} does not match this program: {error}", "Was it written by another version?"
+        )
     return StorageError(
         f"the ledger {path} cannot be written: {error}",
-        "Free some space or mend the disk, then run again: it goes on where it stopped.",
+        "Free some space or fix the disk. Run it again to continue.",
     )
 
 
 @contextmanager
 def _translating(path: Path) -> Iterator[None]:
-    """What the disk refuses below SQLite, and around it, is a StorageError."""
+    """Raise errors of SQLite and of the file system as a StorageError or LedgerError."""
     try:
         yield
     except DBAPIError as error:
         raise storage_error(path, error) from error
     except sqlite3.Error as error:
-        raise _refusal(path, error) from error
+        raise _ledger_error(path, error) from error
     except OSError as error:
-        raise StorageError(
-            f"{error.filename or path}: {error.strerror}", "Free some space or mend the disk."
-        ) from error
+        raise StorageError(f"{error.filename or path}: {error.strerror}", "Free some space or fix the disk.") from error

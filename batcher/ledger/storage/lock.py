@@ -1,5 +1,7 @@
-"""The owner's lock: at most one run works on a ledger, whatever path it was named by. The kernel drops it with the
-process, so there is nothing to clean up after a kill."""
+"""The owner's lock: at most one run works on a ledger, whichever path names it.
+
+The kernel releases it when the process ends, so a kill leaves nothing to clean up.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ def owner_lock(ledger: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
     """Hold the lock of the ledger at `ledger`, waiting for it up to `wait_seconds`.
 
     Raises:
-        LockedError: another process holds it; its message names the holder.
+        LockedError: another process, named in the message, holds it.
     """
     real = ledger.resolve()
     path = real.with_name(real.name + ".lock")
@@ -32,19 +34,19 @@ def owner_lock(ledger: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise LockedError(
-            f"another run holds the ledger {ledger}{_holder(path)}", "Wait for it: --wait-lock 5m"
+            f"another run holds the ledger {ledger}{_holder(path)}", "Pass --wait-lock 5m to wait for it."
         ) from None
     except OSError as error:
-        raise StorageError(f"cannot lock {ledger}: {error.strerror}", "Free some space or mend the folder.") from error
+        raise StorageError(f"cannot lock {ledger}: {error.strerror}", "Free some space or fix the folder.") from error
     try:
-        _sign(path)
+        _write_holder(path)
         yield
     finally:
         lock.release()
 
 
-def _sign(path: Path) -> None:
-    """Write who holds the lock into its file, for whoever waits; a full disk may refuse."""
+def _write_holder(path: Path) -> None:
+    """Write who holds the lock into its file, for messages of other processes. A full disk is no error."""
     with suppress(OSError):
         path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started_at": time.time()}))
 

@@ -1,6 +1,6 @@
-"""The ledger's tables. The migrations build them; a test holds that both agree to the letter.
+"""The ledger's tables. A test compares them word for word with those that the migrations build.
 
-Times are UTC unix seconds. Every rule that the program keeps and that SQL can say is said here too, as a constraint.
+Times are UTC Unix seconds. Rules of the program that SQL can express are constraints here as well.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from sqlalchemy import (
 )
 
 from batcher.item import Event, State
+from batcher.ledger.storage.planner import LATER_TAKE, NOT_PENDING, OPEN_TASK, UNCLEAR, UNLINKED
 
 REVISION: Final = "0005"
-"""The migration that makes exactly these tables."""
+"""The latest migration, which results in these tables."""
 
 metadata = MetaData()
 
@@ -37,8 +38,8 @@ def _one_of(column: str, words: type[State] | type[Event] | tuple[str, ...]) -> 
 _HAS_TASK: Final = _one_of("state", (State.SUBMITTED, State.RENDERED, State.DONE))
 
 meta = Table("meta", metadata, Column("name", Text, primary_key=True), Column("value", Text, nullable=False))
-"""Facts about the ledger itself: its `world` (real or sandbox), its id, when it was made; and for each batch, as
-`reading` and its number, how its file was taken apart when it was last imported."""
+"""Facts about the ledger: its `world` (real or sandbox), its id, when it was created; and for each batch, as `reading`
+and its id, the parse options of its last import."""
 
 accounts = Table(
     "accounts",
@@ -58,16 +59,11 @@ batches = Table(
     Column("source", Text, nullable=False),
     Column("version", Integer, nullable=False),
     Column("digest", Text, nullable=False),  # of the file
-    Column("rules", Text, nullable=False),  # a digest of how it was read
+    Column("rules", Text, nullable=False),  # digest of the rules that it was read with
     Column("out_dir", Text, nullable=False),  # relative to the ledger's folder, so that both can move together
     Column("imported_at", Float, nullable=False),
-    Column("trusted", Text),  # by what the file is known again without being read; see `ledger.trusting`
+    Column("trusted", Text),  # fingerprint of the file; see `importer.find_unchanged`
 )
-
-NOT_PENDING: Final = "state <> 'pending'"
-UNLINKED: Final = "linked_key IS NOT item_key OR linked_output IS NOT output"
-LATER_TAKE: Final = "take > 1"
-"""Conditions of partial indexes. SQLite uses such an index only where a query says the same with the same constants."""
 
 items = Table(
     "items",
@@ -81,13 +77,13 @@ items = Table(
     Column("format", Text, nullable=False),
     Column("params", Text, nullable=False),
     Column("take", Integer, nullable=False),
-    Column("bytes", Integer, nullable=False),  # of the text in UTF-8: what is priced
+    Column("bytes", Integer, nullable=False),  # of the text in UTF-8, which the price depends on
     Column("state", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("account_id", Integer),
     Column("task_id", Text),
-    Column("recheck_task_id", Text),  # pending: a task that failed for lack of credits, to be read before a new create
-    Column("recheck_run_id", Text),  # the run in which that task was read and still said so
+    Column("recheck_task_id", Text),  # task that failed for lack of credits; polled before a new create request
+    Column("recheck_run_id", Text),  # run that polled that task and found it still failed
     Column("not_before_at", Float, nullable=False),
     Column("deferrals", Integer, nullable=False),
     Column("error_code", Text),
@@ -102,13 +98,13 @@ items = Table(
     CheckConstraint("take >= 1", name="items_take"),
     ForeignKeyConstraint(["account_id", "task_id"], ["tasks.account_id", "tasks.task_id"], name="items_own_task"),
     Index("items_state", "state"),
-    Index("items_text", "text_hash", sqlite_where=text(NOT_PENDING)),
+    Index("items_text", "text_hash", sqlite_where=NOT_PENDING.of_index),
     Index("items_task", "account_id", "task_id", unique=True, sqlite_where=text("task_id IS NOT NULL")),
     Index("items_recheck", "account_id", sqlite_where=text("recheck_task_id IS NOT NULL")),
 )
 
 REPEAT_MARK: Final = "\n"
-"""Follows the id of a row that was skipped for an id that another row has; no id holds it."""
+"""Appended with the row's number to an id that another row has, when the row is rejected. No id contains it."""
 
 rows = Table(
     "rows",
@@ -117,22 +113,22 @@ rows = Table(
     Column("id", Text, primary_key=True),
     Column("number", Integer, nullable=False),
     Column("line", Integer, nullable=False),
-    Column("is_current", Integer, nullable=False),  # 1: the batch, as it reads now, has it; else 0
+    Column("is_current", Integer, nullable=False),  # 1: the latest import has it; else 0
     Column("take", Integer, nullable=False),
     Column("item_key", Text, ForeignKey("items.key")),
     Column("skipped", Text),
     Column("reason", Text),
     Column("output", Text, nullable=False),
     Column("extra", Text, nullable=False),
-    Column("linked_key", Text),  # whose audio lies at linked_output
+    Column("linked_key", Text),  # item whose audio is at linked_output
     Column("linked_output", Text),
     CheckConstraint("(item_key IS NULL) = (skipped IS NOT NULL)", name="rows_item"),
     CheckConstraint("skipped IN ('invalid', 'empty')", name="rows_skipped"),
     Index("rows_order", "batch_id", "is_current", "number"),
     Index("rows_item", "item_key", "batch_id", "is_current"),
     Index("rows_output", "output"),
-    Index("rows_takes", "batch_id", sqlite_where=text(LATER_TAKE)),
-    Index("rows_unlinked", "batch_id", "number", sqlite_where=text(UNLINKED)),
+    Index("rows_takes", "batch_id", sqlite_where=LATER_TAKE.of_index),
+    Index("rows_unlinked", "batch_id", "number", sqlite_where=UNLINKED.of_index),
 )
 
 runs = Table(
@@ -155,10 +151,6 @@ runs = Table(
     Index("runs_started", "started_at"),
 )
 
-UNCLEAR: Final = "(outcome IS NULL OR outcome = 'lost' OR outcome <> 'accepted' AND credits IS NOT NULL)"
-OPEN_TASK: Final = "ended_at IS NULL"
-"""Conditions of partial indexes: creates without a task that may have cost something, and tasks that have not ended."""
-
 attempts = Table(
     "attempts",
     metadata,
@@ -168,7 +160,7 @@ attempts = Table(
     Column("account_id", Integer, ForeignKey("accounts.id"), nullable=False),
     Column("intended_at", Float, nullable=False),
     Column("answered_at", Float),
-    Column("answer_no", Integer),  # in which order answers were recorded: clocks can be set back
+    Column("answer_no", Integer),  # order in which answers were recorded: clocks can be set back
     Column("outcome", Text),
     Column("cause", Text),
     Column("http_status", Integer),
@@ -177,13 +169,13 @@ attempts = Table(
     Column("request_id", Text),
     Column("credits", Float),
     Column("raw", LargeBinary),
-    Column("batch_id", Integer),  # the batch that it was created for, and whose budget pays
+    Column("batch_id", Integer),  # batch that it was created for and whose budget pays
     CheckConstraint(_one_of("outcome", ("accepted", "deferred", "rejected", "lost")), name="attempts_outcome"),
     CheckConstraint("(answered_at IS NULL) = (outcome IS NULL)", name="attempts_answered"),
     Index("attempts_answers", "account_id", "answer_no"),
     Index("attempts_batch", "batch_id"),
     Index("attempts_run", "run_id"),
-    Index("attempts_unclear", "batch_id", sqlite_where=text(UNCLEAR)),
+    Index("attempts_unclear", "batch_id", sqlite_where=UNCLEAR.of_index),
 )
 
 tasks = Table(
@@ -199,14 +191,14 @@ tasks = Table(
     Column("ended_at", Float),
     Column("word", Text),
     Column("credits", Float),
-    Column("missing_since_at", Float),  # first of the 404 answers without another answer between
+    Column("missing_since_at", Float),  # first of the consecutive 404 answers
     Column("missing_looks", Integer, nullable=False),
-    Column("unusable_since_at", Float),  # first of the reads that gave no usable audio
+    Column("unusable_since_at", Float),  # first of the polls without usable audio
     Column("unusable_looks", Integer, nullable=False),
     Column("raw", LargeBinary),
     ForeignKeyConstraint(["item_key", "attempt"], ["attempts.item_key", "attempts.attempt"], name="tasks_own_attempt"),
     Index("tasks_item", "item_key"),
-    Index("tasks_open", "item_key", sqlite_where=text(OPEN_TASK)),
+    Index("tasks_open", "item_key", sqlite_where=OPEN_TASK.of_index),
 )
 
 files = Table(
@@ -231,7 +223,7 @@ events = Table(
     Column("item_key", Text, ForeignKey("items.key"), nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("event", Text, nullable=False),
-    Column("state", Text, nullable=False),  # the state it led to
+    Column("state", Text, nullable=False),  # after the event
     Column("at", Float, nullable=False),
     Column("run_id", Text),
     Column("detail", Text),
@@ -251,13 +243,13 @@ halts = Table(
     Column("run_id", Text, nullable=False),
     Column(
         "from_task", Integer, nullable=False
-    ),  # 1: a task failed for lack of credits, so only a rendered probe ends it
-    Column("credits", Float),  # the balance once the last creates in flight had settled
+    ),  # 1: a task failed for lack of credits, so only a rendered probe closes it
+    Column("credits", Float),  # balance after the last create requests in flight had settled
     Column("quota", Float),
     Column("balance_at", Float),
     Column("probes", Integer, nullable=False),
     Column("probe_after_at", Float, nullable=False),
-    Column("probe_run_id", Text),  # the run that may send one create although the halt is open
+    Column("probe_run_id", Text),  # run that may send one create request although the halt is open
     Column("probe_key", Text),
     Column("closed_at", Float),
     CheckConstraint("kind IN ('credits', 'unstable')", name="halts_kind"),
@@ -275,7 +267,7 @@ balances = Table(
     Column("quota", Float),
     Index("balances_at", "account_id", "at"),
 )
-"""Every profile that was read and names a balance: what lies around a doubt."""
+"""Balances of every profile that was read: evidence for items in doubt."""
 
 recalled = Table(
     "recalled",
@@ -295,7 +287,7 @@ recalled = Table(
     Index("recalled_item", "item_key"),
     Index("recalled_sha256", "sha256"),
 )
-"""What results files say of rows whose items are bought, or may be, until a run has taken it up."""
+"""Rows restored from results files whose items are bought or may be, until a run has applied them."""
 
 
 lessons = Table(
@@ -306,4 +298,4 @@ lessons = Table(
     Column("value", Text, nullable=False),
     Column("learned_at", Float, nullable=False),
 )
-"""What runs learn of an account's API: how long tasks take, what it permits. Forgetting it costs only time."""
+"""Values learned about an account's API: task durations and limits. Losing them only costs time."""

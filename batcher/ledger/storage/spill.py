@@ -1,7 +1,7 @@
-"""The spill file: where the answer to a create goes when the database refuses it.
+"""The spill file: stores answers to create requests that the database cannot store.
 
-Its space is taken before the first create leaves, so that a disk that is full by then still holds the answers to what
-was bought. Each record carries its length and a checksum: a torn one ends the reading and is never half believed.
+Its space is reserved before the first create request, so that a disk that fills up later still has room for the answers
+to what was bought. Each record has its length and a checksum; reading stops at an incomplete record.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from batcher.ledger.storage.database import sync
 _HEADER: Final = struct.Struct("<4sII")
 _MAGIC: Final = b"TTS1"
 _SIZE: Final = 1 << 20
+"""Bytes reserved."""
 _RAW_LIMIT: Final = 4096
-"""Bytes kept of a raw answer: 1 MiB of room then holds over a hundred of the longest, thousands of the usual."""
+"""Bytes stored of a raw answer: the file then holds over a hundred records of that length, thousands of usual ones."""
 
 
 class Spill:
-    """The spill file of one ledger; used by the holder of the owner's lock alone."""
+    """The spill file of one ledger, used only by the holder of the owner's lock."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._end: int | None = None  # where the next record goes; unknown until the file was read
+        self._end: int | None = None  # where the next record goes; None until the file is read
 
     def reserve(self) -> None:
-        """Take the room on disk, before anything is bought.
+        """Reserve the space on disk.
 
         Raises:
             StorageError: there is no room.
@@ -50,14 +51,14 @@ class Spill:
             sync(self.path.parent)
         except OSError as error:
             raise StorageError(
-                f"no room for {self.path}: {error.strerror}", "Free some space; nothing was created."
+                f"no room for {self.path}: {error.strerror}", "Free some space. Nothing was created."
             ) from error
 
     def append(self, record: AnswerRecord) -> None:
-        """Make `record` durable beside those already here.
+        """Make `record` durable, after the records already here.
 
         Raises:
-            StorageError: not even the reserved room takes it.
+            StorageError: the reserved space is not enough, or the disk fails.
         """
         if self._end is None:
             self.records()
@@ -76,7 +77,7 @@ class Spill:
         self._end = end + len(data)
 
     def records(self) -> list[AnswerRecord]:
-        """Every whole record, in the order written; what comes next goes behind them."""
+        """All complete records, in the order written. The next record will follow them."""
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
@@ -94,7 +95,7 @@ class Spill:
         return found
 
     def clear(self) -> None:
-        """Forget all records; called only once each of them is committed."""
+        """Delete all records; only once each of them is committed."""
         if not self._end:
             return
         descriptor = os.open(self.path, os.O_WRONLY)
@@ -106,13 +107,13 @@ class Spill:
         self._end = 0
 
     def remove(self) -> None:
-        """Give the room back, unless it holds records or was never looked into."""
+        """Remove the file, unless it holds records or has not been read."""
         if self._end == 0:
             self.path.unlink(missing_ok=True)
 
 
 def _write(descriptor: int, data: bytes, at: int) -> None:
-    """Write all of `data`: a disk that is nearly full takes a part of it and calls that a success.
+    """Write all of `data`; a nearly full disk may write a part of it and report success.
 
     Raises:
         OSError: it does not fit.

@@ -1,8 +1,8 @@
-"""What the ledger knows of itself without looking through all of it: tables that its own triggers keep.
+"""Tables of cached facts and sums, and the triggers that keep them correct.
 
-Whatever writes, and whatever kills it, they hold: a trigger changes them in the very transaction of the change that
-they depend on. What the steps of single items change again and again is added up (`totals`, `costs`). Of what an import
-changes, or what hardly ever happens, they are forgotten, to be found out anew by whoever needs them next.
+Triggers update these tables in the same transaction as the change, so they stay correct whoever writes and even after a
+crash. Sums that each step of an item changes are updated (`totals`, `costs`). Facts that an import changes, or a rare
+event, are deleted and computed again when they are next needed.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ standing = Table(
     Column("facts", Text, nullable=False),
     CheckConstraint("depends IN ('rows', 'manifests', 'costs', 'balances')", name="standing_depends"),
 )
-"""What was found out by reading a great part of the ledger, and holds until something that it depends on changes:
+"""Cached facts, by name. `depends` is what they depend on; any change of it deletes them:
 
 * `rows`: anything in rows, items and files;
-* `manifests`: which rows there are, and which items they stand for;
-* `costs`: what ended tasks cost, but for one that ends;
-* `balances`: the balances, and the creates that were accepted before the last of them.
+* `manifests`: which rows there are, and which items they use;
+* `costs`: costs of ended tasks (a task that ends only updates the table `costs`);
+* `balances`: balances, and the create requests answered before the latest of them.
 """
 
 totals = Table(
     "totals",
     metadata,
-    Column("scope", Text, nullable=False),  # the batches, as they read now, whose rows stand for the items
+    Column("scope", Text, nullable=False),  # ids of the batches whose current rows use the items
     Column("model", Text),
     Column("state", Text, nullable=False),
     Column("number", Integer, nullable=False),
     Column("bytes", Integer, nullable=False),  # of their texts
     Index("totals_scope", "scope", "state"),
 )
-"""Items by scope, model and state, with a line for every state. Holds while `totals` is standing."""
+"""Items by scope, model and state, with a line for every state. Correct while `totals` is in `standing`."""
 
 costs = Table(
     "costs",
     metadata,
-    Column("batch_id", Integer, primary_key=True),  # whose budget pays; 0 for none
-    Column("model", Text, primary_key=True),  # "" for none
-    Column("told", Float, nullable=False),  # credits, by what the task or its create says
-    Column("untold_bytes", Integer, nullable=False),  # texts of those that say nothing and may have cost something
-    Column("credits", Float),  # by what tasks say; NULL where none says anything
-    Column("priced_credits", Float, nullable=False),  # of the tasks that say that they cost something
+    Column("batch_id", Integer, primary_key=True),  # whose budget pays; 0: none
+    Column("model", Text, primary_key=True),  # "": none
+    Column("told", Float, nullable=False),  # credits reported by the task or its create request
+    Column("untold_bytes", Integer, nullable=False),  # of texts whose task may have cost something but reports nothing
+    Column("credits", Float),  # reported by tasks; NULL if none reports any
+    Column("priced_credits", Float, nullable=False),  # of the tasks that report a cost above 0
     Column("priced_bytes", Integer, nullable=False),
-    Column("low", Float),  # credits for a byte: the least and the most among them
+    Column("low", Float),  # lowest and highest price of a byte, in credits
     Column("high", Float),
 )
-"""What ended tasks cost. Holds while `costs` is standing."""
+"""Costs of ended tasks. Correct while `costs` is in `standing`."""
 
 _ENDINGS: Final = """
 CREATE VIEW endings AS
@@ -71,7 +71,7 @@ FROM tasks
 JOIN attempts ON attempts.item_key = tasks.item_key AND attempts.attempt = tasks.attempt
 JOIN items ON items.key = tasks.item_key
 WHERE tasks.ended_at IS NOT NULL"""
-"""Each task that has ended, and what of it goes into `costs`."""
+"""Each ended task with what it adds to `costs`."""
 
 SCOPE: Final = (
     "(SELECT group_concat(batch_id, ' ') FROM (SELECT DISTINCT batch_id FROM rows"
@@ -104,7 +104,7 @@ _TRIGGERS: Final = {
     "rows_delete": ("DELETE ON rows", _forget("rows", "manifests")),
     "rows_update": ("UPDATE ON rows", _forget("rows")),
     "rows_stand": ("UPDATE OF batch_id, is_current, item_key, skipped ON rows", _forget("manifests")),
-    # An item that no row stands for changes nothing: its insertion needs no trigger.
+    # Inserting an item needs no trigger: no row uses it yet.
     "items_update": ("UPDATE ON items", _forget("rows")),
     "items_move": ("UPDATE OF state ON items", _MOVED),
     "items_input": ("UPDATE OF key, model, bytes ON items", "DELETE FROM standing"),
@@ -135,4 +135,4 @@ _after_create(_ENDINGS)
 for _name, (_when, _then) in _TRIGGERS.items():
     _after_create(f"CREATE TRIGGER {_name} AFTER {_when} BEGIN {_then}; END")
 tables: Final = metadata
-"""All of the ledger's tables, with what keeps these."""
+"""All of the ledger's tables, with the triggers of these."""

@@ -1,4 +1,4 @@
-"""The ledger's file: made by the migrations, equal to the schema, private, and refused when it is not ours."""
+"""The ledger's file: built by the migrations, equal to the schema, private, and refused if it is another's."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _objects(path: Path) -> dict[str, str]:
 
 
 def test_migrations_build_the_schema(tmp_path: Path) -> None:
-    """A ledger made by every migration in turn is a new ledger, word for word."""
+    """A ledger that every migration has built in turn equals a new ledger, word for word."""
     database.create(tmp_path / "new.db", "real")
     engine = create_engine(f"sqlite:///{tmp_path / 'migrated.db'}")
     with engine.begin() as connection:
@@ -42,19 +42,19 @@ def test_migrations_build_the_schema(tmp_path: Path) -> None:
 
 
 def test_revision_is_the_newest_migration() -> None:
-    """The revision that the program compares with is the newest migration there is."""
+    """The program's revision is that of the newest migration."""
     assert max(database._known_revisions()) == schema.REVISION
 
 
-def test_ledger_is_private(tmp_path: Path) -> None:
-    """A new ledger can be read by its owner alone."""
+def test_a_new_ledger_is_readable_only_by_its_owner(tmp_path: Path) -> None:
+    """Its mode is 0600."""
     path = tmp_path / "batcher.db"
     database.create(path, "real")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_newer_ledger_is_refused(tmp_path: Path) -> None:
-    """A ledger of a later version is refused with what to do."""
+def test_a_newer_ledger_is_refused(tmp_path: Path) -> None:
+    """The hint says to upgrade."""
     path = tmp_path / "batcher.db"
     database.create(path, "real")
     with closing(sqlite3.connect(path)) as connection, connection:
@@ -67,8 +67,8 @@ def test_newer_ledger_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database at all" * 100])
-def test_not_a_ledger_is_refused(tmp_path: Path, content: bytes) -> None:
-    """A file that is no ledger is refused and left as it is."""
+def test_a_file_that_is_no_ledger_is_refused_and_left_unchanged(tmp_path: Path, content: bytes) -> None:
+    """An empty file, too, which SQLite would turn into a database."""
     path = tmp_path / "batcher.db"
     path.write_bytes(content)
     with pytest.raises(LedgerError):
@@ -76,28 +76,28 @@ def test_not_a_ledger_is_refused(tmp_path: Path, content: bytes) -> None:
     assert path.read_bytes() == content
 
 
-def test_the_other_world_is_refused(tmp_path: Path) -> None:
-    """A ledger of the sandbox never serves the real API, nor the other way round."""
+def test_a_sandbox_ledger_is_refused_for_the_real_api(tmp_path: Path) -> None:
+    """It opens for the sandbox."""
     path = tmp_path / "batcher.db"
     database.create(path, "sandbox")
-    with pytest.raises(LedgerError, match="sandbox world"):
+    with pytest.raises(LedgerError, match="belongs to the sandbox"):
         database.open_existing(path, world="real")
     database.open_existing(path, world="sandbox").dispose()
 
 
-def test_odd_paths(tmp_path: Path) -> None:
-    """A folder with blanks, signs and letters of any script can hold a ledger."""
+def test_a_ledger_may_have_any_path(tmp_path: Path) -> None:
+    """Spaces, signs and letters of any script are allowed."""
     path = tmp_path / "50% off? #1 & für 語" / "batcher.db"
     database.create(path, "real")
     database.open_existing(path, world="real").dispose()
 
 
 RELEASED = {1: ("0001", "bdd09c08d6c3c543989f24473c36d7ab91ff0a7e9e06d83383d3e74c5c360dbe")}
-"""For every released version of the key: the revision that ledgers with it had, and one key that they hold."""
+"""For every released key version: the revision of its ledgers, and one key that they contain."""
 
 
 def _old_ledger(path: Path, revision: str) -> None:
-    """A ledger as an earlier program has left it."""
+    """Create a ledger as an earlier program left it."""
     engine = create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
         config = database._config()
@@ -108,8 +108,10 @@ def _old_ledger(path: Path, revision: str) -> None:
 
 
 @pytest.mark.parametrize(("version", "revision", "key"), [(v, r, k) for v, (r, k) in RELEASED.items()])
-def test_keys_survive_upgrades(tmp_path: Path, version: int, revision: str, key: str) -> None:
-    """What any released version bought is found bought by this one, when the same manifest is imported."""
+def test_items_with_any_released_key_version_are_found_after_an_upgrade(
+    tmp_path: Path, version: int, revision: str, key: str
+) -> None:
+    """An item bought by an earlier version is done when its manifest is imported."""
     path = tmp_path / "batcher.db"
     _old_ledger(path, revision)
     with closing(sqlite3.connect(path)) as connection, connection:
@@ -126,11 +128,11 @@ def test_keys_survive_upgrades(tmp_path: Path, version: int, revision: str, key:
         found = conn.exec_driver_sql("SELECT count(*), max(state) FROM items").one()
     engine.dispose()
     assert tuple(found) == (1, "done")
-    assert set(RELEASED) == set(range(1, KEY_VERSION + 1)), "a new version of the key wants a line here"
+    assert set(RELEASED) == set(range(1, KEY_VERSION + 1)), "a new key version needs a line here"
 
 
-def test_nothing_is_lost_on_the_way_to_0002(tmp_path: Path) -> None:
-    """What happened to items is kept word for word, and what was created counts for the batch that has it."""
+def test_the_migration_to_0002_loses_nothing(tmp_path: Path) -> None:
+    """Events stay word for word, and each attempt is assigned to the batch that has its item."""
     path = tmp_path / "batcher.db"
     _old_ledger(path, "0001")
     with closing(sqlite3.connect(path)) as connection, connection:

@@ -1,10 +1,10 @@
-"""What is added up as the ledger changes is what counting everything comes to, after any change and any kill."""
+"""Sums that triggers update equal a full count, after any change and after a kill."""
 
 from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,12 @@ from tests.support.processes import killed
 from tests.support.summing import assert_added_up
 
 
-@pytest.fixture
-def book(tmp_path: Path) -> Iterator[Book]:
-    with book_in(tmp_path) as made:
-        yield made
-
-
 def _standing(book: Book) -> set[str]:
     return {row["name"] for row in book.all("SELECT name FROM standing")}
 
 
 class Chance:
-    """Steps of a ledger's life, drawn at random: imports, creates, answers, endings, decisions."""
+    """Random steps in a ledger's life: imports, create requests, answers, ended tasks, decisions."""
 
     def __init__(self, book: Book, seed: int) -> None:
         self.book = book
@@ -45,22 +39,22 @@ class Chance:
         self.number = 0
 
     def step(self) -> None:
-        """One of them."""
+        """Do one of them."""
         steps: list[Callable[[], None]] = [self.take_in, self.create, self.create, self.create, self.end, self.end]
-        self.dice.choice([*steps, self.decide, self.look, self.weigh])()
+        self.dice.choice([*steps, self.decide, self.cache, self.weigh])()
 
     def take_in(self) -> None:
-        """A manifest, with items that others have too, rows without a text, and models of their own."""
+        """Import a manifest that shares items with others, and has rows without text and several models."""
         batch = self.dice.choice(["a", "b", "c"])
         rows = ["id,text,model"]
         for row in range(self.dice.randint(1, 6)):
             text = self.dice.choice(["", *(f"{'long ' * number}text" for number in range(8))])
             rows.append(f"{batch}{row},{text},{self.dice.choice(['', 'm1', 'm2'])}")
-        with suppress(ManifestError):  # more edits than pass
+        with suppress(ManifestError):  # too many edits
             self.book.take_in("\n".join(rows) + "\n", batch=batch, skip_empty=True, skip_invalid=True)
 
     def create(self) -> None:
-        """Creates that are accepted, refused, put off or lost, with and without a word of what they cost."""
+        """Send create requests that are accepted, rejected, deferred or lost, with and without a reported cost."""
         for claimed in self.book.claim_anew(self.dice.randint(1, 3)):
             self.number += 1
             credits_ = self.dice.choice([None, 0.0, 2.5])
@@ -81,7 +75,7 @@ class Chance:
         return OpenTask(**who, format="mp3", chars=4, accepted_at=AT)
 
     def end(self) -> None:
-        """A task ends well, badly or for lack of credits, and says what it cost, or not."""
+        """End a task: rendered, failed or out of credits, with and without a reported cost."""
         if not self.open:
             return
         task = self.open.pop(self.dice.randrange(len(self.open)))
@@ -93,7 +87,7 @@ class Chance:
             connection.execute("UPDATE halts SET closed_at = 1")
 
     def decide(self) -> None:
-        """A doubt is settled by the answer that came late, or by a person."""
+        """Settle an item in doubt by a late answer or by a user's decision."""
         if not self.doubts:
             return
         key, attempt = self.doubts.pop(self.dice.randrange(len(self.doubts)))
@@ -109,18 +103,18 @@ class Chance:
             self.book.record(late, max_in_doubt=NEVER)
         self.open.append(self._task(key, attempt, task_id))
 
-    def look(self) -> None:
-        """Somebody who may write has looked: what was forgotten is kept again."""
+    def cache(self) -> None:
+        """Cache again what was deleted, as a connection that may write does."""
         self.book.do(status.precompute)
 
     def weigh(self) -> None:
-        """The balance is read."""
+        """Record a balance."""
         balance = Balance(credits=self.dice.choice([None, 10.0, 500.0]))
         self.book.do(runs.note_balance, RUN, self.book.account_id, balance, at=AT)
 
 
 class _Late:
-    """The create whose answer comes late."""
+    """A create request whose answer arrives late."""
 
     def __init__(self, key: str, attempt: int) -> None:
         self.key = key
@@ -128,8 +122,8 @@ class _Late:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_sums_follow_any_story(book: Book, seed: int) -> None:
-    """Whatever happens in whatever order, with items shared by batches, each sum is right after each step."""
+def test_sums_are_right_after_each_step_of_a_random_history(book: Book, seed: int) -> None:
+    """Batches share items, and steps come in any order."""
     chance = Chance(book, seed)
     chance.take_in()
     kept = 0
@@ -140,8 +134,8 @@ def test_sums_follow_any_story(book: Book, seed: int) -> None:
     assert kept > 10
 
 
-def test_sums_stand_while_a_run_works(book: Book) -> None:
-    """What a run does to items one by one, from claim to done, leaves the sums standing: nothing is counted anew."""
+def test_steps_of_a_run_keep_the_sums(book: Book) -> None:
+    """From claim to done, the steps of single items update the sums, so that nothing is counted again."""
     book.take_in("id,text\na,one\nb,two\nc,three\n")
     book.do(status.precompute)
     task = book.submitted("t1")
@@ -152,8 +146,8 @@ def test_sums_stand_while_a_run_works(book: Book) -> None:
     assert {"totals", "costs", "rows 1"} <= _standing(book)
 
 
-def test_sums_outlive_a_kill(project: Project, provider: FakeTTS) -> None:
-    """When a run is killed in the middle of its work, `status` is right, and counts nothing anew."""
+def test_sums_survive_a_kill(project: Project, provider: FakeTTS) -> None:
+    """After a kill in the middle of a run, `status` is right without counting again."""
     manifest = project.manifest(6)
     command = ["run", str(manifest), "--api-url", provider.url, "--concurrency", "2"]
     killed("before batcher.ledger.lifecycle.collection:record_saved 3", command, project.folder, project.environment)
@@ -163,8 +157,8 @@ def test_sums_outlive_a_kill(project: Project, provider: FakeTTS) -> None:
     assert {state: number for state, number in states.items() if number} == project.states()
 
 
-def test_a_migrated_ledger_is_added_up_by_its_next_run(tmp_path: Path) -> None:
-    """A ledger that has counted nothing yet is counted by whoever reads it, and added up from then by who may write."""
+def test_the_next_run_computes_the_sums_of_a_migrated_ledger(tmp_path: Path) -> None:
+    """A read-only connection counts; the first connection that may write stores the sums."""
     with book_in(tmp_path) as book:
         book.take_in("id,text\na,one\nb,two\n")
         book.do(collection.record_rendered, ending(book.submitted("t1"), credits=2.0))

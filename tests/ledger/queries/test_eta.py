@@ -1,11 +1,9 @@
-"""When the rest is likely done: foretold from the pace of what is done, with its range, and only where known."""
+"""The ETA, with its range: estimated from the pace so far, and only where that is known."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -13,14 +11,7 @@ from batcher.formatting import span
 from batcher.ledger.queries.eta import forecast
 from tests.conftest import Project
 from tests.support.fake_tts import FakeTTS
-from tests.support.ledger_kit import AT, RUN, Book, book_in, sheet
-
-
-@pytest.fixture
-def book(tmp_path: Path) -> Iterator[Book]:
-    """An empty ledger with a run under way."""
-    with book_in(tmp_path) as made:
-        yield made
+from tests.support.ledger_kit import AT, RUN, Book, sheet
 
 
 def _done_at(book: Book, times: list[float]) -> None:
@@ -33,8 +24,7 @@ def _done_at(book: Book, times: list[float]) -> None:
         )
 
 
-def test_a_steady_pace(book: Book) -> None:
-    """Items done every two seconds foretell two seconds for each of the rest, with hardly a range."""
+def test_a_steady_pace_gives_an_eta_with_hardly_a_range(book: Book) -> None:
     _done_at(book, [2.0 * i for i in range(100)])
     found = book.do(forecast, RUN, 30)
     assert found is not None
@@ -42,8 +32,7 @@ def test_a_steady_pace(book: Book) -> None:
     assert (found.least_seconds, found.most_seconds) == pytest.approx((60.0, 60.0))
 
 
-def test_a_varying_pace_has_a_range(book: Book) -> None:
-    """Where the pace has changed, the range says by how much."""
+def test_a_varying_pace_widens_the_range(book: Book) -> None:
     _done_at(book, [float(i) for i in range(50)] + [50.0 + 4 * i for i in range(50)])
     found = book.do(forecast, RUN, 100)
     assert found is not None
@@ -53,14 +42,13 @@ def test_a_varying_pace_has_a_range(book: Book) -> None:
 
 
 @pytest.mark.parametrize(("done", "remaining"), [(14, 5), (100, 0), (0, 5)])
-def test_nothing_is_foretold_from_nothing(book: Book, done: int, remaining: int) -> None:
-    """Too few items, or none left, foretell nothing."""
+def test_no_eta_with_too_few_items_or_none_left(book: Book, done: int, remaining: int) -> None:
     _done_at(book, [float(i) for i in range(done)])
     assert book.do(forecast, RUN, remaining) is None
 
 
-def test_a_run_that_cannot_finish_says_how_long(project: Project) -> None:
-    """A run that stops with rows open says when they are likely done, and so does `status`."""
+def test_a_run_that_stops_early_reports_its_eta(project: Project) -> None:
+    """So does `status`."""
     manifest = project.manifest(40)
     ended = project.run(manifest, "--max-items", "20", "--concurrency", "10")
     assert ended.exit_code == 6
@@ -68,8 +56,8 @@ def test_a_run_that_cannot_finish_says_how_long(project: Project) -> None:
         assert "items a minute: the remaining 20 need about" in said
 
 
-def test_a_halt_foretells_nothing(project: Project, provider: FakeTTS) -> None:
-    """While the account is halted nothing will be done, however quickly it went before; nobody says when."""
+def test_no_eta_while_the_account_is_halted(project: Project, provider: FakeTTS) -> None:
+    """However quick the pace was before."""
     provider.credits = 20
     ended = project.run(project.manifest(40), "--concurrency", "10")
     assert (ended.exit_code, project.states()) == (4, {"done": 20, "pending": 20})
@@ -80,6 +68,5 @@ def test_a_halt_foretells_nothing(project: Project, provider: FakeTTS) -> None:
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0.2, "1 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h"), (200_000, "2 days")]
 )
-def test_spans_as_people_say_them(seconds: float, words: str) -> None:
-    """A span is told in the unit that fits."""
+def test_a_span_is_shown_in_the_unit_that_fits(seconds: float, words: str) -> None:
     assert span(seconds) == words

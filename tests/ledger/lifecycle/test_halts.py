@@ -18,7 +18,7 @@ from batcher.provider.answers import Profile
 from tests.support.ledger_kit import AT, RUN, Book, book_in, ending, sheet
 
 MOST = 2
-"""Lost creates that are let pass."""
+"""Lost creates in a row that do not halt the account yet."""
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def kinds(book: Book) -> list[str]:
 
 
 def refuse(book: Book, run_id: str = RUN, **changes: Any) -> Halt:
-    """A create is refused for lack of credits."""
+    """Have a create refused for lack of credits."""
     (claimed,) = book.claim(1, run_id=run_id)
     said: dict[str, Any] = {"http_status": 402, "run_id": run_id}
     answer(book, claimed, Event.DEFERRED, "no_credits", **(said | changes))
@@ -54,7 +54,7 @@ def refuse(book: Book, run_id: str = RUN, **changes: Any) -> Halt:
 
 
 def probe(book: Book, run_id: str = "run-2", *, credits_: float | None = None) -> Claimed:
-    """A new run is allowed to probe every open halt, and claims its probe."""
+    """Permit a new run to probe every open halt, and claim its probe."""
     book.begin(run_id, credits_=credits_)
     for halt in open_halts(book):
         book.do(halts.permit_probe, halt.id, run_id)
@@ -66,16 +66,16 @@ def probe(book: Book, run_id: str = "run-2", *, credits_: float | None = None) -
 
 
 @pytest.mark.parametrize("said", [{"error_code": "insufficient_credits"}, {"http_status": 402}])
-def test_a_refused_create_halts(book: Book, said: dict[str, Any]) -> None:
-    """One create refused for lack of credits stops the account's creating, and the halt says why and since when."""
+def test_a_create_refused_for_lack_of_credits_halts_the_account(book: Book, said: dict[str, Any]) -> None:
+    """The halt records why and since when."""
     halt = refuse(book, at=AT + 3, **said)
     assert (halt.kind, halt.since_at, halt.probe_after_at) == ("credits", AT + 3, AT + 3)
     assert str(next(iter(said.values()))) in halt.detail
     assert book.claim_anew(5) == []
 
 
-def test_a_failed_task_halts(book: Book) -> None:
-    """A task that failed for lack of credits stops the account in the same transaction."""
+def test_a_task_failed_for_lack_of_credits_halts_the_account(book: Book) -> None:
+    """In the transaction that records the failure."""
     task = book.submitted("t1")
     book.do(collection.record_unfunded, ending(task, error_code="insufficient_quota"))
     (halt,) = open_halts(book)
@@ -83,24 +83,24 @@ def test_a_failed_task_halts(book: Book) -> None:
     assert book.claim(5) == []
 
 
-def test_a_late_unfunded_look_halts_nothing(book: Book) -> None:
-    """The same news of a task that has ended already opens no halt."""
+def test_a_late_poll_of_an_unfunded_task_opens_no_halt(book: Book) -> None:
+    """The task has ended already."""
     task = book.submitted("t1")
     book.do(collection.record_rendered, ending(task))
     assert not book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
     assert open_halts(book) == []
 
 
-def test_many_refusals_are_one_halt(book: Book) -> None:
-    """Creates that were in the air together and are all refused make one halt, since the first of them."""
+def test_concurrent_refusals_open_one_halt(book: Book) -> None:
+    """It dates from the first of them."""
     for number, claimed in enumerate(book.claim(5)):
         answer(book, claimed, Event.DEFERRED, "no_credits", at=AT + number)
     (halt,) = open_halts(book)
     assert halt.since_at == AT
 
 
-def test_an_accepted_neighbour_ends_no_halt(book: Book) -> None:
-    """A create that left before the halt and is accepted after it does not close it: it is no probe."""
+def test_a_create_sent_before_the_halt_does_not_close_it(book: Book) -> None:
+    """It is accepted after the halt opened, but is no probe."""
     first, second = book.claim(2)
     answer(book, first, Event.DEFERRED, "no_credits")
     book.record(book.accepted(second, "t2"))
@@ -114,8 +114,7 @@ def book_task(book: Book, claimed: Claimed, task_id: str) -> Any:
     return task
 
 
-def test_only_the_permitted_run_probes(book: Book) -> None:
-    """Permission is one run's: another one gets nothing, and a permitted one gets a single create at a time."""
+def test_only_the_permitted_run_probes_one_create_at_a_time(book: Book) -> None:
     halt = refuse(book)
     book.begin("run-2")
     book.do(halts.permit_probe, halt.id, "run-1")
@@ -127,16 +126,14 @@ def test_only_the_permitted_run_probes(book: Book) -> None:
     assert book.do(halts.allowance, book.account_id, "run-2", 5, busy=True) == 1
 
 
-def test_all_halts_must_be_permitted(book: Book) -> None:
-    """With two halts open a permission for one of them lets nothing through."""
+def test_a_probe_needs_permission_for_every_open_halt(book: Book) -> None:
     halt = refuse(book)
     book.do(halts.open_halt, book.account_id, "unstable", AT, "why", RUN)
     book.do(halts.permit_probe, halt.id, RUN)
     assert book.claim_anew(5) == []
 
 
-def test_an_accepted_probe_closes(book: Book) -> None:
-    """An accepted probe closes the halt, and claims are free again."""
+def test_an_accepted_probe_closes_the_halt(book: Book) -> None:
     refuse(book)
     book.record(book.accepted(probe(book), "t1", at=AT + 50))
     assert open_halts(book) == []
@@ -144,8 +141,8 @@ def test_an_accepted_probe_closes(book: Book) -> None:
     assert len(book.claim(5, run_id="run-2")) == 5
 
 
-def test_a_failed_tasks_halt_closes_when_rendered(book: Book) -> None:
-    """Where a task failed for lack of credits, an accepted probe is not enough: only audio proves the credits."""
+def test_a_halt_opened_by_a_failed_task_closes_only_with_audio(book: Book) -> None:
+    """An accepted probe does not prove that there are credits."""
     task = book.submitted("t1")
     book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
     claimed = probe(book)
@@ -156,8 +153,8 @@ def test_a_failed_tasks_halt_closes_when_rendered(book: Book) -> None:
     assert open_halts(book) == []
 
 
-def test_a_probe_that_fails_keeps_the_halt(book: Book) -> None:
-    """A probe whose task fails for another reason says nothing about credits: halted still, the next may probe."""
+def test_a_probe_whose_task_fails_keeps_the_halt(book: Book) -> None:
+    """The task failed for another reason, which proves nothing about credits. The next create may probe."""
     task = book.submitted("t1")
     book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
     claimed = probe(book)
@@ -171,8 +168,8 @@ def test_a_probe_that_fails_keeps_the_halt(book: Book) -> None:
     ("event", "cause"),
     [(Event.REJECTED, "invalid"), (Event.DEFERRED, "throttled"), (Event.DEFERRED, "unsent"), (Event.DEFERRED, "held")],
 )
-def test_a_probe_without_an_answer_about_credits(book: Book, event: Event, cause: str) -> None:
-    """A probe that is rejected or never made keeps the halt and the permission: the next create is the probe."""
+def test_a_rejected_or_unsent_probe_keeps_halt_and_permission(book: Book, event: Event, cause: str) -> None:
+    """The next create is the probe."""
     refuse(book)
     answer(book, probe(book), event, cause, run_id="run-2")
     assert kinds(book) == ["credits"]
@@ -180,7 +177,7 @@ def test_a_probe_without_an_answer_about_credits(book: Book, event: Event, cause
 
 
 def test_a_refused_probe_ends_the_permission(book: Book) -> None:
-    """A probe that is refused for lack of credits leaves the halt as shut as before, for this run too."""
+    """The permitted run claims nothing more either."""
     halt = refuse(book)
     book.do(halts.set_balance, book.account_id, 3.0, None, AT)
     answer(book, probe(book), Event.DEFERRED, "no_credits", run_id="run-2", at=AT + 9)
@@ -189,8 +186,7 @@ def test_a_refused_probe_ends_the_permission(book: Book) -> None:
     assert book.claim_anew(5, run_id="run-2") == []
 
 
-def test_a_failed_task_makes_an_open_halt_stricter(book: Book) -> None:
-    """A halt that a refused create opened needs audio to close, once a task has failed for lack of credits."""
+def test_a_failed_task_makes_a_refused_creates_halt_need_audio(book: Book) -> None:
     task = book.submitted("t1")
     refuse(book)
     book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
@@ -198,8 +194,7 @@ def test_a_failed_task_makes_an_open_halt_stricter(book: Book) -> None:
     assert kinds(book) == ["credits"]
 
 
-def test_a_probe_from_before_another_lack_proves_nothing(book: Book) -> None:
-    """While a probe is under way a task fails for lack of credits: the probe's success comes too late to close that."""
+def test_a_probe_sent_before_another_unfunded_task_does_not_close_the_halt(book: Book) -> None:
     task = book.submitted("t1")
     refuse(book)
     claimed = probe(book)
@@ -211,8 +206,8 @@ def test_a_probe_from_before_another_lack_proves_nothing(book: Book) -> None:
     assert book.claim_anew(5, run_id="run-2") == []
 
 
-def test_a_refused_create_makes_an_open_halt_no_milder(book: Book) -> None:
-    """A halt that a failed task opened still needs audio, after a create was refused as well."""
+def test_a_refused_create_does_not_relax_a_failed_tasks_halt(book: Book) -> None:
+    """It still closes only with audio."""
     task, (in_flight,) = book.submitted("t1"), book.claim()
     book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
     answer(book, in_flight, Event.DEFERRED, "no_credits")
@@ -220,8 +215,8 @@ def test_a_refused_create_makes_an_open_halt_no_milder(book: Book) -> None:
     assert kinds(book) == ["credits"]
 
 
-def test_balances_are_kept_with_the_halt(book: Book) -> None:
-    """The balance after the last create settled is what the next is measured against; unknown stays unknown."""
+def test_a_halt_records_the_balance_after_the_last_create(book: Book) -> None:
+    """Later balances are compared with it. An unknown balance stays unknown."""
     halt = refuse(book)
     assert (halt.balance_at, halt.credits, halt.quota) == (None, None, None)
     book.do(halts.set_balance, book.account_id, None, 7.0, AT + 4)
@@ -229,15 +224,14 @@ def test_balances_are_kept_with_the_halt(book: Book) -> None:
     assert (kept.balance_at, kept.credits, kept.quota) == (AT + 4, None, 7.0)
 
 
-def test_the_balance_of_the_run_that_was_refused(book: Book) -> None:
-    """Until a balance was read after the refusal, the one that the refused run began with stands for it."""
+def test_the_refused_runs_first_balance_stands_in_until_one_is_read(book: Book) -> None:
     book.begin("run-2", credits_=5.0)
     halt = refuse(book, "run-2")
     assert book.do(halts.balance_before, halt.id) == (5.0, None)
 
 
-def test_the_balance_of_the_run_that_was_refused_again(book: Book) -> None:
-    """When a later run's probe is refused, that run's beginning counts: it had more and it was not enough."""
+def test_a_refused_probe_replaces_the_halts_balance_with_its_runs_first(book: Book) -> None:
+    """That run had more credits, and they were not enough."""
     book.begin("run-2", credits_=5.0)
     halt = refuse(book, "run-2")
     answer(book, probe(book, "run-3", credits_=10.0), Event.DEFERRED, "no_credits", run_id="run-3")
@@ -247,8 +241,7 @@ def test_the_balance_of_the_run_that_was_refused_again(book: Book) -> None:
 # --- unstable
 
 
-def test_too_many_lost_creates(book: Book) -> None:
-    """More lost creates than are let pass halt the account, with a time before which nobody probes."""
+def test_too_many_lost_creates_halt_the_account_for_a_time(book: Book) -> None:
     lose(book, MOST)
     assert open_halts(book) == []
     lose(book, 1, at=AT + 30, error_message="read timeout")
@@ -259,8 +252,7 @@ def test_too_many_lost_creates(book: Book) -> None:
     assert book.claim(5) == []
 
 
-def test_an_accepted_create_starts_the_count_anew(book: Book) -> None:
-    """Only creates that were lost since the last accepted one count."""
+def test_an_accepted_create_resets_the_count_of_lost_creates(book: Book) -> None:
     lose(book, MOST, at=AT + 1)
     (claimed,) = book.claim()
     book.record(book.accepted(claimed, "t1", at=AT + 2))
@@ -270,8 +262,8 @@ def test_an_accepted_create_starts_the_count_anew(book: Book) -> None:
     assert kinds(book) == ["unstable"]
 
 
-def test_other_answers_do_not_start_the_count_anew(book: Book) -> None:
-    """A deferred or rejected create proves nothing about the lost ones."""
+def test_a_deferred_or_rejected_create_does_not_reset_the_count(book: Book) -> None:
+    """It proves nothing about the lost ones."""
     lose(book, MOST, at=AT + 1)
     deferred, rejected = book.claim(2)
     answer(book, deferred, Event.DEFERRED, "throttled", at=AT + 2)
@@ -280,23 +272,23 @@ def test_other_answers_do_not_start_the_count_anew(book: Book) -> None:
     assert kinds(book) == ["unstable"]
 
 
-def test_vanished_creates_do_not_count(book: Book) -> None:
-    """Creates that a killed run left behind say nothing about the API."""
+def test_creates_of_a_killed_run_do_not_count_as_lost(book: Book) -> None:
+    """They prove nothing about the API."""
     book.claim(10)
     book.do(answers.doubt_unanswered, at=AT + 1, run_id=RUN)
     lose(book, MOST, at=AT + 2)
     assert open_halts(book) == []
 
 
-def test_interrupted_creates_do_not_count(book: Book) -> None:
-    """Creates that we broke off ourselves say nothing about the API either."""
+def test_creates_that_the_program_aborted_do_not_count_as_lost(book: Book) -> None:
+    """They prove nothing about the API either."""
     for claimed in book.claim(MOST + 1):
         answer(book, claimed, Event.LOST, "interrupted")
     assert open_halts(book) == []
 
 
-def test_creates_answered_with_anothers_task_count(book: Book) -> None:
-    """An API that names the same task again and again puts creates in doubt, and is stopped like a silent one."""
+def test_creates_answered_with_another_items_task_count_as_lost(book: Book) -> None:
+    """An API that repeats a task id puts creates in doubt, so it is stopped like one that does not answer."""
     owner, *others = book.claim(MOST + 2)
     book.record(book.accepted(owner, "t1", at=AT))
     for claimed in others:
@@ -304,8 +296,7 @@ def test_creates_answered_with_anothers_task_count(book: Book) -> None:
     assert kinds(book) == ["unstable"]
 
 
-def test_another_accounts_losses_do_not_count(book: Book) -> None:
-    """Each account has its own count and its own halts."""
+def test_each_account_counts_its_own_lost_creates(book: Book) -> None:
     lose(book, MOST)
     book.begin("run-2", user_id="u2")
     for claimed in book.claim(MOST, run_id="run-2"):
@@ -313,8 +304,8 @@ def test_another_accounts_losses_do_not_count(book: Book) -> None:
     assert book.all("SELECT * FROM halts") == []
 
 
-def test_lost_probes_wait_longer_each_time(book: Book) -> None:
-    """Each lost probe puts the next one off four times as long, a day at most, and ends the permission."""
+def test_each_lost_probe_quadruples_the_wait_up_to_a_day(book: Book) -> None:
+    """It also ends the permission."""
     lose(book, MOST + 1)
     waits = []
     for number in range(6):
@@ -328,7 +319,7 @@ def test_lost_probes_wait_longer_each_time(book: Book) -> None:
 
 
 def test_an_accepted_probe_ends_instability(book: Book) -> None:
-    """An accepted probe closes the halt; the next instability is a new one that starts with the short wait."""
+    """The next instability opens a new halt, with the short wait again."""
     lose(book, MOST + 1)
     book.record(book.accepted(probe(book), "t1", at=AT + 400))
     assert open_halts(book) == []
@@ -342,16 +333,14 @@ def lose_as(book: Book, run_id: str, number: int, at: float) -> None:
         answer(book, claimed, Event.LOST, run_id=run_id, at=at)
 
 
-def test_a_lost_probe_of_a_credits_halt(book: Book) -> None:
-    """A probe of missing credits that is lost keeps that halt and does not open another by itself."""
+def test_a_lost_probe_of_a_credits_halt_opens_no_other_halt(book: Book) -> None:
     refuse(book)
     answer(book, probe(book), Event.LOST, run_id="run-2")
     assert kinds(book) == ["credits"]
     assert book.claim_anew(5, run_id="run-2") == []
 
 
-def test_halts_are_listed_oldest_first(book: Book) -> None:
-    """Of several open halts the oldest comes first; closed ones are not listed."""
+def test_open_halts_are_listed_oldest_first(book: Book) -> None:
     book.do(halts.open_halt, book.account_id, "unstable", AT + 1, "b", RUN)
     book.do(halts.open_halt, book.account_id, "credits", AT, "a", RUN)
     assert kinds(book) == ["credits", "unstable"]
@@ -373,7 +362,7 @@ class SetClock(Clock):
 async def permitted(
     book: Book, profile: Profile, *, run_id: str = "run-2", at: float = AT, override: bool = False
 ) -> bool:
-    """Whether a new run with this profile may create at all."""
+    """Whether the guard permits a new run with this profile to create."""
     book.begin(run_id, credits_=profile.credits)
     with open_ledger(book.path, "real") as ledger:
         guard = Guard(ledger, SetClock(at), account_id=book.account_id, run_id=run_id)
@@ -397,44 +386,46 @@ async def permitted(
         ((0.0, None), (9.0, None), True),
     ],
 )
-async def test_a_risen_balance_may_probe(book: Book, before: Any, now: Any, may: bool) -> None:
-    """Missing credits are probed once either number has risen; an unknown one never counts as zero."""
+async def test_a_risen_balance_permits_a_probe(book: Book, before: Any, now: Any, may: bool) -> None:
+    """Credits or quota, whichever has risen; an unknown number never counts as zero."""
     refuse(book)
     book.do(halts.set_balance, book.account_id, before[0], before[1], AT)
     assert await permitted(book, Profile(credits=now[0], quota=now[1])) is may
 
 
 @pytest.mark.parametrize(("now", "may"), [(99.0, False), (100.0, False), (101.0, True), (None, False)])
-async def test_a_balance_that_was_never_read(book: Book, now: float | None, may: bool) -> None:
-    """Where the refused run was killed before it read what was left, it takes more than it began with (100)."""
+async def test_without_a_later_balance_more_than_the_runs_first_is_needed(
+    book: Book, now: float | None, may: bool
+) -> None:
+    """The refused run, killed before it read the balance again, began with 100."""
     refuse(book)
     assert await permitted(book, Profile(credits=now)) is may
 
 
-async def test_the_first_balance_is_kept(book: Book) -> None:
-    """The run that finds no balance with the halt keeps its own, so that a later rise from there counts."""
+async def test_a_run_records_its_balance_in_a_halt_that_has_none(book: Book) -> None:
+    """A later rise is measured from there."""
     refuse(book)
     assert not await permitted(book, Profile(credits=2.0))
     assert await permitted(book, Profile(credits=2.5), run_id="run-3")
 
 
 @pytest.mark.parametrize(("after", "may"), [(299.0, False), (300.0, True)])
-async def test_instability_is_probed_in_time(book: Book, after: float, may: bool) -> None:
-    """An unstable API is probed once the halt's time has come, whatever the balance."""
+async def test_an_instability_halt_is_probed_once_its_time_has_come(book: Book, after: float, may: bool) -> None:
+    """Whatever the balance."""
     lose(book, MOST + 1)
     assert await permitted(book, Profile(credits=1.0), at=AT + after) is may
 
 
-async def test_a_person_may_override(book: Book) -> None:
-    """A person's word lets every halt be probed, one create at a time all the same."""
+async def test_an_override_permits_a_probe_of_every_halt(book: Book) -> None:
+    """Still one create at a time."""
     lose(book, MOST + 1)
     book.do(halts.open_halt, book.account_id, "credits", AT, "why", RUN)
     assert not await permitted(book, Profile(credits=1.0))
     assert await permitted(book, Profile(), run_id="run-3", override=True)
 
 
-async def test_one_probeable_halt_is_not_enough(book: Book) -> None:
-    """A halt whose time has come is not probed while another stands for an unchanged balance."""
+async def test_a_halt_whose_time_has_come_waits_for_the_other_halt(book: Book) -> None:
+    """The other needs a risen balance."""
     lose(book, MOST + 1)
     book.do(halts.open_halt, book.account_id, "credits", AT, "why", RUN)
     assert not await permitted(book, Profile(credits=1.0), at=AT + 300)

@@ -1,10 +1,8 @@
-"""A manifest's way into a real ledger: versions, shared items, repeats, all or nothing."""
+"""Importing manifests into a real ledger: versions, shared items, conflicts, all or nothing."""
 
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,17 +14,11 @@ from batcher.ledger.lifecycle import collection
 from batcher.ledger.queries import item_counts
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rows import Rules
-from tests.support.ledger_kit import Book, book_in, sheet
-
-
-@pytest.fixture
-def book(tmp_path: Path) -> Iterator[Book]:
-    with book_in(tmp_path) as made:
-        yield made
+from tests.support.ledger_kit import Book, sheet
 
 
 def rows(book: Book, batch: str = "m") -> list[dict[str, Any]]:
-    """The batch's rows as they read now."""
+    """The batch's current rows."""
     return book.all(
         "SELECT rows.* FROM rows JOIN batches ON batches.id = batch_id WHERE name = ? AND is_current = 1 "
         "ORDER BY number",
@@ -43,14 +35,14 @@ def item_count(book: Book) -> int:
 
 
 def faults(book: Book, content: str, **how: Any) -> list[str]:
-    """What is wrong with a manifest that is refused, without the folder's name."""
+    """The faults of a manifest that is refused, without the folder's name."""
     with pytest.raises(ManifestError) as caught:
         book.take_in(content, **how)
     return [line.removeprefix(f"{book.path.parent}/") for line in caught.value.faults]
 
 
-def test_rows_and_items(book: Book) -> None:
-    """Every row is kept with its place, its output, its item and what it carries; items start out pending."""
+def test_a_row_is_stored_with_its_output_its_item_and_the_carried_columns(book: Book) -> None:
+    """Items start as pending."""
     wanted = book.take_in("id,text,voice,mood,speed\na,Hällo 世界,zoë,sad,1.5\n")
     assert (wanted.name, wanted.version) == ("m", 1)
     (row,) = rows(book)
@@ -61,8 +53,8 @@ def test_rows_and_items(book: Book) -> None:
     assert (item["state"], item["attempt"], item["task_id"]) == ("pending", 0, None)
 
 
-def test_the_same_file_is_the_same_version(book: Book) -> None:
-    """Importing an unchanged manifest again changes nothing but when it was read."""
+def test_an_unchanged_file_is_the_same_version(book: Book) -> None:
+    """Importing an unchanged manifest again only changes the time of the import."""
     first = book.take_in(sheet("one", "two"))
     before = rows(book), book.all("SELECT * FROM items")
     assert book.take_in(sheet("one", "two"), at=1.0) == first
@@ -71,14 +63,14 @@ def test_the_same_file_is_the_same_version(book: Book) -> None:
 
 @pytest.mark.parametrize("how", [{"voice": "bert"}, {"filename": "x-{id}.{format}"}, {"format": "wav"}])
 def test_other_rules_are_another_version(book: Book, how: dict[str, Any]) -> None:
-    """The same file read by other rules is the batch's next version."""
+    """The same file imported by other rules is the batch's next version."""
     assert book.take_in(sheet("one")).version == 1
     assert book.take_in(sheet("one"), **how).version == 2
     assert book.take_in(sheet("one"), **how).version == 2
 
 
 def test_a_changed_file_is_the_next_version(book: Book) -> None:
-    """Rows that are gone are no longer current, kept rows keep their item, new text is a new item."""
+    """Missing rows are no longer current, unchanged rows keep their item, and a new text is a new item."""
     book.take_in(sheet("one", "two", "three"))
     old = {row["id"]: row["item_key"] for row in rows(book)}
     wanted = book.take_in("id,text\nc,three\na,changed\n")
@@ -91,8 +83,8 @@ def test_a_changed_file_is_the_next_version(book: Book) -> None:
     assert book.item(old["b"])["state"] == "pending"
 
 
-def test_a_row_that_comes_back(book: Book) -> None:
-    """A row that was gone for a version stands for the item that it had: nothing is bought anew."""
+def test_a_row_that_comes_back_uses_its_old_item(book: Book) -> None:
+    """A row that was missing in one version is not bought again."""
     book.take_in(sheet("one", "two"))
     task = book.submitted("t1")
     book.take_in("id,text\nb,two\n")
@@ -102,8 +94,8 @@ def test_a_row_that_comes_back(book: Book) -> None:
     assert item_count(book) == 2
 
 
-def test_an_import_leaves_items_in_their_state(book: Book) -> None:
-    """Whatever has happened to an item, reading its manifest again does not touch it."""
+def test_an_import_does_not_change_existing_items(book: Book) -> None:
+    """Importing its manifest again changes no item, in any state."""
     book.take_in(sheet("one", "two", "three", "four"))
     book.submitted("t1")
     for event in (Event.LOST, Event.REJECTED):
@@ -115,8 +107,8 @@ def test_an_import_leaves_items_in_their_state(book: Book) -> None:
     assert after == before
 
 
-def test_rows_share_items(book: Book) -> None:
-    """Rows with the same inputs share one item, across manifests too; another take is another item."""
+def test_rows_with_the_same_inputs_share_one_item(book: Book) -> None:
+    """Also across manifests; another take is another item."""
     book.take_in("id,text,take\na,same,\nb,same,1\nc,same,2\n", batch="first")
     book.take_in("id,text\nx,same\n", batch="second")
     keys = [row["item_key"] for row in rows(book, "first") + rows(book, "second")]
@@ -124,8 +116,8 @@ def test_rows_share_items(book: Book) -> None:
     assert item_count(book) == 2
 
 
-def test_takes_are_kept(book: Book) -> None:
-    """A row's take is remembered for imports that do not name it, where it is not the first."""
+def test_later_imports_use_the_latest_take_of_a_row(book: Book) -> None:
+    """Imports of a manifest without takes use the latest take of each row, where it is not the first."""
     book.take_in("id,text,take\na,one,3\nb,two,\nc,three,2\n")
     takes = book.do(importer.latest_takes, "m")
     assert takes == {"a": 3, "c": 2}
@@ -155,40 +147,65 @@ def test_takes_are_kept(book: Book) -> None:
         ),
     ],
 )
-def test_repeats_name_both_lines(book: Book, content: str, how: dict[str, Any], fault: str) -> None:
-    """An id or an output used twice is reported with the line of the second and of the first."""
+def test_a_repeated_id_or_output_is_a_fault_of_the_later_row(
+    book: Book, content: str, how: dict[str, Any], fault: str
+) -> None:
+    """The fault names the line of the second row and of the first."""
     assert faults(book, content, **how) == [fault]
 
 
-def test_all_repeats_are_told(book: Book) -> None:
-    """Every repeated id is reported, and those of one id on one line."""
-    told = faults(book, "id,text,output\na,1,1\nb,2,2\na,3,3\nb,4,4\na,5,5\n")
-    assert len(told) == 2
-    assert told[0].startswith("m.csv:4: id: 'a' is taken by line 2")
-    assert told[0].endswith("line 6)")
-    assert told[1] == "m.csv:5: id: 'b' is taken by line 3"
+def test_every_repeated_id_is_reported(book: Book) -> None:
+    """Repeats of the same id are reported on one line."""
+    found = faults(book, "id,text,output\na,1,1\nb,2,2\na,3,3\nb,4,4\na,5,5\n")
+    assert len(found) == 2
+    assert found[0].startswith("m.csv:4: id: 'a' is taken by line 2")
+    assert found[0].endswith("line 6)")
+    assert found[1] == "m.csv:5: id: 'b' is taken by line 3"
 
 
-def test_outputs_of_another_batch(book: Book) -> None:
-    """An output that another batch has in the same folder is refused with that batch's name and the ways out."""
+def test_an_output_of_another_batch_is_a_fault(book: Book) -> None:
+    """The fault names the other batch and the options to change; in another folder the output is free."""
     book.take_in(sheet("one", "two"), batch="first")
-    (told,) = faults(book, "id,text\nz,zero\nb,other\n", batch="second")
-    assert told.startswith("second.csv:3: output: 'b.mp3' belongs to batch 'first'")
-    assert "--filename" in told
+    (fault,) = faults(book, "id,text\nz,zero\nb,other\n", batch="second")
+    assert fault.startswith("second.csv:3: output: 'b.mp3' belongs to batch 'first'")
+    assert "--filename" in fault
     assert ids(book, "second") == []
     book.take_in("id,text\nz,zero\nb,other\n", batch="second", out_dir="elsewhere")
 
 
-def test_outputs_that_were_given_up(book: Book) -> None:
-    """An output that another batch no longer has is free."""
+@pytest.mark.parametrize(
+    ("first", "second", "clash"),
+    [
+        (("audio", "sub/x.mp3"), ("audio/sub", "x.mp3"), True),
+        (("audio/sub", "x.mp3"), ("audio", "sub/x.mp3"), True),
+        (("audio", "x.mp3"), ("audio/sub", "x.mp3"), False),
+        (("audio/sub", "x.mp3"), ("audio", "x.mp3"), False),
+        (("audio/one", "x.mp3"), ("audio/two", "x.mp3"), False),
+    ],
+)
+def test_outputs_are_compared_as_files_if_one_output_folder_is_inside_the_other(
+    book: Book, first: tuple[str, str], second: tuple[str, str], clash: bool
+) -> None:
+    """The same file under two output folders is a fault; the same name in two folders is none."""
+    book.take_in(f"id,text,output\na,one,{first[1]}\n", batch="first", out_dir=first[0])
+    content = f"id,text,output\nz,zero,z.mp3\nb,two,{second[1]}\n"
+    if clash:
+        (fault,) = faults(book, content, batch="second", out_dir=second[0])
+        assert fault.startswith(f"second.csv:3: output: '{second[1]}' belongs to batch 'first'")
+    else:
+        book.take_in(content, batch="second", out_dir=second[0])
+
+
+def test_an_output_that_another_batch_gave_up_is_free(book: Book) -> None:
+    """The other batch's rows that are no longer current do not count."""
     book.take_in(sheet("one", "two"), batch="first")
     book.take_in(sheet("one"), batch="first")
     book.take_in("id,text\nb,other\n", batch="second")
     assert ids(book, "second") == ["b"]
 
 
-def test_skip_invalid(book: Book) -> None:
-    """With invalid rows skipped the good ones go in, and the others are kept with the reason."""
+def test_skip_invalid_imports_the_valid_rows_and_stores_why_others_are_not(book: Book) -> None:
+    """Valid rows are imported; invalid ones are stored with the reason and have no item."""
     book.take_in("id,text\nc,taken\n", batch="other")
     content = "id,text,speed\na,one,\nb,two,fast\na,three,\nc,four,\nd,,\n"
     wanted = book.take_in(content, skip_invalid=True)
@@ -205,16 +222,16 @@ def test_skip_invalid(book: Book) -> None:
 
 
 @pytest.mark.parametrize("order", [("a", "a", "a#2"), ("a#3", "a", "a"), ("a", "a#3", "a")])
-def test_no_row_is_swallowed(book: Book, order: tuple[str, str, str]) -> None:
-    """However ids look, a skipped repeat never takes a good row's place: all rows are there, the good ones to buy."""
+def test_a_rejected_repeat_never_replaces_a_valid_row(book: Book, order: tuple[str, str, str]) -> None:
+    """Whatever the ids look like, all rows are stored and the valid ones are to buy."""
     content = "id,text,output\n" + "".join(f"{id_},text {n},{n}.mp3\n" for n, id_ in enumerate(order))
     wanted = book.take_in(content, skip_invalid=True)
     counts = book.do(item_counts.count, [wanted])
     assert (counts.rows, counts.items, counts.invalid) == (3, 2, 1)
 
 
-def test_empty_rows_are_skipped_on_demand(book: Book) -> None:
-    """Rows without text are kept as empty when that was asked for, and are a fault otherwise."""
+def test_rows_without_text_are_faults_unless_skip_empty_is_set(book: Book) -> None:
+    """With `skip_empty` they are stored as empty."""
     assert len(faults(book, "id,text\na,one\nb,\n")) == 1
     wanted = book.take_in("id,text\na,one\nb,\n", skip_empty=True)
     counts = book.do(item_counts.count, [wanted])
@@ -222,8 +239,8 @@ def test_empty_rows_are_skipped_on_demand(book: Book) -> None:
 
 
 @pytest.mark.parametrize("last", ['z,"never closed\n', "a,again\n", "z,\n", "z,one,too,many\n"])
-def test_all_or_nothing(book: Book, last: str) -> None:
-    """A fault in the last of many rows leaves the ledger as it was, and the mended file goes in."""
+def test_a_fault_in_the_last_row_leaves_the_ledger_unchanged(book: Book, last: str) -> None:
+    """The import stores all rows or none; the corrected file is imported."""
     book.take_in(sheet("old"))
     good = "id,text\n" + "".join(f"a{number},text {number}\n" for number in range(1200)) + "a,old\n"
     before = book.dump()
@@ -233,8 +250,8 @@ def test_all_or_nothing(book: Book, last: str) -> None:
     assert len(rows(book)) == 1201
 
 
-def test_another_output_folder_forgets_links(book: Book) -> None:
-    """When a batch's files go elsewhere, its rows are to be linked there again."""
+def test_another_output_folder_clears_the_links(book: Book) -> None:
+    """The rows have to be linked again in the new folder."""
     book.take_in(sheet("one"))
     (row,) = rows(book)
     book.do(collection.record_links, [(row["batch_id"], "a", row["item_key"], "a.mp3")])
@@ -245,7 +262,7 @@ def test_another_output_folder_forgets_links(book: Book) -> None:
 
 
 def _peak(book: Book, number: int) -> int:
-    """Bytes of Python's memory at the peak of an import of `number` rows."""
+    """Peak memory of an import of `number` rows, in bytes."""
     content = "text\n" + "".join(f"sentence {line} of {number}\n" for line in range(number))
     tracemalloc.start()
     try:
@@ -259,7 +276,7 @@ def _peak(book: Book, number: int) -> int:
 
 
 def test_memory_does_not_grow_with_long_texts(book: Book) -> None:
-    """A hundred texts of 200 kB each are not held together."""
+    """A hundred texts of 200 kB are not in memory at the same time."""
     content = "text\n" + "".join(f"{line} {'word ' * 40_000}\n" for line in range(100))
     book.path.with_name("m.csv").write_text(content)
     size = len(content)
@@ -276,7 +293,7 @@ def test_memory_does_not_grow_with_long_texts(book: Book) -> None:
 
 
 def test_memory_does_not_grow_with_the_manifest(book: Book) -> None:
-    """Ten times the rows take about the same memory."""
+    """Five times the rows take about the same memory."""
     small = _peak(book, 5_000)
     large = _peak(book, 25_000)
     assert large < 1.2 * small + 200_000

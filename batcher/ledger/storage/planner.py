@@ -1,0 +1,71 @@
+"""What decides which index SQLite uses: conditions of partial indexes, and hints in queries.
+
+The ledger has no statistics (ANALYZE), so SQLite guesses how many rows an index leaves, and guesses badly where one
+batch or one account has nearly all of them. `tests/guarantees/test_scale.py` counts the steps of such queries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import ColumnElement, TextClause, text
+from sqlalchemy.sql.selectable import NamedFromClause
+
+
+def without_index(column: ColumnElement[int]) -> ColumnElement[int]:
+    """The column in a form for which SQLite uses no index, so that it chooses the index of another condition.
+
+    Without it, these queries read as many rows as the manifest has to find a few:
+
+    * claiming the last pending items went through all rows of the batch, by `rows_order` (batch, current, number),
+      instead of going from `items_state` to the rows of each item;
+    * outputs to link were searched among all current rows, also by `rows_order`, instead of by `rows_unlinked`;
+    * open tasks were searched among all items of the account, by `items_task`, instead of by `items_state`.
+    """
+    return column + 0
+
+
+def with_index(column: ColumnElement[int]) -> ColumnElement[bool]:
+    """A condition that every positive number meets, so that SQLite considers the index that begins with the column.
+
+    Without it, items to be rechecked were found by going through all `rows`, not by `items_recheck`.
+    """
+    return column > 0
+
+
+@dataclass(frozen=True, slots=True)
+class IndexCondition:
+    """The condition of a partial index, in which `{}` stands before each column.
+
+    SQLite uses such an index only where a query contains the same condition with the same constants, not parameters.
+    So queries take it from here, too.
+    """
+
+    template: str
+
+    @property
+    def of_index(self) -> TextClause:
+        """The condition as the index has it."""
+        return text(self._of(""))
+
+    def of(self, table: NamedFromClause) -> TextClause:
+        """The condition for a query that reads the table or alias."""
+        return text(f"({self._of(f'{table.name}.')})")
+
+    def _of(self, prefix: str) -> str:
+        return self.template.replace("{}", prefix)
+
+
+NOT_PENDING: Final = IndexCondition("{}state <> 'pending'")
+"""Items that have a create request behind them, or were abandoned (`items_text`)."""
+LATER_TAKE: Final = IndexCondition("{}take > 1")
+"""Rows with another take than the first (`rows_takes`)."""
+UNLINKED: Final = IndexCondition("{}linked_key IS NOT {}item_key OR {}linked_output IS NOT {}output")
+"""Rows whose output does not hold the audio of their item (`rows_unlinked`)."""
+UNCLEAR: Final = IndexCondition(
+    "({}outcome IS NULL OR {}outcome = 'lost' OR {}outcome <> 'accepted' AND {}credits IS NOT NULL)"
+)
+"""Attempts without an accepted create request that may have cost something (`attempts_unclear`)."""
+OPEN_TASK: Final = IndexCondition("{}ended_at IS NULL")
+"""Tasks that have not ended (`tasks_open`)."""

@@ -1,0 +1,113 @@
+"""Claims: which items a run may create, in which order, and how the intent is made durable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from batcher.item import Event
+from batcher.ledger.lifecycle import claims, halts, runs
+from batcher.ledger.money.spending import Budget
+from tests.support.ledger_kit import AT, RUN, Book, keys_of, sheet
+
+
+def test_a_claim_makes_the_intent_durable(book: Book) -> None:
+    """Its attempt is in the ledger, and its body is the request to send."""
+    book.take_in(sheet("sea"))
+    (claimed,) = book.claim()
+    assert (claimed.attempt, claimed.format, claimed.chars) == (1, "mp3", 3)
+    assert claimed.body == b'{"format":"mp3","text":"sea","voiceId":"anna"}'
+    assert "sea" not in repr(claimed)
+    assert (book.state(claimed.key), book.events(claimed.key)) == ("submitting", ["claim"])
+    attempt = book.one("SELECT * FROM attempts")
+    assert (attempt["item_key"], attempt["attempt"], attempt["run_id"]) == (claimed.key, 1, RUN)
+    assert (attempt["intended_at"], attempt["outcome"], attempt["answered_at"]) == (AT, None, None)
+
+
+def test_a_body_that_cannot_be_built_claims_nothing(book: Book) -> None:
+    """Otherwise the item would look as if its create had been sent."""
+    book.take_in(sheet("one", "two"))
+
+    def refuse(_inputs: object) -> bytes:
+        raise ValueError("no body")
+
+    who: dict[str, Any] = {"run_id": RUN, "account_id": book.account_id, "wanted": book.wanted}
+    before = book.dump()
+    with pytest.raises(ValueError, match="no body"):
+        book.do(claims.claim, refuse, **who, cursor=(0, 0), limit=2, at=AT)
+    assert book.dump() == before
+
+
+@pytest.mark.parametrize("end", ["ended", "superseded", "unknown"])
+def test_only_the_current_run_claims(book: Book, end: str) -> None:
+    """A run that has ended, was superseded by another, or is unknown claims nothing."""
+    book.take_in(sheet("one"))
+    run_id = RUN
+    if end == "ended":
+        book.do(lambda conn: runs.end_run(conn, RUN, ended_at=AT))
+    elif end == "superseded":
+        book.begin("run-2")
+    else:
+        run_id = "run-unknown"
+    assert book.claim(run_id=run_id) == []
+    assert book.all("SELECT * FROM attempts") == []
+
+
+@pytest.mark.parametrize("most", [None, 100.0])
+@pytest.mark.parametrize("kind", ["credits", "unstable"])
+def test_a_halt_stops_the_claims_of_its_account_alone(book: Book, kind: halts.Kind, most: float | None) -> None:
+    """Whatever credits the budget has left."""
+    book.take_in(sheet("one"))
+    halted = book.account_id
+    book.do(halts.open_halt, halted, kind, AT, "why", RUN)
+    budget = None if most is None else Budget(most)
+    assert book.claim(5, budget=budget) == []
+    book.begin("run-2", user_id="u2")
+    assert len(book.claim(5, run_id="run-2", budget=budget)) == 1
+
+
+def test_items_are_claimed_in_the_order_of_manifests_and_rows(book: Book) -> None:
+    """Never more than the limit."""
+    book.take_in(sheet("one", "two", "three"), batch="first")
+    book.take_in("id,text\nx,zero\ny,four\n", batch="second")
+    bodies = [one.body for limit in (2, 2, 5) for one in book.claim(limit)]
+    texts = [body.split(b'"text":"')[1].split(b'"')[0].decode() for body in bodies]
+    assert texts == ["one", "two", "three", "zero", "four"]
+    assert book.claim(5) == []
+
+
+def test_a_deferred_item_behind_the_cursor_is_claimed_once_due(book: Book) -> None:
+    book.take_in(sheet("one", "two"))
+    first, second = book.claim(2)
+    book.record(book.answer(first, Event.DEFERRED, "throttled", not_before_at=AT + 60))
+    book.record(book.accepted(second, "t2"))
+    assert book.claim(2) == []
+    assert book.claim_anew(2, at=AT + 59) == []
+    assert book.do(claims.next_due_at, RUN, book.wanted) == AT + 60
+    (again,) = book.claim_anew(2, at=AT + 60)
+    assert (again.key, again.attempt) == (first.key, 2)
+    assert book.do(claims.next_due_at, RUN, book.wanted) is None
+
+
+def test_rows_with_the_same_inputs_are_claimed_once(book: Book) -> None:
+    """In one manifest or in two, even within one claim."""
+    book.take_in(sheet("same", "same", "other"), batch="first")
+    book.take_in("id,text\nx,same\ny,other\n", batch="second")
+    claimed = book.claim(10)
+    assert len(claimed) == len({*keys_of(claimed)}) == 2
+    assert book.claim_anew(10) == []
+
+
+def test_removed_skipped_and_other_batches_rows_are_not_claimed(book: Book) -> None:
+    book.take_in("id,text\nx,other\n", batch="other")
+    book.take_in(sheet("old", "kept"), batch="m")
+    book.take_in("id,text\nb,kept\nc,\n", batch="m", skip_empty=True)
+    book.wanted = [one for one in book.wanted if one.name == "m"]
+    (claimed,) = book.claim(10)
+    assert b'"kept"' in claimed.body
+    left = book.all("SELECT text FROM items WHERE state = 'pending' ORDER BY text")
+    assert [row["text"] for row in left] == ["old", "other"]
+    book.wanted = []
+    assert book.claim_anew(10) == []
+    assert book.do(claims.next_due_at, RUN, []) is None

@@ -1,0 +1,192 @@
+"""Accepted tasks: polls, endings, missing tasks and saved files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from batcher.ledger.lifecycle import claims, collection, decisions, halts
+from batcher.ledger.records import FileRecord, OpenTask
+from tests.support.ledger_kit import AT, RUN, Book, ending, sheet
+
+
+@pytest.mark.parametrize(
+    ("verb", "event", "state"),
+    [
+        (collection.record_rendered, "rendered", "rendered"),
+        (collection.record_failed, "remote_failed", "failed"),
+    ],
+)
+def test_the_first_ending_of_a_task_is_recorded_for_good(book: Book, verb: Any, event: str, state: str) -> None:
+    """A later poll never overwrites it."""
+    book.take_in(sheet("one"))
+    task = book.submitted("t1")
+    look = ending(task, at=AT + 3, word="w1", error_code="e1", credits=2.0, raw=b"r1")
+    assert book.do(verb, look)
+    assert (book.state(task.key), book.events(task.key)[-1]) == (state, event)
+    before = book.dump()
+    for again in (collection.record_rendered, collection.record_failed):
+        assert not book.do(again, ending(task, at=AT + 9, word="w2", error_code="e2", credits=9.0, raw=b"r2"))
+    assert book.dump() == before
+    kept = book.one("SELECT ended_at, word, credits, raw FROM tasks")
+    assert kept == {"ended_at": AT + 3, "word": "w1", "credits": 2.0, "raw": b"r1"}
+
+
+def test_a_task_replaced_by_an_adopted_one_does_not_move_the_item(book: Book) -> None:
+    """A person has adopted another task for the same attempt."""
+    book.take_in(sheet("one"))
+    task = book.submitted("t1")
+    book.do(collection.record_failed, ending(task))
+    book.do(decisions.adopt, task.key, 1, account_id=book.account_id, task_id="t2", at=AT, who="me")
+    assert not book.do(collection.record_rendered, ending(task))
+    assert not book.do(collection.record_failed, ending(task))
+    assert book.state(task.key) == "submitted"
+    assert book.do(collection.record_rendered, ending(replace(task, task_id="t2")))
+    assert not book.do(collection.record_saved, task, at=AT, run_id=RUN)
+    assert book.state(task.key) == "rendered"
+
+
+def test_an_unfunded_item_is_claimed_only_after_a_recheck(book: Book) -> None:
+    """Its task failed for lack of credits, which also halts the account."""
+    book.take_in(sheet("one"))
+    task = book.submitted("t1")
+    assert book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
+    assert (book.state(task.key), book.events(task.key)[-1]) == ("pending", "unfunded")
+    (halt,) = book.do(halts.open_halts, book.account_id)
+    assert halt.kind == "credits"
+    book.do(halts.permit_probe, halt.id, RUN)
+    assert book.claim_anew() == []
+    (old,) = book.do(claims.rechecks, book.account_id, book.wanted)
+    assert (old.key, old.task_id, old.attempt) == (task.key, "t1", 1)
+    book.do(claims.recheck_confirmed, old, run_id="an earlier run")
+    assert book.claim_anew() == []
+    book.do(claims.recheck_confirmed, old, run_id=RUN)
+    (again,) = book.claim_anew()
+    assert (again.key, again.attempt) == (task.key, 2)
+
+
+@pytest.mark.parametrize(
+    ("at_first", "at_last", "state"),
+    [
+        (None, None, "pending"),
+        (0.0, None, "pending"),
+        (2.0, 0.0, "pending"),
+        (2.0, None, "failed"),
+        (0.0, 2.0, "failed"),
+    ],
+)
+def test_an_unfunded_task_that_was_charged_is_not_created_again(
+    book: Book, at_first: float | None, at_last: float | None, state: str
+) -> None:
+    """The latest charge reported decides. Either way the account is halted."""
+    book.take_in(sheet("one"))
+    (claimed,) = book.claim()
+    book.record(book.accepted(claimed, "t1", credits=at_first))
+    (task,) = book.do(collection.open_tasks, book.account_id, book.wanted)
+    again = book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits", credits=at_last))
+    assert (again, book.state(task.key)) == (state == "pending", state)
+    assert len(book.do(halts.open_halts, book.account_id)) == 1
+
+
+def test_a_recheck_that_finds_another_status_collects_the_task(book: Book) -> None:
+    """Nothing is created again."""
+    book.take_in(sheet("one"))
+    task = book.submitted("t1")
+    book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
+    (old,) = book.do(claims.rechecks, book.account_id, book.wanted)
+    assert book.do(claims.readopt, old, at=AT, run_id=RUN, detail="completed")
+    item = book.item(task.key)
+    assert (item["state"], item["task_id"], item["recheck_task_id"]) == ("submitted", "t1", None)
+    assert [open_.task_id for open_ in book.do(collection.open_tasks, book.account_id, book.wanted)] == ["t1"]
+
+
+@pytest.mark.parametrize(
+    ("looks", "gone"),
+    [
+        ((0, 10, 20, 30, 40), False),
+        ((0, 179.9, 179.9, 179.9), False),
+        ((0, 90, 180), False),
+        ((0, 60, 120, 180), True),
+    ],
+)
+def test_a_task_is_gone_after_four_missing_polls_over_three_minutes(
+    book: Book, looks: tuple[float, ...], gone: bool
+) -> None:
+    book.take_in(sheet("one"))
+    task = book.submitted("t1")
+    says = [book.do(collection.record_missing, ending(task, at=AT + after, error_code="nf")) for after in looks]
+    assert says == [False] * (len(looks) - 1) + [gone]
+    assert book.state(task.key) == ("gone" if gone else "submitted")
+
+
+def test_finding_a_task_resets_its_missing_polls(book: Book) -> None:
+    book.take_in(sheet("one"))
+    task = book.submitted("t1")
+    for after in (0, 60, 120):
+        book.do(collection.record_missing, ending(task, at=AT + after))
+    book.do(collection.record_found, task)
+    assert [book.do(collection.record_missing, ending(task, at=AT + after)) for after in (180, 240, 300, 359)] == [
+        False
+    ] * 4
+    assert book.do(collection.record_missing, ending(task, at=AT + 360))
+
+
+@pytest.mark.parametrize(
+    ("looks", "gone"),
+    [
+        ([hours * 3600.0 for hours in range(25)], True),
+        ([seconds * 60.0 for seconds in range(60)], False),
+        ([0.0] * 8 + [86400.0], False),
+        ([0.0] * 9 + [86399.0], False),
+        ([0.0] * 9 + [86400.0], True),
+    ],
+)
+def test_audio_is_given_up_after_ten_unusable_polls_over_a_day(book: Book, looks: list[float], gone: bool) -> None:
+    book.take_in(sheet("one"))
+    task = book.submitted("t1")
+    book.do(collection.record_rendered, ending(task, word="completed"))
+    says = [book.do(collection.record_unusable, ending(task, at=AT + after)) for after in looks]
+    assert says == [False] * (len(looks) - 1) + [gone]
+    assert book.state(task.key) == ("gone" if gone else "rendered")
+
+
+def _file(path: str = ".items/ab/abc.mp3", sha256: str = "0" * 64) -> FileRecord:
+    return FileRecord(path=path, sha256=sha256, bytes=10, audio_seconds=1.5)
+
+
+def test_a_file_is_recorded_before_it_is_saved_and_then_fixed(book: Book) -> None:
+    """Until it is saved a recovery finds the record; afterwards nothing changes it."""
+    book.take_in(sheet("one"))
+    task = book.submitted("t1")
+    book.do(collection.record_rendered, ending(task))
+    book.do(collection.record_file, task, _file(sha256="1" * 64), out_dir="audio", at=AT)
+    book.do(collection.record_file, task, _file(), out_dir="audio", at=AT + 1)
+    ((found, out_dir, path, sha256),) = book.do(collection.recorded_files)
+    assert (found.key, found.task_id, out_dir, path, sha256) == (task.key, "t1", "audio", _file().path, "0" * 64)
+    assert book.do(collection.record_saved, task, at=AT + 2, run_id=RUN)
+    assert (book.state(task.key), book.do(collection.recorded_files)) == ("done", [])
+    book.do(collection.record_file, task, _file(sha256="2" * 64), out_dir="elsewhere", at=AT + 3)
+    kept = book.one("SELECT sha256, out_dir, saved_at FROM files")
+    assert kept == {"sha256": "0" * 64, "out_dir": "audio", "saved_at": AT + 2}
+
+
+def test_open_tasks_are_collected_without_their_rows(book: Book) -> None:
+    """The row has left the manifest, or the run wants no batch at all."""
+    book.take_in(sheet("one", "two", "three"))
+    first, second, third = (book.submitted(name) for name in ("t1", "t2", "t3"))
+    book.do(collection.record_rendered, ending(second))
+    book.do(collection.record_failed, ending(third))
+    book.take_in(sheet("one"))
+    found = book.do(collection.open_tasks, book.account_id, book.wanted)
+    assert [(task.task_id, task.rendered, task.wanted) for task in found] == [
+        ("t1", False, True),
+        ("t2", True, False),
+    ]
+    assert [task.key for task in book.do(collection.open_tasks, book.account_id, [])] == [first.key, second.key]
+    assert book.do(collection.open_tasks, book.account_id + 1, book.wanted) == []
+
+
+def test_an_open_task_carries_no_text() -> None:
+    assert "text" not in OpenTask.__dataclass_fields__

@@ -1,0 +1,118 @@
+"""The spill file, which takes the answers that the database refused."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from batcher.errors import StorageError
+from batcher.item import Event
+from batcher.ledger.records import AnswerRecord
+from batcher.ledger.storage.spill import Spill
+from tests.support.ledger_kit import AT, RUN
+
+
+def _spilled(number: int) -> AnswerRecord:
+    return AnswerRecord(
+        key=f"{number:064x}",
+        attempt=1,
+        run_id=RUN,
+        account_id=1,
+        at=AT + number / 3,
+        event=Event.ACCEPTED,
+        cause="ok",
+        task_id=f"täsk {number}\n",
+        credits=0.1,
+        raw=bytes(range(256)),
+    )
+
+
+def test_records_are_read_back_unchanged_by_another_process(tmp_path: Path) -> None:
+    """They stay, in order, until somebody clears them."""
+    path = tmp_path / "l.spill"
+    spill = Spill(path)
+    spill.reserve()
+    records = [_spilled(number) for number in range(3)]
+    for record in records:
+        spill.append(record)
+    other = Spill(path)
+    assert other.records() == records
+    other.append(_spilled(3))
+    assert Spill(path).records() == [*records, _spilled(3)]
+    other.remove()
+    assert path.exists()
+    other.records()
+    other.clear()
+    assert Spill(path).records() == []
+    other.append(_spilled(4))
+    assert Spill(path).records() == [_spilled(4)]
+
+
+def test_a_record_fits_the_reserved_space(tmp_path: Path) -> None:
+    """It does not make the file longer, and reserving again keeps it."""
+    spill = Spill(tmp_path / "l.spill")
+    spill.reserve()
+    size = (tmp_path / "l.spill").stat().st_size
+    assert size >= 1 << 20
+    assert (tmp_path / "l.spill").stat().st_blocks * 512 >= size
+    spill.append(_spilled(1))
+    spill.reserve()
+    assert (tmp_path / "l.spill").stat().st_size == size
+    assert Spill(tmp_path / "l.spill").records() == [_spilled(1)]
+
+
+def test_the_spill_file_survives_a_power_cut(tmp_path: Path, disk_calls: list[tuple[str, int]]) -> None:
+    """Its reserved space, its name, each record and each clearing are synced at once."""
+    spill = Spill(tmp_path / "l.spill")
+    spill.reserve()
+    written = [(call, spill.path.stat().st_ino) for call in ("write", "sync")]
+    assert disk_calls == [*written, ("sync", tmp_path.stat().st_ino)]
+    for step in (partial(spill.append, _spilled(1)), spill.clear):
+        disk_calls.clear()
+        step()
+        assert disk_calls == written
+
+
+@pytest.mark.parametrize("rest", ["cut off", "zeros", "noise"])
+def test_a_torn_record_is_ignored_and_those_before_it_are_read(tmp_path: Path, rest: str) -> None:
+    """Whatever part of it reached the disk."""
+    path = tmp_path / "l.spill"
+    spill = Spill(path)
+    spill.reserve()
+    spill.append(_spilled(1))
+    first_end = spill._end or 0
+    spill.append(_spilled(2))
+    whole, end = path.read_bytes(), spill._end or 0
+    wrong = []
+    for cut in range(first_end, end):
+        behind = {"cut off": b"", "zeros": bytes(end + 100 - cut), "noise": b"\xa5" * (end + 100 - cut)}[rest]
+        path.write_bytes(whole[:cut] + behind)
+        try:
+            found: object = Spill(path).records()
+        except ValueError as error:
+            found = error
+        if found != [_spilled(1)]:
+            wrong.append((cut - first_end, found))
+    assert wrong == []
+
+
+def test_the_next_record_overwrites_a_torn_one(tmp_path: Path) -> None:
+    path = tmp_path / "l.spill"
+    spill = Spill(path)
+    spill.append(_spilled(1))
+    end = spill._end or 0
+    spill.append(_spilled(2))
+    os.truncate(path, end + 20)
+    again = Spill(path)
+    again.append(_spilled(3))
+    assert Spill(path).records() == [_spilled(1), _spilled(3)]
+
+
+def test_reserving_fails_where_the_space_is_missing(tmp_path: Path) -> None:
+    """The run learns it before it buys anything."""
+    (tmp_path / "l.spill").mkdir()
+    with pytest.raises(StorageError, match="no room"):
+        Spill(tmp_path / "l.spill").reserve()

@@ -1,0 +1,154 @@
+"""The cause that the client assigns to each status and body."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from batcher.item import Event
+from batcher.provider.answers import Answer, Cause
+from batcher.provider.client import Client
+from tests.support.client_kit import EDGE, HTML, go, oops, speaking
+from tests.support.raw_server import Connection, http
+
+CREATES: list[tuple[int, str, Cause]] = [
+    (402, oops(), Cause.NO_CREDITS),
+    (402, HTML, Cause.NO_CREDITS),
+    (402, "", Cause.NO_CREDITS),
+    *[
+        (status, oops(code), Cause.NO_CREDITS)
+        for status, code in (
+            (400, "insufficient_credits"),
+            (401, "Insufficient-Quota"),
+            (403, "insufficient balance"),
+            (429, "QUOTA_EXCEEDED"),
+            (500, "payment_required"),
+            (503, "credits_exhausted"),
+            (400, "our_own_word"),
+        )
+    ],
+    (400, '{"error": {"code": "insufficient_credits", "message": "Top up."}}', Cause.NO_CREDITS),
+    (200, '{"success": false, "code": "insufficient_credits", "message": "Top up."}', Cause.NO_CREDITS),
+    (200, '{"success": false, "code": "quota_exceeded", "data": {"id": "t1"}}', Cause.NO_CREDITS),
+    (202, '{"id": "t1", "status": "failed", "code": "insufficient_credits"}', Cause.OK),
+    (202, '{"id": "t1", "status": "queued"}', Cause.OK),
+    (200, '{"task": {"id": "t1"}, "record": {"id": "r9"}, "requestId": "req_1", "id": "x"}', Cause.OK),
+    (201, '{"success": true, "message": "ok", "data": {"id": "t1"}, "id": "x"}', Cause.OK),
+    (202, '{"success": null, "id": 17}', Cause.OK),
+    *[(status, oops(), Cause.INVALID) for status in (400, 413, 414, 415, 422)],
+    (400, '{"error": "insufficient credits in the account"}', Cause.INVALID),
+    *[(status, oops(), Cause.CREDENTIALS) for status in (401, 403)],
+    (429, oops(), Cause.THROTTLED),
+    (503, oops("rate_limited"), Cause.THROTTLED),
+    (503, oops("rate-limit-exceeded"), Cause.THROTTLED),
+    (503, oops("server overloaded"), Cause.THROTTLED),
+    *[(status, oops(), Cause.WRONG_HOST) for status in (404, 405, 409)],
+    *[(status, body, Cause.WRONG_HOST) for status in (401, 403, 404, 429) for body in (HTML, "", EDGE, "[1]")],
+    *[(status, "", Cause.WRONG_HOST) for status in (300, 301, 302, 303, 304, 307, 308)],
+    (303, '{"id": "t1"}', Cause.UNCLEAR),
+    *[(status, "{}", Cause.UNCLEAR) for status in (200, 201, 202, 206)],
+    (204, "", Cause.UNCLEAR),
+    (202, HTML, Cause.UNCLEAR),
+    (202, '{"success": false, "data": {"id": "t1"}, "message": "it went wrong"}', Cause.UNCLEAR),
+    *[
+        (202, json.dumps({"id": bad}), Cause.UNCLEAR)
+        for bad in (None, "", True, 1.5, ["t1"], "t" * 201, "t\n1", "t\x001", "\ud800")
+    ],
+    *[(status, HTML, Cause.UNCLEAR) for status in (400, 405, 409, 413, 422)],
+    *[(status, EDGE, Cause.UNCLEAR) for status in (405, 409)],
+    *[(status, EDGE, Cause.INVALID) for status in (400, 413, 422)],
+    *[(status, oops(), Cause.UNCLEAR) for status in (406, 408, 410, 418, 425, 451, 500, 501, 502, 503, 504, 520, 599)],
+    *[(status, HTML, Cause.UNCLEAR) for status in (408, 500, 502, 503, 504)],
+    (500, '{"id": "t1"}', Cause.UNCLEAR),
+    (503, oops("generate_failed"), Cause.UNCLEAR),
+]
+
+
+async def over(rows: list[tuple[int, str, Cause]], call: Callable[[Client], Awaitable[Any]]) -> list[str]:
+    """Send each row of a table over one connection; list the rows whose cause differs from the expected one."""
+    bodies = iter([http(status, "" if status in (204, 304) else body) for status, body, _ in rows])
+
+    async def script(connection: Connection) -> None:
+        while await connection.request():
+            await connection.send(next(bodies))
+
+    async with speaking(script, no_credits_codes=frozenset({"Our-own word"})) as (client, server):
+        wrong = []
+        for status, body, expected in rows:
+            cause = (await call(client)).cause
+            if cause is not expected:
+                wrong.append(f"{status} {body}: {cause} instead of {expected}")
+        assert len(server.requests) == len(rows)
+    return wrong
+
+
+async def test_each_answer_to_a_create_has_its_cause() -> None:
+    """Statuses and bodies come from a real server."""
+    assert await over(CREATES, lambda client: client.create(b"{}", hold=go)) == []
+
+
+READS: list[tuple[int, str, Cause]] = [
+    (200, '{"id": "t1", "status": "queued"}', Cause.OK),
+    (200, '{"task": {"id": "t1", "status": "completed"}, "record": {}, "requestId": "r"}', Cause.OK),
+    (200, '{"success": false, "data": {"id": "t1", "status": "failed"}}', Cause.OK),
+    (200, '{"id": "t2", "status": "queued"}', Cause.UNCLEAR),
+    (200, '{"status": "queued"}', Cause.UNCLEAR),
+    (200, HTML, Cause.UNCLEAR),
+    (404, oops(), Cause.NOT_FOUND),
+    (404, HTML, Cause.UNCLEAR),
+    (404, EDGE, Cause.UNCLEAR),
+    (401, oops(), Cause.CREDENTIALS),
+    (403, oops(), Cause.CREDENTIALS),
+    (401, HTML, Cause.UNCLEAR),
+    (403, EDGE, Cause.UNCLEAR),
+    (429, oops(), Cause.THROTTLED),
+    (429, HTML, Cause.THROTTLED),
+    (402, oops(), Cause.UNCLEAR),
+    (200, oops("insufficient_credits"), Cause.UNCLEAR),
+    *[(status, oops(), Cause.UNCLEAR) for status in (301, 400, 405, 408, 409, 410, 422, 500, 502, 503, 504)],
+]
+
+
+async def test_each_answer_to_a_poll_has_its_cause() -> None:
+    """No answer to a poll has a cause that leads to a purchase."""
+    assert await over(READS, lambda client: client.read("t1")) == []
+
+
+PROFILES: list[tuple[int, str, Cause]] = [
+    (200, '{"user_id": "u", "credits": 5}', Cause.OK),
+    (200, "{}", Cause.OK),
+    (200, '{"success": false, "code": "x"}', Cause.UNCLEAR),
+    (200, "[]", Cause.UNCLEAR),
+    (200, HTML, Cause.UNCLEAR),
+    (401, oops(), Cause.CREDENTIALS),
+    (403, oops(), Cause.CREDENTIALS),
+    (429, HTML, Cause.THROTTLED),
+    *[(status, HTML, Cause.WRONG_HOST) for status in (401, 403, 404, 301, 302, 307, 308)],
+    (404, oops(), Cause.UNCLEAR),
+    *[(status, oops(), Cause.UNCLEAR) for status in (402, 400, 500, 503)],
+]
+
+
+async def test_each_answer_to_a_profile_read_has_its_cause() -> None:
+    assert await over(PROFILES, lambda client: client.profile()) == []
+
+
+@pytest.mark.parametrize(
+    ("cause", "event"),
+    [
+        (Cause.OK, Event.ACCEPTED),
+        (Cause.UNSENT, Event.DEFERRED),
+        (Cause.HELD, Event.DEFERRED),
+        (Cause.NO_CREDITS, Event.DEFERRED),
+        (Cause.CREDENTIALS, Event.DEFERRED),
+        (Cause.THROTTLED, Event.DEFERRED),
+        (Cause.WRONG_HOST, Event.DEFERRED),
+        (Cause.INVALID, Event.REJECTED),
+        (Cause.UNCLEAR, Event.LOST),
+    ],
+)
+def test_each_cause_of_a_create_has_its_event(cause: Cause, event: Event) -> None:
+    assert Answer(cause=cause).event is event
