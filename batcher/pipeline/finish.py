@@ -168,7 +168,7 @@ class Finish:
         counts = item_counts.count(conn, self.ingest.named)
         where, hints = self.ctx.settings.ledger_options, self.ingest.hints
         words = summary.SummaryInput(result, counts, where=where, last=self.last_end, hints=hints)
-        summary.tell(conn, self.ctx.progress, words, self.ingest.named)
+        summary.print_summary(conn, self.ctx.progress, words, self.ingest.named)
 
 
 _EXITS: Final = {Reason.CREDENTIALS: 5, Reason.CREDITS: 4, Reason.TROUBLE: 8, Reason.ASKED: 6}
