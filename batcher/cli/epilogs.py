@@ -69,6 +69,21 @@ _COMMANDS: Final[dict[str, tuple[tuple[int, ...], tuple[str, ...]]]] = {
     "help": ((0, 1, 2, 130), ("batcher help", "batcher help manifest")),
 }
 """Exit codes and examples by command."""
+_TOPICS: Final = {
+    "run": ("manifest", "settings", "guarantees"),
+    "plan": ("manifest",),
+    "status": ("guarantees",),
+    "show": ("guarantees",),
+    "report": ("report",),
+    "resolve": ("guarantees", "troubleshooting"),
+    "retry": ("guarantees",),
+    "retake": ("report",),
+    "ledger": ("files",),
+    "verify": ("troubleshooting",),
+    "doctor": ("troubleshooting",),
+    "sandbox": ("sandbox",),
+}
+"""Help topics that explain what a command is about."""
 
 
 def epilog(command: str) -> str:
@@ -77,4 +92,6 @@ def epilog(command: str) -> str:
     examples = tuple(line for line in examples if f"{line} ".startswith(f"batcher {command} "))
     meanings = MEANINGS if command == "run" else MEANINGS | _OTHER_MEANINGS
     lines = ["\b", "Examples:", *(f"  {line}" for line in examples), "", "\b", "Exit codes:"]
-    return "\n".join([*lines, *(f"  {code:>3}  {meanings[code]}" for code in sorted(codes))])
+    lines += [f"  {code:>3}  {meanings[code]}" for code in sorted(codes)]
+    topics = [f"  batcher help {topic}" for topic in _TOPICS.get(command.split()[0], ())]
+    return "\n".join([*lines, "", "\b", "Manual:", *topics] if topics else lines)

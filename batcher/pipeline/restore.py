@@ -79,7 +79,7 @@ def need_consent(settings: Settings) -> bool:
         raise UsageError(
             f"{why}; nothing was created",
             "Pass --restored, with all manifests of the ledger, to import the results files there; whatever else may "
-            "have been bought is put in doubt. Or choose another --ledger or --out-dir.",
+            "have been bought is put in doubt. Or choose another --ledger or --out-dir. See `batcher help files`.",
         )
     return why is not None
 

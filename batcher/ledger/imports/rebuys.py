@@ -136,7 +136,8 @@ def refuse_rebuys(conn: Connection, staging: Staging, name: str, batch: str, *, 
     raise ManifestError(
         _message(name, found.number),
         [f"{name}:{change.line}: {change.why()}" for change in found.by_default or found.first],
-        f"That would cost {price} credits. Restore the old value, or pass --rebuy to buy them again.",
+        f"That would cost {price} credits. Restore the old value, or pass --rebuy to buy them again. See "
+        "`batcher help guarantees`.",
     )
 
 
