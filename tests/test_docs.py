@@ -214,6 +214,16 @@ def _fails(job: Job, text: str) -> dict[str, Any]:
     return {"status": "failed", "error": {"code": "odd"}} if job.text == text else {}
 
 
+def test_the_readmes_transcript_is_what_its_manifest_prints(project: Project) -> None:
+    """Paths and numbers of seconds and credits aside."""
+    blocks = dict(BLOCK.findall(section(README, "Use it")))
+    manifest = project.folder / "lines.csv"
+    manifest.write_text(blocks["csv"], encoding="utf-8")
+    printed = project.run(manifest).err.replace(str(project.folder), "/srv/flight")
+    number = re.compile(r"\d[\d,.]*(?= (?:s|credits|left)\b)|(?<=balance: ).*")
+    assert number.sub("N", printed) == number.sub("N", blocks["text"])
+
+
 def test_help_lists_the_topics(project: Project) -> None:
     """`batcher help` has a line for each topic, and there is a topic for each file of the manual."""
     folder = ROOT / "batcher" / "cli" / "help"

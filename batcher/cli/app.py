@@ -33,7 +33,7 @@ COMMANDS: Final = {
     "sandbox": "Serve the API on this machine, with real speech, at no cost.",
     "help": "Show the manual.",
 }
-"""Commands with a one-line help, in the order in which people need them."""
+"""Commands with a one-line help, in the order in which people need them; `epilogs` has the rest of their help."""
 
 
 class _LazyGroup(click.Group):

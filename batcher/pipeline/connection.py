@@ -58,10 +58,10 @@ def why_no_profile(answer: ProfileAnswer, origin: str) -> str:
     if answer.cause is Cause.CREDENTIALS:
         return f"the API refused the token: {reason}"
     if answer.cause is Cause.WRONG_HOST:
-        return f"something other than the API answered at {origin} (a proxy, an edge or another host): {reason}"
+        return f"another host answers in place of the API at {origin}: {reason}"
     if answer.cause is Cause.UNSENT:
-        return f"cannot reach the API at {origin}: {reason}"
-    return f"cannot read the account's profile at {origin}: {reason}"
+        return f"cannot reach the API at {origin} ({reason})"
+    return f"cannot read the account's profile at {origin} ({reason})"
 
 
 def profile_error(answer: ProfileAnswer, origin: str) -> CredentialsError | TroubleError:

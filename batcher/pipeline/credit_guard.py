@@ -1,7 +1,8 @@
 """The credit guard: whether the account's halts and its balance allow this run to create.
 
-The halts themselves are durable, in the ledger. This module has the latch that is checked just before a create is
-sent, and decides whether a halt may be probed.
+A 402 (`Cause.NO_CREDITS`) trips the guard in `submitter`, a task that failed for lack of credits in `poller`; both
+then record the halt (`ledger.lifecycle.halts`). This module has the latch that is checked just before a create is sent,
+and decides whether a halt may be probed.
 """
 
 from __future__ import annotations

@@ -13,14 +13,13 @@ import structlog
 from batcher.audio import checks
 from batcher.audio.io_threads import Disk
 from batcher.audio.store import Store
-from batcher.clock import Clock
 from batcher.ledger.ledger import Connection, Ledger
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.queries import item_counts
 from batcher.ledger.queries.outputs import is_known_audio, outputs_of, to_link
 from batcher.ledger.records import Batch, FileRecord, OpenTask, Output
 from batcher.ledger.storage import cached_facts
-from batcher.reports.tally import Tally
+from batcher.pipeline.context import RunContext
 
 log = structlog.get_logger()
 
@@ -35,11 +34,7 @@ class Delivery:
     `named` are the ids of the batches that it names.
     """
 
-    ledger: Ledger
-    store: Store
-    tally: Tally
-    clock: Clock
-    run_id: str
+    ctx: RunContext
     named: Sequence[int]
     disk: Disk = field(default_factory=Disk, init=False)
 
@@ -49,25 +44,25 @@ class Delivery:
         Raises:
             OSError: the disk is full or refuses the write.
         """
-        seconds = await self.disk.do(sync_part, self.store.part(file.path), task.format)
+        seconds = await self.disk.do(sync_part, self.ctx.store.part(file.path), task.format)
         file = replace(file, audio_seconds=seconds)
-        outputs = await self.ledger.do(_record_file, task, file, self.store.out_dir, self.clock.now())
+        outputs = await self.ctx.ledger.do(_record_file, task, file, self.ctx.store.out_dir, self.ctx.clock.now())
         await self._save(task, await self._link(outputs, publish=file.path))
 
     async def save(self, task: OpenTask) -> None:
         """Link an item's recorded file, which is already at its path, to its rows, and record the item as saved."""
-        await self._save(task, await self._link(await self.ledger.do(outputs_of, task.key)))
+        await self._save(task, await self._link(await self.ctx.ledger.do(outputs_of, task.key)))
 
     async def _save(self, task: OpenTask, links: Sequence[collection.Link]) -> None:
-        at = self.clock.now()
-        await self.ledger.do(collection.record_delivered, task, links, at=at, run_id=self.run_id)
-        self.tally.saved(wanted=task.wanted)
+        at = self.ctx.clock.now()
+        await self.ctx.ledger.do(collection.record_delivered, task, links, at=at, run_id=self.ctx.run_id)
+        self.ctx.tally.saved(wanted=task.wanted)
         log.info("saved", endpoint="download", key=task.key, attempt=task.attempt, task_id=task.task_id)
 
     async def link(self, outputs: Sequence[Output]) -> None:
         """Link done items to these outputs of rows, and record the links."""
         if links := await self._link(outputs):
-            await self.ledger.do(collection.record_links, links)
+            await self.ctx.ledger.do(collection.record_links, links)
 
     async def _link(self, outputs: Sequence[Output], publish: str | None = None) -> list[collection.Link]:
         """Link outputs on disk, after publishing the part of the item path `publish`. Returns the links to record.
@@ -84,7 +79,7 @@ class Delivery:
             if why is None:
                 links.append((output.batch_id, output.row_id, output.key, output.output))
             else:
-                self.tally.unwritten += output.batch_id in self.named
+                self.ctx.tally.unwritten += output.batch_id in self.named
                 log.error("output not written", row=output.row_id, why=why)
         return links
 
@@ -92,13 +87,13 @@ class Delivery:
         """Link saved audio to every output of these batches that lacks it."""
         for batch in batches:
             after = 0
-            while outputs := await self.ledger.do(to_link, batch, after, _CHUNK):
+            while outputs := await self.ctx.ledger.do(to_link, batch, after, _CHUNK):
                 await self.link(outputs)
                 after = outputs[-1].number
 
     def _publish_and_link(self, path: str | None, outputs: Sequence[Output]) -> list[tuple[Output, str | None]]:
         if path is not None:
-            self.store.publish(path)
+            self.ctx.store.publish(path)
         return self._link_all(outputs)
 
     def _link_all(self, outputs: Sequence[Output], replace: bool = False) -> list[tuple[Output, str | None]]:
@@ -106,15 +101,15 @@ class Delivery:
         results: list[tuple[Output, str | None]] = []
         for output in outputs:
             try:
-                results.append((output, self.store.link(output, replace=replace)))
+                results.append((output, self.ctx.store.link(output, replace=replace)))
             except OSError as error:
                 results.append((output, f"{error.filename}: {error.strerror}"))
         return results
 
     async def _has_known_audio(self, output: Output) -> bool:
         """Whether the file at the output is audio that the ledger has, so that replacing it loses nothing."""
-        sha256 = await self.disk.do(self.store.digest_at, output)
-        return sha256 is not None and await self.ledger.do(is_known_audio, sha256)
+        sha256 = await self.disk.do(self.ctx.store.digest_at, output)
+        return sha256 is not None and await self.ctx.ledger.do(is_known_audio, sha256)
 
 
 def sync_part(part: Path, audio_format: str) -> float | None:
@@ -137,8 +132,9 @@ SWEPT: Final = "swept"
 """Name of the cached fact that there are no unfinished parts."""
 
 
-async def recover_files(ledger: Ledger, store: Store, delivery: Delivery) -> None:
+async def recover_files(delivery: Delivery) -> None:
     """Save the recorded files that an earlier run left at their paths, and remove its unfinished parts."""
+    ledger, store = delivery.ctx.ledger, delivery.ctx.store
     for task, out_dir, path, sha256 in await ledger.do(collection.recorded_files):
         if store.holds(out_dir, path, sha256):
             await delivery.save(task)

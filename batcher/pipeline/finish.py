@@ -61,7 +61,7 @@ class Finish:
         if not self.ctx.stop.interrupted and not await ledger.do(cached_facts.get, SWEPT):
             await sweep(ledger, self.ctx.store)
         await self._mark_folder(await ledger.do(self._write_results))
-        await ledger.do(self._leave)
+        await ledger.do(self._record_complete)
         counts = await ledger.do(item_counts.count, self.ingest.named)
         await ledger.do(self._note_halts, counts)
         result = await self._result(counts)
@@ -75,7 +75,7 @@ class Finish:
         names = [name for name in written if name in here]
         owner = folder_mark.owner(self.ctx.store.folder)
         if names and owner is not None and owner.run_id == self.ctx.run_id:
-            await restore.sign(self.ctx.ledger, self.ctx.store, self.ctx.run_id, names, whole=True)
+            await restore.sign(self.ctx, names, whole=True)
 
     async def _result(self, counts: Counts) -> run_report.RunReport:
         refused, unwritten = self.ingest.refused, self.ctx.tally.unwritten
@@ -132,9 +132,9 @@ class Finish:
             results.write_results(out_dir, batch.name, outputs.results(conn, batch))
             cached_facts.put(conn, name, "rows", [stamp(path) for path in paths])
 
-    def _leave(self, conn: Connection) -> None:
+    def _record_complete(self, conn: Connection) -> None:
         if self.ingest.refused is None and not self.ctx.tally.unwritten:
-            self.ingest.leave(conn)
+            self.ingest.record_complete(conn)
 
     def _note_halts(self, conn: Connection, counts: item_counts.Counts) -> None:
         for halt in self.halts:
@@ -168,7 +168,7 @@ class Finish:
         counts = item_counts.count(conn, self.ingest.named)
         where, hints = self.ctx.settings.ledger_options, self.ingest.hints
         words = summary.SummaryInput(result, counts, where=where, last=self.last_end, hints=hints)
-        summary.tell(conn, self.ctx.progress, words, self.ingest.named)
+        summary.print_summary(conn, self.ctx.progress, words, self.ingest.named)
 
 
 _EXITS: Final = {Reason.CREDENTIALS: 5, Reason.CREDITS: 4, Reason.TROUBLE: 8, Reason.ASKED: 6}

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from batcher.clock import Clock
 from batcher.errors import TroubleError
-from batcher.ledger.ledger import Ledger
 from batcher.ledger.lifecycle import runs
 from batcher.ledger.queries import attention
 from batcher.ledger.records import Balance, Batch
 from batcher.pipeline.connection import profile_error
-from batcher.pipeline.stop import Reason, Stop
+from batcher.pipeline.context import RunContext
+from batcher.pipeline.stop import Reason
 from batcher.provider.answers import Cause, Profile
 from batcher.provider.client import Client
 
@@ -27,11 +26,8 @@ _MAX_WAIT_SECONDS: Final = 30.0
 class Preflight:
     """Determines the account of one run."""
 
-    ledger: Ledger
+    ctx: RunContext
     client: Client
-    stop: Stop
-    clock: Clock
-    run_id: str
     origin: str
     token: str
 
@@ -49,14 +45,14 @@ class Preflight:
             profile = await self._profile()
         except TroubleError as error:
             return Profile(), await self._account_of_token(error)
-        account_id = await self.ledger.do(
+        account_id = await self.ctx.ledger.do(
             runs.enter_account,
-            self.run_id,
+            self.ctx.run_id,
             origin=self.origin,
             user_id=profile.user_id,
             token=self.token,
             balance=Balance(credits=profile.credits, quota=profile.quota, tier=profile.tier),
-            at=self.clock.now(),
+            at=self.ctx.clock.now(),
         )
         await self._check_account(profile, account_id, wanted)
         return profile, account_id
@@ -65,18 +61,18 @@ class Preflight:
         """Stop creating for an unnamed account, or if open tasks of `wanted` belong to another one."""
         if profile.user_id is None:
             message = "the profile does not name its account (no user_id); nothing was created"
-            self.stop.stop_creating(Reason.CREDENTIALS, message)
-        foreign = await self.ledger.do(attention.foreign_tasks, wanted, account_id)
+            self.ctx.stop.stop_creating(Reason.CREDENTIALS, message)
+        foreign = await self.ctx.ledger.do(attention.foreign_tasks, wanted, account_id)
         if foreign:
             numbers = ", ".join(f"{number:,} of {name}" for name, number in foreign.items())
             message = f"open tasks belong to another account ({numbers}); set its token to collect them"
-            self.stop.stop_creating(Reason.CREDENTIALS, message)
+            self.ctx.stop.stop_creating(Reason.CREDENTIALS, message)
 
     async def _account_of_token(self, error: TroubleError) -> int:
-        account_id = await self.ledger.do(runs.account_of_token, origin=self.origin, token=self.token)
+        account_id = await self.ctx.ledger.do(runs.account_of_token, origin=self.origin, token=self.token)
         if account_id is None:
             raise error
-        self.stop.stop_creating(Reason.TROUBLE, error.one_line())
+        self.ctx.stop.stop_creating(Reason.TROUBLE, error.one_line())
         return account_id
 
     async def _profile(self) -> Profile:
@@ -86,5 +82,5 @@ class Preflight:
                 return answer.profile
             if answer.cause in (Cause.CREDENTIALS, Cause.WRONG_HOST) or wait is None:
                 break
-            await self.clock.sleep(max(wait, min(answer.retry_after_seconds or 0.0, _MAX_WAIT_SECONDS)))
+            await self.ctx.clock.sleep(max(wait, min(answer.retry_after_seconds or 0.0, _MAX_WAIT_SECONDS)))
         raise profile_error(answer, self.origin)

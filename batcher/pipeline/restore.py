@@ -18,7 +18,7 @@ import anyio.to_thread
 from batcher.audio import folder_mark
 from batcher.audio.folder_mark import Owner
 from batcher.audio.store import Store, digest
-from batcher.clock import Clock, local
+from batcher.clock import local
 from batcher.errors import UsageError
 from batcher.formatting import counted
 from batcher.item import State
@@ -28,19 +28,19 @@ from batcher.ledger.queries import outputs
 from batcher.ledger.queries.batches import current_batches
 from batcher.ledger.queries.identity import Identity, has_run, identity
 from batcher.ledger.records import Batch, FileRecord
+from batcher.pipeline.context import RunContext
 from batcher.pipeline.delivery import Delivery
-from batcher.reports.progress import Progress
 from batcher.reports.results import RESULTS, results_paths
 from batcher.settings import Settings
 
 _CHUNK: Final = 200
 """Restored rows applied in one transaction."""
-_TYPES: Final[dict[str, tuple[type, ...]]] = {
-    **dict.fromkeys(("batch", "id", "state"), (str,)),
-    **dict.fromkeys(("key", "task_id", "output", "sha256"), (str, type(None))),
-    **dict.fromkeys(("take", "bytes"), (int, type(None))),
-    "audio_seconds": (int, float, type(None)),
-}
+_TYPES: Final[dict[str, tuple[type, ...]]] = (
+    dict.fromkeys(("batch", "id", "state"), (str,))
+    | dict.fromkeys(("key", "task_id", "output", "sha256"), (str, type(None)))
+    | dict.fromkeys(("take", "bytes"), (int, type(None)))
+    | {"audio_seconds": (int, float, type(None))}
+)
 """Types of the fields that are read from a line of results."""
 _MAX_INTEGER: Final = 2**62
 """Bounds the integers in a line of results: SQLite stores 64 bits."""
@@ -70,14 +70,14 @@ def need_consent(settings: Settings) -> bool:
     owner = folder_mark.owner(settings.out_dir)
     if owner is not None and owner.world != settings.world:
         raise UsageError(
-            f"the audio in {settings.out_dir} belongs to the {owner.world} world. Nothing was created.",
+            f"the audio in {settings.out_dir} belongs to the {owner.world} world; nothing was created",
             "Choose another --out-dir.",
         )
     with open_readonly(settings.ledger) as conn:
         why = why_outdated(conn, settings)
     if why is not None and not settings.restored:
         raise UsageError(
-            f"{why}. Nothing was created.",
+            f"{why}; nothing was created",
             "Pass --restored, with all manifests of the ledger, to import its results files; whatever else may "
             "have been bought is put in doubt. Or choose another --ledger or --out-dir.",
         )
@@ -92,23 +92,22 @@ def _stores(settings: Settings, batches: Sequence[Batch]) -> list[Store]:
     return [own, *(Store(home, Path(os.path.normpath(home / out_dir))) for out_dir in sorted(others))]
 
 
-async def import_rows(
-    ledger: Ledger, settings: Settings, progress: Progress, *, run_id: str, at: float, outdated: bool
-) -> None:
+async def import_rows(ctx: RunContext, *, outdated: bool) -> None:
     """Store what the results files in the output folders report, before any manifest is imported.
 
     Of a ledger that is not `outdated`, only batches that it lacks are restored.
     """
+    ledger, settings = ctx.ledger, ctx.settings
     batches = await ledger.do(current_batches)
     stores = _stores(settings, batches)
     found = [path for store in stores for path in sorted(store.folder.glob(f"*{RESULTS}.jsonl"))]
     known = frozenset() if outdated else frozenset(batch.name for batch in batches)
     lines = (line for line in read_results(found, settings.ledger.parent) if line["batch"] not in known)
-    number = await ledger.do(restored_rows.add, lines, at=at)
+    number = await ledger.do(restored_rows.add, lines, at=ctx.clock.now())
     if outdated:
-        await _begin(ledger, stores, run_id, batches)
+        await _begin(ledger, stores, ctx.run_id, batches)
     rows, files = counted(number, "row"), counted(len(found), "results file")
-    progress.say(f"restoring: {rows} that may have been bought in {files}")
+    ctx.progress.say(f"restoring: {rows} that may have been bought in {files}")
 
 
 async def _begin(ledger: Ledger, stores: Sequence[Store], run_id: str, batches: Sequence[Batch]) -> None:
@@ -176,39 +175,43 @@ def _parse_line(text: str) -> dict[str, Any]:
     return line
 
 
-async def sign(ledger: Ledger, store: Store, run_id: str, batches: Sequence[str], *, whole: bool) -> None:
+async def sign(ctx: RunContext, batches: Sequence[str], *, whole: bool) -> None:
     """Mark the output folder as this run's. `whole`: the results files of these batches are complete now.
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    ours, owner = await ledger.do(identity), folder_mark.owner(store.folder)
-    digests = {batch: _results_digest(store, batch) if whole else None for batch in batches}
-    _mark(store, ours, run_id, ({} if owner is None else owner.batches) | digests)
+    ours, owner = await ctx.ledger.do(identity), folder_mark.owner(ctx.store.folder)
+    digests = {batch: _results_digest(ctx.store, batch) if whole else None for batch in batches}
+    _mark(ctx.store, ours, ctx.run_id, ({} if owner is None else owner.batches) | digests)
 
 
-async def apply_rows(delivery: Delivery, progress: Progress, *, account_id: int, clock: Clock, imported: bool) -> None:
+async def apply_rows(delivery: Delivery, *, account_id: int, imported: bool) -> None:
     """Assign items the files, tasks and doubts that results files report, then put other possible purchases in doubt.
 
     The latter only once the manifests are `imported`: before that, the ledger lacks the items to put in doubt.
     """
-    ledger, store, run_id = delivery.ledger, delivery.store, delivery.run_id
+    ctx, ledger = delivery.ctx, delivery.ctx.ledger
     if not await ledger.do(restored_rows.due):
         return
     states: Counter[State] = Counter()
     while rows := await ledger.do(restored_rows.next_rows, _CHUNK):
-        files = await _restore_files(store, rows)
-        applied = await ledger.do(_apply, rows, files, account_id, run_id, clock.now())
+        files = await _restore_files(ctx.store, rows)
+        applied = await ledger.do(_apply, rows, files, account_id, ctx.run_id, ctx.clock.now())
         states.update(applied.values())
         for key, state in applied.items():
             if state is State.DONE:
                 await delivery.link(await ledger.do(outputs.outputs_of, key))
     if not imported:
-        progress.say("restoring continues in the next run that imports the manifests; nothing is created until then")
+        ctx.progress.say(
+            "restoring continues in the next run that imports the manifests; nothing is created until then"
+        )
         return
-    doubts = await ledger.do(restored_rows.finish, store.has_item, account_id=account_id, run_id=run_id, at=clock.now())
+    doubts = await ledger.do(
+        restored_rows.finish, ctx.store.has_item, account_id=account_id, run_id=ctx.run_id, at=ctx.clock.now()
+    )
     reported = ", ".join(f"{number:,} {state.replace('_', ' ')}" for state, number in states.items()) or "no items"
-    progress.say(
+    ctx.progress.say(
         f"restored from results files: {reported}; {counted(doubts, 'other item')} in doubt (may have been bought)"
     )
 

@@ -82,7 +82,7 @@ class _Run:
     def __init__(self, ctx: RunContext, confirm: Confirm | None, stdin: BinaryIO | None) -> None:
         self.ctx = ctx
         self.confirm = confirm
-        self.ingest = Ingest(ctx.settings, ctx.ledger, ctx.store, ctx.progress, ctx.clock, stdin)
+        self.ingest = Ingest(ctx, stdin)
         self.client: Client | None = None
         self.profiles: list[Profile] = []
         self.halts: list[Halt] = []
@@ -96,14 +96,7 @@ class _Run:
             watchers.start_soon(limit_runtime, self.ctx)
             await self._recover(started_at)
             if outdated or self.ctx.settings.restored:
-                await restore.import_rows(
-                    self.ctx.ledger,
-                    self.ctx.settings,
-                    self.ctx.progress,
-                    run_id=self.ctx.run_id,
-                    at=started_at,
-                    outdated=outdated,
-                )
+                await restore.import_rows(self.ctx, outdated=outdated)
             await self.ingest.run()
             delivery = await self._deliver_leftovers()
             if await self._has_work():
@@ -121,24 +114,17 @@ class _Run:
         """Replay the spill file of an earlier run, and put its unanswered creates in doubt."""
         ctx = self.ctx
         self.last_end = await ctx.ledger.do(runs.begin_run, ctx.run_id, out_dir=str(ctx.settings.out_dir), at=at)
-        self.ingest.told = self.last_end[1]
+        self.ingest.last_message = self.last_end[1]
         doubts = await ctx.ledger.recover(run_id=ctx.run_id, at=at, max_in_doubt=ctx.settings.max_in_doubt)
         if doubts:
-            ctx.progress.warn(f"an earlier run ended before {doubts} of its creates were answered: maybe bought")
+            numbers = f"{doubts:,} of its creates were answered"
+            ctx.progress.warn(f"an earlier run ended before {numbers}: in doubt (may have been bought)")
 
     async def _deliver_leftovers(self) -> Delivery:
         """Deliver files that an earlier run left in place, and link done items to the rows that lack them."""
-        ctx = self.ctx
-        delivery = Delivery(
-            ledger=ctx.ledger,
-            store=ctx.store,
-            tally=ctx.tally,
-            clock=ctx.clock,
-            run_id=ctx.run_id,
-            named=[batch.batch_id for batch in self.ingest.named],
-        )
-        await recover_files(ctx.ledger, ctx.store, delivery)
-        await delivery.link_saved(self.ingest.surveyed)
+        delivery = Delivery(ctx=self.ctx, named=[batch.batch_id for batch in self.ingest.named])
+        await recover_files(delivery)
+        await delivery.link_saved(self.ingest.checked)
         return delivery
 
     async def _has_work(self) -> bool:
@@ -174,16 +160,7 @@ class _Run:
                 fetch_connections=_DOWNLOADS_AT_ONCE,
                 now=ctx.clock.now,
             ) as self.client:
-                preflight = Preflight(
-                    ledger=ctx.ledger,
-                    client=self.client,
-                    stop=ctx.stop,
-                    clock=ctx.clock,
-                    run_id=ctx.run_id,
-                    origin=origin,
-                    token=endpoint.token,
-                )
-                yield self.client, preflight
+                yield self.client, Preflight(ctx=ctx, client=self.client, origin=origin, token=endpoint.token)
 
     @property
     def _creates_at_once(self) -> int:
@@ -213,9 +190,7 @@ class _Run:
 
     async def _take_up_restored(self, delivery: Delivery, account_id: int) -> None:
         imported = bool(self.ctx.settings.sources) and self.ingest.refused is None
-        await restore.apply_rows(
-            delivery, self.ctx.progress, account_id=account_id, clock=self.ctx.clock, imported=imported
-        )
+        await restore.apply_rows(delivery, account_id=account_id, imported=imported)
 
     async def _ask(self, profile: Profile) -> None:
         """Ask before many new items are created for real money; without a yes, only open tasks are collected."""
@@ -237,7 +212,7 @@ class _Run:
         ctx = self.ctx
         if not await ctx.ledger.do(restored_rows.due):
             here = [batch.name for batch in self.ingest.named if batch.out_dir == ctx.store.out_dir]
-            await restore.sign(ctx.ledger, ctx.store, ctx.run_id, here, whole=False)
+            await restore.sign(ctx, here, whole=False)
 
     async def _arm_guard(self, profile: Profile, account_id: int) -> Guard:
         guard = Guard(self.ctx.ledger, self.ctx.clock, account_id=account_id, run_id=self.ctx.run_id)

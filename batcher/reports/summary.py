@@ -87,7 +87,7 @@ def overdue_message(conn: Connection, batches: Sequence[Batch], keys: Sequence[s
     return f"; overdue: {', '.join(found[:_SHOWN])}{', …' * (len(found) > _SHOWN)}; run again to collect"
 
 
-def tell(conn: Connection, progress: Progress, words: SummaryInput, batches: Sequence[Batch]) -> None:
+def print_summary(conn: Connection, progress: Progress, words: SummaryInput, batches: Sequence[Batch]) -> None:
     """Print how the run ended. A quiet run prints only news that needs attention."""
     result, counts = words.result, words.counts
     if counts.rows or result.exit_code != 2:

@@ -14,13 +14,12 @@ from sqlalchemy import event
 from batcher.audio import folder_mark
 from batcher.audio.folder_mark import Owner
 from batcher.audio.store import ITEMS, Store, digest
-from batcher.clock import Clock
 from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.records import FileRecord, Output
 from batcher.pipeline.delivery import Delivery
-from batcher.reports.tally import Tally
-from tests.support.ledger_kit import RUN, book_in, ending, sheet
+from batcher.settings import Settings
+from tests.support.ledger_kit import book_in, ending, run_context, sheet
 
 KEY = "ab" + "0" * 62
 OTHER = "cd" + "1" * 62
@@ -123,8 +122,8 @@ async def test_saved_audio_survives_a_power_cut(home: Path, store: Store, disk_c
         path = store.item_path(task.key, "mp3")
         store.part(path).write_bytes(OURS)
         with open_ledger(book.path, "real") as ledger:
-            how: dict[str, Any] = {"tally": Tally(), "clock": Clock(), "run_id": RUN, "named": []}
-            delivery = Delivery(ledger=ledger, store=store, **how)
+            settings = Settings(sources=(), ledger=book.path, out_dir=store.folder)
+            delivery = Delivery(ctx=run_context(ledger, settings), named=[])
             event.listen(ledger._engine, "commit", lambda _: disk_calls.append(("commit", 0)))
             disk_calls.clear()
             await delivery.deliver(task, FileRecord(path=path, sha256=digest(store.part(path)), bytes=len(OURS)))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from batcher.audio.store import Store, stamp
+from batcher.audio.store import stamp
 from batcher.clock import Clock
 from batcher.errors import ManifestError
 from batcher.item import Event
@@ -25,11 +25,10 @@ from batcher.ledger.records import Balance
 from batcher.ledger.storage import cached_facts, database
 from batcher.manifest.rows import Rules
 from batcher.pipeline.ingest import Ingest
-from batcher.reports.progress import Progress
 from batcher.settings import Settings, Source
 from tests.conftest import Project
 from tests.support.fake_tts import FakeTTS
-from tests.support.ledger_kit import AT, RUN, Book, book_in, ending, prepare, sheet
+from tests.support.ledger_kit import AT, RUN, Book, book_in, ending, prepare, run_context, sheet
 
 
 class Later(Clock):
@@ -56,8 +55,7 @@ class Folder:
         settings = Settings(sources=(source,), ledger=self.ledger, out_dir=self.out_dir, rescan=rescan)
         before = self._imported_at()
         with open_ledger(self.ledger, "real") as ledger:
-            store = Store(self.ledger.parent, self.out_dir)
-            await Ingest(settings, ledger, store, Progress(quiet=True), clock or Later(), None).run()
+            await Ingest(run_context(ledger, settings, clock or Later()), None).run()
         return before != self._imported_at()
 
     async def look(self, meanwhile: Callable[[], object] = lambda: None, clock: Clock | None = None) -> bool:
@@ -65,12 +63,11 @@ class Folder:
         source = Source(path=self.manifest, rules=Rules(batch="m", voice="anna"))
         settings = Settings(sources=(source,), ledger=self.ledger, out_dir=self.out_dir)
         with open_ledger(self.ledger, "real") as ledger:
-            store = Store(self.ledger.parent, self.out_dir)
-            intake = Ingest(settings, ledger, store, Progress(quiet=True), clock or Later(), None)
-            await intake.run()
+            ingest = Ingest(run_context(ledger, settings, clock or Later()), None)
+            await ingest.run()
             meanwhile()
-            await ledger.do(intake.leave)
-        return bool(intake.surveyed)
+            await ledger.do(ingest.record_complete)
+        return bool(ingest.checked)
 
     def texts(self) -> list[str]:
         """Texts of the current rows."""
@@ -155,10 +152,10 @@ def test_unchanged_rows_are_not_written(book: Book) -> None:
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        ("id,text,output\na,one,1\nb,two,2\nc,three,1\n", "m.csv:4: output: '1' is taken by line 2"),
-        ("id,text,output\na,one,3\nb,two,2\nc,three,3\n", "m.csv:4: output: '3' is taken by line 2"),
-        ("id,text,output\nc,one,1\nb,two,2\nc,three,3\n", "m.csv:4: id: 'c' is taken by line 2"),
-        ("id,text,output\na,one,2/x\nb,two,2\nc,three,3\n", "m.csv:3: output: '2' is also the folder of other outputs"),
+        ("id,text,output\na,one,1\nb,two,2\nc,three,1\n", 'm.csv:4: output: "1" is taken by line 2'),
+        ("id,text,output\na,one,3\nb,two,2\nc,three,3\n", 'm.csv:4: output: "3" is taken by line 2'),
+        ("id,text,output\nc,one,1\nb,two,2\nc,three,3\n", 'm.csv:4: id: "c" is taken by line 2'),
+        ("id,text,output\na,one,2/x\nb,two,2\nc,three,3\n", 'm.csv:3: output: "2" is also the folder of other outputs'),
     ],
 )
 def test_a_changed_row_that_clashes_with_an_unchanged_one_is_a_fault(book: Book, content: str, fault: str) -> None:

@@ -16,17 +16,14 @@ import pytest
 from batcher.audio import folder_mark
 from batcher.audio.folder_mark import Owner
 from batcher.audio.store import Store, digest
-from batcher.clock import Clock
 from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import restored_rows
 from batcher.ledger.queries.identity import identity
 from batcher.pipeline.delivery import Delivery
 from batcher.pipeline.restore import _is_complete, apply_rows, why_outdated
-from batcher.reports.progress import Progress
-from batcher.reports.tally import Tally
 from batcher.settings import Settings
 from tests.support.fake_tts import FakeTTS
-from tests.support.ledger_kit import AT, RUN, Book, book_in, sheet
+from tests.support.ledger_kit import AT, RUN, Book, book_in, run_context, sheet
 from tests.support.processes import killed
 
 if TYPE_CHECKING:
@@ -121,10 +118,10 @@ async def test_items_are_put_in_doubt_only_after_the_import(book: Book, store: S
     """Before it some of them may not be in the ledger yet."""
     book.do(restored_rows.begin, "some")
     with open_ledger(book.path, "real") as ledger:
-        how: dict[str, Any] = {"tally": Tally(), "clock": Clock(), "run_id": RUN, "named": []}
-        delivery = Delivery(ledger=ledger, store=store, **how)
+        settings = Settings(sources=(), ledger=book.path, out_dir=store.folder)
+        delivery = Delivery(ctx=run_context(ledger, settings), named=[])
         for imported, states in ((False, ["pending"] * 2), (True, ["in_doubt"] * 2)):
-            await apply_rows(delivery, Progress(quiet=True), account_id=1, clock=Clock(), imported=imported)
+            await apply_rows(delivery, account_id=1, imported=imported)
             assert (_states(book), book.do(restored_rows.due)) == (states, not imported)
 
 

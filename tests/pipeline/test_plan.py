@@ -18,7 +18,7 @@ from batcher.ledger.queries import item_counts
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rows import Rules
 from tests.conftest import Project
-from tests.support.fake_tts import FakeTTS, Twist, refusal
+from tests.support.fake_tts import HTML_404, FakeTTS, Twist, refusal
 from tests.support.ledger_kit import AT, Book, book_in
 
 
@@ -116,9 +116,10 @@ def test_a_plan_counts_nothing_of_a_manifest_with_errors(project: Project) -> No
     [
         (refusal(401, "invalid_token"), "the API refused the token"),
         (Twist(status=200, body={"user_id": "user-1"}), "the profile does not contain one"),
-        (Twist(), "cannot read the account's profile"),
+        (Twist(), "cannot read the account's profile at http://127.0.0.1:"),
+        (HTML_404, "another host answers in place of the API at http://127.0.0.1:"),
     ],
-    ids=["refused", "without", "unreachable"],
+    ids=["refused", "without", "dropped", "another host"],
 )
 def test_a_plan_gives_the_reason_for_a_missing_balance(
     project: Project, provider: FakeTTS, answer: Twist, words: str
@@ -172,7 +173,7 @@ def test_manifests_are_planned_together(project: Project) -> None:
     two.write_text("id,text,voice\na,Same.,anna\nd,Second.,anna\n")
     told = project.batcher("plan", one, two, "--api-url", project.provider.url)
     assert told.exit_code == 2
-    assert "two.csv:2: output: 'a.mp3' belongs to batch 'one'" in told.out
+    assert 'two.csv:2: output: "a.mp3" belongs to batch "one"' in told.out
 
 
 @pytest.mark.parametrize("seed", range(4))

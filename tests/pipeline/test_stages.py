@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
-from batcher.audio.store import Store
 from batcher.clock import Clock, Wakeup
 from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import collection, halts
 from batcher.ledger.records import OpenTask
 from batcher.pacing.pace import Pacing
-from batcher.pipeline.context import ApiContext, RunContext
+from batcher.pipeline.context import ApiContext
 from batcher.pipeline.credit_guard import Guard
 from batcher.pipeline.delivery import Delivery
 from batcher.pipeline.downloader import Downloader
@@ -27,11 +26,10 @@ from batcher.pipeline.submitter import Submitter
 from batcher.provider.answers import Profile
 from batcher.provider.client import Client
 from batcher.provider.endpoint import Endpoint
-from batcher.reports.progress import Progress
 from batcher.settings import Settings
 from batcher.throttle.gate import Throttle
 from tests.support.fake_tts import NO_CREDITS, TOKEN, FakeTTS, Job, Twist, audio_of, refusal
-from tests.support.ledger_kit import AT, RUN, Book, book_in, ending, sheet
+from tests.support.ledger_kit import AT, RUN, Book, book_in, ending, run_context, sheet
 
 
 @pytest.fixture
@@ -47,14 +45,7 @@ async def submitter(book: Book, provider: FakeTTS) -> AsyncIterator[Submitter]:
     clock, changed, out_dir = Clock(), Wakeup(), book.path.parent / "audio"
     with open_ledger(book.path, "real") as ledger:
         async with Client(Endpoint(provider.url, TOKEN), create_connections=4) as client:
-            ctx = RunContext(
-                settings=Settings(sources=(), ledger=book.path, out_dir=out_dir),
-                ledger=ledger,
-                store=Store(book.path.parent, out_dir),
-                progress=Progress(quiet=True),
-                clock=clock,
-                run_id=RUN,
-            )
+            ctx = run_context(ledger, Settings(sources=(), ledger=book.path, out_dir=out_dir), clock)
             api = ApiContext(
                 client=client,
                 account_id=book.account_id,
@@ -63,7 +54,7 @@ async def submitter(book: Book, provider: FakeTTS) -> AsyncIterator[Submitter]:
                 slots=Slots(4, changed, ctx.tally),
                 changed=changed,
             )
-            delivery = Delivery(ledger=ledger, store=ctx.store, tally=ctx.tally, clock=clock, run_id=RUN, named=[])
+            delivery = Delivery(ctx=ctx, named=[])
             poller = Poller(ctx, api, Downloader(ctx, api, delivery), Pacing())
             yield Submitter(ctx, api, poller, book.wanted)
 

@@ -10,14 +10,20 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine
 
+from batcher.audio.store import Store
+from batcher.clock import Clock
 from batcher.item import Event, Inputs, canonical
 from batcher.ledger.imports import importer
+from batcher.ledger.ledger import Ledger
 from batcher.ledger.lifecycle import answers, claims, runs
 from batcher.ledger.money.spending import Budget
 from batcher.ledger.records import AnswerRecord, Balance, Batch, Claimed, OpenTask, TaskEnd
 from batcher.ledger.storage import database
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rows import Rules
+from batcher.pipeline.context import RunContext
+from batcher.reports.progress import Progress
+from batcher.settings import Settings
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -175,3 +181,15 @@ def ending(task: OpenTask, *, at: float = AT, **changes: Any) -> TaskEnd:
 def keys_of(claimed: Sequence[Claimed]) -> list[str]:
     """The keys of the claimed items, in order."""
     return [one.key for one in claimed]
+
+
+def run_context(ledger: Ledger, settings: Settings, clock: Clock | None = None) -> RunContext:
+    """The context of the run `RUN`, which prints nothing."""
+    return RunContext(
+        settings=settings,
+        ledger=ledger,
+        store=Store(settings.ledger.parent, settings.out_dir),
+        progress=Progress(quiet=True),
+        clock=clock or Clock(),
+        run_id=RUN,
+    )

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, select
 
 from batcher.ledger.imports.staging import ROW_COLUMNS, UNCHANGED, Staging
 from batcher.ledger.storage.schema import REPEAT_MARK, batches
-from batcher.manifest.faults import Faults
+from batcher.manifest.faults import Faults, literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +115,13 @@ _REPEATED_OUTPUTS: Final = _REPEATED.format(column="output", condition="staged.s
 
 def _repeated_ids(conn: Connection) -> Iterator[_Conflict]:
     for row in conn.exec_driver_sql(_REPEATED_IDS).all():
-        reason = f"{row.value!r} is taken by line {row.first_line}"
+        reason = f"{literal(row.value)} is taken by line {row.first_line}"
         yield _Conflict(row.number, row.line, "id", reason, f"id {row.value}")
 
 
 def _repeated_outputs(conn: Connection) -> Iterator[_Conflict]:
     for row in conn.exec_driver_sql(_REPEATED_OUTPUTS).all():
-        reason = f"{row.value!r} is taken by line {row.first_line}"
+        reason = f"{literal(row.value)} is taken by line {row.first_line}"
         yield _Conflict(row.number, row.line, "output", reason, f"output path {row.value}")
 
 
@@ -129,7 +129,7 @@ def _outputs_used_as_folders(conn: Connection, folders: set[str]) -> Iterator[_C
     query = "SELECT number, line, output FROM staged WHERE skipped IS NULL AND output = ?"
     for folder in sorted(folders):
         for row in conn.exec_driver_sql(query, (folder,)).all():
-            reason = f"{row.output!r} is also the folder of other outputs"
+            reason = f"{literal(row.output)} is also the folder of other outputs"
             yield _Conflict(row.number, row.line, "output", reason, f"folder {folder}")
 
 
@@ -144,7 +144,7 @@ def _outputs_of_other_batch(conn: Connection, out_dir: str, other: OtherBatch) -
     )
     for row in conn.exec_driver_sql(query, {"prefix": prefix}).all():
         hint = "choose another --filename, --out-dir or --batch"
-        reason = f"{row.output!r} belongs to batch {other.name!r}: {hint}"
+        reason = f"{literal(row.output)} belongs to batch {literal(other.name)}: {hint}"
         yield _Conflict(row.number, row.line, "output", reason, f"outputs of batch {other.name}")
 
 

@@ -133,17 +133,17 @@ def test_later_imports_use_the_latest_take_of_a_row(book: Book) -> None:
         (
             "id,text,output\na,one,1.mp3\n\nb,two,2.mp3\na,three,3.mp3\n",
             {},
-            "m.csv:5: id: 'a' is taken by line 2",
+            'm.csv:5: id: "a" is taken by line 2',
         ),
         (
             "id,text,output\na,one,x.mp3\nb,two,y.mp3\nc,three,./x.mp3\n",
             {},
-            "m.csv:4: output: 'x.mp3' is taken by line 2",
+            'm.csv:4: output: "x.mp3" is taken by line 2',
         ),
         (
             "id,text\na,one\nb,two\n",
             {"filename": "same.{format}"},
-            "m.csv:3: output: 'same.mp3' is taken by line 2",
+            'm.csv:3: output: "same.mp3" is taken by line 2',
         ),
     ],
 )
@@ -158,16 +158,16 @@ def test_every_repeated_id_is_reported(book: Book) -> None:
     """Repeats of the same id are reported on one line."""
     found = faults(book, "id,text,output\na,1,1\nb,2,2\na,3,3\nb,4,4\na,5,5\n")
     assert len(found) == 2
-    assert found[0].startswith("m.csv:4: id: 'a' is taken by line 2")
+    assert found[0].startswith('m.csv:4: id: "a" is taken by line 2')
     assert found[0].endswith("line 6)")
-    assert found[1] == "m.csv:5: id: 'b' is taken by line 3"
+    assert found[1] == 'm.csv:5: id: "b" is taken by line 3'
 
 
 def test_an_output_of_another_batch_is_a_fault(book: Book) -> None:
     """The fault names the other batch and the options to change; in another folder the output is free."""
     book.take_in(sheet("one", "two"), batch="first")
     (fault,) = faults(book, "id,text\nz,zero\nb,other\n", batch="second")
-    assert fault.startswith("second.csv:3: output: 'b.mp3' belongs to batch 'first'")
+    assert fault.startswith('second.csv:3: output: "b.mp3" belongs to batch "first"')
     assert "--filename" in fault
     assert ids(book, "second") == []
     book.take_in("id,text\nz,zero\nb,other\n", batch="second", out_dir="elsewhere")
@@ -191,7 +191,7 @@ def test_outputs_are_compared_as_files_if_one_output_folder_is_inside_the_other(
     content = f"id,text,output\nz,zero,z.mp3\nb,two,{second[1]}\n"
     if clash:
         (fault,) = faults(book, content, batch="second", out_dir=second[0])
-        assert fault.startswith(f"second.csv:3: output: '{second[1]}' belongs to batch 'first'")
+        assert fault.startswith(f'second.csv:3: output: "{second[1]}" belongs to batch "first"')
     else:
         book.take_in(content, batch="second", out_dir=second[0])
 
@@ -213,8 +213,8 @@ def test_skip_invalid_imports_the_valid_rows_and_stores_why_others_are_not(book:
     assert [row["number"] for row in found] == [1, 2, 3, 4, 5]
     assert [row["skipped"] for row in found] == [None, "invalid", "invalid", "invalid", "invalid"]
     assert '"fast" is not a number' in found[1]["reason"]
-    assert found[2]["reason"] == "'a' is taken by line 2"
-    assert "belongs to batch 'other'" in found[3]["reason"]
+    assert found[2]["reason"] == '"a" is taken by line 2'
+    assert 'belongs to batch "other"' in found[3]["reason"]
     assert "text is empty" in found[4]["reason"]
     assert {row["item_key"] is None for row in found[1:]} == {True}
     counts = book.do(item_counts.count, [wanted])
