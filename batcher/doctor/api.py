@@ -10,7 +10,7 @@ from batcher.clock import Clock
 from batcher.doctor.finding import Finding, hint, ok, problem
 from batcher.errors import BatcherError, CredentialsError
 from batcher.formatting import amount, span
-from batcher.pipeline.connection import reach, why_no_profile
+from batcher.pipeline.connection import profile_error, reach
 from batcher.provider.answers import Cause, Profile, ProfileAnswer, SchemaAnswer
 from batcher.provider.client import Client
 from batcher.settings import DEFAULT_URL, Settings
@@ -56,15 +56,9 @@ def _check_host(url: str) -> Finding:
 def _check_account(answer: ProfileAnswer, origin: str) -> Finding:
     if answer.profile is not None:
         return _check_balance(answer.profile)
-    why = why_no_profile(answer, origin)
-    if answer.cause is Cause.CREDENTIALS:
-        return problem("account", why, "Set a valid token in BATCHER_API_TOKEN or a token file.")
-    if answer.cause is Cause.WRONG_HOST:
-        return problem("account", why, "Check --api-url and any proxy. If both are right, try again later.")
-    if answer.cause is Cause.UNSENT:
-        action = "Check the network and --api-url. If both are right, try again later."
-        return problem("account", why, action, passing=True)
-    return problem("account", why, "Try again later.", passing=True)
+    error = profile_error(answer, origin)
+    passing = answer.cause not in (Cause.CREDENTIALS, Cause.WRONG_HOST)
+    return problem("account", error.message, error.hint, passing=passing)
 
 
 def _check_balance(profile: Profile) -> Finding:

@@ -95,8 +95,8 @@ def _check_free_space(settings: Settings) -> Finding:
     """Compare the free space with the expected size of the audio that is still to come."""
     folder = next(parent for parent in (settings.out_dir, *settings.out_dir.parents) if parent.is_dir())
     free, needed = shutil.disk_usage(folder).free, _expected_bytes(settings.ledger)
-    audio = f"needs about {size(needed)}" if needed else "needs none"
-    message = f"{size(free)} free; the audio still to be downloaded {audio}"
+    audio = f"the audio to download needs about {size(needed)}" if needed else "no audio to download"
+    message = f"{size(free)} free; {audio}"
     if free < needed + _RESERVE_BYTES:
         return problem("room", message, "Free some space, or choose another --out-dir.")
     if free < 2 * needed + _RESERVE_BYTES:
@@ -142,8 +142,7 @@ def _check_bad_audio(store: Store) -> Finding | None:
     bad = list(store.bad())
     if not bad:
         return None
-    verb = "is" if len(bad) == 1 else "are"
-    message = f"{counted(len(bad), 'download')} {verb} not audio of the text, and stored for inspection: {bad[0]}"
+    message = f"{counted(len(bad), 'download')} failed the audio checks; stored for inspection: {bad[0]}"
     action = "`batcher show` with the first characters of the file's name shows its item. Good audio will replace it."
     return hint("leftovers", message, action)
 

@@ -70,7 +70,9 @@ def profile_error(answer: ProfileAnswer, origin: str) -> CredentialsError | Trou
     if answer.cause is Cause.CREDENTIALS:
         return CredentialsError(message, "Set a valid token in BATCHER_API_TOKEN or a token file.")
     if answer.cause is Cause.WRONG_HOST:
-        return TroubleError(message, "Check --api-url and any proxy.")
+        return TroubleError(message, "Check --api-url and any proxy. If both are right, try again later.")
     if answer.cause is Cause.UNSENT:
-        return TroubleError(message, "Check the network and --api-url, then run it again.")
-    return TroubleError(message, "Run it again later.")
+        return TroubleError(message, "Check the network and --api-url. If both are right, try again later.")
+    if answer.error.http_status == 404:
+        return TroubleError(message, "Check --api-url.")
+    return TroubleError(message, "Try again later.")

@@ -54,6 +54,11 @@ class Preflight:
             balance=Balance(credits=profile.credits, quota=profile.quota, tier=profile.tier),
             at=self.ctx.clock.now(),
         )
+        await self._check_account(profile, account_id, wanted)
+        return profile, account_id
+
+    async def _check_account(self, profile: Profile, account_id: int | None, wanted: Sequence[Batch]) -> None:
+        """Stop creating for an unnamed account, or if open tasks of `wanted` belong to another one."""
         if profile.user_id is None:
             message = "the profile does not name its account (no user_id); nothing was created"
             self.ctx.stop.stop_creating(Reason.CREDENTIALS, message)
@@ -62,7 +67,6 @@ class Preflight:
             numbers = ", ".join(f"{number:,} of {name}" for name, number in foreign.items())
             message = f"open tasks belong to another account ({numbers}); set its token to collect them"
             self.ctx.stop.stop_creating(Reason.CREDENTIALS, message)
-        return profile, account_id
 
     async def _account_of_token(self, error: TroubleError) -> int:
         account_id = await self.ctx.ledger.do(runs.account_of_token, origin=self.origin, token=self.token)

@@ -78,7 +78,7 @@ def need_consent(settings: Settings) -> bool:
     if why is not None and not settings.restored:
         raise UsageError(
             f"{why}; nothing was created",
-            "Pass --restored, with all manifests of the ledger, to import the results files there; whatever else may "
+            "Pass --restored, with all manifests of the ledger, to import its results files; whatever else may "
             "have been bought is put in doubt. Or choose another --ledger or --out-dir. See `batcher help files`.",
         )
     return why is not None

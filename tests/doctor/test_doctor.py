@@ -77,7 +77,11 @@ def test_each_setting_has_its_value_and_source(project: Project, provider: FakeT
     ("answer", "exit_code", "words"),
     [
         (refusal(401, "invalid_token"), 2, "the API refused the token"),
-        (Twist(status=403, body=b"<html>Denied</html>", headers={"content-type": "text/html"}), 2, "an edge"),
+        (
+            Twist(status=403, body=b"<html>Denied</html>", headers={"content-type": "text/html"}),
+            2,
+            "another host answers in place of the API",
+        ),
         (Twist(status=200, body={"credits": 5}), 2, "does not name the account"),
         (refusal(500, "oops"), 8, "cannot read the account's profile"),
         (Twist(), 8, "cannot read the account's profile"),

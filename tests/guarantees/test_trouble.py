@@ -145,7 +145,7 @@ def test_the_last_bad_download_is_left_for_inspection(
     assert kept.read_bytes() == page[: 1 << 20]
     assert f"last download, not its audio: {kept}" in project.batcher("show", "r1").out
     doctor = project.batcher("doctor", "lines.csv", "--api-url", provider.url).out
-    assert f"1 download is not audio of the text, and stored for inspection: {kept}" in doctor
+    assert f"1 download failed the audio checks; stored for inspection: {kept}" in doctor
     good = True
     ended = run.end()
     assert ended.exit_code == 0

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -87,10 +88,10 @@ def _token_source(ctx: click.Context) -> str:
 
 
 def _print(found: Sequence[Finding], settings: list[dict[str, Any]]) -> None:
-    for one in found:
+    for one, following in zip_longest(found, found[1:]):
         level = click.style(f"{one.level:<8}", fg=_COLOURS[one.level])
         click.echo(f"{level} {one.topic}: {one.message}")
-        if one.hint:
+        if one.hint and (following is None or one.hint != following.hint):
             click.echo(f"         {one.hint}")
     click.echo("settings that differ from their defaults:")
     for setting in settings:
