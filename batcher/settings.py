@@ -139,7 +139,7 @@ def read_token(token: str | None, file: Path | None) -> str | None:
             raise UsageError(f"cannot read the token from {file}: {why}") from None
     token = (token or "").strip()
     if token and not (token.isascii() and token.isprintable() and " " not in token):
-        raise UsageError("the API token contains characters that no token has", "Copy it again, without quotes.")
+        raise UsageError("the API token contains invalid characters", "Copy it again, without quotes.")
     return token or None
 
 

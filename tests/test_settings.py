@@ -106,7 +106,7 @@ def test_an_empty_file_or_value_is_no_token(tmp_path: Path, content: str) -> Non
 
 @pytest.mark.parametrize("token", ["sk with blanks", "sk-\u201cquoted\u201d", "sk-\x07bell", "sk-a\tb", "\ufeffsk-abc"])
 def test_a_token_that_no_header_can_carry_is_refused_unshown(token: str) -> None:
-    with pytest.raises(UsageError, match="characters that no token has") as caught:
+    with pytest.raises(UsageError, match="the API token contains invalid characters") as caught:
         settings.read_token(token, None)
     assert "sk" not in str(caught.value)
 

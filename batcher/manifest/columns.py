@@ -1,4 +1,4 @@
-"""Which columns of a manifest are fields, and which are only carried to the results."""
+"""Which columns of a manifest are fields, and which are only copied to the results."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Layout:
 
 
 class Columns:
-    """Maps headers to fields. Columns that are no field are carried to the results. Faults of columns are fatal.
+    """Maps headers to fields. Other columns are copied to the results. Faults of columns are fatal.
 
     `mapping` is the user's `--column FIELD=HEADER`; an empty header unmaps the field, so that a column of its name is
     carried. `sent` (header to field) and `carried` grow as headers are read. `misspelt` holds the fields whose header
@@ -116,7 +116,7 @@ class Columns:
                 self._fault(line, header, _misspelling(header, field), f"misspelt {header}")
         if "params" in fields:
             reason = (
-                "only JSONL has `params`: give each parameter a column of its own, or carry this column to the results"
+                "only JSONL has `params`: give each parameter its own column, or copy this column to the results"
                 " with --column params="
             )
             self._fault(line, headers[fields["params"]], reason, "params in csv")
@@ -212,7 +212,7 @@ def _misspelling(header: str, field: str) -> str:
     if field == "text":
         return reason
     default = " and set a voice for all rows with --voice" if field == "voice" else ""
-    return f"{reason}, or carry it to the results with --column {field}={default}"
+    return f"{reason}, or copy it to the results with --column {field}={default}"
 
 
 def _most_similar(normal: str, names: Mapping[str, str]) -> str | None:

@@ -124,7 +124,7 @@ class Downloader:
                 await self._unusable(task, answer, f"status {found.word}, no audio URL")
             return found.audio_url if found.phase is Phase.SUCCEEDED else None
         if answer.cause is Cause.CREDENTIALS:
-            self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")
+            self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API rejected the token: {answer.explain()}")
         elif answer.cause is Cause.THROTTLED:
             self.ctx.tally.throttled += 1
             self.api.throttle.poll.close(sent, answer.retry_after_seconds)

@@ -157,7 +157,7 @@ async def _balance(settings: Settings) -> tuple[float | None, str | None]:
     if answer.profile is None:
         return None, why_no_profile(answer, origin)
     balance = answer.profile.balance
-    return balance, "the profile does not contain one" if balance is None else None
+    return balance, "the profile has no balance" if balance is None else None
 
 
 def _affordable(known: Prices, sizes: Iterable[tuple[str | None, int]], balance: float) -> int:

@@ -155,7 +155,7 @@ class Poller:
                 self.gate.succeeded(sent)
                 return await self._note_missing(watched, answer)
             case Cause.CREDENTIALS:
-                self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")
+                self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API rejected the token: {answer.explain()}")
             case Cause.THROTTLED:
                 self.ctx.tally.throttled += 1
                 self.gate.close(sent, answer.retry_after_seconds)
@@ -163,7 +163,7 @@ class Poller:
                 why = answer.transport or answer.explain()
                 self._log(watched).warning("poll unanswered", cause=answer.cause, why=why)
                 if self.gate.failed():
-                    self.ctx.stop.stop_all(Reason.TROUBLE, f"the API cannot be reached: {answer.explain()}")
+                    self.ctx.stop.stop_all(Reason.TROUBLE, f"cannot reach the API: {answer.explain()}")
         return False
 
     def _learn(self, watched: _Watched, task: Task, asked_age: float) -> None:

@@ -42,7 +42,7 @@ class Preflight:
         profile cannot be read, the account last seen with this token is used, for collecting only.
 
         Raises:
-            CredentialsError: the API refused the token.
+            CredentialsError: the API rejected the token.
             TroubleError: the profile cannot be read, and the ledger has not seen the token before.
         """
         try:
@@ -59,7 +59,7 @@ class Preflight:
             at=self.clock.now(),
         )
         if profile.user_id is None:
-            message = "the profile does not name its account (no user_id); nothing was created"
+            message = "the profile has no user_id, so the account is unknown; nothing was created"
             self.stop.stop_creating(Reason.CREDENTIALS, message)
         foreign = await self.ledger.do(attention.foreign_tasks, wanted, account_id)
         if foreign:

@@ -70,7 +70,7 @@ def need_consent(settings: Settings) -> bool:
     owner = folder_mark.owner(settings.out_dir)
     if owner is not None and owner.world != settings.world:
         raise UsageError(
-            f"the audio in {settings.out_dir} belongs to the {owner.world} world. Nothing was created.",
+            f"the audio in {settings.out_dir} is from the {'sandbox' if owner.world == 'sandbox' else 'real API'}. Nothing was created.",
             "Choose another --out-dir.",
         )
     with open_readonly(settings.ledger) as conn:
@@ -78,8 +78,8 @@ def need_consent(settings: Settings) -> bool:
     if why is not None and not settings.restored:
         raise UsageError(
             f"{why}. Nothing was created.",
-            "Pass --restored, with all manifests of the ledger, to import the results files there; whatever else may "
-            "have been bought is put in doubt. Or choose another --ledger or --out-dir.",
+            "Pass --restored and all manifests of the ledger: the results files there are imported, and other items "
+            "that may have been bought are put in doubt. Or choose another --ledger or --out-dir.",
         )
     return why is not None
 
@@ -108,7 +108,7 @@ async def import_rows(
     if outdated:
         await _begin(ledger, stores, run_id, batches)
     rows, files = counted(number, "row"), counted(len(found), "results file")
-    progress.say(f"restoring: {rows} that may have been bought in {files}")
+    progress.say(f"restoring from {files}: {rows} may have been bought")
 
 
 async def _begin(ledger: Ledger, stores: Sequence[Store], run_id: str, batches: Sequence[Batch]) -> None:
@@ -204,7 +204,7 @@ async def apply_rows(delivery: Delivery, progress: Progress, *, account_id: int,
             if state is State.DONE:
                 await delivery.link(await ledger.do(outputs.outputs_of, key))
     if not imported:
-        progress.say("restoring continues in the next run that imports the manifests; nothing is created until then")
+        progress.say("the next run that imports the manifests continues restoring; nothing is created until then")
         return
     doubts = await ledger.do(restored_rows.finish, store.has_item, account_id=account_id, run_id=run_id, at=clock.now())
     reported = ", ".join(f"{number:,} {state.replace('_', ' ')}" for state, number in states.items()) or "no items"

@@ -11,7 +11,7 @@ import anyio
 from batcher.audio.store import Store
 from batcher.clock import Clock, Wakeup
 from batcher.errors import CredentialsError, TroubleError, UsageError
-from batcher.formatting import amount
+from batcher.formatting import amount, counted
 from batcher.item import State
 from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import collection, restored_rows, runs
@@ -124,7 +124,10 @@ class _Run:
         self.ingest.told = self.last_end[1]
         doubts = await ctx.ledger.recover(run_id=ctx.run_id, at=at, max_in_doubt=ctx.settings.max_in_doubt)
         if doubts:
-            ctx.progress.warn(f"an earlier run ended before {doubts} of its creates were answered: maybe bought")
+            ctx.progress.warn(
+                f"{counted(doubts, 'create request')} of an earlier run had no answer when it ended (may have been bought); "
+                "see `batcher resolve`"
+            )
 
     async def _deliver_leftovers(self) -> Delivery:
         """Deliver files that an earlier run left in place, and link done items to the rows that lack them."""

@@ -9,6 +9,7 @@ from typing import Final
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
+from batcher.formatting import counted
 from batcher.pipeline.context import RunContext
 from batcher.pipeline.stop import Reason
 
@@ -39,7 +40,7 @@ async def handle_signals(
             ctx.stop.stop_creating(Reason.ASKED, message)
             group.start_soon(_stop_all_after, ctx, DRAIN_SECONDS, message)
             ctx.progress.say(
-                f"stopping: nothing more is created; {ctx.tally.open} open tasks are collected for up to "
+                f"stopping: creating nothing more, collecting {counted(ctx.tally.open, 'open task')} for up to "
                 f"{DRAIN_SECONDS:.0f} s (press Ctrl-C again to end at once)"
             )
 

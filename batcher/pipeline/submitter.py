@@ -205,13 +205,13 @@ class Submitter:
                 self.ctx.tally.throttled += 1
                 self.gate.close(sent, answer.retry_after_seconds)
             case Cause.CREDENTIALS:
-                self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")
+                self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API rejected the token: {answer.explain()}")
             case Cause.WRONG_HOST:
-                message = f"another host answers in place of the API: {answer.explain()}"
+                message = f"something other than the API answered: {answer.explain()}"
                 self.ctx.stop.stop_creating(Reason.TROUBLE, message)
             case Cause.UNSENT | Cause.UNCLEAR:
                 if self.gate.failed():
-                    self.ctx.stop.stop_creating(Reason.TROUBLE, f"the API cannot be reached: {answer.explain()}")
+                    self.ctx.stop.stop_creating(Reason.TROUBLE, f"cannot reach the API: {answer.explain()}")
 
     async def _record(self, claimed: Claimed, answer: Answer) -> Event | None:
         record = self._to_record(claimed, answer)
@@ -305,4 +305,4 @@ class Submitter:
                 self.api.slots.take()
                 self.poller.watch(task, at_once=True)
             elif answer.cause is Cause.CREDENTIALS:
-                self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")
+                self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API rejected the token: {answer.explain()}")

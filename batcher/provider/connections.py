@@ -216,7 +216,7 @@ def named_proxies() -> dict[str, httpcore.Proxy]:
     try:
         return {scheme: _proxy(url) for scheme, url in found.items() if url}
     except (ValueError, ImportError, httpx.InvalidURL):  # their messages may contain a proxy's password
-        message = "The proxy configured in the environment cannot be used."
+        message = "the proxy set in the environment cannot be used"
         raise UsageError(message, "Check HTTPS_PROXY, HTTP_PROXY and ALL_PROXY.") from None
 
 

@@ -84,7 +84,7 @@ def overdue_message(conn: Connection, batches: Sequence[Batch], keys: Sequence[s
     found = names.ids_of(conn, batches, keys[: _SHOWN + 1])
     if not found:
         return ""
-    return f"; overdue: {', '.join(found[:_SHOWN])}{', …' * (len(found) > _SHOWN)}; run again to collect"
+    return f"; overdue: {', '.join(found[:_SHOWN])}{', …' * (len(found) > _SHOWN)}; run it again later"
 
 
 def tell(conn: Connection, progress: Progress, words: SummaryInput, batches: Sequence[Batch]) -> None:
@@ -100,7 +100,7 @@ def tell(conn: Connection, progress: Progress, words: SummaryInput, batches: Seq
         progress.say(statement)
     _print_groups(conn, progress, words, batches)
     if counts.invalid:
-        progress.say(f"{counted(counts.invalid, 'row')} skipped as invalid; fix them in the manifest and run again")
+        progress.say(f"{counted(counts.invalid, 'row')} skipped as invalid; fix them in the manifest and run it again")
     if counts.empty:
         progress.say(f"{counted(counts.empty, 'row')} skipped as empty")
 

@@ -92,7 +92,7 @@ def _print_history(history: dict[str, Any], bad: list[Path]) -> None:
     for one in history["earlier_takes"]:
         click.echo(f"    earlier: {_pairs(one)}")
     for path in bad:
-        click.echo(f"    last download, not its audio: {path}")
+        click.echo(f"    unusable download: {path}")
     for event in history["events"]:
         detail = f" ({event['detail']})" if event["detail"] else ""
         run = f" in run {event['run_id']}" if event["run_id"] else ""

@@ -141,7 +141,7 @@ def refuse_rebuys(conn: Connection, staging: Staging, name: str, batch: str, *, 
 
 
 def _message(name: str, number: int) -> str:
-    return f"{name}: {counted(number, 'row')} whose audio may be paid for would be bought again; nothing was created"
+    return f"{name}: {counted(number, 'row')} that may be paid for already would be bought again; nothing was created"
 
 
 class _Rebuys:

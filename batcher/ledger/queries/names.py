@@ -81,7 +81,7 @@ def _by_names(conn: Connection, columns: Sequence[ColumnElement[Any]], names: Se
     query = query.outerjoin(batches, current).order_by(rows.c.batch_id, rows.c.number)
     for name in names:
         if conn.execute(query.where(_has_name(name)).limit(1)).first() is None:
-            raise UsageError(f"no item is called {name!r}", "Give a row's id, or 8 digits or more of an item's key.")
+            raise UsageError(f"no item matches {name!r}", "Pass a row's ID, or at least 8 digits of an item's key.")
     return query.where(or_(*map(_has_name, names))) if names else query
 
 

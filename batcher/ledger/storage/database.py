@@ -321,7 +321,7 @@ def _ledger_error(path: Path, error: BaseException | None) -> StorageError | Led
         )
     return StorageError(
         f"the ledger {path} cannot be written: {error}",
-        "Free some space or fix the disk. Run it again to continue.",
+        "Free some space or fix the disk, then run it again.",
     )
 
 

@@ -51,7 +51,7 @@ class Spill:
             sync(self.path.parent)
         except OSError as error:
             raise StorageError(
-                f"no room for {self.path}: {error.strerror}", "Free some space. Nothing was created."
+                f"cannot write {self.path}: {error.strerror}", "Free some space. Nothing was created."
             ) from error
 
     def append(self, record: AnswerRecord) -> None:
