@@ -26,7 +26,7 @@ RESERVED: Final = {
     "reference_id": "voice",
     "modelId": "voice",
 }
-"""Fields of the request that `params` may not set, with the column that does. The last two are legacy aliases."""
+"""Request fields that `params` may not set, with the column that sets each. The last two are legacy aliases."""
 
 
 class State(StrEnum):

@@ -216,7 +216,7 @@ def _misspelling(header: str, field: str) -> str:
 
 
 def _most_similar(normal: str, names: Mapping[str, str]) -> str | None:
-    """The name that a normalised header probably means; swapped letters count whatever the ratio is."""
+    """The name that a normalised header probably means; swapped letters count regardless of the ratio."""
     if len(normal) < _MIN_LENGTH:
         return None
     long = [name for name in names if len(name) >= _MIN_LENGTH]

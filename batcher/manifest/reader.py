@@ -345,7 +345,7 @@ def _table_record(number: int, line: int, cells: list[str], layout: Layout, cont
 
 
 def _unstorable(values: dict[str, Any]) -> list[Problem]:
-    """A problem for each value that no database or request can hold. Such a row is not read any further."""
+    """A problem for each value that no database or request can hold. The rest of that row is not read."""
     problems = []
     for name, value in values.items():
         if reason := _why_unstorable(name, 0) or _why_unstorable(value, _NESTING):

@@ -61,7 +61,7 @@ class Rules:
 class Row:
     """A row to be staged. `number` counts records from 1; `line` is where the record begins in the file.
 
-    `inputs` is None exactly for skipped rows, whose `reason` says why. `output` is a relative path with forward
+    `inputs` is None exactly for skipped rows, whose `reason` is set. `output` is a relative path with forward
     slashes, "" if there is none. `extra` holds the carried columns in the file's order. `defaulted` names those of
     voice, model and format that come from the configuration.
     """

@@ -40,7 +40,7 @@ def reach(settings: Settings) -> Iterator[tuple[Endpoint, str]]:
 
 
 async def known_account(client: Client, ledger: Ledger, origin: str) -> int | None:
-    """The number of the token's account. None if the ledger has no such account.
+    """The number of the token's account. None if the ledger does not have it.
 
     Raises:
         CredentialsError: the API rejected the token.

@@ -93,7 +93,7 @@ class Finish:
         )
 
     def _build_report(self, code: int, message: str) -> run_report.RunReport:
-        """The report without the counts, which take a ledger that can be read."""
+        """The report without the counts, which need a readable ledger."""
         return run_report.RunReport(
             run_id=self.ctx.run_id,
             exit_code=code,

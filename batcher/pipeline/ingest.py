@@ -24,9 +24,9 @@ from batcher.settings import Settings, Source
 class Ingest:
     """The batches of one run.
 
-    `named` are the batches that the run reports on, `wanted` those that it may buy for: none once `refused`, the
-    message that says why, is set. `hints` say what to do about it. `told` is the message of the run before: the same
-    one again is not news.
+    `named` are the batches that the run reports on, `wanted` those that it may buy for. A set `refused` is the reason
+    why there are none, and `hints` are its remedies. `told` is the message of the previous run: the same message
+    again is not news.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Ingest:
                 raise ManifestError(message, [], "Move it away, or choose another --batch or --out-dir.")
 
     def _describe(self, manifest: Manifest, filename: str) -> None:
-        """Say, on a batch's first import, which sheet and columns are used, and how outputs are named."""
+        """Print, on a batch's first import, which sheet and columns are used, and how outputs are named."""
         if manifest.sheet is not None:
             self._progress.say(f"reading the first visible sheet of the workbook: {manifest.sheet}")
         sent = ", ".join(

@@ -1,7 +1,7 @@
-"""Restores a ledger that may lack what was bought: detected by the mark in the output folder, from results files.
+"""Restores, from results files, a ledger that may lack purchases. The mark in the output folder reveals this.
 
 A restored backup, an older state of the ledger, or a new ledger beside old audio would buy again what the output folder
-shows to be bought.
+proves to be bought.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _MAX_INTEGER: Final = 2**62
 
 
 def why_outdated(conn: Connection, settings: Settings) -> str | None:
-    """Why the ledger may lack what was bought. None if nothing suggests it."""
+    """Why the ledger may lack purchases. None if nothing suggests it."""
     ours, stores = identity(conn), _stores(settings, current_batches(conn))
     if ours.copied_at is not None:
         return f"the ledger is a copy made at {local(ours.copied_at)}, without what was bought since"
@@ -65,12 +65,14 @@ def need_consent(settings: Settings) -> bool:
     """Whether the ledger is to be restored first.
 
     Raises:
-        UsageError: it is, without `--restored`; or the output folder belongs to the other world, sandbox or real.
+        UsageError: it is, but `--restored` was not given; or the output folder belongs to the other world, sandbox or
+            real.
     """
     owner = folder_mark.owner(settings.out_dir)
     if owner is not None and owner.world != settings.world:
+        origin = "sandbox" if owner.world == "sandbox" else "real API"
         raise UsageError(
-            f"the audio in {settings.out_dir} is from the {'sandbox' if owner.world == 'sandbox' else 'real API'}. Nothing was created.",
+            f"the audio in {settings.out_dir} is from the {origin}. Nothing was created.",
             "Choose another --out-dir.",
         )
     with open_readonly(settings.ledger) as conn:

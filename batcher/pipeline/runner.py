@@ -45,18 +45,18 @@ from batcher.throttle.gate import Throttle
 ASK_ABOVE: Final = 50
 """A person at a terminal is asked before more new items than this are created for real money."""
 _CREATES_AT_ONCE: Final = 128
-"""Create requests in flight at most, whatever `--concurrency` permits: each has a connection of its own."""
+"""Maximum create requests in flight, regardless of `--concurrency`: each has its own connection."""
 _POLLS_AT_ONCE: Final = 8
 _DOWNLOADS_AT_ONCE: Final = 4
 
 Confirm = Callable[[str], Awaitable[bool]]
-"""Puts a question to a person; returns whether the answer is yes."""
+"""Asks the user a question; returns whether the answer is yes."""
 
 
 def run(settings: Settings, progress: Progress, *, confirm: Confirm | None = None) -> RunReport:
     """Process the manifests' rows as far as is possible now. Running it again continues from there.
 
-    `confirm` asks a person before many new items are created for real money; without it nobody is asked.
+    `confirm` asks the user before many new items are created for real money; without it, nobody is asked.
 
     Raises:
         LockedError: another run holds the ledger.
@@ -77,7 +77,7 @@ def run(settings: Settings, progress: Progress, *, confirm: Confirm | None = Non
 
 
 class _Run:
-    """The steps of one run, and what they pass on to its end."""
+    """The steps of one run, and the state that they share."""
 
     def __init__(self, ctx: RunContext, confirm: Confirm | None, stdin: BinaryIO | None) -> None:
         self.ctx = ctx
@@ -125,12 +125,12 @@ class _Run:
         doubts = await ctx.ledger.recover(run_id=ctx.run_id, at=at, max_in_doubt=ctx.settings.max_in_doubt)
         if doubts:
             ctx.progress.warn(
-                f"{counted(doubts, 'create request')} of an earlier run had no answer when it ended (may have been bought); "
-                "see `batcher resolve`"
+                f"{counted(doubts, 'create request')} of an earlier run had no answer when it ended "
+                "(may have been bought); see `batcher resolve`"
             )
 
     async def _deliver_leftovers(self) -> Delivery:
-        """Deliver files that an earlier run left in place, and link done items to the rows that lack them."""
+        """Deliver files that an earlier run left at their paths, and link done items to the rows that lack them."""
         ctx = self.ctx
         delivery = Delivery(
             ledger=ctx.ledger,
@@ -153,7 +153,7 @@ class _Run:
         return await ledger.do(item_counts.collectable) > 0 or await ledger.do(restored_rows.due)
 
     async def _work(self, delivery: Delivery) -> None:
-        """Create and collect. An error that prevents it is a reason to stop like any other: the run still reports."""
+        """Create and collect. An error that prevents this only stops the run early: it still reports."""
         try:
             self.ctx.store.prepare()
             async with self._connected() as (client, preflight):

@@ -1,4 +1,4 @@
-"""What ends a run early: signals and `--max-runtime`. Both set latches; what is in flight lands."""
+"""Ends a run early: on signals and at `--max-runtime`. Both set latches; requests in flight are completed."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ async def handle_signals(
 
 
 def block_signals() -> None:
-    """Let no signal end this process any more: all that is left to do is to print the report."""
+    """Ignore further signals: only the report remains to be printed."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
 async def limit_runtime(ctx: RunContext) -> None:
-    """Stop in time to have open tasks collected when `--max-runtime` is over."""
+    """Stop creating early enough that open tasks are collected before `--max-runtime` ends."""
     limit = ctx.settings.max_runtime_seconds
     if limit is None:
         return

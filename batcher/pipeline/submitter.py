@@ -95,7 +95,7 @@ class Submitter:
         return claimed
 
     async def _wait(self) -> bool:
-        """Wait for whatever can make an item claimable. Returns False when nothing can."""
+        """Wait until an item may have become claimable. Returns False if none can."""
         changed = self.api.changed.next()
         found = await self._situation()
         self._cursor = (0, 0)
@@ -188,7 +188,7 @@ class Submitter:
             self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
 
     def _hold(self) -> bool:
-        """Whether a create must not leave after all: asked at the last moment before it is sent."""
+        """Whether a create must not leave after all: checked at the last moment before it is sent."""
         return self.api.guard.tripped or self.ctx.stop.creating or self.gate.closed
 
     def _react(self, answer: Answer, sent: Sent) -> None:
@@ -285,7 +285,7 @@ class Submitter:
             )
 
     async def _recheck(self) -> None:
-        """Read tasks that failed for lack of credits once more; only if they still do may their items be created."""
+        """Poll tasks that failed for lack of credits once more; their items may be created only if this is confirmed."""
         if self.api.guard.tripped:
             return
         for task in await self.ctx.ledger.do(claims.rechecks, self.api.account_id, self.wanted):

@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Wait(Enum):
-    """Why nothing was claimed. The value says what happens next."""
+    """Why nothing was claimed. The value describes what happens next."""
 
     SEARCH_AGAIN = "rows before the cursor may have become claimable: search from the first row"
     BALANCE = "everything created has ended at an unknown price: read the balance"

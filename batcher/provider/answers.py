@@ -55,7 +55,7 @@ class Cause(StrEnum):
     INVALID = "invalid"  # the row must be fixed
     CREDENTIALS = "credentials"
     THROTTLED = "throttled"
-    WRONG_HOST = "wrong_host"  # an edge, a proxy or another host answered in place of the API
+    WRONG_HOST = "wrong_host"  # an edge, a proxy or another host answered instead of the API
     NOT_FOUND = "not_found"  # the API does not know the task
     UNCLEAR = "unclear"  # anything else
 
@@ -287,7 +287,7 @@ READ_RULES: Final[Rules] = (
     (Cause.THROTTLED, lambda r: r.status(429)),
     (Cause.UNCLEAR, lambda _: True),
 )
-"""Rules for the answer to a poll. An unsent poll is simply repeated later, so it has no rule of its own."""
+"""Rules for the answer to a poll. An unsent poll is simply repeated later, so it needs no rule."""
 
 PROFILE_RULES: Final[Rules] = (
     (Cause.UNSENT, lambda r: r.wire.unsent),

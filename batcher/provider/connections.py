@@ -185,7 +185,7 @@ class _Body(httpx.AsyncByteStream):
 
 
 def _has_ended(connection: httpcore.AsyncHTTPConnection | httpcore.AsyncConnectionPool) -> bool:
-    """Whether the other side has closed it or is about to. A proxied pool checks that itself."""
+    """Whether the other side has closed it or is about to. A proxied pool checks this itself."""
     if isinstance(connection, httpcore.AsyncConnectionPool):
         return False
     return connection.is_closed() or connection.has_expired()

@@ -117,9 +117,10 @@ class Judge:
 
 
 def _crowded(refused: int, crowds: Sequence[int], crowd: int, *, more: bool, faster: bool) -> bool:
-    """Whether refusals of requests that were not at the limit in flight are due to the number in flight all the same.
+    """Whether refusals below the limit in flight are nevertheless due to the number in flight.
 
-    What was being tried is to blame; if that was neither or both, the number is if successes show it to be unusual.
+    The limit that was being tested is to blame. If that was neither or both, the number is, provided that few successes
+    had as many in flight.
     """
     if more != faster:
         return more

@@ -37,8 +37,8 @@ class Limit:
     """A number (`value`) between `least` and `most`, and the `ceiling` above which requests were refused, if known.
 
     Without a ceiling the value doubles. A refusal sets the ceiling: the value drops to just below it, approaches it for
-    as long as the ceiling is trusted, then tries what lies beyond. A refuted ceiling gives way to the highest proven
-    one before it. `exact`: a refusal shows the ceiling exactly, so early trials are unnecessary. `learned` is the
+    as long as the ceiling is trusted, then tries to exceed it. A refuted ceiling gives way to the highest proven one
+    before it. `exact`: a refusal shows the ceiling exactly, so early trials are unnecessary. `learned` is the
     `to_json` of an earlier run.
 
     A refusal costs P seconds of work. If the ceiling rises about every R seconds, trials T apart lose P / T to

@@ -50,10 +50,10 @@ def report(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
     """Write a report page to read and listen to, or export a table. Creates no audio.
 
     The page, OUT/BATCH.report.html, is one HTML file that needs no network. It shows the state of the rows, credits,
-    durations and errors, and a table of all rows to search, filter and listen to. Rows that you mark for retaking can
-    be exported as a file for `batcher retake --marks FILE`.
+    durations and errors, and a table of all rows to search, filter and play. Rows that you mark for retaking can be
+    exported as a file for `batcher retake --marks FILE`.
 
-    Reports the batch of MANIFEST, or --batch; without either, all batches of the ledger.
+    Covers the batch of MANIFEST, or --batch; without either, all batches of the ledger.
     """
     from batcher.ledger.ledger import open_readonly
 

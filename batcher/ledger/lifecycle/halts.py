@@ -46,7 +46,7 @@ def open_halt(
     *,
     from_task: bool = False,
 ) -> None:
-    """Stop the account's creating. An open halt of this kind stays open and loses its permission to probe."""
+    """Halt creating for the account. An open halt of this kind stays open and loses its permission to probe."""
     wait = UNSTABLE_WAIT_SECONDS if kind == "unstable" else 0.0
     new = upsert(halts).values(
         account_id=account_id,

@@ -56,7 +56,7 @@ def begin(conn: Connection, gap: Gap) -> None:
 
 
 def due(conn: Connection) -> bool:
-    """Whether restored rows are to be applied, or a restoration is to be finished."""
+    """Whether restored rows must still be applied, or a restoration must still be finished."""
     restoring = select(meta.c.name).where(meta.c.name == "restoring")
     applicable = select(recalled.c.item_key).join(items, items.c.key == recalled.c.item_key)
     return any(conn.execute(query.limit(1)).first() is not None for query in (restoring, applicable))

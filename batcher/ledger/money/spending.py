@@ -82,7 +82,7 @@ def _unended(conn: Connection, batch_id: int | None) -> Iterator[_Cost]:
 
 
 def _may_cost(cost: ColumnElement[float | None]) -> ColumnElement[bool]:
-    """Attempts that cost something or may have: not those that definitely created no task, or an unfunded one."""
+    """Attempts that cost something or may have: excludes those that definitely created no task, or an unfunded one."""
     unfunded = exists().where(
         events.c.item_key == attempts.c.item_key,
         events.c.attempt == attempts.c.attempt,

@@ -1,4 +1,4 @@
-"""Does the ledger agree with itself? Each check is one query that finds contradictions."""
+"""Checks the ledger for contradictions, with one query per check."""
 
 from __future__ import annotations
 

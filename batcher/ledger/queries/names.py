@@ -59,7 +59,7 @@ def need_rows(conn: Connection, names: Sequence[str], *, batch: str | None) -> N
     """Check that each name, as in `find_keys`, matches a row of the batch (of any batch) in its current version.
 
     Raises:
-        UsageError: a name matches no such row.
+        UsageError: a name matches no row.
     """
     of_batch = batches.c.id.is_not(None) if batch is None else batches.c.name == batch
     for name in names:

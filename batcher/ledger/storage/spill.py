@@ -36,7 +36,7 @@ class Spill:
         """Reserve the space on disk.
 
         Raises:
-            StorageError: there is no room.
+            StorageError: there is not enough space.
         """
         if self.path.exists() and self.path.stat().st_size >= _SIZE:
             return
