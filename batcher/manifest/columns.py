@@ -18,7 +18,7 @@ FIELDS: Final = ("text", "id", "voice", "model", "format", "take", "output", "pa
 REPORT_PREFIX: Final = "batcher_"
 """Prefix of the columns that a report adds to those of its manifest; a manifest may not have such columns."""
 
-_SIMILARITY: Final = 0.8  # ratio of `difflib` from which a header counts as a misspelt field
+_SIMILARITY: Final = 0.8  # minimum ratio of `difflib` at which a header counts as a misspelt field
 _MIN_LENGTH: Final = 3  # shorter words all resemble each other
 _HEADERS_LISTED: Final = 12
 
@@ -81,7 +81,7 @@ class Columns:
         return names | added
 
     def header_of(self, field: str) -> str:
-        """The header that is read as `field` in this file; the field's own name if none does."""
+        """The header that is read as `field` in this file; the field's own name if there is none."""
         return next((header for header, given in self.sent.items() if given == field), field)
 
     def read_header(self, headers: list[str], line: int) -> Layout:

@@ -29,7 +29,7 @@ log = structlog.get_logger()
 _REFUSALS: Final = (400, 401, 403, 404, 410)
 """HTTP statuses that make a URL count as unusable."""
 _SAMPLE_BYTES: Final = 1 << 20
-"""How much of audio that is too long is stored for inspection, in bytes."""
+"""Maximum bytes stored for inspection of audio that is too long."""
 TRIES: Final = 6
 """Attempts to download the audio of one task in one run; then it is left to the next run."""
 

@@ -36,9 +36,9 @@ class _Watched:
     task: OpenTask
     pace: Pace
     accepted_at: float  # this and the next in steady seconds
-    progress_at: float  # when its status changed last
+    progress_at: float  # when its status last changed
     polls: int = 0
-    missed_at: float | None = None  # when a miss was counted last, in steady seconds
+    missed_at: float | None = None  # when a miss was last counted, in steady seconds
     word: str | None = None
     overdue_polls: int = 0  # polls since it became overdue
 
@@ -206,7 +206,7 @@ class Poller:
         return True
 
     def _note_running(self, watched: _Watched, word: str) -> None:
-        """Note that the task is still running. After far too long without progress it gives up its slot."""
+        """Record that the task is still running. After far too long without progress it gives up its slot."""
         now = self.ctx.clock.steady()
         if watched.word not in (None, word):
             watched.progress_at = now

@@ -43,7 +43,7 @@ from batcher.settings import Settings
 from batcher.throttle.gate import Throttle
 
 ASK_ABOVE: Final = 50
-"""A person at a terminal is asked before more new items than this are created for real money."""
+"""At a terminal, the user is asked before more new items than this are created for real money."""
 _CREATES_AT_ONCE: Final = 128
 """Maximum create requests in flight, regardless of `--concurrency`: each has its own connection."""
 _POLLS_AT_ONCE: Final = 8
@@ -87,7 +87,7 @@ class _Run:
         self.profiles: list[Profile] = []
         self.halts: list[Halt] = []
         self.overdue: list[str] = []
-        self.last_end: tuple[int | None, str | None] = (None, None)  # exit code and message of the run before
+        self.last_end: tuple[int | None, str | None] = (None, None)  # exit code and message of the previous run
 
     async def run(self, outdated: bool) -> RunReport:
         started_at = self.ctx.clock.now()

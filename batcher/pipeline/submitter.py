@@ -152,7 +152,7 @@ class Submitter:
         return True
 
     def _price_unknown(self) -> bool:
-        """Whether everything created has ended and the balance has not been asked yet what it cost."""
+        """Whether everything created has ended and the balance has not been read since."""
         return self._budget is not None and self._budget.unpriced and self.api.slots.all_free and not self._in_flight
 
     def _items_left(self) -> int:
@@ -285,7 +285,7 @@ class Submitter:
             )
 
     async def _recheck(self) -> None:
-        """Poll tasks that failed for lack of credits once more; their items may be created only if this is confirmed."""
+        """Poll tasks that failed for lack of credits once more; their items may be created only if they still do."""
         if self.api.guard.tripped:
             return
         for task in await self.ctx.ledger.do(claims.rechecks, self.api.account_id, self.wanted):

@@ -1,4 +1,4 @@
-"""Why the submitter claims nothing at the moment, and what it waits for."""
+"""Why the submitter currently claims nothing, and what it waits for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Wait(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
-    """What decides how a submitter that claimed nothing goes on."""
+    """The facts that decide how a submitter that claimed nothing continues."""
 
     searched_all: bool
     """The claim searched all wanted rows, from the first to the last."""

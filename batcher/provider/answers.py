@@ -84,7 +84,7 @@ class ApiError:
 
 
 def explained(error: ApiError, transport: str | None) -> str:
-    """A failed request in one line: status, code, message, request id, and what broke the connection, if anything."""
+    """A failed request in one line: status, code, message, request id, and any error that broke the connection."""
     status = f"HTTP {error.http_status}" if error.http_status is not None else None
     request = f"request {error.request_id}" if error.request_id is not None else None
     kind = " ".join(part for part in (status, error.code) if part)
@@ -121,7 +121,7 @@ class Task:
 class Answer:
     """The outcome of a create or a poll. `task` is set exactly when the cause is OK.
 
-    `raw` is the body as far as it arrived, at most 64 KiB; `transport` is what cut the exchange short, if anything.
+    `raw` is the body as far as it arrived, at most 64 KiB; `transport` is the error that cut it short, if any.
     """
 
     cause: Cause

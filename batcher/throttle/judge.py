@@ -44,7 +44,7 @@ class Judge:
         self._rate = rate
         self._history = History()
         self._refused: list[Sent] = []
-        self._refused_since_at = math.inf  # since then nothing but refusals came back
+        self._refused_since_at = math.inf  # only refusals have arrived since then
         self._asked_seconds = 0.0
         self._cut_at = -math.inf
 

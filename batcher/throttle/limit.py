@@ -104,7 +104,7 @@ class Limit:
         if old is not None:
             if at - self._cut_at - lost_seconds > PROVEN_SECONDS and old > (1 - SAME) * self._best:
                 self._best = old
-            if self.value > old:  # a trial in vain: average what it measured into what is known
+            if self.value > old:  # a failed trial: average its measurement into the known ceiling
                 ceiling = old + max(-MARGIN * old, ceiling - old) / (1 + self._met)
         self.ceiling = max(ceiling, self._range[0])
         self._trust_seconds = self._worth_trying_after(self.ceiling, lost_seconds)

@@ -235,7 +235,7 @@ def test_at_most_fifty_causes_are_listed() -> None:
 
 
 def test_an_error_is_one_line_without_control_characters(tmp_path: Path) -> None:
-    """Whatever the header or the value."""
+    """Regardless of the header or the value."""
     said = faults(tmp_path, 'text,"emo\n\x1btoin",take\na,,"\x1b[2J\nx"\n')
     assert [line.isprintable() for line in said] == [True, True]
 

@@ -389,7 +389,7 @@ HOSTILE: Final = (*PLAIN, "ü" * 40_000)
 
 
 def test_report_writes_a_workbook_of_texts_and_numbers(project: Project) -> None:
-    """Texts stay texts, whatever they begin with. A text that is too long is cut, with a message."""
+    """Texts stay texts, regardless of how they begin. A text that is too long is cut, with a message."""
     rows = [{"id": f"r{i}", "text": f"Line {i}.", "voice": "anna", "note": note} for i, note in enumerate(HOSTILE)]
     (project.folder / "lines.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     assert project.run("lines.jsonl").exit_code == 0

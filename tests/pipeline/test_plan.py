@@ -177,7 +177,7 @@ def test_manifests_are_planned_together(project: Project) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_plan_predicts_the_import(tmp_path: Path, seed: int) -> None:
-    """Rows, items and costs are the same, whatever changes in the manifest."""
+    """Rows, items and costs are the same, regardless of what changes in the manifest."""
     dice = random.Random(seed)
     refused = 0
     with book_in(tmp_path) as book:

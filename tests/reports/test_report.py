@@ -430,7 +430,7 @@ def test_browser_renders_only_the_rows_in_view(browser: Any, tmp_path: Path) -> 
 
 
 def test_browser_prints_every_row(browser: Any, page: Path) -> None:
-    """Whatever is in view; afterwards the page is as before."""
+    """Regardless of what is in view; afterwards the page is as before."""
     tab = browser.new_page(viewport={"width": 800, "height": 200})
     tab.goto(page.as_uri())
     tab.evaluate(

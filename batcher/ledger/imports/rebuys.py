@@ -1,4 +1,4 @@
-"""Finds staged rows that would buy again what is paid for, before they are merged, so that the user is asked first."""
+"""Finds staged rows that would buy paid audio again, before they are merged, so that the user must agree first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decisions on items that only a person makes: settle a doubt, retry, retake."""
+"""Decisions on items that only the user makes: settle a doubt, retry, retake."""
 
 from __future__ import annotations
 

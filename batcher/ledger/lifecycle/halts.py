@@ -193,7 +193,7 @@ def _count_lost(conn: Connection, record: AnswerRecord, max_in_doubt: int) -> No
     of_account = attempts.c.account_id == record.account_id
     accepted = select(func.max(attempts.c.answer_no)).where(of_account, attempts.c.outcome == "accepted")
     since = attempts.c.answer_no > func.coalesce(accepted.scalar_subquery(), 0)
-    # Only answers that never came count: a killed or interrupted run is no evidence about the API.
+    # Only answers that never arrived count: a killed or interrupted run is no evidence about the API.
     lost = and_(attempts.c.outcome == "lost", attempts.c.cause.not_in(("vanished", "restored", "interrupted")))
     count = conn.execute(select(func.count()).where(of_account, since, lost)).scalar_one()
     already = conn.execute(select(halts.c.id).where(_open(record.account_id), halts.c.kind == "unstable")).first()

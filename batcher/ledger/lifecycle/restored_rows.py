@@ -2,7 +2,7 @@
 
 A ledger is incomplete if it is a copy, an older state, or new beside old audio. `add` stores the reported rows in the
 table `recalled`; once their manifests are imported and the account is found, `apply` assigns each item its task or its
-file. If the results files may be incomplete, `finish` puts in doubt every other item that is still to be bought.
+file. If the results files may be incomplete, `finish` puts in doubt every other item that is not bought yet.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ class Budget:
         price = self._prices.estimate([(model, size)])
         if price is None:
             return self._affords_unpriced(conn, batch_id)
-        # Estimates err: recount when half of what was left is spent, and earlier while the prices rest on few tasks.
+        # Estimates err: recount when half of the rest is spent, and earlier while prices are based on few tasks.
         self._creates_to_recount[batch_id] -= 1
         left = self._left[batch_id] - price.credits
         if self._creates_to_recount[batch_id] < 0 or left < self._recount_below[batch_id]:
@@ -146,7 +146,7 @@ class Budget:
 
     def _affords_unpriced(self, conn: Connection, batch_id: int) -> bool:
         """With no price known: whether none of the batch's items is open, and few creates have ended unpriced."""
-        del self._left[batch_id]  # to be counted anew
+        del self._left[batch_id]  # recount it
         # A task may have ended in this very commit: then the balance must be read first.
         if self.unpriced or _open_items(conn, batch_id):
             self.blocked[batch_id] = "--max-credits: no price is known until the first task has ended"

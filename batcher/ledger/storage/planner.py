@@ -36,7 +36,7 @@ def with_index(column: ColumnElement[int]) -> ColumnElement[bool]:
 
 @dataclass(frozen=True, slots=True)
 class IndexCondition:
-    """The condition of a partial index, in which `{}` stands before each column.
+    """The condition of a partial index, with `{}` before each column.
 
     SQLite uses such an index only where a query contains the same condition with the same constants, not parameters.
     So queries take it from here, too.
