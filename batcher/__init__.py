@@ -5,7 +5,7 @@ the create (`ledger.lifecycle.claims`, `answers`), `pipeline.poller` polls the t
 downloads and checks the audio, `pipeline.delivery` links it to the row. `pipeline.runner` is one run as a table of
 contents; `pipeline.credit_guard` stops it when credits run out.
 
-Each folder's `__init__` says what the folder hides. Imports point downwards only, in the order of
+Each folder's `__init__` states what the folder hides. Imports point downwards only, in the order of
 `.github/CONTRIBUTING.md`.
 """
 

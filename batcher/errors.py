@@ -49,7 +49,7 @@ class ManifestError(UsageError):
 
 
 class LedgerError(UsageError):
-    """The ledger is missing, too new, damaged or not the right one."""
+    """The ledger is missing, too new, damaged or the wrong one."""
 
 
 class LockedError(BatcherError):

@@ -26,7 +26,7 @@ RESERVED: Final = {
     "reference_id": "voice",
     "modelId": "voice",
 }
-"""Fields of the request that `params` may not set, with the column that does. The last two are legacy aliases."""
+"""Request fields that `params` may not set, with the column that sets each. The last two are legacy aliases."""
 
 
 class State(StrEnum):
@@ -41,7 +41,7 @@ class State(StrEnum):
     REJECTED = "rejected"  # the provider rejected the inputs
     FAILED = "failed"  # the task failed
     GONE = "gone"  # the task or its audio no longer exists
-    ABANDONED = "abandoned"  # given up by a person
+    ABANDONED = "abandoned"  # given up by the user
 
 
 class Event(StrEnum):
@@ -53,17 +53,17 @@ class Event(StrEnum):
     REJECTED = "rejected"  # definitely not created; the row must be fixed
     LOST = "lost"  # no definite answer
     EVIDENCE = "evidence"  # the answer to this attempt was found later
-    ADOPTED = "adopted"  # attached to an existing task: named by a person, or found not to have failed
-    BUY_AGAIN = "buy_again"  # a person accepts that it may be paid for twice
-    ABANDON = "abandon"  # a person gives up an item in doubt
+    ADOPTED = "adopted"  # attached to an existing task: named by the user, or found not to have failed
+    BUY_AGAIN = "buy_again"  # the user accepts that it may be paid for twice
+    ABANDON = "abandon"  # the user gives up an item in doubt
     RENDERED = "rendered"  # the task succeeded
     REMOTE_FAILED = "remote_failed"  # the task failed
     UNFUNDED = "unfunded"  # the task failed for lack of credits and charged nothing
     GONE = "gone"  # the API repeatedly answered that the task does not exist
     SAVED = "saved"  # verified audio is at its final path
     UNCOLLECTABLE = "uncollectable"  # no usable audio after many attempts over a day
-    RETRY = "retry"  # a person asks for another create request
-    RETAKE = "retake"  # a person asks for another output beside this one: a new item
+    RETRY = "retry"  # the user requests another create request
+    RETAKE = "retake"  # the user requests another output beside this one: a new item
 
 
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
@@ -99,7 +99,7 @@ OPEN: Final = (State.SUBMITTING, State.SUBMITTED)
 COLLECTABLE: Final = (State.SUBMITTED, State.RENDERED)
 """States with a task to poll or audio to download."""
 NEEDS_ATTENTION: Final = (State.IN_DOUBT, State.REJECTED, State.FAILED, State.GONE)
-"""States that only a person can change."""
+"""States that only the user can change."""
 UNFINISHED: Final = (State.PENDING, State.SUBMITTING, State.SUBMITTED, State.RENDERED)
 """States that the next run continues from."""
 

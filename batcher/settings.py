@@ -144,7 +144,7 @@ def read_token(token: str | None, file: Path | None) -> str | None:
 
 
 def read_file(folder: Path) -> dict[str, Any]:
-    """Parse `batcher.toml` in the project folder; {} if there is no such file.
+    """Parse `batcher.toml` in the project folder; {} if it does not exist.
 
     Raises:
         UsageError: it cannot be read or is not valid TOML.

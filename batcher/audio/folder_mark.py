@@ -1,6 +1,6 @@
 """The mark in an output folder: which ledger last bought into it, in which run, and whether its results are complete.
 
-A run compares it with its own ledger to notice a restored backup, a new ledger, or a folder of another ledger.
+A run compares it with its own ledger to detect a restored backup, a new ledger, or a folder of another ledger.
 """
 
 from __future__ import annotations

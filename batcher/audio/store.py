@@ -101,7 +101,7 @@ class Store:
             probe.unlink()
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StorageError(f"no space in {self.folder}: {error.strerror}", "Free some space.") from error
+                raise StorageError(f"cannot write to {self.folder}: {error.strerror}", "Free some space.") from error
             raise UsageError(f"cannot write to {self.folder}: {error.strerror}", "Choose another --out-dir.") from error
 
     def holds(self, out_dir: str, path: str, sha256: str) -> bool:

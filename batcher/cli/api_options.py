@@ -52,10 +52,10 @@ def api_settings(ctx: click.Context, path: Path) -> settings.Settings:
 
 
 def need_one_api(ctx: click.Context, *, sandbox: bool) -> None:
-    """Refuse `--sandbox` beside an `--api-url`, unless the flag `--sandbox` overrides a configured address.
+    """Refuse `--sandbox` together with `--api-url`, unless the flag `--sandbox` overrides a configured address.
 
     Raises:
-        UsageError: both are asked for.
+        UsageError: both were given.
     """
     if sandbox and not is_default(ctx, "api_url") and (is_flag(ctx, "api_url") or not is_flag(ctx, "sandbox")):
         raise UsageError(

@@ -132,7 +132,7 @@ def explain(error: BaseException) -> tuple[int, str, str]:
 
 
 def exit_code_of(error: BatcherError) -> int:
-    """The exit code for an error of ours."""
+    """The exit code for an error that batcher raised."""
     codes: dict[type[BatcherError], int] = {LockedError: 7, UsageError: 2, CredentialsError: 5, TroubleError: 8}
     return next(code for kind, code in codes.items() if isinstance(error, kind))
 

@@ -19,7 +19,7 @@ def ledger_path(value: str | None, folder: Path, *, sandbox: bool) -> Path:
     """Resolve `--ledger`; without it, the ledger of the project folder. Follows symbolic links.
 
     Raises:
-        UsageError: the value is a URL, but not SQLite's.
+        UsageError: the value is a URL, but not an SQLite URL.
     """
     if value is None:
         return (folder / ("batcher-sandbox.db" if sandbox else "batcher.db")).resolve()

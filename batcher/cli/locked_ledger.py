@@ -1,4 +1,4 @@
-"""Changing a ledger outside a run: under the lock that a run holds, with the settings of its API."""
+"""Changes a ledger outside a run: under the same lock as a run, with the settings of its API."""
 
 from __future__ import annotations
 

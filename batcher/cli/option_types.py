@@ -24,7 +24,7 @@ class Duration(click.ParamType[float]):
 
 
 class Rate(click.ParamType[float]):
-    """A number of requests per second: above 0 and finite."""
+    """A rate in requests per second: above 0 and finite."""
 
     name = "rate"
 

@@ -23,7 +23,7 @@ def option(*names: str, consent: bool = False, **attributes: Any) -> Callable[[F
 
 
 def ledger_options(command: F) -> F:
-    """Add `--ledger` and `--sandbox`, for the commands beside `run`."""
+    """Add `--ledger` and `--sandbox`, for the commands other than `run`."""
     command = option("--sandbox", is_flag=True, help="Use the ledger of the sandbox.")(command)
     return option(
         "--ledger",

@@ -1,1 +1,1 @@
-"""Everything that survives a crash: requested, paid and received items. The only part of the package that uses SQL."""
+"""Everything that must survive a crash: items requested, paid for and received. The only part that uses SQL."""

@@ -57,9 +57,9 @@ class _Call(Generic[T]):
 class Ledger:
     """An open ledger, owned by this process. `path` is its file.
 
-    `group_commits` is for many concurrent callers: a commit waits a moment for more verbs to share it, and the verbs,
-    which are brief, run on the event loop's thread; only the commit runs on another. SQLite releases the interpreter
-    lock at every statement, and another thread would wait for the busy loop each time to take it back.
+    `group_commits` is for many concurrent callers: a commit waits a moment so that more verbs can share it. The verbs
+    are brief and run on the event loop's thread; only the commit runs on another. SQLite releases the interpreter lock
+    at every statement, and another thread would have to wait for the busy loop each time to get it back.
     """
 
     def __init__(self, path: Path, engine: Engine) -> None:
@@ -108,7 +108,7 @@ class Ledger:
         """Make the answer to a create durable: in the database, or else in the spill file. Returns the recorded event.
 
         Raises:
-            StorageError: the database refused it. The spill file has it, unless the message says otherwise.
+            StorageError: the database refused it. The answer is in the spill file if the message names that file.
         """
         try:
             return await self.do(record_answer, record, max_in_doubt=max_in_doubt)
@@ -150,7 +150,7 @@ class Ledger:
                 _apply(connection, call)
 
     async def _commit(self, batch: list[_Call[Any]]) -> None:
-        """Like `_apply_and_commit`, with everything but the commit on the event loop's thread."""
+        """Like `_apply_and_commit`, but everything except the commit runs on the event loop's thread."""
         with self._settling(batch), self._engine.connect() as connection, connection.begin() as transaction:
             for call in batch:
                 _apply(connection, call)
@@ -158,7 +158,7 @@ class Ledger:
 
     @contextmanager
     def _settling(self, batch: list[_Call[Any]]) -> Iterator[None]:
-        """Give the error to each call if nothing is committed, and mark all calls as settled."""
+        """Raise the error in each call if nothing was committed, and mark all calls as settled."""
         try:
             yield
         except Exception as error:  # noqa: BLE001

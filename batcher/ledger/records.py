@@ -34,7 +34,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerRecord:
-    """The answer to one create request, or what replaces it if none came. Can be stored as JSON."""
+    """The answer to one create request, or its substitute if none arrived. Can be stored as JSON."""
 
     key: str
     attempt: int
@@ -58,7 +58,7 @@ class AnswerRecord:
 
     @classmethod
     def from_json(cls, data: bytes) -> AnswerRecord:
-        """Read what `to_json` wrote."""
+        """Restore what `to_json` returned."""
         values: dict[str, Any] = json.loads(data)
         return cls(**values | {"event": Event(values["event"]), "raw": base64.b64decode(values["raw"])})
 

@@ -134,7 +134,7 @@ class Decisions:
 
 def _need_task(answer: Answer) -> Task:
     if answer.cause is Cause.CREDENTIALS:
-        raise CredentialsError(f"the API refused the token: {answer.explain()}")
+        raise CredentialsError(f"the API rejected the token: {answer.explain()}")
     if answer.task is None:
         raise TroubleError(f"cannot read the task: {answer.explain()}", "Nothing was changed. Try again later.")
     return answer.task

@@ -161,7 +161,7 @@ class Healer:
             answer = await client.read(fault.saved.task_id)
             if answer.cause is Cause.CREDENTIALS:
                 hint = "Set a valid token in BATCHER_API_TOKEN or a token file."
-                raise CredentialsError(f"the API refused the token: {answer.explain()}", hint)
+                raise CredentialsError(f"the API rejected the token: {answer.explain()}", hint)
             if answer.cause is Cause.NOT_FOUND:
                 return _lost(fault, "the provider no longer has the task")
             task = answer.task

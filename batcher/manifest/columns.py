@@ -1,4 +1,4 @@
-"""Which columns of a manifest are fields, and which are only carried to the results."""
+"""Which columns of a manifest are fields, and which are only copied to the results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FIELDS: Final = ("text", "id", "voice", "model", "format", "take", "output", "pa
 REPORT_PREFIX: Final = "batcher_"
 """Prefix of the columns that a report adds to those of its manifest; a manifest may not have such columns."""
 
-_SIMILARITY: Final = 0.8  # ratio of `difflib` from which a header counts as a misspelt field
+_SIMILARITY: Final = 0.8  # minimum ratio of `difflib` at which a header counts as a misspelt field
 _MIN_LENGTH: Final = 3  # shorter words all resemble each other
 _HEADERS_LISTED: Final = 12
 
@@ -42,7 +42,7 @@ class Layout:
 
 
 class Columns:
-    """Maps headers to fields. Columns that are no field are carried to the results. Faults of columns are fatal.
+    """Maps headers to fields. Other columns are copied to the results. Faults of columns are fatal.
 
     `mapping` is the user's `--column FIELD=HEADER`; an empty header unmaps the field, so that a column of its name is
     carried. `sent` (header to field) and `carried` grow as headers are read. `misspelt` holds the fields whose header
@@ -81,7 +81,7 @@ class Columns:
         return names | added
 
     def header_of(self, field: str) -> str:
-        """The header that is read as `field` in this file; the field's own name if none does."""
+        """The header that is read as `field` in this file; the field's own name if there is none."""
         return next((header for header, given in self.sent.items() if given == field), field)
 
     def read_header(self, headers: list[str], line: int) -> Layout:
@@ -116,7 +116,7 @@ class Columns:
                 self._fault(line, header, _misspelling(header, field), f"misspelt {header}")
         if "params" in fields:
             reason = (
-                "only JSONL has `params`: give each parameter a column of its own, or carry this column to the results"
+                "only JSONL has `params`: give each parameter its own column, or copy this column to the results"
                 " with --column params="
             )
             self._fault(line, headers[fields["params"]], reason, "params in csv")
@@ -212,11 +212,11 @@ def _misspelling(header: str, field: str) -> str:
     if field == "text":
         return reason
     default = " and set a voice for all rows with --voice" if field == "voice" else ""
-    return f"{reason}, or carry it to the results with --column {field}={default}"
+    return f"{reason}, or copy it to the results with --column {field}={default}"
 
 
 def _most_similar(normal: str, names: Mapping[str, str]) -> str | None:
-    """The name that a normalised header probably means; swapped letters count whatever the ratio is."""
+    """The name that a normalised header probably means; swapped letters count regardless of the ratio."""
     if len(normal) < _MIN_LENGTH:
         return None
     long = [name for name in names if len(name) >= _MIN_LENGTH]

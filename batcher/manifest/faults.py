@@ -38,7 +38,7 @@ class InvalidValueError(ValueError):
 
 @dataclass(slots=True)
 class _Cause:
-    """Faults with one cause: the first in full, the others as spans of lines."""
+    """Faults with the same cause: the first in full, the others as ranges of lines."""
 
     line: int | None
     column: str | None

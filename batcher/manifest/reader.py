@@ -240,7 +240,7 @@ class Manifest:
 
     def _add_csv_fault(self, error: csv.Error, began: int, seen: int) -> bool:
         """Add a fault for a record that is not valid CSV; return whether the next record can be read. The fault is
-        fatal: what follows may be the inside of a cell."""
+        fatal: the following text may be inside a cell."""
         can_continue = False
         if "end of data" in str(error):
             reason = "a quote is opened and never closed: close it (the rest of the file was not read)"
@@ -330,7 +330,7 @@ def _table_record(number: int, line: int, cells: list[str], layout: Layout, cont
             " or name the extra columns"
         )
         record.problems.append(Problem(field=None, cause="surplus", reason=reason))
-        return record  # its cells may stand in the wrong columns
+        return record  # its cells may be in the wrong columns
     for field, index in layout.fields:
         cell = cells[index].strip()
         if cell:
@@ -345,7 +345,7 @@ def _table_record(number: int, line: int, cells: list[str], layout: Layout, cont
 
 
 def _unstorable(values: dict[str, Any]) -> list[Problem]:
-    """A problem for each value that no database or request can hold. Such a row is not read any further."""
+    """A problem for each value that no database or request can hold. The rest of that row is not read."""
     problems = []
     for name, value in values.items():
         if reason := _why_unstorable(name, 0) or _why_unstorable(value, _NESTING):

@@ -61,7 +61,7 @@ class Rules:
 class Row:
     """A row to be staged. `number` counts records from 1; `line` is where the record begins in the file.
 
-    `inputs` is None exactly for skipped rows, whose `reason` says why. `output` is a relative path with forward
+    `inputs` is None exactly for skipped rows, whose `reason` is set. `output` is a relative path with forward
     slashes, "" if there is none. `extra` holds the carried columns in the file's order. `defaulted` names those of
     voice, model and format that come from the configuration.
     """
@@ -260,7 +260,7 @@ class RowValidator:
 
 
 def path_of_take(path: str, take: int, before: int = 1) -> str:
-    """The path of a take beside `path`, which is that of take `before`: `a/b.mp3`, `a/b.take2.mp3`, `a/b.take3.mp3`."""
+    """The path of a take, derived from `path`, that of take `before`: `a/b.mp3`, `a/b.take2.mp3`, `a/b.take3.mp3`."""
     folder, slash, name = path.rpartition("/")
     stem, dot, ending = name.rpartition(".") if "." in name.strip(".") else (name, "", "")
     return f"{folder}{slash}{stem.removesuffix(f'.take{before}')}.take{take}{dot}{ending}"

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Due(Generic[T]):
-    """Polls by due time; of those that are due, the one with the greatest `gain` goes first.
+    """Polls by due time; of the due ones, the one with the greatest `gain` goes first.
 
     Only the few that have been due longest are compared, and of equal ones the oldest goes first. So every poll gets
     its turn if the gain approaches its maximum while a poll waits, as a probability does.

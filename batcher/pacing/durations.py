@@ -248,7 +248,7 @@ def _likelier(fit: Fit, guesses: Sequence[_Guess]) -> Fit:
 def _with_offset(fit: Fit, guesses: Sequence[_Guess]) -> Fit:
     """The fit with the overhead under which durations vary least, if the improvement is significant.
 
-    Each task is weighted by how much its polls have narrowed it down: what the fit itself fills in is no evidence.
+    Each task is weighted by how much its polls have narrowed down its duration: the fit's own guesses are no evidence.
     """
     ended = [guess for guess in guesses if guess.course.ended and guess.variance < 1.0]
     points = [

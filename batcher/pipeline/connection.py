@@ -40,10 +40,10 @@ def reach(settings: Settings) -> Iterator[tuple[Endpoint, str]]:
 
 
 async def known_account(client: Client, ledger: Ledger, origin: str) -> int | None:
-    """The number of the token's account. None if the ledger has no such account.
+    """The number of the token's account. None if the ledger does not have it.
 
     Raises:
-        CredentialsError: the API refused the token.
+        CredentialsError: the API rejected the token.
         TroubleError: the profile cannot be read.
     """
     answer = await client.profile()
@@ -56,7 +56,7 @@ def why_no_profile(answer: ProfileAnswer, origin: str) -> str:
     """Why the account's profile could not be read: the token, the host or the connection."""
     reason = answer.explain()
     if answer.cause is Cause.CREDENTIALS:
-        return f"the API refused the token: {reason}"
+        return f"the API rejected the token: {reason}"
     if answer.cause is Cause.WRONG_HOST:
         return f"another host answers in place of the API at {origin}: {reason}"
     if answer.cause is Cause.UNSENT:

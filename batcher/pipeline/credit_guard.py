@@ -103,7 +103,7 @@ class Guard:
             return self._clock.now() >= halt.probe_after_at
         if halt.balance_at is not None:
             return _risen(profile, halt.credits, halt.quota)
-        # The run that opened the halt ended before it could read the balance. Its balance at the start bounds that.
+        # The run that opened the halt ended before it could read the balance: its balance at the start is the bound.
         credits_, quota = await self._ledger.do(halts.balance_before, halt.id)
         if _risen(profile, credits_, quota):
             return True

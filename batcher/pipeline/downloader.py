@@ -29,7 +29,7 @@ log = structlog.get_logger()
 _REFUSALS: Final = (400, 401, 403, 404, 410)
 """HTTP statuses that make a URL count as unusable."""
 _SAMPLE_BYTES: Final = 1 << 20
-"""How much of audio that is too long is stored for inspection, in bytes."""
+"""Maximum bytes stored for inspection of audio that is too long."""
 TRIES: Final = 6
 """Attempts to download the audio of one task in one run; then it is left to the next run."""
 
@@ -124,7 +124,7 @@ class Downloader:
                 await self._unusable(task, answer, f"status {found.word}, no audio URL")
             return found.audio_url if found.phase is Phase.SUCCEEDED else None
         if answer.cause is Cause.CREDENTIALS:
-            self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")
+            self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API rejected the token: {answer.explain()}")
         elif answer.cause is Cause.THROTTLED:
             self.ctx.tally.throttled += 1
             self.api.throttle.poll.close(sent, answer.retry_after_seconds)

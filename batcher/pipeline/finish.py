@@ -29,7 +29,7 @@ from batcher.reports import results, run_report, summary
 
 @dataclass(frozen=True, kw_only=True)
 class Finish:
-    """The end of one run: what it reports beside its counts.
+    """The end of one run: the facts that it reports besides its counts.
 
     `profiles` are those that it read, the first and the last of which give its balances; `halts` are open at its end;
     `overdue` are keys of items whose tasks show no progress; `last_end` is the exit code and message of the run before.
@@ -51,7 +51,7 @@ class Finish:
             await self.ctx.ledger.do(self._print_summary, result)
             return result
         except StorageError as error:
-            # What was bought is in the spill file by now; report that even if nothing more can be written.
+            # Purchases are in the spill file by now; report even if nothing more can be written.
             message = self.ctx.stop.reasons.get(Reason.TROUBLE, error.one_line())
             self.ctx.progress.warn(f"exit 8: {message}")
             return self._build_report(8, message)
@@ -93,7 +93,7 @@ class Finish:
         )
 
     def _build_report(self, code: int, message: str) -> run_report.RunReport:
-        """The report without the counts, which take a ledger that can be read."""
+        """The report without the counts, which need a readable ledger."""
         return run_report.RunReport(
             run_id=self.ctx.run_id,
             exit_code=code,
@@ -179,7 +179,7 @@ def conclude(stop: Stop, counts: Counts, *, refused: str | None, unwritten: int,
 
     The first that applies, in the order of the table of exit codes. A reason to stop counts only if it left something
     unfinished. `refused` is why nothing was created; `unwritten` counts outputs and results files that could not be
-    written. Without a manifest (`rows_named` is false), pending items were not asked for.
+    written. Without a manifest (`rows_named` is false), pending items were not requested.
     """
     unfinished = sum(counts.states[state] for state in UNFINISHED if rows_named or state is not State.PENDING)
     if stop.interrupted:

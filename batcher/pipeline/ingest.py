@@ -94,15 +94,15 @@ class Ingest:
                 raise ManifestError(message, [], "Move it away, or choose another --batch or --out-dir.")
 
     def _describe(self, manifest: Manifest, filename: str) -> None:
-        """Say, on a batch's first import, which sheet and columns are used, and how outputs are named."""
+        """Print, on a batch's first import, which sheet and columns are used, and how outputs are named."""
         if manifest.sheet is not None:
-            self._ctx.progress.say(f"reading the first sheet of the workbook: {manifest.sheet}")
+            self._ctx.progress.say(f"reading the first visible sheet of the workbook: {manifest.sheet}")
         sent = ", ".join(
             header if header == name else f"{header} (as {name})" for header, name in manifest.columns_sent.items()
         )
         carried = ", ".join(manifest.columns_carried)
         self._ctx.progress.say(
-            f"columns used: {sent}" + (f"; only carried to the results: {carried}" if carried else "")
+            f"columns used: {sent}" + (f"; only copied to the results: {carried}" if carried else "")
         )
         if "id" not in manifest.columns_sent.values() and "{id" in filename:
             self._ctx.progress.say(

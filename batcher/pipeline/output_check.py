@@ -27,7 +27,7 @@ _Stamps = dict[str, list[int] | None]
 
 
 class Conflicts:
-    """Outputs whose paths are taken by other files: their number, and descriptions of the first of them."""
+    """Outputs whose paths are taken by other files: their number, and descriptions of the first few."""
 
     def __init__(self) -> None:
         self.number = 0

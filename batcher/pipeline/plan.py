@@ -42,7 +42,7 @@ class Plan:
     skipped: int = 0
     changed: dict[str, list[str]] = field(default_factory=dict)  # by field: ids of rows in which it changed
     faults: list[str] = field(default_factory=list)
-    refused: dict[str, str] = field(default_factory=dict)  # by batch that is not counted for its faults: the hint
+    refused: dict[str, str] = field(default_factory=dict)  # by batch excluded because of its faults: the hint
     rebuy: str | None = None  # why a run needs --rebuy
     outdated: str | None = None  # why a run needs --restored
     columns_sent: dict[str, str] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Plan:
     balance: float | None = None
     balance_unknown: str | None = None  # why the balance could not be read
     suffices: bool | None = None
-    stops_after: int | None = None  # items that the balance pays for, if it does not suffice
+    stops_after: int | None = None  # items that the balance pays for, if not all
 
 
 def plan(settings: Settings) -> Plan:
@@ -157,7 +157,7 @@ async def _balance(settings: Settings) -> tuple[float | None, str | None]:
     if answer.profile is None:
         return None, why_no_profile(answer, origin)
     balance = answer.profile.balance
-    return balance, "the profile does not contain one" if balance is None else None
+    return balance, "the profile has no balance" if balance is None else None
 
 
 def _affordable(known: Prices, sizes: Iterable[tuple[str | None, int]], balance: float) -> int:

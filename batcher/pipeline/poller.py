@@ -36,9 +36,9 @@ class _Watched:
     task: OpenTask
     pace: Pace
     accepted_at: float  # this and the next in steady seconds
-    progress_at: float  # when its status changed last
+    progress_at: float  # when its status last changed
     polls: int = 0
-    missed_at: float | None = None  # when a miss was counted last, in steady seconds
+    missed_at: float | None = None  # when a miss was last counted, in steady seconds
     word: str | None = None
     overdue_polls: int = 0  # polls since it became overdue
 
@@ -155,7 +155,7 @@ class Poller:
                 self.gate.succeeded(sent)
                 return await self._note_missing(watched, answer)
             case Cause.CREDENTIALS:
-                self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")
+                self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API rejected the token: {answer.explain()}")
             case Cause.THROTTLED:
                 self.ctx.tally.throttled += 1
                 self.gate.close(sent, answer.retry_after_seconds)
@@ -163,7 +163,7 @@ class Poller:
                 why = answer.transport or answer.explain()
                 self._log(watched).warning("poll unanswered", cause=answer.cause, why=why)
                 if self.gate.failed():
-                    self.ctx.stop.stop_all(Reason.TROUBLE, f"the API cannot be reached: {answer.explain()}")
+                    self.ctx.stop.stop_all(Reason.TROUBLE, f"cannot reach the API: {answer.explain()}")
         return False
 
     def _learn(self, watched: _Watched, task: Task, asked_age: float) -> None:
@@ -206,7 +206,7 @@ class Poller:
         return True
 
     def _note_running(self, watched: _Watched, word: str) -> None:
-        """Note that the task is still running. After far too long without progress it gives up its slot."""
+        """Record that the task is still running. After far too long without progress it gives up its slot."""
         now = self.ctx.clock.steady()
         if watched.word not in (None, word):
             watched.progress_at = now

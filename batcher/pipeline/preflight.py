@@ -38,7 +38,7 @@ class Preflight:
         profile cannot be read, the account last seen with this token is used, for collecting only.
 
         Raises:
-            CredentialsError: the API refused the token.
+            CredentialsError: the API rejected the token.
             TroubleError: the profile cannot be read, and the ledger has not seen the token before.
         """
         try:
@@ -60,7 +60,7 @@ class Preflight:
     async def _check_account(self, profile: Profile, account_id: int | None, wanted: Sequence[Batch]) -> None:
         """Stop creating for an unnamed account, or if open tasks of `wanted` belong to another one."""
         if profile.user_id is None:
-            message = "the profile does not name its account (no user_id); nothing was created"
+            message = "the profile has no user_id, so the account is unknown; nothing was created"
             self.ctx.stop.stop_creating(Reason.CREDENTIALS, message)
         foreign = await self.ctx.ledger.do(attention.foreign_tasks, wanted, account_id)
         if foreign:

@@ -69,17 +69,19 @@ def need_consent(settings: Settings) -> bool:
     """
     owner = folder_mark.owner(settings.out_dir)
     if owner is not None and owner.world != settings.world:
+        origin = "sandbox" if owner.world == "sandbox" else "real API"
         raise UsageError(
-            f"the audio in {settings.out_dir} belongs to the {owner.world} world; nothing was created",
+            f"the audio in {settings.out_dir} is from the {origin}. Nothing was created.",
             "Choose another --out-dir.",
         )
     with open_readonly(settings.ledger) as conn:
         why = why_outdated(conn, settings)
     if why is not None and not settings.restored:
         raise UsageError(
-            f"{why}; nothing was created",
-            "Pass --restored, with all manifests of the ledger, to import its results files; whatever else may "
-            "have been bought is put in doubt. Or choose another --ledger or --out-dir. See `batcher help files`.",
+            f"{why}. Nothing was created.",
+            "Pass --restored and all manifests of the ledger: the results files there are imported, and other items "
+            "that may have been bought are put in doubt. Or choose another --ledger or --out-dir. "
+            "See `batcher help files`.",
         )
     return why is not None
 

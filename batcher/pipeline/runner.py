@@ -11,7 +11,7 @@ import anyio
 from batcher.audio.store import Store
 from batcher.clock import Clock, Wakeup
 from batcher.errors import CredentialsError, TroubleError, UsageError
-from batcher.formatting import amount
+from batcher.formatting import amount, counted
 from batcher.item import State
 from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import collection, restored_rows, runs
@@ -117,11 +117,13 @@ class _Run:
         self.ingest.last_message = self.last_end[1]
         doubts = await ctx.ledger.recover(run_id=ctx.run_id, at=at, max_in_doubt=ctx.settings.max_in_doubt)
         if doubts:
-            numbers = f"{doubts:,} of its creates were answered"
-            ctx.progress.warn(f"an earlier run ended before {numbers}: in doubt (may have been bought)")
+            ctx.progress.warn(
+                f"{counted(doubts, 'create request')} of an earlier run had no answer when it ended "
+                "(may have been bought); see `batcher resolve`"
+            )
 
     async def _deliver_leftovers(self) -> Delivery:
-        """Deliver files that an earlier run left in place, and link done items to the rows that lack them."""
+        """Deliver files that an earlier run left at their paths, and link done items to the rows that lack them."""
         delivery = Delivery(ctx=self.ctx, named=[batch.batch_id for batch in self.ingest.named])
         await recover_files(delivery)
         await delivery.link_saved(self.ingest.checked)

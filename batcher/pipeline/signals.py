@@ -1,4 +1,4 @@
-"""What ends a run early: signals and `--max-runtime`. Both set latches; what is in flight lands."""
+"""Ends a run early: on signals and at `--max-runtime`. Both set latches; requests in flight are completed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
+from batcher.formatting import counted
 from batcher.pipeline.context import RunContext
 from batcher.pipeline.stop import Reason
 
@@ -39,18 +40,18 @@ async def handle_signals(
             ctx.stop.stop_creating(Reason.ASKED, message)
             group.start_soon(_stop_all_after, ctx, DRAIN_SECONDS, message)
             ctx.progress.say(
-                f"stopping: nothing more is created; {ctx.tally.open} open tasks are collected for up to "
+                f"stopping: creating nothing more, collecting {counted(ctx.tally.open, 'open task')} for up to "
                 f"{DRAIN_SECONDS:.0f} s (press Ctrl-C again to end at once)"
             )
 
 
 def block_signals() -> None:
-    """Let no signal end this process any more: all that is left to do is to print the report."""
+    """Ignore further signals: only the report remains to be printed."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
 async def limit_runtime(ctx: RunContext) -> None:
-    """Stop in time to have open tasks collected when `--max-runtime` is over."""
+    """Stop creating early enough that open tasks are collected before `--max-runtime` ends."""
     limit = ctx.settings.max_runtime_seconds
     if limit is None:
         return

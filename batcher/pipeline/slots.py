@@ -1,4 +1,4 @@
-"""Slots for open tasks: at most as many as the concurrency that was asked for."""
+"""Slots for open tasks, as many as `--concurrency`."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def need_manifests(settings: Settings) -> None:
     """
     for source in settings.sources:
         if source.path is not None and not source.path.is_file():
-            raise UsageError(f"there is no manifest {source.path}", "Nothing was created.")
+            raise UsageError(f"file not found: {source.path}", "Nothing was created.")
 
 
 def ready_ledger(settings: Settings, progress: Progress) -> bool:
@@ -51,5 +51,5 @@ def ready_ledger(settings: Settings, progress: Progress) -> bool:
     database.set_stray_journal_aside(settings.ledger)
     if database.needs_upgrade(settings.ledger):
         backup = database.upgrade(settings.ledger)
-        progress.say(f"migrated the ledger from an older version; the backup is {backup}")
+        progress.say(f"upgraded the ledger; the previous version is in {backup}")
     return False

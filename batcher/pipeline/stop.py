@@ -10,7 +10,7 @@ import anyio
 class Reason(IntEnum):
     """Kinds of reasons, the most important first: it decides the exit code."""
 
-    CREDENTIALS = 1  # the token was refused, or open tasks belong to another account
+    CREDENTIALS = 1  # the token was rejected, or open tasks belong to another account
     CREDITS = 2  # the account is halted: out of credits
     TROUBLE = 3  # the API is unreachable or unstable, another host answers, or the disk is full
     ASKED = 4  # a signal, a budget, --no-wait

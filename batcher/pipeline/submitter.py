@@ -95,7 +95,7 @@ class Submitter:
         return claimed
 
     async def _wait(self) -> bool:
-        """Wait for whatever can make an item claimable. Returns False when nothing can."""
+        """Wait until an item may have become claimable. Returns False if none can."""
         changed = self.api.changed.next()
         found = await self._situation()
         self._cursor = (0, 0)
@@ -152,7 +152,7 @@ class Submitter:
         return True
 
     def _price_unknown(self) -> bool:
-        """Whether everything created has ended and the balance has not been asked yet what it cost."""
+        """Whether everything created has ended and the balance has not been read since."""
         return self._budget is not None and self._budget.unpriced and self.api.slots.all_free and not self._in_flight
 
     def _items_left(self) -> int:
@@ -188,7 +188,7 @@ class Submitter:
             self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
 
     def _hold(self) -> bool:
-        """Whether a create must not leave after all: asked at the last moment before it is sent."""
+        """Whether a create must not leave after all: checked at the last moment before it is sent."""
         return self.api.guard.tripped or self.ctx.stop.creating or self.gate.closed
 
     def _react(self, answer: Answer, sent: Sent) -> None:
@@ -205,13 +205,13 @@ class Submitter:
                 self.ctx.tally.throttled += 1
                 self.gate.close(sent, answer.retry_after_seconds)
             case Cause.CREDENTIALS:
-                self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")
+                self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API rejected the token: {answer.explain()}")
             case Cause.WRONG_HOST:
-                message = f"another host answers in place of the API: {answer.explain()}"
+                message = f"something other than the API answered: {answer.explain()}"
                 self.ctx.stop.stop_creating(Reason.TROUBLE, message)
             case Cause.UNSENT | Cause.UNCLEAR:
                 if self.gate.failed():
-                    self.ctx.stop.stop_creating(Reason.TROUBLE, f"the API cannot be reached: {answer.explain()}")
+                    self.ctx.stop.stop_creating(Reason.TROUBLE, f"cannot reach the API: {answer.explain()}")
 
     async def _record(self, claimed: Claimed, answer: Answer) -> Event | None:
         record = self._to_record(claimed, answer)
@@ -285,7 +285,7 @@ class Submitter:
             )
 
     async def _recheck(self) -> None:
-        """Read tasks that failed for lack of credits once more; only if they still do may their items be created."""
+        """Poll tasks that failed for lack of credits once more; their items may be created only if they still do."""
         if self.api.guard.tripped:
             return
         for task in await self.ctx.ledger.do(claims.rechecks, self.api.account_id, self.wanted):
@@ -305,4 +305,4 @@ class Submitter:
                 self.api.slots.take()
                 self.poller.watch(task, at_once=True)
             elif answer.cause is Cause.CREDENTIALS:
-                self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API refused the token: {answer.explain()}")
+                self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API rejected the token: {answer.explain()}")

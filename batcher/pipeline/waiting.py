@@ -1,4 +1,4 @@
-"""Why the submitter claims nothing at the moment, and what it waits for."""
+"""Why the submitter currently claims nothing, and what it waits for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Wait(Enum):
-    """Why nothing was claimed. The value says what happens next."""
+    """Why nothing was claimed. The value describes what happens next."""
 
     SEARCH_AGAIN = "rows before the cursor may have become claimable: search from the first row"
     BALANCE = "everything created has ended at an unknown price: read the balance"
@@ -23,7 +23,7 @@ class Wait(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
-    """What decides how a submitter that claimed nothing goes on."""
+    """The facts that decide how a submitter that claimed nothing continues."""
 
     searched_all: bool
     """The claim searched all wanted rows, from the first to the last."""

@@ -55,7 +55,7 @@ class Cause(StrEnum):
     INVALID = "invalid"  # the row must be fixed
     CREDENTIALS = "credentials"
     THROTTLED = "throttled"
-    WRONG_HOST = "wrong_host"  # an edge, a proxy or another host answered in place of the API
+    WRONG_HOST = "wrong_host"  # an edge, a proxy or another host answered instead of the API
     NOT_FOUND = "not_found"  # the API does not know the task
     UNCLEAR = "unclear"  # anything else
 
@@ -84,7 +84,7 @@ class ApiError:
 
 
 def explained(error: ApiError, transport: str | None) -> str:
-    """A failed request in one line: status, code, message, request id, and what broke the connection, if anything."""
+    """A failed request in one line: status, code, message, request id, and any error that broke the connection."""
     status = f"HTTP {error.http_status}" if error.http_status is not None else None
     request = f"request {error.request_id}" if error.request_id is not None else None
     kind = " ".join(part for part in (status, error.code) if part)
@@ -121,7 +121,7 @@ class Task:
 class Answer:
     """The outcome of a create or a poll. `task` is set exactly when the cause is OK.
 
-    `raw` is the body as far as it arrived, at most 64 KiB; `transport` is what cut the exchange short, if anything.
+    `raw` is the body as far as it arrived, at most 64 KiB; `transport` is the error that cut it short, if any.
     """
 
     cause: Cause
@@ -287,7 +287,7 @@ READ_RULES: Final[Rules] = (
     (Cause.THROTTLED, lambda r: r.status(429)),
     (Cause.UNCLEAR, lambda _: True),
 )
-"""Rules for the answer to a poll. An unsent poll is simply repeated later, so it has no rule of its own."""
+"""Rules for the answer to a poll. An unsent poll is simply repeated later, so it needs no rule."""
 
 PROFILE_RULES: Final[Rules] = (
     (Cause.UNSENT, lambda r: r.wire.unsent),

@@ -185,7 +185,7 @@ class _Body(httpx.AsyncByteStream):
 
 
 def _has_ended(connection: httpcore.AsyncHTTPConnection | httpcore.AsyncConnectionPool) -> bool:
-    """Whether the other side has closed it or is about to. A proxied pool checks that itself."""
+    """Whether the other side has closed it or is about to. A proxied pool checks this itself."""
     if isinstance(connection, httpcore.AsyncConnectionPool):
         return False
     return connection.is_closed() or connection.has_expired()
@@ -216,7 +216,7 @@ def named_proxies() -> dict[str, httpcore.Proxy]:
     try:
         return {scheme: _proxy(url) for scheme, url in found.items() if url}
     except (ValueError, ImportError, httpx.InvalidURL):  # their messages may contain a proxy's password
-        message = "The proxy configured in the environment cannot be used."
+        message = "the proxy set in the environment cannot be used"
         raise UsageError(message, "Check HTTPS_PROXY, HTTP_PROXY and ALL_PROXY.") from None
 
 

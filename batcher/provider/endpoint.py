@@ -28,15 +28,15 @@ class Endpoint:
         try:
             url = httpx.URL(self.url)
         except httpx.InvalidURL as error:
-            raise UsageError(f"The API URL is invalid: {error}") from None
+            raise UsageError(f"the API URL is invalid: {error}") from None
         if url.scheme not in ("http", "https") or not url.host:
-            raise UsageError("The API URL must start with https:// and contain a host.")
+            raise UsageError("the API URL must start with https:// and contain a host")
         if url.userinfo or "?" in self.url or "#" in self.url:
-            raise UsageError("The API URL must not contain a user, query or fragment.", "Pass the token separately.")
+            raise UsageError("the API URL must not contain a user, query or fragment", "Pass the token separately.")
         if not self.permits(url):
-            raise UsageError(f"The token would be sent to {url.host} unencrypted.", "Use https, or pass --allow-http.")
+            raise UsageError(f"the token would be sent to {url.host} unencrypted", "Use https, or pass --allow-http.")
         if not re.fullmatch(r"[!-~]+", self.token):
-            raise UsageError("The API token is empty or contains invalid characters.", "Copy it again.")
+            raise UsageError("the API token is empty or contains invalid characters", "Copy it again.")
 
     @property
     def origin(self) -> str:

@@ -70,7 +70,7 @@ class LogFile(WatchedFileHandler):
             self.handle(logging.makeLogRecord({"msg": line}))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
-        """Drop a line that cannot be written: the ledger has what matters."""
+        """Drop a line that cannot be written: everything important is in the ledger."""
 
 
 def _console(at: float, severity: str, what: str, facts: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ _GROUPS: Final = {
 class SummaryInput:
     """The result of a run, its items by state, the options by which other commands find them, and the previous result.
 
-    `last` is the exit code and message of the run before; `hints` are printed if the run was refused.
+    `last` is the exit code and message of the previous run; `hints` are printed if the run was refused.
     """
 
     result: RunReport
@@ -44,13 +44,13 @@ class SummaryInput:
 
     @property
     def is_news(self) -> bool:
-        """Whether it ended differently from the run before."""
+        """Whether the run ended differently from the previous one."""
         code, message = self.result.exit_code, self.result.message
         return code != self.last[0] or (code == 2 and message != self.last[1])
 
 
 def halt_line(halt: Halt, counts: item_counts.Counts, *, balance: float | None, need: float | None) -> str:
-    """Why and since when the account is halted, the balances then and now, what is left to do, and how it continues."""
+    """Why and since when the account is halted, the balances then and now, the items to go, and how it continues."""
     parts = [f"halted since {local(halt.since_at)}: {halt.detail}"]
     if halt.kind == "credits":
         then = "unknown balance then" if halt.credits is None else f"{amount(halt.credits)} credits left then"
@@ -84,7 +84,7 @@ def overdue_message(conn: Connection, batches: Sequence[Batch], keys: Sequence[s
     found = names.ids_of(conn, batches, keys[: _SHOWN + 1])
     if not found:
         return ""
-    return f"; overdue: {', '.join(found[:_SHOWN])}{', …' * (len(found) > _SHOWN)}; run again to collect"
+    return f"; overdue: {', '.join(found[:_SHOWN])}{', …' * (len(found) > _SHOWN)}; run it again later"
 
 
 def print_summary(conn: Connection, progress: Progress, words: SummaryInput, batches: Sequence[Batch]) -> None:
@@ -100,7 +100,7 @@ def print_summary(conn: Connection, progress: Progress, words: SummaryInput, bat
         progress.say(statement)
     _print_groups(conn, progress, words, batches)
     if counts.invalid:
-        progress.say(f"{counted(counts.invalid, 'row')} skipped as invalid; fix them in the manifest and run again")
+        progress.say(f"{counted(counts.invalid, 'row')} skipped as invalid; fix them in the manifest and run it again")
     if counts.empty:
         progress.say(f"{counted(counts.empty, 'row')} skipped as empty")
 

@@ -38,8 +38,8 @@ class Sheet:
     """The rows of some batches as records of one table.
 
     `changed` lists the manifests that differ from their last import (or were standard input): the columns of their
-    rows come from the ledger. Without `texts`, those of all rows do, without the text and without error messages, which
-    may quote it. `encoding` applies to manifests that need one.
+    rows come from the ledger. Without `texts`, the columns of all rows do, without the text and without error messages,
+    which may quote it. `encoding` applies to manifests that need one.
     """
 
     def __init__(self, conn: Connection, wanted: Sequence[Batch], *, texts: bool, encoding: str | None = None) -> None:

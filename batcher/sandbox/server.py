@@ -33,7 +33,7 @@ CREATE_SECONDS: Final = 0.05
 """Duration of a create at speed 1, while it counts towards `SandboxOptions.concurrent`."""
 
 Connections = dict[tuple[str, int], Transport]
-"""Open connections by the peer's address, so that some can be dropped."""
+"""Open connections by peer address, so that they can be dropped."""
 
 
 class Sandbox:

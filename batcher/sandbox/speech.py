@@ -57,7 +57,7 @@ class Catalogue:
         return sorted(self._files)
 
     def find(self, name: str) -> str | None:
-        """eSpeak's name for a voice, which may end in a variant (`en-us+f3`); None if there is no such voice."""
+        """eSpeak's name for a voice, which may end in a variant (`en-us+f3`). None if the voice does not exist."""
         voice, plus, variant = name.partition("+")
         file = self._files.get(voice.lower())
         if file is None or (plus and variant not in self._variants):

@@ -8,11 +8,11 @@ from typing import Final
 from batcher.clock import Clock
 
 FIRST_PAUSE_SECONDS: Final = 0.1
-"""First pause after a refusal without `Retry-After`. It is short: the lowered limit is what helps."""
+"""First pause in seconds after a refusal without `Retry-After`. Short, since the lowered limit is the actual cure."""
 FIRST_WAIT_SECONDS: Final = 1.0
 """First pause after a request without a usable answer."""
 LONGEST_WAIT_SECONDS: Final = 60.0
-"""Longest pause of our own, however often requests failed in a row; `Retry-After` may be longer."""
+"""Longest pause in seconds, however many requests failed in a row; only `Retry-After` may be longer."""
 SPREAD: Final = 0.05
 """A wait ends late by a random share of itself, at most this: retries do not keep step with the provider's window."""
 _MOST_DOUBLINGS: Final = 10  # keeps the power finite

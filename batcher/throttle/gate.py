@@ -64,7 +64,7 @@ class Gate:
 
     @property
     def closed(self) -> bool:
-        """Whether no request may leave now, whatever the limits are."""
+        """Whether no request may leave now, regardless of the limits."""
         return self._closure.seconds > 0
 
     @property
@@ -111,7 +111,7 @@ class Gate:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[Sent]:
-        """Wait for room in the order of asking, and hold it for one request."""
+        """Wait for room, first come first served, and hold it for one request."""
         async with self._queue:
             await self.turn()
             sent = self.enter()
@@ -121,12 +121,12 @@ class Gate:
             self.leave(sent)
 
     def succeeded(self, sent: Sent) -> None:
-        """The request was admitted by the API, whatever else its answer says."""
+        """Record that the API admitted the request, regardless of the rest of its answer."""
         self._closure.succeeded(sent.at)
         self._judge.succeeded(sent, self._clock.steady(), outdated=sent.at < self._closure.since_at)
 
     def close(self, sent: Sent, retry_after_seconds: float | None = None) -> None:
-        """The request was refused (429): close for `Retry-After`, or briefly, longer each time, if there is none."""
+        """The request was refused (429): close for `Retry-After`, or else briefly, and longer each time."""
         asked = retry_after_seconds or 0.0
         self._closure.refused(sent.at, asked)
         self._judge.refused(sent, self._clock.steady(), asked)

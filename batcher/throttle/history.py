@@ -32,7 +32,7 @@ class History:
         return [sent_at for sent_at, _ in self._passed if sent_at >= at]
 
     def recent_rate(self, number: int) -> float:
-        """Starts per second over the last `number` successes, fewer if there are not as many."""
+        """Starts per second over the last `number` successes, or over all if there are fewer."""
         number = min(number, len(self._passed))
         seconds = self._passed[-1][0] - self._passed[-number][0]
         return (number - 1) / seconds if seconds > 0 else float(number > 1) * float("inf")

@@ -44,7 +44,7 @@ class Judge:
         self._rate = rate
         self._history = History()
         self._refused: list[Sent] = []
-        self._refused_since_at = math.inf  # since then nothing but refusals came back
+        self._refused_since_at = math.inf  # only refusals have arrived since then
         self._asked_seconds = 0.0
         self._cut_at = -math.inf
 
@@ -117,9 +117,10 @@ class Judge:
 
 
 def _crowded(refused: int, crowds: Sequence[int], crowd: int, *, more: bool, faster: bool) -> bool:
-    """Whether refusals of requests that were not at the limit in flight are due to the number in flight all the same.
+    """Whether refusals below the limit in flight are nevertheless due to the number in flight.
 
-    What was being tried is to blame; if that was neither or both, the number is if successes show it to be unusual.
+    The limit that was being tested is to blame. If that was neither or both, the number is, provided that few successes
+    had as many in flight.
     """
     if more != faster:
         return more

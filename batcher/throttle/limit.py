@@ -37,8 +37,8 @@ class Limit:
     """A number (`value`) between `least` and `most`, and the `ceiling` above which requests were refused, if known.
 
     Without a ceiling the value doubles. A refusal sets the ceiling: the value drops to just below it, approaches it for
-    as long as the ceiling is trusted, then tries what lies beyond. A refuted ceiling gives way to the highest proven
-    one before it. `exact`: a refusal shows the ceiling exactly, so early trials are unnecessary. `learned` is the
+    as long as the ceiling is trusted, then tries to exceed it. A refuted ceiling gives way to the highest proven one
+    before it. `exact`: a refusal shows the ceiling exactly, so early trials are unnecessary. `learned` is the
     `to_json` of an earlier run.
 
     A refusal costs P seconds of work. If the ceiling rises about every R seconds, trials T apart lose P / T to
@@ -104,7 +104,7 @@ class Limit:
         if old is not None:
             if at - self._cut_at - lost_seconds > PROVEN_SECONDS and old > (1 - SAME) * self._best:
                 self._best = old
-            if self.value > old:  # a trial in vain: average what it measured into what is known
+            if self.value > old:  # a failed trial: average its measurement into the known ceiling
                 ceiling = old + max(-MARGIN * old, ceiling - old) / (1 + self._met)
         self.ceiling = max(ceiling, self._range[0])
         self._trust_seconds = self._worth_trying_after(self.ceiling, lost_seconds)

@@ -2,7 +2,7 @@
 
     python -m tests.bench.cpu [--concurrency 10 50 200] [--items 1500]
 
-Each program runs in a process of its own, twice: with a fifth of the items and with all. What lies between is the cost
+Each program runs in its own process, twice: with a fifth of the items and with all. What lies between is the cost
 of an item; the start of the program is not in it, and is printed by itself. The provider's CPU is not counted. Where
 Linux's `perf` may count them, the instructions of an item are printed too: they do not depend on what else the machine
 does. The wall time is set against that of tasks which follow one another without a gap. Memory is printed for both
@@ -27,7 +27,7 @@ from tests.bench.provider import TASK_SECONDS
 FEWER = 5
 """The first run of each program has the items divided by this."""
 ROUNDS = 30
-"""So many times each open task is followed by the next, unless the number of items is given."""
+"""Number of tasks that follow one another in each slot, unless the number of items is given."""
 PROGRAMS = ("httpx", "aiohttp", "batcher")
 
 
@@ -38,7 +38,7 @@ class Cost:
     cpu_seconds: float
     wall_seconds: float
     memory_kib: int
-    instructions: float  # of its own, not the kernel's for it; not a number where they cannot be counted
+    instructions: float  # its own, not the kernel's; not a number where they cannot be counted
 
 
 def measured(command: list[str], environment: dict[str, str]) -> Cost:
@@ -71,7 +71,7 @@ def _perf_counts() -> bool:
 
 
 def command(name: str, url: str, items: int, concurrency: int, folder: Path) -> list[str]:
-    """How the program is started on so many items, in a folder of its own."""
+    """The command that starts the program on this number of items, in its own folder."""
     place = folder / f"{name}-{items}"
     place.mkdir()
     if name != "batcher":

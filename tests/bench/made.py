@@ -14,7 +14,7 @@ _WORDS = "the quiet river turned beneath old stones while morning light crossed 
 
 
 def texts(number: int, characters: int = 120) -> Iterator[str]:
-    """So many different texts of that length."""
+    """This number of different texts of that length."""
     chance = random.Random(7)
     words = _WORDS.split()
     for row in range(number):
@@ -23,7 +23,7 @@ def texts(number: int, characters: int = 120) -> Iterator[str]:
 
 
 def manifest(path: Path, number: int, characters: int = 120) -> Path:
-    """A manifest of so many rows, CSV or JSONL by its name."""
+    """A manifest with this number of rows, CSV or JSONL by its name."""
     rows = ({"id": f"r{row:07d}", "text": text} for row, text in enumerate(texts(number, characters)))
     with path.open("w", encoding="utf-8", newline="") as file:
         if path.suffix == ".csv":

@@ -1,4 +1,4 @@
-"""How many looks tasks take and how late their end is found, by the learned pacing, by fixed rules, and at best.
+"""How many polls tasks take and how late their end is found, by the learned pacing, by fixed rules, and at best.
 
 `python -m tests.bench.pacing` prints the figures, all from simulated time. A learner is shown only what a run would
 see: that a task was running at the age of one look and had ended by the next. What is best is found by dynamic
@@ -24,7 +24,7 @@ from batcher.pacing.pace import Pacing
 from batcher.pacing.schedule import POLL_COST, best_nexts
 
 KNOWN: Final = 50
-"""Tasks count from when so many have ended."""
+"""Tasks count once this many have ended."""
 Draw = Callable[[random.Random], tuple[int, float]]
 """The length of a text, and how long its task takes in seconds."""
 
@@ -41,7 +41,7 @@ class Seen:
 
 
 class Watcher(Protocol):
-    """What decides on the looks at one task."""
+    """Decides when one task is polled."""
 
     def next_poll_seconds(self, age_seconds: float, chance: float) -> float: ...
     def early_seconds(self, age_seconds: float) -> float: ...
@@ -50,7 +50,7 @@ class Watcher(Protocol):
 
 
 class Rule:
-    """Looks at intervals that begin with `first` and grow by `factor` up to `most`, whatever is seen."""
+    """Polls at intervals that begin with `first` and grow by `factor` up to `most`, regardless of the answers."""
 
     def __init__(self, first: float, factor: float = 1.0, most: float = math.inf) -> None:
         self._interval, self._factor, self._most = first, factor, most
@@ -140,7 +140,7 @@ def share_of(seen: Sequence[Seen]) -> float:
 
 
 class Best:
-    """The best there is for a distribution that is known: lateness by looks, for durations drawn from it."""
+    """The optimum for a known distribution: lateness by number of polls, for durations drawn from it."""
 
     def __init__(self, draw: Draw, *, draws: int = 4000) -> None:
         source = random.Random("the truth")
@@ -153,14 +153,14 @@ class Best:
         self._nexts = [best_nexts(self._ages, ended, spent, cost) for cost in costs]
 
     def lateness(self, seconds: Sequence[float], looks: float) -> float:
-        """The mean lateness for these durations, of the best schedules that take so many looks a task."""
+        """The mean lateness for these durations, of the best schedules with this number of polls per task."""
         points = sorted(self._tried(nexts, seconds) for nexts in self._nexts)
         place = min(max(bisect_right(points, (looks, 0.0)), 1), len(points) - 1)
         (fewer, later), (more, sooner) = points[place - 1], points[place]
         return later + (sooner - later) * (looks - fewer) / (more - fewer) if more > fewer else later
 
     def curve(self, seconds: Sequence[float]) -> list[tuple[float, float]]:
-        """Looks and lateness of the best schedules, from few looks to many."""
+        """Polls and lateness of the best schedules, from few polls to many."""
         return sorted(self._tried(nexts, seconds) for nexts in self._nexts)
 
     def _tried(self, nexts: list[float], seconds: Sequence[float]) -> tuple[float, float]:

@@ -30,7 +30,7 @@ ERRORS: Final = (("render_failed", "the model gave up"), ("invalid_voice", "no s
 
 
 def made_up(path: Path, number: int, *, seed: int = 1) -> None:
-    """A ledger of so many rows, most of them done, with tasks, files, and two nights of runs."""
+    """A ledger with this number of rows, most of them done, with tasks, files, and two nights of runs."""
     dice = random.Random(seed)
     database.create(path, "real")
     engine = database.open_existing(path)

@@ -30,7 +30,7 @@ class Provider:
         self.origin = ""
 
     def end_all(self) -> None:
-        """Every task has ended, and whatever is created now."""
+        """Every task has ended, including those created from now on."""
         self.task_seconds = 0.0
         self.ends_at = dict.fromkeys(self.ends_at, 0.0)
 

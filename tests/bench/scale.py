@@ -2,7 +2,7 @@
 
     python -m tests.bench.scale [--rows 1000000] [--out FOLDER]
 
-Each step runs in a process of its own, and this one stays small, since a process inherits the greatest memory so far.
+Each step runs in its own process, and this one stays small, since a process inherits the greatest memory so far.
 For each number of rows (a thousand and its tens) a project is made, imported, given audio as if a long run lay behind
 it, and run again. FOLDER gets the numbers and a plot of each step; the straight line beside a curve is that of the same
 cost per row. Nothing is created but by the run that `status` is asked beside, at a provider of the bench's own.
@@ -85,7 +85,7 @@ STEPS = {"read": read, "import": take_in, "bare": bare, "finish": finish, "remov
 
 
 def step(name: str, *arguments: Path) -> Usage:
-    """One of the steps, in a process of its own."""
+    """One of the steps, in its own process."""
     return usage("tests.bench.scale", "--step", name, *arguments)
 
 

@@ -94,7 +94,7 @@ def test_a_hint_follows_its_error_once(project: Project, provider: FakeTTS) -> N
     command = ("run", manifest, "--json", "--api-url", "http://example.org/api")
     refused = project.batcher(*command)
     assert_contract(refused, 2, "refused")
-    said = "The token would be sent to example.org unencrypted."
+    said = "the token would be sent to example.org unencrypted"
     assert f"exit 2: {said}\n  Use https, or pass --allow-http.\n" in refused.err
     assert (refused.err.count("Use https"), refused.report["message"]) == (1, said)
     project.manifest([{"id": "a", "text": "", "voice": "anna"}])

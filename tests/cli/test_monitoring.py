@@ -132,7 +132,7 @@ def test_the_metrics_file_holds_the_outcome_of_the_run(project: Project, provide
 
 
 def test_each_line_of_the_metrics_is_a_comment_or_a_sample() -> None:
-    """Whatever the ledger's name; an unknown value has no sample."""
+    """Regardless of the ledger's name; an unknown value has no sample."""
     report = RunReport(exit_code=4, outcome="halted", message="", ledger='a"b\\c\nd', batches=["x", "y"])
     text = metrics.render(report, at=1_800_000_000.5)
     samples = [line for line in text.splitlines() if not line.startswith("# ")]

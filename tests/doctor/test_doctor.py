@@ -76,7 +76,7 @@ def test_each_setting_has_its_value_and_source(project: Project, provider: FakeT
 @pytest.mark.parametrize(
     ("answer", "exit_code", "words"),
     [
-        (refusal(401, "invalid_token"), 2, "the API refused the token"),
+        (refusal(401, "invalid_token"), 2, "the API rejected the token"),
         (
             Twist(status=403, body=b"<html>Denied</html>", headers={"content-type": "text/html"}),
             2,

@@ -126,7 +126,7 @@ def mounted(folder: Path) -> Iterator[None]:
         ["mount", "-t", "tmpfs", "-o", DISK, "batcher-tests", folder], capture_output=True, check=False, text=True
     )
     if tried.returncode != 0:
-        pytest.skip(f"a disk of its own cannot be mounted: {tried.stderr.strip()}")
+        pytest.skip(f"a separate disk cannot be mounted: {tried.stderr.strip()}")
     try:
         yield
     finally:
@@ -249,7 +249,7 @@ def test_a_full_disk_is_reported_without_json_too(
 def test_a_run_on_a_full_disk_buys_nothing(
     project: Project, provider: FakeTTS, disk: Path, full: str, before: list[str]
 ) -> None:
-    """Whatever earlier runs have left, the API receives no request."""
+    """Regardless of what earlier runs have left, the API receives no request."""
     manifest = project.manifest(ROWS)
     if before:
         assert project.run(manifest, *before).exit_code == 6

@@ -200,7 +200,7 @@ def assert_kept(project: Project, rows: Sequence[dict[str, str]], doubts: set[st
 
 
 def settle(project: Project, rows: Sequence[dict[str, str]], doubts: set[str]) -> None:
-    """Decide as a person would who looks the doubts up in the account's history at the provider."""
+    """Decide like a user who looks up the doubts in the account's history at the provider."""
     paid = project.provider.paid
     decisions = [[row["id"], "--adopt", *paid[row["text"]]] for row in rows if row["text"] in doubts & paid.keys()]
     if never_arrived := [row["id"] for row in rows if row["text"] in doubts - paid.keys()]:

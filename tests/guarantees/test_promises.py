@@ -171,7 +171,7 @@ def test_a_create_whose_answer_was_lost_is_never_sent_again(project: Project, pr
 
 
 def test_a_second_run_on_a_ledger_ends_at_once(project: Project, provider: FakeTTS) -> None:
-    """By whatever path; it names the process that holds the lock."""
+    """Regardless of the path; it names the process that holds the lock."""
     provider.task_seconds = 600.0
     manifest = project.manifest(4)
     first = project.start_run(manifest)

@@ -1,4 +1,4 @@
-"""Whatever users, signals and the provider do, in any order, the promises about money and files hold.
+"""The promises about money and files hold for any sequence of actions by users, signals and the provider.
 
 Hypothesis generates the stories; real processes and sockets run them.
 """
@@ -26,7 +26,7 @@ from tests.support.processes import Ended, Started
 from tests.support.summing import assert_added_up
 
 Body = tuple[str, str]
-"""Text and voice: all that tells one create from another on the wire. Takes are never sent."""
+"""Text and voice: all that distinguishes one create from another on the wire. Takes are never sent."""
 Rows = dict[str, dict[str, str]]
 Changes = dict[str, dict[str, str] | None]
 Signalled = tuple[signal.Signals, int, float]
@@ -283,7 +283,7 @@ class Story(RuleBasedStateMachine):
         self.project.environment["BATCHER_API_TOKEN"] = self.world.token
 
     def go(self, *arguments: str, signalled: Signalled | None = None) -> Ended:
-        """Run once, and check what must hold whatever happens."""
+        """Run once, and check what must always hold."""
         self.sound = False
         creates, told = len(self.world.provider.creates), len(self.world.unfunded)
         halts = self.halts()

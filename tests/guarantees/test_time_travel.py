@@ -358,7 +358,7 @@ def test_a_restored_doubt_waits_until_its_row_is_imported(project: Project, prov
 
 @pytest.mark.slow
 def test_only_a_line_feed_ends_a_line_of_results(project: Project, provider: FakeTTS) -> None:
-    """Whatever a carried column holds."""
+    """Regardless of the content of a copied column."""
     manifest = project.manifest([row | {"note": "a\u2028b\x85c\x0bd"} for row in project.rows(ROWS)])
     project.run(manifest)
     _lose(project)

@@ -143,7 +143,7 @@ def test_the_last_bad_download_is_left_for_inspection(
     run.until(lambda: list(project.audio.glob(".items/*/*.bad")))
     [kept] = project.audio.glob(".items/*/*.bad")
     assert kept.read_bytes() == page[: 1 << 20]
-    assert f"last download, not its audio: {kept}" in project.batcher("show", "r1").out
+    assert f"unusable download: {kept}" in project.batcher("show", "r1").out
     doctor = project.batcher("doctor", "lines.csv", "--api-url", provider.url).out
     assert f"1 download failed the audio checks; stored for inspection: {kept}" in doctor
     good = True
@@ -159,7 +159,7 @@ def test_a_refused_token_shows_status_code_message_and_request_id(project: Proje
     provider.on_profile = lambda _: refusal(401, "invalid_token")
     ended = project.run(project.manifest(1))
     assert ended.exit_code == 5
-    assert "the API refused the token: HTTP 401 invalid_token: this is invalid_token; request req_0123." in ended.err
+    assert "the API rejected the token: HTTP 401 invalid_token: this is invalid_token; request req_0123." in ended.err
 
 
 def test_a_cause_shared_by_many_doubts_is_reported_once(project: Project, provider: FakeTTS) -> None:

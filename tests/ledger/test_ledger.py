@@ -159,7 +159,7 @@ async def test_a_full_database_fails_every_waiting_call_and_recovers(book: Book,
             group.start_soon(write, f"n{number}")
     assert len(errors) == 4
     assert "full" in errors[0].message
-    assert "Run it again" in errors[0].hint
+    assert "then run it again" in errors[0].hint
     assert book.dump() == before
     await ledger.do(_room)
     assert await ledger.do(_write, "later") == "later"
@@ -207,7 +207,7 @@ async def test_the_spill_file_is_not_cleared_before_its_answers_are_committed(bo
 
 
 async def test_a_spilled_answer_that_the_schema_refuses_stays_in_the_spill_file(book: Book, ledger: Ledger) -> None:
-    """A person can look at it there, and the other answers are recorded."""
+    """The user can inspect it there, and the other answers are recorded."""
     (claimed, other) = book.claim(2)
     records = [book.accepted(claimed, "t1", account_id=999), book.accepted(other, "t2")]
     for record in records:

@@ -235,7 +235,7 @@ def test_at_most_fifty_causes_are_listed() -> None:
 
 
 def test_an_error_is_one_line_without_control_characters(tmp_path: Path) -> None:
-    """Whatever the header or the value."""
+    """Regardless of the header or the value."""
     said = faults(tmp_path, 'text,"emo\n\x1btoin",take\na,,"\x1b[2J\nx"\n')
     assert [line.isprintable() for line in said] == [True, True]
 
@@ -253,7 +253,7 @@ def test_a_misspelt_column_is_fatal(tmp_path: Path, header: str, field: str | No
         assert not manifest.faults
         return
     assert manifest.faults.fatal
-    carry = ", or carry it to the results with --column "
+    carry = ", or copy it to the results with --column "
     ways = {"text": "", "voice": f"{carry}voice= and set a voice for all rows with --voice"}
     assert manifest.faults.lines() == [
         f"{tmp_path}/m.csv:1: {header}: looks like `{field}` misspelt: rename it, or read it as it is with "

@@ -136,7 +136,7 @@ def test_skipped_invalid_rows_are_yielded_with_every_reason(tmp_path: Path) -> N
 
 
 def test_a_skipped_empty_row_is_no_error(tmp_path: Path) -> None:
-    """Whatever else it lacks."""
+    """Regardless of what else it lacks."""
     for name, content in (
         ("m.csv", "id,text,speed\na, ,fast\nb,x,fast\n"),
         ("m.jsonl", '{"id": "a", "text": " ", "speed": "fast"}\n{"id": "b", "text": "x", "speed": "fast"}'),

@@ -313,7 +313,7 @@ def test_only_the_last_tasks_are_remembered() -> None:
 @pytest.mark.parametrize("age", [0.0, 0.01, 3.0, 1e5])
 @pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
 def test_the_next_poll_stays_within_fixed_bounds(age: float, chance: float) -> None:
-    """Whatever is known."""
+    """Regardless of what is known."""
     for pacing in (Pacing(), taught(0.001), taught(1e5)):
         wait = pacing.begin("m", 100).next_poll_seconds(age, chance)
         assert SHORTEST_SECONDS <= wait <= LONGEST_SECONDS

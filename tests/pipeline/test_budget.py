@@ -170,7 +170,7 @@ def test_a_failure_without_a_code_halts_only_if_the_balance_is_too_low(
 ) -> None:
     """Prose about credits does not."""
     manifest = project.manifest(project.rows(4, first=10))
-    assert project.run(manifest, "--max-items", "1").exit_code == 6  # one task says what one costs
+    assert project.run(manifest, "--max-items", "1").exit_code == 6  # one task shows the price
     provider.credits = left + 1
 
     def ending(_: Job) -> dict[str, object]:

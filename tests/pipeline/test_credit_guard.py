@@ -82,7 +82,7 @@ def test_a_credits_code_halts_with_any_http_status(project: Project, provider: F
 
 
 def test_override_halt_sends_one_probe_without_a_top_up(project: Project, provider: FakeTTS) -> None:
-    """No environment variable stands for the option."""
+    """No environment variable sets the option."""
     manifest = project.manifest(5)
     provider.credits = 0
     assert project.run(manifest, "--concurrency", "1").exit_code == 4
@@ -259,7 +259,7 @@ def test_a_rejected_row_is_sent_again_only_after_an_edit(project: Project, provi
     assert len(provider.creates) == 3
     error = project.results()[0]["error"]
     assert (error["code"], error["http_status"], error["request_id"]) == ("bad_voice", 422, "req_0123")
-    mended = [project.rows(1)[0] | {"voice": "berta"}, *project.rows(2, first=2)]
+    fixed = [project.rows(1)[0] | {"voice": "berta"}, *project.rows(2, first=2)]
     provider.on_create = lambda _: None
-    assert project.run(project.manifest(mended)).exit_code == 0
+    assert project.run(project.manifest(fixed)).exit_code == 0
     assert [create.body["voiceId"] for create in provider.creates[3:]] == ["berta"]

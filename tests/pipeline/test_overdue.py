@@ -89,7 +89,7 @@ def test_a_stuck_task_does_not_stop_the_batch(project: Project, provider: FakeTT
     provider.task_seconds = 0.0
     report = run_hastily(project, project.manifest(rows), provider, concurrency=2)
     assert (report.exit_code, report.outcome, report.states["done"], report.states["submitted"]) == (6, "stopped", 4, 2)
-    assert report.message == "2 items unfinished; overdue: r1, r3; run again to collect"
+    assert report.message == "2 items unfinished; overdue: r1, r3; run it again later"
     assert report.created == len(provider.creates) == 6
     looks = [job.reads for job in provider.jobs.values() if job.text == rows[0]["text"]]
     assert looks[0] > 2
@@ -114,7 +114,7 @@ def test_a_task_still_overdue_after_max_runtime_is_named(project: Project, provi
     provider.on_read = stuck(rows[0]["text"])
     report = run_hastily(project, project.manifest(rows), provider, max_runtime_seconds=2.5 * HASTE)
     assert report.exit_code == 6
-    assert report.message == "--max-runtime reached; overdue: r1; run again to collect"
+    assert report.message == "--max-runtime reached; overdue: r1; run it again later"
 
 
 @pytest.mark.slow

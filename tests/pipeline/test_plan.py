@@ -114,7 +114,7 @@ def test_a_plan_counts_nothing_of_a_manifest_with_errors(project: Project) -> No
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (refusal(401, "invalid_token"), "the API refused the token"),
+        (refusal(401, "invalid_token"), "the API rejected the token"),
         (Twist(status=200, body={"user_id": "user-1"}), "the profile does not contain one"),
         (Twist(), "cannot read the account's profile at http://127.0.0.1:"),
         (HTML_404, "another host answers in place of the API at http://127.0.0.1:"),

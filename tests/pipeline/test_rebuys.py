@@ -20,7 +20,7 @@ def test_a_changed_default_is_bought_only_with_rebuy(project: Project, provider:
     assert project.run(manifest, "--voice", "anna").exit_code == 0
     refused = project.run(manifest, "--voice", "ben")
     assert refused.exit_code == 2
-    assert "4 rows whose audio may be paid for would be bought again" in refused.err
+    assert "4 rows that may be paid for already would be bought again" in refused.err
     assert "voice from anna to ben" in refused.err
     assert "about 4 credits" in refused.err
     assert "--rebuy" in refused.err

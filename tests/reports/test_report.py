@@ -188,7 +188,7 @@ def test_the_columns_of_a_changed_manifest_come_from_the_ledger(project: Project
     project.run(manifest)
     project.manifest(1)
     told = project.batcher("report", "--format", "csv")
-    assert "does not read as in the last run" in told.err
+    assert "differs from the last run; its columns are taken from the ledger" in told.err
     table = list(csv.DictReader(io.StringIO(told.out)))
     assert [(row["id"], row["text"], row["scene"]) for row in table] == [
         ("r1", rows[0]["text"], "9"),
@@ -430,7 +430,7 @@ def test_browser_renders_only_the_rows_in_view(browser: Any, tmp_path: Path) -> 
 
 
 def test_browser_prints_every_row(browser: Any, page: Path) -> None:
-    """Whatever is in view; afterwards the page is as before."""
+    """Regardless of what is in view; afterwards the page is as before."""
     tab = browser.new_page(viewport={"width": 800, "height": 200})
     tab.goto(page.as_uri())
     tab.evaluate(

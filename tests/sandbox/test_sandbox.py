@@ -369,7 +369,7 @@ def test_a_rejected_option_is_all_that_is_printed(tmp_path: Path) -> None:
 
 
 def test_a_tasks_audio_is_stable_and_differs_from_another_tasks() -> None:
-    """A task's file is the same whatever is rendered in between; another task of the same request differs."""
+    """A task's file is the same regardless of what is rendered in between; another task of the same request differs."""
     request = _request("Once more, from the beginning.", "en-gb+whisperf", "mp3")
     first, second, again = (render(engine(), request, f"task_000{digit}") for digit in "121")
     assert again == first != second

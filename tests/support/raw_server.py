@@ -95,7 +95,7 @@ async def raw_server(script: Script, tls: ssl.SSLContext | None = None) -> Async
 
 
 def http(status: int, body: str | bytes = b"", **headers: str) -> bytes:
-    """A complete response; `_` in a header's name stands for `-`."""
+    """A complete response; `_` in a header's name is sent as `-`."""
     data = body.encode() if isinstance(body, str) else body
     lines = [f"HTTP/1.1 {status} Whatever", f"content-length: {len(data)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]

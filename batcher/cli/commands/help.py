@@ -57,7 +57,7 @@ def topic_text(name: str) -> str:
 
 
 def summary(text: str) -> str:
-    """The first paragraph of a topic: one line that says what it contains."""
+    """The first paragraph of a topic: one line that describes its content."""
     return text.split("\n\n")[1]
 
 

@@ -47,7 +47,7 @@ def upgrade(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
 def backup(ctx: click.Context, /, target: Path, manifest: tuple[str, ...], **_: Any) -> None:
     """Copy the ledger to FILE, even during a run. Creates nothing.
 
-    The copy is marked as a backup. It lacks whatever is bought later, so its first run needs --restored.
+    The copy is marked as a backup. It lacks later purchases, so its first run needs --restored.
     """
     from batcher.ledger.storage import database
 

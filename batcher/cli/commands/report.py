@@ -50,10 +50,10 @@ def report(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
     """Write a report page to read and listen to, or export a table. Creates no audio.
 
     The page, OUT/BATCH.report.html, is one HTML file that needs no network. It shows the state of the rows, credits,
-    durations and errors, and a table of all rows to search, filter and listen to. Rows that you mark for retaking can
-    be exported as a file for `batcher retake --marks FILE`.
+    durations and errors, and a table of all rows to search, filter and play. Rows that you mark for retaking can be
+    exported as a file for `batcher retake --marks FILE`.
 
-    Reports the batch of MANIFEST, or --batch; without either, all batches of the ledger.
+    Covers the batch of MANIFEST, or --batch; without either, all batches of the ledger.
     """
     from batcher.ledger.ledger import open_readonly
 
@@ -95,7 +95,7 @@ def _select_batches(conn: Connection, manifest: tuple[str, ...], batch: str | No
     if not found:
         missing = f"no batch from {manifest[0]}" if manifest and batch is None else f"no batch {batch or ''}".rstrip()
         raise UsageError(
-            f"the ledger has {missing}", f"It has: {', '.join(one.name for one in current) or 'none yet'}."
+            f"the ledger has {missing}", f"Its batches: {', '.join(one.name for one in current) or 'none yet'}."
         )
     return found
 
@@ -136,7 +136,7 @@ def _sheet(conn: Connection, batches: list[Batch], params: dict[str, Any]) -> Sh
 
     sheet = Sheet(conn, batches, texts=not params["no_text"], encoding=params["encoding"])
     for name in sheet.changed:
-        click.echo(f"{name} does not read as in the last run; its columns come from the ledger", err=True)
+        click.echo(f"{name} differs from the last run; its columns are taken from the ledger", err=True)
     return sheet
 
 
@@ -145,7 +145,7 @@ def _write_workbook(sheet: Sheet, target: Path) -> None:
         cut = sheet.write_workbook(file)
     if cut:
         click.echo(
-            f"{counted(cut, 'cell')} cut at 32,767 characters, the limit of XLSX; use csv for full text",
+            f"{counted(cut, 'cell')} cut at 32,767 characters, the limit of XLSX; use --format csv for the full text",
             err=True,
         )
     click.echo(f"Wrote {target}", err=True)

@@ -66,7 +66,7 @@ def resolve(
     if not ids and not everything:
         raise click.UsageError("name items by ID" + ("" if adopt is not None else ", or pass --all"), ctx)
     if adopt is not None and len(keys) != 1:
-        raise click.UsageError(f"--adopt needs exactly one item in doubt, not {len(keys)}", ctx)
+        raise click.UsageError(f"--adopt needs exactly one item in doubt, not {len(keys):,}", ctx)
     if not keys:
         click.echo("no items in doubt", err=True)
         return

@@ -70,7 +70,7 @@ def retake(ctx: click.Context, /, arguments: tuple[str, ...], batch: str | None,
 
 
 def _marked(conn: Connection, marks: list[Mark]) -> tuple[_Rows, list[Mark]]:
-    """The rows that still use the take that was marked, and the marks of the others."""
+    """The rows that still use the marked take, and the marks of the others."""
     found, stale = [], []
     for mark in marks:
         batch_id = names.row_with(conn, mark.batch, mark.id, mark.key)

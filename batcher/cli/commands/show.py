@@ -18,7 +18,7 @@ from batcher.item import State
 _SHOWN: Final = 200
 """Longer texts are cut to this number of characters."""
 _LABELS: Final = {"looks": "polls"}
-"""Names printed for facts whose own name is different."""
+"""Labels of facts that are not printed under their own names."""
 
 
 @click.command()
@@ -38,7 +38,7 @@ _LABELS: Final = {"looks": "polls"}
 def show(
     ctx: click.Context, /, arguments: tuple[str, ...], states: tuple[str, ...], batch: str | None, **_: Any
 ) -> None:
-    """Show items: state, task, rows and error. Creates nothing.
+    """Show items: state, task, rows, error and history. Creates nothing.
 
     ID is a row's id or the beginning of an item's key (at least 8 digits); a manifest finds the ledger beside it. Items
     named by ID are shown with their history: inputs, attempts and answers, tasks, costs, file, earlier takes and
@@ -92,7 +92,7 @@ def _print_history(history: dict[str, Any], bad: list[Path]) -> None:
     for one in history["earlier_takes"]:
         click.echo(f"    earlier: {_pairs(one)}")
     for path in bad:
-        click.echo(f"    last download, not its audio: {path}")
+        click.echo(f"    unusable download: {path}")
     for event in history["events"]:
         detail = f" ({event['detail']})" if event["detail"] else ""
         run = f" in run {event['run_id']}" if event["run_id"] else ""

@@ -31,7 +31,7 @@ def verify(ctx: click.Context, /, manifest: tuple[str, ...], heal: bool, **_: An
     """Check the audio on disk against the ledger. Creates nothing.
 
     Reads every item's file and every row's output. With --heal, repairs missing and damaged files: links or copies
-    them from another place on disk, or downloads them again from the paid task, at no cost. Replaced files are renamed,
+    them from elsewhere on disk, or downloads them again from the paid task, at no cost. Replaced files are renamed,
     not deleted; files that batcher did not write are never touched.
     """
     from batcher.ledger.ledger import open_readonly

@@ -1,1 +1,1 @@
-"""How a manifest is staged, compared with what is paid for, and merged in one transaction, or only previewed."""
+"""How a manifest is staged, compared with earlier purchases, and merged in one transaction, or only previewed."""

@@ -44,13 +44,13 @@ def import_manifest(
     rebuy: bool = False,
     trusted: str | None = None,
 ) -> Batch:
-    """Import the manifest as its batch's newest version; `rules` are those that it is read with.
+    """Import the manifest, read by `rules`, as the newest version of its batch.
 
     `trusted` is the fingerprint of its file. It is stored if the manifest has no faults, for `find_unchanged`.
 
     Raises:
-        ManifestError: it has faults that are not skipped, or, without `rebuy`, would buy too much again that is paid
-            for; the ledger is unchanged.
+        ManifestError: it has faults that are not skipped; or, without `rebuy`, it would buy too many paid rows again.
+            The ledger is unchanged.
     """
     staging = stage(conn, manifest, rules, out_dir, at)
     if not rebuy:
@@ -73,9 +73,9 @@ def import_manifest(
 
 
 def find_unchanged(conn: Connection, rules: Rules, *, source: str, out_dir: str, trusted: str) -> Batch | None:
-    """The batch, if its last import read the file with this fingerprint by the same rules and found no faults.
+    """The batch, if its last import read a file with this fingerprint by the same rules and found no faults.
 
-    None if the file has to be read.
+    None if the file must be read.
     """
     where = (batches.c.name == rules.batch, batches.c.source == source, batches.c.out_dir == out_dir)
     found = conn.execute(select(batches).where(*where, batches.c.trusted == _versioned(trusted))).first()
@@ -147,7 +147,7 @@ def _digest(rules: Rules) -> str:
 
 
 def _save_batch(conn: Connection, name: str, columns: dict[str, Any]) -> Batch:
-    """Insert or update the batch; another file or other rules are its next version."""
+    """Insert or update the batch; a changed file or changed rules make its next version."""
     out_dir = columns["out_dir"]
     old = conn.execute(select(batches).where(batches.c.name == name)).first()
     if old is None:
@@ -176,7 +176,7 @@ def _merge(conn: Connection, staging: Staging, batch: Batch) -> None:
 
 
 def _retire_missing(conn: Connection, staging: Staging) -> None:
-    """Rows that the manifest no longer has stay in the ledger, but are not current."""
+    """Mark rows that the manifest no longer has as not current; they stay in the ledger."""
     conn.exec_driver_sql(
         "UPDATE rows SET is_current = 0 WHERE batch_id = :batch_id AND is_current = 1 "
         "AND (number > :last OR number IN (SELECT number FROM staged)) AND id NOT IN (SELECT id FROM staged)",

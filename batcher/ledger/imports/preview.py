@@ -1,7 +1,7 @@
 """Previews the import of manifests without changing the ledger.
 
-New and changed rows go into temporary tables of a connection that otherwise only reads. Nobody else sees them, and they
-are gone when it is closed.
+New and changed rows go into temporary tables of a connection that otherwise only reads. Other connections cannot see
+them, and they disappear when it is closed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Finds staged rows that would buy again what is paid for, before they are merged, so that the user is asked first."""
+"""Finds staged rows that would buy paid audio again, before they are merged, so that the user must agree first."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def refuse_rebuys(conn: Connection, staging: Staging, name: str, batch: str, *, 
 
 
 def _message(name: str, number: int) -> str:
-    return f"{name}: {counted(number, 'row')} whose audio may be paid for would be bought again; nothing was created"
+    return f"{name}: {counted(number, 'row')} that may be paid for already would be bought again; nothing was created"
 
 
 class _Rebuys:

@@ -1,10 +1,10 @@
-"""Compares a manifest with its batch in the ledger and stages what differs.
+"""Compares a manifest with its batch in the ledger and stages the differences.
 
 The manifest's rows and the batch's current rows are read side by side in the order of their numbers. A row that equals
 the batch's row of the same number is skipped; every other row is inserted into the temporary table `staged`, and the
 item that it requests, if the ledger has none with that key, into the table of items. `conflicts` then rejects staged
-rows that clash with other rows, and `importer` merges what is staged into the batch. The rows that were skipped are
-found again by `UNCHANGED`. So memory does not grow with the manifest, and what has not changed is only read.
+rows that clash with other rows, and `importer` merges the staged rows into the batch. `UNCHANGED` finds the skipped
+rows again. So memory does not grow with the manifest, and unchanged rows are only read.
 """
 
 from __future__ import annotations

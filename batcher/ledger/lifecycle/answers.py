@@ -50,7 +50,7 @@ _INSERT_TASK: Final = Prepared(
     upsert(tasks)
     .values(every("account_id", "task_id", "item_key", "attempt", "accepted_at", "credits"))
     .values(looks=0, missing_looks=0, unusable_looks=0)
-    # An update that changes nothing, so that RETURNING names the owner of an id that is there already.
+    # An update that changes nothing, so that RETURNING names the owner of an existing id.
     .on_conflict_do_update(index_elements=["account_id", "task_id"], set_={"looks": tasks.c.looks})
     .returning(tasks.c.item_key, tasks.c.attempt)
 )

@@ -1,4 +1,4 @@
-"""Decisions on items that only a person makes: settle a doubt, retry, retake."""
+"""Decisions on items that only the user makes: settle a doubt, retry, retake."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def retry(conn: Connection, key: str, attempt: int, *, at: float, who: str) -> b
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retake:
-    """The row's new `take` and `output`, with the `state` of its item; `is_new` if the item was added for it.
+    """The row's new `take` and `output`, and the `state` of its item; `is_new` if the retake added that item.
 
     If another row has that output already (`rival`: its id and batch), nothing has changed.
     """

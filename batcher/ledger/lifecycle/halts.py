@@ -46,7 +46,7 @@ def open_halt(
     *,
     from_task: bool = False,
 ) -> None:
-    """Stop the account's creating. An open halt of this kind stays open and loses its permission to probe."""
+    """Halt creating for the account. An open halt of this kind stays open and loses its permission to probe."""
     wait = UNSTABLE_WAIT_SECONDS if kind == "unstable" else 0.0
     new = upsert(halts).values(
         account_id=account_id,
@@ -193,7 +193,7 @@ def _count_lost(conn: Connection, record: AnswerRecord, max_in_doubt: int) -> No
     of_account = attempts.c.account_id == record.account_id
     accepted = select(func.max(attempts.c.answer_no)).where(of_account, attempts.c.outcome == "accepted")
     since = attempts.c.answer_no > func.coalesce(accepted.scalar_subquery(), 0)
-    # Only answers that never came count: a killed or interrupted run is no evidence about the API.
+    # Only answers that never arrived count: a killed or interrupted run is no evidence about the API.
     lost = and_(attempts.c.outcome == "lost", attempts.c.cause.not_in(("vanished", "restored", "interrupted")))
     count = conn.execute(select(func.count()).where(of_account, since, lost)).scalar_one()
     already = conn.execute(select(halts.c.id).where(_open(record.account_id), halts.c.kind == "unstable")).first()

@@ -74,7 +74,7 @@ def record_healed(conn: Connection, key: str, *, at: float, detail: str) -> None
 def record_fetched(conn: Connection, key: str, file: FileRecord, *, at: float) -> None:
     """The audio of a done item was downloaded again, and is about to be renamed to its path.
 
-    Its bytes may differ from those of the first download, and replace them in the ledger.
+    Its bytes may differ from those of the first download; the ledger then records the new ones.
     """
     conn.execute(
         update(files)

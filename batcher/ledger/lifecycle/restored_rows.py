@@ -2,7 +2,7 @@
 
 A ledger is incomplete if it is a copy, an older state, or new beside old audio. `add` stores the reported rows in the
 table `recalled`; once their manifests are imported and the account is found, `apply` assigns each item its task or its
-file. If the results files may be incomplete, `finish` puts in doubt every other item that is still to be bought.
+file. If the results files may be incomplete, `finish` puts in doubt every other item that is not bought yet.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def begin(conn: Connection, gap: Gap) -> None:
 
 
 def due(conn: Connection) -> bool:
-    """Whether restored rows are to be applied, or a restoration is to be finished."""
+    """Whether restored rows must still be applied, or a restoration must still be finished."""
     restoring = select(meta.c.name).where(meta.c.name == "restoring")
     applicable = select(recalled.c.item_key).join(items, items.c.key == recalled.c.item_key)
     return any(conn.execute(query.limit(1)).first() is not None for query in (restoring, applicable))

@@ -1,4 +1,4 @@
-"""The only place that writes `items.state`: an item's first state, and each transition with its event."""
+"""The only module that writes `items.state`: an item's first state, and each transition with its event."""
 
 from __future__ import annotations
 

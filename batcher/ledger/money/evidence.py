@@ -1,4 +1,4 @@
-"""Evidence on a create whose answer was lost, for the person who has to decide."""
+"""Evidence on a create whose answer was lost, for the user who must decide."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class BalanceEvidence:
 
 
 def balance_evidence(conn: Connection, case: Row[Any]) -> BalanceEvidence:
-    """The last balance before the create was sent, the first after its answer was given up, and the cost between."""
+    """The last balance before the create was sent, the first after the wait for its answer, and the cost between."""
     before, after = _balances_around(conn, case)
     reported, unreported = _cost_of_others(conn, case, before, after)
     estimate = prices(conn).estimate([(case.model, case.bytes)])

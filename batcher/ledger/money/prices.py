@@ -13,7 +13,7 @@ from batcher.ledger.storage.schema import attempts, balances, items
 
 _ANY_MODEL: Final = "*"
 _DIGITS: Final = 9
-"""Decimal places of estimates: an item may cost a small part of a credit."""
+"""Decimal places of estimates: an item may cost a small fraction of a credit."""
 _RUNS: Final = 20
 """Number of latest runs whose balances are compared if no task reports its cost."""
 
@@ -34,7 +34,7 @@ class Prices:
     by_model: dict[str, tuple[float, float, float]]
 
     def estimate(self, sizes: Iterable[tuple[str | None, int]]) -> Estimate | None:
-        """The estimated price of texts of these models and sizes in bytes; None while no price is known.
+        """The estimated price of texts, given their models and sizes in bytes. None while no price is known.
 
         A model without finished tasks is estimated at the mean of all models.
         """

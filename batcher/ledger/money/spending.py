@@ -82,7 +82,7 @@ def _unended(conn: Connection, batch_id: int | None) -> Iterator[_Cost]:
 
 
 def _may_cost(cost: ColumnElement[float | None]) -> ColumnElement[bool]:
-    """Attempts that cost something or may have: not those that definitely created no task, or an unfunded one."""
+    """Attempts that cost something or may have: excludes those that definitely created no task, or an unfunded one."""
     unfunded = exists().where(
         events.c.item_key == attempts.c.item_key,
         events.c.attempt == attempts.c.attempt,
@@ -116,7 +116,7 @@ class Budget:
         price = self._prices.estimate([(model, size)])
         if price is None:
             return self._affords_unpriced(conn, batch_id)
-        # Estimates err: recount when half of what was left is spent, and earlier while the prices rest on few tasks.
+        # Estimates err: recount when half of the rest is spent, and earlier while prices are based on few tasks.
         self._creates_to_recount[batch_id] -= 1
         left = self._left[batch_id] - price.credits
         if self._creates_to_recount[batch_id] < 0 or left < self._recount_below[batch_id]:
@@ -146,7 +146,7 @@ class Budget:
 
     def _affords_unpriced(self, conn: Connection, batch_id: int) -> bool:
         """With no price known: whether none of the batch's items is open, and few creates have ended unpriced."""
-        del self._left[batch_id]  # to be counted anew
+        del self._left[batch_id]  # recount it
         # A task may have ended in this very commit: then the balance must be read first.
         if self.unpriced or _open_items(conn, batch_id):
             self.blocked[batch_id] = "--max-credits: no price is known until the first task has ended"

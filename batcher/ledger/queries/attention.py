@@ -1,4 +1,4 @@
-"""What needs a person: rows whose items no run can finish, and tasks that belong to another account."""
+"""What needs attention: rows whose items no run can finish, and tasks that belong to another account."""
 
 from __future__ import annotations
 

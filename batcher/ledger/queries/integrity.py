@@ -1,4 +1,4 @@
-"""Does the ledger agree with itself? Each check is one query that finds contradictions."""
+"""Checks the ledger for contradictions, with one query per check."""
 
 from __future__ import annotations
 
@@ -105,4 +105,4 @@ _CHECKS: Final[dict[str, Select[Any]]] = {
         | ((rows.c.batch_id == _other_row.c.batch_id) & (rows.c.id < _other_row.c.id))
     ),
 }
-"""The query of each check, by the description of what it finds; the number of cases is put before it."""
+"""The query of each check, by the description of what it finds; messages put the number of cases before it."""

@@ -1,4 +1,4 @@
-"""How many rows and items there are, in which states."""
+"""Counts of rows and items by state."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def new_in_run(conn: Connection, run_id: str, state: State) -> int:
 def few_items_in(conn: Connection, state: State, limit: int = 500) -> bool:
     """Whether fewer than `limit` items are in `state`.
 
-    Then going from these items to their rows and sorting those (`by_item`) is faster than going from row to row.
+    If so, going from these items to their rows and sorting them (`by_item`) is faster than scanning all rows.
     """
     number: int = _COUNT_UP_TO.run(conn, {"_state": state, "_limit": limit}).fetchone()[0]
     return number < limit

@@ -59,7 +59,7 @@ def need_rows(conn: Connection, names: Sequence[str], *, batch: str | None) -> N
     """Check that each name, as in `find_keys`, matches a row of the batch (of any batch) in its current version.
 
     Raises:
-        UsageError: a name matches no such row.
+        UsageError: a name matches no row.
     """
     of_batch = batches.c.id.is_not(None) if batch is None else batches.c.name == batch
     for name in names:
@@ -81,7 +81,7 @@ def _by_names(conn: Connection, columns: Sequence[ColumnElement[Any]], names: Se
     query = query.outerjoin(batches, current).order_by(rows.c.batch_id, rows.c.number)
     for name in names:
         if conn.execute(query.where(_has_name(name)).limit(1)).first() is None:
-            raise UsageError(f"no item is called {name!r}", "Give a row's id, or 8 digits or more of an item's key.")
+            raise UsageError(f"no item matches {name!r}", "Pass a row's ID, or at least 8 digits of an item's key.")
     return query.where(or_(*map(_has_name, names))) if names else query
 
 

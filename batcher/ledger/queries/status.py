@@ -160,7 +160,7 @@ def by_batch(conn: Connection) -> list[tuple[str, Counts]]:
 
 
 def precompute(conn: Connection) -> None:
-    """Compute and cache now what `status` needs: the command itself is read-only and cannot store it."""
+    """Compute and cache the facts for `status`: the command itself is read-only and cannot store them."""
     status(conn)
     by_batch(conn)
     spending(conn)

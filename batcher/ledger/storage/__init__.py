@@ -1,1 +1,1 @@
-"""That the ledger is one SQLite file: tables, triggers, migrations, indexes, lock, spill file, prepared statements."""
+"""How the ledger is one SQLite file: tables, triggers, migrations, indexes, lock, spill file, prepared statements."""

@@ -1,4 +1,4 @@
-"""Facts that take much reading of the ledger or the disk, cached until what they depend on changes.
+"""Facts that are expensive to read from the ledger or the disk, cached until anything they depend on changes.
 
 They are in the table `standing`; triggers delete them or keep their sums up to date: see `triggers`.
 """
@@ -22,7 +22,7 @@ Facts = list[dict[str, Any]]
 
 
 def get(conn: Connection, name: str) -> Any:
-    """The facts cached under this name; None if there are none or they no longer hold."""
+    """The facts cached under this name; None if there are none or they are outdated."""
     facts: str | None = conn.execute(select(standing.c.facts).where(standing.c.name == name)).scalar()
     return None if facts is None else json.loads(facts)
 
@@ -59,7 +59,7 @@ def costs_of_ended(conn: Connection, batch_id: int | None = None) -> Facts:
 
 
 def _lines(conn: Connection, table: Table, depends: Depends, compute: Callable[[Connection], Facts]) -> Facts:
-    """The lines of a table of sums; if they do not hold, computed, and stored if the connection may write."""
+    """The lines of a table of sums; if outdated, they are computed, and stored if the connection may write."""
     if get(conn, table.name):
         return [dict(line) for line in conn.execute(select(table)).mappings()]
     lines = compute(conn)

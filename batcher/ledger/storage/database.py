@@ -78,10 +78,10 @@ def create(path: Path, world: World) -> None:
 
 
 def set_stray_journal_aside(path: Path) -> None:
-    """Rename a journal that a killed run left and that is not of the file now at `path`: SQLite would apply it.
+    """Rename a killed run's journal that does not belong to the file now at `path`: SQLite would apply it.
 
-    The ledger was removed or replaced by a backup. A ledger with a journal of its own has a mark of it in the header,
-    which a backup lacks. The caller holds the owner's lock.
+    The ledger was removed or replaced by a backup. The header of a ledger with its own journal has a mark that a
+    backup lacks. The caller holds the owner's lock.
     """
     journal = path.with_name(f"{path.name}-wal")
     if not journal.exists():
@@ -133,7 +133,7 @@ def copy(path: Path, target: Path) -> None:
 
     Raises:
         LedgerError: the file is missing or no ledger.
-        StorageError: there is no room for the copy; it is removed.
+        StorageError: there is not enough space for the copy; it is removed.
     """
     _check_header(path)
     with _translating(target):
@@ -321,7 +321,7 @@ def _ledger_error(path: Path, error: BaseException | None) -> StorageError | Led
         )
     return StorageError(
         f"the ledger {path} cannot be written: {error}",
-        "Free some space or fix the disk. Run it again to continue.",
+        "Free some space or fix the disk, then run it again.",
     )
 
 

@@ -16,7 +16,7 @@ of_attempt: Final = and_(tasks.c.item_key == attempts.c.item_key, tasks.c.attemp
 
 
 def numbers_of(wanted: Sequence[Batch]) -> str:
-    """The batches in the name of a cached fact, whatever their order."""
+    """The batches in the name of a cached fact, regardless of their order."""
     return " ".join(map(str, sorted(batch.batch_id for batch in wanted)))
 
 

@@ -46,7 +46,7 @@ def owner_lock(ledger: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
 
 
 def _write_holder(path: Path) -> None:
-    """Write who holds the lock into its file, for messages of other processes. A full disk is no error."""
+    """Write the lock's holder into its file, for messages of other processes. A full disk is not an error."""
     with suppress(OSError):
         path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started_at": time.time()}))
 

@@ -1,4 +1,4 @@
-"""What decides which index SQLite uses: conditions of partial indexes, and hints in queries.
+"""Controls which index SQLite uses: conditions of partial indexes, and hints in queries.
 
 The ledger has no statistics (ANALYZE), so SQLite guesses how many rows an index leaves, and guesses badly where one
 batch or one account has nearly all of them. `tests/guarantees/test_scale.py` counts the steps of such queries.
@@ -29,14 +29,14 @@ def without_index(column: ColumnElement[int]) -> ColumnElement[int]:
 def with_index(column: ColumnElement[int]) -> ColumnElement[bool]:
     """A condition that every positive number meets, so that SQLite considers the index that begins with the column.
 
-    Without it, items to be rechecked were found by going through all `rows`, not by `items_recheck`.
+    Without it, SQLite scans all `rows` for items to be rechecked instead of using `items_recheck`.
     """
     return column > 0
 
 
 @dataclass(frozen=True, slots=True)
 class IndexCondition:
-    """The condition of a partial index, in which `{}` stands before each column.
+    """The condition of a partial index, with `{}` before each column.
 
     SQLite uses such an index only where a query contains the same condition with the same constants, not parameters.
     So queries take it from here, too.
@@ -60,7 +60,7 @@ class IndexCondition:
 NOT_PENDING: Final = IndexCondition("{}state <> 'pending'")
 """Items that have a create request behind them, or were abandoned (`items_text`)."""
 LATER_TAKE: Final = IndexCondition("{}take > 1")
-"""Rows with another take than the first (`rows_takes`)."""
+"""Rows with a take other than the first (`rows_takes`)."""
 UNLINKED: Final = IndexCondition("{}linked_key IS NOT {}item_key OR {}linked_output IS NOT {}output")
 """Rows whose output does not hold the audio of their item (`rows_unlinked`)."""
 UNCLEAR: Final = IndexCondition(

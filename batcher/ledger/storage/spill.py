@@ -22,7 +22,8 @@ _MAGIC: Final = b"TTS1"
 _SIZE: Final = 1 << 20
 """Bytes reserved."""
 _RAW_LIMIT: Final = 4096
-"""Bytes stored of a raw answer: the file then holds over a hundred records of that length, thousands of usual ones."""
+"""Maximum bytes stored of a raw answer: the file then has room for over a hundred such records, or thousands of
+usual ones."""
 
 
 class Spill:
@@ -30,13 +31,13 @@ class Spill:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._end: int | None = None  # where the next record goes; None until the file is read
+        self._end: int | None = None  # offset of the next record; None until the file is read
 
     def reserve(self) -> None:
         """Reserve the space on disk.
 
         Raises:
-            StorageError: there is no room.
+            StorageError: there is not enough space.
         """
         if self.path.exists() and self.path.stat().st_size >= _SIZE:
             return
@@ -51,7 +52,7 @@ class Spill:
             sync(self.path.parent)
         except OSError as error:
             raise StorageError(
-                f"no room for {self.path}: {error.strerror}", "Free some space. Nothing was created."
+                f"cannot write {self.path}: {error.strerror}", "Free some space. Nothing was created."
             ) from error
 
     def append(self, record: AnswerRecord) -> None:

@@ -1,8 +1,8 @@
 """Tables of cached facts and sums, and the triggers that keep them correct.
 
 Triggers update these tables in the same transaction as the change, so they stay correct whoever writes and even after a
-crash. Sums that each step of an item changes are updated (`totals`, `costs`). Facts that an import changes, or a rare
-event, are deleted and computed again when they are next needed.
+crash. Sums that change at each step of an item are updated (`totals`, `costs`). Facts that change only in an import or
+a rare event are deleted, and computed again when they are next needed.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The report page: one HTML file that loads nothing from any network."""
+"""The report page: one HTML file that needs no network."""

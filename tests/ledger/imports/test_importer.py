@@ -223,7 +223,7 @@ def test_skip_invalid_imports_the_valid_rows_and_stores_why_others_are_not(book:
 
 @pytest.mark.parametrize("order", [("a", "a", "a#2"), ("a#3", "a", "a"), ("a", "a#3", "a")])
 def test_a_rejected_repeat_never_replaces_a_valid_row(book: Book, order: tuple[str, str, str]) -> None:
-    """Whatever the ids look like, all rows are stored and the valid ones are to buy."""
+    """Regardless of the form of the ids, all rows are stored and the valid ones are to buy."""
     content = "id,text,output\n" + "".join(f"{id_},text {n},{n}.mp3\n" for n, id_ in enumerate(order))
     wanted = book.take_in(content, skip_invalid=True)
     counts = book.do(item_counts.count, [wanted])

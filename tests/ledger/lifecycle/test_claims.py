@@ -57,7 +57,7 @@ def test_only_the_current_run_claims(book: Book, end: str) -> None:
 @pytest.mark.parametrize("most", [None, 100.0])
 @pytest.mark.parametrize("kind", ["credits", "unstable"])
 def test_a_halt_stops_the_claims_of_its_account_alone(book: Book, kind: halts.Kind, most: float | None) -> None:
-    """Whatever credits the budget has left."""
+    """Regardless of the credits left in the budget."""
     book.take_in(sheet("one"))
     halted = book.account_id
     book.do(halts.open_halt, halted, kind, AT, "why", RUN)

@@ -411,7 +411,7 @@ async def test_a_run_records_its_balance_in_a_halt_that_has_none(book: Book) -> 
 
 @pytest.mark.parametrize(("after", "may"), [(299.0, False), (300.0, True)])
 async def test_an_instability_halt_is_probed_once_its_time_has_come(book: Book, after: float, may: bool) -> None:
-    """Whatever the balance."""
+    """Regardless of the balance."""
     lose(book, MOST + 1)
     assert await permitted(book, Profile(credits=1.0), at=AT + after) is may
 

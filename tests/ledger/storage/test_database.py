@@ -18,7 +18,7 @@ from tests.support.ledger_kit import Book, sheet
 
 
 def test_ledger_and_the_files_beside_it_are_private(book: Book) -> None:
-    """Whatever the umask."""
+    """Regardless of the umask."""
     book.take_in(sheet("one"))
     old = os.umask(0)
     try:

@@ -54,7 +54,7 @@ def test_a_new_ledger_is_readable_only_by_its_owner(tmp_path: Path) -> None:
 
 
 def test_a_newer_ledger_is_refused(tmp_path: Path) -> None:
-    """The hint says to upgrade."""
+    """The hint is to upgrade."""
     path = tmp_path / "batcher.db"
     database.create(path, "real")
     with closing(sqlite3.connect(path)) as connection, connection:
