@@ -510,4 +510,4 @@ def test_a_sandbox_folder_is_refused_by_a_real_run(project: Project, provider: F
     for consent in ((), ("--restored",)):
         ended = project.run(manifest, *consent)
         assert (ended.exit_code, len(provider.creates)) == (2, 2)
-        assert "sandbox world" in ended.report["message"]
+        assert "is from the sandbox" in ended.report["message"]

@@ -65,7 +65,7 @@ def test_a_plan_shows_an_estimate_without_a_range_as_one_number(project: Project
     assert project.run(manifest, "--max-items", "1").exit_code == 6
     told = project.batcher("plan", manifest, "--api-url", provider.url).out
     assert re.search(r"characters, about 3 credits$", told, re.MULTILINE)
-    assert "columns used: id, text, voice; only carried to the results: note\n" in told
+    assert "columns used: id, text, voice; only copied to the results: note\n" in told
 
 
 def test_a_plan_exits_like_the_run_it_predicts(project: Project, provider: FakeTTS) -> None:
@@ -115,7 +115,7 @@ def test_a_plan_counts_nothing_of_a_manifest_with_errors(project: Project) -> No
     ("answer", "words"),
     [
         (refusal(401, "invalid_token"), "the API rejected the token"),
-        (Twist(status=200, body={"user_id": "user-1"}), "the profile does not contain one"),
+        (Twist(status=200, body={"user_id": "user-1"}), "the profile has no balance"),
         (Twist(), "cannot read the account's profile at http://127.0.0.1:"),
         (HTML_404, "another host answers in place of the API at http://127.0.0.1:"),
     ],
