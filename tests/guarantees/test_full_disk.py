@@ -54,7 +54,7 @@ MATRIX: Final[list[tuple[str, int, tuple[str, ...], list[int], *tuple[str, ...]]
     # The write that fails, exit code, ways of being full, calls, and the runs: the last one meets the full disk.
     # Before anything can be bought.
     ("lock", 8, ("crammed",), [1], "{full} batcher.pipeline.runner:owner_lock {n}"),
-    ("lock-signature", 8, ("ballast",), [1], "{full} batcher.ledger.storage.lock:_sign {n}"),
+    ("lock-signature", 8, ("ballast",), [1], "{full} batcher.ledger.storage.lock:_write_holder {n}"),
     ("new-ledger", 8, ("ballast", "crammed"), [1], "{full} batcher.ledger.storage.database:create {n}"),
     ("ledger-drafted", 8, ("ballast", "crammed"), [1], "{full} pathlib:Path.replace {n}"),
     ("begin", 8, ("ballast", "crammed"), [1], "{full} batcher.ledger.lifecycle.runs:begin_run {n}"),
