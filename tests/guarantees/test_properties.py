@@ -353,7 +353,7 @@ class Story(RuleBasedStateMachine):
         self.use(user)
         if how != "adopt":
             said = self.decide("resolve", key, how)
-            self.consents[body] += "will be created again" in said
+            self.consents[body] += "creates it again" in said
         elif lost := self.lost(user, body):
             self.decide("resolve", key, "--adopt", lost[0])
 
@@ -361,7 +361,7 @@ class Story(RuleBasedStateMachine):
         """Retry the item."""
         self.use(user)
         said = self.decide("retry", key)
-        self.consents[body] += "will be created again" in said and state != State.REJECTED
+        self.consents[body] += "creates it again" in said and state != State.REJECTED
 
     def decide(self, command: str, key: str, *arguments: str) -> str:
         """Make a person's decision; return what was printed."""

@@ -31,7 +31,8 @@ class _RunCommand(GroupedCommand):
             lenient = click.Context(self, parent=ctx.parent, resilient_parsing=True, ignore_unknown_options=True)
             super().parse_args(lenient, args)
             if lenient.params["as_json"]:
-                _print_json(failure_report(error))
+                with suppress(OSError):
+                    _print_json(failure_report(error))
             raise
 
 
@@ -77,7 +78,8 @@ def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     try:
         report = _execute(ctx, manifests, progress)
     except BaseException as error:
-        _finish(ctx, failure_report(error), progress)
+        with suppress(OSError):  # the error that ended the run counts
+            _finish(ctx, failure_report(error), progress)
         raise
     _finish(ctx, report, progress)
     ctx.exit(report.exit_code)
@@ -90,7 +92,7 @@ def _finish(ctx: click.Context, report: RunReport, progress: Progress) -> None:
 
 
 def _print_json(report: RunReport) -> None:
-    with suppress(OSError):  # the exit code carries the result too
+    with suppress(BrokenPipeError):  # the exit code carries the result too
         click.echo(report.to_json())
 
 
