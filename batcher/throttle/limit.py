@@ -16,8 +16,6 @@ REFUTED: Final = 1.2
 """Multiple of the ceiling at which a trial ends: the ceiling is obsolete."""
 SAME: Final = 0.2
 """Two ceilings that differ by no more than this share count as the same one, met again."""
-PROVEN_SECONDS: Final = 6.0
-"""Time without a refusal after which a ceiling is remembered as one to return to."""
 RETURN_SECONDS: Final = 600.0
 """Expected time until a ceiling that halved returns; grows with the number of trials in vain."""
 RISE_SECONDS: Final = 1800.0
@@ -37,9 +35,9 @@ class Limit:
     """A number (`value`) between `least` and `most`, and the `ceiling` above which requests were refused, if known.
 
     Without a ceiling the value doubles. A refusal sets the ceiling: the value drops to just below it, approaches it for
-    as long as the ceiling is trusted, then tries to exceed it. A refuted ceiling gives way to the highest proven one
-    before it. `exact`: a refusal shows the ceiling exactly, so early trials are unnecessary. `learned` is the
-    `to_json` of an earlier run.
+    as long as the ceiling is trusted, then tries what lies beyond. A refuted ceiling gives way to the
+    one that stood before it fell. `exact`: a refusal shows the ceiling exactly, so early trials are unnecessary.
+    `learned` is the `to_json` of an earlier run.
 
     A refusal costs P seconds of work. If the ceiling rises about every R seconds, trials T apart lose P / T to
     refusals and T / 2R to late discovery, so T = sqrt(2 P R) loses least.
@@ -58,7 +56,7 @@ class Limit:
         self._range = (least, most)
         self._exact = exact
         self.ceiling = _positive(saved.get("ceiling"))
-        self._best = _positive(saved.get("best")) or 0.0  # highest proven ceiling
+        self._best = _positive(saved.get("best")) or 0.0  # ceiling to return to, the last that stood before it fell
         self._trust_seconds = _positive(saved.get("trust_seconds")) or LEAST_TRUST_SECONDS
         self._age_seconds = 0.0  # of the ceiling, counted only while the limit is in use
         self._met = 0
@@ -102,10 +100,10 @@ class Limit:
         old = self.ceiling
         self._met = self._met + 1 if old is not None and abs(ceiling / old - 1) <= SAME else 0
         if old is not None:
-            if at - self._cut_at - lost_seconds > PROVEN_SECONDS and old > (1 - SAME) * self._best:
+            if at - self._cut_at > lost_seconds and old > (1 - SAME) * self._best:
                 self._best = old
-            if self.value > old:  # a failed trial: average its measurement into the known ceiling
-                ceiling = old + max(-MARGIN * old, ceiling - old) / (1 + self._met)
+            if self.value > old:  # a trial in vain: average its measurement with those before
+                ceiling = old + (ceiling - old) / (1 + self._met)
         self.ceiling = max(ceiling, self._range[0])
         self._trust_seconds = self._worth_trying_after(self.ceiling, lost_seconds)
         self._age_seconds = 0.0
