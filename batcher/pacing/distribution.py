@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from statistics import NormalDist, fmean, pvariance, quantiles
+from statistics import NormalDist, fmean, quantiles
 from typing import Final
 
 from batcher.pacing.schedule import best_nexts, growth
@@ -23,7 +23,7 @@ _BINS: Final = 160
 _MARGIN: Final = 1.0
 """The histogram extends this much beyond the known durations, in logarithms: a factor of e."""
 _ROUNDS: Final = 4
-_DOUBT: Final = 0.3
+_DOUBT: Final = 0.5
 """Weight of an even histogram beside the previous estimate at the start of the rounds."""
 _LEAST_SHARE: Final = 1e-4
 """Added to every bin, as a share of the mean, so that no interval is empty."""
@@ -34,8 +34,6 @@ _WIDE_SIGMA: Final = 1.0
 _SMOOTHING: Final = 0.6
 """Smoothing of n tasks, in their standard deviations times n^(-1/5). The rule of thumb is 0.9 for durations with one
 hump; less keeps two apart."""
-_LEAST_WIDTH: Final = 0.01
-"""Smallest smoothing, in logarithms: 1 %."""
 _QUARTILES_FROM: Final = 8
 """Number of tasks from which the standard deviation may also be measured by the quartiles, if that is less."""
 _QUARTILE_DEVIATIONS: Final = 1.34
@@ -67,6 +65,12 @@ class Course:
 def worth(size: int, offset: float) -> float:
     """The logarithm of the text's length plus the overhead, in characters; 0 if the length does not matter."""
     return 0.0 if offset == math.inf else math.log(max(size, 1) + offset)
+
+
+def variance(values: Sequence[float]) -> float:
+    """The mean squared deviation from the mean; `statistics.pvariance` is exact, and fifty times slower."""
+    mean = fmean(values)
+    return fmean([(value - mean) ** 2 for value in values])
 
 
 class Distribution:
@@ -152,7 +156,7 @@ def estimate(sample: Sequence[tuple[Course, int]], offset: float, before: Distri
     below = list(accumulate(_histogram(start, places, step), initial=0.0))
     wide = NormalDist(fmean(middles), _WIDE_SIGMA)
     total = sum(weight for _, weight in sample)
-    shares = [(total * share + wide.cdf(log)) / (total + 1) for share, log in zip(below, logs, strict=True)]
+    shares = [min((total * share + wide.cdf(log)) / (total + 1), 1.0) for share, log in zip(below, logs, strict=True)]
     return Distribution(logs, shares, offset, len(middles))
 
 
@@ -195,11 +199,11 @@ def _distributed(shares: list[float], intervals: Sequence[tuple[int, int, int]])
 def _smoothing(places: Sequence[float], step: float) -> float:
     """The standard deviation, in bins of width `step`, by which tasks at these places are smoothed."""
     number = len(places)
-    sigma = math.sqrt((number * pvariance(places) + (_PRIOR_SIGMA / step) ** 2) / (number + 1))
+    sigma = math.sqrt((number * variance(places) + (_PRIOR_SIGMA / step) ** 2) / (number + 1))
     if number >= _QUARTILES_FROM:
         low, _, high = quantiles(places)
         sigma = min(sigma, (high - low) / _QUARTILE_DEVIATIONS)
-    return max(_SMOOTHING * sigma / math.pow(number, 0.2), _LEAST_WIDTH / step)
+    return _SMOOTHING * sigma / math.pow(number, 0.2)
 
 
 def _smoothed(shares: list[float], width: float) -> list[float]:

@@ -17,10 +17,10 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from statistics import NormalDist, pvariance
+from statistics import NormalDist
 from typing import Final
 
-from batcher.pacing.distribution import Course, Distribution, estimate, worth
+from batcher.pacing.distribution import Course, Distribution, estimate, variance, worth
 
 WINDOW: Final = 64
 """Number of ended tasks to remember, along with open ones that began among them."""
@@ -155,7 +155,8 @@ def _best_offset(known: Distribution | None, sample: Sequence[tuple[Course, int]
     blur += _LEAST_SIGMA**2
     pairs = list(zip(ended, middles, strict=True))
     scatters = {
-        offset: len(ended) * pvariance(log - worth(course.size, offset) for course, log in pairs) for offset in _OFFSETS
+        offset: len(ended) * variance([log - worth(course.size, offset) for course, log in pairs])
+        for offset in _OFFSETS
     }
     best = min(_OFFSETS, key=lambda offset: scatters[offset])
     gain = 0.5 * len(ended) * math.log((scatters[math.inf] + blur) / (scatters[best] + blur))
