@@ -46,7 +46,7 @@ ASK_ABOVE: Final = 50
 """A person at a terminal is asked before more new items than this are created for real money."""
 _CREATES_AT_ONCE: Final = 128
 """Create requests in flight at most, whatever `--concurrency` permits: each has a connection of its own."""
-_POLLS_AT_ONCE: Final = 8
+_POLLS_AT_ONCE: Final = 16
 _DOWNLOADS_AT_ONCE: Final = 4
 
 Confirm = Callable[[str], Awaitable[bool]]
