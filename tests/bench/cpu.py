@@ -76,11 +76,17 @@ def command(name: str, url: str, items: int, concurrency: int, folder: Path) -> 
     place.mkdir()
     if name != "batcher":
         return [sys.executable, "-m", "tests.bench.loops", name, url, str(items), str(concurrency), str(place)]
-    manifest = place / "lines.csv"
-    lines = (f"r{number},Line number {number} of the script.,anna" for number in range(items))
-    manifest.write_text("\n".join(["id,text,voice", *lines]))
+    manifest = manifest_of(items, place)
     where = ["--api-url", url, "--concurrency", str(concurrency), "--quiet", "--yes"]
     return [sys.executable, "-m", "batcher", "run", str(manifest), *where]
+
+
+def manifest_of(items: int, folder: Path) -> Path:
+    """Write a manifest of this number of different rows into the folder. Returns its path."""
+    manifest = folder / "lines.csv"
+    lines = (f"r{number},Line number {number} of the script.,anna" for number in range(items))
+    manifest.write_text("\n".join(["id,text,voice", *lines]))
+    return manifest
 
 
 def main() -> None:
