@@ -1,8 +1,9 @@
 """A provider that costs little CPU itself: creates answer after 5 ms, tasks take half a second, audio is small.
 
-Run as a program (`python -m tests.bench.provider [SECONDS [SIGMA]]`, the median duration of tasks and its deviation on a
-log scale, 0 by default) it serves on a free port of this machine and prints its address. A line on its standard input ends all tasks at once, and later ones as soon as they
-begin; the end of the input ends it, and then it prints how many creates there were.
+Run as a program (`python -m tests.bench.provider [SECONDS [SIGMA]]`: the median duration of tasks, and its deviation on
+a log scale) it serves on a free port of this machine and prints its address. A line on its standard input ends all
+tasks at once, and later ones as soon as they begin; the end of the input ends it, and then it prints how many creates
+there were.
 """
 
 from __future__ import annotations
