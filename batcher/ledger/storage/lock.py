@@ -5,6 +5,7 @@ The kernel releases it when the process ends, so a kill leaves nothing to clean 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -13,10 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import Final
 
 from batcher.errors import LockedError, StorageError
+
+_POLL_SECONDS: Final = 0.05
+"""Time between two attempts to take the lock while waiting for it."""
 
 
 @contextmanager
@@ -28,11 +31,15 @@ def owner_lock(ledger: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
     """
     real = ledger.resolve()
     path = real.with_name(real.name + ".lock")
-    lock = FileLock(path, timeout=wait_seconds, fallback_to_soft=False, mode=0o600)
     try:
         real.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            _acquire(descriptor, wait_seconds)
+        except BaseException:
+            os.close(descriptor)
+            raise
+    except BlockingIOError:
         raise LockedError(
             f"another run holds the ledger {ledger}{_holder(path)}", "Pass --wait-lock 5m to wait for it."
         ) from None
@@ -42,7 +49,25 @@ def owner_lock(ledger: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
         _write_holder(path)
         yield
     finally:
-        lock.release()
+        os.close(descriptor)
+
+
+def _acquire(descriptor: int, wait_seconds: float) -> None:
+    """Lock the open file, waiting up to `wait_seconds`.
+
+    Raises:
+        BlockingIOError: another process holds the lock.
+    """
+    give_up_at = time.monotonic() + wait_seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= give_up_at:
+                raise
+            time.sleep(_POLL_SECONDS)
+        else:
+            return
 
 
 def _write_holder(path: Path) -> None:

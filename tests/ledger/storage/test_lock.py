@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -23,6 +25,27 @@ def test_a_second_owner_is_refused_and_shown_the_first(book: Book) -> None:
         assert "--wait-lock" in caught.value.hint
     with owner_lock(link):
         pass
+
+
+def test_an_owner_waits_for_the_lock(book: Book) -> None:
+    """Until it is free or its time is over."""
+    with owner_lock(book.path):
+        waiter = subprocess.Popen([sys.executable, "-c", _WAITS, str(book.path)], stdout=subprocess.PIPE, text=True)
+        assert waiter.stdout is not None
+        assert waiter.stdout.readline() == "waiting\n"
+        with pytest.raises(LockedError), owner_lock(book.path, wait_seconds=0.1):
+            pytest.fail("two owners at once")
+    assert waiter.communicate()[0] == "owner\n"
+
+
+_WAITS = """
+import sys
+from pathlib import Path
+from batcher.ledger.storage.lock import owner_lock
+print("waiting", flush=True)
+with owner_lock(Path(sys.argv[1]), wait_seconds=60.0):
+    print("owner")
+"""
 
 
 def test_a_file_system_without_kernel_locks_is_refused(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
