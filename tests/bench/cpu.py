@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.loops import POLL_SECONDS
+from tests.bench.made import line
 from tests.bench.provider import TASK_SECONDS
 
 FEWER = 5
@@ -91,7 +92,7 @@ def command(
 def manifest_of(items: int, folder: Path) -> Path:
     """Write a manifest of this number of different rows into the folder. Returns its path."""
     manifest = folder / "lines.csv"
-    lines = (f"r{number},Line number {number} of the script.,anna" for number in range(items))
+    lines = (f"r{number},{line(number)},anna" for number in range(items))
     manifest.write_text("\n".join(["id,text,voice", *lines]))
     return manifest
 
