@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from batcher.audio.store import stamp
+from batcher.audio.fingerprints import stamp
 from batcher.clock import Clock
 from batcher.errors import ManifestError
 from batcher.item import Event
@@ -66,7 +66,7 @@ class Folder:
             ingest = Ingest(run_context(ledger, settings, clock or Later()), None)
             await ingest.run()
             meanwhile()
-            await ledger.do(ingest.record_complete)
+            await ledger.do(ingest.record_end, unwritten=0)
         return bool(ingest.checked)
 
     def texts(self) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Table, delete, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
@@ -160,12 +160,19 @@ def _save_batch(conn: Connection, name: str, columns: dict[str, Any]) -> Batch:
     return Batch(batch_id=old.id, name=name, version=version, out_dir=out_dir)
 
 
+_IS_LINK_UNCERTAIN: Final = """
+    linked_key = excluded.item_key AND linked_output = excluded.output
+    AND NOT (is_current = 1 AND item_key IS excluded.item_key AND output = excluded.output)"""
+"""A row that is as it was before an earlier import, and was linked then: its output has not been checked since."""
+
+
 def _merge(conn: Connection, staging: Staging, batch: Batch) -> None:
     """Make the staged and the unchanged rows the current rows of the batch."""
     if staging.batch_id is not None:
         _retire_missing(conn, staging)
     columns = ", ".join(ROW_COLUMNS)
     changes = ", ".join(f"{name} = excluded.{name}" for name in ("is_current", *ROW_COLUMNS) if name != "id")
+    changes += f", linked_key = iif({_IS_LINK_UNCERTAIN}, NULL, linked_key)"
     conn.exec_driver_sql(
         f"INSERT INTO rows (batch_id, is_current, {columns}) "  # noqa: S608
         f"SELECT ?, 1, {columns} FROM staged WHERE true ORDER BY number "
