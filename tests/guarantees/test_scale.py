@@ -58,17 +58,6 @@ class Folder:
             await Ingest(run_context(ledger, settings, clock or Later()), None).run()
         return before != self._imported_at()
 
-    async def look(self, meanwhile: Callable[[], object] = lambda: None, clock: Clock | None = None) -> bool:
-        """Do what a run without changes does, and `meanwhile`; returns whether it checked the outputs."""
-        source = Source(path=self.manifest, rules=Rules(batch="m", voice="anna"))
-        settings = Settings(sources=(source,), ledger=self.ledger, out_dir=self.out_dir)
-        with open_ledger(self.ledger, "real") as ledger:
-            ingest = Ingest(run_context(ledger, settings, clock or Later()), None)
-            await ingest.run()
-            meanwhile()
-            await ledger.do(ingest.record_end, unwritten=0)
-        return bool(ingest.checked)
-
     def texts(self) -> list[str]:
         """Texts of the current rows."""
         query = "SELECT text FROM rows JOIN items ON key = item_key WHERE is_current ORDER BY number"
@@ -286,21 +275,6 @@ def test_a_deleted_output_is_linked_again(project: Project) -> None:
     (project.audio / "r2.mp3").unlink()
     assert project.run(manifest).exit_code == 0
     project.assert_whole(rows)
-
-
-@pytest.mark.anyio
-async def test_outputs_are_checked_until_their_folder_is_old_and_unchanged(folder: Folder) -> None:
-    """Then the next run need not check them."""
-    folder.out_dir.mkdir()
-    output = folder.out_dir / "a.mp3"
-    assert await folder.look(output.touch)
-    assert await folder.look(output.unlink)
-    assert await folder.look(clock=Clock())  # so young that a further change might not show
-    assert await folder.look()
-    assert not await folder.look()
-    output.touch()
-    assert await folder.look()
-    assert not await folder.look()
 
 
 def test_an_output_deleted_while_a_run_works_is_linked_again(project: Project, provider: FakeTTS) -> None:

@@ -1,4 +1,4 @@
-"""A run looks for linked outputs only after somebody else has added or removed files. Against real files and ledgers."""
+"""A run looks for linked outputs only after somebody else has added or removed files. Against real files."""
 
 from __future__ import annotations
 
