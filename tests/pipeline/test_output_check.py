@@ -20,7 +20,8 @@ from batcher.clock import Clock
 from batcher.item import State
 from batcher.ledger.ledger import Ledger, open_ledger
 from batcher.ledger.queries.outputs import outputs_of
-from batcher.ledger.storage import database
+from batcher.ledger.records import Batch, FolderNames
+from batcher.ledger.storage import database, known_folders
 from batcher.manifest.rows import Rules
 from batcher.pipeline import output_check
 from batcher.pipeline.delivery import Delivery
@@ -130,6 +131,12 @@ class Folder:
         for key in keys:
             (items / key).write_text(key)
         return keys
+
+    def known(self) -> list[FolderNames]:
+        """The folders that the ledger knows for the first batch."""
+        batch = Batch(batch_id=1, name="m", version=1, out_dir="audio")
+        with database.open_existing(self.home / "batcher.db").begin() as connection:
+            return list(known_folders.get(connection, batch).values())
 
     def outputs(self) -> list[str]:
         """The files in the output folder, without hidden ones."""
@@ -342,6 +349,15 @@ async def test_a_stamp_is_trusted_only_once_it_has_changed(tmp_path: Path) -> No
     assert second.checksum != first.checksum
     assert names(second._replace(checksum=0)).checksum == 0  # not listed
     assert not names(first, Clock()).trusted  # too young
+
+
+async def test_a_stamp_is_not_trusted_after_the_run_added_a_name(folder: Folder) -> None:
+    """Before it has changed, it does not show whether it changes at all."""
+    await folder.run(sheet("one"))
+    await folder.run(sheet("one"))
+    assert [known.trusted for known in folder.known()] == [True]
+    await folder.run(sheet("one", "two"))
+    assert [known.trusted for known in folder.known()] == [False]
 
 
 async def test_the_checksum_of_added_names_is_that_of_the_listing(tmp_path: Path) -> None:
