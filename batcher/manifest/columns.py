@@ -46,13 +46,15 @@ class Columns:
 
     `mapping` is the user's `--column FIELD=HEADER`; an empty header unmaps the field, so that a column of its name is
     carried. `sent` (header to field) and `carried` grow as headers are read. `misspelt` holds the fields whose header
-    in a table is probably misspelt: that is reported once, not for each row.
+    in a table is probably misspelt: that is reported once, not for each row. `has_text` is false once a table's header
+    was read that has no column for the text.
     """
 
     def __init__(self, mapping: Mapping[str, str], faults: Faults) -> None:
         self.sent: dict[str, str] = {}
         self.carried: list[str] = []
         self.misspelt: set[str] = set()
+        self.has_text = True
         self._faults = faults
         self._mapped: dict[str, str] = {}
         self._fields: dict[str, str | None] = {}
@@ -105,6 +107,7 @@ class Columns:
                 self._fault(line, header, reason, f"both {field}")
             elif field is not None:
                 fields[field] = index
+        self.has_text = "text" in fields
         self._check_header(headers, fields, carried, line)
         unnamed = [index for index, header in enumerate(headers) if not header]
         return Layout(fields=list(fields.items()), carried=list(carried.items()), unnamed=unnamed, width=len(headers))

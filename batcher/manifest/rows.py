@@ -17,6 +17,8 @@ from batcher.manifest.faults import Faults, InvalidValueError, Problem, code, li
 READER_VERSION: Final = 3
 """Increased when the same file and rules yield other rows than before, or when more is stored about the reading. Every
 file is then read again."""
+PARSE_OPTIONS: Final = ("columns", "encoding")
+"""The rules that determine how a file is parsed; each is an option of this name, and remembered with the batch."""
 TEMPLATE_FIELDS: Final = ("id", "row", "voice", "take", "format", "batch", "key")
 """The fields of a file name template (`--filename`)."""
 
@@ -103,10 +105,10 @@ class RowValidator:
         self._checks: dict[str, Callable[[Any], Any]] = _CHECKS | {"voice": self._voice}
         self._template_fields = self._checked_template()
 
-    def row(self, record: Record, *, has_text: bool) -> Row | None:
-        """The row; None if it is invalid and invalid rows are not skipped. `has_text` is false for a table without a
-        text column, whose fault is not repeated for each row."""
-        problems = record.problems
+    def row(self, record: Record) -> Row | None:
+        """The row; None if it is invalid and invalid rows are not skipped. The fault of a table without a text column
+        is not repeated for each row."""
+        has_text, problems = self._columns.has_text, record.problems
         if problems and not record.given:
             return self._invalid(record, record_id(record.number), "")
         empty = has_text and "text" not in record.given

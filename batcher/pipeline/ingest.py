@@ -94,9 +94,9 @@ class Ingest:
                 raise ManifestError(message, [], "Move it away, or choose another --batch or --out-dir.")
 
     def _describe(self, manifest: Manifest, filename: str) -> None:
-        """Print, on a batch's first import, which sheet and columns are used, and how outputs are named."""
-        if manifest.sheet is not None:
-            self._ctx.progress.say(f"reading the first visible sheet of the workbook: {manifest.sheet}")
+        """Print, on a batch's first import, how the file is read, which columns are used and how outputs are named."""
+        for note in manifest.notes:
+            self._ctx.progress.say(note)
         sent = ", ".join(
             header if header == name else f"{header} (as {name})" for header, name in manifest.columns_sent.items()
         )

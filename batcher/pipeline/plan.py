@@ -45,6 +45,7 @@ class Plan:
     refused: dict[str, str] = field(default_factory=dict)  # by batch excluded because of its faults: the hint
     rebuy: str | None = None  # why a run needs --rebuy
     outdated: str | None = None  # why a run needs --restored
+    notes: list[str] = field(default_factory=list)  # how the manifests' formats are read
     columns_sent: dict[str, str] = field(default_factory=dict)
     columns_carried: list[str] = field(default_factory=list)
     characters: int = 0
@@ -119,6 +120,7 @@ class _Planner:
             self._plan.rebuy = self._plan.rebuy or rebuy
             for name, ids in changed.items():
                 self._plan.changed.setdefault(name, []).extend(ids)
+            self._plan.notes += manifest.notes
             self._plan.columns_sent |= manifest.columns_sent
             self._plan.columns_carried += manifest.columns_carried
 

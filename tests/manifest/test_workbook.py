@@ -278,7 +278,7 @@ def test_the_first_visible_sheet_is_read_and_named_in_errors(tmp_path: Path) -> 
         book.add_worksheet("Act 2").write_column(0, 0, ["text", "Two."])
     manifest = Manifest(path, Rules(batch="m"))
     assert list(manifest.rows()) == []
-    assert manifest.sheet == "Act 1"
+    assert manifest.notes == ["reading the first visible sheet of the workbook: Act 1"]
     assert manifest.faults.lines()[0].startswith(f"{path}[Act 1]:2: no voice")
 
 

@@ -20,7 +20,7 @@ from batcher.ledger.records import Batch
 from batcher.ledger.storage.planner import LATER_TAKE
 from batcher.ledger.storage.schema import batches, items, meta, recalled, rows
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import READER_VERSION, Rules
+from batcher.manifest.rows import PARSE_OPTIONS, READER_VERSION, Rules
 
 
 def latest_takes(conn: Connection, batch: str) -> dict[str, int]:
@@ -85,7 +85,7 @@ def find_unchanged(conn: Connection, rules: Rules, *, source: str, out_dir: str,
 
 
 def last_parse_options(conn: Connection, batch: Batch) -> Rules:
-    """Rules with the parse options of the batch's last import: column mapping and encoding."""
+    """Rules with the parse options of the batch's last import, such as column mapping and encoding."""
     name = _parse_options_name(batch)
     options: str | None = conn.execute(select(meta.c.value).where(meta.c.name == name)).scalar()
     return Rules(batch=batch.name, **json.loads(options or "{}"))
@@ -189,7 +189,7 @@ def _parse_options_name(batch: Batch) -> str:
 
 
 def _save_parse_options(conn: Connection, batch: Batch, rules: Rules) -> None:
-    value = json.dumps({"columns": rules.columns, "encoding": rules.encoding}, default=dict)
+    value = json.dumps({name: getattr(rules, name) for name in PARSE_OPTIONS}, default=dict)
     statement = upsert(meta).values(name=_parse_options_name(batch), value=value)
     conn.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"value": value}))
 
