@@ -24,11 +24,14 @@ class Format:
     options: frozenset[str]
 
 
+_TABLE: Final = frozenset({"columns", "no_header", "names", "header_row"})
 _DELIMITED: Final = Format(
-    name="a delimited text file", records=delimited.records, options=frozenset({"columns", "encoding"})
+    name="a delimited text file",
+    records=delimited.records,
+    options=_TABLE | {"encoding", "delimiter", "quotes"},
 )
 _JSONL: Final = Format(name="JSONL", records=jsonl.records, options=frozenset({"columns", "encoding"}))
-_WORKBOOK: Final = Format(name="a workbook", records=workbook.records, options=frozenset({"columns"}))
+_WORKBOOK: Final = Format(name="a workbook", records=workbook.records, options=_TABLE)
 
 _BY_ENDING: Final = {
     ".csv": _DELIMITED,
@@ -48,9 +51,8 @@ def records(source: Input) -> Iterator[Record]:
         ManifestError: it cannot be read, or an option does not apply to its format.
     """
     found = _format(source)
-    for name in PARSE_OPTIONS:
+    for name, option in PARSE_OPTIONS.items():
         if name not in found.options and getattr(source.rules, name):
-            option = f"--{name.replace('_', '-')}"
             message = f"{source.name}: {option} does not apply to {found.name}"
             hint = f"Remove {option}, and its setting in batcher.toml and the environment."
             raise ManifestError(message, [message], hint)
@@ -58,11 +60,10 @@ def records(source: Input) -> Iterator[Record]:
 
 
 def _format(source: Input) -> Format:
-    """By the first bytes, then the name's ending, then the first character."""
+    """By the first bytes, then the name's ending, then the first character. Empty standard input is JSONL."""
     if source.tap.head.startswith(workbook.MAGIC):
         return _WORKBOOK
     if source.ending in _BY_ENDING:
         return _BY_ENDING[source.ending]
-    if source.is_stdin or source.lines.first_character() == "{":
-        return _JSONL
-    return _DELIMITED
+    first = source.lines.first_character()
+    return _JSONL if first == "{" or (source.is_stdin and not first) else _DELIMITED

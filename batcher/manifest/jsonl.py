@@ -19,12 +19,12 @@ def records(source: Input) -> Iterator[Record]:
     Raises:
         ManifestError: the encoding is unusable.
     """
-    number = 0
-    for line in source.lines:
+    lines, counted, number = source.lines, source.rules.counted, 0
+    for line in lines:
         if line.isspace():
             continue
         number += 1
-        record = Record(number, source.lines.seen)
+        record = Record(number if counted else lines.seen, lines.seen)
         try:
             values = parse_object(line)
         except InvalidValueError as error:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,11 +16,11 @@ from batcher.manifest.columns import FIELDS, Columns
 from batcher.manifest.faults import Faults
 from batcher.manifest.input import Input
 from batcher.manifest.rows import Record, Row, RowValidator, Rules, record_id
-from batcher.manifest.stream import Tap
+from batcher.manifest.stream import seekable
 
 
 class Manifest:
-    """One manifest: a file, or standard input (`path` None), which holds JSONL or a workbook.
+    """One manifest: a file, or standard input (`path` None), which may hold the same formats.
 
     `columns_sent` (header to field) and `columns_carried` are complete after the first row of a table or the last of
     JSONL. `notes` are what was decided about the file's format. `digest` (SHA-256 of the bytes, hex) and `size` (bytes)
@@ -62,22 +63,23 @@ class Manifest:
     def _records(self) -> Iterator[Record]:
         try:
             with (
-                nullcontext(self._stdin or sys.stdin.buffer) if self._path is None else self._path.open("rb") as stream
+                nullcontext(self._stdin or sys.stdin.buffer) if self._path is None else self._path.open("rb") as stream,
+                seekable(stream) as seeking,
             ):
-                tap = Tap(self.name, stream)
-                yield from formats.records(self._input(tap))
-                tap.drain()
-                self.digest, self.size = tap.sha256.hexdigest(), tap.size
+                source = self._input(seeking)
+                yield from formats.records(source)
+                source.tap.drain()
+                self.digest, self.size = source.tap.sha256.hexdigest(), source.tap.size
         except OSError as error:
             message = f"{self.name}: cannot be read: {error.strerror or error}"
             raise ManifestError(message, [message]) from error
 
-    def _input(self, tap: Tap) -> Input:
+    def _input(self, stream: BinaryIO) -> Input:
         return Input(
             name=self.name,
             ending=self._path.suffix.lower() if self._path is not None else "",
             is_stdin=self._path is None,
-            tap=tap,
+            stream=stream,
             rules=self._rules,
             columns=self._columns,
             faults=self.faults,
@@ -85,15 +87,14 @@ class Manifest:
         )
 
 
-def input_columns(path: Path, encoding: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+def input_columns(path: Path, rules: Rules) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each record's number and all its columns, unchanged and in the file's order; no columns for a broken record.
 
     Raises:
         ManifestError: the file cannot be read.
     """
     unmapped = dict.fromkeys(FIELDS, "")  # without fields, every column is carried
-    rules = Rules(batch="", columns=unmapped, encoding=encoding)
-    return ((record.number, record.extra) for record in Manifest(path, rules)._records())
+    return ((record.number, record.extra) for record in Manifest(path, replace(rules, columns=unmapped))._records())
 
 
 def explicit_takes(path: Path, rules: Rules) -> Iterator[tuple[str, Any]]:

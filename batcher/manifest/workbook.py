@@ -13,16 +13,17 @@ import re
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, repeat
+from itertools import chain, islice, repeat
 from typing import IO, TYPE_CHECKING, Any, Final
 from xml.etree import ElementTree
 
 from batcher.errors import ManifestError
 from batcher.manifest.columns import Layout
 from batcher.manifest.faults import InvalidValueError, Problem, literal, printable
+from batcher.manifest.header import SAMPLE_ROWS, SampleRow, find_header
 from batcher.manifest.input import Input
 from batcher.manifest.rows import Record
-from batcher.manifest.table import EMPTY, table_record
+from batcher.manifest.table import add_second_table, table_record
 
 if TYPE_CHECKING:
     from python_calamine import CalamineSheet, CalamineWorkbook
@@ -96,13 +97,20 @@ def records(source: Input) -> Iterator[Record]:
     source.notes.append(f"reading the first visible sheet of the workbook: {sheet.name}")
     source.faults.name = f"{source.name}[{printable(sheet.name)}]"
     lines = sheet.lines()
-    first = next(lines, None)
-    if first is None:
-        source.faults.add(None, None, EMPTY, cause="empty", fatal=True)
+    first = list(islice(lines, max(SAMPLE_ROWS, source.rules.header_row or 0)))
+    header = find_header(source, [SampleRow(line.number, line.number, line.cells) for line in first])
+    if header is None:
         return
-    layout = source.columns.read_header(first.cells, first.number)
-    for number, line in enumerate(lines, 1):
-        yield _sheet_record(number, line, layout)
+    above, count = header.number, 0
+    for line in chain(first, lines):
+        if line.number <= header.number:
+            continue
+        after_blank = line.number > above + 1
+        if header.begins_again(line.cells, source.columns, after_blank=after_blank):
+            add_second_table(source, line.number, after_blank=after_blank)
+            return
+        above, count = line.number, count + 1
+        yield _sheet_record(count if source.rules.counted else line.number, line, header.layout)
 
 
 def _sheet_record(number: int, line: Line, layout: Layout) -> Record:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import BinaryIO
 
 from batcher.audio.store import stamp
@@ -61,7 +60,7 @@ class Ingest:
     async def _import(self, source: Source, before: Batch | None) -> Batch:
         if before is None and not self._ctx.settings.restored:
             self._need_free_results(source.rules.batch)
-        rules = replace(source.rules, takes=await self._ctx.ledger.do(importer.latest_takes, source.rules.batch))
+        rules = await self._ctx.ledger.do(importer.with_history, source.rules)
         trusted = self._stamp(source)
         if trusted is not None and not (self._ctx.settings.rescan or self._ctx.settings.restored):
             unchanged = await self._ctx.ledger.do(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
@@ -106,7 +106,7 @@ class _Planner:
 
     def _preview_imports(self, conn: Connection) -> None:
         for source in self._settings.sources:
-            rules = replace(source.rules, takes=importer.latest_takes(conn, source.rules.batch))
+            rules = importer.with_history(conn, source.rules)
             manifest = Manifest(source.path, rules)
             self._plan.batches.append(rules.batch)
             try:
