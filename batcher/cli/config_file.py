@@ -30,7 +30,7 @@ def apply_config_file(ctx: click.Context, folder: Path) -> dict[str, Any]:
     known = _configurable_names(ctx) if config else set()  # loads every command
     own = {_key(param): param for param in _configurable(ctx.command)}
     for name, value in config.items():
-        if name in SECTIONS:
+        if name in SECTIONS and not _is_list_of_columns(name, value):
             continue
         if name not in known:
             raise _unknown_key(name, known, path)
@@ -47,7 +47,9 @@ def merged_columns(chosen: tuple[str, ...], config: Mapping[str, Any], folder: P
     Raises:
         UsageError: a choice is not FIELD=HEADER.
     """
-    columns = dict(settings.string_table(config.get("columns"), "columns", folder / settings.FILE_NAME))
+    table = config.get("columns")
+    table = None if _is_list_of_columns("columns", table) else table
+    columns = dict(settings.string_table(table, "columns", folder / settings.FILE_NAME))
     for text in chosen:
         try:
             name, header = settings.column_choice(text)
@@ -55,6 +57,11 @@ def merged_columns(chosen: tuple[str, ...], config: Mapping[str, Any], folder: P
             raise UsageError(f"--column: {error}") from None
         columns[name] = header
     return columns
+
+
+def _is_list_of_columns(name: str, value: Any) -> bool:
+    """Whether `columns` is not the table `[columns]`, but the names that `--columns` takes."""
+    return name == "columns" and isinstance(value, str | list)
 
 
 def _configurable(command: click.Command) -> Iterator[click.Option]:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from batcher import settings
+from batcher.manifest.rows import DELIMITER_NAMES
 
 
 class Duration(click.ParamType[float]):
@@ -37,6 +38,32 @@ class Rate(click.ParamType[float]):
         if not 0 < number < math.inf:
             self.fail(f"{value!r} is not a number above 0", param, ctx)
         return number
+
+
+class Delimiter(click.ParamType[str]):
+    """One character, or the name of a delimiter such as `tab`."""
+
+    name = "delimiter"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Look up the name."""
+        found = next((mark for mark, name in DELIMITER_NAMES.items() if str(value).lower() == name), str(value))
+        if len(found) != 1 or found in '"\r\n':
+            self.fail(f"{value!r} is not a delimiter: use one character, or tab", param, ctx)
+        return found
+
+
+class ColumnNames(click.ParamType[tuple[str, ...]]):
+    """Names of columns, separated by commas; in `batcher.toml` also a list."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Split the names."""
+        names = value.split(",") if isinstance(value, str) else value
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            self.fail(f"{value!r} is not a list of names: write for example id,_,text", param, ctx)
+        return tuple(name.strip() for name in names)
 
 
 class WebAddress(click.ParamType[str]):

@@ -13,7 +13,7 @@ from batcher import settings
 from batcher.cli.api_options import allow_http_option, api_url_option, find_token, need_one_api, token_file_option
 from batcher.cli.config_file import apply_config_file, merged_columns
 from batcher.cli.ledger_path import ledger_path, project_folder
-from batcher.cli.option_types import Duration, Rate
+from batcher.cli.option_types import ColumnNames, Delimiter, Duration, Rate
 from batcher.cli.options import DEBUG, option
 from batcher.errors import UsageError
 from batcher.manifest.rows import Rules
@@ -35,6 +35,27 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         help="Read FIELD from the column HEADER; FIELD= ignores it.",
     ),
     option("--encoding", metavar="NAME", help="Encoding of the manifest; UTF-8, and UTF-16 with a BOM, are detected."),
+    option(
+        "--delimiter",
+        type=Delimiter(),
+        metavar="CHAR",
+        help="Delimiter of a text file, or tab; comma, semicolon, tab and | are detected.",
+    ),
+    option(
+        "--quotes",
+        type=click.Choice(["auto", "on", "off"]),
+        default="auto",
+        show_default=True,
+        help="Whether double quotes enclose the cells of a text file; off: they are part of the texts.",
+    ),
+    option("--header-row", type=click.IntRange(1, 1000), metavar="N", help="Row that names the columns of a table."),
+    option("--no-header", is_flag=True, help="Read the first row of a table as data."),
+    option(
+        "--columns",
+        type=ColumnNames(),
+        metavar="NAMES",
+        help="Names of the columns with --no-header, such as id,_,text; _ skips a column.",
+    ),
     option("--skip-invalid", is_flag=True, help="Skip invalid rows and process the others."),
     option("--skip-empty", is_flag=True, help="Skip rows without text."),
     option("--voice", metavar="ID", help="Voice ID of the provider."),
@@ -139,7 +160,10 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
 
 
 _GROUPS: Final = {
-    "Manifest": ("batch", "column", "encoding", "skip_invalid", "skip_empty", "rescan"),
+    "Manifest": (
+        *("batch", "column", "encoding", "delimiter", "quotes", "header_row", "no_header", "columns"),
+        *("skip_invalid", "skip_empty", "rescan"),
+    ),
     "Defaults for rows without their own": ("voice", "model", "audio_format"),
     "Files": ("ledger", "out_dir", "filename"),
     "Limits": (
@@ -226,6 +250,11 @@ def _sources(
     params: dict[str, Any], paths: list[Path | None], config: dict[str, Any], folder: Path
 ) -> tuple[settings.Source, ...]:
     names = _batch_names(params["batch"], paths)
+    if params["columns"] and not params["no_header"]:
+        hint = "Add --no-header if the first row is data. To rename a column, use --column FIELD=HEADER."
+        raise UsageError("--columns names the columns of a file without a header", hint)
+    if params["header_row"] and params["no_header"]:
+        raise UsageError("--header-row and --no-header contradict each other", "Choose one.")
     columns = merged_columns(params["column"], config, folder)
     voices = settings.string_table(config.get("voices"), "voices", folder / settings.FILE_NAME)
     return tuple(
@@ -239,6 +268,11 @@ def _sources(
                 columns=columns,
                 voices=voices,
                 encoding=params["encoding"],
+                delimiter=params["delimiter"],
+                quotes=None if params["quotes"] == "auto" else params["quotes"],
+                header_row=params["header_row"],
+                no_header=params["no_header"],
+                names=params["columns"] or (),
                 filename=params["filename"],
                 skip_invalid=params["skip_invalid"],
                 skip_empty=params["skip_empty"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,12 +33,16 @@ _NAMES: Final = {name: name for name in FIELDS} | {"voiceid": "voice", "enginemo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Column positions in a table: of fields, of carried columns and of columns without a name; and its width."""
+    """Column positions in a table: of fields, of carried columns and of columns without a name; and its width.
+
+    `named_by` is where the columns are named, in the words of a message.
+    """
 
     fields: list[tuple[str, int]]
     carried: list[tuple[str, int]]
     unnamed: list[int]
     width: int
+    named_by: str = "the header has"
 
 
 class Columns:
@@ -46,13 +50,15 @@ class Columns:
 
     `mapping` is the user's `--column FIELD=HEADER`; an empty header unmaps the field, so that a column of its name is
     carried. `sent` (header to field) and `carried` grow as headers are read. `misspelt` holds the fields whose header
-    in a table is probably misspelt: that is reported once, not for each row.
+    in a table is probably misspelt: that is reported once, not for each row. `has_text` is false once a table's header
+    was read that has no column for the text.
     """
 
     def __init__(self, mapping: Mapping[str, str], faults: Faults) -> None:
         self.sent: dict[str, str] = {}
         self.carried: list[str] = []
         self.misspelt: set[str] = set()
+        self.has_text = True
         self._faults = faults
         self._mapped: dict[str, str] = {}
         self._fields: dict[str, str | None] = {}
@@ -84,11 +90,33 @@ class Columns:
         """The header that is read as `field` in this file; the field's own name if there is none."""
         return next((header for header, given in self.sent.items() if given == field), field)
 
-    def read_header(self, headers: list[str], line: int) -> Layout:
-        """The layout of a table with these headers."""
+    def names_text(self, headers: Iterable[str]) -> bool:
+        """Whether one of the headers is that of the text."""
+        return any(self.field_named(header) == "text" for header in headers)
+
+    def field_named(self, header: str) -> str | None:
+        """The field that a column with this header would be read as."""
+        return self._names.get(_normal(header))
+
+    def is_mapped(self, field: str) -> bool:
+        """Whether the user named the header of this field."""
+        return bool(self._mapped.get(field))
+
+    def read_header(
+        self, headers: list[str], line: int, *, skipped: str | None = None, advice: str | None = None
+    ) -> Layout:
+        """The layout of a table with these headers. Columns called `skipped` are neither fields nor carried.
+
+        A first column without a name is carried under that of its position: tables are often exported with an index.
+        `advice` is what to do if there is no column for the text.
+        """
         headers = [header.strip() for header in headers]
         while headers and not headers[-1]:
             headers.pop()
+        if len(headers) > 1 and not headers[0]:
+            headers[0] = "column 1"
+        left_out = {index for index, header in enumerate(headers) if header == skipped}
+        headers = ["" if index in left_out else header for index, header in enumerate(headers)]
         fields: dict[str, int] = {}
         carried: dict[str, int] = {}
         for index, header in enumerate(headers):
@@ -105,11 +133,14 @@ class Columns:
                 self._fault(line, header, reason, f"both {field}")
             elif field is not None:
                 fields[field] = index
-        self._check_header(headers, fields, carried, line)
-        unnamed = [index for index, header in enumerate(headers) if not header]
+        self.has_text = "text" in fields
+        self._check_header(headers, fields, carried, line, advice)
+        unnamed = [index for index, header in enumerate(headers) if not header and index not in left_out]
         return Layout(fields=list(fields.items()), carried=list(carried.items()), unnamed=unnamed, width=len(headers))
 
-    def _check_header(self, headers: list[str], fields: dict[str, int], carried: dict[str, int], line: int) -> None:
+    def _check_header(
+        self, headers: list[str], fields: dict[str, int], carried: dict[str, int], line: int, advice: str | None
+    ) -> None:
         for header in carried:
             if (field := self._suspected(header, set(fields))) is not None:
                 self.misspelt.add(field)
@@ -120,7 +151,7 @@ class Columns:
                 " with --column params="
             )
             self._fault(line, headers[fields["params"]], reason, "params in csv")
-        self.check_file(line)
+        self.check_file(line, advice)
 
     def split(self, record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[Problem]]:
         """Split a JSON object into values of fields, carried values, and the problems with its names."""
@@ -150,8 +181,9 @@ class Columns:
                 problems.append(Problem(field=suspected, cause=f"misspelt {header}", reason=reason, column=header))
         return given, extra, problems
 
-    def check_file(self, line: int | None) -> None:
+    def check_file(self, line: int | None, advice: str | None = None) -> None:
         """Check the columns as a whole, once all headers are read: is each mapped column there, and one for the text?
+        `advice` is what to do if there is none for the text.
 
         A report is rejected: its rows are those of its manifest, and beside another ledger they would be bought again.
         """
@@ -159,12 +191,13 @@ class Columns:
         for field, header in self._mapped.items():
             if header and field not in present:
                 option = f"--column {field}={printable(header)}"
-                self._fault(
-                    None, None, f"{option}: the file has no column {code(header)}{self._listed()}", f"no column {field}"
-                )
+                reason = f"{option}: the file has no column {code(header)}{self._listed()}"
+                more = f"; {advice}" if advice is not None and field == "text" else ""
+                self._fault(None, None, reason + more, f"no column {field}")
         explained = self._mapped.get("text") or "text" in self._suspects.values()
         if "text" not in present and not explained:
-            reason = f"no `text` column: name the column of the texts with --column text=HEADER{self._listed()}"
+            advice = advice or f"name the column of the texts with --column text=HEADER{self._listed()}"
+            reason = f"no `text` column: {advice}"
             self._fault(line, None, reason, "no text")
         reported = next((header for header in self.carried if header.startswith(REPORT_PREFIX)), None)
         if reported is not None:

@@ -6,11 +6,15 @@ fix it. Values are in double quotes (`literal`), names of columns and fields in 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Final
 
 CAUSES_SHOWN: Final = 50
 """Faults of one manifest that are listed; the rest are only counted."""
+CONTROLS: Final = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+"""Control characters, as in a set of a regular expression."""
+_CONTROL: Final = re.compile(f"[{CONTROLS}]")
 _SPANS_SHOWN: Final = 5
 _LENGTH_SHOWN: Final = 40
 
@@ -72,21 +76,25 @@ class Faults:
     """The faults of one manifest. Those with the same `cause` become one line, so memory grows with causes, not rows.
 
     `name` begins each line, `count` is the number of faults, and `fatal` is true once one concerns the whole file, so
-    that skipping rows does not help.
+    that skipping rows does not help. `hints` are ways out that several faults share.
     """
 
     def __init__(self, name: str) -> None:
         self.count = 0
         self.fatal = False
         self.name = name
+        self.hints: list[str] = []
         self._causes: dict[str, _Cause] = {}
 
     def __bool__(self) -> bool:
         return self.count > 0
 
-    def add(self, line: int | None, column: str | None, reason: str, *, cause: str, fatal: bool = False) -> None:
+    def add(
+        self, line: int | None, column: str | None, reason: str, *, cause: str, fatal: bool = False, hint: str = ""
+    ) -> None:
         """Add a fault. The first of a `cause` is stored in full, the others by their line."""
         self.count += 1
+        self.hints += [hint] if hint and hint not in self.hints else []
         self.fatal = self.fatal or fatal
         same = self._causes.get(cause)
         if same is None:
@@ -134,3 +142,15 @@ def literal(value: object) -> str:
         case list():
             return "a list"
     return printable(value)
+
+
+def without_controls(value: str) -> str:
+    """The value, if it has no control characters.
+
+    Raises:
+        InvalidValueError: it has one.
+    """
+    if _CONTROL.search(value):
+        reason = f"{literal(value)} contains a line break or another control character: remove it"
+        raise InvalidValueError("control", reason)
+    return value

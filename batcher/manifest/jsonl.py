@@ -1,12 +1,41 @@
-"""Parses one line of a JSONL manifest, more strictly than `json` does."""
+"""Reads JSONL: one JSON object per line, parsed more strictly than `json` does."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
-from batcher.manifest.faults import InvalidValueError, code, literal, printable
+from batcher.manifest.faults import InvalidValueError, Problem, code, literal, printable
+from batcher.manifest.input import Input
+from batcher.manifest.rows import Record
+from batcher.manifest.storable import unstorable
+
+
+def records(source: Input) -> Iterator[Record]:
+    """The records of the file, one JSON object per line.
+
+    Raises:
+        ManifestError: the encoding is unusable.
+    """
+    lines, counted, number = source.lines, source.rules.counted, 0
+    for line in lines:
+        if line.isspace():
+            continue
+        number += 1
+        record = Record(number if counted else lines.seen, lines.seen)
+        try:
+            values = parse_object(line)
+        except InvalidValueError as error:
+            record.problems.append(Problem(field=None, cause=error.cause, reason=str(error)))
+        else:
+            record.problems = unstorable(values)
+            if not record.problems:
+                record.given, record.extra, record.problems = source.columns.split(values)
+        yield record
+    if number:
+        source.columns.check_file(None)
 
 
 def parse_object(line: str) -> dict[str, Any]:

@@ -5,19 +5,40 @@ from __future__ import annotations
 import math
 import re
 import string
-import unicodedata
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from batcher.item import FORMATS, PARAMETERS, RESERVED, Inputs
 from batcher.manifest.columns import Columns
-from batcher.manifest.faults import Faults, InvalidValueError, Problem, code, literal, printable
+from batcher.manifest.faults import (
+    CONTROLS,
+    Faults,
+    InvalidValueError,
+    Problem,
+    code,
+    literal,
+    printable,
+    without_controls,
+)
+from batcher.manifest.output_path import path_of_take, relative_path
 
-READER_VERSION: Final = 3
+READER_VERSION: Final = 4
 """Increased when the same file and rules yield other rows than before, or when more is stored about the reading. Every
 file is then read again."""
+PARSE_OPTIONS: Final = {
+    "columns": "--column",
+    "encoding": "--encoding",
+    "delimiter": "--delimiter",
+    "quotes": "--quotes",
+    "no_header": "--no-header",
+    "names": "--columns",
+    "header_row": "--header-row",
+}
+"""The rules that determine how a file is parsed, and the option that sets each. They are remembered with the batch."""
+DELIMITER_NAMES: Final = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "|", " ": "space"}
+"""What delimiters are called in messages; `--delimiter` accepts these names."""
 TEMPLATE_FIELDS: Final = ("id", "row", "voice", "take", "format", "batch", "key")
 """The fields of a file name template (`--filename`)."""
 
@@ -27,16 +48,8 @@ _PARAMETERS: Final = frozenset(PARAMETERS)
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _DECIMAL_COMMA: Final = re.compile(r"[+-]?\d*,\d+", re.ASCII)
 _TAKE: Final = re.compile(r"0*[1-9]\d{0,8}", re.ASCII)
-_CONTROLS: Final = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
-_CONTROL: Final = re.compile(f"[{_CONTROLS}]")
-_UNSAFE: Final = re.compile(rf'[/\\:*?"<>|{_CONTROLS}]|^\.+')
-_PLAIN: Final = re.compile(r"\w[\w.-]{0,199}", re.ASCII)  # fast path: a plain file name
-_DRIVE: Final = re.compile(r"[A-Za-z]:")
-_RESULTS: Final = re.compile(r"[^/]*\.(results\.(jsonl|csv)|report\.(html|xlsx))", re.IGNORECASE)
-_TABLES: Final = ("jsonl", "csv", "html", "xlsx")  # fast path: how such names end
+_UNSAFE: Final = re.compile(rf'[/\\:*?"<>|{CONTROLS}]|^\.+')
 _MAX_WORD_LENGTH: Final = 200
-_MAX_NAME_BYTES: Final = 249  # of 255: an unfinished file's name adds a dot and `.part`
-_MAX_PATH_BYTES: Final = 1000  # leaves room for the path of the output folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +58,11 @@ class Rules:
 
     `columns` maps fields to headers (an empty header unmaps the field), `voices` maps a sheet's voice names to voice
     ids, `takes` maps row ids to their latest take, used for rows that set none; ids not in it have take 1.
+
+    Of a delimited file, `delimiter` is one character; `quotes` is "on" if quotes enclose cells, or "off"; None: found
+    out. Of a table, `header_row` is the number of the row that names the columns, None for the first; with `no_header`
+    it has none, and `names` are those of its columns. `counted` numbers records from 1, as the first versions did,
+    and not as spreadsheets do: a batch keeps the numbers of its first import, for they name its files.
     """
 
     batch: str
@@ -54,6 +72,12 @@ class Rules:
     columns: Mapping[str, str] = field(default_factory=dict)
     voices: Mapping[str, str] = field(default_factory=dict)
     encoding: str | None = None
+    delimiter: str | None = None
+    quotes: Literal["on", "off"] | None = None
+    header_row: int | None = None
+    no_header: bool = False
+    names: Sequence[str] = ()
+    counted: bool = False
     filename: str = "{id}.{format}"
     skip_invalid: bool = False
     skip_empty: bool = False
@@ -113,10 +137,10 @@ class RowValidator:
         }
         self._template_fields = self._checked_template()
 
-    def row(self, record: Record, *, has_text: bool) -> Row | None:
-        """The row; None if it is invalid and invalid rows are not skipped. `has_text` is false for a table without a
-        text column, whose fault is not repeated for each row."""
-        problems = record.problems
+    def row(self, record: Record) -> Row | None:
+        """The row; None if it is invalid and invalid rows are not skipped. The fault of a table without a text column
+        is not repeated for each row."""
+        has_text, problems = self._columns.has_text, record.problems
         if problems and not record.given:
             return self._invalid(record, record_id(record.number), "")
         empty = has_text and "text" not in record.given
@@ -204,7 +228,7 @@ class RowValidator:
         if checked.get("take", 1) > 1 and not self._path_shows_take(record):
             path = path_of_take(path, checked["take"])
         try:
-            return _relative(path)
+            return relative_path(path)
         except InvalidValueError as error:
             problems.append(Problem(field="output", cause=error.cause, reason=str(error)))
             return ""
@@ -281,13 +305,6 @@ class RowValidator:
         )
 
 
-def path_of_take(path: str, take: int, before: int = 1) -> str:
-    """The path of a take, derived from `path`, that of take `before`: `a/b.mp3`, `a/b.take2.mp3`, `a/b.take3.mp3`."""
-    folder, slash, name = path.rpartition("/")
-    stem, dot, ending = name.rpartition(".") if "." in name.strip(".") else (name, "", "")
-    return f"{folder}{slash}{stem.removesuffix(f'.take{before}')}.take{take}{dot}{ending}"
-
-
 def record_id(number: int) -> str:
     """The id of a record without one."""
     return f"{number:06d}"
@@ -311,14 +328,7 @@ def _word(value: Any) -> str:
     if len(word) > _MAX_WORD_LENGTH:
         reason = f"{literal(word)} has {len(word):,} characters: use at most {_MAX_WORD_LENGTH}"
         raise InvalidValueError("long", reason)
-    return _without_controls(word)
-
-
-def _without_controls(value: str) -> str:
-    if _CONTROL.search(value):
-        reason = f"{literal(value)} contains a line break or another control character: remove it"
-        raise InvalidValueError("control", reason)
-    return value
+    return without_controls(word)
 
 
 def _id(value: Any) -> str:
@@ -369,34 +379,6 @@ def _params(value: Any) -> dict[str, Any]:
         except InvalidValueError as error:
             raise InvalidValueError(f"{name} {error.cause}", f"{code(name)}: {error}") from None
     return checked
-
-
-def _relative(path: str) -> str:
-    """`path` in its simplest spelling, if it is inside the output folder and a valid file name."""
-    relative = path if _PLAIN.fullmatch(path) else _normal_path(path)
-    if relative[-5:].lower().endswith(_TABLES) and _RESULTS.fullmatch(relative):
-        raise InvalidValueError("reserved", f"{literal(path)} is reserved for results and reports: use another name")
-    return relative
-
-
-def _normal_path(path: str) -> str:
-    parts = [part for part in unicodedata.normalize("NFC", path).split("/") if part not in ("", ".")]
-    shown = literal(_without_controls(path))
-    if "\\" in path:
-        raise InvalidValueError("backslash", f"{shown} contains a backslash: separate folders by /")
-    if path.startswith("/") or _DRIVE.match(path):
-        raise InvalidValueError("absolute", f"{shown} is an absolute path: write it relative to the output folder")
-    if ".." in parts:
-        raise InvalidValueError("outside", f"{shown} leaves the output folder: remove the ..")
-    if path.endswith("/") or not parts:
-        raise InvalidValueError("folder", f"{shown} is a folder: add the name of a file")
-    if parts[0].startswith("."):
-        reason = f"{shown} begins with a dot, which is reserved for unfinished files: remove it"
-        raise InvalidValueError("dot", reason)
-    if len(path.encode()) > _MAX_PATH_BYTES or any(len(part.encode()) > _MAX_NAME_BYTES for part in parts):
-        limits = f"{_MAX_NAME_BYTES} bytes in a name and {_MAX_PATH_BYTES:,} in the path"
-        raise InvalidValueError("long", f"{shown} is too long for a file: use at most {limits}")
-    return "/".join(parts)
 
 
 _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {

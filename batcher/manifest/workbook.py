@@ -1,4 +1,4 @@
-"""Reads the first visible sheet of an .xlsx workbook as lines of text cells, like those of a CSV file.
+"""Reads the first visible sheet of an .xlsx workbook: its lines of text cells, and their records.
 
 A cell has a value and a number format that determines how it is displayed; only the value is read.
 """
@@ -13,19 +13,25 @@ import re
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, repeat
+from itertools import chain, islice, repeat
 from typing import IO, TYPE_CHECKING, Any, Final
 from xml.etree import ElementTree
 
 from batcher.errors import ManifestError
-from batcher.manifest.faults import InvalidValueError, printable
+from batcher.manifest.columns import Layout
+from batcher.manifest.faults import InvalidValueError, Problem, literal, printable
+from batcher.manifest.header import SAMPLE_ROWS, SampleRow, find_header
+from batcher.manifest.input import Input
+from batcher.manifest.rows import Record
+from batcher.manifest.table import add_second_table, table_record
 
 if TYPE_CHECKING:
     from python_calamine import CalamineSheet, CalamineWorkbook
 
 ENDING: Final = ".xlsx"
-_ZIP: Final = b"PK\x03\x04"
 _OLD: Final = b"\xd0\xcf\x11\xe0"
+MAGIC: Final = (b"PK\x03\x04", _OLD)
+"""First bytes of workbooks: a zip archive, or the older format, which is refused."""
 _LISTING: Final = "xl/workbook.xml"
 _EXACT: Final = 2**53  # spreadsheets store doubles, which hold every whole number up to this one
 _MAX_CELLS: Final = 1 << 26
@@ -81,9 +87,44 @@ class Sheet:
         return line
 
 
-def is_workbook(head: bytes, ending: str) -> bool:
-    """Whether a file with this beginning and this name's ending is, or should be, a workbook."""
-    return ending == ENDING or head.startswith((_ZIP, _OLD))
+def records(source: Input) -> Iterator[Record]:
+    """The records of the workbook's first visible sheet.
+
+    Raises:
+        ManifestError: the workbook cannot be read, or the `xlsx` extra is not installed.
+    """
+    sheet = first_sheet(source.name, source.tap.whole())
+    source.notes.append(f"reading the first visible sheet of the workbook: {sheet.name}")
+    source.faults.name = f"{source.name}[{printable(sheet.name)}]"
+    lines = sheet.lines()
+    first = list(islice(lines, max(SAMPLE_ROWS, source.rules.header_row or 0)))
+    header = find_header(source, [SampleRow(line.number, line.number, line.cells) for line in first])
+    if header is None:
+        return
+    above, count = header.number, 0
+    for line in chain(first, lines):
+        if line.number <= header.number:
+            continue
+        after_blank = line.number > above + 1
+        if header.begins_again(line.cells, source.columns, after_blank=after_blank):
+            add_second_table(source, line.number, after_blank=after_blank)
+            return
+        above, count = line.number, count + 1
+        yield _sheet_record(count if source.rules.counted else line.number, line, header.layout)
+
+
+def _sheet_record(number: int, line: Line, layout: Layout) -> Record:
+    """The record of a sheet's row. A field whose cell cannot be used becomes a problem and is not given."""
+    record = table_record(number, line.number, line.cells, layout, "".join(line.cells))
+    for name, index in layout.fields:
+        error = line.wrong.get(index)
+        if error is None and name == "text" and index in line.dates:
+            reason = "is a date or a time: format the cell as text and type what is to be spoken"
+            error = InvalidValueError("date", f"{literal(line.cells[index])} {reason}")
+        if error is not None:
+            record.given.pop(name, None)
+            record.problems.append(Problem(field=name, cause=error.cause, reason=str(error)))
+    return record
 
 
 def first_sheet(name: str, content: bytes) -> Sheet:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import BinaryIO
 
 from batcher.audio.fingerprints import is_settled, stamp
@@ -61,7 +60,7 @@ class Ingest:
     async def _import(self, source: Source, before: Batch | None) -> Batch:
         if before is None and not self._ctx.settings.restored:
             self._need_free_results(source.rules.batch)
-        rules = replace(source.rules, takes=await self._ctx.ledger.do(importer.latest_takes, source.rules.batch))
+        rules = await self._ctx.ledger.do(importer.with_history, source.rules)
         trusted = self._stamp(source)
         if trusted is not None and not (self._ctx.settings.rescan or self._ctx.settings.restored):
             unchanged = await self._ctx.ledger.do(
@@ -94,9 +93,9 @@ class Ingest:
                 raise ManifestError(message, [], "Move it away, or choose another --batch or --out-dir.")
 
     def _describe(self, manifest: Manifest, filename: str) -> None:
-        """Print, on a batch's first import, which sheet and columns are used, and how outputs are named."""
-        if manifest.sheet is not None:
-            self._ctx.progress.say(f"reading the first visible sheet of the workbook: {manifest.sheet}")
+        """Print, on a batch's first import, how the file is read, which columns are used and how outputs are named."""
+        for note in manifest.notes:
+            self._ctx.progress.say(note)
         sent = ", ".join(
             header if header == name else f"{header} (as {name})" for header, name in manifest.columns_sent.items()
         )

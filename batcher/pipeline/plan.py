@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
@@ -44,6 +44,7 @@ class Plan:
     refused: dict[str, str] = field(default_factory=dict)  # by batch excluded because of its faults: the hint
     rebuy: str | None = None  # why a run needs --rebuy
     outdated: str | None = None  # why a run needs --restored
+    notes: list[str] = field(default_factory=list)  # how the manifests' formats are read
     columns_sent: dict[str, str] = field(default_factory=dict)
     columns_carried: list[str] = field(default_factory=list)
     characters: int = 0
@@ -104,7 +105,7 @@ class _Planner:
 
     def _preview_imports(self, conn: Connection) -> None:
         for source in self._settings.sources:
-            rules = replace(source.rules, takes=importer.latest_takes(conn, source.rules.batch))
+            rules = importer.with_history(conn, source.rules)
             manifest = Manifest(source.path, rules)
             self._plan.batches.append(rules.batch)
             try:
@@ -118,6 +119,7 @@ class _Planner:
             self._plan.rebuy = self._plan.rebuy or rebuy
             for name, ids in changed.items():
                 self._plan.changed.setdefault(name, []).extend(ids)
+            self._plan.notes += manifest.notes
             self._plan.columns_sent |= manifest.columns_sent
             self._plan.columns_carried += manifest.columns_carried
 

@@ -7,15 +7,18 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Literal
 
 from batcher.errors import ManifestError, UsageError
+from batcher.ledger.imports.parse_options import last_parse_options
 from batcher.ledger.ledger import Connection
 from batcher.ledger.queries.report import ReportRow, report_rows, source_of
 from batcher.ledger.records import Batch
 from batcher.manifest.columns import REPORT_PREFIX
 from batcher.manifest.reader import input_columns
+from batcher.manifest.rows import Rules
 
 if TYPE_CHECKING:
     from xlsxwriter.format import Format
@@ -39,7 +42,7 @@ class Sheet:
 
     `changed` lists the manifests that differ from their last import (or were standard input): the columns of their
     rows come from the ledger. Without `texts`, the columns of all rows do, without the text and without error messages,
-    which may quote it. `encoding` applies to manifests that need one.
+    which may quote it. Manifests are read as in their last import; `encoding` applies to those that need another.
     """
 
     def __init__(self, conn: Connection, wanted: Sequence[Batch], *, texts: bool, encoding: str | None = None) -> None:
@@ -47,7 +50,8 @@ class Sheet:
         self._wanted = wanted
         self._texts = texts
         sources = {batch.batch_id: source_of(conn, batch) for batch in wanted}
-        found = {number: _readable(*source, encoding) for number, source in sources.items() if texts}
+        rules = {batch.batch_id: last_parse_options(conn, batch) for batch in wanted}
+        found = {number: _readable(*source, rules[number], encoding) for number, source in sources.items() if texts}
         self._files = {number: file for number, file in found.items() if file is not None}
         self.changed = [name for number, (name, _) in sources.items() if texts and number not in self._files]
 
@@ -140,8 +144,9 @@ class Sheet:
         return {REPORT_PREFIX + name: value for name, value in found.items()}
 
 
-def _readable(name: str, digest: str, encoding: str | None) -> tuple[Path, str | None] | None:
-    """The manifest and a working encoding. None if the file is missing or differs from its last import."""
+def _readable(name: str, digest: str, rules: Rules, encoding: str | None) -> tuple[Path, Rules] | None:
+    """The manifest and working rules: those of its last import, with `encoding` if it works. None if the file is
+    missing or differs from its last import."""
     path = Path(name)
     try:
         with path.open("rb") as file:
@@ -149,12 +154,14 @@ def _readable(name: str, digest: str, encoding: str | None) -> tuple[Path, str |
                 return None
     except OSError:
         return None
-    return next(((path, one) for one in dict.fromkeys((encoding, None)) if _is_readable(path, one)), None)
+    encodings = dict.fromkeys((encoding or rules.encoding, rules.encoding, None))
+    choices = (replace(rules, encoding=one) for one in encodings)
+    return next(((path, one) for one in choices if _is_readable(path, one)), None)
 
 
-def _is_readable(path: Path, encoding: str | None) -> bool:
+def _is_readable(path: Path, rules: Rules) -> bool:
     try:
-        return all(True for _ in input_columns(path, encoding))
+        return all(True for _ in input_columns(path, rules))
     except ManifestError:
         return False
 

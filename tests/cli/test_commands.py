@@ -340,7 +340,7 @@ def test_show_lists_items_by_row_by_state_or_all(project: Project, provider: Fak
     good = _only(project.batcher("show", "r1", "--json").report)
     assert (good["state"], good["account"], good["attempt"], good["take"]) == ("done", "user-1", 1, 1)
     assert [good["task_id"]] == provider.paid[project.rows(1)[0]["text"]]
-    assert good["rows"] == [{"batch": "lines", "row": 1, "id": "r1", "output": "r1.mp3"}]
+    assert good["rows"] == [{"batch": "lines", "row": 2, "id": "r1", "output": "r1.mp3"}]
     assert good["error"] is None
     failed = _only(project.batcher("show", "--state", "rejected", "--json").report)
     error = {"code": "bad_text", "message": "this is bad_text", "request_id": "req_0123", "http_status": 400}

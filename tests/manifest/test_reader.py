@@ -45,7 +45,7 @@ def texts(rows: list[Row]) -> list[str]:
 
 
 def test_csv_and_jsonl_twins_give_equal_rows(tmp_path: Path) -> None:
-    """Their keys are equal too."""
+    """Their keys are equal too. Only the numbers differ, by the header."""
     records: list[dict[str, Any]] = [
         {"ID": "7", "text": " Hi\r\nyou ", "Voice-Id": "bob", "speed": 1.5, "take": 2, "format": "WAV", "notes": "n"},
         {"ID": "8", "text": "Bye", "Voice-Id": "", "speed": 1, "take": "", "format": "", "notes": ""},
@@ -58,7 +58,7 @@ def test_csv_and_jsonl_twins_give_equal_rows(tmp_path: Path) -> None:
     from_json, lines = read(tmp_path, "\n".join(map(json.dumps, records)), "m.jsonl")
     assert not table.faults
     assert not lines.faults
-    assert [(r.number, r.id, r.inputs, r.output, r.extra) for r in from_csv] == [
+    assert [(r.number - 1, r.id, r.inputs, r.output, r.extra) for r in from_csv] == [
         (r.number, r.id, r.inputs, r.output, r.extra) for r in from_json
     ]
     assert [r.inputs and r.inputs.key() for r in from_csv] == [r.inputs and r.inputs.key() for r in from_json]
@@ -105,13 +105,13 @@ def test_encodings_delimiters_and_line_ends_of_csv_are_detected(
 
 
 def test_a_manifest_needs_only_texts(tmp_path: Path) -> None:
-    """Ids are padded row numbers; blank rows and cells do not count."""
+    """Ids are padded row numbers, as a spreadsheet shows them; blank rows and cells are skipped."""
     rows, manifest = read(tmp_path, 'text,,n,\n"one, two"\n , ,\n\nthree, ,,, ,\n', "m.txt")
     assert not manifest.faults
     assert texts(rows) == ["one, two", "three"]
     assert [(row.number, row.line, row.id, row.output) for row in rows] == [
-        (1, 2, "000001", "000001.mp3"),
-        (2, 5, "000002", "000002.mp3"),
+        (2, 2, "000002", "000002.mp3"),
+        (5, 5, "000005", "000005.mp3"),
     ]
 
 

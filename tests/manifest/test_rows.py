@@ -122,7 +122,7 @@ def test_skipped_invalid_rows_are_yielded_with_every_reason(tmp_path: Path) -> N
     content = "id,text,take,speed,n\na,x,,,1\nb,,0,fast,2\nc,y,,,3\nd,z,,,4,5\n"
     rows, manifest = read(tmp_path, content, skip_invalid=True)
     assert [(r.number, r.id, r.skipped) for r in rows] == [
-        (1, "a", None), (2, "b", "invalid"), (3, "c", None), (4, "000004", "invalid"),
+        (2, "a", None), (3, "b", "invalid"), (4, "c", None), (5, "000005", "invalid"),
     ]  # fmt: skip
     assert rows[1].inputs is None
     assert rows[1].extra == {"n": "2"}
@@ -178,7 +178,7 @@ def test_no_row_may_take_the_name_of_a_results_file(tmp_path: Path) -> None:
     ("template", "output"),
     [
         ("{id}.{format}", "a_b_.mp3"),
-        ("{batch}/{row:06d}-t{take:02d}.{format}", "ba_tch/000001-t02.mp3"),
+        ("{batch}/{row:06d}-t{take:02d}.{format}", "ba_tch/000002-t02.mp3"),
         ("./x//{voice}.wav", "x/_hidden.wav"),
         ("all.mp3", "all.mp3"),
         ("e\u0301.mp3", "é.mp3"),
@@ -213,7 +213,7 @@ def test_a_template_that_leaves_the_folder_is_one_error(tmp_path: Path) -> None:
     rows, manifest = read(tmp_path, "text\na\nb\n", filename="../{id}.mp3")
     assert rows == []
     assert manifest.faults.lines() == [
-        f'{tmp_path}/m.csv:2: output: "../000001.mp3" leaves the output folder: remove the .. (and 1 more row: line 3)'
+        f'{tmp_path}/m.csv:2: output: "../000002.mp3" leaves the output folder: remove the .. (and 1 more row: line 3)'
     ]
 
 

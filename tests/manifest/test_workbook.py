@@ -53,7 +53,7 @@ def read(path: Path, **changes: Any) -> tuple[list[Row], list[str]]:
 
 
 def test_a_workbook_gives_the_same_rows_as_its_csv(tmp_path: Path) -> None:
-    """Only the line numbers are the sheet's."""
+    """Only the numbers are the sheet's."""
     cells = [
         ["ID", "text", "Voice-Id", "speed", "note"],
         ["a", " Hi\nyou ", "bob", "1.5", "é"],
@@ -62,10 +62,10 @@ def test_a_workbook_gives_the_same_rows_as_its_csv(tmp_path: Path) -> None:
     with (tmp_path / "m.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(cells)
     ours, theirs = read(workbook(tmp_path / "m.xlsx", cells, above=3)), read(tmp_path / "m.csv")
-    told = [[(row.number, row.id, row.inputs, row.output, row.extra) for row in rows] for rows, _ in (ours, theirs)]
+    told = [[(row.id, row.inputs, row.output, row.extra) for row in rows] for rows, _ in (ours, theirs)]
     assert told[0] == told[1]
     assert ours[1] == theirs[1] == []
-    assert [row.line for row in ours[0]] == [5, 6]
+    assert [(row.number, row.line) for row in ours[0]] == [(5, 5), (6, 6)]
 
 
 @pytest.mark.parametrize(
@@ -116,10 +116,10 @@ def test_number_formats_do_not_matter(tmp_path: Path, value: float, shown_by: st
 
 
 def test_errors_use_the_sheets_row_numbers(tmp_path: Path) -> None:
-    """Blank rows count for the line, not for the row. A cell of white space is blank."""
+    """Blank rows count, and so does the header. A cell of white space is blank."""
     cells: Cells = [["text"], ["One."], [], ["  "], ["Two."], [], ["Three."]]
     rows, _ = read(workbook(tmp_path / "m.xlsx", cells, above=2))
-    assert [(row.number, row.line) for row in rows] == [(1, 4), (2, 7), (3, 9)]
+    assert [(row.number, row.line) for row in rows] == [(4, 4), (7, 7), (9, 9)]
     path = workbook(tmp_path / "n.xlsx", [["id", "text"], ["a", "One."], [], ["b", ""]], above=2)
     assert read(path)[1] == [
         "n.xlsx[Script]:6: text: the text is empty: write one, or skip such rows with --skip-empty"
@@ -179,7 +179,7 @@ def test_a_formula_is_read_by_its_stored_result(tmp_path: Path) -> None:
     _edit(path, r'<c r="C2">(<f>""</f>)<v></v>', r'<c r="C2" t="str">\1<v></v>')
     rows, faults = read(path)
     assert faults == []
-    assert [(row.id, row.inputs and row.inputs.voice) for row in rows] == [("7", "anna"), ("000002", "anna")]
+    assert [(row.id, row.inputs and row.inputs.voice) for row in rows] == [("7", "anna"), ("000003", "anna")]
     _edit(path, r'<c r="A3" t="str">(<f>.*?</f>)<v>Two.</v>', r'<c r="A3">\1<v />')
     reason = "the formula was never calculated: open the file in a spreadsheet program and save it"
     assert read(path)[1] == [f"m.xlsx[Script]:3: text: {reason}"]
@@ -241,7 +241,7 @@ def test_a_huge_merged_area_takes_no_memory(tmp_path: Path) -> None:
     path = workbook(tmp_path / "m.xlsx", [["text"], ["One."], ["Two."]])
     _edit(path, "</sheetData>", '</sheetData><mergeCells count="1"><mergeCell ref="C1:XFD1048576"/></mergeCells>')
     rows, faults = read(path)
-    assert ([row.number for row in rows], faults) == ([1, 2], [])
+    assert ([row.number for row in rows], faults) == ([2, 3], [])
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_the_first_visible_sheet_is_read_and_named_in_errors(tmp_path: Path) -> 
         book.add_worksheet("Act 2").write_column(0, 0, ["text", "Two."])
     manifest = Manifest(path, Rules(batch="m"))
     assert list(manifest.rows()) == []
-    assert manifest.sheet == "Act 1"
+    assert manifest.notes == ["reading the first visible sheet of the workbook: Act 1"]
     assert manifest.faults.lines()[0].startswith(f"{path}[Act 1]:2: no voice")
 
 
@@ -340,7 +340,8 @@ def test_a_workbook_may_come_from_standard_input(tmp_path: Path) -> None:
 def test_all_columns_come_back_in_the_sheets_order(tmp_path: Path) -> None:
     """Without the blank rows."""
     path = workbook(tmp_path / "m.xlsx", [["text", "ID"], ["One.", 7.0], [], ["Two.", "x"]])
-    assert list(input_columns(path)) == [(1, {"text": "One.", "ID": "7"}), (2, {"text": "Two.", "ID": "x"})]
+    found = list(input_columns(path, Rules(batch="m")))
+    assert found == [(2, {"text": "One.", "ID": "7"}), (4, {"text": "Two.", "ID": "x"})]
 
 
 def test_a_workbook_is_bought_once_and_reported_with_its_columns(project: Project) -> None:
@@ -439,3 +440,27 @@ def test_report_reads_the_manifest_in_its_encoding(project: Project) -> None:
     assert row["Größe"] == "groß"
     (project.folder / "batcher.toml").write_text('encoding = "cp1252"\n', encoding="utf-8")
     assert project.batcher("report", "--format", "csv").out == told.out
+
+
+def test_titles_above_the_header_of_a_sheet_are_skipped_on_request(tmp_path: Path) -> None:
+    """The error names the row; a sheet without a header is read by position."""
+    cells: Cells = [["Audio guide"], [], ["No", "Text"], [1, "Welcome."], [2, "A clock."]]
+    path = workbook(tmp_path / "m.xlsx", cells)
+    assert read(path)[1] == ["m.xlsx[Script]:1: no `text` column: row 3 looks like the header: pass --header-row 3"]
+    assert [(row.number, row.id) for row in read(path, header_row=3)[0]] == [(4, "000004"), (5, "000005")]
+    path = workbook(tmp_path / "m.xlsx", cells[3:])
+    assert read(path)[1] == [
+        "m.xlsx[Script]:1: no `text` column: the first row looks like data, not like the header: "
+        "pass --no-header --columns id,text"
+    ]
+    rows, faults = read(path, no_header=True, names=("id", "text"))
+    assert ([(row.number, row.id) for row in rows], faults) == ([(1, "1"), (2, "2")], [])
+
+
+def test_a_second_table_of_a_sheet_is_an_error(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "m.xlsx", [["id", "text"], ["1", "Hi."], [], ["speaker", "voice"], ["anna", "v1"]])
+    rows, faults = read(path)
+    assert ([row.id for row in rows], [fault.split(": ")[1] for fault in faults]) == (
+        ["1"],
+        ["another table seems to begin here"],
+    )

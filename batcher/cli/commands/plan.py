@@ -78,6 +78,7 @@ def _preview(found: Any) -> list[str]:
     for name, ids in found.changed.items():
         more = ", …" if len(ids) > 5 else ""
         lines.append(f"{name} changed since the last run in {counted(len(ids), 'row')}: {', '.join(ids[:5])}{more}")
+    lines += found.notes
     sent = (header if header == name else f"{header} (as {name})" for header, name in found.columns_sent.items())
     carried = f"; only copied to the results: {', '.join(found.columns_carried)}" if found.columns_carried else ""
     lines.append(f"columns used: {', '.join(sent)}{carried}")

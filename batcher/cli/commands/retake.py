@@ -14,7 +14,7 @@ from batcher.cli.options import ledger_options, option
 from batcher.clock import Clock
 from batcher.errors import ManifestError
 from batcher.item import State
-from batcher.ledger.imports.importer import last_parse_options
+from batcher.ledger.imports.parse_options import last_parse_options
 from batcher.ledger.ledger import Connection, Ledger, open_ledger, open_readonly
 from batcher.ledger.lifecycle import decisions
 from batcher.ledger.queries import names, report

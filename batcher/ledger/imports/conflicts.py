@@ -55,7 +55,7 @@ def reject_conflicts(
     """
     count = faults.count
     folders = _folders(conn)
-    if staging.changed < staging.last:
+    if staging.changed < staging.rows:
         _stage_related(conn, staging, folders)
     for check in (
         _repeated_ids(conn),

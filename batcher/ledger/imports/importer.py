@@ -5,23 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import Connection, Table, delete, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.errors import ManifestError
 from batcher.formatting import counted
 from batcher.item import KEY_VERSION
 from batcher.ledger.imports import rebuys
 from batcher.ledger.imports.conflicts import OtherBatch, other_batches, reject_conflicts
+from batcher.ledger.imports.parse_options import counts_records, save_parse_options
 from batcher.ledger.imports.staging import ROW_COLUMNS, Staging, delete_unused_items, stage_changes, staged
 from batcher.ledger.records import Batch
 from batcher.ledger.storage import bulk
 from batcher.ledger.storage.planner import LATER_TAKE
-from batcher.ledger.storage.schema import batches, items, meta, recalled, rows
+from batcher.ledger.storage.schema import batches, items, recalled, rows
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import READER_VERSION, Rules
+from batcher.manifest.rows import PARSE_OPTIONS, READER_VERSION, Rules
+
+_LATER: Final = PARSE_OPTIONS.keys() - {"columns", "encoding"}
+
+
+def with_history(conn: Connection, rules: Rules) -> Rules:
+    """The rules with what the ledger knows about their batch: the latest takes of its rows, and how it numbers them."""
+    return replace(rules, takes=latest_takes(conn, rules.batch), counted=counts_records(conn, rules.batch))
 
 
 def latest_takes(conn: Connection, batch: str) -> dict[str, int]:
@@ -68,7 +76,7 @@ def import_manifest(
         }
         batch = _save_batch(conn, rules.batch, columns)
         _merge(conn, staging, batch)
-    _save_parse_options(conn, batch, rules)
+    save_parse_options(conn, batch, rules)
     if rebuy:
         _delete_mismatched_restored_rows(conn, rules.batch)
     return batch
@@ -84,13 +92,6 @@ def find_unchanged(conn: Connection, rules: Rules, *, source: str, out_dir: str,
     if found is None or found.rules != _digest(rules):
         return None
     return Batch(batch_id=found.id, name=found.name, version=found.version, out_dir=found.out_dir)
-
-
-def last_parse_options(conn: Connection, batch: Batch) -> Rules:
-    """Rules with the parse options of the batch's last import: column mapping and encoding."""
-    name = _parse_options_name(batch)
-    options: str | None = conn.execute(select(meta.c.value).where(meta.c.name == name)).scalar()
-    return Rules(batch=batch.name, **json.loads(options or "{}"))
 
 
 def stage(
@@ -122,7 +123,7 @@ def stage(
         if not manifest.faults.fatal:
             hint = "Fix them, or pass --skip-invalid to continue with the valid rows."
         message = f"{manifest.name}: {counted(manifest.faults.count, 'fault')}; nothing was created"
-        raise ManifestError(message, manifest.faults.lines(), hint)
+        raise ManifestError(message, manifest.faults.lines(), " ".join([hint, *manifest.faults.hints]))
     return staging
 
 
@@ -143,8 +144,10 @@ def _versioned(fingerprint: str) -> str:
 
 
 def _digest(rules: Rules) -> str:
-    """SHA-256 of the rules, all of which can change what is imported."""
-    values = {name: getattr(rules, name) for name in Rules.__dataclass_fields__}
+    """SHA-256 of the rules, all of which can change what is imported. Those that came later count only when set: the
+    rules of older versions stay the same, and so does `counted` for each batch."""
+    values = {name: getattr(rules, name) for name in Rules.__dataclass_fields__ if name != "counted"}
+    values = {name: value for name, value in values.items() if value or name not in _LATER}
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=dict).encode()).hexdigest()
 
 
@@ -189,19 +192,10 @@ def _retire_missing(conn: Connection, staging: Staging) -> None:
     """Mark rows that the manifest no longer has as not current; they stay in the ledger."""
     conn.exec_driver_sql(
         "UPDATE rows SET is_current = 0 WHERE batch_id = :batch_id AND is_current = 1 "
-        "AND (number > :last OR number IN (SELECT number FROM staged)) AND id NOT IN (SELECT id FROM staged)",
+        "AND (number > :last OR number IN (SELECT number FROM staged) OR number IN (SELECT number FROM gaps)) "
+        "AND id NOT IN (SELECT id FROM staged)",
         staging.parameters,
     )
-
-
-def _parse_options_name(batch: Batch) -> str:
-    return f"reading {batch.batch_id}"
-
-
-def _save_parse_options(conn: Connection, batch: Batch, rules: Rules) -> None:
-    value = json.dumps({"columns": rules.columns, "encoding": rules.encoding}, default=dict)
-    statement = upsert(meta).values(name=_parse_options_name(batch), value=value)
-    conn.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"value": value}))
 
 
 def _delete_mismatched_restored_rows(conn: Connection, batch: str) -> None:

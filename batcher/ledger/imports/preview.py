@@ -41,6 +41,14 @@ _preview_changes: Final = Table(
     prefixes=["TEMPORARY"],
 )
 """Rows that would change. The view `preview_rows` adds the rows that would stay as they are."""
+_preview_gaps: Final = Table(
+    "preview_gaps",
+    _temporary,
+    Column("position", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    prefixes=["TEMPORARY"],
+)
+"""Numbers of rows that the batch has and the manifest has not, before its last row."""
 
 
 class ManifestPreview(NamedTuple):
@@ -85,10 +93,12 @@ class ImportPreview:
         position = len(self._out_dirs)
         columns = "number, item_key, skipped, output"
         self._conn.exec_driver_sql(f"INSERT INTO preview_changes SELECT {position}, {columns} FROM staged")  # noqa: S608
+        self._conn.exec_driver_sql(f"INSERT INTO preview_gaps SELECT {position}, number FROM gaps")  # noqa: S608
         self._selects.append(
             f"SELECT {position}, {columns} FROM rows"  # noqa: S608
             f" WHERE batch_id = {staging.batch_id or 0} AND is_current = 1 AND number <= {staging.last}"
             f" AND number NOT IN (SELECT number FROM preview_changes WHERE position = {position})"
+            f" AND number NOT IN (SELECT number FROM preview_gaps WHERE position = {position})"
         )
         self._create_view()
 

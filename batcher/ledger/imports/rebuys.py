@@ -163,7 +163,7 @@ class _Rebuys:
 
 
 def _max_edits(conn: Connection, staging: Staging, batch: str) -> float:
-    return max(_MAX_EDITS, _MAX_EDITS_SHARE * (_paid_rows(conn, batch) or staging.last))
+    return max(_MAX_EDITS, _MAX_EDITS_SHARE * (_paid_rows(conn, batch) or staging.rows))
 
 
 def _refuse_mismatched_restored_rows(conn: Connection, staging: Staging, name: str, batch: str) -> None:

@@ -4,7 +4,8 @@ The manifest's rows and the batch's current rows are read side by side in the or
 the batch's row of the same number is skipped; every other row is inserted into the temporary table `staged`, and the
 item that it requests, if the ledger has none with that key, into the table of items. `conflicts` then rejects staged
 rows that clash with other rows, and `importer` merges the staged rows into the batch. `UNCHANGED` finds the skipped
-rows again. So memory does not grow with the manifest, and unchanged rows are only read.
+rows again. Numbers have gaps where the manifest has blank rows: the temporary table `gaps` lists those of the batch's
+rows that fell into one. So memory does not grow with the manifest, and unchanged rows are only read.
 """
 
 from __future__ import annotations
@@ -40,11 +41,12 @@ staged: Final = Table(
     Column("defaulted", Text, nullable=False),
     prefixes=["TEMPORARY"],
 )
+gaps: Final = Table("gaps", MetaData(), Column("number", Integer, primary_key=True), prefixes=["TEMPORARY"])
 ROW_COLUMNS: Final = ("number", "line", "id", "take", "item_key", "skipped", "reason", "output", "extra")
 """Columns that `staged` has in common with `rows`."""
 UNCHANGED: Final = (
     "rows.batch_id = :batch_id AND rows.is_current = 1 AND rows.number <= :last "
-    "AND rows.number NOT IN (SELECT number FROM staged)"
+    "AND rows.number NOT IN (SELECT number FROM staged) AND rows.number NOT IN (SELECT number FROM gaps)"
 )
 """Selects the batch's rows that the manifest leaves as they are, given `Staging.parameters`; only before the merge."""
 
@@ -59,7 +61,8 @@ class Staging:
     """What the table `staged` holds, until the next manifest is staged on the same connection."""
 
     batch_id: int | None  # None: the batch is new
-    last: int  # number of the manifest's last row
+    rows: int  # rows of the manifest
+    last: int  # number of the last
     changed: int  # rows that differ from the batch's
     items: Table  # where requested items were inserted
     newest_item: int  # rowid of the newest item before that
@@ -83,13 +86,14 @@ def stage_changes(
     Raises:
         ManifestError: the file cannot be read at all.
     """
-    conn.exec_driver_sql("DROP TABLE IF EXISTS temp.staged")
-    staged.create(conn)
+    for table in (staged, gaps):
+        conn.exec_driver_sql(f"DROP TABLE IF EXISTS temp.{table}")
+        table.create(conn)
     newest: int = conn.exec_driver_sql(f"SELECT coalesce(max(rowid), 0) FROM {items}").scalar_one()  # noqa: S608
     indexed = ["id", "output"]
     if all_rows or conn.exec_driver_sql("SELECT EXISTS (SELECT 1 FROM main.items)").scalar():
         indexed.append("item_key")  # for comparisons with earlier items
-    comparison = _Comparison(conn, None if all_rows else batch_id)
+    comparison = _Comparison(conn, batch_id, all_rows=all_rows)
     changed = 0
     for chunk in _chunks(comparison.changed(manifest)):
         changed += len(chunk)
@@ -97,7 +101,14 @@ def stage_changes(
         conn.exec_driver_sql(_STAGE, [(*values, ",".join(row.defaulted)) for row, values in chunk])
     for column in indexed:
         conn.exec_driver_sql(f"CREATE INDEX temp.staged_{column} ON staged ({column})")
-    return Staging(batch_id=batch_id, last=comparison.last, changed=changed, items=items, newest_item=newest)
+    return Staging(
+        batch_id=batch_id,
+        rows=comparison.rows,
+        last=comparison.last,
+        changed=changed,
+        items=items,
+        newest_item=newest,
+    )
 
 
 def delete_unused_items(conn: Connection, staging: Staging) -> None:
@@ -110,22 +121,40 @@ def delete_unused_items(conn: Connection, staging: Staging) -> None:
 
 
 class _Comparison:
-    """A manifest's rows beside the current rows of a batch. `last` is the number of the row read last."""
+    """A manifest's rows beside the current rows of a batch. `rows` were read, the last with the number `last`."""
 
-    def __init__(self, conn: Connection, batch_id: int | None) -> None:
+    def __init__(self, conn: Connection, batch_id: int | None, *, all_rows: bool) -> None:
+        self._conn = conn
         self._current = iter(conn.exec_driver_sql(_CURRENT, (batch_id,)))
-        self.last = 0
+        self._all_rows = all_rows
+        self._gaps: list[tuple[int]] = []
+        self.rows = self.last = 0
 
     def changed(self, manifest: Manifest) -> Iterator[_Changed]:
-        """The manifest's rows that the batch does not have with the same number and values."""
+        """The manifest's rows that the batch does not have with the same number and values; or all of them."""
         current = next(self._current, None)
         for row in manifest.rows():
+            self.rows += 1
             self.last = row.number
             while current is not None and current[0] < row.number:
+                self._add_gap(current[0])
                 current = next(self._current, None)
             values = _values(row)
-            if current is None or tuple(current) != values:
+            if current is None or self._all_rows or tuple(current) != values:
                 yield _Changed(row, values)
+            if current is not None and current[0] == row.number:
+                current = next(self._current, None)
+        self._write_gaps()
+
+    def _add_gap(self, number: int) -> None:
+        self._gaps.append((number,))
+        if len(self._gaps) == _CHUNK_ROWS:
+            self._write_gaps()
+
+    def _write_gaps(self) -> None:
+        if self._gaps:
+            self._conn.exec_driver_sql("INSERT OR IGNORE INTO gaps VALUES (?)", self._gaps)
+            self._gaps = []
 
 
 def _chunks(changed: Iterator[_Changed]) -> Iterator[list[_Changed]]:

@@ -31,14 +31,29 @@ def add(conn: Connection, lines: Iterable[dict[str, Any]], *, at: float) -> int:
     `out_dir` in each line is relative to the ledger's folder.
     """
     number = 0
+    ended: dict[tuple[str, str], int] = {}  # by batch and folder, the last row's number; 0 once one is out of sequence
     for line in lines:
+        place = (line["batch"], line["out_dir"])
+        ended[place] = line["row"] if line.get("row") == ended.get(place, 0) + 1 and ended.get(place) != 0 else 0
         if not line.get("key") or line.get("state") not in _MAY_BE_BOUGHT:
             continue
         values = _row(line) | {"recalled_at": at}
         statement = upsert(recalled).values(values)
         conn.execute(statement.on_conflict_do_update(index_elements=["batch", "row_id"], set_=values))
         number += 1
+    for batch, _ in (place for place, last in ended.items() if last):
+        mark = insert(meta).prefix_with("OR IGNORE").values(name=_counted_name(batch), value="")
+        conn.execute(mark)
     return number
+
+
+def has_counted_rows(conn: Connection, batch: str) -> bool:
+    """Whether the restored results of the batch number its rows from 1 without gaps, as the first versions did."""
+    return conn.execute(select(meta.c.name).where(meta.c.name == _counted_name(batch))).first() is not None
+
+
+def _counted_name(batch: str) -> str:
+    return f"counted rows {batch}"
 
 
 def _row(line: dict[str, Any]) -> dict[str, Any]:

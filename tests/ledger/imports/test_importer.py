@@ -10,6 +10,8 @@ import pytest
 from batcher.errors import ManifestError
 from batcher.item import Event
 from batcher.ledger.imports import importer
+from batcher.ledger.imports.preview import ImportPreview
+from batcher.ledger.ledger import open_readonly
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.queries import item_counts
 from batcher.manifest.reader import Manifest
@@ -46,7 +48,7 @@ def test_a_row_is_stored_with_its_output_its_item_and_the_carried_columns(book: 
     wanted = book.take_in("id,text,voice,mood,speed\na,Hällo 世界,zoë,sad,1.5\n")
     assert (wanted.name, wanted.version) == ("m", 1)
     (row,) = rows(book)
-    assert (row["id"], row["number"], row["line"], row["take"], row["output"]) == ("a", 1, 2, 1, "a.mp3")
+    assert (row["id"], row["number"], row["line"], row["take"], row["output"]) == ("a", 2, 2, 1, "a.mp3")
     assert (row["extra"], row["skipped"]) == ('{"mood": "sad"}', None)
     item = book.item(row["item_key"])
     assert (item["text"], item["voice"], item["params"]) == ("Hällo 世界", "zoë", '{"speed": 1.5}')
@@ -204,13 +206,40 @@ def test_an_output_that_another_batch_gave_up_is_free(book: Book) -> None:
     assert ids(book, "second") == ["b"]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "id,text\na,one\n\nc,three\nd,four\n",
+        "id,text\n\nb,two\n,\nd,four\n",
+        "id,text\n\n\n\nb,two\nd,four\n",
+        "id,text\nd,four\n\n\n\nb,two\nx,new\n",
+        "id,text\n\n\n\n\n\n\nb,two\n",
+    ],
+)
+def test_a_row_that_was_blanked_is_no_longer_current(book: Book, content: str) -> None:
+    """Numbers have gaps, and the old row in a gap is neither kept nor bought. A plan foresees it."""
+    book.take_in("id,text\na,one\nb,two\nc,three\nd,four\n")
+    expected = [line.split(",")[0] for line in content.splitlines()[1:] if line.strip(",")]
+    book.path.with_name("m.csv").write_text(content)
+    rules = Rules(batch="m", voice="anna")
+    with open_readonly(book.path, "real") as conn:
+        preview = ImportPreview(conn)
+        preview.add(Manifest(book.path.with_name("m.csv"), rules), rules, out_dir="audio", at=1.0)
+        assert preview.counts()[0].rows == len(expected)
+    book.take_in(content)
+    assert ids(book) == expected
+    assert [row["number"] for row in rows(book)] == [
+        number for number, line in enumerate(content.splitlines(), 1) if line.strip(",") and number > 1
+    ]
+
+
 def test_skip_invalid_imports_the_valid_rows_and_stores_why_others_are_not(book: Book) -> None:
     """Valid rows are imported; invalid ones are stored with the reason and have no item."""
     book.take_in("id,text\nc,taken\n", batch="other")
     content = "id,text,speed\na,one,\nb,two,fast\na,three,\nc,four,\nd,,\n"
     wanted = book.take_in(content, skip_invalid=True)
     found = rows(book)
-    assert [row["number"] for row in found] == [1, 2, 3, 4, 5]
+    assert [row["number"] for row in found] == [2, 3, 4, 5, 6]
     assert [row["skipped"] for row in found] == [None, "invalid", "invalid", "invalid", "invalid"]
     assert '"fast" is not a number' in found[1]["reason"]
     assert found[2]["reason"] == '"a" is taken by line 2'

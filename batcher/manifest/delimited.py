@@ -1,0 +1,99 @@
+"""Reads text files whose lines are split into cells by a delimiter, such as CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+
+from batcher.manifest import anki, dialect
+from batcher.manifest.faults import Faults
+from batcher.manifest.header import Header, find_header
+from batcher.manifest.input import Input
+from batcher.manifest.quoting import swallows
+from batcher.manifest.rows import Record
+from batcher.manifest.table import add_second_table, table_record
+
+_NOT_READ = "(the rest of the file was not read)"
+
+
+def records(source: Input) -> Iterator[Record]:
+    """The records of the file; one that is not valid CSV becomes a fault of the file.
+
+    Raises:
+        ManifestError: the encoding or the header is unusable.
+    """
+    chosen = dialect.decide(source)
+    sample = dialect.sample(source, chosen)
+    stated = chosen.export.names(max(len(row.cells) for row in sample)) if chosen.export and sample else None
+    header = find_header(source, sample, stated=stated)
+    if header is None:
+        return iter(())
+    found = _table_records(source, chosen, header)
+    return found if chosen.export is None else _cards(found, html=chosen.export.html)
+
+
+def _cards(records: Iterator[Record], *, html: bool) -> Iterator[Record]:
+    """The records of an Anki export with the texts as they are spoken."""
+    for record in records:
+        text = anki.spoken(record.given.pop("text", ""), html=html)
+        if text:
+            record.given["text"] = text
+        yield record
+
+
+def _table_records(source: Input, chosen: dialect.Dialect, header: Header) -> Iterator[Record]:
+    lines, faults, columns = source.lines, source.faults, source.columns
+    layout, names = header.layout, header.cells
+    counted, guarded, delimiter = source.rules.counted, chosen.guarded, chosen.delimiter
+    rows = chosen.rows(lines)
+    number, count, after_blank = chosen.skipped, 0, False
+    for _ in range(header.number - number):
+        next(rows)
+        number += 1
+    while True:
+        begins = lines.seen + 1
+        number += 1
+        try:
+            cells = next(rows, None)
+        except csv.Error as error:
+            count += 1
+            if _add_fault(faults, error, begins, lines.seen):
+                continue
+            return
+        if cells is None:
+            return
+        content = "".join(cells)
+        if not content or content.isspace():
+            after_blank = True
+            continue
+        if (after_blank or cells == names) and header.begins_again(cells, columns, after_blank=after_blank):
+            add_second_table(source, begins, after_blank=after_blank)
+            return
+        if guarded and lines.seen > begins and swallows(cells, delimiter):
+            _add_swallowed(faults, begins, lines.seen)
+            continue
+        count, after_blank = count + 1, False
+        yield table_record(count if counted else number, begins, cells, layout, content)
+
+
+def _add_swallowed(faults: Faults, began: int, seen: int) -> None:
+    reason = f"a quoted cell contains the delimiter and lines up to {seen}, probably rows: close its quote"
+    hint = f"{dialect.QUOTES_HINT} If such cells are right, pass --quotes on."
+    faults.add(began, None, reason, cause="swallowed", fatal=True, hint=hint)
+
+
+def _add_fault(faults: Faults, error: csv.Error, began: int, seen: int) -> bool:
+    """Add a fault for a record that is not valid CSV; return whether the next record can be read. The fault is fatal:
+    the following text may be inside a cell."""
+    can_continue = False
+    if "end of data" in str(error):
+        reason = f"a quote is opened and never closed: close it {_NOT_READ}"
+    elif "limit" in str(error):
+        size = f"a cell has more than {dialect.CELL_LIMIT:,} characters"
+        reason = f"{size}, or a quote is never closed: close it {_NOT_READ}"
+    else:
+        at = f" in line {seen}" if seen != began else ""
+        reason = f"a quote within a quoted cell{at}: write it twice, or remove the quotes around the cell"
+        can_continue = True
+    faults.add(began, None, reason, cause=f"csv, can continue: {can_continue}", fatal=True, hint=dialect.QUOTES_HINT)
+    return can_continue

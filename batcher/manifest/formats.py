@@ -1,0 +1,69 @@
+"""Decides which format a manifest has. To add one, write its reader in a module of its own and list it here.
+
+A reader is a function that yields the records of an `Input`, and raises `ManifestError` if it cannot be read at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from batcher.errors import ManifestError
+from batcher.manifest import delimited, jsonl, workbook
+from batcher.manifest.input import Input
+from batcher.manifest.rows import PARSE_OPTIONS, Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """A format: its name in messages, its reader, and the parse options that its reader uses."""
+
+    name: str
+    records: Callable[[Input], Iterator[Record]]
+    options: frozenset[str]
+
+
+_TABLE: Final = frozenset({"columns", "no_header", "names", "header_row"})
+_DELIMITED: Final = Format(
+    name="a delimited text file",
+    records=delimited.records,
+    options=_TABLE | {"encoding", "delimiter", "quotes"},
+)
+_JSONL: Final = Format(name="JSONL", records=jsonl.records, options=frozenset({"columns", "encoding"}))
+_WORKBOOK: Final = Format(name="a workbook", records=workbook.records, options=_TABLE)
+
+_BY_ENDING: Final = {
+    ".csv": _DELIMITED,
+    ".tsv": _DELIMITED,
+    ".txt": _DELIMITED,
+    ".jsonl": _JSONL,
+    ".ndjson": _JSONL,
+    ".json": _JSONL,
+    ".xlsx": _WORKBOOK,
+}
+
+
+def records(source: Input) -> Iterator[Record]:
+    """The records of the manifest, read as the format that it has.
+
+    Raises:
+        ManifestError: it cannot be read, or an option does not apply to its format.
+    """
+    found = _format(source)
+    for name, option in PARSE_OPTIONS.items():
+        if name not in found.options and getattr(source.rules, name):
+            message = f"{source.name}: {option} does not apply to {found.name}"
+            hint = f"Remove {option}, and its setting in batcher.toml and the environment."
+            raise ManifestError(message, [message], hint)
+    return found.records(source)
+
+
+def _format(source: Input) -> Format:
+    """By the first bytes, then the name's ending, then the first character. Empty standard input is JSONL."""
+    if source.tap.head.startswith(workbook.MAGIC):
+        return _WORKBOOK
+    if source.ending in _BY_ENDING:
+        return _BY_ENDING[source.ending]
+    first = source.lines.first_character()
+    return _JSONL if first == "{" or (source.is_stdin and not first) else _DELIMITED

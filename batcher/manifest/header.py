@@ -1,0 +1,188 @@
+"""Decides which row of a table names its columns, and what to advise when that row looks wrong.
+
+No row is taken for the header unseen: a first row that looks like data is an error, and the message has the options
+with which all rows are read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from batcher.manifest.columns import Columns, Layout
+from batcher.manifest.input import Input
+
+SAMPLE_ROWS: Final = 30
+"""Rows from which a table's header is found."""
+SKIPPED: Final = "_"
+"""The name in `--columns` of a column that is neither sent nor carried."""
+_PROSE: Final = re.compile(r"\S+\s+\S.*[.!?…\u3002\uff1f\uff01][\"'\u201d\u2019\xbb)]*|(\S+\s+){5,}\S+", re.DOTALL)
+_NAME: Final = re.compile(r"[^\W\d][\w -]{0,30}")
+_QUOTED_NAME: Final = re.compile(r'"([^"]+)"')
+_MIN_NAMES: Final = 2
+_LONGEST_ID: Final = 64
+_WIDTH_LISTED: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRow:
+    """A row of the table's beginning that is not blank: its number, its line in the file, and its cells."""
+
+    number: int
+    line: int
+    cells: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The columns of a table, and the row that names them: its number and its cells; 0 and none if no row does."""
+
+    layout: Layout
+    number: int
+    cells: list[str]
+
+    def begins_again(self, cells: list[str], columns: Columns, *, after_blank: bool) -> bool:
+        """Whether a row begins another table: it repeats the header; or, below a blank row, its cells are names and at
+        least one is a field's."""
+        if not columns.has_text or len(self.cells) < _MIN_NAMES:
+            return False
+        if not after_blank:
+            return cells == self.cells
+        filled = [cell.strip() for cell in cells if cell.strip()]
+        return len(filled) >= _MIN_NAMES and all(map(_NAME.fullmatch, filled)) and any(map(columns.field_named, filled))
+
+
+def find_header(source: Input, sample: Sequence[SampleRow], *, stated: list[str] | None = None) -> Header | None:
+    """The header of the table that begins with these rows; None, and an error, if it has none.
+
+    `stated` are names of the columns given elsewhere in the file, which then has no header. `--columns` overrides them.
+    """
+    rules = source.rules
+    if not sample:
+        source.faults.add(None, None, "empty: the first line must name the columns", cause="empty", fatal=True)
+        return None
+    if rules.no_header or (stated is not None and rules.header_row is None):
+        return _unheaded(source, sample, list(rules.names) or stated)
+    rows = [row for row in sample if row.number == rules.header_row] if rules.header_row is not None else sample[:1]
+    if not rows:
+        reason = f"--header-row {rules.header_row}: that row is blank, or the file ends before it"
+        source.faults.add(None, None, reason, cause="header row", fatal=True)
+        return None
+    row, advice = rows[0], None
+    if rules.header_row is None:
+        advice = _advice(source, sample)
+    # Where quotes are part of the texts, they are still not part of a column's name.
+    names = [_QUOTED_NAME.sub(r"\1", cell.strip()) for cell in row.cells]
+    layout = source.columns.read_header(names, row.line, advice=advice)
+    return Header(layout, row.number, row.cells)
+
+
+def _unheaded(source: Input, sample: Sequence[SampleRow], names: list[str] | None) -> Header:
+    width = len(sample[0].cells)
+    while width > 1 and not sample[0].cells[width - 1].strip():
+        width -= 1
+    given = names is not None
+    if names is None:
+        names = ["text"] if width == 1 else [f"column {index}" for index in range(1, width + 1)]
+    advice = None
+    if not source.columns.names_text(names):
+        advice = f"name the columns with {_guessed([row.cells for row in sample])}"
+    if source.columns.names_text(sample[0].cells):
+        reason = "names the columns, and as a row it would be spoken: remove --no-header"
+        source.faults.add(sample[0].line, None, reason, cause="header as data", fatal=True)
+    layout = source.columns.read_header(names, sample[0].line, skipped=SKIPPED, advice=advice)
+    return Header(replace(layout, named_by="--columns names" if given else "the first row has"), 0, [])
+
+
+def _advice(source: Input, sample: Sequence[SampleRow]) -> str | None:
+    """What to do about a first row without a column for the text. If it has one only because `--column` maps a text to
+    it, that is reported."""
+    columns, cells = source.columns, sample[0].cells
+    following = [row.cells for row in sample[1:]]
+    if columns.names_text(cells):
+        if columns.is_mapped("text") and _is_data(cells, following):
+            names = [columns.field_named(cell) or SKIPPED for cell in cells]
+            reason = (
+                "looks like a row of the table, and as the header it would not be spoken: pass "
+                f"{_options(names)}; if it is the header, pass --header-row {sample[0].number}"
+            )
+            source.faults.add(sample[0].line, None, reason, cause="data as header", fatal=True)
+        return None
+    header = next((row for row in sample[1:] if columns.names_text(row.cells)), None) or _below_titles(sample)
+    if header is not None:
+        return f"row {header.number} looks like the header: pass --header-row {header.number}"
+    if _is_data(cells, following):
+        return f"the first row looks like data, not like the header: pass {_guessed([cells, *following])}"
+    return None
+
+
+def _below_titles(sample: Sequence[SampleRow]) -> SampleRow | None:
+    """The first row with several cells, below rows that have only one."""
+    filled = [sum(map(bool, map(str.strip, row.cells))) for row in sample]
+    index = next((index for index, number in enumerate(filled) if number > 1), 0)
+    below = [row.cells for row in sample[index + 1 :]]
+    return sample[index] if index and below and not _is_data(sample[index].cells, below) else None
+
+
+def _is_data(cells: Sequence[str], following: Sequence[Sequence[str]]) -> bool:
+    """Whether the first row of a table looks like the rows below: prose, or words and numbers formed as theirs."""
+    if any(_PROSE.fullmatch(cell.strip()) for cell in cells) or _is_sentence(cells):
+        return True
+    for index, cell in enumerate(cells):
+        below = [row[index].strip() for row in following if index < len(row) and row[index].strip()]
+        if below and re.search(r"\d", cell) and all(_is_formed_as(cell.strip(), other) for other in below):
+            return True
+    return False
+
+
+def _is_sentence(cells: Sequence[str]) -> bool:
+    """Whether the cells are the parts of a sentence with commas."""
+    is_prose = all(cell.startswith(" ") for cell in cells[1:])
+    return len(cells) > 1 and is_prose and _PROSE.fullmatch(",".join(cells).strip()) is not None
+
+
+def _is_formed_as(cell: str, other: str) -> bool:
+    """Whether both consist of the same kinds of characters; numbers also have about the same length."""
+    if cell.isdecimal() and other.isdecimal():
+        return abs(len(cell) - len(other)) <= 1
+    return _form(cell) == _form(other)
+
+
+def _form(cell: str) -> str:
+    """`a9-9` for `BK01-0001`: letters and digits in a row are one."""
+    return re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "9", cell))
+
+
+def _guessed(rows: Sequence[Sequence[str]]) -> str:
+    """The options with which these rows, of a file without a header, are read."""
+    is_ragged = len(set(map(len, rows))) > 1
+    if is_ragged or all(map(_is_sentence, rows)):
+        return f"{_options(['text'])} --delimiter tab, if each line is one text"
+    return _options(_guess(rows))
+
+
+def _guess(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Names for the columns of these rows: the longest texts are the text, the first unique words the id."""
+    width = Counter(map(len, rows)).most_common(1)[0][0]
+    whole = [row for row in rows if len(row) == width]
+    sizes = [sum(len(row[index].strip()) for row in whole) for index in range(width)]
+    names = [SKIPPED] * width
+    names[max(range(width), key=lambda index: (sizes[index], index))] = "text"
+    for index in range(width):
+        words = [row[index].strip() for row in whole]
+        if names[index] == SKIPPED and len(set(words)) == len(words) and all(map(_is_word, words)):
+            names[index] = "id"
+            break
+    return names
+
+
+def _is_word(cell: str) -> bool:
+    return 0 < len(cell) <= _LONGEST_ID and not re.search(r"\s", cell)
+
+
+def _options(names: Sequence[str]) -> str:
+    more = [f"{SKIPPED}..."] if len(names) > _WIDTH_LISTED else []
+    return f"--no-header --columns {','.join([*names[:_WIDTH_LISTED], *more])}"

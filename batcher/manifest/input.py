@@ -1,0 +1,72 @@
+"""What the reader of a format is given: the opened file, the rules for reading it, where to report what it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import BinaryIO, Final
+
+from batcher.manifest.columns import Columns
+from batcher.manifest.faults import Faults
+from batcher.manifest.rows import Rules
+from batcher.manifest.stream import Lines, Tap
+
+_LONGEST_AHEAD: Final = 1 << 20
+"""A line of this many characters is cut off there, and ends what can be looked at ahead."""
+
+
+@dataclass(kw_only=True)
+class Input:
+    """One opened manifest.
+
+    `ending` is that of its name in lower case, with the dot. `stream` can seek; `tap` reads it once, from where it was.
+    A reader adds to `notes` what it decided about the file; they are printed on the batch's first import and by `plan`.
+    """
+
+    name: str
+    ending: str
+    is_stdin: bool
+    stream: BinaryIO
+    rules: Rules
+    columns: Columns
+    faults: Faults
+    notes: list[str]
+    tap: Tap = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._begin = self.stream.tell()
+        self.tap = Tap(self.name, self.stream)
+
+    @cached_property
+    def lines(self) -> Lines:
+        """The decoded lines; they can be read once.
+
+        Raises:
+            ManifestError: the encoding is unknown.
+        """
+        return Lines(self.tap, self.rules.encoding)
+
+    @contextmanager
+    def lines_ahead(self) -> Iterator[Lines]:
+        """The lines from the beginning, for a look that leaves the reading where it is. A line that is too long for
+        memory ends them."""
+        with self._rewound():
+            yield Lines(Tap(self.name, self.stream), self.rules.encoding, longest=_LONGEST_AHEAD)
+
+    def has_quotes(self) -> bool:
+        """Whether the first 64 MiB contain a double quote."""
+        quote = '"'.encode(self.lines.encoding)
+        byte = quote if len(quote) == 1 else b'"'
+        with self._rewound():
+            return any(byte in self.stream.read(1 << 20) for _ in range(64))
+
+    @contextmanager
+    def _rewound(self) -> Iterator[None]:
+        position = self.stream.tell()
+        self.stream.seek(self._begin)
+        try:
+            yield
+        finally:
+            self.stream.seek(position)

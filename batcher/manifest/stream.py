@@ -1,0 +1,127 @@
+"""The bytes of a manifest, measured and hashed as they are read, and the lines of text decoded from them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+from typing import BinaryIO, Final, NoReturn, cast
+
+from batcher.errors import ManifestError
+from batcher.manifest.faults import literal
+
+SAVE_AS: Final = "Save the file as UTF-8, or name its encoding, for example --encoding cp1252."
+_HEAD_BYTES: Final = 4096
+_BOUND: Final = 1 << 20
+_SPOOLED_BYTES: Final = 1 << 23
+_BOMS: Final = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+
+
+@contextmanager
+def seekable(stream: BinaryIO) -> Iterator[BinaryIO]:
+    """The stream, or a copy of it if it is a pipe; a copy of more than 8 MiB is a temporary file."""
+    if stream.seekable():
+        yield stream
+        return
+    with tempfile.SpooledTemporaryFile(max_size=_SPOOLED_BYTES) as spool:
+        shutil.copyfileobj(stream, spool)
+        spool.seek(0)
+        yield cast("BinaryIO", spool)
+
+
+def bounded(lines: Iterator[str], number: int) -> Iterator[str]:
+    """At most that many lines, or fewer once they have more than a million characters: what memory can hold."""
+    size = 0
+    for line in islice(lines, number):
+        yield line
+        size += len(line)
+        if size > _BOUND:
+            return
+
+
+class Tap(io.BufferedIOBase):
+    """A binary stream that measures and hashes what is read of it; `head` is its beginning."""
+
+    def __init__(self, name: str, stream: BinaryIO) -> None:
+        self.name = name
+        self.head = stream.read(_HEAD_BYTES)
+        self.size = 0
+        self.sha256 = hashlib.sha256()
+        self._stream = stream
+        self._begun = False
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = self._stream.read(-1 if size is None else size) if self._begun else self.head
+        self._begun = True
+        self.size += len(data)
+        self.sha256.update(data)
+        return data
+
+    read1 = read
+
+    def whole(self) -> bytes:
+        """The whole stream; call it before any other read."""
+        return self.read() + self.read()
+
+    def drain(self) -> None:
+        """Read the rest, so that hash and size cover the whole stream."""
+        while self.read(1 << 20):
+            pass
+
+
+class Lines:
+    """The decoded lines of a stream, without a byte order mark; `seen` counts them. `encoding` is the codec's name.
+
+    With `longest`, they end with the first that has more characters, which is cut off there.
+
+    Raises, when constructed or iterated:
+        ManifestError: the encoding is unknown, or the bytes are not in it.
+    """
+
+    def __init__(self, tap: Tap, encoding: str | None, *, longest: int | None = None) -> None:
+        self.seen = 0
+        self._longest = longest
+        self._tap = tap
+        marked = next((codec for mark, codec in _BOMS.items() if tap.head.startswith(mark)), "utf-8")
+        self.encoding = encoding or marked
+        try:
+            self._text = io.TextIOWrapper(tap, encoding=self.encoding, newline="")
+        except LookupError:
+            message = f"{tap.name}: {literal(self.encoding)} is not an encoding"
+            raise ManifestError(message, [message], "Use for example --encoding utf-8, cp1252 or utf-16.") from None
+
+    def first_character(self) -> str:
+        """The first character of the stream's head that is not white space; "" if there is none."""
+        return self._tap.head.decode(self.encoding, "replace").lstrip("\ufeff \t\r\n")[:1]
+
+    def __iter__(self) -> Iterator[str]:
+        try:
+            for line in self._text if self._longest is None else self._short(self._longest):
+                self.seen += 1
+                yield line.removeprefix("\ufeff") if self.seen == 1 else line
+        except UnicodeDecodeError as error:
+            self._raise_undecodable(error)
+
+    def _short(self, longest: int) -> Iterator[str]:
+        for line in iter(partial(self._text.readline, longest), ""):
+            yield line
+            if len(line) == longest:
+                return
+
+    def _raise_undecodable(self, error: UnicodeDecodeError) -> NoReturn:
+        # The decoder receives a chunk only after all lines before it were yielded.
+        before = error.object[: error.start].decode(self.encoding, "replace")
+        line = self.seen + 1 + len(re.findall(r"\r\n|\r|\n", before))
+        offset = self._tap.size - len(error.object) + error.start
+        encoding = self.encoding.upper()
+        fault = f"{self._tap.name}:{line}: not valid {encoding}: {error.reason} at byte {offset:,}"
+        raise ManifestError(fault, [fault], SAVE_AS) from None

@@ -1,0 +1,57 @@
+"""Turns the cells of a table, from a text file or a sheet, into records."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from batcher.manifest.columns import Layout
+from batcher.manifest.faults import Problem, literal
+from batcher.manifest.input import Input
+from batcher.manifest.rows import Record
+from batcher.manifest.storable import is_storable, unstorable
+
+_STRAY: Final = Problem(
+    field=None, cause="stray", reason="a cell without a column contains a NUL or a broken character: clear it"
+)
+
+
+def table_record(number: int, line: int, cells: list[str], layout: Layout, content: str) -> Record:
+    """The record of a row with these cells, whose concatenation is `content`."""
+    record = Record(number, line)
+    width = layout.width
+    if len(cells) < width:
+        cells += [""] * (width - len(cells))
+    if not (content.isascii() and "\0" not in content) and not is_storable(content):
+        named = layout.fields + layout.carried
+        record.problems = unstorable({name: cells[index] for name, index in named}) or [_STRAY]
+        return record
+    if len(cells) > width and any(cell.strip() for cell in cells[width:]):
+        reason = (
+            f"{len(cells)} cells, but {layout.named_by} {width} columns: quote cells that contain the delimiter,"
+            " or name the extra columns"
+        )
+        if any(field == "text" for field, _ in layout.fields):  # otherwise, the header is not the right one
+            record.problems.append(Problem(field=None, cause="surplus", reason=reason))
+        return record  # its cells may be in the wrong columns
+    for field, index in layout.fields:
+        cell = cells[index].strip()
+        if cell:
+            record.given[field] = cell
+    record.extra = {header: cells[index] for header, index in layout.carried}
+    for index in layout.unnamed:
+        if cells[index].strip():
+            where = f"in column {index + 1}, which has no name"
+            reason = f"{literal(cells[index])} is {where}: name the column or clear the cell"
+            record.problems.append(Problem(field=None, cause=f"unnamed {index}", reason=reason))
+    return record
+
+
+def add_second_table(source: Input, line: int, *, after_blank: bool) -> None:
+    """Report that another table begins in this line. The rest of the file is not read."""
+    reason = "repeats the header, so the file holds several tables: save each as a file"
+    if after_blank:
+        reason = (
+            "another table seems to begin here: save each as a file; or, if this is a row, remove the blank rows above"
+        )
+    reason += " (the rest of the file was not read)"
+    source.faults.add(line, None, reason, cause="second table", fatal=True)

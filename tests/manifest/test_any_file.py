@@ -1,0 +1,65 @@
+"""Whatever a file contains, it is read or refused with an error for people; no other exception escapes."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from batcher.errors import ManifestError
+from batcher.manifest.reader import Manifest
+from batcher.manifest.rows import Rules
+
+PIECES = [*'",;\t|\n\r \\#:=_<&{}[]', "\0", "\ufeff", "\ud83d", "é", "text", "id", "voice", "a", "12", "Stop!", '"a"']
+PIECES += ["\r\n", "sep=;\n", "#separator:tab\n", "#html:true\n", "#columns:text\tid\n", "id,text\n", "id\ttext\n"]
+PIECES += ["<b>&szlig;", "[sound:x]"]
+CONTENT = st.lists(st.sampled_from(PIECES), max_size=60).map("".join)
+CHOICES = st.fixed_dictionaries(
+    {},
+    optional={
+        "delimiter": st.sampled_from([",", "|", "\t", ":"]),
+        "quotes": st.sampled_from(["on", "off"]),
+        "header_row": st.integers(1, 5),
+        "skip_invalid": st.just(True),
+        "columns": st.just({"text": "column 2"}),
+        "counted": st.just(True),
+    },
+)
+HEADLESS = st.fixed_dictionaries(
+    {"no_header": st.just(True)},
+    optional={"names": st.lists(st.sampled_from(["_", "id", "text", "", "x"]), min_size=1, max_size=4)},
+)
+
+
+def read(folder: pytest.TempPathFactory, name: str, content: bytes, choices: dict[str, Any]) -> None:
+    path = folder.getbasetemp() / name
+    path.write_bytes(content)
+    manifest = Manifest(path, Rules(**({"batch": "m", "voice": "anna"} | choices)))
+    numbers = [0]
+    with contextlib.suppress(ManifestError):
+        for row in manifest.rows():
+            assert row.number > numbers[-1]
+            numbers.append(row.number)
+            assert row.inputs is None or row.inputs.text
+    assert all(line.isprintable() for line in manifest.faults.lines())
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(["m.csv", "m.tsv", "m.txt"]), CONTENT, CHOICES | HEADLESS)
+@example("m.csv", '"', {})
+@example("m.tsv", '"\t"\n', {"header_row": 2})
+@example("m.csv", "sep=|", {"no_header": True})
+@example("m.txt", "#separator:\n#columns:\n", {})
+def test_any_text_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, name: str, content: str, choices: dict[str, Any]
+) -> None:
+    read(tmp_path_factory, name, content.encode("utf-8", "surrogatepass"), choices)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(["m.csv", "m.tsv", "m", "m.jsonl"]), st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, name: str, content: bytes) -> None:
+    read(tmp_path_factory, name, content, {})
