@@ -42,9 +42,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     option(
         *("--format", "audio_format"),
         metavar="FORMAT",
-        default="mp3",
-        show_default=True,
-        help="mp3, wav, opus, ogg or pcm.",
+        help="mp3, wav, opus, ogg or pcm; defaults to the extension of the file name, or mp3.",
     ),
     option("--ledger", metavar="PATH", help="Ledger; defaults to batcher.db beside the manifest."),
     option(
@@ -235,7 +233,7 @@ def _sources(
                 batch=name,
                 voice=params["voice"],
                 model=params["model"],
-                format=params["audio_format"].lower(),
+                format=(params["audio_format"] or "").lower() or None,
                 columns=columns,
                 voices=voices,
                 encoding=params["encoding"],

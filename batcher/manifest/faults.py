@@ -6,11 +6,15 @@ fix it. Values are in double quotes (`literal`), names of columns and fields in 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Final
 
 CAUSES_SHOWN: Final = 50
 """Faults of one manifest that are listed; the rest are only counted."""
+CONTROLS: Final = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+"""Characters that a name may not contain, for a class of a regular expression."""
+_CONTROL: Final = re.compile(f"[{CONTROLS}]")
 _SPANS_SHOWN: Final = 5
 _LENGTH_SHOWN: Final = 40
 
@@ -134,3 +138,15 @@ def literal(value: object) -> str:
         case list():
             return "a list"
     return printable(value)
+
+
+def without_controls(value: str) -> str:
+    """`value`, if it has no control character.
+
+    Raises:
+        InvalidValueError: it has one.
+    """
+    if _CONTROL.search(value):
+        reason = f"{literal(value)} contains a line break or another control character: remove it"
+        raise InvalidValueError("control", reason)
+    return value

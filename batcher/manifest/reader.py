@@ -19,7 +19,7 @@ from batcher.manifest import workbook
 from batcher.manifest.columns import FIELDS, Columns, Layout
 from batcher.manifest.faults import Faults, InvalidValueError, Problem, literal, printable
 from batcher.manifest.jsonl import parse_object
-from batcher.manifest.rows import Record, Row, RowValidator, Rules, record_id
+from batcher.manifest.rows import FindFormer, Record, Row, RowValidator, Rules, record_id
 
 _HEAD_BYTES: Final = 4096
 _CELL_LIMIT: Final = 1 << 26
@@ -141,14 +141,16 @@ class Manifest:
         """The columns that are only copied to the results."""
         return list(self._columns.carried)
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self, find_former: FindFormer = lambda _: None) -> Iterator[Row]:
         """Yield the rows that can be staged, in order; call it once. Everything wrong is added to `faults`.
+
+        `find_former` finds what the ledger has for a row's id.
 
         Raises:
             ManifestError: the file cannot be read: it is missing, or its encoding or its header is unusable.
         """
         for record in self._records():
-            row = self._validator.row(record, has_text=self._has_text)
+            row = self._validator.row(record, find_former, has_text=self._has_text)
             if row is not None:
                 yield row
 

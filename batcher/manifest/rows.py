@@ -4,36 +4,37 @@ from __future__ import annotations
 
 import math
 import re
-import string
-import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from batcher.item import FORMATS, PARAMETERS, RESERVED, Inputs
 from batcher.manifest.columns import Columns
-from batcher.manifest.faults import Faults, InvalidValueError, Problem, code, literal, printable
+from batcher.manifest.faults import Faults, InvalidValueError, Problem, code, literal, printable, without_controls
+from batcher.manifest.outputs import DEFAULT_FORMAT, OutputNames, is_audio_file
 
-READER_VERSION: Final = 3
+READER_VERSION: Final = 4
 """Increased when the same file and rules yield other rows than before, or when more is stored about the reading. Every
 file is then read again."""
-TEMPLATE_FIELDS: Final = ("id", "row", "voice", "take", "format", "batch", "key")
-"""The fields of a file name template (`--filename`)."""
 
 _NUMERIC: Final = ("speed", "volume", "pitch", "stability", "similarity")
 _PARAMETERS: Final = frozenset(PARAMETERS)
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _DECIMAL_COMMA: Final = re.compile(r"[+-]?\d*,\d+", re.ASCII)
 _TAKE: Final = re.compile(r"0*[1-9]\d{0,8}", re.ASCII)
-_CONTROLS: Final = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
-_CONTROL: Final = re.compile(f"[{_CONTROLS}]")
-_UNSAFE: Final = re.compile(rf'[/\\:*?"<>|{_CONTROLS}]|^\.+')
-_PLAIN: Final = re.compile(r"\w[\w.-]{0,199}", re.ASCII)  # fast path: a plain file name
-_DRIVE: Final = re.compile(r"[A-Za-z]:")
-_RESULTS: Final = re.compile(r"[^/]*\.(results\.(jsonl|csv)|report\.(html|xlsx))", re.IGNORECASE)
 _MAX_WORD_LENGTH: Final = 200
-_MAX_NAME_BYTES: Final = 249  # of 255: an unfinished file's name adds a dot and `.part`
-_MAX_PATH_BYTES: Final = 1000  # leaves room for the path of the output folder
+
+
+class Former(NamedTuple):
+    """A row as the ledger has it from an earlier import: its output, its item's key, and whether that is bought."""
+
+    output: str
+    key: str | None
+    bought: bool
+
+
+FindFormer = Callable[[str], Former | None]
+"""Finds what the ledger has for a row id; None if it has no such row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,13 +42,14 @@ class Rules:
     """How to read a manifest, and the defaults for its rows.
 
     `columns` maps fields to headers (an empty header unmaps the field), `voices` maps a sheet's voice names to voice
-    ids, `takes` maps row ids to their latest take, used for rows that set none; ids not in it have take 1.
+    ids, `takes` maps row ids to their latest take, used for rows that set none; ids not in it have take 1. Without a
+    `format`, the extension of a row's file name decides, or it is mp3.
     """
 
     batch: str
     voice: str | None = None
     model: str | None = None
-    format: str = "mp3"
+    format: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     voices: Mapping[str, str] = field(default_factory=dict)
     encoding: str | None = None
@@ -89,6 +91,14 @@ class Record:
     problems: list[Problem] = field(default_factory=list)
 
 
+class _Form(NamedTuple):
+    """What a row requests, and the problems with it."""
+
+    inputs: Inputs | None
+    output: str
+    problems: list[Problem]
+
+
 class RowValidator:
     """Turns records into rows by the `rules`, and adds their problems to `faults`."""
 
@@ -96,16 +106,17 @@ class RowValidator:
         self._rules = rules
         self._columns = columns
         self._faults = faults
-        self._defaults: dict[str, Any] = {"format": rules.format.strip()}
-        for name, value in (("voice", rules.voice), ("model", rules.model)):
+        self._defaults: dict[str, Any] = {}
+        for name, value in (("voice", rules.voice), ("model", rules.model), ("format", rules.format)):
             if value and value.strip():
                 self._defaults[name] = value.strip()
         self._checks: dict[str, Callable[[Any], Any]] = _CHECKS | {"voice": self._voice}
-        self._template_fields = self._checked_template()
+        self._names = OutputNames(rules.filename, rules.batch, faults)
 
-    def row(self, record: Record, *, has_text: bool) -> Row | None:
+    def row(self, record: Record, find_former: FindFormer, *, has_text: bool) -> Row | None:
         """The row; None if it is invalid and invalid rows are not skipped. `has_text` is false for a table without a
-        text column, whose fault is not repeated for each row."""
+        text column, whose fault is not repeated for each row. A row that was bought or named by an earlier version,
+        which `find_former` shows, stays as it is."""
         problems = record.problems
         if problems and not record.given:
             return self._invalid(record, record_id(record.number), "")
@@ -113,8 +124,9 @@ class RowValidator:
         to_skip = empty and self._rules.skip_empty and not problems
         checked = self._checked(record, problems)
         problems += self._missing(record, empty=empty)
-        inputs = self._inputs(checked) if has_text and "voice" in checked and not problems else None
-        output = self._output(record, checked, inputs, problems)
+        complete = has_text and "voice" in checked and not problems
+        inputs, output, wrong = self._form(record, checked, find_former, complete=complete)
+        problems += wrong
         row_id = checked.get("id") or record_id(record.number)
         if to_skip:
             return self._skipped(record, row_id, output, "empty", "the text is empty")
@@ -178,61 +190,31 @@ class RowValidator:
             raise InvalidValueError("blank", f"[voices] maps {literal(name)} to a blank: give it a voice id")
         return _word(voice)
 
-    def _output(self, record: Record, checked: dict[str, Any], inputs: Inputs | None, problems: list[Problem]) -> str:
-        """The row's path; "" if there is none, which is a problem unless another one explains it."""
-        path = checked.get("output") or self._from_template(record.number, checked, inputs)
-        if path is None:
-            return ""
-        if checked.get("take", 1) > 1 and not self._path_shows_take(record):
-            path = path_of_take(path, checked["take"])
+    def _form(self, record: Record, checked: dict[str, Any], find_former: FindFormer, *, complete: bool) -> _Form:
+        """Inputs, output, and the problems with them. The inputs are None unless the checked values are complete."""
+        named = DEFAULT_FORMAT if "format" in checked else self._names.format_of(checked) or DEFAULT_FORMAT
+        new = self._named(record, checked, named, complete=complete, exact=False)
+        new.problems.extend(_doubtful_voice(checked.get("voice")))
+        old = self._named(record, checked, DEFAULT_FORMAT, complete=complete, exact=True)
+        if new == old or "id" not in checked or (former := find_former(checked["id"])) is None:
+            return new
+        if former.output != old.output:
+            return new
+        if old.inputs is not None and old.inputs.key() == former.key and (former.bought or new.problems):
+            return old
+        return old if new.inputs == old.inputs and not new.problems else new
+
+    def _named(
+        self, record: Record, checked: dict[str, Any], audio_format: str, *, complete: bool, exact: bool
+    ) -> _Form:
+        values = {"format": audio_format} | checked
+        inputs = self._inputs(values) if complete else None
+        own_take = "take" in record.given
         try:
-            return _relative(path)
+            output = self._names.path(record.number, values, inputs, own_take=own_take, exact=exact)
         except InvalidValueError as error:
-            problems.append(Problem(field="output", cause=error.cause, reason=str(error)))
-            return ""
-
-    def _path_shows_take(self, record: Record) -> bool:
-        """Whether paths differ by take anyway, or the row sets its take and so chooses its path."""
-        if "take" in record.given:
-            return True
-        return "output" not in record.given and not {"take", "key"}.isdisjoint(self._template_fields or ())
-
-    def _from_template(self, number: int, checked: dict[str, Any], inputs: Inputs | None) -> str | None:
-        if self._template_fields is None:
-            return None
-        values: dict[str, Any] = {}
-        for name in self._template_fields:
-            value = checked.get(name)
-            if name == "row":
-                value = number
-            elif name == "batch":
-                value = self._rules.batch
-            elif name == "key" and inputs is not None:
-                value = inputs.key()
-            if value is None:
-                return None
-            values[name] = _UNSAFE.sub("_", value) if isinstance(value, str) else value
-        return self._rules.filename.format_map(values)
-
-    def _checked_template(self) -> list[str] | None:
-        """The fields that the file name template uses; None, and a fault, if it is invalid."""
-        template = self._rules.filename
-        sample = dict.fromkeys(TEMPLATE_FIELDS, "x") | {"row": 1, "take": 1}
-        try:
-            parts = list(string.Formatter().parse(template))
-            used = [name for _, name, _, _ in parts if name is not None]
-            for name in used:
-                if name not in TEMPLATE_FIELDS:
-                    raise ValueError(f"there is no field {{{printable(name)}}}")
-            if any("{" in (spec or "") for _, _, spec, _ in parts):
-                raise ValueError("a format cannot contain braces")
-            template.format_map(sample)
-        except ValueError as error:
-            fields = ", ".join(TEMPLATE_FIELDS)
-            reason = f"--filename {literal(template)} cannot be used: {error}; the fields are {fields}"
-            self._faults.add(None, None, reason, cause="filename", fatal=True)
-            return None
-        return used
+            return _Form(inputs, "", [Problem(field="output", cause=error.cause, reason=str(error))])
+        return _Form(inputs, output, [])
 
     def _invalid(self, record: Record, row_id: str, output: str) -> Row | None:
         reasons = []
@@ -259,13 +241,6 @@ class RowValidator:
         )
 
 
-def path_of_take(path: str, take: int, before: int = 1) -> str:
-    """The path of a take, derived from `path`, that of take `before`: `a/b.mp3`, `a/b.take2.mp3`, `a/b.take3.mp3`."""
-    folder, slash, name = path.rpartition("/")
-    stem, dot, ending = name.rpartition(".") if "." in name.strip(".") else (name, "", "")
-    return f"{folder}{slash}{stem.removesuffix(f'.take{before}')}.take{take}{dot}{ending}"
-
-
 def record_id(number: int) -> str:
     """The id of a record without one."""
     return f"{number:06d}"
@@ -289,14 +264,7 @@ def _word(value: Any) -> str:
     if len(word) > _MAX_WORD_LENGTH:
         reason = f"{literal(word)} has {len(word):,} characters: use at most {_MAX_WORD_LENGTH}"
         raise InvalidValueError("long", reason)
-    return _without_controls(word)
-
-
-def _without_controls(value: str) -> str:
-    if _CONTROL.search(value):
-        reason = f"{literal(value)} contains a line break or another control character: remove it"
-        raise InvalidValueError("control", reason)
-    return value
+    return without_controls(word)
 
 
 def _id(value: Any) -> str:
@@ -349,32 +317,12 @@ def _params(value: Any) -> dict[str, Any]:
     return checked
 
 
-def _relative(path: str) -> str:
-    """`path` in its simplest spelling, if it is inside the output folder and a valid file name."""
-    relative = path if _PLAIN.fullmatch(path) else _normal_path(path)
-    if _RESULTS.fullmatch(relative):
-        raise InvalidValueError("reserved", f"{literal(path)} is reserved for results and reports: use another name")
-    return relative
-
-
-def _normal_path(path: str) -> str:
-    parts = [part for part in unicodedata.normalize("NFC", path).split("/") if part not in ("", ".")]
-    shown = literal(_without_controls(path))
-    if "\\" in path:
-        raise InvalidValueError("backslash", f"{shown} contains a backslash: separate folders by /")
-    if path.startswith("/") or _DRIVE.match(path):
-        raise InvalidValueError("absolute", f"{shown} is an absolute path: write it relative to the output folder")
-    if ".." in parts:
-        raise InvalidValueError("outside", f"{shown} leaves the output folder: remove the ..")
-    if path.endswith("/") or not parts:
-        raise InvalidValueError("folder", f"{shown} is a folder: add the name of a file")
-    if parts[0].startswith("."):
-        reason = f"{shown} begins with a dot, which is reserved for unfinished files: remove it"
-        raise InvalidValueError("dot", reason)
-    if len(path.encode()) > _MAX_PATH_BYTES or any(len(part.encode()) > _MAX_NAME_BYTES for part in parts):
-        limits = f"{_MAX_NAME_BYTES} bytes in a name and {_MAX_PATH_BYTES:,} in the path"
-        raise InvalidValueError("long", f"{shown} is too long for a file: use at most {limits}")
-    return "/".join(parts)
+def _doubtful_voice(voice: str | None) -> list[Problem]:
+    """A problem if the voice is the path or the name of a file."""
+    if voice is None or not ("/" in voice or is_audio_file(voice)):
+        return []
+    reason = f"{literal(voice)} is the name of a file or a path, not a voice: write the provider's voice ID"
+    return [Problem(field="voice", cause="file", reason=reason)]
 
 
 _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {

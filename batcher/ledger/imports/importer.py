@@ -111,7 +111,7 @@ def stage(
     # Restored rows are compared with every row, changed or not.
     restored = conn.execute(select(recalled.c.row_id).where(recalled.c.batch == rules.batch).limit(1)).first()
     batch_id = _batch_id(conn, rules.batch)
-    staging = stage_changes(conn, manifest, batch_id, requested, at, all_rows=restored is not None)
+    staging = stage_changes(conn, manifest, rules.batch, batch_id, requested, at, all_rows=restored is not None)
     others = other_batches(conn, rules.batch) if others is None else others
     if reject_conflicts(conn, staging, manifest.faults, others, out_dir):
         delete_unused_items(conn, staging)
