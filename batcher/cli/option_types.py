@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from batcher import settings
+from batcher.manifest.markup.markup import NOUNS
 
 
 class Duration(click.ParamType[float]):
@@ -37,6 +38,21 @@ class Rate(click.ParamType[float]):
         if not 0 < number < math.inf:
             self.fail(f"{value!r} is not a number above 0", param, ctx)
         return number
+
+
+class MarkupTypes(click.ParamType[tuple[str, ...]]):
+    """Types of markup, separated by commas."""
+
+    name = "types"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Check each type."""
+        if isinstance(value, tuple):
+            return value
+        types = tuple(name.strip().lower() for name in str(value).split(",") if name.strip())
+        if unknown := [name for name in types if name not in NOUNS]:
+            self.fail(f"{unknown[0]!r} is not a type of markup: use {', '.join(NOUNS)}", param, ctx)
+        return types
 
 
 class WebAddress(click.ParamType[str]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -13,7 +14,7 @@ from batcher import settings
 from batcher.cli.api_options import allow_http_option, api_url_option, find_token, need_one_api, token_file_option
 from batcher.cli.config_file import apply_config_file, merged_columns
 from batcher.cli.ledger_path import ledger_path, project_folder
-from batcher.cli.option_types import Duration, Rate
+from batcher.cli.option_types import Duration, MarkupTypes, Rate
 from batcher.cli.options import DEBUG, option
 from batcher.errors import UsageError
 from batcher.manifest.rows import Rules
@@ -37,6 +38,16 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     option("--encoding", metavar="NAME", help="Encoding of the manifest; UTF-8, and UTF-16 with a BOM, are detected."),
     option("--skip-invalid", is_flag=True, help="Skip invalid rows and process the others."),
     option("--skip-empty", is_flag=True, help="Skip rows without text."),
+    option(
+        "--allow",
+        multiple=True,
+        type=MarkupTypes(),
+        metavar="TYPE",
+        help="Buy texts with markup of this type as they are, such as html or braces.",
+    ),
+    option(
+        "--strip", multiple=True, type=MarkupTypes(), metavar="TYPE", help="Remove markup of this type from the texts."
+    ),
     option("--voice", metavar="ID", help="Voice ID of the provider."),
     option("--model", metavar="ID", help="Model ID of the provider, which chooses one by default."),
     option(
@@ -137,7 +148,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
 
 
 _GROUPS: Final = {
-    "Manifest": ("batch", "column", "encoding", "skip_invalid", "skip_empty", "rescan"),
+    "Manifest": ("batch", "column", "encoding", "skip_invalid", "skip_empty", "allow", "strip", "rescan"),
     "Defaults for rows without their own": ("voice", "model", "audio_format"),
     "Files": ("ledger", "out_dir", "filename"),
     "Limits": (
@@ -214,6 +225,7 @@ def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path
         collect_only=params["collect_only"],
         override_halt=params["override_halt"],
         rebuy=params["rebuy"],
+        allow=frozenset(chain.from_iterable(params["allow"])),
         restored=params["restored"],
         rescan=params["rescan"],
         wait_lock_seconds=params["wait_lock"],
@@ -240,6 +252,7 @@ def _sources(
                 filename=params["filename"],
                 skip_invalid=params["skip_invalid"],
                 skip_empty=params["skip_empty"],
+                strip=tuple(sorted(set(chain.from_iterable(params["strip"])))),
             ),
         )
         for path, name in zip(paths, names, strict=True)

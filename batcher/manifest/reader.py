@@ -141,6 +141,11 @@ class Manifest:
         """The columns that are only copied to the results."""
         return list(self._columns.carried)
 
+    @property
+    def stripped(self) -> int:
+        """Rows from whose texts markup was removed, so far."""
+        return self._validator.stripped
+
     def rows(self, find_former: FindFormer = lambda _: None) -> Iterator[Row]:
         """Yield the rows that can be staged, in order; call it once. Everything wrong is added to `faults`.
 

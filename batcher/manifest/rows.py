@@ -11,6 +11,8 @@ from typing import Any, Final, Literal, NamedTuple
 from batcher.item import FORMATS, PARAMETERS, RESERVED, Inputs
 from batcher.manifest.columns import Columns
 from batcher.manifest.faults import Faults, InvalidValueError, Problem, code, literal, printable, without_controls
+from batcher.manifest.markup.markup import SPEAKER, strip
+from batcher.manifest.markup.speakers import speaker_of, voice_of
 from batcher.manifest.outputs import DEFAULT_FORMAT, OutputNames, is_audio_file
 
 READER_VERSION: Final = 4
@@ -43,7 +45,8 @@ class Rules:
 
     `columns` maps fields to headers (an empty header unmaps the field), `voices` maps a sheet's voice names to voice
     ids, `takes` maps row ids to their latest take, used for rows that set none; ids not in it have take 1. Without a
-    `format`, the extension of a row's file name decides, or it is mp3.
+    `format`, the extension of a row's file name decides, or it is mp3. `strip` names the types of markup to remove from
+    the texts.
     """
 
     batch: str
@@ -57,6 +60,7 @@ class Rules:
     skip_invalid: bool = False
     skip_empty: bool = False
     takes: Mapping[str, int] = field(default_factory=dict)
+    strip: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +104,10 @@ class _Form(NamedTuple):
 
 
 class RowValidator:
-    """Turns records into rows by the `rules`, and adds their problems to `faults`."""
+    """Turns records into rows by the `rules`, and adds their problems to `faults`.
+
+    `stripped` counts the rows from whose texts markup was removed.
+    """
 
     def __init__(self, rules: Rules, columns: Columns, faults: Faults) -> None:
         self._rules = rules
@@ -111,6 +118,7 @@ class RowValidator:
             if value and value.strip():
                 self._defaults[name] = value.strip()
         self._checks: dict[str, Callable[[Any], Any]] = _CHECKS | {"voice": self._voice}
+        self.stripped = 0
         self._names = OutputNames(rules.filename, rules.batch, faults)
 
     def row(self, record: Record, find_former: FindFormer, *, has_text: bool) -> Row | None:
@@ -120,10 +128,11 @@ class RowValidator:
         problems = record.problems
         if problems and not record.given:
             return self._invalid(record, record_id(record.number), "")
+        no_text = self._strip(record)
         empty = has_text and "text" not in record.given
         to_skip = empty and self._rules.skip_empty and not problems
         checked = self._checked(record, problems)
-        problems += self._missing(record, empty=empty)
+        problems += self._missing(record, no_text if empty else None)
         complete = has_text and "voice" in checked and not problems
         inputs, output, wrong = self._form(record, checked, find_former, complete=complete)
         problems += wrong
@@ -142,10 +151,33 @@ class RowValidator:
             defaulted=self._defaulted(record),
         )
 
-    def _missing(self, record: Record, *, empty: bool) -> list[Problem]:
-        """Problems for a missing text and a missing voice, unless another fault explains it."""
+    def _strip(self, record: Record) -> Problem:
+        """Remove markup from the row's text, and its speaker, who becomes the voice if `voices` has the name.
+
+        Returns the problem of the row if it has no text.
+        """
+        text = record.given.get("text")
+        if not self._rules.strip or not isinstance(text, str):
+            return _NO_TEXT
+        kept = strip(text, self._rules.strip)
+        speaker = speaker_of(kept) if SPEAKER in self._rules.strip else None
+        if speaker is not None:
+            voice = voice_of(speaker, self._rules.voices)
+            if voice is not None:
+                record.given.setdefault("voice", voice)
+            if voice is not None or (speaker.is_likely and not self._rules.voices):
+                kept = speaker.rest
+        if kept != text:
+            self.stripped += 1
+            record.given["text"] = kept
+        if not kept:
+            del record.given["text"]
+        return _NOTHING_LEFT
+
+    def _missing(self, record: Record, no_text: Problem | None) -> list[Problem]:
+        """Problems for a missing text, if it is one, and a missing voice, unless another fault explains it."""
         explained = {problem.field for problem in record.problems} | self._columns.misspelt
-        problems = [_NO_TEXT] if empty and "text" not in explained else []
+        problems = [no_text] if no_text is not None and "text" not in explained else []
         if "voice" not in explained.union(self._defaults, record.given):
             problems.append(_NO_VOICE)
         return problems
@@ -339,5 +371,10 @@ _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
 
 _NO_TEXT: Final = Problem(
     field="text", cause="empty", reason="the text is empty: write one, or skip such rows with --skip-empty"
+)
+_NOTHING_LEFT: Final = Problem(
+    field="text",
+    cause="stripped",
+    reason="nothing is left of the text after --strip: write one, or skip such rows with --skip-empty",
 )
 _NO_VOICE: Final = Problem(field=None, cause="voice", reason="no voice: add a `voice` column or pass --voice VOICE")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from batcher.audio.store import Store
@@ -16,6 +17,9 @@ from batcher.reports.progress import Progress
 from batcher.reports.tally import Tally
 from batcher.settings import Settings
 from batcher.throttle.gate import Throttle
+
+Confirm = Callable[[str], Awaitable[bool]]
+"""Puts a question to a person; returns whether the answer is yes."""
 
 
 @dataclass(frozen=True, kw_only=True)

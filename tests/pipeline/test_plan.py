@@ -210,5 +210,5 @@ def _foreseen(book: Book, batch: str, content: str, how: dict[str, Any]) -> tupl
     file.write_text(content)
     with open_readonly(book.path) as conn:
         foresight = ImportPreview(conn)
-        _, refusal = foresight.add(Manifest(file, rules), rules, out_dir="audio", at=AT)
+        refusal = foresight.add(Manifest(file, rules), rules, out_dir="audio", at=AT).rebuy
         return *foresight.counts(), refusal

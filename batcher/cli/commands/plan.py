@@ -32,13 +32,17 @@ def show_plan(ctx: click.Context, manifests: tuple[str, ...]) -> int:
 
     settings = run_settings(ctx, manifests)
     found = plan.plan(settings)
-    needs_consent = (found.rebuy and not settings.rebuy) or (found.outdated and not settings.restored)
+    refused = (
+        bool(found.refused or found.refused_doubts)
+        or (found.rebuy is not None and not settings.rebuy)
+        or (found.outdated is not None and not settings.restored)
+    )
     if ctx.params["as_json"]:
         click.echo(json.dumps(asdict(found), ensure_ascii=False))
     else:
         for line in _lines(found):
             click.echo(line)
-    return 2 if found.refused or needs_consent else 0
+    return 2 if refused else 0
 
 
 def _lines(found: Any) -> list[str]:
@@ -53,6 +57,9 @@ def _lines(found: Any) -> list[str]:
         lines.append(f"balance: {amount(found.balance)} credits{_sufficiency(found)}")
     elif found.balance_unknown is not None:
         lines.append(click.style(f"balance: unknown, {found.balance_unknown}", fg=WARNING))
+    if found.refused_doubts:
+        lines += [click.style(doubt, fg=ERROR) for doubt in found.refused_doubts]
+        lines.append(f"A run creates nothing while texts have these. {found.doubts_hint}")
     if found.outdated:
         lines.append(click.style(f"{found.outdated}: a run needs --restored", fg=WARNING))
     if found.rebuy:
@@ -81,6 +88,8 @@ def _preview(found: Any) -> list[str]:
     sent = (header if header == name else f"{header} (as {name})" for header, name in found.columns_sent.items())
     carried = f"; only copied to the results: {', '.join(found.columns_carried)}" if found.columns_carried else ""
     lines.append(f"columns used: {', '.join(sent)}{carried}")
+    if found.stripped:
+        lines.append(f"markup removed from the texts of {counted(found.stripped, 'row')}")
     lines.append(f"to create: {found.characters:,} characters, {_cost(found)}")
     return lines
 

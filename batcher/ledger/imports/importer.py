@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Table, delete, insert, select, update
@@ -15,6 +15,7 @@ from batcher.formatting import counted
 from batcher.item import KEY_VERSION
 from batcher.ledger.imports import rebuys
 from batcher.ledger.imports.conflicts import OtherBatch, other_batches, reject_conflicts
+from batcher.ledger.imports.doubts import refuse_doubts, refuse_unlisted_voices
 from batcher.ledger.imports.staging import ROW_COLUMNS, Staging, delete_unused_items, stage_changes, staged
 from batcher.ledger.records import Batch
 from batcher.ledger.storage.planner import LATER_TAKE
@@ -42,6 +43,7 @@ def import_manifest(
     out_dir: str,
     at: float,
     rebuy: bool = False,
+    allow: Collection[str] = (),
     trusted: str | None = None,
 ) -> Batch:
     """Import the manifest, read by `rules`, as the newest version of its batch.
@@ -51,11 +53,14 @@ def import_manifest(
     Raises:
         ManifestError: it has faults that are not skipped; or, without `rebuy`, it would buy too many paid rows again.
             The ledger is unchanged.
+        DoubtError: new texts have contents that are hardly meant to be spoken, of types that `allow` does not name.
+            The ledger is unchanged.
     """
     staging = stage(conn, manifest, rules, out_dir, at)
     if not rebuy:
         same_file = is_same_file(conn, manifest, rules)
         rebuys.refuse_rebuys(conn, staging, manifest.name, rules.batch, same_file=same_file)
+    refuse_doubts(conn, staging, manifest.faults.name, rules, allow)
     columns = {
         "source": source,
         "digest": manifest.digest,
@@ -106,7 +111,7 @@ def stage(
     `others` are the batches whose outputs they must leave alone, by default all others of the ledger.
 
     Raises:
-        ManifestError: it has faults that are not skipped.
+        ManifestError: it has faults that are not skipped, or voices that `[voices]` lacks.
     """
     # Restored rows are compared with every row, changed or not.
     restored = conn.execute(select(recalled.c.row_id).where(recalled.c.batch == rules.batch).limit(1)).first()
@@ -121,6 +126,7 @@ def stage(
             hint = "Fix them, or pass --skip-invalid to continue with the valid rows."
         message = f"{manifest.name}: {counted(manifest.faults.count, 'fault')}; nothing was created"
         raise ManifestError(message, manifest.faults.lines(), hint)
+    refuse_unlisted_voices(conn, staging, manifest.faults.name, rules)
     return staging
 
 

@@ -16,9 +16,11 @@ from batcher.errors import ManifestError
 from batcher.item import State
 from batcher.ledger.imports import importer, rebuys
 from batcher.ledger.imports.conflicts import OtherBatch, other_batches
+from batcher.ledger.imports.doubts import find_doubts
 from batcher.ledger.imports.staging import Staging
 from batcher.ledger.queries.item_counts import Counts
 from batcher.ledger.storage.schema import items
+from batcher.manifest.markup.doubts import Doubt
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rows import Rules
 
@@ -48,6 +50,7 @@ class ManifestPreview(NamedTuple):
 
     changed: dict[str, list[str]]  # by changed field, the ids of rows that the batch has with other inputs
     rebuy: str | None  # why `--rebuy` would be needed
+    doubts: list[Doubt]  # contents of new texts that are hardly meant to be spoken
 
 
 class ImportPreview:
@@ -74,12 +77,13 @@ class ImportPreview:
             self._add_rows(staging)
         self._out_dirs[rules.batch] = out_dir
         changed = rebuys.changed_rows(self._conn, staging)
+        doubts = find_doubts(self._conn, staging, rules)
         same_file = importer.is_same_file(self._conn, manifest, rules)
         try:
             rebuys.refuse_rebuys(self._conn, staging, manifest.name, rules.batch, same_file=same_file)
         except ManifestError as error:
-            return ManifestPreview(changed, "\n".join([*error.faults, error.hint]))
-        return ManifestPreview(changed, None)
+            return ManifestPreview(changed, "\n".join([*error.faults, error.hint]), doubts)
+        return ManifestPreview(changed, None, doubts)
 
     def _add_rows(self, staging: Staging) -> None:
         position = len(self._out_dirs)
