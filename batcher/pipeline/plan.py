@@ -54,6 +54,8 @@ class Plan:
     outdated: str | None = None  # why a run needs --restored
     columns_sent: dict[str, str] = field(default_factory=dict)
     columns_carried: list[str] = field(default_factory=list)
+    voices: dict[str, int] = field(default_factory=dict)  # rows by voice
+    parameters: dict[str, dict[str, Any]] = field(default_factory=dict)  # by API name: some values, how many there are
     characters: int = 0
     estimate: dict[str, float] | None = None  # credits, low, high
     balance: float | None = None
@@ -148,6 +150,8 @@ class _Planner:
         plan.new, plan.done = found.states[State.PENDING], found.states[State.DONE]
         plan.in_flight = sum(found.states[state] for state in (*OPEN, State.RENDERED))
         plan.need_person = sum(found.states[state] for state in NEEDS_ATTENTION)
+        plan.voices = self._preview.voices()
+        plan.parameters = {name: values._asdict() for name, values in self._preview.parameters().items()}
         plan.characters = sum(characters for _, _, characters in to_buy)
         self._estimate(prices(conn), [(model, size) for model, size, _ in to_buy])
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from batcher.cli.colours import ERROR, GOOD, WARNING
 from batcher.cli.run_options import GroupedCommand, manifest_options, run_settings
 from batcher.formatting import amount, counted
+from batcher.manifest.faults import printable
+
+_VOICES_SHOWN: Final = 15
+_VALUES_SHOWN: Final = 4
 
 
 @click.command(cls=GroupedCommand)
@@ -88,10 +92,29 @@ def _preview(found: Any) -> list[str]:
     sent = (header if header == name else f"{header} (as {name})" for header, name in found.columns_sent.items())
     carried = f"; only copied to the results: {', '.join(found.columns_carried)}" if found.columns_carried else ""
     lines.append(f"columns used: {', '.join(sent)}{carried}")
+    lines += [f"voices: {_voices(found.voices)}"] if found.voices else []
+    if found.parameters:
+        shown = (f"{printable(name)} {_values(one)}" for name, one in found.parameters.items())
+        lines.append(f"parameters: {'; '.join(shown)}")
     if found.stripped:
         lines.append(f"markup removed from the texts of {counted(found.stripped, 'row')}")
     lines.append(f"to create: {found.characters:,} characters, {_cost(found)}")
     return lines
+
+
+def _voices(voices: dict[str, int]) -> str:
+    """Each voice with its rows. Of very many, the most and the least frequent ones, among which typos are."""
+    shown = [f"{printable(voice)} {rows:,}" for voice, rows in voices.items()]
+    if len(shown) > 2 * _VOICES_SHOWN:
+        hidden = len(shown) - 2 * _VOICES_SHOWN
+        shown[_VOICES_SHOWN:-_VOICES_SHOWN] = [f"… {hidden:,} more …"]
+    return ", ".join(shown)
+
+
+def _values(one: dict[str, Any]) -> str:
+    shown = [printable(value) for value in one["values"]][:_VALUES_SHOWN]
+    more = f" and {one['distinct'] - len(shown):,} more" if one["distinct"] > len(shown) else ""
+    return f"{', '.join(shown)}{more}"
 
 
 def _cost(found: Any) -> str:

@@ -24,6 +24,8 @@ from batcher.manifest.markup.doubts import Doubt
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rows import Rules
 
+_VALUES: Final = 10
+"""Values of a parameter that are listed."""
 _temporary: Final = MetaData()
 _preview_items: Final = Table(
     "preview_items",
@@ -51,6 +53,13 @@ class ManifestPreview(NamedTuple):
     changed: dict[str, list[str]]  # by changed field, the ids of rows that the batch has with other inputs
     rebuy: str | None  # why `--rebuy` would be needed
     doubts: list[Doubt]  # contents of new texts that are hardly meant to be spoken
+
+
+class ParameterValues(NamedTuple):
+    """Values of one parameter: the most frequent ones with their numbers of rows, and the number of different ones."""
+
+    values: dict[str, int]
+    distinct: int
 
 
 class ImportPreview:
@@ -118,6 +127,19 @@ class ImportPreview:
         counts = Counts(rows=rows, items=sum(states.values()), states=states, invalid=invalid, empty=empty)
         return counts, [(model, size, chars) for state, model, _, size, chars in found if state == State.PENDING]
 
+    def voices(self) -> dict[str, int]:
+        """Rows by voice, the most frequent first."""
+        return {row[0]: row[1] for row in self._conn.exec_driver_sql(_VOICES)}
+
+    def parameters(self) -> dict[str, ParameterValues]:
+        """The parameters that the rows send besides text and voice, by their API names, with their values."""
+        found: dict[str, ParameterValues] = {}
+        for name, value, rows in self._conn.exec_driver_sql(_PARAMETERS):
+            known = found.setdefault(name, ParameterValues({}, 0))
+            shown = known.values if known.distinct >= _VALUES else {**known.values, str(value): rows}
+            found[name] = ParameterValues(shown, known.distinct + 1)
+        return found
+
     def sizes_to_buy(self) -> Iterator[tuple[str | None, int]]:
         """Model and bytes of each item that would be created, in the order in which a run would create them."""
         found = self._conn.exec_driver_sql(_SIZES)
@@ -153,6 +175,20 @@ _ITEMS: Final = f"""
             length(coalesce(items.text, preview_items.text)) AS chars
         FROM (SELECT DISTINCT item_key FROM preview_rows WHERE item_key IS NOT NULL) {_JOIN_ITEM})
     SELECT state, model, count(*), sum(size), sum(chars) FROM every GROUP BY 1, 2"""  # noqa: S608
+_VOICES: Final = f"""
+    SELECT coalesce(items.voice, preview_items.voice), count(*) FROM preview_rows {_JOIN_ITEM}
+    WHERE item_key IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"""  # noqa: S608
+_PARAMETERS: Final = f"""
+    WITH sent AS MATERIALIZED (
+        SELECT coalesce(items.format, preview_items.format) AS format, {_MODEL} AS model,
+            coalesce(items.params, preview_items.params) AS params, count(*) AS number
+        FROM preview_rows {_JOIN_ITEM} WHERE item_key IS NOT NULL GROUP BY 1, 2, 3)
+    SELECT name, value, sum(number) FROM (
+        SELECT 'format' AS name, format AS value, number FROM sent
+        UNION ALL SELECT 'engineModelId', model, number FROM sent WHERE model IS NOT NULL
+        UNION ALL SELECT one.key, iif(one.type IN ('true', 'false'), one.type, one.value), number
+        FROM sent, json_each(sent.params) AS one WHERE sent.params <> '{{}}')
+    GROUP BY 1, 2 ORDER BY 1, 3 DESC, 2"""  # noqa: S608
 _SIZES: Final = f"""
     SELECT {_MODEL}, {_BYTES}
     FROM (SELECT item_key, min(position * {1 << 32} + number) AS first FROM preview_rows WHERE item_key IS NOT NULL
