@@ -55,6 +55,7 @@ class Settings:
     collect_only: bool = False
     override_halt: bool = False
     rebuy: bool = False
+    rename: bool = False
     allow: frozenset[str] = frozenset()  # types of markup that are bought as they are
     restored: bool = False
     rescan: bool = False

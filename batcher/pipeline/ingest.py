@@ -100,6 +100,7 @@ class Ingest:
             out_dir=self._ctx.store.out_dir,
             at=self._ctx.clock.now(),
             rebuy=self._ctx.settings.rebuy,
+            rename=self._ctx.settings.rename,
             allow=allow,
             trusted=trusted if trusted == self._stamp(source) else None,
         )

@@ -47,6 +47,7 @@ class Plan:
     faults: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)  # by batch excluded because of its faults: the hint
     rebuy: str | None = None  # why a run needs --rebuy
+    rename: str | None = None  # why a run needs --rename
     doubts: list[dict[str, Any]] = field(default_factory=list)  # contents that are hardly meant to be spoken
     refused_doubts: list[str] = field(default_factory=list)  # those that a run would refuse, for a person
     doubts_hint: str | None = None  # what to do about them
@@ -127,6 +128,7 @@ class _Planner:
                 continue
             self._plan.faults += manifest.faults.lines()
             self._plan.rebuy = self._plan.rebuy or found.rebuy
+            self._plan.rename = self._plan.rename or found.rename
             self._plan.stripped += manifest.stripped
             self._add_doubts(manifest.faults.name, found.doubts)
             for name, ids in found.changed.items():

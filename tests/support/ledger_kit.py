@@ -68,6 +68,7 @@ class Book:
         at: float = AT,
         out_dir: str = "audio",
         allow: Collection[str] = (),
+        rename: bool = False,
         **rules: Any,
     ) -> Batch:
         """Import a CSV manifest with this content as the batch, and claim for its rows from now on."""
@@ -75,7 +76,8 @@ class Book:
         file.write_text(content)
         how = Rules(**({"batch": batch, "voice": "anna"} | rules))
         manifest, source = Manifest(file, how), str(file)
-        wanted = self.do(importer.import_manifest, manifest, how, source=source, out_dir=out_dir, at=at, allow=allow)
+        consent: dict[str, Any] = {"allow": allow, "rename": rename}
+        wanted = self.do(importer.import_manifest, manifest, how, source=source, out_dir=out_dir, at=at, **consent)
         self.wanted = [one for one in self.wanted if one.name != batch] + [wanted]
         return wanted
 

@@ -39,6 +39,7 @@ def show_plan(ctx: click.Context, manifests: tuple[str, ...]) -> int:
     refused = (
         bool(found.refused or found.refused_doubts)
         or (found.rebuy is not None and not settings.rebuy)
+        or (found.rename is not None and not settings.rename)
         or (found.outdated is not None and not settings.restored)
     )
     if ctx.params["as_json"]:
@@ -66,6 +67,8 @@ def _lines(found: Any) -> list[str]:
         lines.append(f"A run creates nothing while texts have these. {found.doubts_hint}")
     if found.outdated:
         lines.append(click.style(f"{found.outdated}: a run needs --restored", fg=WARNING))
+    if found.rename:
+        lines += [click.style("a run needs --rename:", fg=WARNING), found.rename]
     if found.rebuy:
         lines += [click.style("a run needs --rebuy:", fg=WARNING), found.rebuy]
     return lines

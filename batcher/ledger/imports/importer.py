@@ -16,6 +16,7 @@ from batcher.item import KEY_VERSION
 from batcher.ledger.imports import rebuys
 from batcher.ledger.imports.conflicts import OtherBatch, other_batches, reject_conflicts
 from batcher.ledger.imports.doubts import refuse_doubts, refuse_unlisted_voices
+from batcher.ledger.imports.renames import refuse_renames
 from batcher.ledger.imports.staging import ROW_COLUMNS, Staging, delete_unused_items, stage_changes, staged
 from batcher.ledger.records import Batch
 from batcher.ledger.storage.planner import LATER_TAKE
@@ -43,6 +44,7 @@ def import_manifest(
     out_dir: str,
     at: float,
     rebuy: bool = False,
+    rename: bool = False,
     allow: Collection[str] = (),
     trusted: str | None = None,
 ) -> Batch:
@@ -51,12 +53,14 @@ def import_manifest(
     `trusted` is the fingerprint of its file. It is stored if the manifest has no faults, for `find_unchanged`.
 
     Raises:
-        ManifestError: it has faults that are not skipped; or, without `rebuy`, it would buy too many paid rows again.
-            The ledger is unchanged.
+        ManifestError: it has faults that are not skipped; or, without `rebuy`, it would buy too many paid rows again;
+            or, without `rename`, it would rename the audio of too many. The ledger is unchanged.
         DoubtError: new texts have contents that are hardly meant to be spoken, of types that `allow` does not name.
             The ledger is unchanged.
     """
     staging = stage(conn, manifest, rules, out_dir, at)
+    if not rename:
+        refuse_renames_of(conn, staging, manifest, rules)
     if not rebuy:
         same_file = is_same_file(conn, manifest, rules)
         rebuys.refuse_rebuys(conn, staging, manifest.name, rules.batch, same_file=same_file)
@@ -91,9 +95,7 @@ def find_unchanged(conn: Connection, rules: Rules, *, source: str, out_dir: str,
 
 def last_parse_options(conn: Connection, batch: Batch) -> Rules:
     """Rules with the parse options of the batch's last import: column mapping and encoding."""
-    name = _parse_options_name(batch)
-    options: str | None = conn.execute(select(meta.c.value).where(meta.c.name == name)).scalar()
-    return Rules(batch=batch.name, **json.loads(options or "{}"))
+    return Rules(batch=batch.name, **_parse_options(conn, batch.batch_id))
 
 
 def stage(
@@ -128,6 +130,17 @@ def stage(
         raise ManifestError(message, manifest.faults.lines(), hint)
     refuse_unlisted_voices(conn, staging, manifest.faults.name, rules)
     return staging
+
+
+def refuse_renames_of(conn: Connection, staging: Staging, manifest: Manifest, rules: Rules) -> None:
+    """Refuse an import that would rename the audio of too many rows.
+
+    Raises:
+        ManifestError: it would.
+    """
+    columns = _parse_options(conn, staging.batch_id).get("columns", {})
+    same_file = is_same_file(conn, manifest, rules)
+    refuse_renames(conn, staging, manifest.faults.name, columns, same_file=same_file)
 
 
 def is_same_file(conn: Connection, manifest: Manifest, rules: Rules) -> bool:
@@ -190,13 +203,20 @@ def _retire_missing(conn: Connection, staging: Staging) -> None:
     )
 
 
-def _parse_options_name(batch: Batch) -> str:
-    return f"reading {batch.batch_id}"
+def _parse_options(conn: Connection, batch_id: int | None) -> dict[str, Any]:
+    name = _parse_options_name(batch_id)
+    options: str | None = conn.execute(select(meta.c.value).where(meta.c.name == name)).scalar()
+    found: dict[str, Any] = json.loads(options or "{}")
+    return found
+
+
+def _parse_options_name(batch_id: int | None) -> str:
+    return f"reading {batch_id}"
 
 
 def _save_parse_options(conn: Connection, batch: Batch, rules: Rules) -> None:
     value = json.dumps({"columns": rules.columns, "encoding": rules.encoding}, default=dict)
-    statement = upsert(meta).values(name=_parse_options_name(batch), value=value)
+    statement = upsert(meta).values(name=_parse_options_name(batch.batch_id), value=value)
     conn.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"value": value}))
 
 

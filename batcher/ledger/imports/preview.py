@@ -6,9 +6,9 @@ them, and they disappear when it is closed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, ParamSpec
 
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text
 
@@ -23,6 +23,8 @@ from batcher.ledger.storage.schema import items
 from batcher.manifest.markup.doubts import Doubt
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rows import Rules
+
+P = ParamSpec("P")
 
 _VALUES: Final = 10
 """Values of a parameter that are listed."""
@@ -52,6 +54,7 @@ class ManifestPreview(NamedTuple):
 
     changed: dict[str, list[str]]  # by changed field, the ids of rows that the batch has with other inputs
     rebuy: str | None  # why `--rebuy` would be needed
+    rename: str | None  # why `--rename` would be needed
     doubts: list[Doubt]  # contents of new texts that are hardly meant to be spoken
 
 
@@ -88,11 +91,9 @@ class ImportPreview:
         changed = rebuys.changed_rows(self._conn, staging)
         doubts = find_doubts(self._conn, staging, rules)
         same_file = importer.is_same_file(self._conn, manifest, rules)
-        try:
-            rebuys.refuse_rebuys(self._conn, staging, manifest.name, rules.batch, same_file=same_file)
-        except ManifestError as error:
-            return ManifestPreview(changed, "\n".join([*error.faults, error.hint]), doubts)
-        return ManifestPreview(changed, None, doubts)
+        rename = _refusal(importer.refuse_renames_of, self._conn, staging, manifest, rules)
+        rebuy = _refusal(rebuys.refuse_rebuys, self._conn, staging, manifest.name, rules.batch, same_file=same_file)
+        return ManifestPreview(changed, rebuy, rename, doubts)
 
     def _add_rows(self, staging: Staging) -> None:
         position = len(self._out_dirs)
@@ -144,6 +145,15 @@ class ImportPreview:
         """Model and bytes of each item that would be created, in the order in which a run would create them."""
         found = self._conn.exec_driver_sql(_SIZES)
         return ((row[0], row[1]) for row in found)
+
+
+def _refusal(refuse: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> str | None:
+    """Why `refuse` raises a ManifestError; None if it does not."""
+    try:
+        refuse(*args, **kwargs)
+    except ManifestError as error:
+        return "\n".join([*error.faults, error.hint])
+    return None
 
 
 @contextmanager
