@@ -99,6 +99,15 @@ def duration(text: str) -> float:
     return float(hours * 3600 + minutes * 60 + seconds)
 
 
+def duration_text(seconds: float) -> str:
+    """The duration as `duration` reads it: `90s`, `50m`, `2h`. Fractions of a second are dropped."""
+    whole = int(seconds)
+    for unit, size in (("h", 3600), ("m", 60)):
+        if whole and whole % size == 0:
+            return f"{whole // size}{unit}"
+    return f"{whole}s"
+
+
 def column_choice(text: str) -> tuple[str, str]:
     """Parse `FIELD=HEADER` into field and header.
 
