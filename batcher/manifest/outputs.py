@@ -55,6 +55,12 @@ class OutputNames:
         formats = _EXTENSIONS.get(_extension(self._named_by(values)), ())
         return formats[0] if formats else None
 
+    def is_exact(self, values: Mapping[str, Any], audio_format: str) -> bool:
+        """Whether the path ends in an extension of the format without one being added or removed."""
+        if "output" in values:
+            return audio_format in _EXTENSIONS.get(_extension(values["output"]), ())
+        return self._template.endswith(".{format}") and _extension(values.get("id", "")) not in _EXTENSIONS
+
     def _named_by(self, values: Mapping[str, Any]) -> str:
         """The value whose extension is, or would be, that of the output."""
         if "output" in values:

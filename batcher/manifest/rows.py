@@ -224,9 +224,12 @@ class RowValidator:
 
     def _form(self, record: Record, checked: dict[str, Any], find_former: FindFormer, *, complete: bool) -> _Form:
         """Inputs, output, and the problems with them. The inputs are None unless the checked values are complete."""
-        named = DEFAULT_FORMAT if "format" in checked else self._names.format_of(checked) or DEFAULT_FORMAT
+        named = checked.get("format") or self._names.format_of(checked) or DEFAULT_FORMAT
+        doubtful = _doubtful_voice(checked.get("voice"))
+        if not doubtful and self._names.is_exact(checked, named) and ("format" in checked or named == DEFAULT_FORMAT):
+            return self._named(record, checked, named, complete=complete, exact=True)
         new = self._named(record, checked, named, complete=complete, exact=False)
-        new.problems.extend(_doubtful_voice(checked.get("voice")))
+        new.problems.extend(doubtful)
         old = self._named(record, checked, DEFAULT_FORMAT, complete=complete, exact=True)
         if new == old or "id" not in checked or (former := find_former(checked["id"])) is None:
             return new

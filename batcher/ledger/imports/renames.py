@@ -55,7 +55,8 @@ class _Rename(NamedTuple):
 def refuse_renames(
     conn: Connection, staging: Staging, name: str, columns: Mapping[str, str], *, same_file: bool
 ) -> None:
-    """Refuse an import that would rename the audio of more than a few edited rows, of all, or of any by a setting.
+    """Refuse an import that would rename the audio of more than a few edited rows, of any by a setting, or of all
+    because all ids are others.
 
     With `same_file` the manifest has not changed, so a setting has. `columns` is the column mapping of the last import.
 
@@ -64,17 +65,18 @@ def refuse_renames(
     """
     if staging.batch_id is None:
         return
-    number, first = 0, list[_Rename]()
+    number, new_ids, first = 0, 0, list[_Rename]()
     for query in (_SAME_ID, _OTHER_ID):
         for row in conn.exec_driver_sql(query, staging.parameters):
             number += 1
+            new_ids += query is _OTHER_ID
             if len(first) < _MAX_SHOWN:
                 first.append(_Rename(*row))
     if not number:
         return
     with_audio: int = conn.exec_driver_sql(_WITH_AUDIO, (staging.batch_id,)).scalar_one()
     few = number <= max(_MAX_RENAMED, _MAX_RENAMED_SHARE * with_audio)
-    if few and not same_file and number < max(with_audio, 2):
+    if few and not same_file and new_ids < max(with_audio, 2):
         return
     message = f"{name}: {counted(number, 'row')} with audio would get another file name; nothing was created"
     last = " ".join(f"--column {field}={header}" for field, header in columns.items() if field in ("id", "output"))

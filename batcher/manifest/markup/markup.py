@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from batcher.manifest.markup.tags import BREAK, REMOVED, Span, html_spans, ssml_spans
 
-_SUSPICIOUS: Final = re.compile(
-    r"[<&{\[%\\`]|\*\*|TODO|TBD|FIXME|XXX|\?\?\?|(?i:\b(?:tb[dac]|fixme|n/a|lorem ipsum)\b)"
-)
-"""What every find contains: most texts have none of it."""
+_SUSPICIOUS: Final = re.compile(r"[<&{\[%\\`]|\*\*|TODO|TBD|FIXME|[Ll]orem [Ii]psum")
+"""What every find in a text of more than a few words contains: most texts have none of it."""
+_FEW_WORDS: Final = 24
+"""Characters of a text that may be nothing but a draft's mark."""
 
 _BRACES: Final = re.compile(r"\$?\{(?:[^{}]++|\{(?:[^{}]++|\{[^{}]*+\})*+\})*+\}")
 _SMILEY: Final = re.compile(r"(?<!\S)[:;]-?[{}](?!\S)")
@@ -122,30 +122,38 @@ def _drafts(text: str) -> Iterator[Span]:
         yield Span(0, len(text))
 
 
-_TYPES: Final[dict[str, tuple[str, Callable[[str], Iterable[Span]]]]] = {
-    "html": ("HTML tags or entities", html_spans),
-    "ssml": ("SSML tags", ssml_spans),
-    "braces": ("text in braces", _braces),
-    "bbcode": ("BBCode", _bbcode),
-    "sound": ("references to media", _matches(_SOUND)),
-    "placeholders": ("placeholders", _placeholders),
-    "escapes": ("escape sequences", _escapes),
-    "markdown": ("Markdown", _markdown),
-    "todo": ("drafts", _drafts),
+class _Type(NamedTuple):
+    """A type of markup: what messages call it, how it is found, and signs without which a text has none."""
+
+    noun: str
+    spans: Callable[[str], Iterable[Span]]
+    signs: str
+
+
+_TYPES: Final = {
+    "html": _Type("HTML tags or entities", html_spans, "<&"),
+    "ssml": _Type("SSML tags", ssml_spans, "<"),
+    "braces": _Type("text in braces", _braces, "{"),
+    "bbcode": _Type("BBCode", _bbcode, "["),
+    "sound": _Type("references to media", _matches(_SOUND), "["),
+    "placeholders": _Type("placeholders", _placeholders, "%<["),
+    "escapes": _Type("escape sequences", _escapes, "\\"),
+    "markdown": _Type("Markdown", _markdown, "*[`"),
+    "todo": _Type("drafts", _drafts, "TFXPLtfln?"),
 }
 SPEAKER: Final = "speaker"
 """The type of speaker names, such as `Anna: `, which `speakers` finds by comparing texts."""
-NOUNS: Final = {name: noun for name, (noun, _) in _TYPES.items()} | {SPEAKER: "speaker names"}
+NOUNS: Final = {name: one.noun for name, one in _TYPES.items()} | {SPEAKER: "speaker names"}
 """All types, and what each is called in messages."""
 
 
 def find(text: str) -> dict[str, list[str]]:
     """Markup and placeholders in the text, by type, without speaker names."""
-    if not _SUSPICIOUS.search(text):
+    if not _is_suspicious(text):
         return {}
     found: dict[str, list[str]] = {}
-    for name, (_, find_spans) in _TYPES.items():
-        parts = [text[span.start : span.end] for span in _in_order(find_spans(text))]
+    for name, one in _likely(text):
+        parts = [text[span.start : span.end] for span in _in_order(one.spans(text))]
         if parts:
             found[name] = parts if name != "todo" else _DRAFT_WORDS.findall(text)[:1]
     return found
@@ -156,12 +164,21 @@ def strip(text: str, types: Collection[str]) -> str:
 
     Entities and escaped characters become the characters that they stand for. A draft leaves nothing.
     """
-    while _SUSPICIOUS.search(text):
-        spans = [span for name, (_, find_spans) in _TYPES.items() if name in types for span in find_spans(text)]
+    while _is_suspicious(text):
+        spans = [span for name, one in _likely(text) if name in types for span in one.spans(text)]
         if not spans:
             break
         text = _without(text, _in_order(spans))
     return text
+
+
+def _is_suspicious(text: str) -> bool:
+    return len(text) <= _FEW_WORDS or _SUSPICIOUS.search(text) is not None
+
+
+def _likely(text: str) -> Iterator[tuple[str, _Type]]:
+    """The types that the text may have, by the signs in it."""
+    return ((name, one) for name, one in _TYPES.items() if any(sign in text for sign in one.signs))
 
 
 def _in_order(spans: Iterable[Span]) -> Iterator[Span]:

@@ -47,6 +47,8 @@ MARKUP = [
     ("markdown", "See [the manual](https://a.b/c) first", "See the manual first"),
     ("todo", "TODO", ""),
     ("todo", "tbd", ""),
+    ("todo", "TK", ""),
+    ("todo", "(n/a)", ""),
     ("todo", "TODO: record again", ""),
     ("todo", "[TODO] say goodbye", ""),
     ("todo", "The price is TBD.", ""),
