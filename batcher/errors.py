@@ -5,6 +5,7 @@ The class determines what to do, the message is what happened and where, the hin
     BatcherError
     ├── UsageError           fix the command, the configuration or the manifest; nothing was created
     │   ├── ManifestError    fix the rows in `faults`
+    │   │   └── DoubtError   the same, or accept them as they are
     │   └── LedgerError      this ledger cannot be used for this command
     ├── LockedError          another run holds the ledger; wait for it
     ├── CredentialsError     use another token, or the token of the right account
@@ -46,6 +47,14 @@ class ManifestError(UsageError):
     def __init__(self, message: str, faults: list[str], hint: str = "") -> None:
         super().__init__(message, hint)
         self.faults = faults
+
+
+class DoubtError(ManifestError):
+    """Texts of a manifest have contents of these `types` that are hardly meant to be spoken."""
+
+    def __init__(self, message: str, faults: list[str], hint: str, types: frozenset[str]) -> None:
+        super().__init__(message, faults, hint)
+        self.types = types
 
 
 class LedgerError(UsageError):

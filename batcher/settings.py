@@ -55,6 +55,8 @@ class Settings:
     collect_only: bool = False
     override_halt: bool = False
     rebuy: bool = False
+    rename: bool = False
+    allow: frozenset[str] = frozenset()  # types of markup that are bought as they are
     restored: bool = False
     rescan: bool = False
     wait_lock_seconds: float = 0.0
@@ -95,6 +97,15 @@ def duration(text: str) -> float:
         raise ValueError(f"{text!r} is not a duration: write 90s, 50m or 1h30m")
     hours, minutes, seconds = (int(group or 0) for group in match.groups())
     return float(hours * 3600 + minutes * 60 + seconds)
+
+
+def duration_text(seconds: float) -> str:
+    """The duration as `duration` reads it: `90s`, `50m`, `2h`. Fractions of a second are dropped."""
+    whole = int(seconds)
+    for unit, size in (("h", 3600), ("m", 60)):
+        if whole and whole % size == 0:
+            return f"{whole // size}{unit}"
+    return f"{whole}s"
 
 
 def column_choice(text: str) -> tuple[str, str]:

@@ -88,6 +88,8 @@ def _unknown_key(name: str, known: set[str], path: Path) -> UsageError:
 
 
 def _converted(ctx: click.Context, param: click.Parameter, value: Any, path: Path) -> Any:
+    if param.multiple and isinstance(value, str):
+        value = [value]
     try:
         converted = param.type_cast_value(ctx, str(value) if isinstance(param.type, Duration) else value)
     except click.BadParameter as error:

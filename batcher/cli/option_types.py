@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from batcher import settings
+from batcher.manifest.markup.markup import NOUNS
 from batcher.manifest.rows import DELIMITER_NAMES
 
 
@@ -64,6 +65,21 @@ class ColumnNames(click.ParamType[tuple[str, ...]]):
         if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
             self.fail(f"{value!r} is not a list of names: write for example id,_,text", param, ctx)
         return tuple(name.strip() for name in names)
+
+
+class MarkupTypes(click.ParamType[tuple[str, ...]]):
+    """Types of markup, separated by commas."""
+
+    name = "types"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Check each type."""
+        if isinstance(value, tuple):
+            return value
+        types = tuple(name.strip().lower() for name in str(value).split(",") if name.strip())
+        if unknown := [name for name in types if name not in NOUNS]:
+            self.fail(f"{unknown[0]!r} is not a type of markup: use {', '.join(NOUNS)}", param, ctx)
+        return types
 
 
 class WebAddress(click.ParamType[str]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -13,7 +14,7 @@ from batcher import settings
 from batcher.cli.api_options import allow_http_option, api_url_option, find_token, need_one_api, token_file_option
 from batcher.cli.config_file import apply_config_file, merged_columns
 from batcher.cli.ledger_path import ledger_path, project_folder
-from batcher.cli.option_types import ColumnNames, Delimiter, Duration, Rate
+from batcher.cli.option_types import ColumnNames, Delimiter, Duration, MarkupTypes, Rate
 from batcher.cli.options import DEBUG, option
 from batcher.errors import UsageError
 from batcher.manifest.rows import Rules
@@ -58,14 +59,22 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     ),
     option("--skip-invalid", is_flag=True, help="Skip invalid rows and process the others."),
     option("--skip-empty", is_flag=True, help="Skip rows without text."),
+    option(
+        "--allow",
+        multiple=True,
+        type=MarkupTypes(),
+        metavar="TYPE",
+        help="Buy texts with markup of this type as they are, such as html or braces.",
+    ),
+    option(
+        "--strip", multiple=True, type=MarkupTypes(), metavar="TYPE", help="Remove markup of this type from the texts."
+    ),
     option("--voice", metavar="ID", help="Voice ID of the provider."),
     option("--model", metavar="ID", help="Model ID of the provider, which chooses one by default."),
     option(
         *("--format", "audio_format"),
         metavar="FORMAT",
-        default="mp3",
-        show_default=True,
-        help="mp3, wav, opus, ogg or pcm.",
+        help="mp3, wav, opus, ogg or pcm; defaults to the extension of the file name, or mp3.",
     ),
     option("--ledger", metavar="PATH", help="Ledger; defaults to batcher.db beside the manifest."),
     option(
@@ -137,6 +146,12 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         help="Allow rows to be bought again after a changed default or many edits.",
     ),
     option(
+        "--rename",
+        consent=True,
+        is_flag=True,
+        help="Allow the audio of many rows to get other file names after changed ids or settings.",
+    ),
+    option(
         "--restored",
         consent=True,
         is_flag=True,
@@ -162,7 +177,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
 _GROUPS: Final = {
     "Manifest": (
         *("batch", "column", "encoding", "delimiter", "quotes", "header_row", "no_header", "columns"),
-        *("skip_invalid", "skip_empty", "rescan"),
+        *("skip_invalid", "skip_empty", "allow", "strip", "rescan"),
     ),
     "Defaults for rows without their own": ("voice", "model", "audio_format"),
     "Files": ("ledger", "out_dir", "filename"),
@@ -170,10 +185,10 @@ _GROUPS: Final = {
         *("concurrency", "create_rate", "poll_rate", "max_items", "max_credits", "max_in_doubt", "max_runtime"),
         *("no_wait", "collect_only", "wait_lock"),
     ),
-    "Consent (command line only)": ("yes", "rebuy", "restored", "override_halt"),
+    "Consent (command line only)": ("yes", "rebuy", "rename", "restored", "override_halt"),
     "API": ("api_url", "token_file", "sandbox", "allow_http", "no_credits_code"),
     "Monitoring": ("ping", "metrics", "log_format", "log_file"),
-    "Output": ("dry_run", "as_json", "quiet", "verbose", "debug"),
+    "Output": ("dry_run", "save_settings", "as_json", "quiet", "verbose", "debug"),
 }
 """Headings of the help, with the options below each; options in none of them come last, under "Output"."""
 
@@ -240,6 +255,8 @@ def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path
         collect_only=params["collect_only"],
         override_halt=params["override_halt"],
         rebuy=params["rebuy"],
+        allow=frozenset(chain.from_iterable(params["allow"])),
+        rename=params["rename"],
         restored=params["restored"],
         rescan=params["rescan"],
         wait_lock_seconds=params["wait_lock"],
@@ -264,7 +281,7 @@ def _sources(
                 batch=name,
                 voice=params["voice"],
                 model=params["model"],
-                format=params["audio_format"].lower(),
+                format=(params["audio_format"] or "").lower() or None,
                 columns=columns,
                 voices=voices,
                 encoding=params["encoding"],
@@ -276,6 +293,7 @@ def _sources(
                 filename=params["filename"],
                 skip_invalid=params["skip_invalid"],
                 skip_empty=params["skip_empty"],
+                strip=tuple(sorted(set(chain.from_iterable(params["strip"])))),
             ),
         )
         for path, name in zip(paths, names, strict=True)

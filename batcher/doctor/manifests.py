@@ -39,11 +39,15 @@ def _check_faults(plan: Plan) -> list[Finding]:
 
 
 def _check_consents(plan: Plan, settings: Settings) -> list[Finding]:
-    """What a run would refuse to do without `--rebuy` or `--restored`."""
+    """What a run would refuse to do without `--rebuy`, `--rename`, `--allow` or `--restored`."""
     needed = []
     if plan.rebuy and not settings.rebuy:
         action = "Undo the change, or accept it with --rebuy; `batcher plan` shows all of it."
         needed.append(problem("manifest", plan.rebuy.splitlines()[0], action))
+    if plan.rename and not settings.rename:
+        action = "Undo the change, or accept it with --rename; `batcher plan` shows all of it."
+        needed.append(problem("manifest", plan.rename.splitlines()[0], action))
+    needed += [problem("manifest", doubt, plan.doubts_hint or "") for doubt in plan.refused_doubts]
     if plan.outdated and not settings.restored:
         action = "Run with --restored and all manifests of the ledger; see `batcher help files`."
         needed.append(problem("manifest", plan.outdated, action))

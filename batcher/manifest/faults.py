@@ -41,34 +41,47 @@ class InvalidValueError(ValueError):
 
 
 @dataclass(slots=True)
+class Spans:
+    """Rising numbers as ranges, of which the first few and the last number are stored."""
+
+    ranges: list[list[int]] = field(default_factory=list)
+    last: int | None = None
+
+    def add(self, number: int) -> None:
+        """Add a number that is not below the last."""
+        self.last = number
+        if self.ranges and number in (self.ranges[-1][1], self.ranges[-1][1] + 1):
+            self.ranges[-1][1] = number
+        elif len(self.ranges) < _SPANS_SHOWN:
+            self.ranges.append([number, number])
+
+    def named(self, word: str) -> str:
+        """The numbers after their noun: `line 3`, `lines 3-4, 7 ... 99`."""
+        shown = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in self.ranges)
+        if self.ranges[-1][1] != self.last:
+            shown += f" ... {self.last}"
+        return f"{word if shown == str(self.last) else f'{word}s'} {shown}"
+
+
+@dataclass(slots=True)
 class _Cause:
-    """Faults with the same cause: the first in full, the others as ranges of lines."""
+    """Faults with the same cause: the first in full, the others by their lines."""
 
     line: int | None
     column: str | None
     reason: str
     more: int = 0
-    spans: list[list[int]] = field(default_factory=list)
-    last: int | None = None
+    spans: Spans = field(default_factory=Spans)
 
     def repeat(self, line: int | None) -> None:
         self.more += 1
-        if line is None:
-            return
-        self.last = line
-        if self.spans and line == self.spans[-1][1] + 1:
-            self.spans[-1][1] = line
-        elif len(self.spans) < _SPANS_SHOWN:
-            self.spans.append([line, line])
+        if line is not None:
+            self.spans.add(line)
 
     def suffix(self) -> str:
         if not self.more:
             return ""
-        lines = ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in self.spans)
-        if self.spans and self.spans[-1][1] != self.last:
-            lines += f" ... {self.last}"
-        one_line = len(self.spans) == 1 and self.spans[0][0] == self.spans[0][1] == self.last
-        where = f": {'line' if one_line else 'lines'} {lines}" if lines else ""
+        where = f": {self.spans.named('line')}" if self.spans.ranges else ""
         return f" (and {self.more:,} more {'row' if self.more == 1 else 'rows'}{where})"
 
 

@@ -15,7 +15,7 @@ from batcher.manifest import formats
 from batcher.manifest.columns import FIELDS, Columns
 from batcher.manifest.faults import Faults
 from batcher.manifest.input import Input
-from batcher.manifest.rows import Record, Row, RowValidator, Rules, record_id
+from batcher.manifest.rows import FindFormer, Record, Row, RowValidator, Rules, record_id
 from batcher.manifest.stream import seekable
 
 
@@ -49,14 +49,21 @@ class Manifest:
         """The columns that are only copied to the results."""
         return list(self._columns.carried)
 
-    def rows(self) -> Iterator[Row]:
+    @property
+    def stripped(self) -> int:
+        """Rows from whose texts markup was removed, so far."""
+        return self._validator.stripped
+
+    def rows(self, find_former: FindFormer = lambda _: None) -> Iterator[Row]:
         """Yield the rows that can be staged, in order; call it once. Everything wrong is added to `faults`.
+
+        `find_former` finds what the ledger has for a row's id.
 
         Raises:
             ManifestError: the file cannot be read: it is missing, or its encoding or its header is unusable.
         """
         for record in self._records():
-            row = self._validator.row(record)
+            row = self._validator.row(record, find_former)
             if row is not None:
                 yield row
 

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-import string
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from batcher.item import FORMATS, PARAMETERS, RESERVED, Inputs
 from batcher.manifest.columns import Columns
-from batcher.manifest.faults import (
-    CONTROLS,
-    Faults,
-    InvalidValueError,
-    Problem,
-    code,
-    literal,
-    printable,
-    without_controls,
-)
-from batcher.manifest.output_path import path_of_take, relative_path
+from batcher.manifest.faults import Faults, InvalidValueError, Problem, code, literal, printable, without_controls
+from batcher.manifest.markup.markup import SPEAKER, strip
+from batcher.manifest.markup.speakers import speaker_of, voice_of
+from batcher.manifest.outputs import DEFAULT_FORMAT, OutputNames, is_audio_file
 
 READER_VERSION: Final = 4
 """Increased when the same file and rules yield other rows than before, or when more is stored about the reading. Every
@@ -39,8 +31,6 @@ PARSE_OPTIONS: Final = {
 """The rules that determine how a file is parsed, and the option that sets each. They are remembered with the batch."""
 DELIMITER_NAMES: Final = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "|", " ": "space"}
 """What delimiters are called in messages; `--delimiter` accepts these names."""
-TEMPLATE_FIELDS: Final = ("id", "row", "voice", "take", "format", "batch", "key")
-"""The fields of a file name template (`--filename`)."""
 
 _WITH_DEFAULTS: Final = ("voice", "model", "format")
 _NUMERIC: Final = ("speed", "volume", "pitch", "stability", "similarity")
@@ -48,8 +38,19 @@ _PARAMETERS: Final = frozenset(PARAMETERS)
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _DECIMAL_COMMA: Final = re.compile(r"[+-]?\d*,\d+", re.ASCII)
 _TAKE: Final = re.compile(r"0*[1-9]\d{0,8}", re.ASCII)
-_UNSAFE: Final = re.compile(rf'[/\\:*?"<>|{CONTROLS}]|^\.+')
 _MAX_WORD_LENGTH: Final = 200
+
+
+class Former(NamedTuple):
+    """A row as the ledger has it from an earlier import: its output, its item's key, and whether that is bought."""
+
+    output: str
+    key: str | None
+    bought: bool
+
+
+FindFormer = Callable[[str], Former | None]
+"""Finds what the ledger has for a row id; None if it has no such row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +64,15 @@ class Rules:
     out. Of a table, `header_row` is the number of the row that names the columns, None for the first; with `no_header`
     it has none, and `names` are those of its columns. `counted` numbers records from 1, as the first versions did,
     and not as spreadsheets do: a batch keeps the numbers of its first import, for they name its files.
+
+    Without a `format`, the extension of a row's file name decides, or it is mp3. `strip` names the types of markup to
+    remove from the texts.
     """
 
     batch: str
     voice: str | None = None
     model: str | None = None
-    format: str = "mp3"
+    format: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     voices: Mapping[str, str] = field(default_factory=dict)
     encoding: str | None = None
@@ -82,6 +86,7 @@ class Rules:
     skip_invalid: bool = False
     skip_empty: bool = False
     takes: Mapping[str, int] = field(default_factory=dict)
+    strip: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -116,15 +121,26 @@ class Record:
     problems: list[Problem] = field(default_factory=list)
 
 
+class _Form(NamedTuple):
+    """What a row requests, and the problems with it."""
+
+    inputs: Inputs | None
+    output: str
+    problems: list[Problem]
+
+
 class RowValidator:
-    """Turns records into rows by the `rules`, and adds their problems to `faults`."""
+    """Turns records into rows by the `rules`, and adds their problems to `faults`.
+
+    `stripped` counts the rows from whose texts markup was removed.
+    """
 
     def __init__(self, rules: Rules, columns: Columns, faults: Faults) -> None:
         self._rules = rules
         self._columns = columns
         self._faults = faults
-        self._defaults: dict[str, Any] = {"format": rules.format.strip()}
-        for name, value in (("voice", rules.voice), ("model", rules.model)):
+        self._defaults: dict[str, Any] = {}
+        for name, value in (("voice", rules.voice), ("model", rules.model), ("format", rules.format)):
             if value and value.strip():
                 self._defaults[name] = value.strip()
         self._checks: dict[str, Callable[[Any], Any]] = _CHECKS | {"voice": self._voice}
@@ -135,20 +151,26 @@ class RowValidator:
         self._invalid_defaults = {
             name: value for name, value in self._defaults.items() if name not in self._valid_defaults
         }
-        self._template_fields = self._checked_template()
+        self.stripped = 0
+        self._names = OutputNames(rules.filename, rules.batch, faults)
 
-    def row(self, record: Record) -> Row | None:
-        """The row; None if it is invalid and invalid rows are not skipped. The fault of a table without a text column
-        is not repeated for each row."""
+    def row(self, record: Record, find_former: FindFormer) -> Row | None:
+        """The row; None if it is invalid and invalid rows are not skipped.
+
+        The fault of a table without a text column is not repeated for each row. A row that was bought or named by an
+        earlier version, which `find_former` shows, stays as it is.
+        """
         has_text, problems = self._columns.has_text, record.problems
         if problems and not record.given:
             return self._invalid(record, record_id(record.number), "")
+        no_text = self._strip(record)
         empty = has_text and "text" not in record.given
         to_skip = empty and self._rules.skip_empty and not problems
         checked = self._checked(record, problems)
-        problems += self._missing(record, empty=empty)
-        inputs = self._inputs(checked) if has_text and "voice" in checked and not problems else None
-        output = self._output(record, checked, inputs, problems)
+        problems += self._missing(record, no_text if empty else None)
+        complete = has_text and "voice" in checked and not problems
+        inputs, output, wrong = self._form(record, checked, find_former, complete=complete)
+        problems += wrong
         row_id = checked.get("id") or record_id(record.number)
         if to_skip:
             return self._skipped(record, row_id, output, "empty", "the text is empty")
@@ -164,12 +186,35 @@ class RowValidator:
             defaulted=self._defaulted(record),
         )
 
-    def _missing(self, record: Record, *, empty: bool) -> list[Problem]:
-        """Problems for a missing text and a missing voice, unless another fault explains it."""
-        if not empty and ("voice" in self._defaults or "voice" in record.given):
+    def _strip(self, record: Record) -> Problem:
+        """Remove markup from the row's text, and its speaker, who becomes the voice if `voices` has the name.
+
+        Returns the problem of the row if it has no text.
+        """
+        text = record.given.get("text")
+        if not self._rules.strip or not isinstance(text, str):
+            return _NO_TEXT
+        kept = strip(text, self._rules.strip)
+        speaker = speaker_of(kept) if SPEAKER in self._rules.strip else None
+        if speaker is not None:
+            voice = voice_of(speaker, self._rules.voices)
+            if voice is not None:
+                record.given.setdefault("voice", voice)
+            if voice is not None or (speaker.is_likely and not self._rules.voices):
+                kept = speaker.rest
+        if kept != text:
+            self.stripped += 1
+            record.given["text"] = kept
+        if not kept:
+            del record.given["text"]
+        return _NOTHING_LEFT
+
+    def _missing(self, record: Record, no_text: Problem | None) -> list[Problem]:
+        """Problems for a missing text, if it is one, and a missing voice, unless another fault explains it."""
+        if no_text is None and ("voice" in self._defaults or "voice" in record.given):
             return []
         explained = {problem.field for problem in record.problems} | self._columns.misspelt
-        problems = [_NO_TEXT] if empty and "text" not in explained else []
+        problems = [no_text] if no_text is not None and "text" not in explained else []
         if "voice" not in explained.union(self._defaults, record.given):
             problems.append(_NO_VOICE)
         return problems
@@ -220,65 +265,34 @@ class RowValidator:
             raise InvalidValueError("blank", f"[voices] maps {literal(name)} to a blank: give it a voice id")
         return _word(voice)
 
-    def _output(self, record: Record, checked: dict[str, Any], inputs: Inputs | None, problems: list[Problem]) -> str:
-        """The row's path; "" if there is none, which is a problem unless another one explains it."""
-        path = checked.get("output") or self._from_template(record.number, checked, inputs)
-        if path is None:
-            return ""
-        if checked.get("take", 1) > 1 and not self._path_shows_take(record):
-            path = path_of_take(path, checked["take"])
+    def _form(self, record: Record, checked: dict[str, Any], find_former: FindFormer, *, complete: bool) -> _Form:
+        """Inputs, output, and the problems with them. The inputs are None unless the checked values are complete."""
+        named = checked.get("format") or self._names.format_of(checked) or DEFAULT_FORMAT
+        doubtful = _doubtful_voice(checked.get("voice"))
+        if not doubtful and self._names.is_exact(checked, named) and ("format" in checked or named == DEFAULT_FORMAT):
+            return self._named(record, checked, named, complete=complete, exact=True)
+        new = self._named(record, checked, named, complete=complete, exact=False)
+        new.problems.extend(doubtful)
+        old = self._named(record, checked, DEFAULT_FORMAT, complete=complete, exact=True)
+        if new == old or "id" not in checked or (former := find_former(checked["id"])) is None:
+            return new
+        if former.output != old.output:
+            return new
+        if old.inputs is not None and old.inputs.key() == former.key and (former.bought or new.problems):
+            return old
+        return old if new.inputs == old.inputs and not new.problems else new
+
+    def _named(
+        self, record: Record, checked: dict[str, Any], audio_format: str, *, complete: bool, exact: bool
+    ) -> _Form:
+        values = {"format": audio_format} | checked
+        inputs = self._inputs(values) if complete else None
+        own_take = "take" in record.given
         try:
-            return relative_path(path)
+            output = self._names.path(record.number, values, inputs, own_take=own_take, exact=exact)
         except InvalidValueError as error:
-            problems.append(Problem(field="output", cause=error.cause, reason=str(error)))
-            return ""
-
-    def _path_shows_take(self, record: Record) -> bool:
-        """Whether paths differ by take anyway, or the row sets its take and so chooses its path."""
-        if "take" in record.given:
-            return True
-        return "output" not in record.given and not {"take", "key"}.isdisjoint(self._template_fields or ())
-
-    def _from_template(self, number: int, checked: dict[str, Any], inputs: Inputs | None) -> str | None:
-        if self._template_fields is None:
-            return None
-        values: dict[str, Any] = {}
-        for name in self._template_fields:
-            value = checked.get(name)
-            if value is None:
-                value = self._computed_field(name, number, inputs)
-            if value is None:
-                return None
-            values[name] = value if not isinstance(value, str) or value.isalnum() else _UNSAFE.sub("_", value)
-        return self._rules.filename.format_map(values)
-
-    def _computed_field(self, name: str, number: int, inputs: Inputs | None) -> Any:
-        """The value of a template field that no column gives; None if it is unknown."""
-        if name == "row":
-            return number
-        if name == "batch":
-            return self._rules.batch
-        return inputs.key() if name == "key" and inputs is not None else None
-
-    def _checked_template(self) -> list[str] | None:
-        """The fields that the file name template uses; None, and a fault, if it is invalid."""
-        template = self._rules.filename
-        sample = dict.fromkeys(TEMPLATE_FIELDS, "x") | {"row": 1, "take": 1}
-        try:
-            parts = list(string.Formatter().parse(template))
-            used = [name for _, name, _, _ in parts if name is not None]
-            for name in used:
-                if name not in TEMPLATE_FIELDS:
-                    raise ValueError(f"there is no field {{{printable(name)}}}")
-            if any("{" in (spec or "") for _, _, spec, _ in parts):
-                raise ValueError("a format cannot contain braces")
-            template.format_map(sample)
-        except ValueError as error:
-            fields = ", ".join(TEMPLATE_FIELDS)
-            reason = f"--filename {literal(template)} cannot be used: {error}; the fields are {fields}"
-            self._faults.add(None, None, reason, cause="filename", fatal=True)
-            return None
-        return used
+            return _Form(inputs, "", [Problem(field="output", cause=error.cause, reason=str(error))])
+        return _Form(inputs, output, [])
 
     def _invalid(self, record: Record, row_id: str, output: str) -> Row | None:
         reasons = []
@@ -381,6 +395,14 @@ def _params(value: Any) -> dict[str, Any]:
     return checked
 
 
+def _doubtful_voice(voice: str | None) -> list[Problem]:
+    """A problem if the voice is the path or the name of a file."""
+    if voice is None or not ("/" in voice or is_audio_file(voice)):
+        return []
+    reason = f"{literal(voice)} is the name of a file or a path, not a voice: write the provider's voice ID"
+    return [Problem(field="voice", cause="file", reason=reason)]
+
+
 _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
     "text": _text,
     "id": _id,
@@ -395,5 +417,10 @@ _CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
 
 _NO_TEXT: Final = Problem(
     field="text", cause="empty", reason="the text is empty: write one, or skip such rows with --skip-empty"
+)
+_NOTHING_LEFT: Final = Problem(
+    field="text",
+    cause="stripped",
+    reason="nothing is left of the text after --strip: write one, or skip such rows with --skip-empty",
 )
 _NO_VOICE: Final = Problem(field=None, cause="voice", reason="no voice: add a `voice` column or pass --voice VOICE")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ from batcher.throttle.gate import Throttle
 
 if TYPE_CHECKING:
     from batcher.provider.client import Client
+
+Confirm = Callable[[str], Awaitable[bool]]
+"""Puts a question to a person; returns whether the answer is yes."""
 
 
 @dataclass(frozen=True, kw_only=True)

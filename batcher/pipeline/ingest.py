@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 from batcher.audio.fingerprints import is_settled, stamp
-from batcher.errors import ManifestError
+from batcher.errors import DoubtError, ManifestError
 from batcher.formatting import counted
 from batcher.ledger.imports import importer
 from batcher.ledger.ledger import Connection
 from batcher.ledger.queries.batches import current_batches
 from batcher.ledger.records import Batch
 from batcher.manifest.reader import Manifest
-from batcher.pipeline.context import RunContext
+from batcher.manifest.rows import Rules
+from batcher.pipeline.context import Confirm, RunContext
 from batcher.pipeline.output_check import OutputCheck
 from batcher.reports import results
 from batcher.settings import Source
@@ -27,9 +28,10 @@ class Ingest:
     same one again is not news.
     """
 
-    def __init__(self, ctx: RunContext, stdin: BinaryIO | None) -> None:
+    def __init__(self, ctx: RunContext, stdin: BinaryIO | None, confirm: Confirm | None = None) -> None:
         self._ctx = ctx
         self._stdin = stdin
+        self._confirm = confirm
         self._outputs = OutputCheck(ctx.ledger, ctx.store, ctx.clock)
         self.named: list[Batch] = []
         self.wanted: list[Batch] = []
@@ -68,6 +70,26 @@ class Ingest:
             )
             if unchanged is not None:
                 return unchanged
+        try:
+            manifest, imported = await self._read(source, rules, trusted, self._ctx.settings.allow)
+        except DoubtError as error:
+            await self._ask(error)
+            manifest, imported = await self._read(source, rules, trusted, self._ctx.settings.allow | error.types)
+        show = self._ctx.progress.say if imported == before else self._ctx.progress.warn
+        for line in manifest.faults.lines():
+            show(f"skipped: {line}")
+        if before is None:
+            self._describe(manifest, rules.filename)
+        if manifest.stripped and imported != before:
+            self._ctx.progress.say(f"markup removed from the texts of {counted(manifest.stripped, 'row')}")
+        return imported
+
+    async def _read(
+        self, source: Source, rules: Rules, trusted: str | None, allow: frozenset[str]
+    ) -> tuple[Manifest, Batch]:
+        """Read the manifest to its end, and import it."""
+        if self._stdin is not None:
+            self._stdin.seek(0)
         manifest = Manifest(source.path, rules, stdin=self._stdin)
         imported = await self._ctx.ledger.do(
             importer.import_manifest,
@@ -77,14 +99,22 @@ class Ingest:
             out_dir=self._ctx.store.out_dir,
             at=self._ctx.clock.now(),
             rebuy=self._ctx.settings.rebuy,
+            rename=self._ctx.settings.rename,
+            allow=allow,
             trusted=trusted if trusted == self._stamp(source) else None,
         )
-        show = self._ctx.progress.say if imported == before else self._ctx.progress.warn
-        for line in manifest.faults.lines():
-            show(f"skipped: {line}")
-        if before is None:
-            self._describe(manifest, rules.filename)
-        return imported
+        return manifest, imported
+
+    async def _ask(self, error: DoubtError) -> None:
+        """Ask a person whether to buy the texts as they are. Raises the error again if nobody says yes."""
+        if self._confirm is None:
+            raise error
+        for line in error.faults:
+            self._ctx.progress.warn(line)
+        with self._ctx.stop.scope("creating"):
+            if await self._confirm("buy these texts as they are?"):
+                return
+        raise ManifestError(error.message, [], error.hint)
 
     def _need_free_results(self, batch: str) -> None:
         for path in results.results_paths(self._ctx.settings.out_dir, [batch]):

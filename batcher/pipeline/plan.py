@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import anyio
 
@@ -15,10 +16,12 @@ from batcher.clock import Clock
 from batcher.errors import CredentialsError, ManifestError
 from batcher.item import NEEDS_ATTENTION, OPEN, State
 from batcher.ledger.imports import importer
+from batcher.ledger.imports.doubts import hint_of
 from batcher.ledger.imports.preview import ImportPreview
 from batcher.ledger.ledger import Connection, open_readonly
 from batcher.ledger.money.prices import Prices, prices
 from batcher.ledger.storage import database
+from batcher.manifest.markup.doubts import Doubt
 from batcher.manifest.reader import Manifest
 from batcher.pipeline.connection import reach, why_no_profile
 from batcher.pipeline.restore import why_outdated
@@ -43,10 +46,17 @@ class Plan:
     faults: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)  # by batch excluded because of its faults: the hint
     rebuy: str | None = None  # why a run needs --rebuy
+    rename: str | None = None  # why a run needs --rename
+    doubts: list[dict[str, Any]] = field(default_factory=list)  # contents that are hardly meant to be spoken
+    refused_doubts: list[str] = field(default_factory=list)  # those that a run would refuse, for a person
+    doubts_hint: str | None = None  # what to do about them
+    stripped: int = 0  # rows from whose texts --strip removes something
     outdated: str | None = None  # why a run needs --restored
     notes: list[str] = field(default_factory=list)  # how the manifests' formats are read
     columns_sent: dict[str, str] = field(default_factory=dict)
     columns_carried: list[str] = field(default_factory=list)
+    voices: dict[str, int] = field(default_factory=dict)  # rows by voice
+    parameters: dict[str, dict[str, Any]] = field(default_factory=dict)  # by API name: some values, how many there are
     characters: int = 0
     estimate: dict[str, float] | None = None  # credits, low, high
     balance: float | None = None
@@ -96,6 +106,7 @@ class _Planner:
         self._preview = preview
         self._plan = Plan(balance=balance)
         self._store = Store(settings.ledger.parent, settings.out_dir)
+        self._refused_types: dict[str, None] = {}
 
     def run(self, conn: Connection) -> Plan:
         self._plan.outdated = why_outdated(conn, self._settings)
@@ -110,18 +121,29 @@ class _Planner:
             self._plan.batches.append(rules.batch)
             try:
                 out_dir, at = self._store.out_dir, Clock().now()
-                changed, rebuy = self._preview.add(manifest, rules, out_dir=out_dir, at=at)
+                found = self._preview.add(manifest, rules, out_dir=out_dir, at=at)
             except ManifestError as error:
                 self._plan.faults += error.faults
                 self._plan.refused[rules.batch] = error.hint
                 continue
             self._plan.faults += manifest.faults.lines()
-            self._plan.rebuy = self._plan.rebuy or rebuy
-            for name, ids in changed.items():
+            self._plan.rebuy = self._plan.rebuy or found.rebuy
+            self._plan.rename = self._plan.rename or found.rename
+            self._plan.stripped += manifest.stripped
+            self._add_doubts(manifest.faults.name, found.doubts)
+            for name, ids in found.changed.items():
                 self._plan.changed.setdefault(name, []).extend(ids)
             self._plan.notes += manifest.notes
             self._plan.columns_sent |= manifest.columns_sent
             self._plan.columns_carried += manifest.columns_carried
+
+    def _add_doubts(self, name: str, doubts: list[Doubt]) -> None:
+        self._plan.doubts += [doubt.to_json() for doubt in doubts]
+        refused = [doubt for doubt in doubts if doubt.type not in self._settings.allow]
+        self._plan.refused_doubts += [doubt.told(name) for doubt in refused]
+        self._refused_types |= dict.fromkeys(doubt.type for doubt in refused)
+        if self._refused_types:
+            self._plan.doubts_hint = hint_of(",".join(self._refused_types))
 
     def _count(self, conn: Connection) -> None:
         (found, to_buy), plan = self._preview.counts(), self._plan
@@ -131,6 +153,8 @@ class _Planner:
         plan.new, plan.done = found.states[State.PENDING], found.states[State.DONE]
         plan.in_flight = sum(found.states[state] for state in (*OPEN, State.RENDERED))
         plan.need_person = sum(found.states[state] for state in NEEDS_ATTENTION)
+        plan.voices = self._preview.voices()
+        plan.parameters = {name: values._asdict() for name, values in self._preview.parameters().items()}
         plan.characters = sum(characters for _, _, characters in to_buy)
         self._estimate(prices(conn), [(model, size) for model, size, _ in to_buy])
 

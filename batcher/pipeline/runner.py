@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -22,7 +22,7 @@ from batcher.ledger.storage.lock import owner_lock
 from batcher.pacing.pace import Pacing
 from batcher.pipeline import restore
 from batcher.pipeline.connection import reach
-from batcher.pipeline.context import ApiContext, RunContext
+from batcher.pipeline.context import ApiContext, Confirm, RunContext
 from batcher.pipeline.credit_guard import Guard
 from batcher.pipeline.delivery import Delivery, recover_files
 from batcher.pipeline.downloader import Downloader
@@ -51,14 +51,12 @@ _CREATES_AT_ONCE: Final = 128
 _POLLS_AT_ONCE: Final = 16
 _DOWNLOADS_AT_ONCE: Final = 4
 
-Confirm = Callable[[str], Awaitable[bool]]
-"""Puts a question to a person; returns whether the answer is yes."""
-
 
 def run(settings: Settings, progress: Progress, *, confirm: Confirm | None = None) -> RunReport:
     """Process the manifests' rows as far as is possible now. Running it again continues from there.
 
-    `confirm` asks a person before many new items are created for real money; without it nobody is asked.
+    `confirm` asks a person about doubtful texts, and before many new items are created for real money; without it
+    nobody is asked.
 
     Raises:
         LockedError: another run holds the ledger.
@@ -84,7 +82,7 @@ class _Run:
     def __init__(self, ctx: RunContext, confirm: Confirm | None, stdin: BinaryIO | None) -> None:
         self.ctx = ctx
         self.confirm = confirm
-        self.ingest = Ingest(ctx, stdin)
+        self.ingest = Ingest(ctx, stdin, confirm)
         self.client: Client | None = None
         self.profiles: list[Profile] = []
         self.halts: list[Halt] = []

@@ -141,10 +141,13 @@ def test_unchanged_rows_are_not_written(book: Book) -> None:
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        ("id,text,output\na,one,1\nb,two,2\nc,three,1\n", 'm.csv:4: output: "1" is taken by line 2'),
-        ("id,text,output\na,one,3\nb,two,2\nc,three,3\n", 'm.csv:4: output: "3" is taken by line 2'),
+        ("id,text,output\na,one,1\nb,two,2\nc,three,1\n", 'm.csv:4: output: "1.mp3" is taken by line 2'),
+        ("id,text,output\na,one,3\nb,two,2\nc,three,3\n", 'm.csv:4: output: "3.mp3" is taken by line 2'),
         ("id,text,output\nc,one,1\nb,two,2\nc,three,3\n", 'm.csv:4: id: "c" is taken by line 2'),
-        ("id,text,output\na,one,2/x\nb,two,2\nc,three,3\n", 'm.csv:3: output: "2" is also the folder of other outputs'),
+        (
+            "id,text,output\na,one,2.mp3/x\nb,two,2\nc,three,3\n",
+            'm.csv:3: output: "2.mp3" is also the folder of other outputs',
+        ),
     ],
 )
 def test_a_changed_row_that_clashes_with_an_unchanged_one_is_a_fault(book: Book, content: str, fault: str) -> None:

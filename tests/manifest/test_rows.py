@@ -157,9 +157,9 @@ def test_an_empty_row_with_stray_values_is_an_error(tmp_path: Path) -> None:
 
 def test_ids_names_and_paths_are_accepted_up_to_their_limits(tmp_path: Path) -> None:
     """200 characters, 249 bytes and 1000 bytes."""
-    fine = [f"{'é' * 124}n", f"{'x/' * 499}yz"]
+    fine = [f"{'é' * 122}n.mp3", f"{'x/' * 497}yz.mp3"]
     ids = [f"a,{'i' * length}," for length in (200, 201)]
-    outputs = [f"a,,{output}" for output in (*fine, f"{fine[0]}n", f"{fine[1]}z")]
+    outputs = [f"a,,{output}" for output in (*fine, f"n{fine[0]}", f"z{fine[1]}")]
     rows, manifest = read(tmp_path, "\n".join(["text,id,output", *ids, *outputs]))
     assert [row.output for row in rows] == ["i" * 200 + ".mp3", *fine]
     assert manifest.faults.count == 3
@@ -170,7 +170,7 @@ def test_no_row_may_take_the_name_of_a_results_file(tmp_path: Path) -> None:
     rows, manifest = read(
         tmp_path, "text,output\na,BIG.results.csv\na,big.RESULTS.jsonl\na,d/Big.results.csv\n", batch="Big"
     )
-    assert [row.output for row in rows] == ["d/Big.results.csv"]
+    assert [row.output for row in rows] == ["d/Big.results.csv.mp3"]
     assert manifest.faults.count == 2
 
 

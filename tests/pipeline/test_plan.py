@@ -59,6 +59,22 @@ def test_a_plan_after_a_run_estimates_costs_and_names_changes(project: Project, 
     assert len(provider.creates) == 4
 
 
+def test_a_plan_lists_voices_with_their_rows_and_parameters_with_their_values(project: Project) -> None:
+    """So a typo stands out, and so does a column that became a parameter. Unchanged rows count too."""
+    rows = [row | {"voice": "en-us", "speed": f"0.{i}", "language": "de"} for i, row in enumerate(project.rows(6), 1)]
+    assert project.run(project.manifest(rows)).exit_code == 0
+    rows[5]["voice"] = "Anna"
+    manifest = project.manifest([*rows, project.rows(1, first=7)[0] | {"voice": "en-us", "speed": "", "language": ""}])
+    planned = project.batcher("plan", manifest, "--model", "s2", "--rebuy", "--api-url", project.provider.url).out
+    assert "voices: en-us 6, Anna 1\n" in planned
+    assert "parameters: engineModelId s2; format mp3; language de; speed 0.1, 0.2, 0.3, 0.4 and 2 more\n" in planned
+    found = _plan(project, manifest)
+    assert found["voices"] == {"en-us": 6, "Anna": 1}
+    assert found["parameters"]["format"] == {"values": {"mp3": 7}, "distinct": 1}
+    assert found["parameters"]["language"] == {"values": {"de": 6}, "distinct": 1}
+    assert found["parameters"]["speed"]["distinct"] == 6
+
+
 def test_a_plan_shows_an_estimate_without_a_range_as_one_number(project: Project, provider: FakeTTS) -> None:
     """Carried columns are named as a run names them."""
     manifest = project.manifest([row | {"note": "x"} for row in project.rows(4, first=10)])
@@ -210,5 +226,5 @@ def _foreseen(book: Book, batch: str, content: str, how: dict[str, Any]) -> tupl
     file.write_text(content)
     with open_readonly(book.path) as conn:
         foresight = ImportPreview(conn)
-        _, refusal = foresight.add(Manifest(file, rules), rules, out_dir="audio", at=AT)
+        refusal = foresight.add(Manifest(file, rules), rules, out_dir="audio", at=AT).rebuy
         return *foresight.counts(), refusal

@@ -96,3 +96,20 @@ def test_a_refused_import_still_collects_open_tasks(project: Project, provider: 
     refused = project.run(manifest, "--voice", "ben")
     assert (refused.exit_code, refused.report["created"], refused.report["collected"]) == (2, 0, 2)
     assert len(provider.creates) == 2
+
+
+def test_forgetting_the_id_column_renames_nothing(project: Project, provider: FakeTTS) -> None:
+    """Exit 2, and results and files stay; `plan` and `doctor` foresee it. --rename writes files under the new names."""
+    rows = [{"key": row["id"], "text": row["text"], "voice": "anna"} for row in project.rows(3)]
+    manifest = project.manifest(rows)
+    assert project.run(manifest, "--column", "id=key").exit_code == 0
+    before = project.results()
+    for command in ("run", "plan", "doctor"):
+        refused = project.batcher(command, manifest, "--api-url", provider.url)
+        assert refused.exit_code == 2
+        assert "row 000001: its audio is r1.mp3 (row r1) and would be 000001.mp3" in refused.out + refused.err
+    assert project.results() == before
+    assert not (project.audio / "000001.mp3").exists()
+    assert project.run(manifest, "--rename").exit_code == 0
+    assert (project.audio / "000001.mp3").exists()
+    assert len(provider.creates) == 3

@@ -54,7 +54,7 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose manifest the sandbox has run, except for one row with an unknown voice."""
     folder = tmp_path_factory.mktemp("spoken")
     (folder / "lines.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
-    assert _batcher(folder, "run", "lines.jsonl", "--sandbox").exit_code == 3
+    assert _batcher(folder, "run", "lines.jsonl", "--sandbox", "--allow", "html").exit_code == 3
     return folder
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
@@ -60,12 +60,24 @@ class Book:
         self.account_id = account_id
         return account_id
 
-    def take_in(self, content: str, *, batch: str = "m", at: float = AT, out_dir: str = "audio", **rules: Any) -> Batch:
+    def take_in(
+        self,
+        content: str,
+        *,
+        batch: str = "m",
+        at: float = AT,
+        out_dir: str = "audio",
+        allow: Collection[str] = (),
+        rename: bool = False,
+        **rules: Any,
+    ) -> Batch:
         """Import a CSV manifest with this content as the batch, and claim for its rows from now on."""
         file = self.path.with_name(f"{batch}.csv")
         file.write_text(content)
         how = Rules(**({"batch": batch, "voice": "anna"} | rules))
-        wanted = self.do(importer.import_manifest, Manifest(file, how), how, source=str(file), out_dir=out_dir, at=at)
+        manifest, source = Manifest(file, how), str(file)
+        consent: dict[str, Any] = {"allow": allow, "rename": rename}
+        wanted = self.do(importer.import_manifest, manifest, how, source=source, out_dir=out_dir, at=at, **consent)
         self.wanted = [one for one in self.wanted if one.name != batch] + [wanted]
         return wanted
 

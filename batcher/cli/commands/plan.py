@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from batcher.cli.colours import ERROR, GOOD, WARNING
 from batcher.cli.run_options import GroupedCommand, manifest_options, run_settings
 from batcher.formatting import amount, counted
+from batcher.manifest.faults import printable
+
+_VOICES_SHOWN: Final = 15
+_VALUES_SHOWN: Final = 4
 
 
 @click.command(cls=GroupedCommand)
@@ -32,13 +36,18 @@ def show_plan(ctx: click.Context, manifests: tuple[str, ...]) -> int:
 
     settings = run_settings(ctx, manifests)
     found = plan.plan(settings)
-    needs_consent = (found.rebuy and not settings.rebuy) or (found.outdated and not settings.restored)
+    refused = (
+        bool(found.refused or found.refused_doubts)
+        or (found.rebuy is not None and not settings.rebuy)
+        or (found.rename is not None and not settings.rename)
+        or (found.outdated is not None and not settings.restored)
+    )
     if ctx.params["as_json"]:
         click.echo(json.dumps(asdict(found), ensure_ascii=False))
     else:
         for line in _lines(found):
             click.echo(line)
-    return 2 if found.refused or needs_consent else 0
+    return 2 if refused else 0
 
 
 def _lines(found: Any) -> list[str]:
@@ -53,8 +62,13 @@ def _lines(found: Any) -> list[str]:
         lines.append(f"balance: {amount(found.balance)} credits{_sufficiency(found)}")
     elif found.balance_unknown is not None:
         lines.append(click.style(f"balance: unknown, {found.balance_unknown}", fg=WARNING))
+    if found.refused_doubts:
+        lines += [click.style(doubt, fg=ERROR) for doubt in found.refused_doubts]
+        lines.append(f"A run creates nothing while texts have these. {found.doubts_hint}")
     if found.outdated:
         lines.append(click.style(f"{found.outdated}: a run needs --restored", fg=WARNING))
+    if found.rename:
+        lines += [click.style("a run needs --rename:", fg=WARNING), found.rename]
     if found.rebuy:
         lines += [click.style("a run needs --rebuy:", fg=WARNING), found.rebuy]
     return lines
@@ -82,8 +96,29 @@ def _preview(found: Any) -> list[str]:
     sent = (header if header == name else f"{header} (as {name})" for header, name in found.columns_sent.items())
     carried = f"; only copied to the results: {', '.join(found.columns_carried)}" if found.columns_carried else ""
     lines.append(f"columns used: {', '.join(sent)}{carried}")
+    lines += [f"voices: {_voices(found.voices)}"] if found.voices else []
+    if found.parameters:
+        shown = (f"{printable(name)} {_values(one)}" for name, one in found.parameters.items())
+        lines.append(f"parameters: {'; '.join(shown)}")
+    if found.stripped:
+        lines.append(f"markup removed from the texts of {counted(found.stripped, 'row')}")
     lines.append(f"to create: {found.characters:,} characters, {_cost(found)}")
     return lines
+
+
+def _voices(voices: dict[str, int]) -> str:
+    """Each voice with its rows. Of very many, the most and the least frequent ones, among which typos are."""
+    shown = [f"{printable(voice)} {rows:,}" for voice, rows in voices.items()]
+    if len(shown) > 2 * _VOICES_SHOWN:
+        hidden = len(shown) - 2 * _VOICES_SHOWN
+        shown[_VOICES_SHOWN:-_VOICES_SHOWN] = [f"… {hidden:,} more …"]
+    return ", ".join(shown)
+
+
+def _values(one: dict[str, Any]) -> str:
+    shown = [printable(value) for value in one["values"]][:_VALUES_SHOWN]
+    more = f" and {one['distinct'] - len(shown):,} more" if one["distinct"] > len(shown) else ""
+    return f"{', '.join(shown)}{more}"
 
 
 def _cost(found: Any) -> str:

@@ -5,19 +5,25 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from batcher.cli.commands.plan import show_plan
+from batcher.cli.ledger_path import project_folder
 from batcher.cli.monitoring import failure_report, report_end, report_start
 from batcher.cli.option_types import WebAddress
 from batcher.cli.options import option
 from batcher.cli.run_options import GroupedCommand, manifest_options, run_settings
+from batcher.cli.saved_settings import SavedSettings
+from batcher.errors import BatcherError, UsageError
 
 if TYPE_CHECKING:
     from batcher.reports.progress import Progress
     from batcher.reports.run_report import RunReport
+
+_REFUSED: Final = 2
+"""Exit code of a run that created nothing because of its settings or manifests."""
 
 
 class _RunCommand(GroupedCommand):
@@ -40,6 +46,12 @@ class _RunCommand(GroupedCommand):
 @click.argument("manifests", nargs=-1, metavar="MANIFEST...")
 @manifest_options
 @option("--yes", consent=True, is_flag=True, help="Create many items without asking for confirmation.")
+@option(
+    "--save-settings",
+    consent=True,
+    is_flag=True,
+    help="Write the other options of this command line to batcher.toml, unless the run is refused.",
+)
 @option("--dry-run", is_flag=True, help="Show what the run would do and cost, like `plan`.")
 @option(
     "--log-format",
@@ -73,6 +85,8 @@ def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     from batcher.reports.progress import Progress
 
     if ctx.params["dry_run"]:
+        if ctx.params["save_settings"]:
+            raise UsageError("--save-settings needs a run that is not dry", "Remove --dry-run or --save-settings.")
         ctx.exit(show_plan(ctx, manifests))
     progress = Progress(quiet=ctx.params["quiet"])
     try:
@@ -101,6 +115,7 @@ def _execute(ctx: click.Context, manifests: tuple[str, ...], progress: Progress)
     from batcher.reports import logs
 
     settings = run_settings(ctx, manifests)
+    saved = _settings_to_save(ctx, manifests)
     file = logs.LogFile(ctx.params["log_file"]) if ctx.params["log_file"] is not None else None
     logs.configure(
         progress.warn,
@@ -111,7 +126,30 @@ def _execute(ctx: click.Context, manifests: tuple[str, ...], progress: Progress)
     )
     asks = not ctx.params["yes"] and all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
     report_start(ctx.params, progress.say)
-    return runner.run(settings, progress, confirm=_confirm if asks else None)
+    report = runner.run(settings, progress, confirm=_confirm if asks else None)
+    if saved is not None and report.exit_code != _REFUSED:
+        _save(saved, progress)
+    return report
+
+
+def _save(saved: SavedSettings, progress: Progress) -> None:
+    """Save the options. The run counts, whether or not that succeeds."""
+    try:
+        saved.save()
+    except BatcherError as error:
+        progress.warn(error.one_line())
+    else:
+        progress.say(saved.told())
+
+
+def _settings_to_save(ctx: click.Context, manifests: tuple[str, ...]) -> SavedSettings | None:
+    """The options to save, if they are to be saved. Whether they can be is checked before anything is bought."""
+    if not ctx.params["save_settings"]:
+        return None
+    first = next(iter(manifests), "-")
+    saved = SavedSettings(ctx, project_folder(None if first == "-" else Path(first)))
+    saved.edited()
+    return saved
 
 
 async def _confirm(question: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -15,7 +15,9 @@ from batcher.formatting import counted
 from batcher.item import KEY_VERSION
 from batcher.ledger.imports import rebuys
 from batcher.ledger.imports.conflicts import OtherBatch, other_batches, reject_conflicts
-from batcher.ledger.imports.parse_options import counts_records, save_parse_options
+from batcher.ledger.imports.doubts import refuse_doubts, refuse_unlisted_voices
+from batcher.ledger.imports.parse_options import counts_records, last_columns, save_parse_options
+from batcher.ledger.imports.renames import refuse_renames
 from batcher.ledger.imports.staging import ROW_COLUMNS, Staging, delete_unused_items, stage_changes, staged
 from batcher.ledger.records import Batch
 from batcher.ledger.storage import bulk
@@ -51,6 +53,8 @@ def import_manifest(
     out_dir: str,
     at: float,
     rebuy: bool = False,
+    rename: bool = False,
+    allow: Collection[str] = (),
     trusted: str | None = None,
 ) -> Batch:
     """Import the manifest, read by `rules`, as the newest version of its batch.
@@ -58,14 +62,19 @@ def import_manifest(
     `trusted` is the fingerprint of its file. It is stored if the manifest has no faults, for `find_unchanged`.
 
     Raises:
-        ManifestError: it has faults that are not skipped; or, without `rebuy`, it would buy too many paid rows again.
+        ManifestError: it has faults that are not skipped; or, without `rebuy`, it would buy too many paid rows again;
+            or, without `rename`, it would rename the audio of too many. The ledger is unchanged.
+        DoubtError: new texts have contents that are hardly meant to be spoken, of types that `allow` does not name.
             The ledger is unchanged.
     """
     with bulk.large_cache(conn):
         staging = stage(conn, manifest, rules, out_dir, at)
+        if not rename:
+            refuse_renames_of(conn, staging, manifest, rules)
         if not rebuy:
             same_file = is_same_file(conn, manifest, rules)
             rebuys.refuse_rebuys(conn, staging, manifest.name, rules.batch, same_file=same_file)
+        refuse_doubts(conn, staging, manifest.name, rules, allow)
         columns = {
             "source": source,
             "digest": manifest.digest,
@@ -109,12 +118,12 @@ def stage(
     `others` are the batches whose outputs they must leave alone, by default all others of the ledger.
 
     Raises:
-        ManifestError: it has faults that are not skipped.
+        ManifestError: it has faults that are not skipped, or voices that `[voices]` lacks.
     """
     # Restored rows are compared with every row, changed or not.
     restored = conn.execute(select(recalled.c.row_id).where(recalled.c.batch == rules.batch).limit(1)).first()
     batch_id = _batch_id(conn, rules.batch)
-    staging = stage_changes(conn, manifest, batch_id, requested, at, all_rows=restored is not None)
+    staging = stage_changes(conn, manifest, rules.batch, batch_id, requested, at, all_rows=restored is not None)
     others = other_batches(conn, rules.batch) if others is None else others
     if reject_conflicts(conn, staging, manifest.faults, others, out_dir):
         delete_unused_items(conn, staging)
@@ -124,7 +133,19 @@ def stage(
             hint = "Fix them, or pass --skip-invalid to continue with the valid rows."
         message = f"{manifest.name}: {counted(manifest.faults.count, 'fault')}; nothing was created"
         raise ManifestError(message, manifest.faults.lines(), " ".join([hint, *manifest.faults.hints]))
+    refuse_unlisted_voices(conn, staging, manifest.name, rules)
     return staging
+
+
+def refuse_renames_of(conn: Connection, staging: Staging, manifest: Manifest, rules: Rules) -> None:
+    """Refuse an import that would rename the audio of too many rows.
+
+    Raises:
+        ManifestError: it would.
+    """
+    columns = last_columns(conn, staging.batch_id)
+    same_file = is_same_file(conn, manifest, rules)
+    refuse_renames(conn, staging, manifest.name, columns, same_file=same_file)
 
 
 def is_same_file(conn: Connection, manifest: Manifest, rules: Rules) -> bool:

@@ -19,6 +19,12 @@ def last_parse_options(conn: Connection, batch: Batch) -> Rules:
     return Rules(batch=batch.name, **_stored(conn, batch.batch_id))
 
 
+def last_columns(conn: Connection, batch_id: int | None) -> dict[str, str]:
+    """The column mapping of the batch's last import; empty for a batch that the ledger lacks."""
+    columns: dict[str, str] = {} if batch_id is None else _stored(conn, batch_id).get("columns", {})
+    return columns
+
+
 def counts_records(conn: Connection, batch: str) -> bool:
     """Whether the batch's rows are numbered from 1, as the first versions did, and not as spreadsheets do.
 

@@ -6,9 +6,9 @@ them, and they disappear when it is closed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, ParamSpec
 
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text
 
@@ -16,12 +16,18 @@ from batcher.errors import ManifestError
 from batcher.item import State
 from batcher.ledger.imports import importer, rebuys
 from batcher.ledger.imports.conflicts import OtherBatch, other_batches
+from batcher.ledger.imports.doubts import find_doubts
 from batcher.ledger.imports.staging import Staging
 from batcher.ledger.queries.item_counts import Counts
 from batcher.ledger.storage.schema import items
+from batcher.manifest.markup.doubts import Doubt
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rows import Rules
 
+P = ParamSpec("P")
+
+_VALUES: Final = 10
+"""Values of a parameter that are listed."""
 _temporary: Final = MetaData()
 _preview_items: Final = Table(
     "preview_items",
@@ -56,6 +62,15 @@ class ManifestPreview(NamedTuple):
 
     changed: dict[str, list[str]]  # by changed field, the ids of rows that the batch has with other inputs
     rebuy: str | None  # why `--rebuy` would be needed
+    rename: str | None  # why `--rename` would be needed
+    doubts: list[Doubt]  # contents of new texts that are hardly meant to be spoken
+
+
+class ParameterValues(NamedTuple):
+    """Values of one parameter: the most frequent ones with their numbers of rows, and the number of different ones."""
+
+    values: dict[str, int]
+    distinct: int
 
 
 class ImportPreview:
@@ -82,12 +97,11 @@ class ImportPreview:
             self._add_rows(staging)
         self._out_dirs[rules.batch] = out_dir
         changed = rebuys.changed_rows(self._conn, staging)
+        doubts = find_doubts(self._conn, staging, rules)
         same_file = importer.is_same_file(self._conn, manifest, rules)
-        try:
-            rebuys.refuse_rebuys(self._conn, staging, manifest.name, rules.batch, same_file=same_file)
-        except ManifestError as error:
-            return ManifestPreview(changed, "\n".join([*error.faults, error.hint]))
-        return ManifestPreview(changed, None)
+        rename = _refusal(importer.refuse_renames_of, self._conn, staging, manifest, rules)
+        rebuy = _refusal(rebuys.refuse_rebuys, self._conn, staging, manifest.name, rules.batch, same_file=same_file)
+        return ManifestPreview(changed, rebuy, rename, doubts)
 
     def _add_rows(self, staging: Staging) -> None:
         position = len(self._out_dirs)
@@ -124,10 +138,32 @@ class ImportPreview:
         counts = Counts(rows=rows, items=sum(states.values()), states=states, invalid=invalid, empty=empty)
         return counts, [(model, size, chars) for state, model, _, size, chars in found if state == State.PENDING]
 
+    def voices(self) -> dict[str, int]:
+        """Rows by voice, the most frequent first."""
+        return {row[0]: row[1] for row in self._conn.exec_driver_sql(_VOICES)}
+
+    def parameters(self) -> dict[str, ParameterValues]:
+        """The parameters that the rows send besides text and voice, by their API names, with their values."""
+        found: dict[str, ParameterValues] = {}
+        for name, value, rows in self._conn.exec_driver_sql(_PARAMETERS):
+            known = found.setdefault(name, ParameterValues({}, 0))
+            shown = known.values if known.distinct >= _VALUES else {**known.values, str(value): rows}
+            found[name] = ParameterValues(shown, known.distinct + 1)
+        return found
+
     def sizes_to_buy(self) -> Iterator[tuple[str | None, int]]:
         """Model and bytes of each item that would be created, in the order in which a run would create them."""
         found = self._conn.exec_driver_sql(_SIZES)
         return ((row[0], row[1]) for row in found)
+
+
+def _refusal(refuse: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> str | None:
+    """Why `refuse` raises a ManifestError; None if it does not."""
+    try:
+        refuse(*args, **kwargs)
+    except ManifestError as error:
+        return "\n".join([*error.faults, error.hint])
+    return None
 
 
 @contextmanager
@@ -159,6 +195,20 @@ _ITEMS: Final = f"""
             length(coalesce(items.text, preview_items.text)) AS chars
         FROM (SELECT DISTINCT item_key FROM preview_rows WHERE item_key IS NOT NULL) {_JOIN_ITEM})
     SELECT state, model, count(*), sum(size), sum(chars) FROM every GROUP BY 1, 2"""  # noqa: S608
+_VOICES: Final = f"""
+    SELECT coalesce(items.voice, preview_items.voice), count(*) FROM preview_rows {_JOIN_ITEM}
+    WHERE item_key IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"""  # noqa: S608
+_PARAMETERS: Final = f"""
+    WITH sent AS MATERIALIZED (
+        SELECT coalesce(items.format, preview_items.format) AS format, {_MODEL} AS model,
+            coalesce(items.params, preview_items.params) AS params, count(*) AS number
+        FROM preview_rows {_JOIN_ITEM} WHERE item_key IS NOT NULL GROUP BY 1, 2, 3)
+    SELECT name, value, sum(number) FROM (
+        SELECT 'format' AS name, format AS value, number FROM sent
+        UNION ALL SELECT 'engineModelId', model, number FROM sent WHERE model IS NOT NULL
+        UNION ALL SELECT one.key, iif(one.type IN ('true', 'false'), one.type, one.value), number
+        FROM sent, json_each(sent.params) AS one WHERE sent.params <> '{{}}')
+    GROUP BY 1, 2 ORDER BY 1, 3 DESC, 2"""  # noqa: S608
 _SIZES: Final = f"""
     SELECT {_MODEL}, {_BYTES}
     FROM (SELECT item_key, min(position * {1 << 32} + number) AS first FROM preview_rows WHERE item_key IS NOT NULL

@@ -20,7 +20,7 @@ from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text
 from batcher.item import Inputs
 from batcher.ledger.lifecycle.transitions import new_item
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Row
+from batcher.manifest.rows import Former, Row
 
 _CHUNK_ROWS: Final = 500
 _CHUNK_CHARACTERS: Final = 1 << 20
@@ -53,6 +53,10 @@ UNCHANGED: Final = (
 _KEY: Final = ROW_COLUMNS.index("item_key")
 _ITEM_COLUMNS: Final = ("key", "text_hash", "text", "voice", "model", "format", "params", "bytes", "take")
 _CURRENT: Final = f"SELECT {', '.join(ROW_COLUMNS)} FROM rows WHERE batch_id = ? AND is_current = 1 ORDER BY number"  # noqa: S608
+_FORMER: Final = """
+    SELECT output, item_key, (SELECT state <> 'pending' FROM items WHERE key = item_key) AS bought
+    FROM rows WHERE batch_id = ? AND id = ?
+    UNION ALL SELECT output, item_key, 1 FROM recalled WHERE batch = ? AND row_id = ? AND output IS NOT NULL LIMIT 1"""
 _STAGE: Final = f"INSERT INTO staged VALUES ({', '.join('?' * len(staged.columns))})"  # noqa: S608
 
 
@@ -79,7 +83,14 @@ class _Changed(NamedTuple):
 
 
 def stage_changes(
-    conn: Connection, manifest: Manifest, batch_id: int | None, items: Table, at: float, *, all_rows: bool = False
+    conn: Connection,
+    manifest: Manifest,
+    batch: str,
+    batch_id: int | None,
+    items: Table,
+    at: float,
+    *,
+    all_rows: bool = False,
 ) -> Staging:
     """Stage the rows that differ from the batch's, or all of them, and insert the items that they request in `items`.
 
@@ -93,7 +104,7 @@ def stage_changes(
     indexed = ["id", "output"]
     if all_rows or conn.exec_driver_sql("SELECT EXISTS (SELECT 1 FROM main.items)").scalar():
         indexed.append("item_key")  # for comparisons with earlier items
-    comparison = _Comparison(conn, batch_id, all_rows=all_rows)
+    comparison = _Comparison(conn, batch_id, batch, all_rows=all_rows)
     changed = 0
     for chunk in _chunks(comparison.changed(manifest)):
         changed += len(chunk)
@@ -123,8 +134,10 @@ def delete_unused_items(conn: Connection, staging: Staging) -> None:
 class _Comparison:
     """A manifest's rows beside the current rows of a batch. `rows` were read, the last with the number `last`."""
 
-    def __init__(self, conn: Connection, batch_id: int | None, *, all_rows: bool) -> None:
+    def __init__(self, conn: Connection, batch_id: int | None, batch: str, *, all_rows: bool) -> None:
         self._conn = conn
+        self._batch_id = batch_id
+        self._batch = batch
         self._current = iter(conn.exec_driver_sql(_CURRENT, (batch_id,)))
         self._all_rows = all_rows
         self._gaps: list[tuple[int]] = []
@@ -133,7 +146,7 @@ class _Comparison:
     def changed(self, manifest: Manifest) -> Iterator[_Changed]:
         """The manifest's rows that the batch does not have with the same number and values; or all of them."""
         current = next(self._current, None)
-        for row in manifest.rows():
+        for row in manifest.rows(self._former):
             self.rows += 1
             self.last = row.number
             while current is not None and current[0] < row.number:
@@ -155,6 +168,11 @@ class _Comparison:
         if self._gaps:
             self._conn.exec_driver_sql("INSERT OR IGNORE INTO gaps VALUES (?)", self._gaps)
             self._gaps = []
+
+    def _former(self, row_id: str) -> Former | None:
+        """Output and item key that the ledger, or a results file restored into it, has for the row."""
+        found = self._conn.exec_driver_sql(_FORMER, (self._batch_id, row_id, self._batch, row_id)).first()
+        return None if found is None else Former(found.output, found.item_key, bool(found.bought))
 
 
 def _chunks(changed: Iterator[_Changed]) -> Iterator[list[_Changed]]:

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from batcher.item import Event, Inputs, sources
 from batcher.ledger.lifecycle.transitions import NO_ERROR, move, new_item
 from batcher.ledger.storage.schema import batches, items, rows, tasks
-from batcher.manifest.output_path import path_of_take
+from batcher.manifest.outputs import path_of_take
 
 
 def buy_again(conn: Connection, key: str, attempt: int, *, at: float, who: str) -> bool:
