@@ -72,7 +72,7 @@ def test_an_extension_that_the_id_has_is_not_repeated(
         ("{id}", "a.wav", ("wav", "a.wav")),
         ("{id}.wav", "a", ("wav", "a.wav")),
         ("{id}-{take}.{format}", "a.mp3", ("mp3", "a-1.mp3")),
-        ("{batch}/{row:03d}.{format}", "a.wav", ("mp3", "m/001.mp3")),
+        ("{batch}/{row:03d}.{format}", "a.wav", ("mp3", "m/002.mp3")),
     ],
 )
 def test_a_template_follows_the_same_rules(tmp_path: Path, template: str, row_id: str, result: tuple[str, str]) -> None:
@@ -98,7 +98,7 @@ def test_a_later_take_keeps_its_extension(tmp_path: Path) -> None:
             {},
             '"x.m4a" ends in .m4a, which the API does not make: use .mp3, .wav, .opus, .ogg or',
         ),
-        ("text\na\n", {"filename": "{id}.wav", "format": "mp3"}, '"000001.wav" ends in .wav, but the format is mp3'),
+        ("text\na\n", {"filename": "{id}.wav", "format": "mp3"}, '"000002.wav" ends in .wav, but the format is mp3'),
     ],
 )
 def test_an_extension_that_contradicts_the_format_is_a_fault(

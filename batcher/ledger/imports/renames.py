@@ -27,7 +27,7 @@ _VANISHED: Final = """
     WHERE old_item.text_hash = item.text_hash AND old_item.state <> 'pending' AND old_item.voice = item.voice
     AND old_item.format = item.format AND old_item.model IS item.model AND old_item.params = item.params
     AND old.linked_output IS NOT NULL AND old.id NOT IN (SELECT id FROM staged)
-    AND (old.number > :last OR old.number IN (SELECT number FROM staged)) LIMIT 1"""
+    AND (old.number > :last OR old.number IN (SELECT number FROM staged UNION ALL SELECT number FROM gaps)) LIMIT 1"""
 """A row with the same inputs, except the take, that the manifest no longer has."""
 _OTHER_ID: Final = f"""
     SELECT found.number, found.line, found.id, found.output, old.id AS old_id, old.output AS old_output FROM (

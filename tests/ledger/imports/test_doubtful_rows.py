@@ -22,7 +22,7 @@ def test_what_an_earlier_run_accepted_is_not_doubted_again(book: Book) -> None:
     with pytest.raises(DoubtError) as caught:
         book.take_in(CONTENT + "b,Plain.\nc,More <i>here</i>.\nd,{x}\n")
     assert caught.value.types == {"html", "braces"}
-    assert "(row 3)" in caught.value.faults[0]
+    assert "(row 4)" in caught.value.faults[0]
     with pytest.raises(DoubtError) as caught:
         book.take_in(CONTENT + "b,Plain.\nc,More <i>here</i>.\nd,{x}\n", allow={"html"})
     assert caught.value.types == {"braces"}

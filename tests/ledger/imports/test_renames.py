@@ -21,7 +21,7 @@ def finished(book: Book, ids: list[str], *, files: int | None = None, **how: Any
     for number in range(len(ids)):
         book.submitted(f"t{number}")
     shown = len(ids) if files is None else files
-    linked = f"UPDATE rows SET linked_key = item_key, linked_output = output WHERE number <= {shown}"
+    linked = f"UPDATE rows SET linked_key = item_key, linked_output = output WHERE number <= {shown + 1}"
     book.do(lambda conn: conn.exec_driver_sql(linked))
 
 
@@ -43,7 +43,7 @@ def test_a_forgotten_column_is_refused_with_what_the_last_run_had(book: Book) ->
     before = book.dump()
     error = refusal(book, content(names(3), "Key"))
     assert error.message.endswith("m.csv: 3 rows with audio would get another file name; nothing was created")
-    assert error.faults[0].endswith("m.csv:2: row 000001: its audio is k0.mp3 (row k0) and would be 000001.mp3")
+    assert error.faults[0].endswith("m.csv:2: row 000002: its audio is k0.mp3 (row k0) and would be 000002.mp3")
     assert error.hint.startswith("The last run had --column id=Key. ")
     assert "--rename" in error.hint
     assert book.dump() == before
@@ -60,7 +60,7 @@ def test_a_retake_is_not_lost_silently(book: Book) -> None:
     book.record(book.accepted(claimed, "retake"))
     book.do(lambda conn: conn.exec_driver_sql("UPDATE rows SET linked_key = item_key, linked_output = output"))
     error = refusal(book, content(names(2)), columns={"id": ""})
-    assert error.faults[0].endswith("row 000001: its audio is k0.take2.mp3 (row k0) and would be 000001.mp3")
+    assert error.faults[0].endswith("row 000002: its audio is k0.take2.mp3 (row k0) and would be 000002.mp3")
 
 
 def test_another_template_is_refused(book: Book) -> None:
