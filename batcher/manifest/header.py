@@ -103,7 +103,7 @@ def _advice(source: Input, sample: Sequence[SampleRow]) -> str | None:
     columns, cells = source.columns, sample[0].cells
     following = [row.cells for row in sample[1:]]
     if columns.names_text(cells):
-        if columns.is_mapped("text") and _is_data(cells, following):
+        if columns.mapped_to("text") and _is_data(cells, following):
             names = [columns.field_named(cell) or SKIPPED for cell in cells]
             reason = (
                 "looks like a row of the table, and as the header it would not be spoken: pass "
