@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from batcher.errors import ManifestError
-from batcher.manifest import delimited, document, jsonl, workbook
+from batcher.manifest import delimited, document, jsonl, plain, workbook
 from batcher.manifest.input import Input
 from batcher.manifest.rows import PARSE_OPTIONS, Record
 
@@ -31,6 +31,7 @@ _DELIMITED: Final = Format(
     records=delimited.records,
     options=_TABLE | {"encoding", "delimiter", "quotes"},
 )
+_PLAIN: Final = Format(name="plain text", records=plain.records, options=_DELIMITED.options)
 _JSONL: Final = Format(name="JSONL", records=jsonl.records, options=frozenset({"columns", "encoding"}))
 _DOCUMENT: Final = Format(name="JSON", records=document.records, options=frozenset({"columns", "encoding"}))
 _WORKBOOK: Final = Format(name="a workbook", records=workbook.records, options=_TABLE)
@@ -68,6 +69,8 @@ def _format(source: Input) -> Format:
     if source.tap.head.startswith(workbook.MAGIC):
         return _WORKBOOK
     found = _BY_ENDING.get(source.ending) or _by_beginning(source)
+    if source.ending == ".txt" and plain.is_plain(source):
+        return _PLAIN
     return _DOCUMENT if found is _JSONL and document.is_document(source) else found
 
 
