@@ -57,6 +57,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         metavar="NAMES",
         help="Names of the columns with --no-header, such as id,_,text; _ skips a column.",
     ),
+    option("--sheet", metavar="NAME", help="Sheet of a workbook; defaults to the first visible one."),
     option("--skip-invalid", is_flag=True, help="Skip invalid rows and process the others."),
     option("--skip-empty", is_flag=True, help="Skip rows without text."),
     option(
@@ -176,7 +177,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
 
 _GROUPS: Final = {
     "Manifest": (
-        *("batch", "column", "encoding", "delimiter", "quotes", "header_row", "no_header", "columns"),
+        *("batch", "column", "encoding", "delimiter", "quotes", "header_row", "no_header", "columns", "sheet"),
         *("skip_invalid", "skip_empty", "allow", "strip", "rescan"),
     ),
     "Defaults for rows without their own": ("voice", "model", "audio_format"),
@@ -290,6 +291,7 @@ def _sources(
                 header_row=params["header_row"],
                 no_header=params["no_header"],
                 names=params["columns"] or (),
+                sheet=params["sheet"],
                 filename=params["filename"],
                 skip_invalid=params["skip_invalid"],
                 skip_empty=params["skip_empty"],

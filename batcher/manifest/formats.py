@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from batcher.errors import ManifestError
-from batcher.manifest import delimited, document, jsonl, plain, workbook
+from batcher.manifest import delimited, document, jsonl, plain, subtitles, workbook
 from batcher.manifest.input import Input
 from batcher.manifest.rows import PARSE_OPTIONS, Record
 
@@ -34,7 +34,8 @@ _DELIMITED: Final = Format(
 _PLAIN: Final = Format(name="plain text", records=plain.records, options=_DELIMITED.options)
 _JSONL: Final = Format(name="JSONL", records=jsonl.records, options=frozenset({"columns", "encoding"}))
 _DOCUMENT: Final = Format(name="JSON", records=document.records, options=frozenset({"columns", "encoding"}))
-_WORKBOOK: Final = Format(name="a workbook", records=workbook.records, options=_TABLE)
+_SUBTITLES: Final = Format(name="subtitles", records=subtitles.records, options=frozenset({"columns", "encoding"}))
+_WORKBOOK: Final = Format(name="a workbook", records=workbook.records, options=_TABLE | {"sheet"})
 
 _JSON: Final = re.compile(r'\{|\[\s*[\[{"\]]')
 """How JSON begins."""
@@ -45,7 +46,11 @@ _BY_ENDING: Final = {
     ".jsonl": _JSONL,
     ".ndjson": _JSONL,
     ".json": _JSONL,
+    ".srt": _SUBTITLES,
+    ".vtt": _SUBTITLES,
     ".xlsx": _WORKBOOK,
+    ".xls": _WORKBOOK,
+    ".ods": _WORKBOOK,
 }
 
 
@@ -78,4 +83,6 @@ def _by_beginning(source: Input) -> Format:
     first = source.lines.beginning()
     if not first:
         return _JSONL if source.is_stdin else _DELIMITED
+    if first.startswith("WEBVTT"):
+        return _SUBTITLES
     return _JSONL if _JSON.match(first) else _DELIMITED
