@@ -17,6 +17,7 @@ from batcher.cli.ledger_path import ledger_path, project_folder
 from batcher.cli.option_types import ColumnNames, Delimiter, Duration, MarkupTypes, Rate
 from batcher.cli.options import DEBUG, option
 from batcher.errors import UsageError
+from batcher.manifest import packed
 from batcher.manifest.rows import Rules
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -305,7 +306,7 @@ def _sources(
 def _batch_names(batch: str | None, paths: list[Path | None]) -> list[str]:
     if batch is not None and len(paths) > 1:
         raise UsageError("--batch names one batch, but there are several manifests", "Run them one by one.")
-    names = [settings.batch_name(batch or (path.stem if path is not None else "stdin")) for path in paths]
+    names = [settings.batch_name(batch or (packed.stem(path) if path is not None else "stdin")) for path in paths]
     if len(set(names)) < len(names):
         raise UsageError(
             f"two manifests have the same batch name ({', '.join(names)})", "Run them one by one, each with --batch."
