@@ -34,7 +34,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         "--column",
         multiple=True,
         metavar="FIELD=HEADER",
-        help="Read FIELD from the column HEADER; FIELD= ignores it.",
+        help="Read FIELD from the column HEADER, or from several, as in A+B; FIELD= ignores it.",
     ),
     option("--encoding", metavar="NAME", help="Encoding of the manifest; UTF-8, and UTF-16 with a BOM, are detected."),
     option(

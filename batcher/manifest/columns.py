@@ -34,7 +34,8 @@ _NAMES: Final = {name: name for name in FIELDS} | {"voiceid": "voice", "enginemo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Column positions in a table: of fields, of carried columns and of columns without a name; and its width.
+    """Column positions in a table: of fields, of carried columns and of columns without a name; and its width. A field
+    that is joined from several columns has several positions.
 
     `named_by` is where the columns are named, in the words of a message.
     """
@@ -50,9 +51,9 @@ class Columns:
     """Maps headers to fields. Other columns are copied to the results. Faults of columns are fatal.
 
     `mapping` is the user's `--column FIELD=HEADER`; an empty header unmaps the field, so that a column of its name is
-    carried. `sent` (header to field) and `carried` grow as headers are read. `misspelt` holds the fields whose header
-    in a table is probably misspelt: that is reported once, not for each row. `has_text` is false once a table's header
-    was read that has no column for the text.
+    carried; `A+B` joins two columns unless one has that name. `sent` (header to field) and `carried` grow as headers
+    are read. `misspelt` holds the fields whose header in a table is probably misspelt: that is reported once, not for
+    each row. `has_text` is false once a table's header was read that has no column for the text.
     """
 
     def __init__(self, mapping: Mapping[str, str], faults: Faults) -> None:
@@ -66,7 +67,9 @@ class Columns:
         self._suspects: dict[str, str] = {}
         self._inner: dict[str, list[str]] = {}
         self._names = self._map_names(mapping)
-        self._paths = [header for header in self._mapped.values() if "." in header]
+        self._joins = {header: parts for header in self._mapped.values() if (parts := _joined(header))}
+        self._parts_found: set[str] = set()
+        self._composed = [header for header in self._mapped.values() if "." in header or header in self._joins]
 
     def _map_names(self, mapping: Mapping[str, str]) -> dict[str, str]:
         """Normalised header to field."""
@@ -94,8 +97,10 @@ class Columns:
         return next((header for header, given in self.sent.items() if given == field), field)
 
     def names_text(self, headers: Iterable[str]) -> bool:
-        """Whether one of the headers is that of the text."""
-        return any(self.field_named(header) == "text" for header in headers)
+        """Whether one of the headers is that of the text, or several are together."""
+        headers = list(headers)
+        text = self._mapped.get("text", "")
+        return any(self.field_named(header) == "text" for header in headers) or bool(self._positions(headers, text))
 
     def field_named(self, header: str) -> str | None:
         """The field that a column with this header would be read as."""
@@ -106,9 +111,9 @@ class Columns:
         return self._mapped.get(field) or None
 
     def has_path(self, field: str, record: Mapping[str, Any]) -> bool:
-        """Whether a JSON object has the path to which the user mapped this field."""
+        """Whether a JSON object has the path, or columns to join, to which the user mapped this field."""
         path = self._mapped.get(field, "")
-        return path in self._paths and value_at(record, path, _normal) is not MISSING
+        return path in self._composed and self._compose(record, path) is not MISSING
 
     def read_header(
         self, headers: list[str], line: int, *, skipped: str | None = None, advice: str | None = None
@@ -141,10 +146,23 @@ class Columns:
                 self._fault(line, header, reason, f"both {field}")
             elif field is not None:
                 fields[field] = index
-        self.has_text = "text" in fields
+        joined: list[tuple[str, int]] = []
+        for field, header in self._mapped.items():
+            if field not in fields and (positions := self._positions(headers, header)):
+                joined += [(field, index) for index in positions]
+                self.sent[header] = field
+        self.has_text = "text" in fields or any(field == "text" for field, _ in joined)
         self._check_header(headers, fields, carried, line, advice)
         unnamed = [index for index, header in enumerate(headers) if not header and index not in left_out]
-        return Layout(fields=list(fields.items()), carried=list(carried.items()), unnamed=unnamed, width=len(headers))
+        return Layout(
+            fields=[*fields.items(), *joined], carried=list(carried.items()), unnamed=unnamed, width=len(headers)
+        )
+
+    def _positions(self, headers: list[str], joined: str) -> list[int]:
+        """The positions of the columns that this mapped header joins; none unless all are there."""
+        normal = [_normal(header) for header in headers]
+        parts = [_normal(part) for part in self._joins.get(joined, ())]
+        return [normal.index(part) for part in parts] if all(part in normal for part in parts) else []
 
     def _check_header(
         self, headers: list[str], fields: dict[str, int], carried: dict[str, int], line: int, advice: str | None
@@ -164,12 +182,12 @@ class Columns:
     def split(self, record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[Problem]]:
         """Split a JSON object into values of fields, carried values, and the problems with its names.
 
-        A field may be mapped to the path of a value in a nested object, which is carried all the same.
+        A field may be mapped to the path of a nested value, or to several joined. These are carried all the same.
         """
-        for path in self._paths:
-            if all(_normal(key) != _normal(path) for key in record):
-                found = value_at(record, path, _normal)
-                record = {**record, path: found} if found is not MISSING else record
+        for header in self._composed:
+            if all(_normal(key) != _normal(header) for key in record):
+                found = self._compose(record, header)
+                record = {**record, header: found} if found is not MISSING else record
         given: dict[str, Any] = {}
         extra: dict[str, Any] = {}
         problems: list[Problem] = []
@@ -198,6 +216,20 @@ class Columns:
                 problems.append(Problem(field=suspected, cause=f"misspelt {header}", reason=reason, column=header))
         return given, extra, problems
 
+    def _compose(self, record: Mapping[str, Any], header: str) -> Any:
+        """The value at the path, or the joined values, that a mapped header stands for; `MISSING` if there is none."""
+        if header not in self._joins:
+            return value_at(record, header, _normal)
+        values = {part: value_at(record, part, _normal) for part in self._joins[header]}
+        values = {part: value for part, value in values.items() if value is not MISSING}
+        self._parts_found.update(values)
+        if not values:
+            return MISSING
+        filled = [value for value in values.values() if not _is_blank(value)]
+        if nested := [value for value in filled if isinstance(value, dict | list)]:
+            return nested[0]
+        return " ".join(str(value).strip() for value in filled)
+
     def check_file(self, line: int | None, advice: str | None = None) -> None:
         """Check the columns as a whole, once all headers are read: is each mapped column there, and one for the text?
         `advice` is what to do if there is none for the text.
@@ -211,6 +243,10 @@ class Columns:
                 reason = f"{option}: the file has no column {code(header)}{self._listed()}"
                 more = f"; {advice}" if advice is not None and field == "text" else ""
                 self._fault(None, None, reason + more, f"no column {field}")
+            missing = [part for part in self._joins.get(header, ()) if part not in self._parts_found]
+            if field in present and missing and not self._parts_found.isdisjoint(self._joins[header]):
+                reason = f"--column {field}={printable(header)}: no row has {code(missing[0])}{self._listed()}"
+                self._fault(None, None, reason, f"no part {missing[0]}")
         explained = self._mapped.get("text") or "text" in self._suspects.values()
         if "text" not in present and not explained:
             advice = advice or f"name the column of the texts with --column text=HEADER{self._listed()}"
@@ -250,6 +286,12 @@ class Columns:
 
     def _fault(self, line: int | None, column: str | None, reason: str, cause: str) -> None:
         self._faults.add(line, column, reason, cause=cause, fatal=True)
+
+
+def _joined(header: str) -> list[str]:
+    """The headers that `Line 1+Line 2` joins; none if it is one header."""
+    parts = [part.strip() for part in header.split("+")]
+    return parts if len(parts) > 1 and all(map(_normal, parts)) else []
 
 
 def _is_blank(value: Any) -> bool:

@@ -6,6 +6,7 @@ The document is held in memory as text, and its rows are parsed one by one.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final, NamedTuple, NoReturn
@@ -18,7 +19,7 @@ from batcher.manifest.jsonl import WHITE, fill, parse_object, parse_value
 from batcher.manifest.rows import Record
 
 _MAX_SIZE: Final = 1 << 27
-"""Characters of a document that is read."""
+"""Bytes of a document that is read."""
 _LINE_END: Final = "\n"
 _NOT_READ: Final = "(the rest of the file was not read)"
 _SHAPES: Final = 'Write an array of objects, such as [{"id": "a1", "text": "Hello."}], or an object of ids and texts.'
@@ -89,15 +90,12 @@ def records(source: Input) -> Iterator[Record]:
 
 
 def _whole(source: Input) -> str:
-    parts: list[str] = []
-    size = 0
-    for line in source.lines:
-        parts.append(line)
-        size += len(line)
-        if size > _MAX_SIZE:
-            message = f"{source.name}: more than {_MAX_SIZE >> 20} million characters, too many for a JSON document"
-            raise ManifestError(message, [message], f"Convert it to JSONL: jq -c '.[]' {source.name} > lines.jsonl")
-    return "".join(parts)
+    if source.size() > _MAX_SIZE:
+        message = f"{source.name}: more than {_MAX_SIZE >> 20} MiB, too much for a JSON document"
+        raise ManifestError(
+            message, [message], f"Convert it to JSONL: jq -c '.[]' {shlex.quote(source.name)} > lines.jsonl"
+        )
+    return "".join(source.lines)
 
 
 def _record(number: int, line: int, element: _Element, columns: Columns) -> Record:

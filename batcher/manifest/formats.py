@@ -14,6 +14,7 @@ from batcher.errors import ManifestError
 from batcher.manifest import delimited, document, jsonl, plain, subtitles, workbook
 from batcher.manifest.input import Input
 from batcher.manifest.rows import PARSE_OPTIONS, Record
+from batcher.manifest.unsupported import refuse_unsupported
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,16 +40,18 @@ _WORKBOOK: Final = Format(name="a workbook", records=workbook.records, options=_
 
 _JSON: Final = re.compile(r'\{|\[\s*[\[{"\]]')
 """How JSON begins."""
+_QUOTED_JSON: Final = re.compile(r'\{\s*"|\[\s*[{"]')
+"""How JSON begins that no text looks like."""
 _BY_ENDING: Final = {
     ".csv": _DELIMITED,
     ".tsv": _DELIMITED,
-    ".txt": _DELIMITED,
     ".jsonl": _JSONL,
     ".ndjson": _JSONL,
     ".json": _JSONL,
     ".srt": _SUBTITLES,
     ".vtt": _SUBTITLES,
     ".xlsx": _WORKBOOK,
+    ".xlsm": _WORKBOOK,
     ".xls": _WORKBOOK,
     ".ods": _WORKBOOK,
 }
@@ -70,19 +73,32 @@ def records(source: Input) -> Iterator[Record]:
 
 
 def _format(source: Input) -> Format:
-    """By the first bytes, then the name's ending, then the first characters. Empty standard input is JSONL."""
+    """By the first bytes, then the name's ending, then the first characters. Empty standard input is JSONL.
+
+    Raises:
+        ManifestError: the format is known not to be readable.
+    """
+    refuse_unsupported(source.name, source.ending, source.tap.head)
     if source.tap.head.startswith(workbook.MAGIC):
         return _WORKBOOK
-    found = _BY_ENDING.get(source.ending) or _by_beginning(source)
-    if source.ending == ".txt" and plain.is_plain(source):
-        return _PLAIN
+    found = _BY_ENDING.get(source.ending) or (_of_text if source.ending == ".txt" else _by_beginning)(source)
     return _DOCUMENT if found is _JSONL and document.is_document(source) else found
+
+
+def _of_text(source: Input) -> Format:
+    """The format of a file whose name says no more than text."""
+    first = source.lines.beginning()
+    if _QUOTED_JSON.match(first):
+        return _JSONL
+    if subtitles.are_subtitles(first):
+        return _SUBTITLES
+    return _PLAIN if plain.is_plain(source) else _DELIMITED
 
 
 def _by_beginning(source: Input) -> Format:
     first = source.lines.beginning()
     if not first:
         return _JSONL if source.is_stdin else _DELIMITED
-    if first.startswith("WEBVTT"):
+    if subtitles.are_subtitles(first):
         return _SUBTITLES
     return _JSONL if _JSON.match(first) else _DELIMITED

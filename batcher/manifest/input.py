@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -54,6 +55,11 @@ class Input:
         memory ends them."""
         with self._rewound():
             yield Lines(Tap(self.name, self.stream), self.rules.encoding, longest=_LONGEST_AHEAD)
+
+    def size(self) -> int:
+        """The manifest's size in bytes."""
+        with self._rewound():
+            return self.stream.seek(0, io.SEEK_END) - self._begin
 
     def has_quotes(self) -> bool:
         """Whether the first 64 MiB contain a double quote."""

@@ -66,6 +66,11 @@ def records(source: Input) -> Iterator[Record]:
         source.faults.add(None, None, "empty: there is no cue", cause="empty", fatal=True)
 
 
+def are_subtitles(beginning: str) -> bool:
+    """Whether a file that begins so has subtitles."""
+    return beginning.startswith("WEBVTT") or any(map(_TIMES.fullmatch, beginning.splitlines()[:2]))
+
+
 def _blocks(source: Input) -> Iterator[_Block]:
     """The blocks of the file; one of too many lines is cut."""
     block: _Block | None = None

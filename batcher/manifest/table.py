@@ -36,7 +36,7 @@ def table_record(number: int, line: int, cells: list[str], layout: Layout, conte
     for field, index in layout.fields:
         cell = cells[index].strip()
         if cell:
-            record.given[field] = cell
+            record.given[field] = f"{record.given[field]} {cell}" if field in record.given else cell
     record.extra = {header: cells[index] for header, index in layout.carried}
     for index in layout.unnamed:
         if cells[index].strip():

@@ -87,6 +87,20 @@ def test_a_table_without_a_known_header_is_never_spoken_line_by_line(tmp_path: P
     assert "no `text` column" in manifest.faults.lines()[0]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"text": "One."}\n{"text": "Two."}\n',
+        '[{"text": "One."}, {"text": "Two."}]',
+        "1\n00:00:01,000 --> 00:00:02,000\nOne.\n\n2\n00:00:03,000 --> 00:00:04,000\nTwo.\n",
+        "WEBVTT\n\n00:01.000 --> 00:02.000\nOne.\n\n00:03.000 --> 00:04.000\nTwo.\n",
+    ],
+)
+def test_other_formats_in_a_text_file_are_not_spoken_line_by_line(tmp_path: Path, content: str) -> None:
+    rows, manifest = read(tmp_path, content)
+    assert ([text for _, text in rows], manifest.faults.lines()) == (["One.", "Two."], [])
+
+
 def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
     _, manifest = read(tmp_path, "\n \n")
     assert manifest.faults.lines() == [f"{tmp_path}/m.txt: empty: write one text per line"]

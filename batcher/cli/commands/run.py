@@ -79,8 +79,8 @@ class _RunCommand(GroupedCommand):
 def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     """Create audio for the rows of a manifest. This can charge.
 
-    MANIFEST is a CSV, TSV, JSONL or XLSX file, or - for standard input (JSONL or XLSX). Run it again at any time: it
-    creates new and changed rows, collects open tasks, and never buys the same thing twice.
+    MANIFEST is a table, workbook, JSON, text or subtitle file, or - for standard input; see `batcher help manifest`.
+    Run it again at any time: it creates new and changed rows, collects open tasks, and never buys the same thing twice.
     """
     from batcher.reports.progress import Progress
 
