@@ -135,9 +135,7 @@ def row_outputs(conn: Connection, batch: Batch, *, unlinked: bool) -> Iterator[t
 def _rows_with_items(batch: Batch, unlinked: bool, *columns: ColumnElement[Any]) -> Select[Any]:
     if not unlinked:
         return select(*columns).where(of_wanted([batch]), rows.c.item_key.is_not(None))
-    of_batch = and_(
-        rows.c.batch_id == batch.batch_id, with_index(rows.c.number), without_index(rows.c.is_current) == 1
-    )
+    of_batch = and_(rows.c.batch_id == batch.batch_id, with_index(rows.c.number), without_index(rows.c.is_current) == 1)
     return select(*columns).where(of_batch, UNLINKED.of(rows), rows.c.item_key.is_not(None))
 
 
