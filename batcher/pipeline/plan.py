@@ -22,7 +22,6 @@ from batcher.ledger.storage import database
 from batcher.manifest.reader import Manifest
 from batcher.pipeline.connection import reach, why_no_profile
 from batcher.pipeline.restore import why_outdated
-from batcher.provider.client import Client
 from batcher.settings import Settings
 
 
@@ -148,6 +147,8 @@ async def _balance(settings: Settings) -> tuple[float | None, str | None]:
     """The account's balance, or why it is unknown; neither for a sandbox that does not exist yet."""
     if settings.sandbox and not settings.ledger.exists():
         return None, None
+    from batcher.provider.client import Client
+
     try:
         with reach(settings) as (endpoint, origin):
             async with Client(endpoint, create_connections=1) as client:

@@ -16,6 +16,7 @@ from batcher.errors import StorageError
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.records import OpenTask, TaskEnd
 from batcher.pacing.due_queue import Due
+from batcher.pacing.load import Load
 from batcher.pacing.pace import Pace, Pacing
 from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.downloader import Downloader
@@ -37,6 +38,7 @@ class _Watched:
     pace: Pace
     accepted_at: float  # this and the next in steady seconds
     progress_at: float  # when its status last changed
+    holds_slot: bool = True
     polls: int = 0
     missed_at: float | None = None  # when a miss was last counted, in steady seconds
     word: str | None = None
@@ -68,9 +70,8 @@ class Poller:
         age = max(0.0, self.ctx.clock.now() - task.accepted_at)
         accepted_at = self.ctx.clock.steady() - age
         watched = _Watched(task=task, pace=pace, accepted_at=accepted_at, progress_at=accepted_at)
-        self._schedule(
-            watched, self.ctx.clock.chance() if at_once else pace.next_poll_seconds(age, self.ctx.clock.chance())
-        )
+        chance = self.ctx.clock.chance()
+        self._schedule(watched, chance if at_once else pace.next_poll_seconds(age, chance, self._load))
 
     def no_more(self) -> None:
         """Accept no more tasks: finish when all have ended."""
@@ -90,12 +91,22 @@ class Poller:
                     await self.api.changed.wait(self.ctx.clock, seconds=wait)
                     continue
                 watched = self._due.take(self.ctx.clock.steady())
-                if (early := watched.pace.early_seconds(self._age(watched))) > 0 and watched.missed_at is None:
+                if (
+                    early := watched.pace.early_seconds(self._age(watched), self._load)
+                ) > 0 and watched.missed_at is None:
                     self._due.add(self.ctx.clock.steady() + early, watched)
                     continue
                 self._polling += 1
                 self._asking += 1
                 polls.start_soon(self._poll, watched)
+
+    @property
+    def _load(self) -> Load:
+        return Load(
+            open_tasks=max(1, len(self._due) + self._polling),
+            polls_per_second=self.gate.per_second,
+            items_wait=not self._closing and self.api.slots.scarce,
+        )
 
     def _age(self, watched: _Watched) -> float:
         return self.ctx.clock.steady() - watched.accepted_at
@@ -124,12 +135,12 @@ class Poller:
             self._polling -= 1
             self.api.changed.ring()
         if ended:
-            if self.overdue.pop(watched.task.key, None) is None:
-                self.api.slots.release()
+            self.overdue.pop(watched.task.key, None)
+            self._free_slot(watched)
         elif watched.overdue_polls:
             self._schedule(watched, OVERDUE_POLL_SECONDS)
         else:
-            wait = watched.pace.next_poll_seconds(self._age(watched), self.ctx.clock.chance())
+            wait = watched.pace.next_poll_seconds(self._age(watched), self.ctx.clock.chance(), self._load)
             self._schedule(watched, wait if watched.missed_at is None else min(wait, MISSED_SECONDS))
 
     async def _ask(self, watched: _Watched) -> tuple[float, Answer, Sent]:
@@ -192,6 +203,8 @@ class Poller:
             return False
         self._log(watched).info("task ended", status=task.word)
         if task.phase is Phase.SUCCEEDED:
+            if not self.api.guard.halts:
+                self._free_slot(watched)  # already now, so that the next claim shares the commit that records this end
             if await self.ctx.ledger.do(collection.record_rendered, ending):
                 self.downloader.add(watched.task, task.audio_url)
         elif task.unfunded:
@@ -217,6 +230,12 @@ class Poller:
             watched.overdue_polls = 1
             self.overdue[watched.task.key] = watched.task
             self._log(watched).warning("task overdue", status=word)
+            self._free_slot(watched)
+
+    def _free_slot(self, watched: _Watched) -> None:
+        """Free the slot of a task that has ended or is overdue; once."""
+        if watched.holds_slot:
+            watched.holds_slot = False
             self.api.slots.release()
 
     def _task_end(self, watched: _Watched, answer: Answer) -> TaskEnd:
