@@ -50,6 +50,7 @@ class AnswerRecord:
     request_id: str | None = None
     credits: float | None = None
     not_before_at: float = 0.0
+    ignored: str | None = None  # parameters that the model ignored, separated by commas
     raw: bytes = field(default=b"", repr=False)
 
     def to_json(self) -> bytes:
@@ -89,6 +90,7 @@ class TaskEnd:
     polls: int
     word: str | None = None  # the provider's status
     credits: float | None = None
+    ignored: str | None = None  # parameters that the model ignored, separated by commas
     error_code: str | None = None
     error_message: str | None = None
     request_id: str | None = None

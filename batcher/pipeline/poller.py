@@ -29,6 +29,8 @@ MISSED_SECONDS: Final = 50.0
 """Time in seconds between two polls that count as separate misses of a task, so that it is gone after minutes."""
 OVERDUE_POLL_SECONDS: Final = 60.0
 """Time in seconds between two polls of an overdue task."""
+MAX_ASKED_SECONDS: Final = 60.0
+"""Bounds the wait, in seconds, that the answer about a running task may ask for before its next poll."""
 
 
 @dataclass(kw_only=True)
@@ -130,7 +132,8 @@ class Poller:
             self._schedule(watched, OVERDUE_POLL_SECONDS)
         else:
             wait = watched.pace.next_poll_seconds(self._age(watched), self.ctx.clock.chance())
-            self._schedule(watched, wait if watched.missed_at is None else min(wait, MISSED_SECONDS))
+            wait = wait if watched.missed_at is None else min(wait, MISSED_SECONDS)
+            self._schedule(watched, max(wait, _asked_seconds(answer)))
 
     async def _ask(self, watched: _Watched) -> tuple[float, Answer, Sent]:
         """Read the task. Returns its age in seconds when the request left, the answer, and the gate's receipt."""
@@ -193,7 +196,7 @@ class Poller:
         self._log(watched).info("task ended", status=task.word)
         if task.phase is Phase.SUCCEEDED:
             if await self.ctx.ledger.do(collection.record_rendered, ending):
-                self.downloader.add(watched.task, task.audio_url)
+                self.downloader.add(watched.task, task.audio_url, expires_at=task.audio_expires_at)
         elif task.unfunded:
             self.api.guard.trip()
             await self.ctx.ledger.do(collection.record_unfunded, ending)
@@ -229,6 +232,7 @@ class Poller:
             polls=watched.polls,
             word=task.word if task is not None else None,
             credits=task.credits_used if task is not None else None,
+            ignored=",".join(answer.ignored) or None,
             error_code=error.code,
             error_message=error.message,
             request_id=error.request_id or answer.error.request_id,
@@ -239,3 +243,9 @@ class Poller:
     def _log(self, watched: _Watched) -> Any:
         task = watched.task
         return log.bind(endpoint="poll", key=task.key, attempt=task.attempt, task_id=task.task_id)
+
+
+def _asked_seconds(answer: Answer) -> float:
+    """Seconds that the answer about a running task asks to wait before the next poll; 0 if it does not."""
+    asked = answer.retry_after_seconds if answer.cause is Cause.OK else None
+    return min(asked or 0.0, MAX_ASKED_SECONDS)

@@ -175,6 +175,8 @@ class Submitter:
             self._react(answer, sent)
             event = await self._record(claimed, answer)
             self._balance_due |= event is Event.LOST and not self.ctx.stop.interrupted
+            if answer.cause is Cause.THROTTLED:
+                await self._suspect_empty(claimed)
             if answer.cause in (Cause.NO_CREDITS, Cause.UNCLEAR) or self.api.guard.halts:
                 await self._refresh_guard()
             self._landed(event)
@@ -184,6 +186,12 @@ class Submitter:
     async def _refresh_guard(self) -> None:
         try:
             await self.api.guard.refresh()
+        except StorageError as error:
+            self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
+
+    async def _suspect_empty(self, claimed: Claimed) -> None:
+        try:
+            await self.api.guard.throttled(self.api.client, claimed.key)
         except StorageError as error:
             self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
 
@@ -199,6 +207,7 @@ class Submitter:
         match answer.cause:
             case Cause.OK | Cause.INVALID:
                 self.gate.succeeded(sent)
+                self.api.guard.answered()
             case Cause.NO_CREDITS:
                 self.api.guard.trip()
             case Cause.THROTTLED:
@@ -257,6 +266,7 @@ class Submitter:
             request_id=answer.error.request_id,
             credits=answer.credits_used,
             not_before_at=later,
+            ignored=",".join(answer.ignored) or None,
             raw=answer.raw,
         )
 

@@ -41,6 +41,8 @@ RETRY_AFTER_MAX_SECONDS: Final = 86_400.0
 _AUDIO_FIELDS: Final = ("audioUrl", "audio_url", "result_url")
 _CREDITS: Final = ("creditsUsed", "credits_used", "x-openapi-credits-used")
 _QUOTA: Final = ("quotaRemaining", "quota_remaining", "x-openapi-quota-remaining")
+_IGNORED: Final = "x-openapi-ignored-parameters"
+_EXPIRES: Final = ("expiresAt", "expires_at")
 _STARTED: Final = ("createdAt", "created_at")
 _ENDED: Final = ("completedAt", "completed_at", "finishedAt", "finished_at")
 _MILLISECONDS: Final = 1e11  # a greater time cannot be in seconds
@@ -48,6 +50,7 @@ _CODE_LIKE: Final = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _SECONDS: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _BRACES: Final = re.compile(r"\{[^{}]*\}")
 _QUERY: Final = re.compile(r"(?<=\S)\?[^\s\"'<>]+")
+_MAX_IGNORED: Final = 50  # names in one header
 _LEAST_SECRET: Final = 8  # replacing anything shorter would garble ordinary words
 
 _Object = dict[str, Any]
@@ -84,6 +87,7 @@ class Reader:
             retry_after_seconds=retry_after(wire.headers.get("retry-after"), now),
             credits_used=_usage(reply.json, wire, _CREDITS),
             quota_remaining=_usage(reply.json, wire, _QUOTA),
+            ignored=self._ignored(wire.headers.get(_IGNORED)),
             transport=wire.transport,
         )
 
@@ -144,6 +148,7 @@ class Reader:
             word=word,
             phase=phase,
             audio_url=self._audio_url(_insides(place) + _insides(body)),
+            audio_expires_at=_instant(_first(_insides(place) + _insides(body), *_EXPIRES)),
             error=replace(outer, code=code or outer.code, message=message) if phase is Phase.FAILED else None,
             credits_used=_usage(body, wire, _CREDITS),
             took_seconds=_took(_insides(place)),
@@ -157,10 +162,17 @@ class Reader:
         deep = [inner for place in shallow if (inner := _dig(place, "error"))] + shallow
         code = self._text(_first(deep, "code", "errorCode", "error_code"), most=100)
         message = self._text(_first(deep, "message", "errorMessage", "error_message"))
-        for text in (place["error"] for place in shallow if isinstance(place.get("error"), str)):
-            code = code or (self.clean(text) if _CODE_LIKE.fullmatch(text) else None)
-            message = message or self._text(text)
+        for place in shallow:
+            if isinstance(text := place.get("error"), str):
+                code = code or (self.clean(text) if _CODE_LIKE.fullmatch(text) else None)
+                parts = (self._text(text), self._text(place.get("details")))
+                message = message or self._text(": ".join(part for part in parts if part))
         return code, message
+
+    def _ignored(self, header: str | None) -> tuple[str, ...]:
+        """Names of parameters from a comma-separated header, without repetitions."""
+        names = (self.clean(name, most=64) for name in (header or "").split(",")[:_MAX_IGNORED])
+        return tuple(dict.fromkeys(name for name in names if name))
 
     def _text(self, value: object, most: int = 500) -> str | None:
         """A string or an integer as clean text. None for anything else and for empty text."""

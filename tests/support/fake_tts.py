@@ -102,6 +102,7 @@ class FakeTTS:
     hidden: tuple[str, ...] = ()  # fields left out of the profile
     task_seconds: float = 0.05
     create_seconds: float = 0.0  # between the charge and the answer
+    ignored: str = ""  # parameters that the answer to a create names as ignored
     schema: dict[str, Any] | None = None  # OpenAPI document published at the origin, without a token
     on_create: Callable[[Create], Twist | None] = _as_usual
     on_read: Callable[[Job], Twist | None] = _as_usual
@@ -176,7 +177,9 @@ class FakeTTS:
             ends_at = time.monotonic() + self.task_seconds
             self.jobs[create.task_id] = Job(create.task_id, create.text, body["format"], ends_at)
         await asyncio.sleep(self.create_seconds)
-        answer = twist or Twist(status=202, body=self._shaped({"id": create.task_id, "status": "queued"}))
+        headers = {"x-openapi-ignored-parameters": self.ignored} if self.ignored else {}
+        body = self._shaped({"id": create.task_id, "status": "queued"})
+        answer = twist or Twist(status=202, body=body, headers=headers)
         create.status, create.answered_at = answer.status, time.monotonic()
         return answer
 

@@ -9,10 +9,11 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, Select, and_, bindparam, case, false, func, select
 
 from batcher.item import State
+from batcher.ledger.queries.ignored import names
 from batcher.ledger.records import Batch, Output
 from batcher.ledger.storage.filters import of_wanted
 from batcher.ledger.storage.planner import UNLINKED, without_index
-from batcher.ledger.storage.schema import REPEAT_MARK, batches, files, items, recalled, rows
+from batcher.ledger.storage.schema import REPEAT_MARK, batches, files, items, recalled, rows, tasks
 from batcher.ledger.storage.statements import Prepared
 
 
@@ -86,15 +87,16 @@ def results(conn: Connection, batch: Batch) -> Iterator[dict[str, Any]]:
     query = (
         select(rows.c.number, rows.c.id, func.coalesce(rows.c.skipped, items.c.state))
         .add_columns(case((_is_linked, rows.c.output)), rows.c.item_key, items.c.task_id, rows.c.take)
-        .add_columns(files.c.sha256, files.c.bytes, files.c.audio_seconds, rows.c.reason, rows.c.extra, *errors)
+        .add_columns(files.c.sha256, files.c.bytes, files.c.audio_seconds, rows.c.reason, rows.c.extra)
+        .add_columns(tasks.c.ignored, *errors)
         .outerjoin(items, items.c.key == rows.c.item_key)
+        .outerjoin(tasks, and_(tasks.c.account_id == items.c.account_id, tasks.c.task_id == items.c.task_id))
         .outerjoin(files, and_(files.c.item_key == rows.c.item_key, items.c.state == State.DONE))
         .where(of_wanted([batch]))
         .order_by(rows.c.number)
     )
-    for number, row_id, state, output, key, task_id, take, sha256, size, seconds, reason, extra, *error in conn.execute(
-        query
-    ):
+    for row in conn.execute(query):
+        number, row_id, state, output, key, task_id, take, sha256, size, seconds, reason, extra, ignored, *error = row
         yield {
             "batch": batch.name,
             "row": number,
@@ -109,6 +111,7 @@ def results(conn: Connection, batch: Batch) -> Iterator[dict[str, Any]]:
             "audio_seconds": seconds,
             "error": {"code": "invalid", "message": reason} if state == "invalid" else _error(*error),
             "extra": json.loads(extra) if extra != "{}" else {},
+            "ignored": names(ignored),
         }
 
 

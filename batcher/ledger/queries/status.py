@@ -119,6 +119,7 @@ def _task(row: Row[Any]) -> dict[str, Any]:
         "looks": row.looks,
         "status": row.word,
         "credits": row.credits,
+        "ignored": row.ignored,
     }
 
 
