@@ -190,6 +190,7 @@ def test_shell_lines_of_the_readme_run(project: Project, provider: FakeTTS) -> N
     program.chmod(0o755)
     environment = project.environment | {"BATCHER_API_URL": provider.url}
     environment["PATH"] = f"{program.parent}:{environment['PATH']}"
+    provider.voices = ("anna", "narrator")
     ran = 0
     for line in lines_to_run():
         command = line.partition("  #")[0].strip()

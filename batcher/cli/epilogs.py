@@ -38,6 +38,7 @@ _COMMANDS: Final[dict[str, tuple[tuple[int, ...], tuple[str, ...]]]] = {
     "plan": (_COMMON, ("batcher plan lines.csv --voice VOICE_ID", "batcher plan lines.csv --json")),
     "status": (_COMMON, ("batcher status lines.csv", "batcher status --ledger /srv/book/batcher.db --json")),
     "show": (_COMMON, ("batcher show line-17", "batcher show --state failed --json")),
+    "voices": ((*_COMMON, 5), ("batcher voices", "batcher voices narrator --json", "batcher voices --sandbox")),
     "report": (
         _COMMON,
         (
@@ -74,6 +75,7 @@ _TOPICS: Final = {
     "plan": ("manifest",),
     "status": ("guarantees",),
     "show": ("guarantees",),
+    "voices": ("account",),
     "report": ("report",),
     "resolve": ("guarantees", "troubleshooting"),
     "retry": ("guarantees",),

@@ -136,6 +136,23 @@ class Halt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Purchase:
+    """Items to be created with the same voice, model and names of parameters: their rows, number and size.
+
+    `listed_credits` is their price by the provider's published rule, which may be a multiple too low.
+    """
+
+    voice: str
+    model: str | None
+    parameters: tuple[str, ...]
+    rows: int
+    items: int
+    bytes: int
+    chars: int
+    listed_credits: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
     """A row's output: the item's audio that belongs there, and the audio that was last linked there.
 

@@ -18,7 +18,7 @@ from batcher.item import State
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.lifecycle import decisions
 from batcher.ledger.money.evidence import evidence
-from batcher.pipeline.connection import known_account, reach
+from batcher.pipeline.connection import known_account, reach, token_rejected
 from batcher.provider.answers import Answer, Cause, Phase, Task
 from batcher.provider.client import Client
 from batcher.settings import Settings
@@ -134,7 +134,7 @@ class Decisions:
 
 def _need_task(answer: Answer) -> Task:
     if answer.cause is Cause.CREDENTIALS:
-        raise CredentialsError(f"the API rejected the token: {answer.explain()}")
+        raise token_rejected(answer)
     if answer.task is None:
         raise TroubleError(f"cannot read the task: {answer.explain()}", "Nothing was changed. Try again later.")
     return answer.task

@@ -18,6 +18,7 @@ from batcher.audio import checks
 from batcher.errors import StorageError
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.records import FileRecord, OpenTask, TaskEnd
+from batcher.pipeline.connection import token_rejected
 from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.delivery import Delivery
 from batcher.pipeline.stop import Reason
@@ -127,7 +128,7 @@ class Downloader:
                 await self._unusable(task, answer, f"status {found.word}, no audio URL")
             return found.audio_url if found.phase is Phase.SUCCEEDED else None
         if answer.cause is Cause.CREDENTIALS:
-            self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API rejected the token: {answer.explain()}")
+            self.ctx.stop.stop_all(Reason.CREDENTIALS, token_rejected(answer).one_line())
         elif answer.cause is Cause.THROTTLED:
             self.ctx.tally.throttled += 1
             self.api.throttle.poll.close(sent, answer.retry_after_seconds)

@@ -17,6 +17,7 @@ from batcher.ledger.lifecycle import collection
 from batcher.ledger.records import OpenTask, TaskEnd
 from batcher.pacing.due_queue import Due
 from batcher.pacing.pace import Pace, Pacing
+from batcher.pipeline.connection import token_rejected
 from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.downloader import Downloader
 from batcher.pipeline.stop import Reason
@@ -158,7 +159,7 @@ class Poller:
                 self.gate.succeeded(sent)
                 return await self._note_missing(watched, answer)
             case Cause.CREDENTIALS:
-                self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API rejected the token: {answer.explain()}")
+                self.ctx.stop.stop_all(Reason.CREDENTIALS, token_rejected(answer).one_line())
             case Cause.THROTTLED:
                 self.ctx.tally.throttled += 1
                 self.gate.close(sent, answer.retry_after_seconds)

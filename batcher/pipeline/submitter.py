@@ -18,6 +18,7 @@ from batcher.item import Event
 from batcher.ledger.lifecycle import claims
 from batcher.ledger.money.spending import Budget
 from batcher.ledger.records import AnswerRecord, Batch, Claimed, OpenTask
+from batcher.pipeline.connection import token_rejected
 from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.poller import Poller
 from batcher.pipeline.stop import Reason
@@ -214,7 +215,7 @@ class Submitter:
                 self.ctx.tally.throttled += 1
                 self.gate.close(sent, answer.retry_after_seconds)
             case Cause.CREDENTIALS:
-                self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API rejected the token: {answer.explain()}")
+                self.ctx.stop.stop_all(Reason.CREDENTIALS, token_rejected(answer).one_line())
             case Cause.WRONG_HOST:
                 message = f"something other than the API answered: {answer.explain()}"
                 self.ctx.stop.stop_creating(Reason.TROUBLE, message)
@@ -315,4 +316,4 @@ class Submitter:
                 self.api.slots.take()
                 self.poller.watch(task, at_once=True)
             elif answer.cause is Cause.CREDENTIALS:
-                self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API rejected the token: {answer.explain()}")
+                self.ctx.stop.stop_all(Reason.CREDENTIALS, token_rejected(answer).one_line())

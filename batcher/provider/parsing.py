@@ -34,6 +34,7 @@ from batcher.provider.answers import (
     judge,
     plain_code,
 )
+from batcher.provider.catalogue import CATALOGUE_RULES, CatalogueAnswer, read_catalogue
 
 MAX_RAW_BYTES: Final = 1 << 16
 RETRY_AFTER_MAX_SECONDS: Final = 86_400.0
@@ -111,6 +112,11 @@ class Reader:
             retry_after_seconds=retry_after(wire.headers.get("retry-after"), now),
             transport=wire.transport,
         )
+
+    def catalogue(self, wire: Received) -> CatalogueAnswer:
+        """The answer to a read of voices or models."""
+        reply = self._reply(wire, None)
+        return read_catalogue(reply, judge(reply, CATALOGUE_RULES), lambda value: self._text(value, most=200))
 
     def schema(self, wire: Received) -> SchemaAnswer:
         """The answer to a read of the published schema."""
@@ -202,18 +208,22 @@ def _http_date(text: str | None) -> float | None:
 
 def _operations(document: _Object) -> frozenset[tuple[str, str]] | None:
     """Methods and paths of an OpenAPI document, each path below each server's path. None for other documents."""
-    paths, servers = document.get("paths"), document.get("servers")
+    paths = document.get("paths")
     if not isinstance(paths, dict):
         return None
-    urls = [server.get("url") for server in servers if isinstance(server, dict)] if isinstance(servers, list) else []
-    bases = [urlsplit(url).path.rstrip("/") for url in urls if isinstance(url, str)] or [""]
     return frozenset(
         (method.upper(), base + _BRACES.sub("{}", path))
         for path, operations in paths.items()
         if isinstance(operations, dict)
         for method in operations
-        for base in bases
+        for base in _bases(operations.get("servers")) or _bases(document.get("servers")) or [""]
     )
+
+
+def _bases(servers: object) -> list[str]:
+    """The paths of an OpenAPI object's servers."""
+    urls = [server.get("url") for server in servers if isinstance(server, dict)] if isinstance(servers, list) else []
+    return [urlsplit(url).path.rstrip("/") for url in urls if isinstance(url, str)]
 
 
 def retry_after(value: str | None, now: float) -> float | None:

@@ -60,7 +60,7 @@ def halt_line(halt: Halt, counts: item_counts.Counts, *, balance: float | None, 
         )
     parts.append(f"{counts.states[State.DONE]:,} done, {counts.states[State.PENDING]:,} to go")
     if halt.kind == "credits":
-        parts.append("top up, and the next run continues")
+        parts.append("top up the API credits (membership credits are separate), and the next run continues")
     else:
         parts.append(f"a run after {local(halt.probe_after_at)} tries again with one create; see `batcher resolve`")
     return "; ".join(parts)
