@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "report": "Write a report page to read and listen to, or export a table.",
     "resolve": "Settle items that may have been bought. This can charge twice.",
     "retry": "Retry failed items. The next run creates and charges for them.",
+    "abandon": "Give up items that were rejected, failed or are gone.",
     "retake": "Request another take of done rows. The next run charges for it.",
     "ledger": "Upgrade, back up or recover a ledger.",
     "verify": "Check the audio on disk against the ledger, and repair it.",

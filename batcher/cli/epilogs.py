@@ -52,7 +52,15 @@ _COMMANDS: Final[dict[str, tuple[tuple[int, ...], tuple[str, ...]]]] = {
         ("batcher resolve", "batcher resolve line-17 --adopt TASK_ID", "batcher resolve --all --abandon"),
     ),
     "retry": ((*_LOCKING, 5), ("batcher retry line-17", "batcher retry --state failed")),
-    "retake": (_LOCKING, ("batcher retake line-17", "batcher retake --marks lines.marks.json")),
+    "abandon": (_LOCKING, ("batcher abandon line-17", "batcher abandon --state failed")),
+    "retake": (
+        _LOCKING,
+        (
+            "batcher retake line-17",
+            "batcher retake line-17 --take 1",
+            "batcher retake --marks lines.marks.json",
+        ),
+    ),
     "ledger": (
         _LOCKING,
         (
@@ -79,7 +87,8 @@ _TOPICS: Final = {
     "report": ("report",),
     "resolve": ("guarantees", "troubleshooting"),
     "retry": ("guarantees",),
-    "retake": ("report",),
+    "abandon": ("guarantees",),
+    "retake": ("report", "guarantees"),
     "ledger": ("files",),
     "verify": ("troubleshooting",),
     "doctor": ("troubleshooting",),

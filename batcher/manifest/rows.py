@@ -14,7 +14,7 @@ from batcher.item import FORMATS, PARAMETERS, RESERVED, Inputs
 from batcher.manifest.columns import Columns
 from batcher.manifest.faults import Faults, InvalidValueError, Problem, code, literal, printable
 
-READER_VERSION: Final = 3
+READER_VERSION: Final = 4
 """Increased when the same file and rules yield other rows than before, or when more is stored about the reading. Every
 file is then read again."""
 TEMPLATE_FIELDS: Final = ("id", "row", "voice", "take", "format", "batch", "key")
@@ -183,19 +183,11 @@ class RowValidator:
         path = checked.get("output") or self._from_template(record.number, checked, inputs)
         if path is None:
             return ""
-        if checked.get("take", 1) > 1 and not self._path_shows_take(record):
-            path = path_of_take(path, checked["take"])
         try:
             return _relative(path)
         except InvalidValueError as error:
             problems.append(Problem(field="output", cause=error.cause, reason=str(error)))
             return ""
-
-    def _path_shows_take(self, record: Record) -> bool:
-        """Whether paths differ by take anyway, or the row sets its take and so chooses its path."""
-        if "take" in record.given:
-            return True
-        return "output" not in record.given and not {"take", "key"}.isdisjoint(self._template_fields or ())
 
     def _from_template(self, number: int, checked: dict[str, Any], inputs: Inputs | None) -> str | None:
         if self._template_fields is None:
@@ -257,13 +249,6 @@ class RowValidator:
             output=output,
             extra=record.extra,
         )
-
-
-def path_of_take(path: str, take: int, before: int = 1) -> str:
-    """The path of a take, derived from `path`, that of take `before`: `a/b.mp3`, `a/b.take2.mp3`, `a/b.take3.mp3`."""
-    folder, slash, name = path.rpartition("/")
-    stem, dot, ending = name.rpartition(".") if "." in name.strip(".") else (name, "", "")
-    return f"{folder}{slash}{stem.removesuffix(f'.take{before}')}.take{take}{dot}{ending}"
 
 
 def record_id(number: int) -> str:

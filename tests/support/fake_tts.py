@@ -325,6 +325,21 @@ def audio_of(text: str, audio_format: str) -> bytes:
     return file.getvalue()
 
 
+def different_takes(provider: FakeTTS) -> None:
+    """Let each task have audio of its own, even for the same text."""
+
+    def audio(job: Job) -> Twist:
+        body = take_audio(job.text, int(job.id.removeprefix("task_")))
+        return Twist(status=200, body=body, headers={"content-type": "audio/mpeg"})
+
+    provider.on_audio = audio
+
+
+def take_audio(text: str, number: int) -> bytes:
+    """The audio of the task with this number."""
+    return audio_of(f"{text} {number}", "mp3")
+
+
 async def _received(reader: asyncio.StreamReader) -> Request | None:
     """The next complete request, or None if the client has gone."""
     try:

@@ -85,7 +85,7 @@ def find_unchanged(conn: Connection, rules: Rules, *, source: str, out_dir: str,
 
 
 def last_parse_options(conn: Connection, batch: Batch) -> Rules:
-    """Rules with the parse options of the batch's last import: column mapping and encoding."""
+    """Rules with options of the batch's last import: column mapping, encoding and template for file names."""
     name = _parse_options_name(batch)
     options: str | None = conn.execute(select(meta.c.value).where(meta.c.name == name)).scalar()
     return Rules(batch=batch.name, **json.loads(options or "{}"))
@@ -189,7 +189,8 @@ def _parse_options_name(batch: Batch) -> str:
 
 
 def _save_parse_options(conn: Connection, batch: Batch, rules: Rules) -> None:
-    value = json.dumps({"columns": rules.columns, "encoding": rules.encoding}, default=dict)
+    options = {"columns": rules.columns, "encoding": rules.encoding, "filename": rules.filename}
+    value = json.dumps(options, default=dict)
     statement = upsert(meta).values(name=_parse_options_name(batch), value=value)
     conn.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"value": value}))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, and_, bindparam, case, false, func, select
@@ -74,11 +75,15 @@ def folders(conn: Connection, batch: Batch, limit: int) -> list[str]:
     return list(conn.execute(query).scalars())
 
 
-def is_known_audio(conn: Connection, sha256: str) -> bool:
-    """Whether an item's saved audio, or a restored row's, has this digest."""
-    saved = select(files.c.item_key).where(files.c.sha256 == sha256, files.c.saved_at.is_not(None))
-    restored = select(recalled.c.item_key).where(recalled.c.sha256 == sha256)
-    return any(conn.execute(query.limit(1)).first() is not None for query in (saved, restored))
+def places_of_audio(conn: Connection, sha256: str) -> list[tuple[str, str, str]]:
+    """Where the items' own files with this digest belong: output folder, item's key, file extension.
+
+    They are those of recorded audio, saved or about to be, and of restored rows. Empty if the digest is not known.
+    """
+    recorded = select(files.c.out_dir, files.c.item_key, files.c.path).where(files.c.sha256 == sha256)
+    restored = select(recalled.c.out_dir, recalled.c.item_key, recalled.c.output).where(recalled.c.sha256 == sha256)
+    found = [row for query in (recorded, restored) for row in conn.execute(query)]
+    return [(row[0], row[1], PurePosixPath(row[2] or "").suffix.removeprefix(".")) for row in found]
 
 
 def results(conn: Connection, batch: Batch) -> Iterator[dict[str, Any]]:

@@ -23,7 +23,7 @@ STATES: Final[dict[str, tuple[str, str, str]]] = {
     State.SUBMITTING: ("being sent", "A request is in progress.", ""),
     State.PENDING: ("to go", "Not created yet; the next run creates it.", ""),
     "empty": ("empty", "Skipped: the row has no text yet.", ""),
-    State.ABANDONED: ("abandoned", "Settled without audio.", ""),
+    State.ABANDONED: ("abandoned", "Given up without audio.", "batcher retry --state abandoned"),
     State.IN_DOUBT: ("in doubt", "May have been bought: the answer was lost.", "batcher resolve"),
     State.FAILED: ("failed", "The provider could not render it.", "batcher retry --state failed"),
     State.REJECTED: ("rejected", "Fix the row, or retry it unchanged.", "batcher retry --state rejected"),
