@@ -154,6 +154,7 @@ class Store:
         if not source.is_file():
             return f"the audio file {source} is missing"
         if target.exists() and _same_file(target, source):
+            _draft_of(target).unlink(missing_ok=True)  # of a link that was cut short, to another take
             return None
         if not replace and (reason := self.conflict(output)) is not None:
             return reason
@@ -233,9 +234,13 @@ def digest(path: Path) -> str:
 def place(source: Path, target: Path) -> None:
     """Link or copy `source` to `target` atomically, replacing `target`."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.part")
+    draft = _draft_of(target)
     _link(source, draft)
     draft.replace(target)
+
+
+def _draft_of(target: Path) -> Path:
+    return target.with_name(f".{target.name}.part")
 
 
 def set_aside(path: Path) -> Path:
