@@ -2,12 +2,10 @@
 
 A poll never shows when a task ended, only that it was running at one age and had ended by another. A task still open is
 known to take longer than its age at the last poll, and this counts too: of many tasks begun together, the first to end
-are the quickest, and alone would bias the estimate.
+are the quickest, and alone would bias the estimate. `distribution` estimates the distribution from such bounds.
 
-Durations are log-normal, with a median proportional to the length of the text plus a fixed overhead in characters. Mean
-and deviation are maximum-likelihood estimates from interval-censored data, found by expectation maximisation (Dempster,
-Laird and Rubin, 1977): the distribution truncated to each task's interval yields its expected log duration, and these
-yield the next distribution.
+Durations are proportional to the length of the text plus a fixed overhead in characters, or unrelated to it, whichever
+makes them vary less.
 
 Only the latest tasks are remembered, in the order in which they began. A sum of log-likelihood ratios in that order,
 reset whenever it falls below zero (Page's CUSUM, 1954), detects when durations have changed, and since when; older
@@ -19,10 +17,10 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Final
 
-from batcher.pacing.normal_distribution import shift_evidence, truncated
+from batcher.pacing.distribution import Course, Distribution, estimate, variance, worth
 
 WINDOW: Final = 64
 """Number of ended tasks to remember, along with open ones that began among them."""
@@ -37,87 +35,33 @@ _OFFSETS: Final = (math.inf, *(2.0 ** (half / 2) for half in range(6, 27)), 0.0)
 """Candidate overheads, in characters of text; with the first, the length of the text does not matter."""
 _OFFSET_EVIDENCE: Final = 3.0
 """Minimum gain in log-likelihood for an overhead over ignoring the length of the text."""
-_PRIOR_SIGMA: Final = 0.2
-"""A prior deviation with the weight of one task, so that the first few tasks do not appear to vary too little."""
 _LEAST_SIGMA: Final = 0.02
-_MOST_SIGMA: Final = 4.0
+"""Smallest deviation of logarithms that counts when overheads are compared: 2 %, as polls can hardly show less."""
 _LEAST_SECONDS: Final = 1e-3
-_MOST_SECONDS: Final = 1e7
-_ROUNDS: Final = 15
-_SETTLED: Final = 0.03
 _SCOUTS: Final = 32
 """Once this many tasks have outlived an age and none has ended, no other is polled before that age: the probability
 that the next one has ended by then is about 1 in 30 (Laplace's rule of succession). This many, to cover short texts
 and long ones."""
-_STRANGE: Final = 2.5
+_STRANGE: Final = 0.006
+"""A task is far quicker or slower than expected beyond these quantiles, two and a half standard deviations."""
 _SHIFT: Final = 2.0
 """The change to detect, in deviations."""
 _ALARM: Final = 9.0
 _MOST_EVIDENCE: Final = 5.0
 """Maximum log-likelihood ratio that one task contributes to a change; less than `_ALARM`."""
 _SUSPICION: Final = 3.0
-
-
-@dataclass(slots=True, eq=False)
-class Course:
-    """The known bounds of one task's duration: more than `low` seconds and, once it has ended, at most `high`."""
-
-    size: int
-    low: float = 0.0
-    high: float = math.inf
-    remembered: bool = False
-
-    @property
-    def ended(self) -> bool:
-        """Whether the task is known to have ended."""
-        return self.high < math.inf
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """The learned distribution: the logarithm of a duration in seconds, less the `worth` of the text, is normal."""
-
-    mu: float
-    sigma: float
-    offset: float = math.inf
-    sample_size: float = 1.0  # effective sample size, in exactly known durations
-
-    def median(self, size: int) -> float:
-        """Median seconds of tasks with texts of `size` characters."""
-        return math.exp(self.mu + worth(size, self.offset))
-
-    def quantile(self, size: int, z: float) -> float:
-        """Seconds `z` deviations above the median for texts of `size` characters."""
-        return self.median(size) * math.exp(z * self.sigma)
-
-    @property
-    def predictive_sigma(self) -> float:
-        """The deviation of the next task, including the uncertainty of the estimates."""
-        return self.sigma * math.sqrt(1.0 + 2.0 / self.sample_size)
-
-
-@dataclass(slots=True)
-class _Guess:
-    """One task under a fit, in deviations from the mean; it represents `weight` tasks."""
-
-    course: Course
-    weight: int
-    low: float
-    high: float
-    mean: float
-    variance: float
-
-
-def worth(size: int, offset: float) -> float:
-    """The logarithm of the text's length plus the overhead, in characters; 0 if the length does not matter."""
-    return 0.0 if offset == math.inf else math.log(max(size, 1) + offset)
+_RARE: Final = 1e-6
+"""Probabilities below this are not told apart."""
+_BLUR: Final = 0.02
+"""Every interval is widened by this number of deviations each way, so that exactly known durations count too."""
+_NORMAL: Final = NormalDist()
 
 
 class Durations:
-    """The durations of one model's tasks; `fit` is None before the first has ended."""
+    """The durations of one model's tasks; `known` is None before the first has ended."""
 
     def __init__(self) -> None:
-        self.fit: Fit | None = None
+        self.known: Distribution | None = None
         self.suspect = False  # a change may be under way
         self._scouts: list[Course] = []
         self._courses: deque[Course] = deque()
@@ -132,12 +76,12 @@ class Durations:
     def running(self, course: Course, age_seconds: float) -> None:
         """Record that the task was running at this age."""
         before, course.low = course.low, max(course.low, age_seconds)
-        if self.fit is None:
+        if self.known is None:
             self._scout(course)
         if (
             course.remembered
-            and self.fit is not None
-            and before <= self.fit.quantile(course.size, _STRANGE) < course.low
+            and self.known is not None
+            and before <= self.known.quantile(course.size, 1.0 - _STRANGE) < course.low
         ):
             self._notice(_LATE_COUNTS)
 
@@ -149,17 +93,18 @@ class Durations:
             self._ended += 1
             while self._ended > WINDOW:
                 self._forget()
-            quick = self.fit is not None and course.high < self.fit.quantile(course.size, -_STRANGE)
+            quick = self.known is not None and course.high < self.known.quantile(course.size, _STRANGE)
             self._notice(WINDOW if quick else 1)
 
-    def known(self) -> list[tuple[int, float, float]]:
+    def ended_tasks(self) -> list[tuple[int, float, float]]:
         """Size, low and high of the remembered ended tasks, in the order in which they began."""
         return [(course.size, course.low, course.high) for course in self._courses if course.ended]
 
-    def remember(self, known: Sequence[tuple[int, float, float]], fit: Fit) -> None:
-        """Restore `known` and `fit` of an earlier run."""
-        self._courses.extend(Course(size, low, high, remembered=True) for size, low, high in known)
-        self._ended, self.fit = len(known), fit
+    def remember(self, tasks: Sequence[tuple[int, float, float]]) -> None:
+        """Restore the ended tasks of an earlier run."""
+        self._courses.extend(Course(size, low, high, remembered=True) for size, low, high in tasks)
+        self._ended = len(tasks)
+        self._learn()
 
     @property
     def outlived_seconds(self) -> float:
@@ -180,15 +125,12 @@ class Durations:
             self._learn()
 
     def _learn(self) -> None:
-        sample = self._sample()
-        fit, guesses = _fitted(self.fit or _first_fit(sample), sample)
-        changed, self.suspect = _change(guesses)
-        if changed is not None:
-            while self._courses[0] is not changed:
+        if self.known is not None:
+            changed, self.suspect = _change(self.known, self._sample())
+            while changed is not None and self._courses[0] is not changed:
                 self._forget()
-            sample = self._sample()
-            fit, guesses = _fitted(_first_fit(sample), sample)
-        self.fit = _with_offset(fit, guesses)
+        sample = self._sample()
+        self.known = estimate(sample, _best_offset(self.known, sample), self.known)
 
     def _forget(self) -> None:
         course = self._courses.popleft()
@@ -205,92 +147,59 @@ class Durations:
         ]
 
 
-def _first_fit(sample: Sequence[tuple[Course, int]]) -> Fit:
-    """A starting point for the iteration: the middles of the ended tasks' intervals."""
+def _best_offset(known: Distribution | None, sample: Sequence[tuple[Course, int]]) -> float:
+    """The overhead under which durations vary least, if the improvement is significant; else infinity."""
     ended = [course for course, _ in sample if course.ended]
-    logs = [0.5 * math.log(max(course.low, course.high / 2) * course.high) for course in ended]
-    mean = sum(logs) / len(logs)
-    scatter = sum((log - mean) ** 2 for log in logs) + _PRIOR_SIGMA**2
-    return Fit(mean, math.sqrt(scatter / (len(logs) + 1)))
+    middles = [_log_middle(known, course) for course in ended]
+    blur = sum((math.log(course.high) - middle) ** 2 for course, middle in zip(ended, middles, strict=True)) / 3.0
+    blur += _LEAST_SIGMA**2
+    pairs = list(zip(ended, middles, strict=True))
+    scatters = {
+        offset: len(ended) * variance([log - worth(course.size, offset) for course, log in pairs])
+        for offset in _OFFSETS
+    }
+    best = min(_OFFSETS, key=lambda offset: scatters[offset])
+    gain = 0.5 * len(ended) * math.log((scatters[math.inf] + blur) / (scatters[best] + blur))
+    return best if gain >= _OFFSET_EVIDENCE else math.inf
 
 
-def _fitted(fit: Fit, sample: Sequence[tuple[Course, int]]) -> tuple[Fit, list[_Guess]]:
-    """The maximum-likelihood fit for the sample, starting from `fit`, and the guesses of the last round."""
-    guesses: list[_Guess] = []
-    for _ in range(_ROUNDS):
-        guesses = [_guess(fit, course, weight) for course, weight in sample]
-        last, fit = fit, _likelier(fit, guesses)
-        if abs(fit.mu - last.mu) + abs(fit.sigma - last.sigma) < _SETTLED * fit.sigma:
-            break
-    return fit, guesses
+def _log_middle(known: Distribution | None, course: Course) -> float:
+    """The logarithm of an ended task's median duration, given its bounds."""
+    if known is None:
+        return course.log_middle
+    share = (known.ended_by(course.size, course.low) + known.ended_by(course.size, course.high)) / 2.0
+    return math.log(min(max(known.quantile(course.size, share), course.low, _LEAST_SECONDS), course.high))
 
 
-def _guess(fit: Fit, course: Course, weight: int) -> _Guess:
-    middle = fit.mu + worth(course.size, fit.offset)
-    low = (math.log(course.low) - middle) / fit.sigma if course.low > 0.0 else -math.inf
-    high = (math.log(course.high) - middle) / fit.sigma
-    return _Guess(course, weight, low, high, *truncated(low, high))
-
-
-def _likelier(fit: Fit, guesses: Sequence[_Guess]) -> Fit:
-    """One round of expectation maximisation."""
-    number = sum(guess.weight for guess in guesses)
-    mean = sum(guess.weight * guess.mean for guess in guesses) / number
-    blur = sum(guess.weight * guess.variance for guess in guesses)
-    scatter = sum(guess.weight * (guess.mean - mean) ** 2 for guess in guesses) + blur
-    sigma = math.sqrt((fit.sigma**2 * scatter + _PRIOR_SIGMA**2) / (number + 1))
-    # Tasks with only one known bound could pull mean and deviation ever further that way.
-    least, most = (math.log(seconds) - worth(0, fit.offset) for seconds in (_LEAST_SECONDS, _MOST_SECONDS))
-    mu = min(max(fit.mu + fit.sigma * mean, least), most)
-    return Fit(mu, min(max(sigma, _LEAST_SIGMA), _MOST_SIGMA), fit.offset, max(number - blur, 0.5))
-
-
-def _with_offset(fit: Fit, guesses: Sequence[_Guess]) -> Fit:
-    """The fit with the overhead under which durations vary least, if the improvement is significant.
-
-    Each task is weighted by how much its polls have narrowed down its duration: the fit's own guesses are no evidence.
-    """
-    ended = [guess for guess in guesses if guess.course.ended and guess.variance < 1.0]
-    points = [
-        (1.0 - guess.variance, fit.mu + worth(guess.course.size, fit.offset) + fit.sigma * guess.mean, guess)
-        for guess in ended
-    ]
-    total = sum(part for part, _, _ in points)
-    if not total:
-        return fit
-    blur = fit.sigma**2 * sum(part * guess.variance for part, _, guess in points) + _LEAST_SIGMA**2
-    known = [(part, log, guess.course.size) for part, log, guess in points]
-    found = [(*_scatter(known, total, offset), offset) for offset in _OFFSETS]
-    scatter, mean, offset = min(found)
-    if 0.5 * total * math.log((found[0][0] + blur) / (scatter + blur)) < _OFFSET_EVIDENCE:
-        scatter, mean, offset = found[0]
-    if offset == fit.offset:
-        return fit
-    return Fit(mean, math.sqrt((scatter + blur + _PRIOR_SIGMA**2) / (total + 1)), offset, fit.sample_size)
-
-
-def _scatter(known: Sequence[tuple[float, float, int]], total: float, offset: float) -> tuple[float, float]:
-    """The residual sum of squares of the logarithms with this overhead, and their mean."""
-    first = second = 0.0
-    for part, log, size in known:
-        rest = log - worth(size, offset)
-        first += part * rest
-        second += part * rest * rest
-    return max(second - first * first / total, 0.0), first / total
-
-
-def _change(guesses: Sequence[_Guess]) -> tuple[Course | None, bool]:
+def _change(known: Distribution, sample: Sequence[tuple[Course, int]]) -> tuple[Course | None, bool]:
     """The first task of a change that at least two ended tasks support, and whether a change may be under way."""
     suspect = False
+    bounds = [(course, *_deviations(known, course)) for course, _ in sample]
     for shift in (_SHIFT, -_SHIFT):
         total, ended, first = 0.0, 0, 0
-        for index, guess in enumerate(guesses):
-            evidence = shift_evidence(guess.low, guess.high, guess.mean, shift)
-            total += min(evidence, _MOST_EVIDENCE)
-            ended += guess.course.ended
+        for index, (course, low, high) in enumerate(bounds):
+            total += min(_shift_evidence(low, high, shift), _MOST_EVIDENCE)
+            ended += course.ended
             if total <= 0.0:
                 total, ended, first = 0.0, 0, index + 1
         if total > _ALARM and ended > 1:
-            return guesses[first].course, False
+            return sample[first][0], False
         suspect = suspect or total > _SUSPICION
     return None, suspect
+
+
+def _deviations(known: Distribution, course: Course) -> tuple[float, float]:
+    """The bounds of a task as standard normal deviations of the same probability."""
+    low, high = (min(max(known.ended_by(course.size, age), _RARE), 1.0 - _RARE) for age in (course.low, course.high))
+    return (
+        _NORMAL.inv_cdf(low) if course.low > 0.0 else -math.inf,
+        _NORMAL.inv_cdf(high) if course.ended else math.inf,
+    )
+
+
+def _shift_evidence(low: float, high: float, shift: float) -> float:
+    """Log-likelihood ratio of a value between `low` and `high` if its normal distribution is shifted by `shift`."""
+    low, high = low - _BLUR, high + _BLUR
+    likely = _NORMAL.cdf(high) - _NORMAL.cdf(low)
+    shifted = _NORMAL.cdf(high - shift) - _NORMAL.cdf(low - shift)
+    return math.log(max(shifted, _RARE) / max(likely, _RARE))

@@ -1,10 +1,11 @@
 """When to poll a task next.
 
-The objective over all tasks is the least expected lateness plus a price per poll (see `schedule` for the formula). The
-price is proportional to the duration of tasks of that model and length, so one rule serves tasks of a fifth of a second
-and of an hour. Without data, and for a task that outlives all known ones, polls come at ages that grow by a constant
-factor; until the first task has ended, only a few are polled on behalf of all. A due poll is delayed if the durations
-learned meanwhile show that it is too early.
+The objective over all tasks is the least expected lateness plus a price per poll: `schedule` has the formula, and
+`load` derives the price from what the API permits and from whether items wait for a slot. The price is proportional to
+the duration of tasks of that model and length, so one rule serves tasks of a fifth of a second and of an hour. Without
+data, and for a task that outlives all known ones, polls come at ages that grow by a constant factor; until the first
+task has ended, only a few are polled on behalf of all. A due poll is delayed if what was learned meanwhile shows that
+it is too early.
 
 A schedule that polls only when a task has almost certainly ended would never learn that tasks have become quicker.
 Hence one task in twenty is polled once at an age at which few have ended, and every second one while a change is
@@ -17,13 +18,13 @@ gets its turn.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from batcher.pacing.durations import Course, Durations, Fit
-from batcher.pacing.normal_distribution import below
-from batcher.pacing.schedule import GROWTH, for_scatter
+from batcher.pacing.distribution import Course, Distribution
+from batcher.pacing.durations import Durations
+from batcher.pacing.load import SPARSELY, Load
+from batcher.pacing.schedule import growth
 
 SHORTEST_SECONDS: Final = 0.05
 LONGEST_SECONDS: Final = 600.0
@@ -34,15 +35,17 @@ OVERDUE_SECONDS: Final = 600.0
 OVERDUE_LEAST_SECONDS: Final = 120.0
 OVERDUE_TIMES: Final = 5.0
 """With enough data, a task counts as stuck after this many times the 99th percentile for its model and length."""
-_OVERDUE_SAMPLE_SIZE: Final = 10.0
-_Z_99: Final = 2.326
-_JITTER: Final = 0.1
-"""Polls are spread by this many deviations each way, so that tasks begun together are not polled together."""
-_UNKNOWN_JITTER: Final = 0.15
+_OVERDUE_SAMPLE_SIZE: Final = 10
+_OVERDUE_SHARE: Final = 0.99
 _WORTH_WAITING: Final = 0.1
 """A due poll is delayed only if it is early by more than this share of the whole wait."""
 _EXPLORED: Final = 1 / 20
 _EXPLORED_IN_SUSPICION: Final = 1 / 2
+_FEW: Final = 0.16
+"""Such a poll comes at an age at which at most this share of the tasks has ended."""
+_JITTER: Final = 0.2
+"""The first poll is shifted by this many deviations each way: tasks begun together are not polled together, and the
+bounds of their durations differ."""
 _DIGITS: Final = 4
 
 
@@ -58,22 +61,18 @@ class Pace:
         self._from: float | None = None  # the age and the chance of the latest `next_poll_seconds`
         self._chance = 0.0
 
-    def next_poll_seconds(self, age_seconds: float, chance: float) -> float:
+    def next_poll_seconds(self, age_seconds: float, chance: float, load: Load = SPARSELY) -> float:
         """Seconds from this age to the next poll, if the task is still running; `chance` is uniform from 0 to 1."""
         self._from, self._chance = age_seconds, chance
-        fit = self._durations.fit
-        if fit is None:
-            at = max(max(age_seconds, self._durations.outlived_seconds) * (1.0 + GROWTH), FIRST_SECONDS)
-            seconds = (at - age_seconds) * (1.0 + _UNKNOWN_JITTER * (2.0 * chance - 1.0))
-        else:
-            seconds = self._scheduled_age(fit, age_seconds, chance) - age_seconds
-        return min(max(seconds, SHORTEST_SECONDS), LONGEST_SECONDS)
+        known = self._durations.known
+        at = self._cold_age(age_seconds, load) if known is None else self._scheduled_age(known, age_seconds, load)
+        return min(max(at - age_seconds, SHORTEST_SECONDS), LONGEST_SECONDS)
 
-    def early_seconds(self, age_seconds: float) -> float:
+    def early_seconds(self, age_seconds: float, load: Load = SPARSELY) -> float:
         """Seconds by which a poll at this age is too early, given what was learned since `next_poll_seconds`; or 0."""
         if self._from is None:
             return 0.0
-        planned = self.next_poll_seconds(self._from, self._chance)
+        planned = self.next_poll_seconds(self._from, self._chance, load)
         early = self._from + planned - age_seconds
         return early if early > _WORTH_WAITING * planned else 0.0
 
@@ -91,35 +90,39 @@ class Pace:
 
     def gain(self, age_seconds: float) -> float:
         """Expected gain of a poll at this age: the probability that the task has ended since its last poll."""
-        fit, low = self._durations.fit, self._course.low
+        known, low = self._durations.known, self._course.low
         if age_seconds <= low:
             return 0.0
-        if fit is None:
+        if known is None:
             return 1.0 - low / age_seconds
-        median, sigma = fit.median(self._course.size), fit.predictive_sigma
-        if age_seconds / median <= 0.0:
-            return 0.0  # so young that the ratio underflows
-        running_then = below(-math.log(low / median) / sigma) if low / median > 0.0 else 1.0
-        running_now = below(-math.log(age_seconds / median) / sigma)
+        running_then = 1.0 - known.ended_by(self._course.size, low)
+        running_now = 1.0 - known.ended_by(self._course.size, age_seconds)
         return 1.0 - running_now / running_then if running_then > 0.0 else 1.0
 
     def overdue_seconds(self) -> float:
         """Seconds without progress after which the task counts as stuck."""
-        fit = self._durations.fit
-        if fit is None or fit.sample_size < _OVERDUE_SAMPLE_SIZE:
+        known = self._durations.known
+        if known is None or known.sample_size < _OVERDUE_SAMPLE_SIZE:
             return OVERDUE_SECONDS
-        most = fit.median(self._course.size) * math.exp(_Z_99 * fit.predictive_sigma)
-        return max(OVERDUE_LEAST_SECONDS, OVERDUE_TIMES * most)
+        return max(OVERDUE_LEAST_SECONDS, OVERDUE_TIMES * known.quantile(self._course.size, _OVERDUE_SHARE))
 
-    def _scheduled_age(self, fit: Fit, age: float, chance: float) -> float:
+    def _cold_age(self, age: float, load: Load) -> float:
+        """The age of the next poll, without data."""
+        age = max(age, self._durations.outlived_seconds)
+        return max(age * (1.0 + growth(load.poll_cost(age))), FIRST_SECONDS)
+
+    def _scheduled_age(self, known: Distribution, age: float, load: Load) -> float:
         """The age of the next poll, given known durations."""
-        median, sigma = fit.median(self._course.size), fit.predictive_sigma
+        size = self._course.size
         explored = _EXPLORED_IN_SUSPICION if self._durations.suspect else _EXPLORED
-        if self._polls == 0 and chance < explored:
-            early = median * math.exp(-sigma * (1.0 + 2.0 * chance / explored))
+        if self._polls == 0 and self._chance < explored:
+            early = known.quantile(size, _FEW * (1.0 - self._chance / explored))
             if early > age:
                 return early
-        return median * for_scatter(sigma).next_poll(age / median) * math.exp(_JITTER * sigma * (2.0 * chance - 1.0))
+        at = known.next_poll(size, age, load.poll_cost(known.median(size)))
+        if self._polls == 0:
+            at *= 1.0 + _JITTER * known.scatter * (2.0 * self._chance - 1.0)
+        return at
 
 
 class Pacing:
@@ -138,11 +141,11 @@ class Pacing:
         return Pace(self._of(model), Course(size))
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The learned durations as JSON values: for each model the fit and the latest ended tasks, rounded."""
+        """The learned durations as JSON values: for each model the latest ended tasks, rounded."""
         return [
-            {"model": model, "fit": _fit_to_json(known.fit), "tasks": [_rounded(*task) for task in known.known()]}
-            for model, known in self._models.items()
-            if known.fit is not None
+            {"model": model, "tasks": [_rounded(*task) for task in tasks]}
+            for model, durations in self._models.items()
+            if (tasks := durations.ended_tasks())
         ]
 
     @classmethod
@@ -150,17 +153,11 @@ class Pacing:
         """Restore what `to_json` returned."""
         pacing = cls()
         for entry in learned:
-            mu, sigma, offset, sample_size = entry["fit"]
-            fit = Fit(mu, sigma, math.inf if offset is None else offset, sample_size)
-            pacing._of(entry["model"]).remember([(size, low, high) for size, low, high in entry["tasks"]], fit)
+            pacing._of(entry["model"]).remember([(size, low, high) for size, low, high in entry["tasks"]])
         return pacing
 
     def _of(self, model: str | None) -> Durations:
         return self._models.setdefault(model, Durations())
-
-
-def _fit_to_json(fit: Fit) -> list[float | None]:
-    return [fit.mu, fit.sigma, None if fit.offset == math.inf else fit.offset, fit.sample_size]
 
 
 def _rounded(size: int, low: float, high: float) -> list[float]:

@@ -14,58 +14,21 @@ that are added in the order of their slopes and queried in the order of F, and t
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections import deque
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
-from batcher.pacing.normal_distribution import below
-
-POLL_COST: Final = 0.3
-"""Price of a poll, in median durations. It results in two polls per task when durations vary by a factor of e^0.8 each
-way, in one to one and a half when they hardly vary, and in more when they vary more."""
-GROWTH: Final = 0.5
-"""Without data, the next poll comes after this share of the task's age: only a scale-free rule suits tasks of a fifth
-of a second as well as tasks of an hour."""
-_REACH: Final = 3.0
-"""The schedule ends this many standard deviations above the median; later polls follow `GROWTH`."""
-_STEPS: Final = 120
-_SIGMA_STEP: Final = 0.05
+_UNKNOWN_RANGE: Final = 2.0
+"""Without knowledge, a task may end anywhere within this factor of its age, as a logarithm: e^2 is 7."""
+_MOST_GROWTH: Final = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """The best next poll for each age of a task; ages in median durations."""
+def growth(cost: float) -> float:
+    """The share of its age after which to poll a task of unknown duration; `cost` is c as a share of that age.
 
-    ages: tuple[float, ...]
-    nexts: tuple[float, ...]
-
-    def next_poll(self, age: float) -> float:
-        """The age at which to poll next a task that was running at `age`."""
-        index = bisect_right(self.ages, age) - 1
-        return max(self.nexts[index], age) if index < len(self.nexts) else age * (1.0 + GROWTH)
-
-
-def for_scatter(sigma: float) -> Schedule:
-    """The best schedule for log-normal durations with the log-scale deviation `sigma`, rounded to within 3 %."""
-    return _solve(round(math.log(sigma) / _SIGMA_STEP))
-
-
-@lru_cache(maxsize=256)
-def _solve(step: int) -> Schedule:
-    sigma = math.exp(step * _SIGMA_STEP)
-    return Schedule(*(tuple(values) for values in solve(sigma, POLL_COST, _REACH, _STEPS)))
-
-
-def solve(sigma: float, cost: float, reach: float, steps: int) -> tuple[list[float], list[float]]:
-    """Ages from 0 to `reach` deviations above the median, and the best next poll after each but the last."""
-    zs = [-reach + 2 * reach * number / steps for number in range(steps + 1)]
-    ages = [0.0, *(math.exp(sigma * z) for z in zs)]
-    ended = [0.0, *(below(z) for z in zs)]
-    mean = math.exp(sigma * sigma / 2)
-    spent = [0.0, *(mean * below(z - sigma) for z in zs)]
-    return ages, best_nexts(ages, ended, spent, cost)
+    If the logarithm of D is uniform over a range of `_UNKNOWN_RANGE`, tasks of age t end at the rate 1 / (2 t). Polls
+    every d seconds then cost c / d for polls and d / 4t for lateness per second, least for d = sqrt(4 c t).
+    """
+    return min(math.sqrt(2.0 * _UNKNOWN_RANGE * cost), _MOST_GROWTH)
 
 
 def best_nexts(ages: list[float], ended: list[float], spent: list[float], cost: float) -> list[float]:

@@ -16,6 +16,7 @@ from batcher.errors import StorageError
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.records import OpenTask, TaskEnd
 from batcher.pacing.due_queue import Due
+from batcher.pacing.load import Load
 from batcher.pacing.pace import Pace, Pacing
 from batcher.pipeline.connection import token_rejected
 from batcher.pipeline.context import ApiContext, RunContext
@@ -71,9 +72,8 @@ class Poller:
         age = max(0.0, self.ctx.clock.now() - task.accepted_at)
         accepted_at = self.ctx.clock.steady() - age
         watched = _Watched(task=task, pace=pace, accepted_at=accepted_at, progress_at=accepted_at)
-        self._schedule(
-            watched, self.ctx.clock.chance() if at_once else pace.next_poll_seconds(age, self.ctx.clock.chance())
-        )
+        chance = self.ctx.clock.chance()
+        self._schedule(watched, chance if at_once else pace.next_poll_seconds(age, chance, self._load))
 
     def no_more(self) -> None:
         """Accept no more tasks: finish when all have ended."""
@@ -93,12 +93,22 @@ class Poller:
                     await self.api.changed.wait(self.ctx.clock, seconds=wait)
                     continue
                 watched = self._due.take(self.ctx.clock.steady())
-                if (early := watched.pace.early_seconds(self._age(watched))) > 0 and watched.missed_at is None:
+                if (
+                    early := watched.pace.early_seconds(self._age(watched), self._load)
+                ) > 0 and watched.missed_at is None:
                     self._due.add(self.ctx.clock.steady() + early, watched)
                     continue
                 self._polling += 1
                 self._asking += 1
                 polls.start_soon(self._poll, watched)
+
+    @property
+    def _load(self) -> Load:
+        return Load(
+            open_tasks=max(1, len(self._due) + self._polling),
+            polls_per_second=self.gate.per_second,
+            items_wait=not self._closing and self.api.slots.scarce,
+        )
 
     def _age(self, watched: _Watched) -> float:
         return self.ctx.clock.steady() - watched.accepted_at
@@ -132,7 +142,7 @@ class Poller:
         elif watched.overdue_polls:
             self._schedule(watched, OVERDUE_POLL_SECONDS)
         else:
-            wait = watched.pace.next_poll_seconds(self._age(watched), self.ctx.clock.chance())
+            wait = watched.pace.next_poll_seconds(self._age(watched), self.ctx.clock.chance(), self._load)
             wait = wait if watched.missed_at is None else min(wait, MISSED_SECONDS)
             self._schedule(watched, max(wait, _asked_seconds(answer)))
 

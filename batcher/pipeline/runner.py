@@ -240,7 +240,7 @@ class _Run:
             account_id=account_id,
             guard=guard,
             throttle=throttle,
-            slots=Slots(ctx.settings.concurrency, changed, ctx.tally),
+            slots=Slots(ctx.settings.concurrency, changed, ctx.tally, ctx.clock),
             changed=changed,
         )
         downloader = Downloader(ctx, api, delivery)

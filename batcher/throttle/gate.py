@@ -78,6 +78,12 @@ class Gate:
         return 0 if self.closed else max(0, min(self._spacing.room, self._free))
 
     @property
+    def per_second(self) -> float:
+        """Requests per second that the limits permit, as far as they are known."""
+        latency = self._judge.latency_seconds
+        return min(self._rate.value, self._at_once.value / latency) if latency > 0 else self._rate.value
+
+    @property
     def _free(self) -> int:
         return self._flights.probe_room(self._closure.since_at) if self._closure.probing else self._flights.room
 

@@ -49,6 +49,11 @@ class Judge:
         self._cut_at = -math.inf
 
     @property
+    def latency_seconds(self) -> float:
+        """How long the last success took, 0 before the first."""
+        return self._history.latency
+
+    @property
     def pending(self) -> bool:
         """Whether refusals have been collected."""
         return bool(self._refused)
@@ -76,7 +81,7 @@ class Judge:
         """Lower what the collected refusals speak against. Few successes since the last time are no evidence."""
         refused, self._refused = self._refused, []
         crowds, crowd = self._crowds(sorted(sent.at for sent in refused), flights)
-        lost = now - closure.since_at + self._history.latency + len(refused) / self._rate.value
+        lost = now - closure.since_at + self.latency_seconds + len(refused) / self._rate.value
         enough = len(crowds) >= ENOUGH
         more, faster = (limit.trying(self._refused_since_at) for limit in (self._at_once, self._rate))
         crowded = enough and (self._full(refused[0]) or _crowded(len(refused), crowds, crowd, more=more, faster=faster))

@@ -22,6 +22,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench.made import line
 from tests.bench.provider import TASK_SECONDS
 
 FEWER = 5
@@ -77,7 +78,7 @@ def command(name: str, url: str, items: int, concurrency: int, folder: Path) -> 
     if name != "batcher":
         return [sys.executable, "-m", "tests.bench.loops", name, url, str(items), str(concurrency), str(place)]
     manifest = place / "lines.csv"
-    lines = (f"r{number},Line number {number} of the script.,anna" for number in range(items))
+    lines = (f"r{number},{line(number)},anna" for number in range(items))
     manifest.write_text("\n".join(["id,text,voice", *lines]))
     where = ["--api-url", url, "--concurrency", str(concurrency), "--quiet", "--yes"]
     return [sys.executable, "-m", "batcher", "run", str(manifest), *where]

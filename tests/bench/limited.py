@@ -56,10 +56,10 @@ class Limited(Provider):
         self._began_at: float | None = None
         self._refused_at = self._not_before = -math.inf
 
-    async def answer(self, method: bytes, path: str) -> bytes:
+    async def answer(self, method: bytes, path: str, body: bytes) -> bytes:
         """The response to a request; a create may be refused."""
         if method != b"POST":
-            return await super().answer(method, path)
+            return await super().answer(method, path, body)
         if self._began_at is None:
             self._began_at = time.monotonic()
         at = time.monotonic() - self._began_at
@@ -69,7 +69,7 @@ class Limited(Provider):
         self.record.passed.append(at)
         await asyncio.sleep(self._create_seconds)
         self.limiter.leave()
-        return await super().answer(method, path)
+        return await super().answer(method, path, body)
 
     def _refusal(self, at: float, wait: int) -> bytes:
         self.record.refused.append(at)

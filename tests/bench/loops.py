@@ -1,15 +1,21 @@
 """What people write by hand: create, poll, download, with no ledger, no verification and no durability.
 
-python -m tests.bench.loops httpx|heeding|aiohttp URL NUMBER CONCURRENCY FOLDER
+python -m tests.bench.loops httpx|heeding|aiohttp|dbos URL NUMBER CONCURRENCY FOLDER [POLL_SECONDS]
+
+`dbos` is a durable-workflow engine, where it is installed: each item is a workflow whose steps are stored in SQLite.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+
+from tests.bench.made import line
 
 POLL_SECONDS = 0.5
 
@@ -74,6 +80,33 @@ async def aiohttp_loop(url: str, number: int, concurrency: int, folder: Path) ->
         await _all(one, number, concurrency)
 
 
+async def dbos_loop(url: str, number: int, concurrency: int, folder: Path) -> None:
+    """Workflows of three kinds of steps in a queue of the engine."""
+    import httpx
+
+    dbos: Any = importlib.import_module("dbos")
+    dbos.DBOS(config={"name": "loops", "system_database_url": f"sqlite:///{folder / 'dbos.sqlite'}"})
+    client = httpx.Client(timeout=60, headers={"Authorization": "Bearer t"})
+    step = dbos.DBOS.step()
+    create = step(lambda index: client.post(f"{url}/speech/tts/jobs", json=_body(index)).json()["task"])
+    read = step(lambda task_id: client.get(f"{url}/speech/tts/jobs/{task_id}").json()["task"])
+    download = step(lambda name, address: (folder / name).write_bytes(client.get(address).content))
+
+    def one(index: int) -> None:
+        task = create(index)
+        while task["status"] != "completed":
+            time.sleep(POLL_SECONDS)
+            task = read(task["id"])
+        download(f"{index}.mp3", task["audioUrl"])
+
+    workflow = dbos.DBOS.workflow()(one)
+    queue = dbos.Queue("items", concurrency=concurrency, polling_interval_sec=0.05)
+    dbos.DBOS.launch()
+    started = [queue.enqueue(workflow, index) for index in range(number)]
+    await asyncio.to_thread(lambda: [handle.get_result() for handle in started])
+    dbos.DBOS.destroy()
+
+
 async def _all(one: Callable[[int], Awaitable[None]], number: int, concurrency: int) -> None:
     places = asyncio.Semaphore(concurrency)
 
@@ -85,9 +118,11 @@ async def _all(one: Callable[[int], Awaitable[None]], number: int, concurrency: 
 
 
 def _body(index: int) -> dict[str, str]:
-    return {"text": f"Line number {index} of the script.", "voiceId": "anna", "format": "mp3"}
+    return {"text": line(index), "voiceId": "anna", "format": "mp3"}
 
 
 if __name__ == "__main__":
-    loop = {"httpx": httpx_loop, "heeding": heeding_loop, "aiohttp": aiohttp_loop}[sys.argv[1]]
-    asyncio.run(loop(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5])))
+    kind, url, number, concurrency, folder, *seconds = sys.argv[1:]
+    POLL_SECONDS = float(seconds[0]) if seconds else POLL_SECONDS
+    loop = {"httpx": httpx_loop, "heeding": heeding_loop, "aiohttp": aiohttp_loop, "dbos": dbos_loop}[kind]
+    asyncio.run(loop(url, int(number), int(concurrency), Path(folder)))

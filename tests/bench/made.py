@@ -13,6 +13,12 @@ from pathlib import Path
 _WORDS = "the quiet river turned beneath old stones while morning light crossed every window that nobody had owned"
 
 
+def line(index: int, batch: int = 0) -> str:
+    """A text of 20 to 200 characters, as long in every batch, and the same in none."""
+    length = random.Random(index).randint(20, 200)
+    return f"{batch} {index:06d} {_WORDS} {_WORDS}."[:length]
+
+
 def texts(number: int, characters: int = 120) -> Iterator[str]:
     """This number of different texts of that length."""
     chance = random.Random(7)

@@ -20,8 +20,9 @@ from itertools import accumulate
 from statistics import fmean
 from typing import Final, Protocol
 
+from batcher.pacing.load import SPARSE
 from batcher.pacing.pace import Pacing
-from batcher.pacing.schedule import POLL_COST, best_nexts
+from batcher.pacing.schedule import best_nexts
 
 KNOWN: Final = 50
 """Tasks count once this many have ended."""
@@ -149,7 +150,7 @@ class Best:
         ended = list(accumulate(drawn[age] / draws for age in self._ages))
         spent = list(accumulate(age * drawn[age] / draws for age in self._ages))
         median = self._ages[bisect_left(ended, 0.5)]
-        costs = [median * POLL_COST * 1.25**power for power in range(-12, 10)]
+        costs = [median * SPARSE * 1.25**power for power in range(-12, 10)]
         self._nexts = [best_nexts(self._ages, ended, spent, cost) for cost in costs]
 
     def lateness(self, seconds: Sequence[float], looks: float) -> float:
@@ -232,7 +233,7 @@ def compare(name: str, draw: Draw, together: int, seeds: int) -> None:
     runs = [steady(learned_run(draw, together, 400 + 4 * together, seed)) for seed in range(seeds)]
     seen = [one for run in runs for one in run]
     best = Best(draw).lateness([one.seconds for one in seen], looks_of(seen))
-    ratio = f"{lateness_of(seen) / best:.2f}" if looks_of(seen) > 1.4 else "   -"
+    ratio = f"{lateness_of(seen) / best:.2f}" if looks_of(seen) > 1.4 and best > 0.0 else "   -"
     _say(f"{name}, {together} open")
     _say(
         f"    {'learned':22} {looks_of(seen):6.2f} looks {lateness_of(seen):8.3f} s late {share_of(seen):7.1%}"

@@ -12,6 +12,7 @@ import itertools
 import json
 import sys
 import time
+from collections.abc import Mapping
 from functools import lru_cache
 
 from tests.support.fake_tts import audio_of
@@ -48,41 +49,42 @@ class Provider:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 method, path, _ = head.split(b" ", 2)
                 length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line[:15] == _LENGTH), 0)
-                if length:
-                    await reader.readexactly(length)
-                writer.write(await self.answer(method, path.decode()))
+                body = await reader.readexactly(length)
+                writer.write(await self.answer(method, path.decode(), body))
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             writer.close()
 
-    async def answer(self, method: bytes, path: str) -> bytes:
+    async def answer(self, method: bytes, path: str, body: bytes) -> bytes:  # noqa: ARG002
         """What comes back to a request."""
         name = path.rpartition("/")[2]
         if method == b"POST":
             await asyncio.sleep(CREATE_SECONDS)
             task_id = f"task_{next(self.numbers)}"
             self.ends_at[task_id] = time.monotonic() + self.task_seconds
-            return _json(202, {"task": {"id": task_id, "status": "queued"}, "requestId": "r", "creditsUsed": 1})
+            return json_answer(202, {"task": {"id": task_id, "status": "queued"}, "requestId": "r", "creditsUsed": 1})
         if name == "profile":
-            return _json(200, {"user_id": "u", "credits": 1e9})
+            return json_answer(200, {"user_id": "u", "credits": 1e9})
         if name.endswith(".mp3"):
-            return sent(200, "audio/mpeg", _audio())
+            return sent(200, "audio/mpeg", audio())
         if time.monotonic() < self.ends_at[name]:
-            return _json(200, {"task": {"id": name, "status": "processing"}})
+            return json_answer(200, {"task": {"id": name, "status": "processing"}})
         url = f"{self.origin}/{name}.mp3"
-        return _json(200, {"task": {"id": name, "status": "completed", "audioUrl": url}, "creditsUsed": 1})
+        return json_answer(200, {"task": {"id": name, "status": "completed", "audioUrl": url}, "creditsUsed": 1})
 
 
 _LENGTH = b"content-length:"
 
 
 @lru_cache
-def _audio() -> bytes:
+def audio() -> bytes:
+    """The audio of every task."""
     return audio_of("the same for all " * 100, "mp3")
 
 
-def _json(status: int, body: dict[str, object]) -> bytes:
+def json_answer(status: int, body: Mapping[str, object]) -> bytes:
+    """A JSON answer as it goes over the wire."""
     return sent(status, "application/json", json.dumps(body).encode())
 
 

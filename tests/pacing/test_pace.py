@@ -6,18 +6,19 @@ import json
 import math
 import random
 from itertools import pairwise
-from statistics import fmean
+from statistics import NormalDist, fmean, median
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from batcher.pacing.distribution import Course, Distribution, estimate
 from batcher.pacing.due_queue import Due
 from batcher.pacing.durations import WINDOW, Durations
-from batcher.pacing.normal_distribution import below, between, density, shift_evidence, truncated
+from batcher.pacing.load import CLOSE, SPARSE, Load
 from batcher.pacing.pace import LONGEST_SECONDS, OVERDUE_LEAST_SECONDS, OVERDUE_SECONDS, SHORTEST_SECONDS, Pace, Pacing
-from batcher.pacing.schedule import GROWTH, best_nexts, for_scatter
+from batcher.pacing.schedule import best_nexts, growth
 from tests.bench.pacing import (
     RULES,
     Best,
@@ -34,6 +35,7 @@ from tests.bench.pacing import (
     share_of,
     simulate,
     steady,
+    two_kinds,
 )
 
 if TYPE_CHECKING:
@@ -77,35 +79,115 @@ def test_the_schedule_matches_a_search_over_every_next_poll() -> None:
         assert best_nexts(ages, ended, spent, cost) == nexts
 
 
-def test_a_task_older_than_the_schedule_is_polled_at_a_share_of_its_age() -> None:
-    assert for_scatter(0.5).next_poll(100.0) == pytest.approx(100.0 * (1 + GROWTH))
+def test_a_task_older_than_all_known_ones_is_polled_at_a_share_of_its_age() -> None:
+    """A share that shrinks with the price of a poll."""
+    known = spread(0.5)
+    after = [known.next_poll(100, 1e6, cost) / 1e6 - 1 for cost in (CLOSE, SPARSE)]
+    assert after == pytest.approx([growth(cost / 1e6 * known.median(100)) for cost in (CLOSE, SPARSE)], rel=0.1)
+    assert 0 < after[0] < after[1]
 
 
 def test_one_poll_finds_narrow_durations_and_half_of_wide_ones() -> None:
-    found = [below(math.log(for_scatter(sigma).next_poll(0.0)) / sigma) for sigma in (0.02, 0.1, 0.3, 0.8)]
+    found = [known.ended_by(100, known.next_poll(100, 0.0, SPARSE)) for known in map(spread, (0.02, 0.1, 0.3, 0.8))]
     assert found == sorted(found, reverse=True)
     assert found[0] > 0.95
     assert 0.4 < found[-1] < 0.6
 
 
+# --- the price of a poll
+
+
+def test_few_tasks_that_block_slots_are_polled_closely_and_many_as_sparsely_as_without_items() -> None:
+    costs = [Load(number, 30.0, items_wait=True).poll_cost(3.0) for number in (1, 5, 20, 50, 10_000)]
+    assert costs == sorted(costs)
+    assert (costs[0], costs[-1]) == (CLOSE, SPARSE)
+    assert costs[3] == pytest.approx(0.5 / (30.0 * 3.0 / 50) ** 2)
+
+
+def test_a_lower_permitted_rate_makes_polls_dearer() -> None:
+    """Down to a rate at which nothing is left to share."""
+    costs = [Load(20, rate, items_wait=True).poll_cost(3.0) for rate in (1000.0, 20.0, 12.0, 1.0, 0.0)]
+    assert costs == sorted(costs)
+    assert (costs[0], costs[-1]) == (CLOSE, SPARSE)
+
+
+def test_without_waiting_items_only_the_last_tasks_are_polled_closely() -> None:
+    costs = [Load(number, 30.0, items_wait=False).poll_cost(3.0) for number in (1, 5, 50, 10_000)]
+    assert costs == [CLOSE, pytest.approx(5 * CLOSE), SPARSE, SPARSE]
+
+
+@pytest.mark.parametrize("number", [5, 50])
+def test_the_permitted_polls_are_about_used_up_while_items_wait(number: int) -> None:
+    """The learned pace at a price that would allow four polls per task."""
+    rate, draw = 4 * number / 2.75, lognormal(2.0, 0.8)
+    pacing, source = Pacing(), random.Random("rate")
+    load = Load(number, rate, items_wait=True)
+    seen = steady(simulate(lambda _: draw(source), lambda _: Loaded(pacing.begin("m", 100), load), number, 600))
+    assert 3.0 < looks_of(seen) < 6.0
+
+
+class Loaded:
+    """A pace under a load that stays the same."""
+
+    def __init__(self, pace: Pace, load: Load) -> None:
+        self._pace, self._load = pace, load
+        self.running, self.ended = pace.running, pace.ended
+
+    def next_poll_seconds(self, age_seconds: float, chance: float) -> float:
+        """The pace's next poll under the load."""
+        return self._pace.next_poll_seconds(age_seconds, chance, self._load)
+
+    def early_seconds(self, age_seconds: float) -> float:
+        """The pace's delay under the load."""
+        return self._pace.early_seconds(age_seconds, self._load)
+
+
 @pytest.mark.parametrize(
-    ("low", "high"), [(-1.0, 0.5), (0.3, 0.32), (-math.inf, -2.0), (2.5, math.inf), (-math.inf, math.inf), (6.0, 7.0)]
+    ("draw", "looks"),
+    [(lognormal(2.0, 0.8), 13.5), (constant(3.0), 3.0), (by_length(0.03, 0.5), 3.5), (two_kinds(1.0, 6.0), 9.0)],
+    ids=["log-normal", "constant", "by length", "two humps"],
 )
-def test_the_truncated_normal_has_its_numerical_mean_and_variance(low: float, high: float) -> None:
-    first, last = max(low, -9.0), min(high, 9.0)
-    points = [first + (last - first) * (number + 0.5) / 40_000 for number in range(40_000)]
-    weights = [density(point) for point in points]
-    mean = sum(point * weight for point, weight in zip(points, weights, strict=True)) / sum(weights)
-    square = sum((point - mean) ** 2 * weight for point, weight in zip(points, weights, strict=True)) / sum(weights)
-    assert truncated(low, high) == pytest.approx((mean, square), rel=2e-3, abs=1e-6)
-    assert between(low, high) == pytest.approx(sum(weights) * (last - first) / 40_000, rel=1e-3)
+def test_with_free_polls_the_end_is_found_within_a_twentieth_of_the_duration(draw: Draw, looks: float) -> None:
+    pacing, source = Pacing(), random.Random("close")
+    load = Load(5, 1000.0, items_wait=True)
+    seen = steady(simulate(lambda _: draw(source), lambda size: Loaded(pacing.begin("m", size), load), 5, 400))
+    assert looks_of(seen) < looks
+    assert lateness_of(seen) < 0.06 * fmean(one.seconds for one in seen)
 
 
-def test_only_a_bounded_duration_is_evidence_for_a_change() -> None:
-    """One far above is evidence for a change upwards and against one downwards."""
-    assert shift_evidence(3.0, 3.01, 3.005, 2.0) == pytest.approx(2 * 3.005 - 2)
-    assert shift_evidence(3.0, math.inf, 3.3, 2.0) > 3 > -3 > shift_evidence(3.0, math.inf, 3.3, -2.0)
-    assert shift_evidence(-math.inf, math.inf, 0.0, 2.0) == 0
+# --- the distribution
+
+
+def spread(sigma: float, number: int = 60) -> Distribution:
+    """What exactly known log-normal durations around two seconds teach."""
+    seconds = [2.0 * math.exp(sigma * NormalDist().inv_cdf((place + 0.5) / number)) for place in range(number)]
+    return estimate([(Course(100, each, each), 1) for each in seconds], math.inf)
+
+
+def test_the_estimate_has_the_quantiles_of_exactly_known_durations() -> None:
+    for sigma in (0.1, 0.3, 0.8):
+        known = spread(sigma, 500)
+        expected = [2.0 * math.exp(sigma * NormalDist().inv_cdf(share)) for share in (0.1, 0.5, 0.9)]
+        assert [known.quantile(100, share) for share in (0.1, 0.5, 0.9)] == pytest.approx(expected, rel=0.1)
+        assert [known.ended_by(100, age) for age in expected] == pytest.approx([0.1, 0.5, 0.9], abs=0.05)
+
+
+def test_bounds_that_overlap_narrow_each_other_down() -> None:
+    """Every task was running at one age or had ended by another, and only about two seconds agree with all."""
+    bounds = [(0.0, 2.1), (1.9, 9.0), (0.0, 2.2), (1.8, 5.0)] * 15
+    sample = [(Course(100, low, high), 1) for low, high in bounds]
+    known = estimate(sample, math.inf)
+    for _ in range(4):
+        known = estimate(sample, math.inf, known)
+    assert 1.5 < known.quantile(100, 0.2) < known.quantile(100, 0.8) < 2.5
+
+
+def test_two_humps_stay_apart() -> None:
+    dice = random.Random("humps")
+    drawn = [two_kinds(1.0, 6.0)(dice)[1] for _ in range(WINDOW)]
+    known = estimate([(Course(100, each, each), 1) for each in drawn], math.inf)
+    assert known.ended_by(100, 3.5) - known.ended_by(100, 1.8) < 0.08
+    assert known.ended_by(100, 1.8) == pytest.approx(sum(each < 1.8 for each in drawn) / WINDOW, abs=0.06)
 
 
 # --- quality
@@ -173,8 +255,8 @@ def test_open_tasks_count_as_longer_than_the_first_to_end() -> None:
         else:
             durations.running(course, 0.9)
     assert sum(seconds <= 0.9 for seconds in tasks) < 60
-    assert durations.fit is not None
-    assert 1.2 < durations.fit.median(100) < 3.2
+    assert durations.known is not None
+    assert 1.2 < durations.known.median(100) < 3.2
 
 
 def test_durations_unrelated_to_length_are_not_tied_to_it() -> None:
@@ -182,10 +264,11 @@ def test_durations_unrelated_to_length_are_not_tied_to_it() -> None:
     for _ in range(200):
         seconds = 2.0 * math.exp(0.8 * dice.gauss(0.0, 1.0))
         durations.ended(durations.begin(dice.randint(20, 2000)), seconds, seconds)
-    assert durations.fit is not None
-    assert durations.fit.offset == math.inf
-    assert durations.fit.median(100) == pytest.approx(2.0, rel=0.25)
-    assert durations.fit.sigma == pytest.approx(0.8, rel=0.25)
+    assert durations.known is not None
+    assert durations.known.offset == math.inf
+    latest = [low for _, low, _ in durations.ended_tasks()]
+    assert durations.known.median(100) == pytest.approx(median(latest), rel=0.1)
+    assert durations.known.scatter == pytest.approx(0.8, rel=0.3)
 
 
 def test_a_fixed_overhead_and_a_time_per_character_are_told_apart() -> None:
@@ -195,8 +278,8 @@ def test_a_fixed_overhead_and_a_time_per_character_are_told_apart() -> None:
         size = dice.randint(20, 2000)
         seconds = (1.0 + 0.01 * size) * math.exp(0.03 * dice.gauss(0.0, 1.0))
         durations.ended(durations.begin(size), 0.97 * seconds, 1.03 * seconds)
-    assert durations.fit is not None
-    assert [durations.fit.median(size) for size in (20, 200, 2000)] == pytest.approx([1.2, 3.0, 21.0], rel=0.2)
+    assert durations.known is not None
+    assert [durations.known.median(size) for size in (20, 200, 2000)] == pytest.approx([1.2, 3.0, 21.0], rel=0.2)
 
 
 def test_tasks_that_become_ten_times_slower_are_learned_in_ten_more() -> None:
@@ -244,9 +327,9 @@ def test_a_task_is_overdue_far_beyond_its_models_durations() -> None:
     pacing = Pacing()
     chance = random.Random(3)
     assert pacing.begin("quick", 100).overdue_seconds() == OVERDUE_SECONDS
-    for model, median in (("quick", 2.0), ("slow", 1800.0)):
+    for model, typical in (("quick", 2.0), ("slow", 1800.0)):
         for number in range(30):
-            took = median * math.exp(0.3 * chance.gauss(0.0, 1.0))
+            took = typical * math.exp(0.3 * chance.gauss(0.0, 1.0))
             pacing.begin(model, 100).ended(took, (took, took))
             if number == 1:
                 assert pacing.begin(model, 100).overdue_seconds() == OVERDUE_SECONDS
@@ -291,9 +374,9 @@ def test_the_learned_state_survives_json() -> None:
     again = Pacing.from_json(json.loads(text))
     assert again.to_json() == first.to_json()
     ours, theirs = first.begin("model", 100), again.begin("model", 100)
-    assert [ours.next_poll_seconds(age, 0.7) for age in (0.0, 1.0, 9.0)] == [
-        theirs.next_poll_seconds(age, 0.7) for age in (0.0, 1.0, 9.0)
-    ]
+    assert [ours.next_poll_seconds(age, 0.7) for age in (0.0, 1.0, 9.0)] == pytest.approx(
+        [theirs.next_poll_seconds(age, 0.7) for age in (0.0, 1.0, 9.0)], rel=0.2
+    )
     seen = learned_run(lognormal(2.0, 0.8), 50, 50, seed=2, pacing=again)
     assert looks_of(seen) < 2.8
     assert lateness_of(seen) < 1.3
@@ -306,7 +389,7 @@ def test_only_the_last_tasks_are_remembered() -> None:
         course = durations.begin(100)
         if number % 3:
             durations.ended(course, 1.0, 2.0 + number % 7)
-    assert len(durations.known()) <= WINDOW
+    assert len(durations.ended_tasks()) <= WINDOW
     assert len(durations._courses) <= 2 * WINDOW
 
 

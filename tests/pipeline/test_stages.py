@@ -51,7 +51,7 @@ async def submitter(book: Book, provider: FakeTTS) -> AsyncIterator[Submitter]:
                 account_id=book.account_id,
                 guard=Guard(ledger, clock, account_id=book.account_id, run_id=RUN),
                 throttle=Throttle(clock, creates_at_once=4, polls_at_once=4, downloads_at_once=4),
-                slots=Slots(4, changed, ctx.tally),
+                slots=Slots(4, changed, ctx.tally, clock),
                 changed=changed,
             )
             delivery = Delivery(ctx=ctx, named=[])

@@ -417,7 +417,7 @@ async def test_each_class_of_requests_learns_separately(clock: FakeClock) -> Non
 
 def test_open_tasks_occupy_slots_and_an_excess_leaves_none_free(clock: FakeClock) -> None:
     tally = Tally()
-    slots = Slots(3, Wakeup(), tally)
+    slots = Slots(3, Wakeup(), tally, clock)
     assert slots.free == 3
     slots.take()
     slots.take(2)
@@ -431,7 +431,7 @@ def test_open_tasks_occupy_slots_and_an_excess_leaves_none_free(clock: FakeClock
 
 async def test_a_released_slot_wakes_its_waiter() -> None:
     wakeup = Wakeup()
-    slots = Slots(1, wakeup, Tally())
+    slots = Slots(1, wakeup, Tally(), Clock())
     slots.take()
     clock = Clock()
     woken = anyio.Event()
