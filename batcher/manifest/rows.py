@@ -14,9 +14,9 @@ from batcher.manifest.columns import Columns
 from batcher.manifest.faults import Faults, InvalidValueError, Problem, code, literal, printable, without_controls
 from batcher.manifest.markup.markup import SPEAKER, strip
 from batcher.manifest.markup.speakers import speaker_of, voice_of
-from batcher.manifest.outputs import DEFAULT_FORMAT, OutputNames, is_audio_file
+from batcher.manifest.outputs import DEFAULT_FORMAT, OutputNames, former_path, is_audio_file
 
-READER_VERSION: Final = 4
+READER_VERSION: Final = 5
 """Increased when the same file and rules yield other rows than before, or when more is stored about the reading. Every
 file is then read again."""
 PARSE_OPTIONS: Final = {
@@ -276,7 +276,7 @@ class RowValidator:
         old = self._named(record, checked, DEFAULT_FORMAT, complete=complete, exact=True)
         if new == old or "id" not in checked or (former := find_former(checked["id"])) is None:
             return new
-        if former.output != old.output:
+        if former.output not in (old.output, former_path(old.output, checked.get("take", 1))):
             return new
         if old.inputs is not None and old.inputs.key() == former.key and (former.bought or new.problems):
             return old
@@ -287,9 +287,8 @@ class RowValidator:
     ) -> _Form:
         values = {"format": audio_format} | checked
         inputs = self._inputs(values) if complete else None
-        own_take = "take" in record.given
         try:
-            output = self._names.path(record.number, values, inputs, own_take=own_take, exact=exact)
+            output = self._names.path(record.number, values, inputs, exact=exact)
         except InvalidValueError as error:
             return _Form(inputs, "", [Problem(field="output", cause=error.cause, reason=str(error))])
         return _Form(inputs, output, [])
