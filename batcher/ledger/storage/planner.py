@@ -70,3 +70,5 @@ UNCLEAR: Final = IndexCondition(
 """Attempts without an accepted create request that may have cost something (`attempts_unclear`)."""
 OPEN_TASK: Final = IndexCondition("{}ended_at IS NULL")
 """Tasks that have not ended (`tasks_open`)."""
+IGNORED: Final = IndexCondition("{}ignored IS NOT NULL")
+"""Tasks for which the model ignored parameters (`tasks_ignored`)."""
