@@ -52,20 +52,22 @@ class Wakeup:
     """Wakes all coroutines that wait for a change."""
 
     def __init__(self) -> None:
-        self._rung = anyio.Event()
+        self._next: anyio.Event | None = None  # None while nobody waits
 
     def ring(self) -> None:
         """Wake everything that is waiting now."""
-        self._rung.set()
-        self._rung = anyio.Event()
+        if self._next is not None:
+            self._next.set()
+            self._next = None
 
     def next(self) -> anyio.Event:
         """The next ring. Take it before checking a condition, so that a change during the check is not missed."""
-        return self._rung
+        self._next = self._next or anyio.Event()
+        return self._next
 
     async def wait(self, clock: Clock, *, seconds: float | None = None, ring: anyio.Event | None = None) -> None:
         """Wait for the next ring (or for `ring`), at most `seconds`."""
-        ring = ring or self._rung
+        ring = ring or self.next()
         if seconds is None:
             await ring.wait()
             return

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from typing import Any
 
 import pytest
 
-from batcher.item import TARGET, TRANSITIONS, Event, Inputs, State, canonical, sources
+from batcher.item import KEY_VERSION, TARGET, TRANSITIONS, Event, Inputs, State, canonical, sources
 
 DESIGNED = """
 pending    claim         submitting
@@ -102,6 +103,15 @@ GOLDEN: list[tuple[Inputs, str]] = [
 def test_known_keys_never_change(inputs: Inputs, key: str) -> None:
     """Existing ledgers hold them."""
     assert inputs.key() == key
+
+
+@pytest.mark.parametrize("plane", range(17))
+def test_the_key_of_plain_inputs_is_that_of_their_canonical_json(plane: int) -> None:
+    """For each character that a text can have, although another encoder writes it."""
+    codes = range(plane << 16, (plane + 1) << 16)
+    inputs = Inputs(text="".join(chr(code) for code in codes if not 0xD800 <= code < 0xE000), voice='a"\\b', take=3)
+    written = canonical({"v": KEY_VERSION, "take": 3, "body": inputs.body()})
+    assert inputs.key() == hashlib.sha256(written).hexdigest()
 
 
 @pytest.mark.parametrize(

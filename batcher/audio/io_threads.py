@@ -14,7 +14,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 import anyio
 import anyio.to_thread
 
-GATHER_SECONDS: Final = 0.02
+GATHER_SECONDS: Final = 0.05
 """Minimum time between two batches: calls that arrive meanwhile share the next. A lone call does not wait."""
 _THREADS: Final = 4
 

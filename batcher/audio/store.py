@@ -14,8 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from batcher.audio.fingerprints import AddedNames, read_names
+from batcher.clock import Clock
 from batcher.errors import StorageError, UsageError
-from batcher.ledger.records import Output
+from batcher.ledger.records import FolderNames, Output
 
 ITEMS: Final = ".items"
 _BAD: Final = ".bad"
@@ -31,6 +33,8 @@ class Store:
         self.folder = out_dir
         self.out_dir = os.path.relpath(out_dir, home)
         """The output folder relative to the ledger's, so that both can be moved together."""
+        self.added = AddedNames()
+        """Names that `link` added to folders, by `folder_of`."""
 
     def item_path(self, key: str, audio_format: str) -> str:
         """Path of an item's audio, relative to the output folder."""
@@ -115,12 +119,19 @@ class Store:
             with os.scandir(folder) as found:
                 yield from (Path(one.path) for one in found if one.name.startswith(".") and one.name.endswith(".part"))
 
-    def stamps(self, out_dir: str, folders: Sequence[str]) -> dict[str, list[int] | None]:
-        """Fingerprints of folders below `out_dir`: they change when a file is added or removed, not when it is edited.
+    def folder_of(self, out_dir: str, output: str) -> str:
+        """The folder of an output, relative to the ledger's."""
+        return os.path.normpath(os.path.join(out_dir, os.path.dirname(output)))  # noqa: PTH118, PTH120
 
-        None for a folder that does not exist.
+    def names(
+        self, folder: str, known: FolderNames | None, *, out_dir: str, reserved: Sequence[str], clock: Clock
+    ) -> FolderNames | None:
+        """The names of files in a folder of outputs, without those that cannot be outputs; see `read_names`.
+
+        In the output folder itself, those have an ending of `reserved` or begin with a dot.
         """
-        return {folder: stamp(self._home / out_dir / folder) for folder in folders}
+        ignored = reserved if folder == self.folder_of(out_dir, "") else ()
+        return read_names(self._home / folder, known, ignored=ignored, clock=clock)
 
     def conflict(self, output: Output) -> str | None:
         """Why the row's output path cannot be written, usually because a foreign file is there. None if it can."""
@@ -161,7 +172,10 @@ class Store:
         for own, sha256 in ((output.source, output.sha256), (output.linked_source, output.linked_sha256)):
             if own is not None and target.is_file() and not _same_file(target, self._home / own):
                 self._preserve(target, self._home / own, sha256)
+        is_new = not os.path.lexists(target)
         place(source, target)
+        if is_new:
+            self.added.add(self.folder_of(output.out_dir, output.output), target.name)
         return None
 
     def preserve(self, output: Output, owners: Sequence[tuple[str, str, str]]) -> None:
@@ -211,18 +225,6 @@ class Store:
             if parent.exists() or parent.is_symlink():
                 return None if parent.is_dir() else f"{parent} is in the way: it is not a folder"
         return None
-
-
-def stamp(path: Path) -> list[int] | None:
-    """Fingerprint used to detect changes: inode, size, mtime and ctime in ns. None if the path does not exist.
-
-    Two changes within one tick of the file system's clock look like one.
-    """
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
 def digest(path: Path) -> str:

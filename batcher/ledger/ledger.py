@@ -1,8 +1,8 @@
 """The ledger's async interface over one synchronous connection, with group commits.
 
 `do` returns once the changes of its verb are durable. Verbs that arrive during a commit share the next one, each in its
-own savepoint, so that a rejected record does not undo the others. A call is shielded from cancellation: it is carried
-out as a whole or not at all.
+own savepoint, so that a rejected record does not undo the others; `do_soon` waits a little for a commit to share. A
+call is shielded from cancellation: it is carried out as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ log = structlog.get_logger()
 
 _COMMIT_INTERVAL_SECONDS: Final = 0.005
 """Shortest time between two group commits: verbs that arrive meanwhile share the next. A single call does not wait."""
+_SOON_SECONDS: Final = 0.05
+"""Longest time for which `do_soon` waits for a commit to share."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,6 +45,7 @@ class _Call(Generic[T]):
 
     def __init__(self, verb: Callable[[Connection], T]) -> None:
         self.verb = verb
+        self.patient = False  # waits for another to lead
         self.turn = anyio.Event()  # set once it is settled, or once its caller is to make the next commit
         self.settled = False
         self.value: T
@@ -78,17 +81,29 @@ class Ledger:
         Raises:
             StorageError: the database refused the transaction; nothing was changed.
         """
+        return await self._settle(_Call(lambda connection: verb(connection, *args, **kwargs)))
+
+    async def do_soon(self, verb: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Like `do`, for what nothing urgent waits for: while commits are grouped, wait a little for one to share."""
         call: _Call[T] = _Call(lambda connection: verb(connection, *args, **kwargs))
+        call.patient = self.group_commits
+        return await self._settle(call)
+
+    async def _settle(self, call: _Call[T]) -> T:
         self._waiting.append(call)
         with anyio.CancelScope(shield=True):
-            if self._has_leader:
+            if call.patient:
+                with anyio.move_on_after(_SOON_SECONDS):
+                    await call.turn.wait()
+                call.patient = False
+            if self._has_leader and not call.settled:
                 await call.turn.wait()
             if not call.settled:
                 await self._lead()
         return call.result()
 
     async def _lead(self) -> None:
-        """Commit all waiting calls, then let the first of those that arrived meanwhile lead."""
+        """Commit all waiting calls, then let the first urgent one of those that arrived meanwhile lead."""
         self._has_leader = True
         if self.group_commits:
             await anyio.sleep(max(0.0, self._committed_at + _COMMIT_INTERVAL_SECONDS - anyio.current_time()))
@@ -100,8 +115,9 @@ class Ledger:
                 await anyio.to_thread.run_sync(self._apply_and_commit, batch, limiter=self._thread)
         finally:
             self._committed_at = anyio.current_time()
-            self._has_leader = bool(self._waiting)
-            for call in (*batch, *self._waiting[:1]):
+            urgent = [call for call in self._waiting if not call.patient]
+            self._has_leader = bool(urgent)
+            for call in (*batch, *urgent[:1]):
                 call.turn.set()
 
     async def record(self, record: AnswerRecord, *, max_in_doubt: int) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from batcher.item import Event
 
@@ -173,3 +173,14 @@ class Output:
     linked_output: str | None
     linked_source: str | None
     linked_sha256: str | None
+
+
+class FolderNames(NamedTuple):
+    """The names of the files in a folder of outputs: a checksum over them, and the folder's stamp when it was taken.
+
+    `trusted`: as long as the stamp is the same, the names are.
+    """
+
+    checksum: int
+    stamp: list[int] | None
+    trusted: bool

@@ -141,6 +141,8 @@ class Columns:
                 problems.append(Problem(field=field, cause="both", reason=reason))
             else:
                 given[field] = stripped
+        if self._suspects.keys().isdisjoint(extra):
+            return given, extra, problems
         present = {field for name in record if (field := self._fields[name])}
         for header in self._suspects.keys() & extra.keys():
             if (suspected := self._suspected(header, present)) is not None:

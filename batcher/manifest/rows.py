@@ -6,7 +6,8 @@ import math
 import re
 import string
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -20,6 +21,7 @@ file is then read again."""
 TEMPLATE_FIELDS: Final = ("id", "row", "voice", "take", "format", "batch", "key")
 """The fields of a file name template (`--filename`)."""
 
+_WITH_DEFAULTS: Final = ("voice", "model", "format")
 _NUMERIC: Final = ("speed", "volume", "pitch", "stability", "similarity")
 _PARAMETERS: Final = frozenset(PARAMETERS)
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
@@ -31,6 +33,7 @@ _UNSAFE: Final = re.compile(rf'[/\\:*?"<>|{_CONTROLS}]|^\.+')
 _PLAIN: Final = re.compile(r"\w[\w.-]{0,199}", re.ASCII)  # fast path: a plain file name
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
 _RESULTS: Final = re.compile(r"[^/]*\.(results\.(jsonl|csv)|report\.(html|xlsx))", re.IGNORECASE)
+_TABLES: Final = ("jsonl", "csv", "html", "xlsx")  # fast path: how such names end
 _MAX_WORD_LENGTH: Final = 200
 _MAX_NAME_BYTES: Final = 249  # of 255: an unfinished file's name adds a dot and `.part`
 _MAX_PATH_BYTES: Final = 1000  # leaves room for the path of the output folder
@@ -57,7 +60,7 @@ class Rules:
     takes: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Row:
     """A row to be staged. `number` counts records from 1; `line` is where the record begins in the file.
 
@@ -101,6 +104,13 @@ class RowValidator:
             if value and value.strip():
                 self._defaults[name] = value.strip()
         self._checks: dict[str, Callable[[Any], Any]] = _CHECKS | {"voice": self._voice}
+        self._valid_defaults: dict[str, Any] = {}
+        for name, value in self._defaults.items():
+            with suppress(InvalidValueError):
+                self._valid_defaults[name] = self._checks[name](value)
+        self._invalid_defaults = {
+            name: value for name, value in self._defaults.items() if name not in self._valid_defaults
+        }
         self._template_fields = self._checked_template()
 
     def row(self, record: Record, *, has_text: bool) -> Row | None:
@@ -132,6 +142,8 @@ class RowValidator:
 
     def _missing(self, record: Record, *, empty: bool) -> list[Problem]:
         """Problems for a missing text and a missing voice, unless another fault explains it."""
+        if not empty and ("voice" in self._defaults or "voice" in record.given):
+            return []
         explained = {problem.field for problem in record.problems} | self._columns.misspelt
         problems = [_NO_TEXT] if empty and "text" not in explained else []
         if "voice" not in explained.union(self._defaults, record.given):
@@ -139,16 +151,20 @@ class RowValidator:
         return problems
 
     def _defaulted(self, record: Record) -> tuple[str, ...]:
-        given = record.given.keys() - ({"voice"} if record.given.get("voice") in self._rules.voices else set())
-        return tuple(name for name in ("voice", "model", "format") if name not in given)
+        given: Container[str] = record.given
+        if self._rules.voices and record.given.get("voice") in self._rules.voices:
+            given = record.given.keys() - {"voice"}
+        return tuple([name for name in _WITH_DEFAULTS if name not in given])
 
     def _checked(self, record: Record, problems: list[Problem]) -> dict[str, Any]:
         """The valid values, given or default, as they will be used; the others become problems."""
-        checked: dict[str, Any] = {}
-        for name, value in (self._defaults | record.given).items():
+        checked = self._valid_defaults.copy()
+        given = self._invalid_defaults | record.given if self._invalid_defaults else record.given
+        for name, value in given.items():
             try:
                 checked[name] = self._checks[name](value)
             except InvalidValueError as error:
+                checked.pop(name, None)
                 problems.append(Problem(field=name, cause=error.cause, reason=str(error)))
         if "id" not in record.given:
             checked["id"] = record_id(record.number)
@@ -162,12 +178,14 @@ class RowValidator:
 
     def _inputs(self, checked: dict[str, Any]) -> Inputs:
         params = {name: value for name, value in checked.items() if name in _PARAMETERS}
+        if "params" in checked:
+            params |= checked["params"]
         return Inputs(
             text=checked["text"],
             voice=checked["voice"],
             model=checked.get("model"),
             format=checked["format"],
-            params=params | checked.get("params", {}),
+            params=params,
             take=checked["take"],
         )
 
@@ -195,16 +213,20 @@ class RowValidator:
         values: dict[str, Any] = {}
         for name in self._template_fields:
             value = checked.get(name)
-            if name == "row":
-                value = number
-            elif name == "batch":
-                value = self._rules.batch
-            elif name == "key" and inputs is not None:
-                value = inputs.key()
+            if value is None:
+                value = self._computed_field(name, number, inputs)
             if value is None:
                 return None
-            values[name] = _UNSAFE.sub("_", value) if isinstance(value, str) else value
+            values[name] = value if not isinstance(value, str) or value.isalnum() else _UNSAFE.sub("_", value)
         return self._rules.filename.format_map(values)
+
+    def _computed_field(self, name: str, number: int, inputs: Inputs | None) -> Any:
+        """The value of a template field that no column gives; None if it is unknown."""
+        if name == "row":
+            return number
+        if name == "batch":
+            return self._rules.batch
+        return inputs.key() if name == "key" and inputs is not None else None
 
     def _checked_template(self) -> list[str] | None:
         """The fields that the file name template uses; None, and a fault, if it is invalid."""
@@ -337,7 +359,7 @@ def _params(value: Any) -> dict[str, Any]:
 def _relative(path: str) -> str:
     """`path` in its simplest spelling, if it is inside the output folder and a valid file name."""
     relative = path if _PLAIN.fullmatch(path) else _normal_path(path)
-    if _RESULTS.fullmatch(relative):
+    if relative[-5:].lower().endswith(_TABLES) and _RESULTS.fullmatch(relative):
         raise InvalidValueError("reserved", f"{literal(path)} is reserved for results and reports: use another name")
     return relative
 

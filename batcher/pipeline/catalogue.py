@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
 from batcher.clock import Clock
 from batcher.provider.answers import Cause
 from batcher.provider.catalogue import CatalogueAnswer, CataloguePaths, Model, Voice, paths_in
-from batcher.provider.client import Client
+
+if TYPE_CHECKING:
+    from batcher.provider.client import Client
 
 CACHE_SECONDS: Final = 86_400.0
 """Time in seconds for which what was read is believed."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from batcher.errors import CredentialsError, TroubleError
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.lifecycle import runs
 from batcher.provider.answers import Answer, Cause, ProfileAnswer
 from batcher.provider.catalogue import CatalogueAnswer
-from batcher.provider.client import Client
-from batcher.provider.endpoint import Endpoint
 from batcher.settings import NEW_CREDENTIALS, Settings
+
+if TYPE_CHECKING:
+    from batcher.provider.client import Client
+    from batcher.provider.endpoint import Endpoint
 
 
 @contextmanager
@@ -25,6 +28,8 @@ def reach(settings: Settings) -> Iterator[tuple[Endpoint, str]]:
         UsageError: the URL is invalid, or the sandbox's extra is not installed.
         CredentialsError: there is no token.
     """
+    from batcher.provider.endpoint import Endpoint
+
     if settings.sandbox:
         from batcher.sandbox.host import running as sandbox_running
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from batcher.audio.store import Store
 from batcher.clock import Clock, Wakeup
@@ -11,11 +12,13 @@ from batcher.ledger.ledger import Ledger
 from batcher.pipeline.credit_guard import Guard
 from batcher.pipeline.slots import Slots
 from batcher.pipeline.stop import Stop
-from batcher.provider.client import Client
 from batcher.reports.progress import Progress
 from batcher.reports.tally import Tally
 from batcher.settings import Settings
 from batcher.throttle.gate import Throttle
+
+if TYPE_CHECKING:
+    from batcher.provider.client import Client
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,14 +8,16 @@ and decides whether a halt may be probed.
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from batcher.clock import Clock
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.lifecycle import halts, runs
 from batcher.ledger.records import Balance, Halt, OpenTask
 from batcher.provider.answers import Profile
-from batcher.provider.client import Client
+
+if TYPE_CHECKING:
+    from batcher.provider.client import Client
 
 SUSPECT_SECONDS: Final = 10.0
 """Shortest interval between reads of the balance for tasks that failed without an error code, and their deadline."""

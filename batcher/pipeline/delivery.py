@@ -49,7 +49,7 @@ class Delivery:
         """
         seconds = await self.linker.disk.do(sync_part, self.ctx.store.part(file.path), task.format)
         file = replace(file, audio_seconds=seconds)
-        outputs = await self.ctx.ledger.do(_record_file, task, file, self.ctx.store.out_dir, self.ctx.clock.now())
+        outputs = await self.ctx.ledger.do_soon(_record_file, task, file, self.ctx.store.out_dir, self.ctx.clock.now())
         await self._save(task, await self._link(outputs, publish=file.path))
 
     async def save(self, task: OpenTask) -> None:
@@ -58,7 +58,7 @@ class Delivery:
 
     async def _save(self, task: OpenTask, links: Sequence[collection.Link]) -> None:
         at = self.ctx.clock.now()
-        await self.ctx.ledger.do(collection.record_delivered, task, links, at=at, run_id=self.ctx.run_id)
+        await self.ctx.ledger.do_soon(collection.record_delivered, task, links, at=at, run_id=self.ctx.run_id)
         self.ctx.tally.saved(wanted=task.wanted)
         log.info("saved", endpoint="download", key=task.key, attempt=task.attempt, task_id=task.task_id)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.to_thread
@@ -23,7 +23,9 @@ from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.delivery import Delivery
 from batcher.pipeline.stop import Reason
 from batcher.provider.answers import Answer, Cause, Fetched, Phase
-from batcher.provider.client import Client
+
+if TYPE_CHECKING:
+    from batcher.provider.client import Client
 
 log = structlog.get_logger()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from batcher.audio import folder_mark
-from batcher.audio.store import stamp
+from batcher.audio.fingerprints import stamp
 from batcher.errors import StorageError
 from batcher.formatting import counted
 from batcher.item import NEEDS_ATTENTION, UNFINISHED, State
@@ -61,7 +61,7 @@ class Finish:
         if not self.ctx.stop.interrupted and not await ledger.do(cached_facts.get, SWEPT):
             await sweep(ledger, self.ctx.store)
         await self._mark_folder(await ledger.do(self._write_results))
-        await ledger.do(self._record_complete)
+        await ledger.do(self.ingest.record_end, unwritten=self.ctx.tally.unwritten)
         counts = await ledger.do(item_counts.count, self.ingest.named)
         await ledger.do(self._note_halts, counts)
         result = await self._result(counts)
@@ -131,10 +131,6 @@ class Finish:
         if self.ctx.settings.rescan or known is None or known != [stamp(path) for path in paths]:
             results.write_results(out_dir, batch.name, outputs.results(conn, batch))
             cached_facts.put(conn, name, "rows", [stamp(path) for path in paths])
-
-    def _record_complete(self, conn: Connection) -> None:
-        if self.ingest.refused is None and not self.ctx.tally.unwritten:
-            self.ingest.record_complete(conn)
 
     def _note_halts(self, conn: Connection, counts: item_counts.Counts) -> None:
         for halt in self.halts:

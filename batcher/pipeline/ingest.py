@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import BinaryIO
 
-from batcher.audio.store import stamp
+from batcher.audio.fingerprints import is_settled, stamp
 from batcher.errors import ManifestError
 from batcher.formatting import counted
 from batcher.ledger.imports import importer
@@ -15,7 +15,7 @@ from batcher.ledger.queries.batches import current_batches
 from batcher.ledger.records import Batch
 from batcher.manifest.reader import Manifest
 from batcher.pipeline.context import RunContext
-from batcher.pipeline.output_check import OutputCheck, is_settled
+from batcher.pipeline.output_check import OutputCheck
 from batcher.reports import results
 from batcher.settings import Source
 
@@ -123,9 +123,9 @@ class Ingest:
                 "Move those files away, or choose another --out-dir or --filename.",
             )
 
-    def record_complete(self, conn: Connection) -> None:
-        """All outputs are linked: let the next run skip their check if nothing changes until then."""
-        self._outputs.record_complete(conn)
+    def record_end(self, conn: Connection, *, unwritten: int) -> None:
+        """Record which outputs this run has linked, and whether any could not be written: the next run checks less."""
+        self._outputs.record_end(conn, self.named, complete=self.refused is None and not unwritten)
 
     def refuse(self, message: str, lines: Sequence[str], hint: str) -> None:
         """Create nothing: show `lines` now; the end of the run shows the message and the hint."""

@@ -1,8 +1,8 @@
-"""Checks the rows' outputs on disk before a run: paths taken by other files, missing links, unchanged folders."""
+"""Checks the rows' outputs on disk before a run: paths taken by other files, and missing links."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from batcher.audio.store import Store
@@ -10,20 +10,16 @@ from batcher.clock import Clock
 from batcher.ledger.ledger import Connection, Ledger
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.queries import outputs
-from batcher.ledger.records import Batch, Output
-from batcher.ledger.storage import cached_facts
+from batcher.ledger.records import Batch, FolderNames, Output
+from batcher.ledger.storage import cached_facts, known_folders
+from batcher.reports import results
 
 _CONFLICTS_SHOWN: Final = 50
 """Maximum number of conflicts described to the user."""
-_MAX_FOLDERS: Final = 1000
-"""The outputs of a batch in more folders are checked by every run."""
+_MAX_FOLDERS: Final = 10_000
+"""Maximum number of folders whose names are recorded. Outputs in more folders are checked by every run."""
 _CHUNK: Final = 500
 """Missing links recorded in one statement."""
-_CLOCK_GRAIN_SECONDS: Final = 2.0
-"""The coarsest resolution of file times: a second change within it may not alter a stamp."""
-
-_Stamps = dict[str, list[int] | None]
-"""Folders below an output folder, each with its stamp."""
 
 
 class Conflicts:
@@ -41,52 +37,59 @@ class Conflicts:
 
 
 class OutputCheck:
-    """The outputs of a run's batches, as found on disk before the run linked any."""
+    """The outputs of a run's batches, as found on disk before the run linked any.
+
+    Linked outputs are looked for one by one only if somebody else has added or removed files in their folders: see
+    `known_folders`. Other outputs are checked for files in the way, unless nothing has changed since a complete run.
+    """
 
     def __init__(self, ledger: Ledger, store: Store, clock: Clock) -> None:
         self._ledger = ledger
         self._store = store
         self._clock = clock
-        self._checked: dict[Batch, _Stamps] = {}
-
-    @property
-    def checked(self) -> list[Batch]:
+        self.checked: list[Batch] = []
         """The batches whose outputs were checked and may lack links."""
-        return list(self._checked)
 
     async def run(self, batches: Sequence[Batch], *, rescan: bool) -> Conflicts:
-        """Check the outputs of these batches, except, unless `rescan`, where nothing has changed since the last run."""
+        """Check the outputs of these batches; with `rescan`, each of them."""
         conflicts = Conflicts()
         for batch in batches:
-            if rescan or not await self._ledger.do(self._is_unchanged, batch):
-                self._checked[batch] = await self._ledger.do(self._stamp_folders, batch)
-                await self._ledger.do(self._check, batch, conflicts)
+            if await self._ledger.do(self._check, batch, conflicts, rescan=rescan):
+                self.checked.append(batch)
         return conflicts
 
-    def record_complete(self, conn: Connection) -> None:
-        """All outputs are linked: record the folders' stamps, so that the next run can skip the check.
+    def record_end(self, conn: Connection, batches: Sequence[Batch], *, complete: bool) -> None:
+        """Record what this run has linked. `complete`: there were no conflicts, and nothing in these batches failed."""
+        known_folders.record_added(conn, self._store.added.checksums)
+        if complete:
+            for batch in batches:
+                cached_facts.put(conn, _complete(batch), "rows", True)
 
-        A batch is recorded only if nobody, including this run, has changed its folders since the check.
-        """
-        for batch, stamps in self._checked.items():
-            unchanged = self._store.stamps(batch.out_dir, list(stamps)) == stamps
-            if stamps and unchanged and all(one is None or is_settled(one, self._clock) for one in stamps.values()):
-                cached_facts.put(conn, f"outputs {batch.batch_id}", "rows", stamps)
+    def _check(self, conn: Connection, batch: Batch, conflicts: Conflicts, *, rescan: bool) -> bool:
+        """Returns whether there was anything to check."""
+        known = {} if rescan else known_folders.get(conn, batch)
+        found = {path: self._names(batch, path, before) for path, before in known.items()}
+        unchanged = bool(known) and all(_same_names(found[path], known[path]) for path in known)
+        if unchanged and cached_facts.get(conn, _complete(batch)):
+            _record(conn, batch, found, known)
+            return False
+        folders = outputs.folders(conn, batch, _MAX_FOLDERS + 1, unlinked=unchanged)
+        paths = [self._store.folder_of(batch.out_dir, folder) for folder in folders]
+        current = {path: found.get(path) or self._names(batch, path, None) for path in paths}
+        self._check_rows(conn, batch, conflicts, unlinked=unchanged)
+        _record(conn, batch, found | current if unchanged else current, known)
+        return True
 
-    def _is_unchanged(self, conn: Connection, batch: Batch) -> bool:
-        """Whether neither the batch nor its output folders have changed since a run linked all its outputs."""
-        stamps = cached_facts.get(conn, f"outputs {batch.batch_id}")
-        return stamps is not None and self._store.stamps(batch.out_dir, list(stamps)) == stamps
+    def _names(self, batch: Batch, path: str, known: FolderNames | None) -> FolderNames | None:
+        return self._store.names(
+            path, known, out_dir=batch.out_dir, reserved=results.RESERVED_ENDINGS, clock=self._clock
+        )
 
-    def _stamp_folders(self, conn: Connection, batch: Batch) -> _Stamps:
-        """The stamps of the batch's output folders; none if there are too many."""
-        folders = outputs.folders(conn, batch, _MAX_FOLDERS + 1)
-        return self._store.stamps(batch.out_dir, folders if len(folders) <= _MAX_FOLDERS else [])
-
-    def _check(self, conn: Connection, batch: Batch, conflicts: Conflicts) -> None:
-        """Collect conflicts, and mark outputs that are no longer on disk as not linked."""
+    def _check_rows(self, conn: Connection, batch: Batch, conflicts: Conflicts, *, unlinked: bool) -> None:
+        """Collect conflicts, and mark outputs that are no longer on disk as not linked. `unlinked`: only of rows not
+        linked so far."""
         missing = []
-        for row_id, output, linked in outputs.row_outputs(conn, batch):
+        for row_id, output, linked in outputs.row_outputs(conn, batch, unlinked=unlinked):
             if linked:
                 if not self._store.is_there(batch.out_dir, output):
                     missing.append(row_id)
@@ -110,6 +113,20 @@ class OutputCheck:
         return sha256 is not None and bool(outputs.places_of_audio(conn, sha256))
 
 
-def is_settled(stamp: list[int], clock: Clock) -> bool:
-    """Whether the last change is old enough that any further change alters the stamp."""
-    return max(stamp[-2:]) / 1e9 <= clock.now() - _CLOCK_GRAIN_SECONDS
+def _same_names(found: FolderNames | None, known: FolderNames) -> bool:
+    return found is not None and found.checksum == known.checksum
+
+
+def _record(
+    conn: Connection, batch: Batch, found: Mapping[str, FolderNames | None], known: Mapping[str, FolderNames]
+) -> None:
+    """Replace the batch's known folders; by none if there are too many, or one cannot be listed."""
+    listed = {path: names for path, names in found.items() if names is not None}
+    folders = listed if len(listed) == len(found) <= _MAX_FOLDERS else {}
+    if folders != known:
+        known_folders.put(conn, batch, folders)
+
+
+def _complete(batch: Batch) -> str:
+    """Name of the cached fact that every output of the batch is linked, or free until its item is done."""
+    return f"outputs {batch.batch_id}"

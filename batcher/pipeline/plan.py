@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -27,8 +28,10 @@ from batcher.pipeline.connection import reach, why_no_profile
 from batcher.pipeline.purchase_check import CACHE, FIX_VOICES, add_fault, warnings
 from batcher.pipeline.restore import why_outdated
 from batcher.provider.answers import Profile
-from batcher.provider.client import Client
 from batcher.settings import Settings
+
+if TYPE_CHECKING:
+    from batcher.provider.client import Client
 
 
 @dataclass(kw_only=True)
@@ -127,6 +130,8 @@ class _Planner:
         settings, plan = self._settings, self._plan
         if settings.sandbox and not settings.ledger.exists():
             return
+        from batcher.provider.client import Client
+
         try:
             with reach(settings) as (endpoint, origin):
                 async with Client(endpoint, create_connections=1) as client:

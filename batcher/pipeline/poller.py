@@ -41,6 +41,7 @@ class _Watched:
     pace: Pace
     accepted_at: float  # this and the next in steady seconds
     progress_at: float  # when its status last changed
+    holds_slot: bool = True
     polls: int = 0
     missed_at: float | None = None  # when a miss was last counted, in steady seconds
     word: str | None = None
@@ -137,8 +138,8 @@ class Poller:
             self._polling -= 1
             self.api.changed.ring()
         if ended:
-            if self.overdue.pop(watched.task.key, None) is None:
-                self.api.slots.release()
+            self.overdue.pop(watched.task.key, None)
+            self._free_slot(watched)
         elif watched.overdue_polls:
             self._schedule(watched, OVERDUE_POLL_SECONDS)
         else:
@@ -206,6 +207,8 @@ class Poller:
             return False
         self._log(watched).info("task ended", status=task.word)
         if task.phase is Phase.SUCCEEDED:
+            if not self.api.guard.halts:
+                self._free_slot(watched)  # already now, so that the next claim shares the commit that records this end
             if await self.ctx.ledger.do(collection.record_rendered, ending):
                 self.downloader.add(watched.task, task.audio_url, expires_at=task.audio_expires_at)
         elif task.unfunded:
@@ -231,6 +234,12 @@ class Poller:
             watched.overdue_polls = 1
             self.overdue[watched.task.key] = watched.task
             self._log(watched).warning("task overdue", status=word)
+            self._free_slot(watched)
+
+    def _free_slot(self, watched: _Watched) -> None:
+        """Free the slot of a task that has ended or is overdue; once."""
+        if watched.holds_slot:
+            watched.holds_slot = False
             self.api.slots.release()
 
     def _task_end(self, watched: _Watched, answer: Answer) -> TaskEnd:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from batcher.errors import TroubleError
 from batcher.ledger.lifecycle import runs
@@ -14,7 +14,9 @@ from batcher.pipeline.connection import profile_error
 from batcher.pipeline.context import RunContext
 from batcher.pipeline.stop import Reason
 from batcher.provider.answers import Cause, Profile
-from batcher.provider.client import Client
+
+if TYPE_CHECKING:
+    from batcher.provider.client import Client
 
 _WAITS_SECONDS: Final = (0.5, 1.0, 2.0)
 """Waits between attempts to read the profile; then the run stops, and the next one tries again."""

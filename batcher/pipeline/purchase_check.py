@@ -6,7 +6,7 @@ A voice that does not exist is a fault of its rows, like those of the manifest. 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from batcher.formatting import amount, counted
 from batcher.ledger.imports import unknown_voices
@@ -21,8 +21,10 @@ from batcher.manifest.faults import Faults, literal
 from batcher.pipeline.catalogue import CACHE_SECONDS, Catalogue, Verdict
 from batcher.pipeline.context import RunContext
 from batcher.pipeline.ingest import Ingest
-from batcher.provider.client import Client
 from batcher.provider.model_rules import JUDGED, ignored_parameters
+
+if TYPE_CHECKING:
+    from batcher.provider.client import Client
 
 CACHE: Final = "catalogue"
 """Name of the learned value with what was read of the API's catalogue."""

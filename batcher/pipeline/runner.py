@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import anyio
 
@@ -37,17 +37,19 @@ from batcher.pipeline.startup import need_manifests, ready_ledger, spool
 from batcher.pipeline.stop import Reason
 from batcher.pipeline.submitter import Submitter
 from batcher.provider.answers import Profile
-from batcher.provider.client import Client
 from batcher.reports.progress import Progress
 from batcher.reports.run_report import RunReport
 from batcher.settings import Settings
 from batcher.throttle.gate import Throttle
 
+if TYPE_CHECKING:
+    from batcher.provider.client import Client
+
 ASK_ABOVE: Final = 50
 """A person at a terminal is asked before more new items than this are created for real money."""
 _CREATES_AT_ONCE: Final = 128
 """Create requests in flight at most, whatever `--concurrency` permits: each has a connection of its own."""
-_POLLS_AT_ONCE: Final = 8
+_POLLS_AT_ONCE: Final = 16
 _DOWNLOADS_AT_ONCE: Final = 4
 
 Confirm = Callable[[str], Awaitable[bool]]
@@ -154,6 +156,8 @@ class _Run:
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[tuple[Client, Preflight]]:
         """A client for the API, or for a sandbox that lives as long as the client."""
+        from batcher.provider.client import Client
+
         ctx = self.ctx
         with reach(ctx.settings) as (endpoint, origin):
             async with Client(

@@ -24,7 +24,6 @@ from batcher.pipeline.poller import Poller
 from batcher.pipeline.stop import Reason
 from batcher.pipeline.waiting import Situation, Wait, why_waiting
 from batcher.provider.answers import Answer, Cause
-from batcher.provider.client import Client
 from batcher.throttle.gate import Sent
 
 log = structlog.get_logger()
@@ -81,7 +80,7 @@ class Submitter:
         self._searched_all = self._cursor == (0, 0)
         claimed, self._cursor = await self.ctx.ledger.do(
             claims.claim,
-            Client.prepare,
+            self.api.client.prepare,
             run_id=self.ctx.run_id,
             account_id=self.api.account_id,
             wanted=self.wanted,

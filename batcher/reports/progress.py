@@ -6,8 +6,6 @@ import sys
 from contextlib import suppress
 from typing import Any, Final
 
-from tqdm import tqdm
-
 from batcher.clock import Clock
 from batcher.formatting import amount
 from batcher.reports.tally import Tally
@@ -34,7 +32,7 @@ class Progress:
         # A closed standard error is no reason to stop the run.
         with suppress(OSError):
             if self._bar is not None:
-                tqdm.write(line, file=sys.stderr)
+                self._bar.write(line, file=sys.stderr)
             else:
                 sys.stderr.write(line + "\n")
                 sys.stderr.flush()
@@ -55,6 +53,8 @@ class Progress:
             self._bar = None
 
     async def _draw(self, tally: Tally, clock: Clock) -> None:
+        from tqdm import tqdm
+
         layout = "{l_bar}{bar}| {n:,} of {total:,} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
         self._bar = tqdm(
             total=tally.total, initial=tally.done, unit=" items", bar_format=layout, dynamic_ncols=True, file=sys.stderr

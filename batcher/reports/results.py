@@ -19,6 +19,8 @@ RESULTS: Final = ".results"
 """Suffix after the batch's name in the names of results files."""
 REPORT: Final = ".report"
 """Suffix after the batch's name in the names of report pages and workbooks."""
+RESERVED_ENDINGS: Final = (f"{RESULTS}.jsonl", f"{RESULTS}.csv", f"{REPORT}.html", f"{REPORT}.xlsx")
+"""Endings of these files' names, which no output in the output folder may have."""
 
 
 def results_paths(out_dir: Path, batches: Sequence[str]) -> list[Path]:

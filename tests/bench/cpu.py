@@ -1,6 +1,8 @@
 """CPU per finished item, against what people write by hand, at the same number of open tasks::
 
-    python -m tests.bench.cpu [--concurrency 10 50 200] [--items 1500]
+    python -m tests.bench.cpu [--concurrency 10 50 200] [--items 1500] [--seconds 0.5] [--sigma 0] [--poll 0.5]
+
+Tasks take `--seconds` in the median, varying by `--sigma` on a log scale; the loops poll every `--poll` seconds.
 
 Each program runs in its own process, twice: with a fifth of the items and with all. What lies between is the cost
 of an item; the start of the program is not in it, and is printed by itself. The provider's CPU is not counted. Where
@@ -12,6 +14,7 @@ numbers of items.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import resource
 import shutil
@@ -22,6 +25,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench.loops import POLL_SECONDS
 from tests.bench.made import line
 from tests.bench.provider import TASK_SECONDS
 
@@ -71,17 +75,26 @@ def _perf_counts() -> bool:
     return tried.returncode == 0 and tried.stderr.split(",")[0].isdigit()
 
 
-def command(name: str, url: str, items: int, concurrency: int, folder: Path) -> list[str]:
+def command(
+    name: str, url: str, items: int, concurrency: int, folder: Path, poll_seconds: float = POLL_SECONDS
+) -> list[str]:
     """The command that starts the program on this number of items, in its own folder."""
     place = folder / f"{name}-{items}"
     place.mkdir()
     if name != "batcher":
-        return [sys.executable, "-m", "tests.bench.loops", name, url, str(items), str(concurrency), str(place)]
-    manifest = place / "lines.csv"
-    lines = (f"r{number},{line(number)},anna" for number in range(items))
-    manifest.write_text("\n".join(["id,text,voice", *lines]))
+        how = (url, str(items), str(concurrency), str(place), str(poll_seconds))
+        return [sys.executable, "-m", "tests.bench.loops", name, *how]
+    manifest = manifest_of(items, place)
     where = ["--api-url", url, "--concurrency", str(concurrency), "--quiet", "--yes"]
     return [sys.executable, "-m", "batcher", "run", str(manifest), *where]
+
+
+def manifest_of(items: int, folder: Path) -> Path:
+    """Write a manifest of this number of different rows into the folder. Returns its path."""
+    manifest = folder / "lines.csv"
+    lines = (f"r{number},{line(number)},anna" for number in range(items))
+    manifest.write_text("\n".join(["id,text,voice", *lines]))
+    return manifest
 
 
 def main() -> None:
@@ -89,15 +102,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--concurrency", type=int, nargs="+", default=[50])
     parser.add_argument("--items", type=int)
+    parser.add_argument("--seconds", type=float, default=TASK_SECONDS)
+    parser.add_argument("--sigma", type=float, default=0.0)
+    parser.add_argument("--poll", type=float, default=POLL_SECONDS)
     asked = parser.parse_args()
     for concurrency in asked.concurrency:
         items = asked.items or ROUNDS * concurrency
-        report(compared(items, concurrency), items, concurrency)
+        found = compared(items, concurrency, asked.seconds, asked.sigma, asked.poll)
+        report(found, items, concurrency, asked.seconds * math.exp(asked.sigma**2 / 2))
 
 
-def compared(items: int, concurrency: int) -> dict[str, tuple[Cost, Cost]]:
+def compared(
+    items: int, concurrency: int, seconds: float, sigma: float, poll_seconds: float
+) -> dict[str, tuple[Cost, Cost]]:
     """What each program takes for a fifth of the items, and for all."""
-    serving = [sys.executable, "-m", "tests.bench.provider"]
+    serving = [sys.executable, "-m", "tests.bench.provider", str(seconds), str(sigma)]
     found = {}
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -107,7 +126,9 @@ def compared(items: int, concurrency: int) -> dict[str, tuple[Cost, Cost]]:
         url = f"{provider.stdout.readline().strip()}/api/open/v1"
         for name in PROGRAMS:
             few, many = (
-                measured(command(name, url, number, concurrency, Path(folder)), {"BATCHER_API_TOKEN": "t"})
+                measured(
+                    command(name, url, number, concurrency, Path(folder), poll_seconds), {"BATCHER_API_TOKEN": "t"}
+                )
                 for number in (items // FEWER, items)
             )
             found[name] = (few, many)
@@ -115,12 +136,12 @@ def compared(items: int, concurrency: int) -> dict[str, tuple[Cost, Cost]]:
     return found
 
 
-def report(found: dict[str, tuple[Cost, Cost]], items: int, concurrency: int) -> None:
+def report(found: dict[str, tuple[Cost, Cost]], items: int, concurrency: int, mean_seconds: float) -> None:
     """Print what was measured, and its ratios."""
     fewer = items // FEWER
     cpu = {name: (many.cpu_seconds - few.cpu_seconds) / (items - fewer) for name, (few, many) in found.items()}
     work = {name: (many.instructions - few.instructions) / (items - fewer) for name, (few, many) in found.items()}
-    ideal = items / concurrency * TASK_SECONDS
+    ideal = items / concurrency * mean_seconds
     lines = [
         f"{items} items, {concurrency} open at once",
         "program   CPU/item  x httpx  x aiohttp  instructions/item  x httpx  x aiohttp  wall/ideal  "

@@ -20,7 +20,9 @@ from tests.bench.made import line
 POLL_SECONDS = 0.5
 
 
-async def httpx_loop(url: str, number: int, concurrency: int, folder: Path, *, heeding: bool = False) -> None:
+async def httpx_loop(
+    url: str, number: int, concurrency: int, folder: Path, poll: float, *, heeding: bool = False
+) -> None:
     """One client, a semaphore, and every call retried with random exponential waits.
 
     `heeding`: a call whose answer has a `Retry-After` is retried after that instead.
@@ -47,7 +49,7 @@ async def httpx_loop(url: str, number: int, concurrency: int, folder: Path, *, h
             made = await call("POST", f"{url}/speech/tts/jobs", json=_body(index))
             task = made.json()["task"]
             while task["status"] != "completed":
-                await asyncio.sleep(POLL_SECONDS)
+                await asyncio.sleep(poll)
                 task = (await call("GET", f"{url}/speech/tts/jobs/{task['id']}")).json()["task"]
             audio = await call("GET", task["audioUrl"])
             (folder / f"{index}.mp3").write_bytes(audio.content)
@@ -55,12 +57,12 @@ async def httpx_loop(url: str, number: int, concurrency: int, folder: Path, *, h
         await _all(one, number, concurrency)
 
 
-async def heeding_loop(url: str, number: int, concurrency: int, folder: Path) -> None:
+async def heeding_loop(url: str, number: int, concurrency: int, folder: Path, poll: float) -> None:
     """The same, obeying `Retry-After`, each call for itself."""
-    await httpx_loop(url, number, concurrency, folder, heeding=True)
+    await httpx_loop(url, number, concurrency, folder, poll, heeding=True)
 
 
-async def aiohttp_loop(url: str, number: int, concurrency: int, folder: Path) -> None:
+async def aiohttp_loop(url: str, number: int, concurrency: int, folder: Path, poll: float) -> None:
     """The barest: one session, a semaphore, nothing else."""
     import aiohttp
 
@@ -71,7 +73,7 @@ async def aiohttp_loop(url: str, number: int, concurrency: int, folder: Path) ->
             async with session.post(f"{url}/speech/tts/jobs", json=_body(index)) as made:
                 task = (await made.json())["task"]
             while task["status"] != "completed":
-                await asyncio.sleep(POLL_SECONDS)
+                await asyncio.sleep(poll)
                 async with session.get(f"{url}/speech/tts/jobs/{task['id']}") as read:
                     task = (await read.json())["task"]
             async with session.get(task["audioUrl"]) as audio:
@@ -80,7 +82,7 @@ async def aiohttp_loop(url: str, number: int, concurrency: int, folder: Path) ->
         await _all(one, number, concurrency)
 
 
-async def dbos_loop(url: str, number: int, concurrency: int, folder: Path) -> None:
+async def dbos_loop(url: str, number: int, concurrency: int, folder: Path, poll: float) -> None:
     """Workflows of three kinds of steps in a queue of the engine."""
     import httpx
 
@@ -95,7 +97,7 @@ async def dbos_loop(url: str, number: int, concurrency: int, folder: Path) -> No
     def one(index: int) -> None:
         task = create(index)
         while task["status"] != "completed":
-            time.sleep(POLL_SECONDS)
+            time.sleep(poll)
             task = read(task["id"])
         download(f"{index}.mp3", task["audioUrl"])
 
@@ -122,7 +124,6 @@ def _body(index: int) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    kind, url, number, concurrency, folder, *seconds = sys.argv[1:]
-    POLL_SECONDS = float(seconds[0]) if seconds else POLL_SECONDS
-    loop = {"httpx": httpx_loop, "heeding": heeding_loop, "aiohttp": aiohttp_loop, "dbos": dbos_loop}[kind]
-    asyncio.run(loop(url, int(number), int(concurrency), Path(folder)))
+    loop = {"httpx": httpx_loop, "heeding": heeding_loop, "aiohttp": aiohttp_loop, "dbos": dbos_loop}[sys.argv[1]]
+    poll_seconds = float(sys.argv[6]) if len(sys.argv) > 6 else POLL_SECONDS
+    asyncio.run(loop(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5]), poll_seconds))

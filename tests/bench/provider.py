@@ -1,8 +1,9 @@
 """A provider that costs little CPU itself: creates answer after 5 ms, tasks take half a second, audio is small.
 
-Run as a program (`python -m tests.bench.provider [SECONDS]`, which is what tasks take then) it serves on a free port of
-this machine and prints its address. A line on its standard input ends all tasks at once, and later ones as soon as they
-begin; the end of the input ends it, and then it prints how many creates there were.
+Run as a program (`python -m tests.bench.provider [SECONDS [SIGMA]]`: the median duration of tasks, and its deviation on
+a log scale) it serves on a free port of this machine and prints its address. A line on its standard input ends all
+tasks at once, and later ones as soon as they begin; the end of the input ends it, and then it prints how many creates
+there were.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import random
 import sys
 import time
 from collections.abc import Mapping
@@ -22,10 +24,12 @@ TASK_SECONDS = 0.5
 
 
 class Provider:
-    """Its tasks, and when they end."""
+    """Its tasks, and when they end: `task_seconds` is the median, `sigma` the deviation on a log scale."""
 
-    def __init__(self, task_seconds: float) -> None:
+    def __init__(self, task_seconds: float, sigma: float = 0.0) -> None:
         self.task_seconds = task_seconds
+        self.sigma = sigma
+        self.chance = random.Random(7)
         self.numbers = itertools.count(1)
         self.ends_at: dict[str, float] = {}
         self.origin = ""
@@ -62,7 +66,7 @@ class Provider:
         if method == b"POST":
             await asyncio.sleep(CREATE_SECONDS)
             task_id = f"task_{next(self.numbers)}"
-            self.ends_at[task_id] = time.monotonic() + self.task_seconds
+            self.ends_at[task_id] = time.monotonic() + self.task_seconds * self.chance.lognormvariate(0.0, self.sigma)
             return json_answer(202, {"task": {"id": task_id, "status": "queued"}, "requestId": "r", "creditsUsed": 1})
         if name == "profile":
             return json_answer(200, {"user_id": "u", "credits": 1e9})
@@ -95,7 +99,7 @@ def sent(status: int, kind: str, body: bytes, more: str = "") -> bytes:
 
 
 async def _main() -> None:
-    provider = Provider(float(sys.argv[1]) if len(sys.argv) > 1 else TASK_SECONDS)
+    provider = Provider(*(map(float, sys.argv[1:3]) if len(sys.argv) > 1 else [TASK_SECONDS]))
     await provider.listen()
     print(next(provider.numbers) - 1, flush=True)  # noqa: T201 - and the creates are what it counts
 

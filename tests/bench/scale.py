@@ -5,7 +5,7 @@
 Each step runs in its own process, and this one stays small, since a process inherits the greatest memory so far.
 For each number of rows (a thousand and its tens) a project is made, imported, given audio as if a long run lay behind
 it, and run again. FOLDER gets the numbers and a plot of each step; the straight line beside a curve is that of the same
-cost per row. Nothing is created but by the run that `status` is asked beside, at a provider of the bench's own.
+cost per row. Creates go to a provider of the bench's own: those of the run beside `status`, and of the nightly one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from batcher.ledger.imports import importer
@@ -38,14 +39,20 @@ Usage = tuple[float, float, float]
 
 def usage(*arguments: str | Path) -> Usage:
     """What a process of this interpreter uses."""
+    return _usage(arguments, subprocess.DEVNULL)[0]
+
+
+def _usage(arguments: Sequence[str | Path], stdout: int) -> tuple[Usage, str]:
+    """Also what it prints, if `stdout` is a pipe."""
     began = time.monotonic()
     command = [sys.executable, "-m", *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=stdout, stderr=subprocess.DEVNULL, text=True)
+    printed = process.stdout.read() if process.stdout is not None else ""
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     # 5: without a token nothing is created; all else is done.
     assert process.returncode in (0, 5), (process.returncode, arguments)
-    return time.monotonic() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+    return (time.monotonic() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024), printed
 
 
 def read(file: Path, _: Path) -> None:
@@ -76,17 +83,42 @@ def bare(full: Path, ledger: Path) -> None:
         into.commit()
 
 
+def one_table(full: Path, ledger: Path) -> float:
+    """Put them into one table without an index, a row with its item in each line; the CPU seconds of that alone."""
+    with closing(sqlite3.connect(ledger)) as into, closing(sqlite3.connect(full)) as source:
+        found = source.execute("SELECT rows.*, items.* FROM rows JOIN items ON key = item_key ORDER BY number")
+        columns = ", ".join(f"c{number}" for number in range(len(found.description)))
+        into.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; CREATE TABLE t ({columns}); BEGIN")
+        insert = f"INSERT INTO t VALUES ({', '.join('?' * len(found.description))})"
+        used = 0.0
+        while lines := found.fetchmany(10_000):
+            began = time.process_time()
+            into.executemany(insert, lines)
+            used += time.process_time() - began
+        began = time.process_time()
+        into.commit()
+        return used + time.process_time() - began
+
+
 def remove(folder: Path, _: Path) -> None:
     """Remove the project; the names of a million files take memory, too."""
     shutil.rmtree(folder)
 
 
-STEPS = {"read": read, "import": take_in, "bare": bare, "finish": finish, "remove": remove}
+STEPS: dict[str, Callable[[Path, Path], float | None]] = {
+    "read": read,
+    "import": take_in,
+    "bare": bare,
+    "one table": one_table,
+    "finish": finish,
+    "remove": remove,
+}
 
 
 def step(name: str, *arguments: Path) -> Usage:
-    """One of the steps, in its own process."""
-    return usage("tests.bench.scale", "--step", name, *arguments)
+    """One of the steps, in its own process; its CPU is without the start of the interpreter."""
+    used, printed = _usage(("tests.bench.scale", "--step", name, *arguments), subprocess.PIPE)
+    return used[0], float(printed), used[2]
 
 
 def grown(number: int, folder: Path) -> dict[str, Usage]:
@@ -96,6 +128,7 @@ def grown(number: int, folder: Path) -> dict[str, Usage]:
     found["import JSONL"] = step("import", jsonl, folder / "jsonl.db")
     found["import CSV"] = step("import", csv, folder / "csv.db")
     found["bare executemany"] = step("bare", folder / "jsonl.db", folder / "bare.db")
+    found["one bare table"] = step("one table", folder / "jsonl.db", folder / "table.db")
     changed = folder / "changed.jsonl"
     with jsonl.open() as lines, changed.open("w") as file:
         file.writelines(line.replace("r0000500", "r-changed") for line in lines)
@@ -107,12 +140,40 @@ def grown(number: int, folder: Path) -> dict[str, Usage]:
     found["status"] = usage("batcher", "status", jsonl)
     found |= beside_a_run(jsonl, folder)
     step("finish", folder / "batcher.db", folder / "audio")
-    found["results, all new"] = usage(*run)
+    found["every output new"] = usage(*run)
     time.sleep(_SETTLE_SECONDS)
-    found["looking for outputs"] = usage(*run)
+    found["first rerun"] = usage(*run)
     found["nothing to do"] = usage(*run)
     found["status, all done"] = usage("batcher", "status", jsonl)
+    found |= nightly(jsonl, run)
     return found
+
+
+def nightly(jsonl: Path, run: Sequence[str | Path]) -> dict[str, Usage]:
+    """Runs that find a few new rows, nothing, and a deleted output."""
+    with jsonl.open("a") as file:
+        file.writelines(json.dumps({"id": f"new{row}", "text": f"new sentence {row}"}) + "\n" for row in range(20))
+    time.sleep(_SETTLE_SECONDS)
+    found = {}
+    with serving() as api:
+        os.environ["BATCHER_API_TOKEN"] = "t"
+        found["20 new rows"] = usage(*run, "--yes", *api)
+        del os.environ["BATCHER_API_TOKEN"]
+    time.sleep(_SETTLE_SECONDS)
+    found["after new rows"] = usage(*run)
+    (jsonl.parent / "audio/new7.mp3").unlink()
+    found["a deleted output"] = usage(*run)
+    return found
+
+
+@contextmanager
+def serving() -> Iterator[tuple[str, str]]:
+    """A provider, as options of a run."""
+    command = [sys.executable, "-m", "tests.bench.provider"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as provider:
+        assert provider.stdout is not None
+        yield "--api-url", f"{provider.stdout.readline().strip()}/api/open/v1"
+        provider.communicate("")
 
 
 def beside_a_run(manifest_: Path, folder: Path) -> dict[str, Usage]:
@@ -120,17 +181,13 @@ def beside_a_run(manifest_: Path, folder: Path) -> dict[str, Usage]:
     ledger = folder / "beside.db"
     shutil.copy(folder / "batcher.db", ledger)
     where = ("--ledger", ledger, "--out-dir", folder / "beside", "--voice", "anna", "--yes", "--quiet")
-    serving = [sys.executable, "-m", "tests.bench.provider"]
-    with subprocess.Popen(serving, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as provider:
-        assert provider.stdout is not None
-        api = ("--api-url", f"{provider.stdout.readline().strip()}/api/open/v1")
+    with serving() as api:
         command = [sys.executable, "-m", "batcher", "run", *map(str, (manifest_, *where, *api))]
         with subprocess.Popen(command, env=os.environ | {"BATCHER_API_TOKEN": "t"}) as run:
             while not _is_collecting(ledger):
                 time.sleep(0.1)
             found = {"status beside a run": usage("batcher", "status", "--ledger", ledger)}
             run.kill()
-        provider.communicate("")
     return found | {"status after a kill": usage("batcher", "status", "--ledger", ledger)}
 
 
@@ -174,6 +231,8 @@ def tell(all_: dict[int, dict[str, Usage]], out: Path) -> None:
     found = all_[most]
     for name, other in (("import JSONL", "bare executemany"), ("import CSV", "bare executemany")):
         say(f"{name}: {found[other][0] / found[name][0]:.2f} of the speed of {other}")
+        table = "one bare table"
+        say(f"{name}: {found[name][1] / found[table][1]:.1f} x the CPU of a bare executemany into one unindexed table")
     say(f"one changed row: {found['one changed row'][0] / found['read JSONL'][0]:.2f} x the reading of the file")
     for name, multiple in start().items():
         say(f"{name}: {multiple:.1f} x the CPU of `python -c pass`")
@@ -188,7 +247,9 @@ def main() -> None:
     parser.add_argument("--step", nargs=3, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.step:
-        STEPS[asked.step[0]](*map(Path, asked.step[1:]))
+        began = time.process_time()
+        used = STEPS[asked.step[0]](*map(Path, asked.step[1:]))
+        say(str(time.process_time() - began if used is None else used))
         return
     out = asked.out or Path(tempfile.mkdtemp(prefix="scale-"))
     out.mkdir(parents=True, exist_ok=True)

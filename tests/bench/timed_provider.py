@@ -1,7 +1,8 @@
 """A provider whose tasks take times drawn from a named distribution, and which measures whoever uses it.
 
-`POST /begin?kind=KIND&seed=SEED&slots=SLOTS` starts a measurement, `GET /figures` returns the figures since then.
-The n-th task takes the n-th time of that kind and seed, whoever creates it.
+`POST /begin?kind=KIND&seed=SEED&slots=SLOTS&polls=RATE` starts a measurement, `GET /figures` returns the figures since
+then. The n-th task takes the n-th time of that kind and seed, whoever creates it. More than RATE polls per second are
+refused; 0 permits any number.
 """
 
 from __future__ import annotations
@@ -52,8 +53,23 @@ class Measurement:
     draw: Draw
     chance: random.Random
     slots: int
+    polls_per_second: float = 0.0
+    allowed: float = 0.0  # polls saved up, at most those of a second
+    polled_at: float = 0.0
+    refused: int = 0
     tasks: dict[str, Timed] = field(default_factory=dict)
     last_at: float = 0.0
+
+    def admits_poll(self, now: float) -> bool:
+        """Whether a poll is admitted: a token bucket that holds the polls of one second."""
+        if not self.polls_per_second:
+            return True
+        saved = self.allowed + (now - self.polled_at) * self.polls_per_second
+        self.allowed, self.polled_at = min(saved, self.polls_per_second), now
+        admitted = self.allowed >= 1.0
+        self.allowed -= admitted
+        self.refused += not admitted
+        return admitted
 
     def figures(self) -> dict[str, float]:
         """What the program achieved; `floor` is what nobody can beat who creates in this order."""
@@ -69,6 +85,7 @@ class Measurement:
             "floor": max(free),
             "work": sum(task.ends_at - task.began_at for task in tasks) / self.slots,
             "polls": fmean(task.polls for task in tasks),
+            "refused": self.refused / (self.refused + sum(task.polls for task in tasks)),
             "late": fmean(task.seen_at - task.ends_at for task in tasks),
             "idle": 1.0 - busy / (self.slots * (last_create - first)),
         }
@@ -87,7 +104,8 @@ class TimedProvider(Provider):
         name = parts.path.rpartition("/")[2]
         if name == "begin":
             asked = {key: values[0] for key, values in parse_qs(parts.query).items()}
-            self.now = Measurement(KINDS[asked["kind"]], random.Random(asked["seed"]), int(asked["slots"]))
+            chance, slots, polls = random.Random(asked["seed"]), int(asked["slots"]), float(asked["polls"])
+            self.now = Measurement(KINDS[asked["kind"]], chance, slots, polls)
             return json_answer(200, {})
         if name == "figures":
             return json_answer(200, self.now.figures())
@@ -109,6 +127,8 @@ class TimedProvider(Provider):
 
     def _read(self, task_id: str) -> bytes:
         task, now = self.now.tasks[task_id], time.monotonic()
+        if not self.now.admits_poll(now):
+            return json_answer(429, {"error": {"code": "ERR_RATE_LIMIT", "message": "too many polls"}})
         task.polls += 1
         if now < task.ends_at:
             return json_answer(200, {"task": {"id": task_id, "status": "processing"}})

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from filelock import FileLock
 
+from batcher.ledger.storage.lock import owner_lock
 from tests.support.fake_tts import TOKEN, FakeTTS, audio_of, refusal
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def test_a_token_in_the_environment_wins_over_a_token_file_there(project: Projec
 def test_a_locked_ledger_ends_a_run_with_exit_7(project: Project, provider: FakeTTS) -> None:
     """At once, or after --wait-lock."""
     manifest = project.manifest(1)
-    with FileLock(f"{project.ledger}.lock"):
+    with owner_lock(project.ledger):
         assert_contract(project.run(manifest), 7, "locked")
         assert_contract(project.run(manifest, "--wait-lock", "1s"), 7, "locked")
     assert provider.api_headers == []

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from filelock import FileLock
 
+from batcher.ledger.storage.lock import owner_lock
 from batcher.reports import metrics
 from batcher.reports.logs import LogFile
 from batcher.reports.run_report import RunReport
@@ -94,7 +94,7 @@ def test_a_run_that_finds_the_ledger_locked_pings_no_failure(
 ) -> None:
     """It sends one log line to the monitor and leaves the metrics as they are."""
     there = project.folder / "batcher.prom"
-    with FileLock(f"{project.ledger}.lock"):
+    with owner_lock(project.ledger):
         ended = project.run(project.manifest(1), "--ping", monitor.url, "--metrics", there)
     assert (ended.exit_code, monitor.paths, there.exists()) == (7, ["/check/start", "/check/log"], False)
 

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from batcher.audio.store import stamp
+from batcher.audio.fingerprints import stamp
 from batcher.clock import Clock
 from batcher.errors import ManifestError
 from batcher.item import Event
 from batcher.ledger.imports import importer
-from batcher.ledger.ledger import open_ledger
+from batcher.ledger.ledger import Connection, open_ledger
 from batcher.ledger.lifecycle import claims, collection, runs
 from batcher.ledger.queries import attention, item_counts, outputs
-from batcher.ledger.records import Balance
+from batcher.ledger.records import Balance, Batch
 from batcher.ledger.storage import cached_facts, database
 from batcher.manifest.rows import Rules
 from batcher.pipeline.ingest import Ingest
@@ -57,17 +57,6 @@ class Folder:
         with open_ledger(self.ledger, "real") as ledger:
             await Ingest(run_context(ledger, settings, clock or Later()), None).run()
         return before != self._imported_at()
-
-    async def look(self, meanwhile: Callable[[], object] = lambda: None, clock: Clock | None = None) -> bool:
-        """Do what a run without changes does, and `meanwhile`; returns whether it checked the outputs."""
-        source = Source(path=self.manifest, rules=Rules(batch="m", voice="anna"))
-        settings = Settings(sources=(source,), ledger=self.ledger, out_dir=self.out_dir)
-        with open_ledger(self.ledger, "real") as ledger:
-            ingest = Ingest(run_context(ledger, settings, clock or Later()), None)
-            await ingest.run()
-            meanwhile()
-            await ledger.do(ingest.record_complete)
-        return bool(ingest.checked)
 
     def texts(self) -> list[str]:
         """Texts of the current rows."""
@@ -229,6 +218,10 @@ def _steps(book: Book, verb: Callable[..., Any], *args: Any, **kwargs: Any) -> i
     return steps
 
 
+def _unlinked_outputs(conn: Connection, batch: Batch) -> list[tuple[str, str, bool]]:
+    return list(outputs.row_outputs(conn, batch, unlinked=True))
+
+
 def _all_but_one_done(folder: Path, rows: int) -> Iterator[dict[str, int]]:
     folder.mkdir()
     with book_in(folder) as book:
@@ -237,6 +230,8 @@ def _all_but_one_done(folder: Path, rows: int) -> Iterator[dict[str, int]]:
         last = book.one("SELECT key FROM items ORDER BY rowid DESC LIMIT 1")["key"]
         with closing(sqlite3.connect(book.path)) as connection, connection:
             connection.execute("UPDATE items SET state = 'failed' WHERE state = 'pending' AND key <> ?", (last,))
+            linked = "UPDATE rows SET linked_key = item_key, linked_output = output WHERE item_key <> ?"
+            connection.execute(linked, (last,))
         who = {"run_id": RUN, "account_id": book.account_id, "wanted": book.wanted}
         yield {
             "claim": _steps(book, claims.claim, prepare, **who, cursor=(0, 0), limit=5, at=AT),
@@ -246,6 +241,9 @@ def _all_but_one_done(folder: Path, rows: int) -> Iterator[dict[str, int]]:
             "foreign_tasks": _steps(book, attention.foreign_tasks, book.wanted, book.account_id),
             "outputs_of": _steps(book, outputs.outputs_of, task.key),
             "collectable": _steps(book, item_counts.collectable),
+            "row_outputs": _steps(book, _unlinked_outputs, book.wanted[0]),
+            "folders": _steps(book, outputs.folders, book.wanted[0], 9, unlinked=True),
+            "to_link": _steps(book, outputs.to_link, book.wanted[0], 0, 9),
             "latest_takes": _steps(book, importer.latest_takes, "m"),
         }
 
@@ -286,21 +284,6 @@ def test_a_deleted_output_is_linked_again(project: Project) -> None:
     (project.audio / "r2.mp3").unlink()
     assert project.run(manifest).exit_code == 0
     project.assert_whole(rows)
-
-
-@pytest.mark.anyio
-async def test_outputs_are_checked_until_their_folder_is_old_and_unchanged(folder: Folder) -> None:
-    """Then the next run need not check them."""
-    folder.out_dir.mkdir()
-    output = folder.out_dir / "a.mp3"
-    assert await folder.look(output.touch)
-    assert await folder.look(output.unlink)
-    assert await folder.look(clock=Clock())  # so young that a further change might not show
-    assert await folder.look()
-    assert not await folder.look()
-    output.touch()
-    assert await folder.look()
-    assert not await folder.look()
 
 
 def test_an_output_deleted_while_a_run_works_is_linked_again(project: Project, provider: FakeTTS) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import anyio
 import anyio.from_thread
+import anyio.lowlevel
 import pytest
 from sqlalchemy import Connection, event, text
 
@@ -75,6 +76,36 @@ async def test_concurrent_calls_share_commits(book: Book, ledger: Ledger) -> Non
     assert seen == list(range(20))
     assert {f"n{number}" for number in range(20)} <= _names(book)
     assert len(commits) <= 2
+
+
+async def test_a_call_that_may_wait_shares_the_commit_of_the_next(book: Book, ledger: Ledger) -> None:
+    """With none to share, it commits by itself after a moment."""
+    ledger.group_commits = True
+    commits: list[Connection] = []
+    event.listen(ledger._engine, "commit", commits.append)
+    async with anyio.create_task_group() as group:
+        group.start_soon(ledger.do_soon, _write, "patient")
+        await anyio.lowlevel.checkpoint()
+        await ledger.do(_write, "urgent")
+    assert len(commits) == 1
+    await ledger.do_soon(_write, "alone")
+    assert len(commits) == 2
+    assert {"patient", "urgent", "alone"} <= _names(book)
+
+
+async def test_a_call_that_may_wait_leaves_the_next_commit_to_an_urgent_one(book: Book, ledger: Ledger) -> None:
+    """Both arrived during a commit."""
+    ledger.group_commits = True
+    commits: list[Connection] = []
+    event.listen(ledger._engine, "commit", commits.append)
+    async with anyio.create_task_group() as group:
+        group.start_soon(ledger.do, _write, "first")
+        while not commits:
+            await anyio.lowlevel.checkpoint()
+        group.start_soon(ledger.do_soon, _write, "patient")
+        group.start_soon(ledger.do, _write, "urgent")
+    assert len(commits) == 2
+    assert {"first", "patient", "urgent"} <= _names(book)
 
 
 async def test_a_failing_call_is_rolled_back(book: Book, ledger: Ledger) -> None:

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 
 from batcher.clock import Clock, Wakeup
 from batcher.ledger.ledger import open_ledger
@@ -190,6 +191,29 @@ async def test_a_failure_without_a_code_and_without_credits_holds_creates(
     (watched,) = submitter.poller._due
     await submitter.poller._poll(watched)
     assert submitter._hold()
+
+
+async def test_the_end_of_a_task_shares_its_commit_with_the_claim_for_its_slot(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    task = book.submitted("task_1")
+    provider.jobs["task_1"] = Job("task_1", "one", "mp3", ends_at=0.0)
+    submitter.ctx.ledger.group_commits = True
+    submitter.api.slots.take(4)  # all that there are
+    submitter.poller.watch(task, at_once=True)
+    (watched,) = submitter.poller._due
+    commits: list[list[str]] = []
+
+    @event.listens_for(submitter.ctx.ledger._engine, "commit")
+    def _look(conn: Connection) -> None:
+        commits.append(list(conn.exec_driver_sql("SELECT event FROM events ORDER BY rowid").scalars()))
+
+    async with anyio.create_task_group() as stages:
+        stages.start_soon(submitter.poller._poll, watched)
+        await submitter._step(stages)  # waits for a slot
+        await submitter._step(stages)
+    assert commits[0][-2:] == ["rendered", "claim"]
+    assert len(provider.creates) == 1
 
 
 class LeapingClock(Clock):

@@ -103,12 +103,15 @@ def _stage_related(conn: Connection, staging: Staging, folders: set[str]) -> Non
 
 
 _REPEATED: Final = """
+    WITH
+        repeated AS MATERIALIZED (SELECT {column} AS value FROM staged GROUP BY {column} HAVING count(*) > 1),
+        first AS MATERIALIZED (
+            SELECT value, min(number) AS number, min(line) AS line
+            FROM repeated CROSS JOIN staged ON staged.{column} = value WHERE {condition} GROUP BY value)
     SELECT staged.number, staged.line, first.value, first.line AS first_line
-    FROM staged JOIN (
-        SELECT {column} AS value, min(number) AS number, min(line) AS line FROM staged
-        WHERE {condition} GROUP BY {column} HAVING count(*) > 1
-    ) AS first ON first.value = staged.{column}
+    FROM first CROSS JOIN staged ON staged.{column} = first.value
     WHERE {condition} AND staged.number > first.number ORDER BY staged.number"""
+"""Values are counted in the index alone; only rows with repeated ones are read."""
 _REPEATED_IDS: Final = _REPEATED.format(column="id", condition="staged.id <> ''")
 _REPEATED_OUTPUTS: Final = _REPEATED.format(column="output", condition="staged.skipped IS NULL")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Table, delete, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
@@ -17,6 +17,7 @@ from batcher.ledger.imports import rebuys
 from batcher.ledger.imports.conflicts import OtherBatch, other_batches, reject_conflicts
 from batcher.ledger.imports.staging import ROW_COLUMNS, Staging, delete_unused_items, stage_changes, staged
 from batcher.ledger.records import Batch
+from batcher.ledger.storage import bulk
 from batcher.ledger.storage.planner import LATER_TAKE
 from batcher.ledger.storage.schema import batches, items, meta, recalled, rows
 from batcher.manifest.reader import Manifest
@@ -52,20 +53,21 @@ def import_manifest(
         ManifestError: it has faults that are not skipped; or, without `rebuy`, it would buy too many paid rows again.
             The ledger is unchanged.
     """
-    staging = stage(conn, manifest, rules, out_dir, at)
-    if not rebuy:
-        same_file = is_same_file(conn, manifest, rules)
-        rebuys.refuse_rebuys(conn, staging, manifest.name, rules.batch, same_file=same_file)
-    columns = {
-        "source": source,
-        "digest": manifest.digest,
-        "rules": _digest(rules),
-        "out_dir": out_dir,
-        "imported_at": at,
-        "trusted": None if manifest.faults or trusted is None else _versioned(trusted),
-    }
-    batch = _save_batch(conn, rules.batch, columns)
-    _merge(conn, staging, batch)
+    with bulk.large_cache(conn):
+        staging = stage(conn, manifest, rules, out_dir, at)
+        if not rebuy:
+            same_file = is_same_file(conn, manifest, rules)
+            rebuys.refuse_rebuys(conn, staging, manifest.name, rules.batch, same_file=same_file)
+        columns = {
+            "source": source,
+            "digest": manifest.digest,
+            "rules": _digest(rules),
+            "out_dir": out_dir,
+            "imported_at": at,
+            "trusted": None if manifest.faults or trusted is None else _versioned(trusted),
+        }
+        batch = _save_batch(conn, rules.batch, columns)
+        _merge(conn, staging, batch)
     _save_parse_options(conn, batch, rules)
     if rebuy:
         _delete_mismatched_restored_rows(conn, rules.batch)
@@ -160,18 +162,26 @@ def _save_batch(conn: Connection, name: str, columns: dict[str, Any]) -> Batch:
     return Batch(batch_id=old.id, name=name, version=version, out_dir=out_dir)
 
 
+_IS_LINK_UNCERTAIN: Final = """
+    linked_key = excluded.item_key AND linked_output = excluded.output
+    AND NOT (is_current = 1 AND item_key IS excluded.item_key AND output = excluded.output)"""
+"""A row that is as it was before an earlier import, and was linked then: its output has not been checked since."""
+
+
 def _merge(conn: Connection, staging: Staging, batch: Batch) -> None:
     """Make the staged and the unchanged rows the current rows of the batch."""
     if staging.batch_id is not None:
         _retire_missing(conn, staging)
     columns = ", ".join(ROW_COLUMNS)
     changes = ", ".join(f"{name} = excluded.{name}" for name in ("is_current", *ROW_COLUMNS) if name != "id")
-    conn.exec_driver_sql(
-        f"INSERT INTO rows (batch_id, is_current, {columns}) "  # noqa: S608
-        f"SELECT ?, 1, {columns} FROM staged WHERE true ORDER BY number "
-        f"ON CONFLICT (batch_id, id) DO UPDATE SET {changes}",
-        (batch.batch_id,),
-    )
+    changes += f", linked_key = iif({_IS_LINK_UNCERTAIN}, NULL, linked_key)"
+    with bulk.indexes_built_last(conn, "rows", staging.changed):
+        conn.exec_driver_sql(
+            f"INSERT INTO rows (batch_id, is_current, {columns}) "  # noqa: S608
+            f"SELECT ?, 1, {columns} FROM staged WHERE true ORDER BY number "
+            f"ON CONFLICT (batch_id, id) DO UPDATE SET {changes}",
+            (batch.batch_id,),
+        )
     staged.drop(conn)
 
 

@@ -86,13 +86,16 @@ def stage_changes(
     conn.exec_driver_sql("DROP TABLE IF EXISTS temp.staged")
     staged.create(conn)
     newest: int = conn.exec_driver_sql(f"SELECT coalesce(max(rowid), 0) FROM {items}").scalar_one()  # noqa: S608
+    indexed = ["id", "output"]
+    if all_rows or conn.exec_driver_sql("SELECT EXISTS (SELECT 1 FROM main.items)").scalar():
+        indexed.append("item_key")  # for comparisons with earlier items
     comparison = _Comparison(conn, None if all_rows else batch_id)
     changed = 0
     for chunk in _chunks(comparison.changed(manifest)):
         changed += len(chunk)
         _insert_items(conn, items, chunk, at)
         conn.exec_driver_sql(_STAGE, [(*values, ",".join(row.defaulted)) for row, values in chunk])
-    for column in ("id", "output", "item_key"):
+    for column in indexed:
         conn.exec_driver_sql(f"CREATE INDEX temp.staged_{column} ON staged ({column})")
     return Staging(batch_id=batch_id, last=comparison.last, changed=changed, items=items, newest_item=newest)
 

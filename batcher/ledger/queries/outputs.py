@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, and_, bindparam, case, false, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, case, false, func, select
 
 from batcher.item import State
 from batcher.ledger.queries.ignored import names
@@ -68,11 +68,10 @@ _OUTPUTS: Final = _select_outputs()
 _OUTPUTS_OF: Final = Prepared(_OUTPUTS.where(rows.c.item_key == bindparam("_key")))
 
 
-def folders(conn: Connection, batch: Batch, limit: int) -> list[str]:
-    """Up to `limit` folders of the batch's outputs, relative to the output folder."""
+def folders(conn: Connection, batch: Batch, limit: int, *, unlinked: bool) -> list[str]:
+    """Up to `limit` folders of the batch's outputs, or of those not linked, relative to the output folder."""
     folder = func.rtrim(rows.c.output, func.replace(rows.c.output, "/", ""))
-    query = select(folder).where(of_wanted([batch]), rows.c.item_key.is_not(None)).distinct().limit(limit)
-    return list(conn.execute(query).scalars())
+    return list(conn.execute(_rows_with_items(batch, unlinked, folder).distinct().limit(limit)).scalars())
 
 
 def places_of_audio(conn: Connection, sha256: str) -> list[tuple[str, str, str]]:
@@ -131,11 +130,21 @@ def _error(code: str | None, message: str | None, request_id: str | None, status
     return {"code": code, "message": message, "request_id": request_id, "http_status": status}
 
 
-def row_outputs(conn: Connection, batch: Batch) -> Iterator[tuple[str, str, bool]]:
-    """Id, output and whether it was linked, of each row that has an item, in manifest order."""
-    query = select(rows.c.id, rows.c.output, func.coalesce(_is_linked, false())).where(of_wanted([batch]))
-    for row in conn.execute(query.where(rows.c.item_key.is_not(None)).order_by(rows.c.number)):
+def row_outputs(conn: Connection, batch: Batch, *, unlinked: bool) -> Iterator[tuple[str, str, bool]]:
+    """Id, output and whether it is linked, of each row that has an item, or only of those not linked; in their order.
+
+    The number of steps grows with the rows returned.
+    """
+    query = _rows_with_items(batch, unlinked, rows.c.id, rows.c.output, func.coalesce(_is_linked, false()))
+    for row in conn.execute(query.order_by(rows.c.number)):
         yield row[0], row[1], row[2]
+
+
+def _rows_with_items(batch: Batch, unlinked: bool, *columns: ColumnElement[Any]) -> Select[Any]:
+    if not unlinked:
+        return select(*columns).where(of_wanted([batch]), rows.c.item_key.is_not(None))
+    of_batch = and_(rows.c.batch_id == batch.batch_id, without_index(rows.c.is_current) == 1)
+    return select(*columns).where(of_batch, UNLINKED.of(rows), rows.c.item_key.is_not(None))
 
 
 def output_of(conn: Connection, batch: Batch, row_id: str) -> Output:
