@@ -13,7 +13,7 @@ from batcher.item import State
 from batcher.ledger.queries.ignored import names
 from batcher.ledger.records import Batch, Output
 from batcher.ledger.storage.filters import of_wanted
-from batcher.ledger.storage.planner import UNLINKED, without_index
+from batcher.ledger.storage.planner import UNLINKED, with_index, without_index
 from batcher.ledger.storage.schema import REPEAT_MARK, batches, files, items, recalled, rows, tasks
 from batcher.ledger.storage.statements import Prepared
 
@@ -143,7 +143,7 @@ def row_outputs(conn: Connection, batch: Batch, *, unlinked: bool) -> Iterator[t
 def _rows_with_items(batch: Batch, unlinked: bool, *columns: ColumnElement[Any]) -> Select[Any]:
     if not unlinked:
         return select(*columns).where(of_wanted([batch]), rows.c.item_key.is_not(None))
-    of_batch = and_(rows.c.batch_id == batch.batch_id, without_index(rows.c.is_current) == 1)
+    of_batch = and_(rows.c.batch_id == batch.batch_id, with_index(rows.c.number), without_index(rows.c.is_current) == 1)
     return select(*columns).where(of_batch, UNLINKED.of(rows), rows.c.item_key.is_not(None))
 
 
