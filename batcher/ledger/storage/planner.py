@@ -29,8 +29,8 @@ def without_index(column: ColumnElement[int]) -> ColumnElement[int]:
 def with_index(column: ColumnElement[int]) -> ColumnElement[bool]:
     """A condition that every positive number meets, so that SQLite considers the index that begins with the column.
 
-    Without it, SQLite scans all `rows` for items to be rechecked instead of using `items_recheck`, and chooses among all
-    indexes that begin with the batch, at random, instead of `rows_unlinked`.
+    Without it, SQLite scans all `rows` for items to be rechecked instead of using `items_recheck`, and any index that
+    begins with the batch may be used instead of `rows_unlinked`.
     """
     return column > 0
 
