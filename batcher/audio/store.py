@@ -169,10 +169,10 @@ class Store:
             return None
         if not replace and (reason := self.conflict(output)) is not None:
             return reason
-        is_new = not os.path.lexists(target)
         for own, sha256 in ((output.source, output.sha256), (output.linked_source, output.linked_sha256)):
             if own is not None and target.is_file() and not _same_file(target, self._home / own):
                 self._preserve(target, self._home / own, sha256)
+        is_new = not os.path.lexists(target)
         place(source, target)
         if is_new:
             self.added.add(self.folder_of(output.out_dir, output.output), target.name)

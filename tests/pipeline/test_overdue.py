@@ -117,22 +117,6 @@ def test_a_task_still_overdue_after_max_runtime_is_named(project: Project, provi
     assert report.message == "--max-runtime reached; overdue: r1; run it again later"
 
 
-@pytest.mark.parametrize(("balance", "code"), [(0.0, 4), (100.0, 6)])
-def test_endless_throttling_halts_only_if_the_balance_is_empty(
-    project: Project, provider: FakeTTS, balance: float, code: int
-) -> None:
-    """Some accounts answer 429 instead of 402. The balance is read once; with credits left the run goes on trying."""
-    provider.credits = balance
-    provider.on_create = lambda _: refusal(429, "rate_limited")
-    report = run_hastily(project, project.manifest(3), provider, concurrency=3, max_runtime_seconds=2.5 * HASTE)
-    assert (report.exit_code, report.created, report.states["pending"]) == (code, 0, 3)
-    assert (report.halt is not None) == (code == 4)
-    if report.halt is not None:
-        assert "12 creates in a row were refused (HTTP 429), and the balance is 0" in report.halt["detail"]
-        assert len(provider.creates) <= 12 + 3
-    assert provider.profiles == (4 if code == 4 else 3)  # start, the question, the halt's balance, end
-
-
 @pytest.mark.slow
 def test_a_run_finds_the_permitted_rate_by_itself(project: Project, provider: FakeTTS) -> None:
     """Everything is bought once, and few creates get a 429."""

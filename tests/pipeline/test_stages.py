@@ -268,6 +268,23 @@ async def test_audio_shorter_than_announced_is_not_accepted(
         assert (await downloader._fetch(task, url) is not None) == is_whole
 
 
+@pytest.mark.parametrize(("balance", "halted"), [(0.0, True), (100.0, False)])
+async def test_endless_throttling_halts_only_if_the_balance_is_empty(
+    book: Book, provider: FakeTTS, submitter: Submitter, balance: float, halted: bool
+) -> None:
+    """The API may answer 429 instead of 402. The create itself is deferred, as after any 429."""
+    provider.credits = balance
+    provider.on_create = lambda _: refusal(429, "rate_limited")
+    (claimed,) = await submitter._claim(1)
+    for _ in range(SUSPECT_THROTTLED - 1):
+        await submitter.api.guard.throttled(submitter.api.client, claimed.key)
+    await submitter._create(claimed, submitter.gate.enter())
+    assert (len(provider.creates), provider.profiles, book.state(claimed.key)) == (1, 1, "pending")
+    assert submitter.api.guard.tripped == halted
+    details = [row["detail"] for row in book.all("SELECT detail FROM halts WHERE kind = 'credits'")]
+    assert details == ["12 creates in a row were refused (HTTP 429), and the balance is 0"] * halted
+
+
 async def test_a_success_ends_a_series_of_throttled_creates(
     book: Book, provider: FakeTTS, submitter: Submitter
 ) -> None:
