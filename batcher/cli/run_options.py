@@ -17,6 +17,7 @@ from batcher.cli.ledger_path import ledger_path, project_folder
 from batcher.cli.option_types import ColumnNames, Delimiter, Duration, MarkupTypes, Rate
 from batcher.cli.options import DEBUG, option
 from batcher.errors import UsageError
+from batcher.manifest import packed
 from batcher.manifest.rows import Rules
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -57,6 +58,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         metavar="NAMES",
         help="Names of the columns with --no-header, such as id,_,text; _ skips a column.",
     ),
+    option("--sheet", metavar="NAME", help="Sheet of a workbook; defaults to the first visible one."),
     option("--skip-invalid", is_flag=True, help="Skip invalid rows and process the others."),
     option("--skip-empty", is_flag=True, help="Skip rows without text."),
     option(
@@ -176,7 +178,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
 
 _GROUPS: Final = {
     "Manifest": (
-        *("batch", "column", "encoding", "delimiter", "quotes", "header_row", "no_header", "columns"),
+        *("batch", "column", "encoding", "delimiter", "quotes", "header_row", "no_header", "columns", "sheet"),
         *("skip_invalid", "skip_empty", "allow", "strip", "rescan"),
     ),
     "Defaults for rows without their own": ("voice", "model", "audio_format"),
@@ -290,6 +292,7 @@ def _sources(
                 header_row=params["header_row"],
                 no_header=params["no_header"],
                 names=params["columns"] or (),
+                sheet=params["sheet"],
                 filename=params["filename"],
                 skip_invalid=params["skip_invalid"],
                 skip_empty=params["skip_empty"],
@@ -303,7 +306,7 @@ def _sources(
 def _batch_names(batch: str | None, paths: list[Path | None]) -> list[str]:
     if batch is not None and len(paths) > 1:
         raise UsageError("--batch names one batch, but there are several manifests", "Run them one by one.")
-    names = [settings.batch_name(batch or (path.stem if path is not None else "stdin")) for path in paths]
+    names = [settings.batch_name(batch or (packed.stem(path) if path is not None else "stdin")) for path in paths]
     if len(set(names)) < len(names):
         raise UsageError(
             f"two manifests have the same batch name ({', '.join(names)})", "Run them one by one, each with --batch."

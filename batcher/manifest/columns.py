@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from batcher.item import PARAMETERS
 from batcher.manifest.faults import Faults, Problem, code, printable
+from batcher.manifest.nested import MISSING, paths_in, value_at
 
 FIELDS: Final = ("text", "id", "voice", "model", "format", "take", "output", "params", *PARAMETERS)
 """What a manifest can set for a row."""
@@ -63,7 +64,9 @@ class Columns:
         self._mapped: dict[str, str] = {}
         self._fields: dict[str, str | None] = {}
         self._suspects: dict[str, str] = {}
+        self._inner: dict[str, list[str]] = {}
         self._names = self._map_names(mapping)
+        self._paths = [header for header in self._mapped.values() if "." in header]
 
     def _map_names(self, mapping: Mapping[str, str]) -> dict[str, str]:
         """Normalised header to field."""
@@ -98,9 +101,14 @@ class Columns:
         """The field that a column with this header would be read as."""
         return self._names.get(_normal(header))
 
-    def is_mapped(self, field: str) -> bool:
-        """Whether the user named the header of this field."""
-        return bool(self._mapped.get(field))
+    def mapped_to(self, field: str) -> str | None:
+        """The header that the user named for this field."""
+        return self._mapped.get(field) or None
+
+    def has_path(self, field: str, record: Mapping[str, Any]) -> bool:
+        """Whether a JSON object has the path to which the user mapped this field."""
+        path = self._mapped.get(field, "")
+        return path in self._paths and value_at(record, path, _normal) is not MISSING
 
     def read_header(
         self, headers: list[str], line: int, *, skipped: str | None = None, advice: str | None = None
@@ -154,7 +162,14 @@ class Columns:
         self.check_file(line, advice)
 
     def split(self, record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[Problem]]:
-        """Split a JSON object into values of fields, carried values, and the problems with its names."""
+        """Split a JSON object into values of fields, carried values, and the problems with its names.
+
+        A field may be mapped to the path of a value in a nested object, which is carried all the same.
+        """
+        for path in self._paths:
+            if all(_normal(key) != _normal(path) for key in record):
+                found = value_at(record, path, _normal)
+                record = {**record, path: found} if found is not MISSING else record
         given: dict[str, Any] = {}
         extra: dict[str, Any] = {}
         problems: list[Problem] = []
@@ -162,6 +177,8 @@ class Columns:
             field = self._fields[header] if header in self._fields else self._field_of(header)
             if field is None:
                 extra[header] = value
+                if isinstance(value, dict) and header not in self._inner:
+                    self._inner[header] = [f"{header}.{path}" for path in paths_in(value)]
                 continue
             stripped = value.strip() if isinstance(value, str) else value
             if stripped is None or stripped == "":
@@ -225,7 +242,9 @@ class Columns:
         return None if field in present or field in self._mapped else field
 
     def _listed(self) -> str:
-        headers = [*self.sent, *self.carried]
+        headers = [*self.sent]
+        for header in self.carried:
+            headers += self._inner.get(header) or [header]
         more = ", ..." if len(headers) > _HEADERS_LISTED else ""
         return f" (it has {', '.join(map(printable, headers[:_HEADERS_LISTED]))}{more})" if headers else ""
 

@@ -58,6 +58,11 @@ class Dialect:
         return csv.reader(source, delimiter=self.delimiter, quoting=csv.QUOTE_NONE, strict=True)
 
 
+def is_stated(line: str) -> bool:
+    """Whether a first line states how the file is delimited: `sep=;`, or that of an Anki export."""
+    return _SEP.fullmatch(line) is not None or anki.is_directive(line)
+
+
 def decide(source: Input) -> Dialect:
     """Look ahead at the file, and note what is not obvious about it.
 

@@ -5,12 +5,13 @@ A reader is a function that yields the records of an `Input`, and raises `Manife
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from batcher.errors import ManifestError
-from batcher.manifest import delimited, jsonl, workbook
+from batcher.manifest import delimited, document, jsonl, plain, subtitles, workbook
 from batcher.manifest.input import Input
 from batcher.manifest.rows import PARSE_OPTIONS, Record
 
@@ -30,9 +31,14 @@ _DELIMITED: Final = Format(
     records=delimited.records,
     options=_TABLE | {"encoding", "delimiter", "quotes"},
 )
+_PLAIN: Final = Format(name="plain text", records=plain.records, options=_DELIMITED.options)
 _JSONL: Final = Format(name="JSONL", records=jsonl.records, options=frozenset({"columns", "encoding"}))
-_WORKBOOK: Final = Format(name="a workbook", records=workbook.records, options=_TABLE)
+_DOCUMENT: Final = Format(name="JSON", records=document.records, options=frozenset({"columns", "encoding"}))
+_SUBTITLES: Final = Format(name="subtitles", records=subtitles.records, options=frozenset({"columns", "encoding"}))
+_WORKBOOK: Final = Format(name="a workbook", records=workbook.records, options=_TABLE | {"sheet"})
 
+_JSON: Final = re.compile(r'\{|\[\s*[\[{"\]]')
+"""How JSON begins."""
 _BY_ENDING: Final = {
     ".csv": _DELIMITED,
     ".tsv": _DELIMITED,
@@ -40,7 +46,11 @@ _BY_ENDING: Final = {
     ".jsonl": _JSONL,
     ".ndjson": _JSONL,
     ".json": _JSONL,
+    ".srt": _SUBTITLES,
+    ".vtt": _SUBTITLES,
     ".xlsx": _WORKBOOK,
+    ".xls": _WORKBOOK,
+    ".ods": _WORKBOOK,
 }
 
 
@@ -60,10 +70,19 @@ def records(source: Input) -> Iterator[Record]:
 
 
 def _format(source: Input) -> Format:
-    """By the first bytes, then the name's ending, then the first character. Empty standard input is JSONL."""
+    """By the first bytes, then the name's ending, then the first characters. Empty standard input is JSONL."""
     if source.tap.head.startswith(workbook.MAGIC):
         return _WORKBOOK
-    if source.ending in _BY_ENDING:
-        return _BY_ENDING[source.ending]
-    first = source.lines.first_character()
-    return _JSONL if first == "{" or (source.is_stdin and not first) else _DELIMITED
+    found = _BY_ENDING.get(source.ending) or _by_beginning(source)
+    if source.ending == ".txt" and plain.is_plain(source):
+        return _PLAIN
+    return _DOCUMENT if found is _JSONL and document.is_document(source) else found
+
+
+def _by_beginning(source: Input) -> Format:
+    first = source.lines.beginning()
+    if not first:
+        return _JSONL if source.is_stdin else _DELIMITED
+    if first.startswith("WEBVTT"):
+        return _SUBTITLES
+    return _JSONL if _JSON.match(first) else _DELIMITED

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -55,10 +55,17 @@ class Header:
         return len(filled) >= _MIN_NAMES and all(map(_NAME.fullmatch, filled)) and any(map(columns.field_named, filled))
 
 
-def find_header(source: Input, sample: Sequence[SampleRow], *, stated: list[str] | None = None) -> Header | None:
+def find_header(
+    source: Input,
+    sample: Sequence[SampleRow],
+    *,
+    stated: list[str] | None = None,
+    elsewhere: Callable[[], str | None] = lambda: None,
+) -> Header | None:
     """The header of the table that begins with these rows; None, and an error, if it has none.
 
     `stated` are names of the columns given elsewhere in the file, which then has no header. `--columns` overrides them.
+    `elsewhere` finds what to advise if the texts may be elsewhere in the file.
     """
     rules = source.rules
     if not sample:
@@ -74,10 +81,21 @@ def find_header(source: Input, sample: Sequence[SampleRow], *, stated: list[str]
     row, advice = rows[0], None
     if rules.header_row is None:
         advice = _advice(source, sample)
+    if not source.columns.names_text(row.cells):
+        advice = advice or elsewhere()
     # Where quotes are part of the texts, they are still not part of a column's name.
     names = [_QUOTED_NAME.sub(r"\1", cell.strip()) for cell in row.cells]
     layout = source.columns.read_header(names, row.line, advice=advice)
     return Header(layout, row.number, row.cells)
+
+
+def prose_column(rows: Sequence[Sequence[str]]) -> str | None:
+    """The header of the first column of which at least half the filled cells are prose; None if there is none."""
+    for index, header in enumerate(rows[0] if rows else ()):
+        below = [row[index].strip() for row in rows[1:] if index < len(row) and row[index].strip()]
+        if header.strip() and below and 2 * sum(map(bool, map(_PROSE.fullmatch, below))) >= len(below):
+            return header.strip()
+    return None
 
 
 def _unheaded(source: Input, sample: Sequence[SampleRow], names: list[str] | None) -> Header:
@@ -103,7 +121,7 @@ def _advice(source: Input, sample: Sequence[SampleRow]) -> str | None:
     columns, cells = source.columns, sample[0].cells
     following = [row.cells for row in sample[1:]]
     if columns.names_text(cells):
-        if columns.is_mapped("text") and _is_data(cells, following):
+        if columns.mapped_to("text") and _is_data(cells, following):
             names = [columns.field_named(cell) or SKIPPED for cell in cells]
             reason = (
                 "looks like a row of the table, and as the header it would not be spoken: pass "

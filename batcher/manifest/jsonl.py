@@ -7,10 +7,14 @@ import math
 from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
+from batcher.manifest.columns import Columns
 from batcher.manifest.faults import InvalidValueError, Problem, code, literal, printable
 from batcher.manifest.input import Input
 from batcher.manifest.rows import Record
 from batcher.manifest.storable import unstorable
+
+WHITE: Final = " \t\r\n"
+"""White space between the values of JSON."""
 
 
 def records(source: Input) -> Iterator[Record]:
@@ -30,12 +34,17 @@ def records(source: Input) -> Iterator[Record]:
         except InvalidValueError as error:
             record.problems.append(Problem(field=None, cause=error.cause, reason=str(error)))
         else:
-            record.problems = unstorable(values)
-            if not record.problems:
-                record.given, record.extra, record.problems = source.columns.split(values)
+            fill(record, values, source.columns)
         yield record
     if number:
         source.columns.check_file(None)
+
+
+def fill(record: Record, values: dict[str, Any], columns: Columns) -> None:
+    """Give the record the values of a JSON object."""
+    record.problems = unstorable(values)
+    if not record.problems:
+        record.given, record.extra, record.problems = columns.split(values)
 
 
 def parse_object(line: str) -> dict[str, Any]:
@@ -45,18 +54,31 @@ def parse_object(line: str) -> dict[str, Any]:
         InvalidValueError: it is not an object, or not one that every JSON parser reads in the same way.
     """
     try:
-        value = _DECODER.decode(line.rstrip("\r\n"))
+        value, end = parse_value(line, len(line) - len(line.lstrip(WHITE)))
+        if rest := line[end:].lstrip(WHITE):
+            raise json.JSONDecodeError("Extra data", line, len(line) - len(rest))
     except json.JSONDecodeError as error:
         raise InvalidValueError("json", f"not valid JSON at character {error.colno}: {error.msg}") from None
-    except InvalidValueError:
+    if not isinstance(value, dict):
+        raise InvalidValueError("object", f"{literal(value)} is not an object: write one JSON object per line")
+    return value
+
+
+def parse_value(text: str, begin: int) -> tuple[Any, int]:
+    """The JSON value at this position, and the position of its end.
+
+    Raises:
+        JSONDecodeError: it is not valid JSON.
+        InvalidValueError: not every JSON parser reads it in the same way, or it is nested too deeply.
+    """
+    try:
+        return _DECODER.raw_decode(text, begin)
+    except (json.JSONDecodeError, InvalidValueError):
         raise
     except ValueError:
         raise InvalidValueError("digits", "a number has too many digits: shorten it") from None
     except RecursionError:
-        raise InvalidValueError("deep", "the line is nested too deeply: flatten it") from None
-    if not isinstance(value, dict):
-        raise InvalidValueError("object", f"{literal(value)} is not an object: write one JSON object per line")
-    return value
+        raise InvalidValueError("deep", "it is nested too deeply: flatten it") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

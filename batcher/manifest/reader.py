@@ -15,6 +15,7 @@ from batcher.manifest import formats
 from batcher.manifest.columns import FIELDS, Columns
 from batcher.manifest.faults import Faults
 from batcher.manifest.input import Input
+from batcher.manifest.packed import unpacked
 from batcher.manifest.rows import FindFormer, Record, Row, RowValidator, Rules, record_id
 from batcher.manifest.stream import seekable
 
@@ -23,8 +24,8 @@ class Manifest:
     """One manifest: a file, or standard input (`path` None), which may hold the same formats.
 
     `columns_sent` (header to field) and `columns_carried` are complete after the first row of a table or the last of
-    JSONL. `notes` are what was decided about the file's format. `digest` (SHA-256 of the bytes, hex) and `size` (bytes)
-    are set once `rows` is exhausted.
+    JSONL. `notes` are what was decided about the file's format. `digest` (SHA-256, hex) and `size` (bytes) are those of
+    the unpacked content, and set once `rows` is exhausted.
     """
 
     def __init__(self, path: Path | None, rules: Rules, *, stdin: BinaryIO | None = None) -> None:
@@ -72,8 +73,9 @@ class Manifest:
             with (
                 nullcontext(self._stdin or sys.stdin.buffer) if self._path is None else self._path.open("rb") as stream,
                 seekable(stream) as seeking,
+                unpacked(seeking, self.name) as (content, ending),
             ):
-                source = self._input(seeking)
+                source = self._input(content, ending if self._path is not None else "")
                 yield from formats.records(source)
                 source.tap.drain()
                 self.digest, self.size = source.tap.sha256.hexdigest(), source.tap.size
@@ -81,10 +83,10 @@ class Manifest:
             message = f"{self.name}: cannot be read: {error.strerror or error}"
             raise ManifestError(message, [message]) from error
 
-    def _input(self, stream: BinaryIO) -> Input:
+    def _input(self, stream: BinaryIO, ending: str) -> Input:
         return Input(
             name=self.name,
-            ending=self._path.suffix.lower() if self._path is not None else "",
+            ending=ending,
             is_stdin=self._path is None,
             stream=stream,
             rules=self._rules,

@@ -26,6 +26,7 @@ PARSE_OPTIONS: Final = {
     "no_header": "--no-header",
     "names": "--columns",
     "header_row": "--header-row",
+    "sheet": "--sheet",
 }
 """The rules that determine how a file is parsed, and the option that sets each. They are remembered with the batch."""
 DELIMITER_NAMES: Final = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "|", " ": "space"}
@@ -56,8 +57,9 @@ class Rules:
 
     Of a delimited file, `delimiter` is one character; `quotes` is "on" if quotes enclose cells, or "off"; None: found
     out. Of a table, `header_row` is the number of the row that names the columns, None for the first; with `no_header`
-    it has none, and `names` are those of its columns. `counted` numbers records from 1, as the first versions did,
-    and not as spreadsheets do: a batch keeps the numbers of its first import, for they name its files.
+    it has none, and `names` are those of its columns. Of a workbook, `sheet` is read, None for the first visible one.
+    `counted` numbers records from 1, as the first versions did, and not as spreadsheets do: a batch keeps the numbers
+    of its first import, for they name its files.
 
     Without a `format`, the extension of a row's file name decides, or it is mp3. `strip` names the types of markup to
     remove from the texts.
@@ -75,6 +77,7 @@ class Rules:
     header_row: int | None = None
     no_header: bool = False
     names: Sequence[str] = ()
+    sheet: str | None = None
     counted: bool = False
     filename: str = "{id}.{format}"
     skip_invalid: bool = False

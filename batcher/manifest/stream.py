@@ -99,9 +99,9 @@ class Lines:
             message = f"{tap.name}: {literal(self.encoding)} is not an encoding"
             raise ManifestError(message, [message], "Use for example --encoding utf-8, cp1252 or utf-16.") from None
 
-    def first_character(self) -> str:
-        """The first character of the stream's head that is not white space; "" if there is none."""
-        return self._tap.head.decode(self.encoding, "replace").lstrip("\ufeff \t\r\n")[:1]
+    def beginning(self) -> str:
+        """The stream's head from the first character that is not white space; "" if there is none."""
+        return self._tap.head.decode(self.encoding, "replace").lstrip("\ufeff \t\r\n")
 
     def __iter__(self) -> Iterator[str]:
         try:

@@ -1,4 +1,4 @@
-"""Reads the first visible sheet of an .xlsx workbook: its lines of text cells, and their records.
+"""Reads a sheet of a workbook (.xlsx, .xls or .ods): its lines of text cells, and their records.
 
 A cell has a value and a number format that determines how it is displayed; only the value is read.
 """
@@ -6,36 +6,35 @@ A cell has a value and a number format that determines how it is displayed; only
 from __future__ import annotations
 
 import datetime
-import importlib.util
 import io
-import posixpath
-import re
+import shlex
 import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice, repeat
-from typing import IO, TYPE_CHECKING, Any, Final
-from xml.etree import ElementTree
+from typing import TYPE_CHECKING, Any, Final
 
 from batcher.errors import ManifestError
+from batcher.manifest import ods, xlsx
 from batcher.manifest.columns import Layout
-from batcher.manifest.faults import InvalidValueError, Problem, literal, printable
-from batcher.manifest.header import SAMPLE_ROWS, SampleRow, find_header
+from batcher.manifest.faults import InvalidValueError, Problem, code, literal, printable
+from batcher.manifest.header import SAMPLE_ROWS, SampleRow, find_header, prose_column
 from batcher.manifest.input import Input
 from batcher.manifest.rows import Record
 from batcher.manifest.table import add_second_table, table_record
 
 if TYPE_CHECKING:
-    from python_calamine import CalamineSheet, CalamineWorkbook
+    from python_calamine import CalamineSheet
 
-ENDING: Final = ".xlsx"
 _OLD: Final = b"\xd0\xcf\x11\xe0"
 MAGIC: Final = (b"PK\x03\x04", _OLD)
-"""First bytes of workbooks: a zip archive, or the older format, which is refused."""
-_LISTING: Final = "xl/workbook.xml"
+"""First bytes of workbooks: a zip archive, or the container of .xls and of workbooks with a password."""
+_MAX_UNPACKED: Final = 1 << 30
+"""Bytes of an unpacked workbook that is read."""
+_SHEETS_LISTED: Final = 12
 _EXACT: Final = 2**53  # spreadsheets store doubles, which hold every whole number up to this one
-_MAX_CELLS: Final = 1 << 26
-"""Maximum of a sheet's width times its height: calamine allocates 24 bytes for each cell, also for empty ones."""
 _Position = tuple[int, int]
 
 
@@ -52,11 +51,14 @@ class Line:
 
 
 class Sheet:
-    """The first visible sheet of a workbook."""
+    """A sheet of a workbook. `unread` are the cells that calamine leaves out, with their errors."""
 
-    def __init__(self, sheet: CalamineSheet, unread: Iterable[tuple[_Position, str]]) -> None:
+    def __init__(
+        self, sheet: CalamineSheet, unread: Iterable[tuple[_Position, str]], merged: Iterable[ods.Area]
+    ) -> None:
         self.name = sheet.name
         self._sheet = sheet
+        self._merged = merged
         self._unread: dict[int, dict[int, str]] = {}
         for (row, column), error in unread:
             self._unread.setdefault(row, {})[column] = error
@@ -64,7 +66,7 @@ class Sheet:
     def lines(self) -> Iterator[Line]:
         """Every row that is not blank."""
         height = 1 + max([(self._sheet.end or (-1, -1))[0], *self._unread])
-        below = _covered(self._sheet, height)
+        below = _covered(self._merged, height)
         rows = chain(self._sheet.iter_rows(), repeat([]))  # calamine ends with the last row that has a value
         for row, values in zip(range(height), rows, strict=False):
             line = self._line(row, values)
@@ -88,17 +90,22 @@ class Sheet:
 
 
 def records(source: Input) -> Iterator[Record]:
-    """The records of the workbook's first visible sheet.
+    """The records of the chosen sheet: that of `--sheet`, or the first visible one.
 
     Raises:
-        ManifestError: the workbook cannot be read, or the `xlsx` extra is not installed.
+        ManifestError: the workbook cannot be read, or lacks the chosen sheet.
     """
-    sheet = first_sheet(source.name, source.tap.whole())
-    source.notes.append(f"reading the first visible sheet of the workbook: {sheet.name}")
+    with _readable(source):
+        book = Book(source.tap.whole())
+    chosen = _chosen(source, book)
+    with _readable(source):
+        sheet = book.sheet(chosen)
+    if source.rules.sheet is None:
+        source.notes.append(f"reading the first visible sheet of the workbook: {sheet.name}")
     source.faults.name = f"{source.name}[{printable(sheet.name)}]"
     lines = sheet.lines()
     first = list(islice(lines, max(SAMPLE_ROWS, source.rules.header_row or 0)))
-    header = find_header(source, [SampleRow(line.number, line.number, line.cells) for line in first])
+    header = find_header(source, _sample(first), elsewhere=partial(_elsewhere, source, book, sheet))
     if header is None:
         return
     above, count = header.number, 0
@@ -111,6 +118,58 @@ def records(source: Input) -> Iterator[Record]:
             return
         above, count = line.number, count + 1
         yield _sheet_record(count if source.rules.counted else line.number, line, header.layout)
+
+
+def _sample(lines: Iterable[Line]) -> list[SampleRow]:
+    return [SampleRow(line.number, line.number, line.cells) for line in lines]
+
+
+def _chosen(source: Input, book: Book) -> str:
+    """The name of the sheet to read.
+
+    Raises:
+        ManifestError: there is none, or none of that name.
+    """
+    wanted = source.rules.sheet
+    if wanted is None:
+        if not book.visible:
+            raise _unreadable(source.name, "all of its sheets are hidden")
+        return book.visible[0]
+    alike = [name for name in book.names if name.strip().casefold() == wanted.strip().casefold()]
+    found = wanted if wanted in book.names else next(iter(alike), None)
+    if found is None:
+        message = f"{source.name}: the workbook has no sheet {literal(wanted)}"
+        listed = ", ".join(map(printable, book.names[:_SHEETS_LISTED]))
+        raise ManifestError(message, [message], f"It has {listed}.")
+    return found
+
+
+def _elsewhere(source: Input, book: Book, sheet: Sheet) -> str | None:
+    """What to do if this sheet, which is read, has no column for the text: the visible sheet that has one, or one whose
+    cells look like texts; else the names of all others."""
+    others = [name for name in book.visible if name != sheet.name][:_SHEETS_LISTED]
+    if not others or source.rules.sheet is not None or prose_column(_first_rows(sheet)):
+        return None
+    samples: dict[str, list[list[str]]] = {}
+    for name in others:
+        with suppress(Exception):  # damage elsewhere is no error of the sheet that is read
+            samples[name] = _first_rows(book.sheet(name))
+    for name, rows in samples.items():
+        if any(map(source.columns.names_text, rows)):
+            return f"sheet {literal(name)} has one: pass --sheet {shlex.quote(name)}"
+    for name, rows in samples.items():
+        if (header := prose_column(rows)) is not None:
+            options = f"--sheet {shlex.quote(name)} --column {shlex.quote(f'text={header}')}"
+            return f"column {code(header)} of sheet {literal(name)} may be it: pass {options}"
+    listed = ", ".join(map(printable, others))
+    return (
+        "name the column of the texts with --column text=HEADER, or another sheet with --sheet NAME"
+        f" (the others are {listed})"
+    )
+
+
+def _first_rows(sheet: Sheet) -> list[list[str]]:
+    return [line.cells for line in islice(sheet.lines(), SAMPLE_ROWS)]
 
 
 def _sheet_record(number: int, line: Line, layout: Layout) -> Record:
@@ -127,107 +186,57 @@ def _sheet_record(number: int, line: Line, layout: Layout) -> Record:
     return record
 
 
-def first_sheet(name: str, content: bytes) -> Sheet:
-    """The sheet to read of the workbook called `name`.
+class Book:
+    """An opened workbook: the names of its worksheets, and of those that are visible.
 
     Raises:
-        ManifestError: the workbook cannot be read, or the `xlsx` extra is not installed.
+        ValueError and others: it is damaged, or too large for memory.
     """
-    if importlib.util.find_spec("python_calamine") is None:
-        message = f"{name}: reading {ENDING} files needs the xlsx extra, which is not installed"
-        raise ManifestError(message, [message], "pip install 'tts-batcher[xlsx]'")
-    from python_calamine import CalamineWorkbook
 
+    def __init__(self, content: bytes) -> None:
+        from python_calamine import CalamineWorkbook
+
+        archive = zipfile.ZipFile(io.BytesIO(content)) if content.startswith(MAGIC[0]) else None
+        if archive is not None and sum(part.file_size for part in archive.infolist()) > _MAX_UNPACKED:
+            raise ValueError(f"it unpacks to more than {_MAX_UNPACKED >> 30} GiB")
+        self._xlsx = archive if archive is not None and xlsx.LISTING in archive.namelist() else None
+        self._ods = ods.tables(archive) if archive is not None and ods.is_ods(archive) else {}
+        self._book = CalamineWorkbook.from_filelike(io.BytesIO(content))
+        kinds = [one for one in self._book.sheets_metadata if str(one.typ).endswith(".WorkSheet")]
+        self.names = [one.name for one in kinds]
+        self.visible = [one.name for one in kinds if str(one.visible).endswith(".Visible")]
+
+    def sheet(self, name: str) -> Sheet:
+        """The sheet of this name."""
+        if self._xlsx is not None:
+            unread = xlsx.unread(self._xlsx, name)  # first: it rejects what would exhaust calamine's memory
+            sheet = self._book.get_sheet_by_name(name)
+            return Sheet(sheet, unread, sheet.merged_cell_ranges or ())
+        table = self._ods.get(name, ods.Table())
+        return Sheet(self._book.get_sheet_by_name(name), table.errors, table.merged)
+
+
+@contextmanager
+def _readable(source: Input) -> Iterator[None]:
+    """Turns every error of a damaged workbook into one for people."""
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            book = CalamineWorkbook.from_filelike(io.BytesIO(content))
-            index = _visible(book)
-            with archive.open(_part(archive, book.sheet_names[index])) as part:
-                unread = list(_unread(part))  # first: it rejects what would exhaust calamine's memory
-            return Sheet(book.get_sheet_by_index(index), unread)
+        yield
     except Exception as error:  # noqa: BLE001 - damaged archives raise a dozen kinds of errors
-        why = "it has a password or an older format" if content.startswith(_OLD) else f"it is damaged: {error}"
-        message = f"{name}: cannot be read as {ENDING}: {why}"
-        raise ManifestError(message, [message], f"Save it again as {ENDING} without a password, or as CSV.") from None
+        has_password = source.tap.head.startswith(_OLD) and source.ending != ".xls"
+        why = "it has a password" if has_password else f"it is damaged: {error}"
+        raise _unreadable(source.name, why) from None
 
 
-def _visible(book: CalamineWorkbook) -> int:
-    """The index of the first worksheet that is not hidden.
-
-    Raises:
-        ValueError: there is none.
-    """
-    kinds = (
-        (str(one.visible).endswith(".Visible"), str(one.typ).endswith(".WorkSheet")) for one in book.sheets_metadata
-    )
-    for index, kind in enumerate(kinds):
-        if all(kind):
-            return index
-    raise ValueError("all of its sheets are hidden")
+def _unreadable(name: str, why: str) -> ManifestError:
+    message = f"{name}: cannot be read as a workbook: {why}"
+    return ManifestError(message, [message], "Save it again as .xlsx without a password, or as CSV.")
 
 
-def _part(archive: zipfile.ZipFile, sheet: str) -> str:
-    """The archive's path of a sheet's cells.
-
-    Raises:
-        KeyError, StopIteration: the archive does not name it.
-    """
-    folder, name = posixpath.split(_LISTING)
-    listing = ElementTree.fromstring(archive.read(_LISTING))  # noqa: S314
-    found = next(one.attrib for one in listing.iter() if _tag(one) == "sheet" and one.get("name") == sheet)
-    number = next(value for key, value in found.items() if key.endswith("}id"))
-    links = ElementTree.fromstring(archive.read(f"{folder}/_rels/{name}.rels"))  # noqa: S314
-    target = next(one.attrib["Target"] for one in links if one.get("Id") == number)
-    return posixpath.normpath(posixpath.join(folder, target)) if not target.startswith("/") else target.lstrip("/")
-
-
-def _unread(part: IO[bytes]) -> Iterator[tuple[_Position, str]]:
-    """The cells that calamine reads as blank though they are not: errors, and formulas without a result.
-
-    Yields position (from 0) and error; the error is "" for a formula that was never calculated.
-
-    Raises:
-        ValueError: the sheet is too large for memory.
-    """
-    row = column = width = -1
-    rows: ElementTree.Element | None = None
-    for event, one in ElementTree.iterparse(part, ("start", "end")):  # noqa: S314
-        match event, _tag(one):
-            case "start", "sheetData":
-                rows = one
-            case "start", "row":
-                row, column = int(one.get("r", row + 2)) - 1, -1
-            case "start", "c":
-                column = _column(one.get("r", "")) if one.get("r") else column + 1
-            case "end", "c":
-                inner = {_tag(child): child.text or "" for child in one}
-                width = max(width, column + 1 if inner else 0)
-                if inner and (row + 1) * width > _MAX_CELLS:
-                    size = f"{row + 1:,} rows by {width:,} columns"
-                    raise ValueError(f"its sheet has {size}: delete the cell far away from the others")
-                if one.get("t") == "e" or ("f" in inner and one.get("t") != "str" and not inner.get("v")):
-                    yield (row, column), inner.get("v", "")
-            case "end", "row" if rows is not None:
-                rows.clear()
-
-
-def _tag(element: ElementTree.Element) -> str:
-    return element.tag.rpartition("}")[2]
-
-
-def _column(reference: str) -> int:
-    """The column, from 0, of a cell such as `AB12`."""
-    number = 0
-    for letter in re.match("[A-Z]*", reference)[0]:  # type: ignore[index]
-        number = number * 26 + ord(letter) - ord("A") + 1
-    return number - 1
-
-
-def _covered(sheet: CalamineSheet, height: int) -> dict[int, list[tuple[int, int, int]]]:
+def _covered(merged: Iterable[ods.Area], height: int) -> dict[int, list[tuple[int, int, int]]]:
     """Merged cells below the first row of their area, by row up to `height`: first and last column, and that first row
     (from 1)."""
     found: dict[int, list[tuple[int, int, int]]] = {}
-    for (top, left), (bottom, right) in sheet.merged_cell_ranges or ():
+    for (top, left), (bottom, right) in merged:
         for row in range(top + 1, min(bottom + 1, height)):
             found.setdefault(row, []).append((left, right, top + 1))
     return found

@@ -60,6 +60,6 @@ def test_any_text_is_read_or_refused(
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.sampled_from(["m.csv", "m.tsv", "m", "m.jsonl"]), st.binary(max_size=200))
+@given(st.sampled_from(["m.csv", "m.tsv", "m", "m.jsonl", "m.json"]), st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, name: str, content: bytes) -> None:
     read(tmp_path_factory, name, content, {})

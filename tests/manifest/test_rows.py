@@ -30,7 +30,7 @@ def read(folder: Path, content: str, name: str = "m.csv", **changes: Any) -> tup
         ('{"text": "a", "speed": NaN}', "NaN is not valid JSON: write a number or null"),
         ('{"text": "a", "params": {"x": 1e999}}', "1e999 is too large: write a smaller number"),
         ('{"text": "a", "n": ' + "1" * 5000 + "}", "a number has too many digits"),
-        ("[" * 100_000, "the line is nested too deeply"),
+        ("[" * 100_000, "it is nested too deeply"),
         ('{"text": "a", "n": ' + "[" * 50 + "]" * 50 + "}", "n: is nested more than 32 levels deep"),
         ('{"text": "a\\ud83d"}', "text: contains a broken character (half of a surrogate pair)"),
         ('{"text": "a\\u0000b"}', "text: contains a NUL character"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
@@ -10,6 +11,7 @@ import re
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
@@ -290,9 +292,9 @@ def test_an_empty_sheet_is_reported_like_an_empty_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"text,id\nHi,1\n", "it is damaged: File is not a zip file"),
-        (b"", "it is damaged: File is not a zip file"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "it has a password or an older format"),
+        (b"text,id\nHi,1\n", "it is damaged: Cannot detect file format"),
+        (b"", "it is damaged: Cannot detect file format"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "it has a password"),
     ],
 )
 def test_a_file_that_is_no_workbook_is_refused_with_a_hint(tmp_path: Path, content: bytes, why: str) -> None:
@@ -301,7 +303,7 @@ def test_a_file_that_is_no_workbook_is_refused_with_a_hint(tmp_path: Path, conte
     path.write_bytes(content)
     with pytest.raises(ManifestError) as refused:
         read(path)
-    assert refused.value.message == f"{path}: cannot be read as .xlsx: {why}"
+    assert refused.value.message == f"{path}: cannot be read as a workbook: {why}"
     assert "or as CSV" in refused.value.hint
 
 
@@ -363,26 +365,22 @@ def test_a_workbook_is_bought_once_and_reported_with_its_columns(project: Projec
     assert project.run(path, *columns).report["created"] == 1
 
 
-def test_without_the_extra_the_message_names_what_to_install(project: Project) -> None:
-    """Nothing is bought."""
-    path = workbook(project.folder / "lines.xlsx", [["text"], ["One."]])
-    project.manifest(1, "other.csv")
-    assert project.run("other.csv").exit_code == 0
-    missing = "import sys; sys.modules['python_calamine'] = sys.modules['xlsxwriter'] = None"
-    for words in (["run", str(path), "--api-url", project.provider.url], ["report", "--format", "xlsx"]):
-        code = f"{missing}; from batcher.cli.app import main; sys.argv = ['batcher', *{words}]; main()"
-        told = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=project.folder,
-            env=project.environment,
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
-        )
-        assert told.returncode == 2, told
-        assert "pip install 'tts-batcher[xlsx]'" in told.stderr
-        assert "Traceback" not in told.stderr
-    assert len(project.provider.jobs) == 1
+def test_without_the_extra_a_report_names_what_to_install(project: Project) -> None:
+    manifest = project.manifest(1)
+    assert project.run(manifest).exit_code == 0
+    missing = "import sys; sys.modules['xlsxwriter'] = None"
+    code = f"{missing}; from batcher.cli.app import main; sys.argv = ['batcher', 'report', '--format', 'xlsx']; main()"
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=project.folder,
+        env=project.environment,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert told.returncode == 2, told
+    assert "pip install 'tts-batcher[xlsx]'" in told.stderr
+    assert "Traceback" not in told.stderr
 
 
 PLAIN: Final = ("=HYPERLINK(1)", "+1", "@SUM(1)", "\tcmd", "http://example.org", "_x000D_", "a\x07b\r\nc")
@@ -464,3 +462,131 @@ def test_a_second_table_of_a_sheet_is_an_error(tmp_path: Path) -> None:
         ["1"],
         ["another table seems to begin here"],
     )
+
+
+def two_sheets(path: Path, *, text: str = "text") -> Path:
+    with Workbook(path) as book:
+        book.add_worksheet("Cast").write_column(0, 0, ["Name", "Mara"])
+        book.add_worksheet("Empty")
+        book.add_worksheet("My lines").write_column(0, 0, ["Script", text, "One."])
+        book.add_worksheet("Old").write_column(0, 0, ["text", "Two."])
+    return path
+
+
+def test_without_texts_on_the_first_sheet_the_error_has_the_option_for_the_one_that_has(tmp_path: Path) -> None:
+    path = two_sheets(tmp_path / "m.xlsx")
+    assert read(path)[1][0] == ("m.xlsx[Cast]:1: no `text` column: sheet \"My lines\" has one: pass --sheet 'My lines'")
+    assert read(path, columns={"text": "Line"})[1][0].endswith(
+        "or another sheet with --sheet NAME (the others are Empty, My lines, Old)"
+    )
+
+
+def test_a_column_of_prose_on_another_sheet_is_offered_with_both_options(tmp_path: Path) -> None:
+    with Workbook(tmp_path / "m.xlsx") as book:
+        book.add_worksheet("Cast").write_row(0, 0, ["Name", "Sex"])
+        for row, cells in enumerate([["No", "The line"], [1, "And they are off!"], [2, "What a start."]]):
+            (book.get_worksheet_by_name("Lines") or book.add_worksheet("Lines")).write_row(row, 0, cells)
+    assert read(tmp_path / "m.xlsx")[1][0].endswith(
+        "column `The line` of sheet \"Lines\" may be it: pass --sheet Lines --column 'text=The line'"
+    )
+
+
+@pytest.mark.parametrize("name", ["My lines", " my LINES"])
+def test_a_sheet_is_chosen_by_name(tmp_path: Path, name: str) -> None:
+    rows, faults = read(two_sheets(tmp_path / "m.xlsx"), sheet=name, header_row=2)
+    assert ([row.inputs and row.inputs.text for row in rows], faults) == (["One."], [])
+
+
+def test_a_sheet_that_the_workbook_lacks_is_refused_and_the_others_listed(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match='has no sheet "Nine"') as refused:
+        read(two_sheets(tmp_path / "m.xlsx"), sheet="Nine")
+    assert refused.value.hint == "It has Cast, Empty, My lines, Old."
+
+
+OLD: Final = (
+    "c-rk)O=uHA6#izj+x(EENlk@T2%%urS_<ODOI<5yFB+=|iU^vR#fFxRqyc{pTCF(>f+xjGp%*VzFaDqhy$K2xJqUu3>d})>p@%l>o430)(Ht"
+    "7kU}V2#-n@A;@6FG9GqbyI7vh!KhrNsV1-s!x)e54cMkXi)-9ijhZ&{Lc^8h8wLt7yjAV+p+couo%mp+vKUW9@N>Pw=)XG$k=4(Wnvq*{o*J"
+    "cf*rV;B}H#h!w@l%nY2adk00!*m1F``q?9(>*M?!E~6~R>TP`=;?u7P8=Us`nWDiRNyh|d}PTEbmNtb<106X-B!a$F`t?IH!G5A7;_-cjT)v"
+    "=%uH60AQ#TzyOjc#+`alD<;hzs7a;j^z1-hGeoIk-X;`O)48$@bSoX;pjW%4#n396DW(yAFO=D^WBYXtQ6ozaxo;S~?#*Lyu(VNeawUTk6L_"
+    "uOw%2CRY=#Xg)5t}9U==s7>NE+aMAFJE<5#9}9qB(RjALl(0qmzB*-nVxLvt#-xmQ3?mZ{G-;<rHAys?;Fm=vs|U2Uue}(`#&X6Z5@H6Eri*"
+    "`^UN+X8#Pgxz4ry)Xz@Fdwoj{zm@p%*TYYe<uCd+;^#*fFD2$b=(FgfrOA=Ld}c5x2F0D*5>ItE7tY!7iD}Po=SV<_Ib*k+Yp)Zl2r(PC??$"
+    "Byk7QFiXMUm;tIDwfwT)L*ZMdp(#&*eF9lNAZ$+uSWQAu@d2`<;$5^PIz+6%TNJ#bkG@%<4;($Q8LXe+GkceHIk1srXKwO_lwM<d^R@ZiCN2"
+    "M-=Rv<C#gW!Z0*Dt~9#Z>@gkzs@S9s`s1Zzr_(0=qb@>={}g07jdzv_}K_exVFSPb=?1j633|bA|{aKaZEHFzx351YUi_V#n_+QLe2JHZDyQ"
+    "*x&I#l=>5|"
+)
+"""A workbook in the older format, compressed: sheets Notes, without texts, and Lines, with two."""
+
+
+def test_the_older_format_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "m.xls"
+    path.write_bytes(zlib.decompress(base64.b85decode(OLD)))
+    assert "pass --sheet Lines" in read(path)[1][0]
+    rows, faults = read(path, sheet="Lines")
+    assert [(row.number, row.id, row.inputs and row.inputs.text, row.extra) for row in rows] == [
+        (2, "a", "One.", {"n": "7", "d": ""}),
+        (3, "b", "Two.", {"n": "0.5", "d": ""}),
+    ]
+    assert faults == []
+
+
+def ods(path: Path, rows: str) -> Path:
+    kinds = {
+        "office": "urn:oasis:names:tc:opendocument:xmlns:office:1.0",
+        "table": "urn:oasis:names:tc:opendocument:xmlns:table:1.0",
+        "text": "urn:oasis:names:tc:opendocument:xmlns:text:1.0",
+        "calcext": "urn:org:documentfoundation:names:experimental:calc:xmlns:calcext:1.0",
+    }
+    spaces = " ".join(f'xmlns:{name}="{uri}"' for name, uri in kinds.items())
+    body = f'<office:body><office:spreadsheet><table:table table:name="S">{rows}</table:table></office:spreadsheet>'
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("mimetype", "application/vnd.oasis.opendocument.spreadsheet")
+        archive.writestr(
+            "META-INF/manifest.xml", '<m:manifest xmlns:m="urn:oasis:names:tc:opendocument:xmlns:manifest:1.0"/>'
+        )
+        archive.writestr(
+            "content.xml", f"<office:document-content {spaces}>{body}</office:body></office:document-content>"
+        )
+    return path
+
+
+def ods_row(*cells: str, more: str = "") -> str:
+    inner = "".join(
+        f'<table:table-cell office:value-type="string" {more}><text:p>{cell}</text:p></table:table-cell>'
+        for cell in cells
+    )
+    return f"<table:table-row>{inner}</table:table-row>"
+
+
+BLANK_ROWS: Final = (
+    '<table:table-row table:number-rows-repeated="1000000"><table:table-cell table:number-columns-repeated="16384"/>'
+    "</table:table-row>"
+)
+
+
+def test_an_open_document_is_read(tmp_path: Path) -> None:
+    path = ods(tmp_path / "m.ods", ods_row("id", "text") + ods_row("a", "One.") + BLANK_ROWS)
+    rows, faults = read(path)
+    assert ([(row.number, row.id, row.inputs and row.inputs.text) for row in rows], faults) == ([(2, "a", "One.")], [])
+
+
+def test_an_error_in_an_open_document_is_reported(tmp_path: Path) -> None:
+    failed = ods_row("#DIV/0!", more='table:formula="of:=1/0" office:string-value="" calcext:value-type="error"')
+    _, faults = read(ods(tmp_path / "m.ods", ods_row("text") + ods_row("One.") + failed))
+    assert faults == ["m.ods[S]:3: text: the cell contains the error #DIV/0!: fix its formula"]
+
+
+def test_a_merged_cell_of_an_open_document_is_an_error(tmp_path: Path) -> None:
+    covered = "<table:table-row><table:covered-table-cell/><table:table-cell/></table:table-row>"
+    merged = ods_row("One.", "x").replace("<table:table-cell", '<table:table-cell table:number-rows-spanned="2"', 1)
+    rest = covered.replace(
+        "<table:table-cell/>", '<table:table-cell office:value-type="string"><text:p>y</text:p></table:table-cell>'
+    )
+    _, faults = read(ods(tmp_path / "m.ods", ods_row("text", "note") + merged + rest))
+    assert faults == ["m.ods[S]:3: text: the cell is merged with row 2: unmerge it and fill in each row"]
+
+
+def test_an_open_document_that_expands_without_bounds_is_refused(tmp_path: Path) -> None:
+    wide = ods_row("x", more='table:number-columns-repeated="16000"')
+    many = wide.replace("<table:table-row>", '<table:table-row table:number-rows-repeated="100000">')
+    with pytest.raises(ManifestError, match="1,600,000,000 cells: delete the cell far away"):
+        read(ods(tmp_path / "m.ods", many))
