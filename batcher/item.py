@@ -57,7 +57,7 @@ class Event(StrEnum):
     EVIDENCE = "evidence"  # the answer to this attempt was found later
     ADOPTED = "adopted"  # attached to an existing task: named by the user, or found not to have failed
     BUY_AGAIN = "buy_again"  # the user accepts that it may be paid for twice
-    ABANDON = "abandon"  # the user gives up an item in doubt
+    ABANDON = "abandon"  # the user gives up an item that is in doubt or ended badly
     RENDERED = "rendered"  # the task succeeded
     REMOTE_FAILED = "remote_failed"  # the task failed
     UNFUNDED = "unfunded"  # the task failed for lack of credits and charged nothing
@@ -85,6 +85,9 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (State.SUBMITTED, Event.GONE): State.GONE,
     (State.RENDERED, Event.SAVED): State.DONE,
     (State.RENDERED, Event.UNCOLLECTABLE): State.GONE,
+    (State.REJECTED, Event.ABANDON): State.ABANDONED,
+    (State.FAILED, Event.ABANDON): State.ABANDONED,
+    (State.GONE, Event.ABANDON): State.ABANDONED,
     (State.REJECTED, Event.RETRY): State.PENDING,
     (State.FAILED, Event.RETRY): State.PENDING,
     (State.GONE, Event.RETRY): State.PENDING,

@@ -15,6 +15,11 @@ from batcher.errors import CredentialsError, UsageError
 from batcher.manifest.rows import Rules
 
 DEFAULT_URL: Final = "https://fishaudio.org/api/open/v1"
+NEW_CREDENTIALS: Final = (
+    "Set a valid token in BATCHER_API_TOKEN, or pass --token-file FILE; "
+    "create one at https://fishaudio.org/en/account?section=api."
+)
+"""What to do about a missing or rejected token."""
 FILE_NAME: Final = "batcher.toml"
 _DURATION: Final = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s?)?", re.IGNORECASE)
 
@@ -30,6 +35,11 @@ class Source:
     def name(self) -> str:
         """The batch's source in the ledger."""
         return str(self.path.absolute()) if self.path is not None else "<stdin>"
+
+    @property
+    def label(self) -> str:
+        """The manifest as it was named on the command line."""
+        return str(self.path) if self.path is not None else "<stdin>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,10 +89,7 @@ class Settings:
             CredentialsError: there is none.
         """
         if not self.token:
-            raise CredentialsError(
-                "no API token",
-                "Set BATCHER_API_TOKEN or pass --token-file FILE. To try batcher without a token, add --sandbox.",
-            )
+            raise CredentialsError("no API token", f"{NEW_CREDENTIALS} To try batcher without a token, add --sandbox.")
         return self.token
 
 

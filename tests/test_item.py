@@ -31,6 +31,9 @@ rendered   uncollectable gone
 rejected   retry         pending
 failed     retry         pending
 gone       retry         pending
+rejected   abandon       abandoned
+failed     abandon       abandoned
+gone       abandon       abandoned
 abandoned  retry         pending
 rejected   adopted       submitted
 failed     adopted       submitted

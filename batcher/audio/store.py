@@ -157,21 +157,46 @@ class Store:
     def link(self, output: Output, *, replace: bool = False) -> str | None:
         """Link the item's audio to the row's output. Returns why that failed. None on success.
 
-        `replace`: skip the check for foreign files; the caller has made sure that the file is the ledger's own.
+        Audio of the ledger that is replaced there stays at its item's path, and is restored to it if it is missing.
+        `replace`: skip the check for foreign files; the caller has called `preserve`.
         """
         target = self._target(output)
         source = self._home / (output.source or "")
         if not source.is_file():
             return f"the audio file {source} is missing"
         if target.exists() and _same_file(target, source):
+            _draft_of(target).unlink(missing_ok=True)  # of a link that was cut short, to another take
             return None
         if not replace and (reason := self.conflict(output)) is not None:
             return reason
+        for own, sha256 in ((output.source, output.sha256), (output.linked_source, output.linked_sha256)):
+            if own is not None and target.is_file() and not _same_file(target, self._home / own):
+                self._preserve(target, self._home / own, sha256)
         is_new = not os.path.lexists(target)
         place(source, target)
         if is_new:
             self.added.add(self.folder_of(output.out_dir, output.output), target.name)
         return None
+
+    def preserve(self, output: Output, owners: Sequence[tuple[str, str, str]]) -> None:
+        """Make sure that the audio at the row's output, which is about to be replaced, is at an item's path.
+
+        `owners` are the output folder, key and format of the items that it belongs to.
+        """
+        target = self._target(output)
+        paths = [self._home / out_dir / self.item_path(key, ending) for out_dir, key, ending in owners]
+        sha256 = digest(target)
+        if not any(path.is_file() and (_same_file(target, path) or digest(path) == sha256) for path in paths):
+            self._preserve(target, paths[0], sha256)
+
+    def _preserve(self, target: Path, final: Path, sha256: str | None) -> None:
+        """Link or copy `target`, if it has this content, to the item's path `final`, unless that has it already."""
+        if digest(target) != sha256 or (final.is_file() and digest(final) == sha256):
+            return
+        if final.is_file():
+            set_aside(final)
+        place(target, final)
+        sync_folder(final.parent)
 
     def is_there(self, out_dir: str, output: str) -> bool:
         """Whether the output path exists. Called a million times in a row, hence plain strings."""
@@ -211,9 +236,13 @@ def digest(path: Path) -> str:
 def place(source: Path, target: Path) -> None:
     """Link or copy `source` to `target` atomically, replacing `target`."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.part")
+    draft = _draft_of(target)
     _link(source, draft)
     draft.replace(target)
+
+
+def _draft_of(target: Path) -> Path:
+    return target.with_name(f".{target.name}.part")
 
 
 def set_aside(path: Path) -> Path:

@@ -38,6 +38,7 @@ _COMMANDS: Final[dict[str, tuple[tuple[int, ...], tuple[str, ...]]]] = {
     "plan": (_COMMON, ("batcher plan lines.csv --voice VOICE_ID", "batcher plan lines.csv --json")),
     "status": (_COMMON, ("batcher status lines.csv", "batcher status --ledger /srv/book/batcher.db --json")),
     "show": (_COMMON, ("batcher show line-17", "batcher show --state failed --json")),
+    "voices": ((*_COMMON, 5), ("batcher voices", "batcher voices narrator --json", "batcher voices --sandbox")),
     "report": (
         _COMMON,
         (
@@ -51,7 +52,15 @@ _COMMANDS: Final[dict[str, tuple[tuple[int, ...], tuple[str, ...]]]] = {
         ("batcher resolve", "batcher resolve line-17 --adopt TASK_ID", "batcher resolve --all --abandon"),
     ),
     "retry": ((*_LOCKING, 5), ("batcher retry line-17", "batcher retry --state failed")),
-    "retake": (_LOCKING, ("batcher retake line-17", "batcher retake --marks lines.marks.json")),
+    "abandon": (_LOCKING, ("batcher abandon line-17", "batcher abandon --state failed")),
+    "retake": (
+        _LOCKING,
+        (
+            "batcher retake line-17",
+            "batcher retake line-17 --take 1",
+            "batcher retake --marks lines.marks.json",
+        ),
+    ),
     "ledger": (
         _LOCKING,
         (
@@ -74,10 +83,12 @@ _TOPICS: Final = {
     "plan": ("manifest",),
     "status": ("guarantees",),
     "show": ("guarantees",),
+    "voices": ("account",),
     "report": ("report",),
     "resolve": ("guarantees", "troubleshooting"),
     "retry": ("guarantees",),
-    "retake": ("report",),
+    "abandon": ("guarantees",),
+    "retake": ("report", "guarantees"),
     "ledger": ("files",),
     "verify": ("troubleshooting",),
     "doctor": ("troubleshooting",),

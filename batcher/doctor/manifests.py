@@ -7,7 +7,7 @@ from typing import Final
 from batcher.doctor.finding import Finding, hint, ok, problem
 from batcher.errors import BatcherError
 from batcher.formatting import counted
-from batcher.pipeline.plan import Plan, plan_offline
+from batcher.pipeline.plan import Plan, plan
 from batcher.settings import Settings
 
 _FAULTS_SHOWN: Final = 5
@@ -15,17 +15,24 @@ _FAULTS_SHOWN: Final = 5
 
 
 def check_manifests(settings: Settings) -> list[Finding]:
-    """Read the manifests as a run with these settings would, and compare them with the ledger. Stores nothing."""
+    """Read the manifests as a run with these settings would, compare them with the ledger, and ask the API about the
+    voices and models of the items to be created. Stores nothing."""
     if not settings.sources:
         return []
     try:
-        plan = plan_offline(settings)
+        found = plan(settings)
     except BatcherError as error:
-        return [hint("manifest", f"not checked: {error.message}", "Fix the ledger first.")]
+        return [hint("manifest", f"not checked: {error.message}", "Fix that first.")]
     names = ", ".join(str(source.path or source.name) for source in settings.sources)
-    return [*_check_faults(plan), *_check_consents(plan, settings)] or [
-        ok("manifest", f"{names}: {counted(plan.rows, 'row')}, {counted(plan.items, 'item')}")
+    return [*_check_faults(found), *_check_consents(found, settings), *_check_purchases(found)] or [
+        ok("manifest", f"{names}: {counted(found.rows, 'row')}, {counted(found.items, 'item')}")
     ]
+
+
+def _check_purchases(plan: Plan) -> list[Finding]:
+    """What may be bought by mistake."""
+    action = "Fix the rows, unless that is intended; a run warns and buys them. See `batcher help account`."
+    return [hint("voices", warning.removeprefix("warning: "), action) for warning in plan.warnings]
 
 
 def _check_faults(plan: Plan) -> list[Finding]:

@@ -50,6 +50,7 @@ class AnswerRecord:
     request_id: str | None = None
     credits: float | None = None
     not_before_at: float = 0.0
+    ignored: str | None = None  # parameters that the model ignored, separated by commas
     raw: bytes = field(default=b"", repr=False)
 
     def to_json(self) -> bytes:
@@ -89,6 +90,7 @@ class TaskEnd:
     polls: int
     word: str | None = None  # the provider's status
     credits: float | None = None
+    ignored: str | None = None  # parameters that the model ignored, separated by commas
     error_code: str | None = None
     error_message: str | None = None
     request_id: str | None = None
@@ -131,6 +133,23 @@ class Halt:
     quota: float | None
     balance_at: float | None
     probe_after_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purchase:
+    """Items to be created with the same voice, model and names of parameters: their rows, number and size.
+
+    `listed_credits` is their price by the provider's published rule, which may be a multiple too low.
+    """
+
+    voice: str
+    model: str | None
+    parameters: tuple[str, ...]
+    rows: int
+    items: int
+    bytes: int
+    chars: int
+    listed_credits: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,12 +18,14 @@ from batcher.item import State
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.lifecycle import decisions
 from batcher.ledger.money.evidence import evidence
-from batcher.pipeline.connection import known_account, reach
+from batcher.pipeline.connection import known_account, reach, token_rejected
 from batcher.provider.answers import Answer, Cause, Phase, Task
 from batcher.provider.client import Client
 from batcher.settings import Settings
 
-SETTLED_BY_RETRY = (State.REJECTED, State.FAILED, State.GONE, State.ABANDONED)
+ENDED_BADLY = (State.REJECTED, State.FAILED, State.GONE)
+"""States that `abandon` applies to."""
+SETTLED_BY_RETRY = (*ENDED_BADLY, State.ABANDONED)
 """States that `retry` applies to."""
 
 
@@ -37,11 +39,12 @@ class Decisions:
 
     async def buy_again(self, keys: Sequence[str]) -> list[str]:
         """Allow items in doubt to be created again; each may cost twice."""
-        return await self._settle(keys, decisions.buy_again, "the next run creates it again; it may cost twice")
+        outcome = "the next run creates it again; it may cost twice"
+        return await settle(self.ledger, self.clock, keys, decisions.buy_again, outcome)
 
     async def abandon(self, keys: Sequence[str]) -> list[str]:
         """Give up items in doubt."""
-        return await self._settle(keys, decisions.abandon, "abandoned")
+        return await settle(self.ledger, self.clock, keys, decisions.abandon, "abandoned")
 
     async def adopt(self, key: str, task_id: str) -> list[str]:
         """Assign an existing task of the account that sent the item's create to the item.
@@ -73,7 +76,7 @@ class Decisions:
         at, who = self.clock.now(), person()
         if not await self.ledger.do(decisions.retry, case.key, case.attempt, at=at, who=who):
             return f"is {case.state}; skipped"
-        if case.state == State.ABANDONED:
+        if case.state == State.ABANDONED and case.outcome == "lost":
             return "the next run creates it again; it may have been bought before, and cost twice"
         return "the next run creates it again and pays for it"
 
@@ -85,14 +88,6 @@ class Decisions:
                 return None
             await self._adopt(case, account_id, case.task_id)
             return f"its task is {task.word} after all; the next run collects it"
-
-    async def _settle(self, keys: Sequence[str], decision: Any, outcome: str) -> list[str]:
-        lines = []
-        for key in keys:
-            case = await self._case(key)
-            moved = await self.ledger.do(decision, key, case.attempt, at=self.clock.now(), who=person())
-            lines.append(_line(key, outcome if moved else f"is {case.state}; skipped"))
-        return lines
 
     async def _adopt(self, case: Any, account_id: int, task_id: str) -> bool:
         return await self.ledger.do(
@@ -106,7 +101,7 @@ class Decisions:
         )
 
     async def _case(self, key: str) -> Any:
-        return (await self.ledger.do(evidence, [key]))[0]
+        return await _case(self.ledger, key)
 
     @asynccontextmanager
     async def _account(self, case: Any) -> AsyncIterator[tuple[Client, int]]:
@@ -132,9 +127,23 @@ class Decisions:
                 yield client, account_id
 
 
+async def settle(ledger: Ledger, clock: Clock, keys: Sequence[str], decision: Any, outcome: str) -> list[str]:
+    """Apply a decision of `ledger.lifecycle.decisions` to items. Returns a line for each, with the outcome."""
+    lines = []
+    for key in keys:
+        case = await _case(ledger, key)
+        moved = await ledger.do(decision, key, case.attempt, at=clock.now(), who=person())
+        lines.append(_line(key, outcome if moved else f"is {case.state}; skipped"))
+    return lines
+
+
+async def _case(ledger: Ledger, key: str) -> Any:
+    return (await ledger.do(evidence, [key]))[0]
+
+
 def _need_task(answer: Answer) -> Task:
     if answer.cause is Cause.CREDENTIALS:
-        raise CredentialsError(f"the API rejected the token: {answer.explain()}")
+        raise token_rejected(answer)
     if answer.task is None:
         raise TroubleError(f"cannot read the task: {answer.explain()}", "Nothing was changed. Try again later.")
     return answer.task

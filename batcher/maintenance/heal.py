@@ -25,7 +25,7 @@ from batcher.ledger.queries.outputs import outputs_of
 from batcher.ledger.records import FileRecord, Output
 from batcher.maintenance.decisions import person
 from batcher.maintenance.verify import Fault, Kind
-from batcher.pipeline.connection import known_account, reach
+from batcher.pipeline.connection import known_account, reach, token_rejected
 from batcher.pipeline.delivery import sync_part
 from batcher.pipeline.downloader import TooLongError, stream
 from batcher.provider.answers import Answer, Cause, Phase
@@ -160,8 +160,7 @@ class Healer:
         for wait in _WAITS_SECONDS:
             answer = await client.read(fault.saved.task_id)
             if answer.cause is Cause.CREDENTIALS:
-                hint = "Set a valid token in BATCHER_API_TOKEN or a token file."
-                raise CredentialsError(f"the API rejected the token: {answer.explain()}", hint)
+                raise token_rejected(answer)
             if answer.cause is Cause.NOT_FOUND:
                 return _lost(fault, "the provider no longer has the task")
             task = answer.task

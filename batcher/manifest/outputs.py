@@ -69,13 +69,11 @@ class OutputNames:
             return self._template
         return str(values.get("id", "")) if "id" in (self._fields or ()) else ""
 
-    def path(
-        self, number: int, values: Mapping[str, Any], inputs: Inputs | None, *, own_take: bool, exact: bool
-    ) -> str:
+    def path(self, number: int, values: Mapping[str, Any], inputs: Inputs | None, *, exact: bool) -> str:
         """The path of the output of row `number` with these values; "" if it cannot be known without its inputs.
 
         The path ends in an extension of the row's format: a missing one is added, and one that the id has is not
-        repeated. `exact` leaves it as it is, as versions before 0.2 did. `own_take`: the row gives its take.
+        repeated. `exact` leaves it as it is, as versions before 0.2 did.
 
         Raises:
             InvalidValueError: the path cannot be used, or its extension is not one of the row's format.
@@ -86,13 +84,7 @@ class OutputNames:
         if not exact:
             _relative(path)  # of a folder or a reserved name, an extension would make a file
             path = _with_extension(path, values["format"])
-        if values.get("take", 1) > 1 and not self._shows_take(values, own_take=own_take):
-            path = path_of_take(path, values["take"])
         return _relative(path)
-
-    def _shows_take(self, values: Mapping[str, Any], *, own_take: bool) -> bool:
-        """Whether paths differ by take anyway, or the row gives its take and so chooses its path."""
-        return own_take or ("output" not in values and not {"take", "key"}.isdisjoint(self._fields or ()))
 
     def _from_template(self, number: int, values: Mapping[str, Any], inputs: Inputs | None, *, exact: bool) -> str:
         if self._fields is None:
@@ -131,11 +123,13 @@ class OutputNames:
         return used
 
 
-def path_of_take(path: str, take: int, before: int = 1) -> str:
-    """The path of a take, derived from `path`, that of take `before`: `a/b.mp3`, `a/b.take2.mp3`, `a/b.take3.mp3`."""
+def former_path(path: str, take: int) -> str:
+    """The path that versions before 0.2 gave to a later take of a row whose path is `path`: `a/b.take2.mp3`."""
+    if take == 1:
+        return path
     folder, slash, name = path.rpartition("/")
     stem, dot, ending = name.rpartition(".") if "." in name.strip(".") else (name, "", "")
-    return f"{folder}{slash}{stem.removesuffix(f'.take{before}')}.take{take}{dot}{ending}"
+    return f"{folder}{slash}{stem.removesuffix('.take1')}.take{take}{dot}{ending}"
 
 
 def is_audio_file(name: str) -> bool:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
-from batcher.item import FORMATS, PARAMETERS, RESERVED, Inputs
+from batcher.item import PARAMETERS, Inputs
 from batcher.manifest.columns import Columns
-from batcher.manifest.faults import Faults, InvalidValueError, Problem, code, literal, printable, without_controls
+from batcher.manifest.faults import Faults, InvalidValueError, Problem, code, literal, printable
 from batcher.manifest.markup.markup import SPEAKER, strip
 from batcher.manifest.markup.speakers import speaker_of, voice_of
-from batcher.manifest.outputs import DEFAULT_FORMAT, OutputNames, is_audio_file
+from batcher.manifest.outputs import DEFAULT_FORMAT, OutputNames, former_path, is_audio_file
+from batcher.manifest.values import CHECKS, string, word
 
 READER_VERSION: Final = 5
 """Increased when the same file and rules yield other rows than before, or when more is stored about the reading. Every
@@ -34,12 +33,7 @@ DELIMITER_NAMES: Final = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "|",
 """What delimiters are called in messages; `--delimiter` accepts these names."""
 
 _WITH_DEFAULTS: Final = ("voice", "model", "format")
-_NUMERIC: Final = ("speed", "volume", "pitch", "stability", "similarity")
 _PARAMETERS: Final = frozenset(PARAMETERS)
-_NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
-_DECIMAL_COMMA: Final = re.compile(r"[+-]?\d*,\d+", re.ASCII)
-_TAKE: Final = re.compile(r"0*[1-9]\d{0,8}", re.ASCII)
-_MAX_WORD_LENGTH: Final = 200
 
 
 class Former(NamedTuple):
@@ -146,7 +140,7 @@ class RowValidator:
         for name, value in (("voice", rules.voice), ("model", rules.model), ("format", rules.format)):
             if value and value.strip():
                 self._defaults[name] = value.strip()
-        self._checks: dict[str, Callable[[Any], Any]] = _CHECKS | {"voice": self._voice}
+        self._checks: dict[str, Callable[[Any], Any]] = CHECKS | {"voice": self._voice}
         self._valid_defaults: dict[str, Any] = {}
         for name, value in self._defaults.items():
             with suppress(InvalidValueError):
@@ -262,11 +256,11 @@ class RowValidator:
         )
 
     def _voice(self, value: Any) -> str:
-        name = _string(value)
+        name = string(value)
         voice = self._rules.voices.get(name, name).strip()
         if not voice:
             raise InvalidValueError("blank", f"[voices] maps {literal(name)} to a blank: give it a voice id")
-        return _word(voice)
+        return word(voice)
 
     def _form(self, record: Record, checked: dict[str, Any], find_former: FindFormer, *, complete: bool) -> _Form:
         """Inputs, output, and the problems with them. The inputs are None unless the checked values are complete."""
@@ -279,7 +273,7 @@ class RowValidator:
         old = self._named(record, checked, DEFAULT_FORMAT, complete=complete, exact=True)
         if new == old or "id" not in checked or (former := find_former(checked["id"])) is None:
             return new
-        if former.output != old.output:
+        if former.output not in (old.output, former_path(old.output, checked.get("take", 1))):
             return new
         if old.inputs is not None and old.inputs.key() == former.key and (former.bought or new.problems):
             return old
@@ -290,9 +284,8 @@ class RowValidator:
     ) -> _Form:
         values = {"format": audio_format} | checked
         inputs = self._inputs(values) if complete else None
-        own_take = "take" in record.given
         try:
-            output = self._names.path(record.number, values, inputs, own_take=own_take, exact=exact)
+            output = self._names.path(record.number, values, inputs, exact=exact)
         except InvalidValueError as error:
             return _Form(inputs, "", [Problem(field="output", cause=error.cause, reason=str(error))])
         return _Form(inputs, output, [])
@@ -327,77 +320,6 @@ def record_id(number: int) -> str:
     return f"{number:06d}"
 
 
-def _string(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    fix = "write a single string" if isinstance(value, (dict, list)) else "put it in quotes"
-    raise InvalidValueError("type", f"{literal(value)} is not a string: {fix}")
-
-
-def _text(value: Any) -> str:
-    text = _string(value)
-    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
-
-
-def _word(value: Any) -> str:
-    """A name: one line of limited length."""
-    word = _string(value)
-    if len(word) > _MAX_WORD_LENGTH:
-        reason = f"{literal(word)} has {len(word):,} characters: use at most {_MAX_WORD_LENGTH}"
-        raise InvalidValueError("long", reason)
-    return without_controls(word)
-
-
-def _id(value: Any) -> str:
-    return _word(str(value) if type(value) is int else value)
-
-
-def _format(value: Any) -> str:
-    name = _string(value).lower()
-    if name not in FORMATS:
-        choices = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-        raise InvalidValueError("unknown", f"{literal(value)} is not a format: use {choices}")
-    return name
-
-
-def _take(value: Any) -> int:
-    if isinstance(value, (bool, float, dict, list)) or not _TAKE.fullmatch(str(value)):
-        raise InvalidValueError("number", f"{literal(value)} is not a take: use 1, 2, 3, ...")
-    return int(value)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value):
-        raise InvalidValueError("comma", f"{literal(value)} has a decimal comma: write {value.replace(',', '.')}")
-    if isinstance(value, (bool, dict, list)) or (isinstance(value, str) and not _NUMBER.fullmatch(value)):
-        raise InvalidValueError("number", f"{literal(value)} is not a number: use digits, as in 1 or 0.8")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise InvalidValueError("finite", f"{literal(value)} is too large: write a smaller number")
-    return number
-
-
-def _params(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InvalidValueError("type", f'{literal(value)} is not an object: use one such as {{"speed": 0.8}}')
-    checked: dict[str, Any] = {}
-    for name, given in value.items():
-        inner = given.strip() if isinstance(given, str) and name in _PARAMETERS else given
-        if name in RESERVED:
-            reason = f"{code(name)} cannot be set here: use the {code(RESERVED[name])} column"
-            raise InvalidValueError(f"reserved {name}", reason)
-        if inner is None or (inner == "" and name in _PARAMETERS):
-            continue
-        try:
-            checked[name] = _CHECKS[name](inner) if name in _PARAMETERS else inner
-        except InvalidValueError as error:
-            raise InvalidValueError(f"{name} {error.cause}", f"{code(name)}: {error}") from None
-    return checked
-
-
 def _doubtful_voice(voice: str | None) -> list[Problem]:
     """A problem if the voice is the path or the name of a file."""
     if voice is None or not ("/" in voice or is_audio_file(voice)):
@@ -405,18 +327,6 @@ def _doubtful_voice(voice: str | None) -> list[Problem]:
     reason = f"{literal(voice)} is the name of a file or a path, not a voice: write the provider's voice ID"
     return [Problem(field="voice", cause="file", reason=reason)]
 
-
-_CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
-    "text": _text,
-    "id": _id,
-    "model": _word,
-    "format": _format,
-    "take": _take,
-    "output": _string,
-    "params": _params,
-    "language": _string,
-    "emotion": _string,
-} | dict.fromkeys(_NUMERIC, _number)
 
 _NO_TEXT: Final = Problem(
     field="text", cause="empty", reason="the text is empty: write one, or skip such rows with --skip-empty"

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from batcher.errors import CredentialsError, TroubleError
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.lifecycle import runs
-from batcher.provider.answers import Cause, ProfileAnswer
-from batcher.settings import Settings
+from batcher.provider.answers import Answer, Cause, ProfileAnswer
+from batcher.provider.catalogue import CatalogueAnswer
+from batcher.settings import NEW_CREDENTIALS, Settings
 
 if TYPE_CHECKING:
     from batcher.provider.client import Client
@@ -57,11 +58,16 @@ async def known_account(client: Client, ledger: Ledger, origin: str) -> int | No
     return await ledger.do(runs.find_account, origin=origin, user_id=answer.profile.user_id)
 
 
+def token_rejected(answer: Answer | ProfileAnswer | CatalogueAnswer) -> CredentialsError:
+    """The error of a request whose answer is that the token is not valid."""
+    return CredentialsError(f"the API rejected the token: {answer.explain()}", NEW_CREDENTIALS)
+
+
 def why_no_profile(answer: ProfileAnswer, origin: str) -> str:
     """Why the account's profile could not be read: the token, the host or the connection."""
     reason = answer.explain()
     if answer.cause is Cause.CREDENTIALS:
-        return f"the API rejected the token: {reason}"
+        return token_rejected(answer).message
     if answer.cause is Cause.WRONG_HOST:
         return f"another host answers in place of the API at {origin}: {reason}"
     if answer.cause is Cause.UNSENT:
@@ -73,7 +79,7 @@ def profile_error(answer: ProfileAnswer, origin: str) -> CredentialsError | Trou
     """The error of a command that needs the account's profile."""
     message = why_no_profile(answer, origin)
     if answer.cause is Cause.CREDENTIALS:
-        return CredentialsError(message, "Set a valid token in BATCHER_API_TOKEN or a token file.")
+        return CredentialsError(message, NEW_CREDENTIALS)
     if answer.cause is Cause.WRONG_HOST:
         return TroubleError(message, "Check --api-url and any proxy. If both are right, try again later.")
     if answer.cause is Cause.UNSENT:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SUSPECT_SECONDS: Final = 10.0
 """Shortest interval between reads of the balance for tasks that failed without an error code, and their deadline."""
+SUSPECT_THROTTLED: Final = 12
+"""After this many creates in a row were throttled (429), the balance is read: the API may mean that it is empty."""
 
 
 class Guard:
@@ -34,6 +36,7 @@ class Guard:
         self._tripped = False
         self._permitted: set[int] = set()
         self._suspected_at = -math.inf
+        self._throttled = 0  # creates in a row
         self.halts: list[Halt] = []
 
     @property
@@ -82,13 +85,43 @@ class Guard:
         self._suspected_at = self._clock.steady()
         with self._clock.limit(SUSPECT_SECONDS):
             profile = (await client.profile()).profile
-            await self.note(profile)
-            if profile is not None and profile.balance is not None:
-                opened = await self._ledger.do(
-                    halts.after_unexplained, task, balance=profile.balance, at=self._clock.now(), run_id=self._run_id
-                )
-                if opened:
-                    self.trip()
+            balance = profile.balance if profile is not None else None
+            what = "a task failed without an error code"
+            await self._halt_if_short(profile, balance, task.key, what, from_task=True)
+
+    def answered(self) -> None:
+        """A create was answered other than by 429."""
+        self._throttled = 0
+
+    async def throttled(self, client: Client, key: str) -> None:
+        """The create of this item was throttled (429), which is recorded.
+
+        After many in a row, read the balance once, and halt if it is too low for the item.
+        """
+        self._throttled += 1
+        if self._throttled != SUSPECT_THROTTLED:
+            return
+        with self._clock.limit(SUSPECT_SECONDS):
+            profile = (await client.profile()).profile
+            balance = profile.api_balance if profile is not None else None
+            what = f"{SUSPECT_THROTTLED} creates in a row were refused (HTTP 429)"
+            await self._halt_if_short(profile, balance, key, what)
+
+    async def _halt_if_short(
+        self, profile: Profile | None, balance: float | None, key: str, what: str, *, from_task: bool = False
+    ) -> None:
+        await self.note(profile)
+        if balance is not None and await self._ledger.do(
+            halts.after_unexplained,
+            self._account_id,
+            key,
+            what,
+            balance=balance,
+            at=self._clock.now(),
+            run_id=self._run_id,
+            from_task=from_task,
+        ):
+            self.trip()
 
     async def settle(self, profile: Profile | None) -> None:
         """Record the balance after the last creates were answered. If it is unknown, the next run records it."""

@@ -11,15 +11,15 @@ from typing import Final
 import structlog
 
 from batcher.audio import checks
-from batcher.audio.io_threads import Disk
 from batcher.audio.store import Store
 from batcher.ledger.ledger import Connection, Ledger
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.queries import item_counts
-from batcher.ledger.queries.outputs import is_known_audio, outputs_of, to_link
+from batcher.ledger.queries.outputs import outputs_of, to_link
 from batcher.ledger.records import Batch, FileRecord, OpenTask, Output
 from batcher.ledger.storage import cached_facts
 from batcher.pipeline.context import RunContext
+from batcher.pipeline.linking import Linker
 
 log = structlog.get_logger()
 
@@ -36,7 +36,10 @@ class Delivery:
 
     ctx: RunContext
     named: Sequence[int]
-    disk: Disk = field(default_factory=Disk, init=False)
+    linker: Linker = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.linker = Linker(ledger=self.ctx.ledger, store=self.ctx.store)
 
     async def deliver(self, task: OpenTask, file: FileRecord) -> None:
         """Sync the verified part of `file`, record it, move it to its path, and link it to its rows.
@@ -44,7 +47,7 @@ class Delivery:
         Raises:
             OSError: the disk is full or refuses the write.
         """
-        seconds = await self.disk.do(sync_part, self.ctx.store.part(file.path), task.format)
+        seconds = await self.linker.disk.do(sync_part, self.ctx.store.part(file.path), task.format)
         file = replace(file, audio_seconds=seconds)
         outputs = await self.ctx.ledger.do_soon(_record_file, task, file, self.ctx.store.out_dir, self.ctx.clock.now())
         await self._save(task, await self._link(outputs, publish=file.path))
@@ -73,9 +76,7 @@ class Delivery:
             OSError: the part cannot be published.
         """
         links = []
-        for output, why in await self.disk.do(self._publish_and_link, publish, outputs):
-            if why is not None and await self._has_known_audio(output):
-                [(_, why)] = await self.disk.do(self._link_all, [output], replace=True)
+        for output, why in await self.linker.link(outputs, publish=publish):
             if why is None:
                 links.append((output.batch_id, output.row_id, output.key, output.output))
             else:
@@ -90,26 +91,6 @@ class Delivery:
             while outputs := await self.ctx.ledger.do(to_link, batch, after, _CHUNK):
                 await self.link(outputs)
                 after = outputs[-1].number
-
-    def _publish_and_link(self, path: str | None, outputs: Sequence[Output]) -> list[tuple[Output, str | None]]:
-        if path is not None:
-            self.ctx.store.publish(path)
-        return self._link_all(outputs)
-
-    def _link_all(self, outputs: Sequence[Output], replace: bool = False) -> list[tuple[Output, str | None]]:
-        """Returns each output with the reason why it could not be linked, or None."""
-        results: list[tuple[Output, str | None]] = []
-        for output in outputs:
-            try:
-                results.append((output, self.ctx.store.link(output, replace=replace)))
-            except OSError as error:
-                results.append((output, f"{error.filename}: {error.strerror}"))
-        return results
-
-    async def _has_known_audio(self, output: Output) -> bool:
-        """Whether the file at the output is audio that the ledger has, so that replacing it loses nothing."""
-        sha256 = await self.disk.do(self.ctx.store.digest_at, output)
-        return sha256 is not None and await self.ctx.ledger.do(is_known_audio, sha256)
 
 
 def sync_part(part: Path, audio_format: str) -> float | None:

@@ -18,6 +18,7 @@ from batcher.audio import checks
 from batcher.errors import StorageError
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.records import FileRecord, OpenTask, TaskEnd
+from batcher.pipeline.connection import token_rejected
 from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.delivery import Delivery
 from batcher.pipeline.stop import Reason
@@ -52,14 +53,14 @@ class Downloader:
         self.api = api
         self.gate = api.throttle.download
         self._delivery = delivery
-        self._waiting: list[tuple[OpenTask, str | None]] = []
+        self._waiting: list[tuple[OpenTask, str | None, float | None]] = []
         self._more = anyio.Event()
         self._closing = False
         self._fetching = 0
 
-    def add(self, task: OpenTask, url: str | None) -> None:
-        """Collect the audio of `task`; without a URL, the task is read for one."""
-        self._waiting.append((task, url))
+    def add(self, task: OpenTask, url: str | None, *, expires_at: float | None = None) -> None:
+        """Collect the audio of `task`; the task is read for a URL if there is none, or if it has expired by then."""
+        self._waiting.append((task, url, expires_at))
         self._more.set()
 
     def no_more(self) -> None:
@@ -78,7 +79,10 @@ class Downloader:
                 self._fetching += 1
                 fetches.start_soon(self._collect, *self._waiting.pop(0))
 
-    async def _collect(self, task: OpenTask, url: str | None) -> None:
+    async def _collect(self, task: OpenTask, url: str | None, expires_at: float | None) -> None:
+        # A fresh URL is tried even if it seems to have expired: the clocks may differ.
+        if expires_at is not None and expires_at <= self.ctx.clock.now():
+            url = None
         try:
             file = await self._fetched(task, url)
             if file is not None:
@@ -126,7 +130,7 @@ class Downloader:
                 await self._unusable(task, answer, f"status {found.word}, no audio URL")
             return found.audio_url if found.phase is Phase.SUCCEEDED else None
         if answer.cause is Cause.CREDENTIALS:
-            self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API rejected the token: {answer.explain()}")
+            self.ctx.stop.stop_all(Reason.CREDENTIALS, token_rejected(answer).one_line())
         elif answer.cause is Cause.THROTTLED:
             self.ctx.tally.throttled += 1
             self.api.throttle.poll.close(sent, answer.retry_after_seconds)

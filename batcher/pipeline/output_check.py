@@ -110,7 +110,7 @@ class OutputCheck:
         if self._store.is_item(output):
             return True
         sha256 = self._store.digest_at(output)
-        return sha256 is not None and outputs.is_known_audio(conn, sha256)
+        return sha256 is not None and bool(outputs.places_of_audio(conn, sha256))
 
 
 def _same_names(found: FolderNames | None, known: FolderNames) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -19,13 +19,21 @@ from batcher.ledger.imports import importer
 from batcher.ledger.imports.doubts import hint_of
 from batcher.ledger.imports.preview import ImportPreview
 from batcher.ledger.ledger import Connection, open_readonly
+from batcher.ledger.lifecycle import runs
 from batcher.ledger.money.prices import Prices, prices
 from batcher.ledger.storage import database
+from batcher.manifest.faults import Faults
 from batcher.manifest.markup.doubts import Doubt
 from batcher.manifest.reader import Manifest
+from batcher.pipeline.catalogue import Catalogue, Verdict
 from batcher.pipeline.connection import reach, why_no_profile
+from batcher.pipeline.purchase_check import CACHE, FIX_VOICES, add_fault, warnings
 from batcher.pipeline.restore import why_outdated
+from batcher.provider.answers import Profile
 from batcher.settings import Settings
+
+if TYPE_CHECKING:
+    from batcher.provider.client import Client
 
 
 @dataclass(kw_only=True)
@@ -44,6 +52,7 @@ class Plan:
     skipped: int = 0
     changed: dict[str, list[str]] = field(default_factory=dict)  # by field: ids of rows in which it changed
     faults: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # what may be bought by mistake
     refused: dict[str, str] = field(default_factory=dict)  # by batch excluded because of its faults: the hint
     rebuy: str | None = None  # why a run needs --rebuy
     rename: str | None = None  # why a run needs --rename
@@ -59,6 +68,7 @@ class Plan:
     parameters: dict[str, dict[str, Any]] = field(default_factory=dict)  # by API name: some values, how many there are
     characters: int = 0
     estimate: dict[str, float] | None = None  # credits, low, high
+    estimate_source: str | None = None  # "tasks" that have ended, or else the provider's published "price rule"
     balance: float | None = None
     balance_unknown: str | None = None  # why the balance could not be read
     suffices: bool | None = None
@@ -72,20 +82,10 @@ def plan(settings: Settings) -> Plan:
         LedgerError: the ledger cannot be used.
         UsageError: a setting is invalid.
     """
-    balance, unknown = anyio.run(_balance, settings)
-    found = plan_offline(settings, balance)
-    found.balance_unknown = unknown
-    return found
-
-
-def plan_offline(settings: Settings, balance: float | None = None) -> Plan:
-    """Plan a run for an account with this balance, without a request to the API.
-
-    Raises:
-        LedgerError: the ledger cannot be used.
-    """
     with _ledger(settings) as path, open_readonly(path, settings.world) as conn:
-        return _Planner(settings, ImportPreview(conn), balance).run(conn)
+        planner = _Planner(settings, conn)
+        anyio.run(planner.ask_api)
+        return planner.finish()
 
 
 @contextmanager
@@ -101,22 +101,22 @@ def _ledger(settings: Settings) -> Iterator[Path]:
 
 
 class _Planner:
-    def __init__(self, settings: Settings, preview: ImportPreview, balance: float | None) -> None:
+    """Makes one plan: previews the manifests, asks the API if possible, and sums up."""
+
+    def __init__(self, settings: Settings, conn: Connection) -> None:
         self._settings = settings
-        self._preview = preview
-        self._plan = Plan(balance=balance)
+        self._conn = conn
+        self._preview = ImportPreview(conn)
+        self._verdict = Verdict()
+        self._plan = Plan(outdated=why_outdated(conn, settings))
         self._store = Store(settings.ledger.parent, settings.out_dir)
         self._refused_types: dict[str, None] = {}
+        self._preview_imports()
+        self._to_buy = self._preview.purchases()
 
-    def run(self, conn: Connection) -> Plan:
-        self._plan.outdated = why_outdated(conn, self._settings)
-        self._preview_imports(conn)
-        self._count(conn)
-        return self._plan
-
-    def _preview_imports(self, conn: Connection) -> None:
+    def _preview_imports(self) -> None:
         for source in self._settings.sources:
-            rules = importer.with_history(conn, source.rules)
+            rules = importer.with_history(self._conn, source.rules)
             manifest = Manifest(source.path, rules)
             self._plan.batches.append(rules.batch)
             try:
@@ -145,8 +145,40 @@ class _Planner:
         if self._refused_types:
             self._plan.doubts_hint = hint_of(",".join(self._refused_types))
 
-    def _count(self, conn: Connection) -> None:
-        (found, to_buy), plan = self._preview.counts(), self._plan
+    async def ask_api(self) -> None:
+        """Read the account's balance, and check the voices and models of the items to be created.
+
+        Without a token, or for a sandbox that does not exist yet, both stay unknown.
+        """
+        settings, plan = self._settings, self._plan
+        if settings.sandbox and not settings.ledger.exists():
+            return
+        from batcher.provider.client import Client
+
+        try:
+            with reach(settings) as (endpoint, origin):
+                async with Client(endpoint, create_connections=1) as client:
+                    answer = await client.profile()
+                    if answer.profile is None:
+                        plan.balance_unknown = why_no_profile(answer, origin)
+                        return
+                    await self._check_purchases(client, answer.profile, origin)
+        except CredentialsError as error:
+            plan.balance_unknown = error.message
+            return
+        plan.balance = answer.profile.balance
+        plan.balance_unknown = "the profile has no balance" if plan.balance is None else None
+
+    async def _check_purchases(self, client: Client, profile: Profile, origin: str) -> None:
+        account_id = runs.find_account(self._conn, origin=origin, user_id=profile.user_id)
+        cached = None if account_id is None else runs.learned_value(self._conn, account_id, CACHE)
+        if self._to_buy:
+            catalogue = Catalogue(client, Clock(), cached)
+            self._verdict = await catalogue.check({one.voice for one in self._to_buy})
+
+    def finish(self) -> Plan:
+        """Sum up. Rows with an unknown voice count as those with any other fault."""
+        found, plan = self._preview.counts(), self._plan
         plan.rows, plan.items = found.rows, found.items
         plan.skipped = found.invalid + found.empty
         plan.shared = found.rows - plan.skipped - found.items
@@ -155,36 +187,44 @@ class _Planner:
         plan.need_person = sum(found.states[state] for state in NEEDS_ATTENTION)
         plan.voices = self._preview.voices()
         plan.parameters = {name: values._asdict() for name, values in self._preview.parameters().items()}
-        plan.characters = sum(characters for _, _, characters in to_buy)
-        self._estimate(prices(conn), [(model, size) for model, size, _ in to_buy])
+        known = prices(self._conn)
+        plan.warnings = warnings(self._to_buy, self._verdict, None if self._settings.sandbox else known)
+        if self._verdict.unknown:
+            self._reject_unknown()
+        plan.characters = sum(one.chars for one in self._to_buy)
+        self._estimate(known)
+        return plan
 
-    def _estimate(self, known: Prices, to_buy: list[tuple[str | None, int]]) -> None:
-        plan, estimate = self._plan, known.estimate(to_buy)
+    def _reject_unknown(self) -> None:
+        """Add the faults of rows with an unknown voice, and leave them out if invalid rows are skipped."""
+        plan, sources = self._plan, {source.rules.batch: source for source in self._settings.sources}
+        faults = {name: Faults(source.label) for name, source in sources.items()}
+        for batch, line, voice in self._preview.lines_with(sorted(self._verdict.unknown)):
+            add_fault(faults[batch], line, voice)
+        for name, found in faults.items():
+            plan.faults += found.lines()
+            if found and not sources[name].rules.skip_invalid:
+                plan.refused[name] = FIX_VOICES
+        if not plan.refused:
+            skipped = [one for one in self._to_buy if one.voice in self._verdict.unknown]
+            self._to_buy = [one for one in self._to_buy if one.voice not in self._verdict.unknown]
+            plan.skipped += sum(one.rows for one in skipped)
+            plan.items -= (items := sum(one.items for one in skipped))
+            plan.new -= items
+
+    def _estimate(self, known: Prices) -> None:
+        plan, estimate = self._plan, known.estimate((one.model, one.bytes) for one in self._to_buy)
         if estimate is None:
+            if not self._settings.sandbox:
+                listed = sum(one.listed_credits for one in self._to_buy)
+                plan.estimate, plan.estimate_source = {"credits": listed, "low": listed, "high": listed}, "price rule"
             return
         plan.estimate = {"credits": estimate.credits, "low": estimate.low, "high": estimate.high}
+        plan.estimate_source = "tasks"
         if plan.balance is not None and not plan.refused:
             plan.suffices = plan.balance >= estimate.credits
             if not plan.suffices:
                 plan.stops_after = _affordable(known, self._preview.sizes_to_buy(), plan.balance)
-
-
-async def _balance(settings: Settings) -> tuple[float | None, str | None]:
-    """The account's balance, or why it is unknown; neither for a sandbox that does not exist yet."""
-    if settings.sandbox and not settings.ledger.exists():
-        return None, None
-    from batcher.provider.client import Client
-
-    try:
-        with reach(settings) as (endpoint, origin):
-            async with Client(endpoint, create_connections=1) as client:
-                answer = await client.profile()
-    except CredentialsError as error:
-        return None, error.message
-    if answer.profile is None:
-        return None, why_no_profile(answer, origin)
-    balance = answer.profile.balance
-    return balance, "the profile has no balance" if balance is None else None
 
 
 def _affordable(known: Prices, sizes: Iterable[tuple[str | None, int]], balance: float) -> int:

@@ -18,6 +18,7 @@ from batcher.ledger.records import OpenTask, TaskEnd
 from batcher.pacing.due_queue import Due
 from batcher.pacing.load import Load
 from batcher.pacing.pace import Pace, Pacing
+from batcher.pipeline.connection import token_rejected
 from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.downloader import Downloader
 from batcher.pipeline.stop import Reason
@@ -30,6 +31,8 @@ MISSED_SECONDS: Final = 50.0
 """Time in seconds between two polls that count as separate misses of a task, so that it is gone after minutes."""
 OVERDUE_POLL_SECONDS: Final = 60.0
 """Time in seconds between two polls of an overdue task."""
+MAX_ASKED_SECONDS: Final = 60.0
+"""Bounds the wait, in seconds, that the answer about a running task may ask for before its next poll."""
 
 
 @dataclass(kw_only=True)
@@ -141,7 +144,8 @@ class Poller:
             self._schedule(watched, OVERDUE_POLL_SECONDS)
         else:
             wait = watched.pace.next_poll_seconds(self._age(watched), self.ctx.clock.chance(), self._load)
-            self._schedule(watched, wait if watched.missed_at is None else min(wait, MISSED_SECONDS))
+            wait = wait if watched.missed_at is None else min(wait, MISSED_SECONDS)
+            self._schedule(watched, max(wait, _asked_seconds(answer)))
 
     async def _ask(self, watched: _Watched) -> tuple[float, Answer, Sent]:
         """Read the task. Returns its age in seconds when the request left, the answer, and the gate's receipt."""
@@ -166,7 +170,7 @@ class Poller:
                 self.gate.succeeded(sent)
                 return await self._note_missing(watched, answer)
             case Cause.CREDENTIALS:
-                self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API rejected the token: {answer.explain()}")
+                self.ctx.stop.stop_all(Reason.CREDENTIALS, token_rejected(answer).one_line())
             case Cause.THROTTLED:
                 self.ctx.tally.throttled += 1
                 self.gate.close(sent, answer.retry_after_seconds)
@@ -206,7 +210,7 @@ class Poller:
             if not self.api.guard.halts:
                 self._free_slot(watched)  # already now, so that the next claim shares the commit that records this end
             if await self.ctx.ledger.do(collection.record_rendered, ending):
-                self.downloader.add(watched.task, task.audio_url)
+                self.downloader.add(watched.task, task.audio_url, expires_at=task.audio_expires_at)
         elif task.unfunded:
             self.api.guard.trip()
             await self.ctx.ledger.do(collection.record_unfunded, ending)
@@ -248,6 +252,7 @@ class Poller:
             polls=watched.polls,
             word=task.word if task is not None else None,
             credits=task.credits_used if task is not None else None,
+            ignored=",".join(answer.ignored) or None,
             error_code=error.code,
             error_message=error.message,
             request_id=error.request_id or answer.error.request_id,
@@ -258,3 +263,9 @@ class Poller:
     def _log(self, watched: _Watched) -> Any:
         task = watched.task
         return log.bind(endpoint="poll", key=task.key, attempt=task.attempt, task_id=task.task_id)
+
+
+def _asked_seconds(answer: Answer) -> float:
+    """Seconds that the answer about a running task asks to wait before the next poll; 0 if it does not."""
+    asked = answer.retry_after_seconds if answer.cause is Cause.OK else None
+    return min(asked or 0.0, MAX_ASKED_SECONDS)

@@ -16,7 +16,7 @@ from batcher.item import State
 from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import collection, restored_rows, runs
 from batcher.ledger.money import spending
-from batcher.ledger.queries import item_counts, status
+from batcher.ledger.queries import item_counts, purchases, status
 from batcher.ledger.records import Halt
 from batcher.ledger.storage.lock import owner_lock
 from batcher.pacing.pace import Pacing
@@ -30,6 +30,7 @@ from batcher.pipeline.finish import Finish
 from batcher.pipeline.ingest import Ingest
 from batcher.pipeline.poller import Poller
 from batcher.pipeline.preflight import Preflight
+from batcher.pipeline.purchase_check import check_purchases
 from batcher.pipeline.signals import block_signals, handle_signals, limit_runtime
 from batcher.pipeline.slots import Slots
 from batcher.pipeline.startup import need_manifests, ready_ledger, spool
@@ -174,6 +175,7 @@ class _Run:
         profile, account_id = await self._enter_account(preflight)
         if account_id is not None:
             await self._take_up_restored(delivery, account_id)
+            await check_purchases(self.ctx, client, account_id, self.ingest)
         await self._ask(profile)
         await self._mark_folder()
         guard = None
@@ -203,10 +205,14 @@ class _Run:
         if self.confirm is None or ctx.settings.sandbox or new <= ASK_ABOVE:
             return
         cost = await ctx.ledger.do(spending.estimated_need, self.ingest.wanted)
-        price = "an unknown number of" if cost is None else f"about {amount(cost)}"
+        basis = ""
+        if cost is None:
+            found = await ctx.ledger.do(purchases.purchases, self.ingest.wanted)
+            cost, basis = sum(one.listed_credits for one in found), " by the provider's price rule"
         balance = "unknown" if profile.balance is None else f"{amount(profile.balance)} credits"
+        question = f"create {new:,} items for about {amount(cost)} credits{basis} (the balance is {balance})?"
         with ctx.stop.scope("creating"):
-            if await self.confirm(f"create {new:,} items for {price} credits (the balance is {balance})?"):
+            if await self.confirm(question):
                 return
         if not ctx.stop.creating:
             self.ingest.refuse(f"not confirmed: {new:,} items were not created", [], "--yes confirms without asking.")

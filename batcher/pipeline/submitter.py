@@ -18,6 +18,7 @@ from batcher.item import Event
 from batcher.ledger.lifecycle import claims
 from batcher.ledger.money.spending import Budget
 from batcher.ledger.records import AnswerRecord, Batch, Claimed, OpenTask
+from batcher.pipeline.connection import token_rejected
 from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.poller import Poller
 from batcher.pipeline.stop import Reason
@@ -174,6 +175,8 @@ class Submitter:
             self._react(answer, sent)
             event = await self._record(claimed, answer)
             self._balance_due |= event is Event.LOST and not self.ctx.stop.interrupted
+            if answer.cause is Cause.THROTTLED:
+                await self._suspect_empty(claimed)
             if answer.cause in (Cause.NO_CREDITS, Cause.UNCLEAR) or self.api.guard.halts:
                 await self._refresh_guard()
             self._landed(event)
@@ -183,6 +186,12 @@ class Submitter:
     async def _refresh_guard(self) -> None:
         try:
             await self.api.guard.refresh()
+        except StorageError as error:
+            self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
+
+    async def _suspect_empty(self, claimed: Claimed) -> None:
+        try:
+            await self.api.guard.throttled(self.api.client, claimed.key)
         except StorageError as error:
             self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
 
@@ -198,13 +207,14 @@ class Submitter:
         match answer.cause:
             case Cause.OK | Cause.INVALID:
                 self.gate.succeeded(sent)
+                self.api.guard.answered()
             case Cause.NO_CREDITS:
                 self.api.guard.trip()
             case Cause.THROTTLED:
                 self.ctx.tally.throttled += 1
                 self.gate.close(sent, answer.retry_after_seconds)
             case Cause.CREDENTIALS:
-                self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API rejected the token: {answer.explain()}")
+                self.ctx.stop.stop_all(Reason.CREDENTIALS, token_rejected(answer).one_line())
             case Cause.WRONG_HOST:
                 message = f"something other than the API answered: {answer.explain()}"
                 self.ctx.stop.stop_creating(Reason.TROUBLE, message)
@@ -256,6 +266,7 @@ class Submitter:
             request_id=answer.error.request_id,
             credits=answer.credits_used,
             not_before_at=later,
+            ignored=",".join(answer.ignored) or None,
             raw=answer.raw,
         )
 
@@ -304,4 +315,4 @@ class Submitter:
                 self.api.slots.take()
                 self.poller.watch(task, at_once=True)
             elif answer.cause is Cause.CREDENTIALS:
-                self.ctx.stop.stop_all(Reason.CREDENTIALS, f"the API rejected the token: {answer.explain()}")
+                self.ctx.stop.stop_all(Reason.CREDENTIALS, token_rejected(answer).one_line())

@@ -98,12 +98,14 @@ class Task:
     """A remote job as reported by one answer. `word` is its status in lower case; `error` is set if it failed.
 
     `took_seconds` is its shortest and longest possible duration, if the answer contains start and end times.
+    `audio_expires_at` is when the audio URL expires, in unix seconds of the server's clock.
     """
 
     id: str
     word: str
     phase: Phase
     audio_url: str | None = field(default=None, repr=False)
+    audio_expires_at: float | None = None
     error: ApiError | None = None
     credits_used: float | None = None
     took_seconds: tuple[float, float] | None = None
@@ -122,6 +124,7 @@ class Answer:
     """The outcome of a create or a poll. `task` is set exactly when the cause is OK.
 
     `raw` is the body as far as it arrived, at most 64 KiB; `transport` is the error that cut it short, if any.
+    `ignored` names the parameters that the model charged for and ignored, according to the API.
     """
 
     cause: Cause
@@ -131,6 +134,7 @@ class Answer:
     retry_after_seconds: float | None = None
     credits_used: float | None = None
     quota_remaining: float | None = None
+    ignored: tuple[str, ...] = ()
     transport: str | None = None
 
     @property
@@ -157,6 +161,11 @@ class Profile:
     def balance(self) -> float | None:
         """The credits if reported, else the quota."""
         return self.quota if self.credits is None else self.credits
+
+    @property
+    def api_balance(self) -> float | None:
+        """The quota, which is what API requests are charged to, if reported; else the credits."""
+        return self.credits if self.quota is None else self.quota
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

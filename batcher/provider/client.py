@@ -9,7 +9,7 @@ import ssl
 import time
 from collections.abc import Callable
 from typing import Final, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import anyio
 import httpcore
@@ -17,6 +17,7 @@ import httpx
 
 from batcher.item import Inputs, canonical
 from batcher.provider.answers import CREATE_RULES, READ_RULES, Answer, Fetched, ProfileAnswer, Received, SchemaAnswer
+from batcher.provider.catalogue import CatalogueAnswer
 from batcher.provider.connections import Headers, Pool, address, named_proxies, trusting
 from batcher.provider.endpoint import Endpoint, is_loopback
 from batcher.provider.exchange import Exchange
@@ -120,21 +121,36 @@ class Client:
 
     async def read(self, task_id: str) -> Answer:
         """Polls a task. Any failure is UNCLEAR and safe to repeat."""
-        exchange = Exchange(_never_held, self._deadline_seconds)
-        await self._run(exchange, self._poll_pool, "GET", self._below(f"/speech/tts/jobs/{quote(task_id, safe='')}"))
-        return self._reader.answer(self._received(exchange), READ_RULES, self._now(), asked=task_id)
+        received = await self._get(self._below(f"/speech/tts/jobs/{quote(task_id, safe='')}"))
+        return self._reader.answer(received, READ_RULES, self._now(), asked=task_id)
 
     async def profile(self) -> ProfileAnswer:
         """Reads the account."""
-        exchange = Exchange(_never_held, self._deadline_seconds)
-        await self._run(exchange, self._poll_pool, "GET", self._below("/profile"))
-        return self._reader.profile(self._received(exchange), self._now())
+        return self._reader.profile(await self._get(self._below("/profile")), self._now())
 
     async def schema(self) -> SchemaAnswer:
         """Reads the API's published OpenAPI schema, which is at a fixed path of its origin."""
+        return self._reader.schema(await self._get(self._at_origin("/api/openapi.json")))
+
+    async def voices(self, *, search: str = "", limit: int = 100, offset: int = 0) -> CatalogueAnswer:
+        """Reads a page of the list of voices, all or those that match `search`."""
+        query = {"search": search} if search else {}
+        path = f"/voices?{urlencode(query | {'limit': limit, 'offset': offset})}"
+        return self._reader.catalogue(await self._get(self._below(path)))
+
+    async def voice(self, path: str, voice_id: str) -> CatalogueAnswer:
+        """Reads one voice, at a `path` of `CataloguePaths`."""
+        target = path.replace("{}", quote(voice_id, safe=""))
+        return self._reader.catalogue(await self._get(self._at_origin(target)))
+
+    async def models(self, path: str) -> CatalogueAnswer:
+        """Reads the models, at a `path` of `CataloguePaths`."""
+        return self._reader.catalogue(await self._get(self._at_origin(path)))
+
+    async def _get(self, url: httpcore.URL) -> Received:
         exchange = Exchange(_never_held, self._deadline_seconds)
-        await self._run(exchange, self._poll_pool, "GET", address(self._base.copy_with(raw_path=b"/api/openapi.json")))
-        return self._reader.schema(self._received(exchange))
+        await self._run(exchange, self._poll_pool, "GET", url)
+        return self._received(exchange)
 
     def abort_creates(self) -> None:
         """Ends the creates in progress: unsent ones immediately, the others after 0.25 s.
@@ -192,6 +208,10 @@ class Client:
         base = self._base
         target = base.raw_path.rstrip(b"/") + path.encode("ascii")
         return httpcore.URL(scheme=base.raw_scheme, host=base.raw_host, port=base.port, target=target)
+
+    def _at_origin(self, path: str) -> httpcore.URL:
+        """The URL of a path of the API's origin."""
+        return address(self._base.copy_with(raw_path=quote(path, safe="/%:@!$&'()*+,;=~-._").encode("ascii")))
 
     async def _run(
         self, exchange: Exchange, pool: Pool, method: str, url: httpcore.URL, body: bytes | None = None

@@ -137,6 +137,7 @@ class _Watched(httpcore.AsyncNetworkStream):
 
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
         self._stream = stream
+        self._tls: ssl.SSLObject | None = stream.get_extra_info("ssl_object")
         self._status_lines = 0  # since something was last written
         self._end = b""
 
@@ -164,11 +165,10 @@ class _Watched(httpcore.AsyncNetworkStream):
 
     def _holds_more(self) -> bool:
         """Whether TLS has buffered unread data or the end of the stream."""
-        tls: ssl.SSLObject | None = self._stream.get_extra_info("ssl_object")
-        if tls is None:
+        if self._tls is None:
             return False
         try:
-            tls.read(1)
+            self._tls.read(1)
         except ssl.SSLError as error:
             return not isinstance(error, ssl.SSLWantReadError)
         return True

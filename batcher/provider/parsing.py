@@ -34,6 +34,7 @@ from batcher.provider.answers import (
     judge,
     plain_code,
 )
+from batcher.provider.catalogue import CATALOGUE_RULES, CatalogueAnswer, read_catalogue
 
 MAX_RAW_BYTES: Final = 1 << 16
 RETRY_AFTER_MAX_SECONDS: Final = 86_400.0
@@ -41,6 +42,8 @@ RETRY_AFTER_MAX_SECONDS: Final = 86_400.0
 _AUDIO_FIELDS: Final = ("audioUrl", "audio_url", "result_url")
 _CREDITS: Final = ("creditsUsed", "credits_used", "x-openapi-credits-used")
 _QUOTA: Final = ("quotaRemaining", "quota_remaining", "x-openapi-quota-remaining")
+_IGNORED: Final = "x-openapi-ignored-parameters"
+_EXPIRES: Final = ("expiresAt", "expires_at")
 _STARTED: Final = ("createdAt", "created_at")
 _ENDED: Final = ("completedAt", "completed_at", "finishedAt", "finished_at")
 _MILLISECONDS: Final = 1e11  # a greater time cannot be in seconds
@@ -48,6 +51,7 @@ _CODE_LIKE: Final = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _SECONDS: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _BRACES: Final = re.compile(r"\{[^{}]*\}")
 _QUERY: Final = re.compile(r"(?<=\S)\?[^\s\"'<>]+")
+_MAX_IGNORED: Final = 50  # names in one header
 _LEAST_SECRET: Final = 8  # replacing anything shorter would garble ordinary words
 
 _Object = dict[str, Any]
@@ -84,6 +88,7 @@ class Reader:
             retry_after_seconds=retry_after(wire.headers.get("retry-after"), now),
             credits_used=_usage(reply.json, wire, _CREDITS),
             quota_remaining=_usage(reply.json, wire, _QUOTA),
+            ignored=self._ignored(wire.headers.get(_IGNORED)),
             transport=wire.transport,
         )
 
@@ -107,6 +112,11 @@ class Reader:
             retry_after_seconds=retry_after(wire.headers.get("retry-after"), now),
             transport=wire.transport,
         )
+
+    def catalogue(self, wire: Received) -> CatalogueAnswer:
+        """The answer to a read of voices or models."""
+        reply = self._reply(wire, None)
+        return read_catalogue(reply, judge(reply, CATALOGUE_RULES), lambda value: self._text(value, most=200))
 
     def schema(self, wire: Received) -> SchemaAnswer:
         """The answer to a read of the published schema."""
@@ -144,6 +154,7 @@ class Reader:
             word=word,
             phase=phase,
             audio_url=self._audio_url(_insides(place) + _insides(body)),
+            audio_expires_at=_instant(_first(_insides(place) + _insides(body), *_EXPIRES)),
             error=replace(outer, code=code or outer.code, message=message) if phase is Phase.FAILED else None,
             credits_used=_usage(body, wire, _CREDITS),
             took_seconds=_took(_insides(place)),
@@ -157,10 +168,17 @@ class Reader:
         deep = [inner for place in shallow if (inner := _dig(place, "error"))] + shallow
         code = self._text(_first(deep, "code", "errorCode", "error_code"), most=100)
         message = self._text(_first(deep, "message", "errorMessage", "error_message"))
-        for text in (place["error"] for place in shallow if isinstance(place.get("error"), str)):
-            code = code or (self.clean(text) if _CODE_LIKE.fullmatch(text) else None)
-            message = message or self._text(text)
+        for place in shallow:
+            if isinstance(text := place.get("error"), str):
+                code = code or (self.clean(text) if _CODE_LIKE.fullmatch(text) else None)
+                parts = (self._text(text), self._text(place.get("details")))
+                message = message or self._text(": ".join(part for part in parts if part))
         return code, message
+
+    def _ignored(self, header: str | None) -> tuple[str, ...]:
+        """Names of parameters from a comma-separated header, without repetitions."""
+        names = (self.clean(name, most=64) for name in (header or "").split(",")[:_MAX_IGNORED])
+        return tuple(dict.fromkeys(name for name in names if name))
 
     def _text(self, value: object, most: int = 500) -> str | None:
         """A string or an integer as clean text. None for anything else and for empty text."""
@@ -190,18 +208,22 @@ def _http_date(text: str | None) -> float | None:
 
 def _operations(document: _Object) -> frozenset[tuple[str, str]] | None:
     """Methods and paths of an OpenAPI document, each path below each server's path. None for other documents."""
-    paths, servers = document.get("paths"), document.get("servers")
+    paths = document.get("paths")
     if not isinstance(paths, dict):
         return None
-    urls = [server.get("url") for server in servers if isinstance(server, dict)] if isinstance(servers, list) else []
-    bases = [urlsplit(url).path.rstrip("/") for url in urls if isinstance(url, str)] or [""]
     return frozenset(
         (method.upper(), base + _BRACES.sub("{}", path))
         for path, operations in paths.items()
         if isinstance(operations, dict)
         for method in operations
-        for base in bases
+        for base in _bases(operations.get("servers")) or _bases(document.get("servers")) or [""]
     )
+
+
+def _bases(servers: object) -> list[str]:
+    """The paths of an OpenAPI object's servers."""
+    urls = [server.get("url") for server in servers if isinstance(server, dict)] if isinstance(servers, list) else []
+    return [urlsplit(url).path.rstrip("/") for url in urls if isinstance(url, str)]
 
 
 def retry_after(value: str | None, now: float) -> float | None:

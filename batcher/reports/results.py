@@ -52,10 +52,11 @@ def write_results(out_dir: Path, batch: str, lines: Iterator[dict[str, Any]]) ->
 
 def _write_lines(jsonl: IO[bytes], table: IO[str], lines: Iterator[dict[str, Any]]) -> None:
     writer = csv.writer(table)
-    writer.writerow((*_RESULT_COLUMNS, "extra"))
+    writer.writerow((*_RESULT_COLUMNS, "extra", "ignored"))
     for line in lines:
         jsonl.write(_JSON.encode(line) + b"\n")
         line["error"], line["extra"] = _cell(line["error"]), _cell(line["extra"] or None)
+        line["ignored"] = ",".join(line["ignored"] or ())
         writer.writerow(line.values())
 
 

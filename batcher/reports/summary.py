@@ -13,7 +13,7 @@ from batcher.formatting import amount, counted, plain_error, span
 from batcher.item import UNFINISHED, State
 from batcher.ledger.ledger import Connection
 from batcher.ledger.money import spending
-from batcher.ledger.queries import attention, item_counts, names
+from batcher.ledger.queries import attention, ignored, item_counts, names
 from batcher.ledger.queries.eta import forecast
 from batcher.ledger.records import Batch, Halt
 from batcher.reports.progress import Progress
@@ -60,7 +60,7 @@ def halt_line(halt: Halt, counts: item_counts.Counts, *, balance: float | None, 
         )
     parts.append(f"{counts.states[State.DONE]:,} done, {counts.states[State.PENDING]:,} to go")
     if halt.kind == "credits":
-        parts.append("top up, and the next run continues")
+        parts.append("top up the API credits (membership credits are separate), and the next run continues")
     else:
         parts.append(f"a run after {local(halt.probe_after_at)} tries again with one create; see `batcher resolve`")
     return "; ".join(parts)
@@ -98,6 +98,8 @@ def print_summary(conn: Connection, progress: Progress, words: SummaryInput, bat
         progress.say(ahead)
     if (statement := _statement(conn, result)) is not None:
         progress.say(statement)
+    for one in ignored.ignored_in_run(conn, result.run_id or ""):
+        progress.warn(f"{one.line()}; see `batcher help account`")
     _print_groups(conn, progress, words, batches)
     if counts.invalid:
         progress.say(f"{counted(counts.invalid, 'row')} skipped as invalid; fix them in the manifest and run it again")

@@ -138,6 +138,7 @@ class Sheet:
             "audio_seconds": row.audio_seconds,
             "error": row.error,
             "error_message": row.error_message if self._texts else None,
+            "ignored": row.ignored,
             "task_id": row.task_id,
             "key": row.key,
         }

@@ -10,6 +10,8 @@ from batcher.sandbox.requests import MAX_CHARS, MODELS, RANGES
 _Json = dict[str, Any]
 _STRING: Final[_Json] = {"type": "string"}
 _NUMBER: Final[_Json] = {"type": "number"}
+_INTEGER: Final[_Json] = {"type": "integer"}
+_STRINGS: Final[_Json] = {"type": "array", "items": _STRING}
 _TIME: Final[_Json] = {"type": ["string", "null"], "format": "date-time"}
 
 
@@ -33,6 +35,7 @@ def _operation(name: str, answers: _Json, errors: dict[int, str], **more: Any) -
 _NUMBERS: Final[dict[str, _Json]] = {
     name: {"type": ["number", "null"], "minimum": low, "maximum": high} for name, (low, high) in RANGES.items()
 }
+_VERSION_3: Final[_Json] = {"servers": [{"url": "/api/open/v3"}]}
 _UNAUTHORISED: Final = {401: "The token is missing or wrong."}
 
 _CHOICES: Final[dict[str, _Json]] = {
@@ -72,6 +75,32 @@ _SCHEMAS: Final[_Json] = {
         },
         {"quotaRemaining": _NUMBER, "creditsUsed": _NUMBER},
     ),
+    "Voices": _object(
+        {
+            "total": _INTEGER,
+            "page": _INTEGER,
+            "pageSize": _INTEGER,
+            "totalPages": _INTEGER,
+            "items": {"type": "array", "items": _object({"id": _STRING, "name": _STRING, "provider": _STRING})},
+        }
+    ),
+    "Voice": _object({"voiceId": _STRING, "name": _STRING, "modelIds": _STRINGS, "languages": _STRINGS}),
+    "Capabilities": _object(
+        {
+            "models": {
+                "type": "array",
+                "items": _object(
+                    {
+                        "modelId": _STRING,
+                        "displayName": _STRING,
+                        "available": {"type": "boolean"},
+                        "controls": {"type": "object"},
+                    }
+                ),
+            },
+            "recommendedModelId": _STRING,
+        }
+    ),
     "Profile": _object({"user_id": _STRING, "api_quota_remaining": _NUMBER, "tier": _STRING, "credits": _NUMBER}),
     "Error": _object({"code": _STRING, "message": _STRING, "requestId": _STRING}),
 }
@@ -101,6 +130,28 @@ _PATHS: Final[_Json] = {
     "/profile": {
         "get": _operation("readProfile", {"200": _answer("The account, with its credits.", "Profile")}, _UNAUTHORISED)
     },
+    "/voices": {
+        "get": _operation(
+            "listVoices",
+            {"200": _answer("A page of the voices.", "Voices")},
+            {400: "A number is invalid."} | _UNAUTHORISED,
+            parameters=[
+                {"name": name, "in": "query", "schema": schema}
+                for name, schema in (("search", _STRING), ("limit", _INTEGER), ("offset", _INTEGER))
+            ],
+        )
+    },
+    "/voices/{voiceId}": _VERSION_3
+    | {
+        "get": _operation(
+            "readVoice",
+            {"200": _answer("The voice.", "Voice")},
+            {404: "There is no voice with this id."} | _UNAUTHORISED,
+            parameters=[{"name": "voiceId", "in": "path", "required": True, "schema": _STRING}],
+        )
+    },
+    "/speech/tts/capabilities": _VERSION_3
+    | {"get": _operation("readCapabilities", {"200": _answer("The models.", "Capabilities")}, _UNAUTHORISED)},
 }
 
 DOCUMENT: Final[_Json] = {

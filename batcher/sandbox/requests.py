@@ -17,7 +17,10 @@ RANGES: Final = {
     "stability": (0.5, 1.5),
     "similarity": (0.5, 1.5),
 }
-"""The numeric parameters and their limits. eSpeak uses the first three."""
+"""The numeric parameters and their limits."""
+USED: Final = ("speed", "volume", "pitch")
+"""Parameters that have an effect on eSpeak's speech. All others are ignored, as the answer to a create says."""
+_WORDS: Final = ("language", "emotion")
 
 
 class ApiError(Exception):
@@ -65,6 +68,12 @@ def parse(body: bytes, *, catalogue: Catalogue, formats: tuple[str, ...]) -> Spe
     )
 
 
+def ignored(body: bytes) -> list[str]:
+    """The parameters of a valid create request that have no effect."""
+    request = _object(body)
+    return [name for name in (*RANGES, *_WORDS) if name not in USED and request.get(name) is not None]
+
+
 def _object(body: bytes) -> dict[str, Any]:
     try:
         request = json.loads(body)
@@ -72,7 +81,7 @@ def _object(body: bytes) -> dict[str, Any]:
         raise ApiError(400, "invalid_json", "the body is not JSON") from None
     if not isinstance(request, dict):
         raise ApiError(400, "invalid_json", "the body is not a JSON object")
-    for name in ("language", "emotion"):
+    for name in _WORDS:
         if not isinstance(request.get(name), str | None):
             raise ApiError(400, "invalid_parameter", f"{name} must be a string")
     return request

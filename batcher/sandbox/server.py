@@ -28,9 +28,13 @@ from batcher.sandbox.speech import Engine
 from batcher.sandbox.store import Store, Task
 
 BASE: Final = "/api/open/v1"
+BASE_3: Final = "/api/open/v3"
 TOKEN: Final = "sandbox"  # noqa: S105 - public
 CREATE_SECONDS: Final = 0.05
 """Duration of a create at speed 1, while it counts towards `SandboxOptions.concurrent`."""
+
+_MAX_PAGE: Final = 100
+"""Most voices in one page of the list."""
 
 Connections = dict[tuple[str, int], Transport]
 """Open connections by peer address, so that they can be dropped."""
@@ -54,6 +58,9 @@ class Sandbox:
                 Route(f"{BASE}/speech/tts/jobs", self.create, methods=["POST"]),
                 Route(f"{BASE}/speech/tts/jobs/{{task_id}}", self.read),
                 Route(f"{BASE}/profile", self.profile),
+                Route(f"{BASE}/voices", self.voices),
+                Route(f"{BASE_3}/voices/{{voice}}", self.voice),
+                Route(f"{BASE_3}/speech/tts/capabilities", self.capabilities),
                 Route("/api/openapi.json", self.openapi),
                 Route("/audio/{name}", self.audio),
             ],
@@ -64,14 +71,18 @@ class Sandbox:
         """Create a task and charge it."""
         _authorise(request)
         with self._gate.passing(time.time()):
-            speech_request = requests.parse(await request.body(), catalogue=self._engine.catalogue, formats=formats())
+            body = await request.body()
+            speech_request = requests.parse(body, catalogue=self._engine.catalogue, formats=formats())
             await anyio.sleep(CREATE_SECONDS / self._options.speed)
             task = self._store.create(speech_request, time.time())
         if task is None:
             raise ApiError(402, "insufficient_credits", "not enough credits for this text")
         if request.client and self._options.chance("drop", task.number) < self._options.drop:
             return _Dropped(self._connections[(request.client.host, request.client.port)])
-        return self._envelope(request, task, 202)
+        answer = self._envelope(request, task, 202)
+        if ignored := requests.ignored(body):
+            answer.headers["X-OpenAPI-Ignored-Parameters"] = ",".join(ignored)
+        return answer
 
     async def read(self, request: Request) -> Response:
         """Return a task."""
@@ -88,6 +99,46 @@ class Sandbox:
         return JSONResponse(
             {"user_id": self._store.user_id, "api_quota_remaining": balance, "tier": "sandbox", "credits": balance}
         )
+
+    async def voices(self, request: Request) -> Response:
+        """Return a page of the voices, all or those whose id or name contains `search`."""
+        _authorise(request)
+        search = request.query_params.get("search", "").lower()
+        limit, offset = (_count(request, name, usual) for name, usual in (("limit", 20), ("offset", 0)))
+        size = min(max(limit, 1), _MAX_PAGE)
+        named = ((voice, self._engine.catalogue.find(voice) or "") for voice in self._engine.catalogue.voices)
+        found = [
+            {"id": voice, "name": name, "provider": "espeak"}
+            for voice, name in named
+            if search in voice or search in name.lower()
+        ]
+        return JSONResponse(
+            {
+                "total": len(found),
+                "page": offset // size + 1,
+                "pageSize": size,
+                "totalPages": math.ceil(len(found) / size),
+                "items": found[offset : offset + size],
+            }
+        )
+
+    async def voice(self, request: Request) -> Response:
+        """Return one voice, with a variant or without."""
+        _authorise(request)
+        voice = request.path_params["voice"]
+        name = self._engine.catalogue.find(voice)
+        if name is None:
+            raise ApiError(404, "voice_not_found", f"there is no voice {voice!r:.60}")
+        return JSONResponse({"voiceId": voice, "name": name, "modelIds": [*requests.MODELS], "languages": []})
+
+    async def capabilities(self, request: Request) -> Response:
+        """Return the models, with the parameters that have an effect."""
+        _authorise(request)
+        models = [
+            {"modelId": model, "displayName": model, "available": True, "controls": dict.fromkeys(requests.USED, True)}
+            for model in requests.MODELS
+        ]
+        return JSONResponse({"models": models, "recommendedModelId": requests.MODELS[0]})
 
     async def openapi(self, request: Request) -> Response:  # noqa: ARG002
         """Return the OpenAPI document."""
@@ -196,6 +247,14 @@ async def _error_response(request: Request, error: Exception) -> Response:  # no
 def _authorise(request: Request) -> None:
     if request.headers.get("Authorization") != f"Bearer {TOKEN}":
         raise ApiError(401, "invalid_token", f"the sandbox's only token is {TOKEN!r}")
+
+
+def _count(request: Request, name: str, usual: int) -> int:
+    """A whole number of the query."""
+    value = request.query_params.get(name, str(usual))
+    if not (value.isascii() and value.isdigit()):
+        raise ApiError(400, "invalid_parameter", f"{name} must be a whole number")
+    return int(value)
 
 
 def _request_id() -> str:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from enum import Enum
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +23,7 @@ import pytest
 from batcher.item import Event
 from batcher.ledger.storage.schema import REVISION
 from batcher.ledger.storage.spill import Spill
-from tests.support.fake_tts import FakeTTS, audio_of
+from tests.support.fake_tts import FakeTTS, audio_of, different_takes, take_audio
 from tests.support.processes import killed
 from tests.support.summing import assert_added_up
 
@@ -345,6 +346,94 @@ def test_an_adoption_cut_short_by_a_kill_can_be_repeated(project: Project, provi
     assert project.states() == {"in_doubt": 1}
     assert_doubt(SURELY, assert_recovers(project, manifest, rows))
     assert len(provider.creates) == 1
+
+
+RETAKES: Final = [
+    # Both takes have audio of their own; the kill hits the run that makes the second, or the switch back to the first.
+    ("run", "after batcher.ledger.lifecycle.collection:record_file 1"),
+    ("run", "after batcher.audio.store:Store.publish 1"),
+    ("run", "after batcher.pipeline.linking:_forget 1"),
+    ("run", "before batcher.audio.store:Store.link 1"),
+    ("run", "before pathlib:Path.replace 3"),
+    ("run", "after batcher.audio.store:Store.link 1"),
+    ("run", "after batcher.ledger.lifecycle.collection:record_links 1"),
+    ("run", "after batcher.pipeline.delivery:Delivery._save 1"),
+    ("retake", "after batcher.ledger.lifecycle.decisions:retake 1"),
+    ("switch", "after batcher.ledger.lifecycle.decisions:switch_take 1"),
+    ("switch", "after batcher.pipeline.linking:_forget 1"),
+    ("switch", "before batcher.audio.store:Store.link 1"),
+    ("switch", "before pathlib:Path.replace 1"),
+    ("switch", "after batcher.audio.store:Store.link 1"),
+    ("switch", "after batcher.ledger.lifecycle.collection:record_links 1"),
+]
+RETAKES_CORE: Final = (2, 5, 13)
+"""Those that run by default: before and after the replacement."""
+
+
+def retake_cases() -> list[Any]:
+    """Each step, with hard links or with the row's file as the only copy, followed by a run or by a switch back."""
+    found = []
+    for (number, (command, point)), copied, then in product(enumerate(RETAKES), (True, False), ("run", "switch")):
+        is_core = number in RETAKES_CORE and copied and then == "run"
+        at = f"{command}-{number}-{'copied' if copied else 'linked'}-{then}"
+        found.append(pytest.param(command, point, copied, then, id=at, marks=[] if is_core else [pytest.mark.slow]))
+    return found
+
+
+@pytest.mark.parametrize(("command", "point", "copied", "then"), retake_cases())
+def test_a_kill_while_a_take_replaces_another_loses_neither(
+    project: Project, provider: FakeTTS, command: str, point: str, copied: bool, then: str
+) -> None:
+    """The row's file is always a whole take; afterwards it is the current one, both are among the items, none is bought
+    twice. With `copied` the row's file is the only copy of the take that it holds."""
+    different_takes(provider)
+    manifest = project.manifest(1)
+    text, file = project.rows(1)[0]["text"], project.audio / "r1.mp3"
+    takes = {take: take_audio(text, take) for take in (1, 2)}
+    options = ["--api-url", provider.url, "--json"]
+    commands = {
+        "run": ["run", str(manifest), *options],
+        "retake": ["retake", "r1"],
+        "switch": ["retake", "r1", "--take", "1"],
+    }
+    assert project.run(manifest).exit_code == 0
+    if command != "retake":
+        project.batcher("retake", "r1")
+    if command == "switch":
+        assert project.run(manifest).exit_code == 0
+    if copied:
+        _keep_only_the_rows_copy(project, file)
+    killed(point, commands[command], project.folder, project.environment)
+    assert file.read_bytes() in takes.values()
+    if then == "switch":
+        project.batcher("retake", "r1", "--take", "1")
+    ended = project.run(manifest)
+    assert ended.exit_code == 0, ended
+    ((take,),) = project.query("SELECT take FROM rows")
+    assert file.read_bytes() == takes[take]
+    assert take == 1 or then == "run"
+    if copied:  # a take that was not replaced still has no other copy
+        assert project.batcher("verify", "--heal", "--api-url", provider.url).exit_code == 0
+    stored = {number: (project.audio / path).read_bytes() for number, path in project.query(_STORED)}
+    assert stored == {number: takes[number] for number in stored}
+    assert set(stored) >= {1}
+    assert project.batcher("verify").exit_code == 0
+    assert len(provider.creates) <= 2
+    assert not list(project.audio.rglob("*.part"))
+
+
+_STORED: Final = "SELECT items.take, files.path FROM files JOIN items ON items.key = files.item_key"
+
+
+def _keep_only_the_rows_copy(project: Project, file: Path) -> None:
+    """Leave the audio of the row's file at no other place."""
+    content = file.read_bytes()
+    copy = file.with_suffix(".copy")
+    copy.write_bytes(content)
+    copy.replace(file)
+    for item in (project.audio / ".items").rglob("*.mp3"):
+        if item.read_bytes() == content:
+            item.unlink()
 
 
 LATER: Final = (

@@ -291,7 +291,7 @@ def test_a_retake_after_the_backup_is_restored(project: Project, provider: FakeT
             project.ledger.unlink()
         ended = project.run(manifest, "--restored")
         assert (ended.exit_code, ended.report["created"]) == (0, 0)
-        assert (project.results()[0]["take"], project.results()[0]["output"]) == (2, "r1.take2.mp3")
+        assert (project.results()[0]["take"], project.results()[0]["output"]) == (2, "r1.mp3")
 
 
 @pytest.mark.parametrize(

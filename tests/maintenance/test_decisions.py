@@ -1,4 +1,4 @@
-"""A person's decisions on the real program: `resolve`, `retry`, `retake`."""
+"""A person's decisions on the real program: `resolve`, `retry`, `abandon`, `retake`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from batcher.maintenance.decisions import person
 from tests.conftest import Project
-from tests.support.fake_tts import FakeTTS, Twist, refusal
+from tests.support.fake_tts import FakeTTS, Twist, different_takes, refusal, take_audio
 from tests.support.processes import Ended
 
 CHARGED_AND_DROPPED = Twist(charge=True)
@@ -157,29 +157,204 @@ def test_a_rejected_row_can_be_retried(project: Project, provider: FakeTTS) -> N
 
 
 def test_a_retake_buys_a_second_output_once(project: Project, provider: FakeTTS) -> None:
-    """It has its own file, and the first stays."""
+    """The row's file then holds it, and the first stays among the items."""
+    different_takes(provider)
     rows = project.rows(3)
     manifest = project.manifest(rows)
-    project.run(manifest)
+    project.run(manifest, "--concurrency", "1")
     first = (project.audio / "r2.mp3").stat().st_ino
     assert "take 2: the next run creates and pays for it" in _retake(project, "r2").out
     assert project.states() == {"done": 2, "pending": 1}
     assert "not done yet; skipped" in _retake(project, "r2").out  # it was asked for already
+    assert (project.audio / "r2.mp3").read_bytes() == take_audio(rows[1]["text"], 2)
     for created in (1, 0):
         ended = project.run(manifest)
         assert (ended.exit_code, ended.report["created"]) == (0, created)
     assert provider.asked.count("Line number 2 of the script.") == 2
-    assert (project.audio / "r2.mp3").stat().st_ino == first
-    assert (project.audio / "r2.take2.mp3").stat().st_ino != first
     line = project.results()[1]
-    assert (line["take"], line["output"], line["state"]) == (2, "r2.take2.mp3", "done")
+    assert (line["take"], line["output"], line["state"]) == (2, "r2.mp3", "done")
+    assert (project.audio / "r2.mp3").read_bytes() == take_audio(rows[1]["text"], 4)
     _retake(project, "r2")
     project.run(manifest)
-    assert project.results()[1]["output"] == "r2.take3.mp3"
-    told = [line for line in project.batcher("show", "r2").out.splitlines() if "earlier: take" in line]
-    assert [line.partition(", key ")[0].strip() for line in told] == ["earlier: take 1", "earlier: take 2"]
+    assert (project.audio / "r2.mp3").read_bytes() == take_audio(rows[1]["text"], 5)
+    told = [line for line in project.batcher("show", "r2").out.splitlines() if "other take: take" in line]
+    assert [line.partition(", key ")[0].strip() for line in told] == ["other take: take 1", "other take: take 2"]
     assert (project.folder / told[0].partition(", path ")[2]).stat().st_ino == first
-    project.assert_whole(rows)
+    assert sorted(path.name for path in project.audio.glob("*.mp3")) == ["r1.mp3", "r2.mp3", "r3.mp3"]
+    assert project.batcher("verify").exit_code == 0
+
+
+def test_a_row_switches_back_to_an_earlier_take_at_once(project: Project, provider: FakeTTS) -> None:
+    """At no cost, as often as wanted. The next retake is a take that the row never had."""
+    different_takes(provider)
+    manifest = project.manifest(1)
+    text = project.rows(1)[0]["text"]
+    project.run(manifest)
+    _retake(project, "r1")
+    project.run(manifest)
+    assert project.batcher("retake", "r1", "--take", "3").out == (
+        "r1 of lines  there is no paid take 3 of its text, voice and parameters; skipped\n"
+    )
+    for take in (1, 1, 2, 1):
+        told = project.batcher("retake", "r1", "--take", str(take))
+        assert told.out == f"r1 of lines  take {take} is at r1.mp3; nothing is charged\n"
+        assert (project.audio / "r1.mp3").read_bytes() == take_audio(text, take)
+        assert project.batcher("verify").exit_code == 0
+    ended = project.run(manifest)
+    assert (ended.exit_code, ended.report["created"]) == (0, 0)
+    assert project.results()[0]["take"] == 1
+    assert "other take: take 2" in project.batcher("show", "r1").out
+    assert "take 3: the next run creates" in _retake(project, "r1").out
+    assert project.run(manifest).report["created"] == 1
+    assert (project.audio / "r1.mp3").read_bytes() == take_audio(text, 3)
+    assert len(provider.creates) == 3
+
+
+def test_a_retake_that_is_taken_back_costs_nothing(project: Project, provider: FakeTTS) -> None:
+    """Requested again, it is the same take."""
+    manifest = project.manifest(1)
+    project.run(manifest)
+    _retake(project, "r1")
+    assert "no paid take 2" in project.batcher("retake", "r1", "--take", "2").out
+    assert project.batcher("retake", "r1", "--take", "1").exit_code == 0
+    assert project.run(manifest).report["created"] == 0
+    assert "take 2" in _retake(project, "r1").out
+    assert project.run(manifest).report["created"] == 1
+    assert project.results()[0]["take"] == 2
+
+
+def test_a_row_can_switch_to_a_take_that_is_still_at_the_provider(project: Project, provider: FakeTTS) -> None:
+    """The next run collects it; and a take is collected although its row has switched away from it."""
+    different_takes(provider)
+    manifest = project.manifest(1)
+    text = project.rows(1)[0]["text"]
+    project.run(manifest)
+    _retake(project, "r1")
+    assert project.run(manifest, "--no-wait").exit_code == 6
+    project.batcher("retake", "r1", "--take", "1")
+    told = project.batcher("retake", "r1", "--take", "2").out
+    assert told == "r1 of lines  take 2: the next run collects it; nothing is charged\n"
+    project.batcher("retake", "r1", "--take", "1")
+    ended = project.run(manifest)
+    assert (ended.exit_code, ended.report["created"], ended.report["collected"]) == (0, 0, 1)
+    assert (project.audio / "r1.mp3").read_bytes() == take_audio(text, 1)
+    assert "take 2 is at r1.mp3" in project.batcher("retake", "r1", "--take", "2").out
+    assert (project.audio / "r1.mp3").read_bytes() == take_audio(text, 2)
+
+
+def test_a_retake_never_replaces_a_file_that_was_edited(project: Project, provider: FakeTTS) -> None:
+    """Nothing is bought until it is moved away; switching back leaves it alone, too."""
+    different_takes(provider)
+    manifest = project.manifest(1)
+    project.run(manifest)
+    _retake(project, "r1")
+    project.run(manifest)
+    file = project.audio / "r1.mp3"
+    edited = file.with_suffix(".edit")
+    edited.write_bytes(b"louder")
+    edited.replace(file)
+    _retake(project, "r1")
+    ended = project.run(manifest)
+    assert (ended.exit_code, ended.report["created"]) == (2, 0)
+    assert "1 output would replace other files" in ended.report["message"]
+    told = project.batcher("retake", "r1", "--take", "1").out
+    assert "take 1: not linked yet, since" in told
+    assert file.read_bytes() == b"louder"
+    file.rename(edited)
+    assert project.run(manifest).exit_code == 0
+    assert file.read_bytes() == take_audio(project.rows(1)[0]["text"], 1)
+
+
+@pytest.mark.parametrize("lost", ["missing", "damaged"])
+def test_audio_that_is_replaced_is_restored_to_its_item(project: Project, provider: FakeTTS, lost: str) -> None:
+    """Where the row's file is the last copy of a paid take."""
+    different_takes(provider)
+    manifest = project.manifest(1)
+    text = project.rows(1)[0]["text"]
+    project.run(manifest)
+    ((path,),) = project.query("SELECT path FROM files")
+    item, file = project.audio / path, project.audio / "r1.mp3"
+    copy = file.with_suffix(".copy")
+    copy.write_bytes(file.read_bytes())
+    copy.replace(file)
+    if lost == "missing":
+        item.unlink()
+    else:
+        item.write_bytes(b"not what was bought")
+    _retake(project, "r1")
+    assert project.run(manifest).exit_code == 0
+    assert file.read_bytes() == take_audio(text, 2)
+    assert item.read_bytes() == take_audio(text, 1)
+    if lost == "damaged":
+        assert b"not what was bought" in [one.read_bytes() for one in item.parent.iterdir()]  # set aside
+    project.batcher("retake", "r1", "--take", "1")
+    assert file.read_bytes() == take_audio(text, 1)
+
+
+def test_a_file_name_with_the_take_changes_in_the_next_run(project: Project, provider: FakeTTS) -> None:
+    """A template with `{take}` keeps each take in a file of its own."""
+    different_takes(provider)
+    manifest = project.manifest(1)
+    text = project.rows(1)[0]["text"]
+    template = ("--filename", "{id}-{take}.{format}")
+    project.run(manifest, *template)
+    _retake(project, "r1")
+    project.run(manifest, *template)
+    told = project.batcher("retake", "r1", "--take", "1").out
+    assert told == "r1 of lines  take 1: the next run links it; nothing is charged\n"
+    assert project.run(manifest, *template).exit_code == 0
+    assert [line["output"] for line in project.results()] == ["r1-1.mp3"]
+    for take in (1, 2):
+        assert (project.audio / f"r1-{take}.mp3").read_bytes() == take_audio(text, take)
+
+
+def test_takes_of_the_manifest_keep_their_names(project: Project, provider: FakeTTS) -> None:
+    """A changed `take` column replaces the row's file, and cannot be switched by `retake`."""
+    different_takes(provider)
+    rows = [row | {"take": "1"} for row in project.rows(1)]
+    project.run(project.manifest(rows))
+    rows[0]["take"] = "2"
+    assert project.run(project.manifest(rows)).exit_code == 0
+    assert [(line["take"], line["output"]) for line in project.results()] == [(2, "r1.mp3")]
+    assert (project.audio / "r1.mp3").read_bytes() == take_audio(rows[0]["text"], 2)
+    assert "the manifest sets take 2" in project.batcher("retake", "r1", "--take", "1").out
+
+
+def test_an_abandoned_failure_counts_as_settled_until_it_is_retried(project: Project, provider: FakeTTS) -> None:
+    """Runs exit 0; status, results and report show it."""
+    provider.ending = lambda job: {"status": "failed", "error": {"code": "odd"}} if "number 2" in job.text else {}
+    provider.on_create = lambda create: refusal(400, "bad_text") if "number 3" in create.text else None
+    manifest = project.manifest(3)
+    assert project.run(manifest).exit_code == 3
+    assert _retake(project, "r2").exit_code == 0
+    assert project.batcher("abandon").exit_code == 2
+    assert "nothing to abandon" in project.batcher("abandon", "r1").err
+    told = project.batcher("abandon", "r2", "r3").out.splitlines()
+    assert [line.split("  ")[1] for line in told] == ["abandoned; `batcher retry` takes it up again"] * 2
+    ended = project.run(manifest)
+    assert (ended.exit_code, ended.report["created"], "2 abandoned" in ended.err) == (0, 0, True)
+    assert project.states() == {"done": 1, "abandoned": 2}
+    assert [line["state"] for line in project.results()] == ["done", "abandoned", "abandoned"]
+    assert project.results()[1]["error"]["code"] == "odd"
+    assert "2  abandoned" in project.batcher("status").out
+    assert project.batcher("report", manifest).exit_code == 0
+    assert "batcher retry --state abandoned" in (project.audio / "lines.report.html").read_text(encoding="utf-8")
+    provider.on_create = lambda _: None
+    assert "may have been bought" not in _decide(project, "retry", "r3").out
+    provider.on_read = lambda job: Twist(status=404, body={"code": "x"}) if job.id == "task_2" else None
+    assert "the next run creates it again and pays for it" in _decide(project, "retry", "r2").out
+    provider.ending = lambda _: {}
+    ended = project.run(manifest)
+    assert (ended.exit_code, ended.report["created"]) == (0, 2)
+
+
+def test_an_abandoned_doubt_warns_that_a_retry_may_cost_twice(project: Project, provider: FakeTTS) -> None:
+    """`abandon` leaves doubts to `resolve`."""
+    _doubt(project, provider)
+    refused = project.batcher("abandon", "r2")
+    assert (refused.exit_code, "batcher resolve --abandon" in refused.err) == (2, True)
+    assert _decide(project, "resolve", "r2", "--abandon").exit_code == 0
+    assert "it may have been bought before, and cost twice" in _decide(project, "retry", "r2").out
 
 
 def test_show_has_an_items_whole_history(project: Project, provider: FakeTTS) -> None:
@@ -268,22 +443,9 @@ def test_rows_that_share_an_item_get_one_retake(project: Project, provider: Fake
     assert project.run(manifest).report["created"] == 1
     assert project.batcher("retake", "c").out.endswith("row with the same inputs: the next run links it\n")
     assert project.run(manifest).report["created"] == 0
-    assert [line["output"] for line in project.results()] == ["a.take2.mp3", "b.take2.mp3", "c.take2.mp3"]
+    assert [line["output"] for line in project.results()] == ["a.mp3", "b.mp3", "c.mp3"]
+    assert [line["take"] for line in project.results()] == [2, 2, 2]
     assert project.batcher("retake", "c").out.endswith("take 3: the next run creates and pays for it\n")
-
-
-@pytest.mark.parametrize("manifest", ["lines.csv", "more.csv"])
-def test_a_retake_whose_file_another_row_has_is_refused(project: Project, provider: FakeTTS, manifest: str) -> None:
-    """Before the API is asked anything."""
-    mine, rival = project.rows(1)[0], {"id": "r1.take2", "text": "Mine.", "voice": "anna"}
-    project.manifest([mine, *[rival] * (manifest == "lines.csv")])
-    project.manifest([rival] if manifest == "more.csv" else project.rows(1, first=5), "more.csv")
-    assert project.run("lines.csv", "more.csv").exit_code == 0
-    batch = manifest.removesuffix(".csv")
-    told = _retake(project, "r1").out
-    assert told == f"r1 of lines  skipped: the file of take 2, r1.take2.mp3, belongs to row r1.take2 of {batch}\n"
-    assert "pending" not in project.states()
-    assert project.run("lines.csv", "more.csv").exit_code == 0
 
 
 def test_a_user_without_a_name_is_recorded_by_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,9 +79,9 @@ def test_a_template_follows_the_same_rules(tmp_path: Path, template: str, row_id
     assert named(tmp_path, "id", row_id, filename=template) == result
 
 
-def test_a_later_take_keeps_its_extension(tmp_path: Path) -> None:
-    assert named(tmp_path, "id", "a.mp3", takes={"a.mp3": 2}) == ("mp3", "a.take2.mp3")
-    assert named(tmp_path, "id,output", "a,b", takes={"a": 2}) == ("mp3", "b.take2.mp3")
+def test_a_later_take_has_the_same_name(tmp_path: Path) -> None:
+    assert named(tmp_path, "id", "a.mp3", takes={"a.mp3": 2}) == ("mp3", "a.mp3")
+    assert named(tmp_path, "id,output", "a,b", takes={"a": 2}) == ("mp3", "b.mp3")
 
 
 @pytest.mark.parametrize(
@@ -128,6 +128,14 @@ def test_a_row_that_an_earlier_version_bought_keeps_format_and_name(tmp_path: Pa
             assert [one.inputs.format for one in edited if one.inputs] == (["wav"] if "wav" in output else [])
         else:
             assert [one.output for one in edited] == [output]
+
+
+def test_a_row_that_an_earlier_version_took_again_keeps_its_format_and_gets_its_plain_name(tmp_path: Path) -> None:
+    content = "text,id,output\na,x,9877.wav\n"
+    bought = Inputs(text="a", voice="anna", take=2)
+    former = {"x": Former("9877.take2.wav", bought.key(), bought=True)}
+    (row,), faults = read(tmp_path, content, former, takes={"x": 2})
+    assert (row.inputs, row.output, faults) == (bought, "9877.wav", [])
 
 
 @pytest.mark.parametrize("voice", ["voices/anna", "https://example.org/anna", "anna.mp3", "anna.M4A"])

@@ -93,7 +93,7 @@ def test_voice_names_are_mapped_and_invalid_voices_reported(tmp_path: Path) -> N
 
 
 def test_blank_fields_get_defaults_and_the_latest_take(tmp_path: Path) -> None:
-    """Voice, model and format come from the rules. A later take has its own file name."""
+    """Voice, model and format come from the rules. The file name does not depend on the take."""
     rows, manifest = read(
         tmp_path,
         "id,text,model,take\na,x,,\nb,x,other,1\nc,x,,\n",
@@ -103,7 +103,7 @@ def test_blank_fields_get_defaults_and_the_latest_take(tmp_path: Path) -> None:
     )
     assert not manifest.faults
     assert [(r.inputs.model, r.inputs.take, r.output) for r in rows if r.inputs] == [
-        ("m1", 3, "a.take3.opus"), ("other", 1, "b.opus"), ("m1", 1, "c.opus"),
+        ("m1", 3, "a.opus"), ("other", 1, "b.opus"), ("m1", 1, "c.opus"),
     ]  # fmt: skip
 
 

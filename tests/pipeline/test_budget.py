@@ -160,7 +160,7 @@ def test_a_halt_is_explained_in_one_line(project: Project, provider: FakeTTS) ->
     said = ended.report["message"]
     assert "\n" not in said
     parts = ("halted since 20", "insufficient_credits", "0.5 credits left then, 0.25 now", "needs about 1;")
-    for part in (*parts, "4 done, 5 to go", "top up, and the next run continues"):
+    for part in (*parts, "4 done, 5 to go", "top up the API credits (membership credits are separate)"):
         assert part in said
 
 

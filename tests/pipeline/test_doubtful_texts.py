@@ -33,16 +33,16 @@ def test_a_run_reports_markup_and_creates_nothing(project: Project, provider: Fa
         shown = ended.out + ended.err
         assert ended.exit_code == 2
         assert (
-            'lines.csv:2: html: 1 row with HTML tags or entities that would be spoken: "<b>", "</b>" (row 1)' in shown
+            'lines.csv:2: html: 1 row with HTML tags or entities that would be spoken: "<b>", "</b>" (row 2)' in shown
         )
-        assert 'lines.csv:4: braces: 1 row with text in braces that would be spoken: "{name}" (row 3)' in shown
+        assert 'lines.csv:4: braces: 1 row with text in braces that would be spoken: "{name}" (row 4)' in shown
         assert "--strip html,braces, or buy the texts as they are with --allow html,braces." in shown
     assert provider.creates == []
     assert project.query("SELECT * FROM rows") == []
     found = project.batcher("plan", manifest, "--api-url", provider.url, "--json").report
     assert [(one["type"], one["rows"], one["numbers"]) for one in found["doubts"]] == [
-        ("html", 1, "1"),
-        ("braces", 1, "3"),
+        ("html", 1, "2"),
+        ("braces", 1, "4"),
     ]
     assert found["new"] == 3
 

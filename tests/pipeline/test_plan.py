@@ -14,7 +14,7 @@ from batcher.errors import ManifestError
 from batcher.ledger.imports.preview import ImportPreview
 from batcher.ledger.ledger import open_readonly
 from batcher.ledger.money import spending
-from batcher.ledger.queries import item_counts
+from batcher.ledger.queries import item_counts, purchases
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rows import Rules
 from tests.conftest import Project
@@ -27,12 +27,15 @@ def _plan(project: Project, *arguments: Any) -> Any:
 
 
 def test_a_plan_before_the_first_run_leaves_nothing_behind(project: Project, provider: FakeTTS) -> None:
-    """No task and no ledger; prices are unknown."""
+    """No task and no ledger; the price is estimated by the provider's rule."""
     rows = [*project.rows(3), {"id": "twin", "text": "Line number 1 of the script.", "voice": "anna"}]
     manifest = project.manifest(rows)
     found = _plan(project, manifest)
     assert (found["rows"], found["items"], found["shared"], found["new"]) == (4, 3, 1, 3)
-    assert (found["estimate"], found["suffices"]) == (None, None)
+    assert (found["estimate"]["credits"], found["estimate_source"]) == (3 * 14, "price rule")
+    assert (found["suffices"], found["stops_after"]) == (None, None)
+    told = project.batcher("plan", manifest, "--api-url", provider.url)
+    assert "about 42 credits by the provider's price rule (some models cost more: `batcher help account`)" in told.out
     assert found["balance"] == provider.credits
     assert found["columns_sent"] == {"id": "id", "text": "text", "voice": "voice"}
     assert provider.creates == []
@@ -215,7 +218,8 @@ def test_a_plan_predicts_the_import(tmp_path: Path, seed: int) -> None:
                 continue
             wanted = [book.take_in(content, batch=batch, **how)]
             assert counts == book.do(item_counts.count, wanted)
-            assert sum(size for _, size, _ in waiting) == sum(size for _, size in book.do(spending.to_buy, wanted))
+            assert sum(one.bytes for one in waiting) == sum(size for _, size in book.do(spending.to_buy, wanted))
+            assert waiting == book.do(purchases.purchases, wanted)
             for claimed in book.claim_anew(dice.randint(0, 2)):
                 book.record(book.accepted(claimed, f"t{claimed.key}{claimed.attempt}"))
     assert refused < 8
@@ -227,4 +231,4 @@ def _foreseen(book: Book, batch: str, content: str, how: dict[str, Any]) -> tupl
     with open_readonly(book.path) as conn:
         foresight = ImportPreview(conn)
         refusal = foresight.add(Manifest(file, rules), rules, out_dir="audio", at=AT).rebuy
-        return *foresight.counts(), refusal
+        return foresight.counts(), foresight.purchases(), refusal

@@ -107,9 +107,9 @@ def test_forgetting_the_id_column_renames_nothing(project: Project, provider: Fa
     for command in ("run", "plan", "doctor"):
         refused = project.batcher(command, manifest, "--api-url", provider.url)
         assert refused.exit_code == 2
-        assert "row 000001: its audio is r1.mp3 (row r1) and would be 000001.mp3" in refused.out + refused.err
+        assert "row 000002: its audio is r1.mp3 (row r1) and would be 000002.mp3" in refused.out + refused.err
     assert project.results() == before
-    assert not (project.audio / "000001.mp3").exists()
+    assert not (project.audio / "000002.mp3").exists()
     assert project.run(manifest, "--rename").exit_code == 0
-    assert (project.audio / "000001.mp3").exists()
+    assert (project.audio / "000002.mp3").exists()
     assert len(provider.creates) == 3

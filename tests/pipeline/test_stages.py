@@ -17,10 +17,10 @@ from batcher.ledger.lifecycle import collection, halts
 from batcher.ledger.records import OpenTask
 from batcher.pacing.pace import Pacing
 from batcher.pipeline.context import ApiContext
-from batcher.pipeline.credit_guard import Guard
+from batcher.pipeline.credit_guard import SUSPECT_THROTTLED, Guard
 from batcher.pipeline.delivery import Delivery
 from batcher.pipeline.downloader import Downloader
-from batcher.pipeline.poller import Poller
+from batcher.pipeline.poller import MAX_ASKED_SECONDS, Poller
 from batcher.pipeline.slots import Slots
 from batcher.pipeline.stop import Reason
 from batcher.pipeline.submitter import Submitter
@@ -266,3 +266,76 @@ async def test_audio_shorter_than_announced_is_not_accepted(
         url = await downloader._fresh_url(task)
         assert url is not None
         assert (await downloader._fetch(task, url) is not None) == is_whole
+
+
+@pytest.mark.parametrize(("balance", "halted"), [(0.0, True), (100.0, False)])
+async def test_endless_throttling_halts_only_if_the_balance_is_empty(
+    book: Book, provider: FakeTTS, submitter: Submitter, balance: float, halted: bool
+) -> None:
+    """The API may answer 429 instead of 402. The create itself is deferred, as after any 429."""
+    provider.credits = balance
+    provider.on_create = lambda _: refusal(429, "rate_limited")
+    (claimed,) = await submitter._claim(1)
+    for _ in range(SUSPECT_THROTTLED - 1):
+        await submitter.api.guard.throttled(submitter.api.client, claimed.key)
+    await submitter._create(claimed, submitter.gate.enter())
+    assert (len(provider.creates), provider.profiles, book.state(claimed.key)) == (1, 1, "pending")
+    assert submitter.api.guard.tripped == halted
+    details = [row["detail"] for row in book.all("SELECT detail FROM halts WHERE kind = 'credits'")]
+    assert details == ["12 creates in a row were refused (HTTP 429), and the balance is 0"] * halted
+
+
+async def test_a_success_ends_a_series_of_throttled_creates(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """The balance is read for a series without one, and only once."""
+    guard, client = submitter.api.guard, submitter.api.client
+    (claimed,) = await submitter._claim(1)
+    for _ in range(SUSPECT_THROTTLED - 1):
+        await guard.throttled(client, claimed.key)
+    guard.answered()
+    for read in (0, 1, 1):
+        for _ in range(SUSPECT_THROTTLED - 1 - read):
+            await guard.throttled(client, claimed.key)
+        assert provider.profiles == read
+        await guard.throttled(client, claimed.key)
+    assert provider.profiles == 1
+    assert not guard.tripped
+
+
+@pytest.mark.parametrize(("asked", "least"), [("3", 3.0), ("7200", MAX_ASKED_SECONDS), ("soon", 0.0), ("", 0.0)])
+async def test_retry_after_on_a_good_poll_delays_only_that_tasks_next_poll(
+    book: Book, provider: FakeTTS, submitter: Submitter, asked: str, least: float
+) -> None:
+    """Its bound is a minute; the gate stays open."""
+    tasks = [book.submitted(f"task_{number}") for number in (1, 2)]
+    headers = {"retry-after": asked} if asked else {}
+    running = {"id": "task_1", "status": "processing"}
+    provider.jobs = {task.task_id: Job(task.task_id, "x", "mp3", math.inf) for task in tasks}
+    provider.on_read = lambda _: Twist(status=200, body=running, headers=headers)
+    poller = submitter.poller
+    poller.watch(tasks[0])
+    watched = poller._due.take(math.inf)
+    poller.watch(tasks[1])
+    now = submitter.ctx.clock.steady()
+    poller._polling = poller._asking = 1
+    await poller._poll(watched)
+    waits = {one.task.task_id: due - now for due, _, one in poller._due._heap}
+    assert waits["task_1"] >= least
+    assert waits["task_1"] < least + 2.0
+    assert waits["task_2"] < 2.0
+    assert not submitter.gate.closed
+
+
+async def test_a_url_that_has_expired_while_it_waited_is_replaced(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """A fresh one is tried even if it seems expired."""
+    task = book.submitted("task_1")
+    provider.jobs = {"task_1": Job("task_1", "one", "mp3", 0.0)}
+    book.do(collection.record_rendered, ending(task, word="completed"))
+    provider.ending = lambda _: {"expiresAt": 1}
+    downloader = submitter.poller.downloader
+    await downloader._collect(task, f"{provider.url}/expired.mp3", submitter.ctx.clock.now() - 1.0)
+    assert book.state(task.key) == "done"
+    assert provider.jobs["task_1"].reads == 1

@@ -123,6 +123,8 @@ async def test_a_task_is_unfunded_only_if_it_failed_uncharged_with_a_credits_cod
         ({"error": "bad_voice"}, ("bad_voice", "bad_voice", "header")),
         ({"error": "Bad Request", "code": 1004, "message": "m"}, ("1004", "m", "header")),
         ({"success": False, "code": "c", "message": "m"}, ("c", "m", "header")),
+        ({"error": "No such voice", "details": "anna", "code": "c"}, ("c", "No such voice: anna", "header")),
+        ({"error": "Invalid request body", "details": {"a": 1}}, (None, "Invalid request body", "header")),
         ({"code": True, "message": ["m"], "requestId": {}}, (None, None, "header")),
         ({"message": f"Bad {TOKEN}\r\nat https://x/y?sig=abc now"}, (None, "Bad *** at https://x/y?… now", "header")),
         ({"message": "m" * 2000}, (None, "m" * 500, "header")),
@@ -211,3 +213,27 @@ async def test_bad_bytes_do_not_hide_an_id() -> None:
     """A byte order mark, invalid UTF-8 or a raw line break inside a string."""
     body = b'\xef\xbb\xbf{"note": "\xff\n", "id": "t1"}'
     assert (await created(answering(http(202, body)))).cause is Cause.OK
+
+
+@pytest.mark.parametrize(
+    ("header", "names"),
+    [
+        ("emotion,pitch", ("emotion", "pitch")),
+        (" emotion , ,pitch, emotion", ("emotion", "pitch")),
+        ("", ()),
+        (None, ()),
+        (",".join(f"p{number}" for number in range(99)), tuple(f"p{number}" for number in range(50))),
+    ],
+)
+async def test_ignored_parameters_are_read_from_creates_and_polls(header: str | None, names: tuple[str, ...]) -> None:
+    headers = {} if header is None else {"X_OpenAPI_Ignored_Parameters": header}
+    assert (await created(answering(http(202, ID, **headers)))).ignored == names
+    assert (await was_read(answering(http(200, ID, **headers)))).ignored == names
+
+
+@pytest.mark.parametrize("expiry", [{"expiresAt": 1_800_000_060}, {"expires_at": "2027-01-15T08:01:00Z"}])
+async def test_the_expiry_of_an_audio_url_is_read(expiry: dict[str, Any]) -> None:
+    body = {"task": {"id": "t1", "status": "completed", "audioUrl": "https://a/1", **expiry}}
+    task = (await was_read(answering(http(200, json.dumps(body))))).task
+    assert task is not None
+    assert task.audio_expires_at == NOW + 60.0

@@ -36,7 +36,7 @@ FORMULAS: Final = ("=HYPERLINK(1)", "+1+2", "-1+2", "@SUM(1)", "\tcmd", "\rcmd",
 ROWS: Final = (
     {"id": "r1", "text": HOSTILE, "voice": "en-gb", "scene": "one"},
     {"id": "r2", "text": "The fog.", "voice": "en-us", "scene": "one"},
-    {"id": "r3", "text": "Nobody here.", "voice": "no-such-voice", "scene": "two"},
+    {"id": "r3", "text": "Nobody here.", "voice": "en-us", "scene": "two", "pitch": 99},
     {"id": "a#b%20 c?", "text": "The lamp.", "voice": "en-us", "scene": "two"},
 )
 BROWSER: Final = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -51,7 +51,7 @@ def _batcher(folder: Path, *arguments: str | Path) -> Ended:
 
 @pytest.fixture(scope="module")
 def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose manifest the sandbox has run, except for one row with an unknown voice."""
+    """A folder whose manifest the sandbox has run, except for one row with an invalid parameter."""
     folder = tmp_path_factory.mktemp("spoken")
     (folder / "lines.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
     assert _batcher(folder, "run", "lines.jsonl", "--sandbox", "--allow", "html").exit_code == 3
@@ -169,8 +169,8 @@ def test_a_page_in_another_folder_links_to_the_audio(spoken: Path) -> None:
 def test_the_data_begin_with_the_manifests_columns(spoken: Path) -> None:
     """In its order and unchanged; the outcome of the rows follows."""
     table = list(csv.DictReader(io.StringIO(_batcher(spoken, "report", "--sandbox", "--format", "csv").out)))
-    assert list(table[0])[:4] == ["id", "text", "voice", "scene"]
-    assert all(name.startswith("batcher_") for name in list(table[0])[4:])
+    assert list(table[0])[:5] == ["id", "text", "voice", "scene", "pitch"]
+    assert all(name.startswith("batcher_") for name in list(table[0])[5:])
     assert [(row["id"], row["scene"], row["batcher_state"]) for row in table] == [
         ("r1", "one", "done"),
         ("r2", "one", "done"),

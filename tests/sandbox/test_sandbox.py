@@ -248,14 +248,41 @@ def test_each_path_of_the_openapi_document_answers(caller: Caller) -> None:
     assert document["servers"] == [{"url": httpx.URL(caller.url).path}]
     task_id = caller.create().json()["task"]["id"]
     for path, operations in document["paths"].items():
-        url = caller.url + path.replace("{taskId}", task_id)
-        (method,) = operations
+        (server,) = operations.get("servers", document["servers"])
+        base = str(httpx.URL(caller.url).copy_with(path=server["url"]))
+        url = base + path.replace("{taskId}", task_id).replace("{voiceId}", "de")
+        (method,) = operations.keys() - {"servers"}
         assert caller.http.request(method, url, json={"text": "Hi.", "voiceId": "de"}).is_success
         refused = caller.http.delete(url)
         assert (refused.status_code, refused.json()["code"]) == (405, "method_not_allowed")
         assert method.upper() in refused.headers["allow"]
     shown = caller.ended(task_id)
     assert shown.keys() - {"audioUrl"} == set(document["components"]["schemas"]["Task"]["required"])
+
+
+def test_voices_are_listed_page_by_page_and_searched(caller: Caller) -> None:
+    """Every listed voice can be read directly; so can a variant, which the list lacks."""
+    whole = caller.http.get(f"{caller.url}/voices", params={"limit": 100}).json()
+    assert whole["total"] >= len(whole["items"]) == min(100, whole["total"])
+    page = caller.http.get(f"{caller.url}/voices", params={"limit": 2, "offset": 3}).json()
+    assert page["items"] == whole["items"][3:5]
+    found = caller.http.get(f"{caller.url}/voices", params={"search": "EN-US"}).json()["items"]
+    assert "en-us" in [voice["id"] for voice in found]
+    assert all("en-us" in f"{voice['id']} {voice['name']}".lower() for voice in found)
+    assert caller.http.get(f"{caller.url}/voices", params={"limit": "many"}).status_code == 400
+    direct = caller.url.replace("/v1", "/v3/voices/")
+    for voice in ("en-us", "en-us%2Bf3"):
+        assert caller.http.get(direct + voice).json()["voiceId"] == voice.replace("%2B", "+")
+    missing = caller.http.get(direct + "anna")
+    assert (missing.status_code, missing.json()["code"]) == (404, "voice_not_found")
+
+
+def test_parameters_without_effect_are_named_in_a_header(caller: Caller) -> None:
+    """Speed, volume and pitch are used; the others change nothing in the audio."""
+    plain = caller.create(speed=1.1, volume=1, pitch=2)
+    assert "X-OpenAPI-Ignored-Parameters" not in plain.headers
+    ignoring = caller.create(speed=1.1, volume=1, pitch=2, emotion="happy", stability=1)
+    assert ignoring.headers["X-OpenAPI-Ignored-Parameters"] == "stability,emotion"
 
 
 def test_concurrent_creates_beyond_the_limit_are_429(store: Path) -> None:

@@ -16,12 +16,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import parse_qsl, unquote
 
 TOKEN: Final = "sk-first-token-of-the-tests"
 SIGNATURE: Final = "c2lnbmF0dXJl"
 """A part of every audio address, and of nothing else."""
 _JOBS: Final = "/api/open/v1/speech/tts/jobs"
 _PROFILE: Final = "/api/open/v1/profile"
+_CATALOGUE: Final = ("/api/openapi.json", "/api/open/v1/voices", "/api/open/v3/")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,13 @@ class FakeTTS:
     hidden: tuple[str, ...] = ()  # fields left out of the profile
     task_seconds: float = 0.05
     create_seconds: float = 0.0  # between the charge and the answer
+    ignored: str = ""  # parameters that the answer to a create names as ignored
     schema: dict[str, Any] | None = None  # OpenAPI document published at the origin, without a token
+    voices: tuple[str, ...] | None = None  # ids in the list of voices; None: no such list
+    unlisted: tuple[str, ...] = ()  # ids that only direct reads find
+    voice_models: tuple[str, ...] = ()  # models that each voice lists
+    models: list[dict[str, Any]] = field(default_factory=list)
+    on_catalogue: Callable[[str], Twist | None] = _as_usual
     on_create: Callable[[Create], Twist | None] = _as_usual
     on_read: Callable[[Job], Twist | None] = _as_usual
     on_profile: Callable[[int], Twist | None] = _as_usual
@@ -112,6 +120,7 @@ class FakeTTS:
     creates: list[Create] = field(default_factory=list)
     jobs: dict[str, Job] = field(default_factory=dict)
     profiles: int = 0
+    catalogue_reads: list[str] = field(default_factory=list)  # paths, with the schema
     audio_headers: list[dict[str, str]] = field(default_factory=list)
     api_headers: list[dict[str, str]] = field(default_factory=list)
     url: str = ""
@@ -145,8 +154,8 @@ class FakeTTS:
     async def api(self, request: Request) -> Twist:
         """The answer to a call of the API."""
         self.api_headers.append(request.headers)
-        if request.path == "/api/openapi.json" and self.schema is not None:
-            return Twist(status=200, body=self.schema)
+        if request.method == "GET" and request.path.partition("?")[0].startswith(_CATALOGUE):
+            return self._catalogue(request)
         if request.headers.get("authorization") != f"Bearer {self.token}":
             return refusal(401, "invalid_token")
         if request.method == "POST" and request.path == _JOBS:
@@ -176,7 +185,9 @@ class FakeTTS:
             ends_at = time.monotonic() + self.task_seconds
             self.jobs[create.task_id] = Job(create.task_id, create.text, body["format"], ends_at)
         await asyncio.sleep(self.create_seconds)
-        answer = twist or Twist(status=202, body=self._shaped({"id": create.task_id, "status": "queued"}))
+        headers = {"x-openapi-ignored-parameters": self.ignored} if self.ignored else {}
+        body = self._shaped({"id": create.task_id, "status": "queued"})
+        answer = twist or Twist(status=202, body=body, headers=headers)
         create.status, create.answered_at = answer.status, time.monotonic()
         return answer
 
@@ -193,6 +204,33 @@ class FakeTTS:
         return Twist(
             status=200, body=self._shaped({"id": job.id, "status": "completed", "audioUrl": url} | self.ending(job))
         )
+
+    def publish_direct_reads(self) -> None:
+        """List the direct reads of voices and models in the schema, and serve them."""
+        reads: dict[str, Any] = {path: {"get": {}} for path in ("/voices/{voiceId}", "/speech/tts/capabilities")}
+        self.schema = {"openapi": "3.1.0", "servers": [{"url": "/api/open/v3"}], "paths": reads}
+
+    def _catalogue(self, request: Request) -> Twist:
+        path, _, query = request.path.partition("?")
+        self.catalogue_reads.append(path)
+        if (twist := self.on_catalogue(path)) is not None:
+            return twist
+        if path == "/api/openapi.json":
+            return HTML_404 if self.schema is None else Twist(status=200, body=self.schema)
+        if path == "/api/open/v1/voices" and self.voices is not None:
+            asked = dict(parse_qsl(query))
+            first, most = int(asked.get("offset", 0)), int(asked.get("limit", 20))
+            found = [voice for voice in self.voices if asked.get("search", "") in voice]
+            items = [{"id": voice, "name": voice.title(), "provider": "fish"} for voice in found[first : first + most]]
+            return Twist(status=200, body={"total": len(found), "items": items})
+        if path.startswith("/api/open/v3/voices/"):
+            voice = unquote(path.rpartition("/")[2])
+            if voice not in (*(self.voices or ()), *self.unlisted):
+                return refusal(404, "voice_not_found")
+            return Twist(status=200, body={"voiceId": voice, "name": voice, "modelIds": [*self.voice_models]})
+        if path == "/api/open/v3/speech/tts/capabilities":
+            return Twist(status=200, body={"models": self.models})
+        return HTML_404
 
     def _profile(self) -> Twist:
         self.profiles += 1
@@ -285,6 +323,21 @@ def audio_of(text: str, audio_format: str) -> bytes:
         out.setframerate(8000)
         out.writeframes(seed)
     return file.getvalue()
+
+
+def different_takes(provider: FakeTTS) -> None:
+    """Let each task have audio of its own, even for the same text."""
+
+    def audio(job: Job) -> Twist:
+        body = take_audio(job.text, int(job.id.removeprefix("task_")))
+        return Twist(status=200, body=body, headers={"content-type": "audio/mpeg"})
+
+    provider.on_audio = audio
+
+
+def take_audio(text: str, number: int) -> bytes:
+    """The audio of the task with this number."""
+    return audio_of(f"{text} {number}", "mp3")
 
 
 async def _received(reader: asyncio.StreamReader) -> Request | None:

@@ -16,6 +16,7 @@ from batcher.errors import UsageError
 TOPICS: Final = (
     "manifest",
     "settings",
+    "account",
     "guarantees",
     "operations",
     "files",

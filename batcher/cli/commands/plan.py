@@ -24,8 +24,9 @@ _VALUES_SHOWN: Final = 4
 def plan(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     """Show what a run would do and cost. Creates nothing, not even a ledger.
 
-    Takes the options of `run`. The price is estimated from finished tasks in the ledger; the balance is requested if
-    there is a token. Exits with 2 if a run would refuse to create anything.
+    Takes the options of `run`. The price is estimated from finished tasks in the ledger, or else by the provider's
+    price rule. With a token, the balance is read, and voices, models and parameters are checked. Exits with 2 if a run
+    would refuse to create anything.
     """
     ctx.exit(show_plan(ctx, manifests))
 
@@ -103,7 +104,7 @@ def _preview(found: Any) -> list[str]:
     if found.stripped:
         lines.append(f"markup removed from the texts of {counted(found.stripped, 'row')}")
     lines.append(f"to create: {found.characters:,} characters, {_cost(found)}")
-    return lines
+    return lines + [click.style(warning, fg=WARNING) for warning in found.warnings]
 
 
 def _voices(voices: dict[str, int]) -> str:
@@ -125,6 +126,8 @@ def _cost(found: Any) -> str:
     if found.estimate is None:
         return "price unknown (no task in the ledger has reported its cost yet)"
     about, low, high = (f"{found.estimate[name]:,.0f}" for name in ("credits", "low", "high"))
+    if found.estimate_source == "price rule":
+        return f"about {about} credits by the provider's price rule (some models cost more: `batcher help account`)"
     return f"about {about} credits{'' if low == high else f' ({low} to {high})'}"
 
 

@@ -1,4 +1,4 @@
-"""`batcher retake`: another take of done rows."""
+"""`batcher retake`: another take of done rows, or back to an earlier one."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from batcher.cli.ledger_path import find_ledger
 from batcher.cli.options import ledger_options, option
 from batcher.clock import Clock
 from batcher.errors import ManifestError
-from batcher.item import State
 from batcher.ledger.imports.parse_options import last_parse_options
 from batcher.ledger.ledger import Connection, Ledger, open_ledger, open_readonly
-from batcher.ledger.lifecycle import decisions
 from batcher.ledger.queries import names, report
 from batcher.ledger.queries.batches import current_batches
 from batcher.ledger.queries.identity import identity
 from batcher.ledger.storage.lock import owner_lock
-from batcher.maintenance.decisions import person
+from batcher.maintenance.retakes import Retakes
 from batcher.manifest.reader import explicit_takes
 from batcher.reports.marks import Mark, read_marks
 
@@ -34,6 +32,7 @@ _ManifestTakes = dict[tuple[int, str], Any]
 @click.command()
 @click.argument("arguments", nargs=-1, metavar="ID...")
 @option("--batch", metavar="NAME", help="Only rows of this batch.")
+@click.option("--take", type=click.IntRange(1), metavar="N", help="Switch back to this existing take, at no cost.")
 @click.option(
     "--marks",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -42,12 +41,23 @@ _ManifestTakes = dict[tuple[int, str], Any]
 )
 @ledger_options
 @click.pass_context
-def retake(ctx: click.Context, /, arguments: tuple[str, ...], batch: str | None, marks: Path | None, **_: Any) -> None:
+def retake(
+    ctx: click.Context,
+    /,
+    arguments: tuple[str, ...],
+    batch: str | None,
+    take: int | None,
+    marks: Path | None,
+    **_: Any,
+) -> None:
     """Request another take of done rows. The next run charges for it.
 
-    ID is a row's id, or the beginning of an item's key for all rows that share it. From now on the row uses the new
-    take. The first file stays; the new one has `.take2` before its extension. Rows that share an item and are retaken
-    together share the new take. A row whose manifest sets `take` is skipped: request another take there.
+    ID is a row's id, or the beginning of an item's key for all rows that share it. The new take replaces the file of
+    the row once it is made; earlier takes stay in the folder .items, and `batcher show ID` prints where. Rows that
+    share an item and are retaken together share the new take. A row whose manifest sets `take` is skipped: request
+    another take there.
+
+    With --take, switches to a take that exists already, at once and at no cost.
 
     With --marks, retakes the rows marked in a file. A row that was retaken since it was marked is skipped, so using the
     same file twice buys nothing twice.
@@ -55,6 +65,8 @@ def retake(ctx: click.Context, /, arguments: tuple[str, ...], batch: str | None,
     path, ids = find_ledger(ctx, arguments)
     if bool(ids) == (marks is not None):
         raise click.UsageError("name rows by ID, or pass --marks FILE", ctx)
+    if marks is not None and take is not None:
+        raise click.UsageError("--take needs rows named by ID, not --marks", ctx)
     with open_readonly(path) as conn:
         if marks is None:
             rows = names.find_rows(conn, ids, batch=batch)
@@ -65,7 +77,7 @@ def retake(ctx: click.Context, /, arguments: tuple[str, ...], batch: str | None,
                 click.echo(f"{mark.id} of {mark.batch}  already retaken since it was marked; skipped")
         takes = _manifest_takes(conn, rows)
     with owner_lock(path), open_ledger(path) as ledger:
-        for line in anyio.run(_retake, ledger, rows, takes):
+        for line in anyio.run(_retake, ledger, rows, takes, take):
             click.echo(line)
 
 
@@ -95,26 +107,16 @@ def _manifest_takes(conn: Connection, rows: _Rows) -> _ManifestTakes:
     return found
 
 
-async def _retake(ledger: Ledger, rows: _Rows, takes: _ManifestTakes) -> list[str]:
+async def _retake(ledger: Ledger, rows: _Rows, takes: _ManifestTakes, take: int | None) -> list[str]:
     lines = []
-    for batch_id, batch, row_id in rows:
-        if (take := takes.get((batch_id, row_id))) is not None:
-            result = f"the manifest sets take {take}; change it there, and the next run creates the new take"
+    retakes = Retakes(ledger=ledger, clock=Clock())
+    batches = {batch.batch_id: batch for batch in await ledger.do(current_batches)}
+    for batch_id, name, row_id in rows:
+        if (own := takes.get((batch_id, row_id))) is not None:
+            result = f"the manifest sets take {own}; change it there, and the next run creates the new take"
+        elif take is None:
+            result = await retakes.request(batches[batch_id], row_id)
         else:
-            at, who = Clock().now(), person()
-            result = _result(await ledger.do(decisions.retake, batch_id, row_id, at=at, who=who))
-        lines.append(f"{row_id} of {batch}  {result}")
+            result = await retakes.switch(batches[batch_id], row_id, take)
+        lines.append(f"{row_id} of {name}  {result}")
     return lines
-
-
-def _result(retake: decisions.Retake | None) -> str:
-    if retake is None:
-        return "not done yet; skipped"
-    if retake.rival is not None:
-        row, batch = retake.rival
-        return f"skipped: the file of take {retake.take}, {retake.output}, belongs to row {row} of {batch}"
-    if retake.is_new:
-        return f"take {retake.take}: the next run creates and pays for it"
-    next_step = {State.PENDING: "the next run creates it once", State.DONE: "the next run links it"}
-    what = next_step.get(State(retake.state), f"it is {retake.state}")
-    return f"take {retake.take}, shared with another row with the same inputs: {what}"

@@ -41,7 +41,7 @@ def show(
     """Show items: state, task, rows, error and history. Creates nothing.
 
     ID is a row's id or the beginning of an item's key (at least 8 digits); a manifest finds the ledger beside it. Items
-    named by ID are shown with their history: inputs, attempts and answers, tasks, costs, file, earlier takes and
+    named by ID are shown with their history: inputs, attempts and answers, tasks, costs, file, other takes and
     events. --json prints items without their history.
     """
     from batcher.audio.store import Store
@@ -89,8 +89,8 @@ def _print_history(history: dict[str, Any], bad: list[Path]) -> None:
             click.echo(f"    {kind.removesuffix('s')}: {_pairs(one)}")
     if history["file"] is not None:
         click.echo(f"    file: {_pairs(history['file'])}")
-    for one in history["earlier_takes"]:
-        click.echo(f"    earlier: {_pairs(one)}")
+    for one in history["other_takes"]:
+        click.echo(f"    other take: {_pairs(one)}")
     for path in bad:
         click.echo(f"    unusable download: {path}")
     for event in history["events"]:

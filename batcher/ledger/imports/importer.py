@@ -67,24 +67,23 @@ def import_manifest(
         DoubtError: new texts have contents that are hardly meant to be spoken, of types that `allow` does not name.
             The ledger is unchanged.
     """
-    with bulk.large_cache(conn):
-        staging = stage(conn, manifest, rules, out_dir, at)
-        if not rename:
-            refuse_renames_of(conn, staging, manifest, rules)
-        if not rebuy:
-            same_file = is_same_file(conn, manifest, rules)
-            rebuys.refuse_rebuys(conn, staging, manifest.name, rules.batch, same_file=same_file)
-        refuse_doubts(conn, staging, manifest.name, rules, allow)
-        columns = {
-            "source": source,
-            "digest": manifest.digest,
-            "rules": _digest(rules),
-            "out_dir": out_dir,
-            "imported_at": at,
-            "trusted": None if manifest.faults or trusted is None else _versioned(trusted),
-        }
-        batch = _save_batch(conn, rules.batch, columns)
-        _merge(conn, staging, batch)
+    staging = stage(conn, manifest, rules, out_dir, at)
+    if not rename:
+        refuse_renames_of(conn, staging, manifest, rules)
+    if not rebuy:
+        same_file = is_same_file(conn, manifest, rules)
+        rebuys.refuse_rebuys(conn, staging, manifest.name, rules.batch, same_file=same_file)
+    refuse_doubts(conn, staging, manifest.name, rules, allow)
+    columns = {
+        "source": source,
+        "digest": manifest.digest,
+        "rules": _digest(rules),
+        "out_dir": out_dir,
+        "imported_at": at,
+        "trusted": None if manifest.faults or trusted is None else _versioned(trusted),
+    }
+    batch = _save_batch(conn, rules.batch, columns)
+    _merge(conn, staging, batch)
     save_parse_options(conn, batch, rules)
     if rebuy:
         _delete_mismatched_restored_rows(conn, rules.batch)
@@ -199,7 +198,7 @@ def _merge(conn: Connection, staging: Staging, batch: Batch) -> None:
     columns = ", ".join(ROW_COLUMNS)
     changes = ", ".join(f"{name} = excluded.{name}" for name in ("is_current", *ROW_COLUMNS) if name != "id")
     changes += f", linked_key = iif({_IS_LINK_UNCERTAIN}, NULL, linked_key)"
-    with bulk.indexes_built_last(conn, "rows", staging.changed):
+    with bulk.indexes_built_last(conn, "rows", staging.changed), bulk.large_cache(conn):
         conn.exec_driver_sql(
             f"INSERT INTO rows (batch_id, is_current, {columns}) "  # noqa: S608
             f"SELECT ?, 1, {columns} FROM staged WHERE true ORDER BY number "

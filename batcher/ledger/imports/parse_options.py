@@ -15,7 +15,7 @@ from batcher.manifest.rows import PARSE_OPTIONS, Rules
 
 
 def last_parse_options(conn: Connection, batch: Batch) -> Rules:
-    """Rules with the parse options of the batch's last import, such as column mapping and encoding."""
+    """Rules with options of the batch's last import: those of parsing, and the template for file names."""
     return Rules(batch=batch.name, **_stored(conn, batch.batch_id))
 
 
@@ -39,8 +39,8 @@ def counts_records(conn: Connection, batch: str) -> bool:
 
 
 def save_parse_options(conn: Connection, batch: Batch, rules: Rules) -> None:
-    """Remember the parse options of an import."""
-    value = json.dumps({name: getattr(rules, name) for name in (*PARSE_OPTIONS, "counted")}, default=dict)
+    """Remember the parse options of an import, and its template for file names."""
+    value = json.dumps({name: getattr(rules, name) for name in (*PARSE_OPTIONS, "filename", "counted")}, default=dict)
     statement = upsert(meta).values(name=_name(batch.batch_id), value=value)
     conn.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"value": value}))
 

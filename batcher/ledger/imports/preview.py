@@ -6,7 +6,8 @@ them, and they disappear when it is closed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, NamedTuple, ParamSpec
 
@@ -19,6 +20,8 @@ from batcher.ledger.imports.conflicts import OtherBatch, other_batches
 from batcher.ledger.imports.doubts import find_doubts
 from batcher.ledger.imports.staging import Staging
 from batcher.ledger.queries.item_counts import Counts
+from batcher.ledger.queries.purchases import grouped
+from batcher.ledger.records import Purchase
 from batcher.ledger.storage.schema import items
 from batcher.manifest.markup.doubts import Doubt
 from batcher.manifest.reader import Manifest
@@ -41,6 +44,7 @@ _preview_changes: Final = Table(
     _temporary,
     Column("position", Integer, primary_key=True),  # of the manifest among those previewed
     Column("number", Integer, primary_key=True),
+    Column("line", Integer, nullable=False),
     Column("item_key", Text),
     Column("skipped", Text),
     Column("output", Text, nullable=False),
@@ -105,7 +109,7 @@ class ImportPreview:
 
     def _add_rows(self, staging: Staging) -> None:
         position = len(self._out_dirs)
-        columns = "number, item_key, skipped, output"
+        columns = "number, line, item_key, skipped, output"
         self._conn.exec_driver_sql(f"INSERT INTO preview_changes SELECT {position}, {columns} FROM staged")  # noqa: S608
         self._conn.exec_driver_sql(f"INSERT INTO preview_gaps SELECT {position}, number FROM gaps")  # noqa: S608
         self._selects.append(
@@ -128,15 +132,22 @@ class ImportPreview:
             others.append(OtherBatch(name, out_dir, outputs))
         return others
 
-    def counts(self) -> tuple[Counts, list[tuple[str | None, int, int]]]:
-        """Rows and items of all manifests; and by model, bytes and characters of the texts that would be created."""
-        found = self._conn.exec_driver_sql(_ITEMS).all()
+    def counts(self) -> Counts:
+        """Rows and items of all manifests."""
         states = dict.fromkeys(map(str, State), 0)
-        for state, _, number, *_ in found:
-            states[state] += number
+        states |= {row[0]: row[1] for row in self._conn.exec_driver_sql(_ITEMS)}
         rows, invalid, empty = self._conn.exec_driver_sql(_ROWS).one()
-        counts = Counts(rows=rows, items=sum(states.values()), states=states, invalid=invalid, empty=empty)
-        return counts, [(model, size, chars) for state, model, _, size, chars in found if state == State.PENDING]
+        return Counts(rows=rows, items=sum(states.values()), states=states, invalid=invalid, empty=empty)
+
+    def purchases(self) -> list[Purchase]:
+        """The items that would be created, by voice, model and parameters; most rows first."""
+        return grouped(self._conn, _TO_CREATE, {})
+
+    def lines_with(self, voices: Sequence[str]) -> Iterator[tuple[str, int, str]]:
+        """Batch, line and voice of each row whose item would be created with one of these voices."""
+        names = list(self._out_dirs)
+        found = self._conn.exec_driver_sql(_LINES, {"voices": json.dumps(voices)})
+        return ((names[row[0]], row[1], row[2]) for row in found)
 
     def voices(self) -> dict[str, int]:
         """Rows by voice, the most frequent first."""
@@ -189,14 +200,12 @@ _JOIN_ITEM: Final = """
 _STATE: Final = "coalesce(items.state, preview_items.state)"
 _MODEL: Final = "iif(items.key IS NULL, preview_items.model, items.model)"
 _BYTES: Final = "coalesce(items.bytes, preview_items.bytes)"
+_VOICE: Final = "coalesce(items.voice, preview_items.voice)"
 _ITEMS: Final = f"""
-    WITH every AS MATERIALIZED (
-        SELECT {_STATE} AS state, {_MODEL} AS model, {_BYTES} AS size,
-            length(coalesce(items.text, preview_items.text)) AS chars
-        FROM (SELECT DISTINCT item_key FROM preview_rows WHERE item_key IS NOT NULL) {_JOIN_ITEM})
-    SELECT state, model, count(*), sum(size), sum(chars) FROM every GROUP BY 1, 2"""  # noqa: S608
+    SELECT {_STATE}, count(*)
+    FROM (SELECT DISTINCT item_key FROM preview_rows WHERE item_key IS NOT NULL) {_JOIN_ITEM} GROUP BY 1"""  # noqa: S608
 _VOICES: Final = f"""
-    SELECT coalesce(items.voice, preview_items.voice), count(*) FROM preview_rows {_JOIN_ITEM}
+    SELECT {_VOICE}, count(*) FROM preview_rows {_JOIN_ITEM}
     WHERE item_key IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"""  # noqa: S608
 _PARAMETERS: Final = f"""
     WITH sent AS MATERIALIZED (
@@ -209,6 +218,15 @@ _PARAMETERS: Final = f"""
         UNION ALL SELECT one.key, iif(one.type IN ('true', 'false'), one.type, one.value), number
         FROM sent, json_each(sent.params) AS one WHERE sent.params <> '{{}}')
     GROUP BY 1, 2 ORDER BY 1, 3 DESC, 2"""  # noqa: S608
+_TO_CREATE: Final = f"""
+    SELECT {_VOICE} AS voice, {_MODEL} AS model, coalesce(items.params, preview_items.params) AS params,
+        {_BYTES} AS bytes, coalesce(items.text, preview_items.text) AS text, uses
+    FROM (SELECT item_key, count(*) AS uses FROM preview_rows WHERE item_key IS NOT NULL GROUP BY item_key)
+    {_JOIN_ITEM} WHERE {_STATE} = 'pending'"""  # noqa: S608
+_LINES: Final = f"""
+    SELECT position, line, {_VOICE} FROM preview_rows {_JOIN_ITEM}
+    WHERE {_STATE} = 'pending' AND {_VOICE} IN (SELECT value FROM json_each(:voices))
+    ORDER BY position, number"""  # noqa: S608
 _SIZES: Final = f"""
     SELECT {_MODEL}, {_BYTES}
     FROM (SELECT item_key, min(position * {1 << 32} + number) AS first FROM preview_rows WHERE item_key IS NOT NULL

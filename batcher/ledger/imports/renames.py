@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from batcher.errors import ManifestError
 from batcher.formatting import counted
 from batcher.ledger.imports.staging import Staging
+from batcher.manifest.outputs import former_path
 
 _MAX_RENAMED: Final = 20
 _MAX_RENAMED_SHARE: Final = 0.1
@@ -18,9 +19,11 @@ _MAX_SHOWN: Final = 5
 """Rows listed in an error."""
 
 _SAME_ID: Final = """
-    SELECT staged.number, staged.line, staged.id, staged.output, old.id AS old_id, old.output AS old_output
-    FROM staged JOIN rows AS old ON old.batch_id = :batch_id AND old.id = staged.id AND old.is_current = 1
-    WHERE old.item_key = staged.item_key AND old.output <> staged.output AND old.linked_output IS NOT NULL"""
+    SELECT staged.number, staged.line, staged.id, staged.output, old.id AS old_id, old.output AS old_output,
+        old.take FROM staged JOIN rows AS old ON old.batch_id = :batch_id AND old.id = staged.id AND old.is_current = 1
+    WHERE old.item_key = staged.item_key AND old.output <> staged.output AND old.linked_output IS NOT NULL
+    AND NOT EXISTS (SELECT 1 FROM items WHERE key = old.linked_key AND take <> old.take)"""
+"""Rows with another file name, except retakes that are not linked yet: a template with `{take}` renames them."""
 _VANISHED: Final = """
     SELECT old.rowid FROM items AS old_item
     JOIN rows AS old ON old.item_key = old_item.key AND old.batch_id = :batch_id AND old.is_current = 1
@@ -30,7 +33,8 @@ _VANISHED: Final = """
     AND (old.number > :last OR old.number IN (SELECT number FROM staged UNION ALL SELECT number FROM gaps)) LIMIT 1"""
 """A row with the same inputs, except the take, that the manifest no longer has."""
 _OTHER_ID: Final = f"""
-    SELECT found.number, found.line, found.id, found.output, old.id AS old_id, old.output AS old_output FROM (
+    SELECT found.number, found.line, found.id, found.output, old.id AS old_id, old.output AS old_output,
+        old.take FROM (
         SELECT staged.*, ({_VANISHED}) AS former
         FROM staged JOIN items AS item ON item.key = staged.item_key AND item.state <> 'pending'
         WHERE NOT EXISTS (SELECT 1 FROM rows WHERE batch_id = :batch_id AND id = staged.id AND is_current = 1)
@@ -45,6 +49,11 @@ class _Rename(NamedTuple):
     output: str
     old_id: str
     old_output: str
+    take: int
+
+    def is_expected(self) -> bool:
+        """Whether the name only loses the take that versions before 0.2 put into it."""
+        return self.id == self.old_id and self.old_output == former_path(self.output, self.take)
 
     def why(self) -> str:
         """What would change, for an error message."""
@@ -68,10 +77,13 @@ def refuse_renames(
     number, new_ids, first = 0, 0, list[_Rename]()
     for query in (_SAME_ID, _OTHER_ID):
         for row in conn.exec_driver_sql(query, staging.parameters):
+            rename = _Rename(*row)
+            if rename.is_expected():
+                continue
             number += 1
             new_ids += query is _OTHER_ID
             if len(first) < _MAX_SHOWN:
-                first.append(_Rename(*row))
+                first.append(rename)
     if not number:
         return
     with_audio: int = conn.exec_driver_sql(_WITH_AUDIO, (staging.batch_id,)).scalar_one()

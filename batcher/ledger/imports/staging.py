@@ -19,6 +19,7 @@ from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text
 
 from batcher.item import Inputs
 from batcher.ledger.lifecycle.transitions import new_item
+from batcher.ledger.storage import bulk
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rows import Former, Row
 
@@ -106,10 +107,11 @@ def stage_changes(
         indexed.append("item_key")  # for comparisons with earlier items
     comparison = _Comparison(conn, batch_id, batch, all_rows=all_rows)
     changed = 0
-    for chunk in _chunks(comparison.changed(manifest)):
-        changed += len(chunk)
-        _insert_items(conn, items, chunk, at)
-        conn.exec_driver_sql(_STAGE, [(*values, ",".join(row.defaulted)) for row, values in chunk])
+    with bulk.large_cache(conn):
+        for chunk in _chunks(comparison.changed(manifest)):
+            changed += len(chunk)
+            _insert_items(conn, items, chunk, at)
+            conn.exec_driver_sql(_STAGE, [(*values, ",".join(row.defaulted)) for row, values in chunk])
     for column in indexed:
         conn.exec_driver_sql(f"CREATE INDEX temp.staged_{column} ON staged ({column})")
     return Staging(

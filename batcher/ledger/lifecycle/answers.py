@@ -41,6 +41,7 @@ def _insert_task(conn: Connection, record: AnswerRecord) -> bool:
         "attempt": record.attempt,
         "accepted_at": record.at,
         "credits": record.credits,
+        "ignored": record.ignored,
     }
     owner: tuple[str, int] = _INSERT_TASK.run(conn, values).fetchone()
     return owner == (record.key, record.attempt)
@@ -48,7 +49,7 @@ def _insert_task(conn: Connection, record: AnswerRecord) -> bool:
 
 _INSERT_TASK: Final = Prepared(
     upsert(tasks)
-    .values(every("account_id", "task_id", "item_key", "attempt", "accepted_at", "credits"))
+    .values(every("account_id", "task_id", "item_key", "attempt", "accepted_at", "credits", "ignored"))
     .values(looks=0, missing_looks=0, unusable_looks=0)
     # An update that changes nothing, so that RETURNING names the owner of an existing id.
     .on_conflict_do_update(index_elements=["account_id", "task_id"], set_={"looks": tasks.c.looks})

@@ -194,6 +194,8 @@ def _end_task(conn: Connection, ending: TaskEnd) -> None:
     }
     if ending.credits is not None:
         values["credits"] = ending.credits
+    if ending.ignored is not None:
+        values["ignored"] = ending.ignored
     task = {"_account": ending.task.account_id, "_task": ending.task.task_id}
     _update_open_task(tuple(values)).run(conn, task | values)
 

@@ -1,20 +1,17 @@
-"""Decisions on items that only the user makes: settle a doubt, retry, retake."""
+"""Decisions on items that only the user makes: settle a doubt, abandon, retry, retake."""
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Row, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from batcher.item import Event, Inputs, sources
-from batcher.ledger.lifecycle.transitions import NO_ERROR, move, new_item
-from batcher.ledger.storage.schema import batches, items, rows, tasks
-from batcher.manifest.outputs import path_of_take
+from batcher.item import Event, Inputs, State, sources
+from batcher.ledger.lifecycle.transitions import NO_ERROR, add_event, move, new_item
+from batcher.ledger.storage.schema import items, rows, tasks
 
 
 def buy_again(conn: Connection, key: str, attempt: int, *, at: float, who: str) -> bool:
@@ -23,7 +20,7 @@ def buy_again(conn: Connection, key: str, attempt: int, *, at: float, who: str) 
 
 
 def abandon(conn: Connection, key: str, attempt: int, *, at: float, who: str) -> bool:
-    """Give up an item in doubt; its cost, if it was bought, is lost."""
+    """Give up an item that is in doubt or ended badly; its cost, if it was bought, is lost."""
     return move(conn, Event.ABANDON, key, attempt, at=at, run_id=None, detail=f"by {who}")
 
 
@@ -35,39 +32,79 @@ def retry(conn: Connection, key: str, attempt: int, *, at: float, who: str) -> b
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retake:
-    """The row's new `take` and `output`, and the `state` of its item; `is_new` if the retake added that item.
-
-    If another row has that output already (`rival`: its id and batch), nothing has changed.
-    """
+    """The `take` that a row now uses, and the `state` of its item; `is_new` if the retake added that item."""
 
     take: int
-    output: str
-    state: str
-    is_new: bool
-    rival: tuple[str, str] | None = None
+    state: State
+    is_new: bool = False
 
 
 def retake(conn: Connection, batch_id: int, row_id: str, *, at: float, who: str) -> Retake | None:
-    """Switch the row to another output of the same inputs, one take above its latest.
+    """Switch the row to another output of the same inputs: one take above the highest that it has used.
 
-    The take is a separate item, shared by rows with the same inputs that are retaken as well. Returns None, changing
-    nothing, if the row's item is not done.
+    The take is a separate item, shared by rows with the same inputs that are retaken as well. A higher take that was
+    requested and never bought is used instead of one above it. Returns None, changing nothing, if the row's item is not
+    done.
     """
-    is_row = (rows.c.batch_id == batch_id, rows.c.id == row_id)
-    query = select(items, rows.c.output, rows.c.take.label("row_take")).join(rows, rows.c.item_key == items.c.key)
-    old = conn.execute(query.where(*is_row)).one()
-    take = max(old.take, old.row_take) + 1
-    key, output = _key_of_take(old, take), path_of_take(old.output, take, old.take)
-    if (rival := _row_at(conn, batch_id, output)) is not None:
-        return Retake(take=take, output=output, state=old.state, is_new=False, rival=rival)
+    old = _row(conn, batch_id, row_id)
+    take = _highest(old)
+    if take == old.take or not _is_untouched(conn, _key_of_take(old, take)):
+        take += 1
+    key = _key_of_take(old, take)
     if not move(conn, Event.RETAKE, old.key, old.attempt, at=at, run_id=None, detail=f"by {who}: take {take}, {key}"):
         return None
     same = {name: getattr(old, name) for name in ("text_hash", "text", "voice", "model", "format", "params", "bytes")}
     new = upsert(items).values(same | new_item(at) | {"key": key, "take": take}).on_conflict_do_nothing()
     is_new = conn.execute(new).rowcount == 1
-    conn.execute(update(rows).where(*is_row).values(item_key=key, take=take, output=output))
-    state = conn.execute(select(items.c.state).where(items.c.key == key)).scalar_one()
-    return Retake(take=take, output=output, state=state, is_new=is_new)
+    _use_take(conn, old, key, take)
+    return Retake(take=take, state=_state_of(conn, key) or State.PENDING, is_new=is_new)
+
+
+SWITCHABLE: Final = (State.SUBMITTED, State.RENDERED, State.DONE)
+"""States of a take that a row can switch to at no cost: it is paid for, and its audio is there or will be."""
+
+
+def switch_take(conn: Connection, batch_id: int, row_id: str, take: int, *, at: float, who: str) -> Retake | None:
+    """Switch the row to an existing take of the same inputs, which costs nothing.
+
+    Returns None, changing nothing, if that take does not exist or is not paid for.
+    """
+    old = _row(conn, batch_id, row_id)
+    key = _key_of_take(old, take)
+    state = _state_of(conn, key)
+    if state not in SWITCHABLE:
+        return None
+    if key != old.key:
+        add_event(conn, Event.RETAKE, key, at=at, detail=f"by {who}: row {row_id} uses take {take} again")
+        _use_take(conn, old, key, take)
+    return Retake(take=take, state=state)
+
+
+def _row(conn: Connection, batch_id: int, row_id: str) -> Row[Any]:
+    """The row's item, with the row's own take and the highest that it has used."""
+    query = select(items, rows.c.batch_id, rows.c.id.label("row_id"), rows.c.take.label("row_take"))
+    query = query.add_columns(rows.c.highest_take).join(rows, rows.c.item_key == items.c.key)
+    return conn.execute(query.where(rows.c.batch_id == batch_id, rows.c.id == row_id)).one()
+
+
+def _highest(row: Row[Any]) -> int:
+    return int(max(row.take, row.row_take, row.highest_take or 1))
+
+
+def _use_take(conn: Connection, row: Row[Any], key: str, take: int) -> None:
+    values = {"item_key": key, "take": take, "highest_take": max(_highest(row), take)}
+    conn.execute(update(rows).where(rows.c.batch_id == row.batch_id, rows.c.id == row.row_id).values(values))
+
+
+def _is_untouched(conn: Connection, key: str) -> bool:
+    """Whether the item exists and no create was ever sent for it."""
+    untouched = (items.c.key == key, items.c.state == State.PENDING, items.c.attempt == 0)
+    return conn.execute(select(items.c.key).where(*untouched)).first() is not None
+
+
+def _state_of(conn: Connection, key: str) -> State | None:
+    state: str | None = conn.execute(select(items.c.state).where(items.c.key == key)).scalar()
+    return None if state is None else State(state)
 
 
 def _key_of_take(item: Row[Any], take: int) -> str:
@@ -75,20 +112,6 @@ def _key_of_take(item: Row[Any], take: int) -> str:
     return Inputs(
         text=item.text, voice=item.voice, model=item.model, format=item.format, params=params, take=take
     ).key()
-
-
-def _row_at(conn: Connection, batch_id: int, output: str) -> tuple[str, str] | None:
-    """Id and batch name of the row, in any batch, whose output is this batch's path `output`; None if it is free."""
-    known = conn.execute(select(batches.c.id, batches.c.name, batches.c.out_dir)).all()
-    path = next(PurePosixPath(batch.out_dir, output) for batch in known if batch.id == batch_id)
-    for batch in known:
-        in_batch = os.path.relpath(path, batch.out_dir)
-        of_batch = (rows.c.batch_id == batch.id, rows.c.is_current == 1, rows.c.skipped.is_(None))
-        query = select(rows.c.id).where(*of_batch, rows.c.output == in_batch)
-        row_id: str | None = conn.execute(query.limit(1)).scalar()
-        if row_id is not None:
-            return row_id, batch.name
-    return None
 
 
 def task_owner(conn: Connection, account_id: int, task_id: str) -> str | None:

@@ -160,18 +160,28 @@ _CLOSE_RENDERED: Final = Prepared(update(halts).where(_is_probed).values(closed_
 _END_PROBE: Final = Prepared(update(halts).where(_is_probed).values(probe_key=None))
 
 
-def after_unexplained(conn: Connection, task: OpenTask, *, balance: float, at: float, run_id: str) -> bool:
-    """A task failed without an error code: open a halt if `balance` is below the estimated price of its item.
+def after_unexplained(
+    conn: Connection,
+    account_id: int,
+    key: str,
+    what: str,
+    *,
+    balance: float,
+    at: float,
+    run_id: str,
+    from_task: bool = False,
+) -> bool:
+    """Something failed for no stated reason (`what`): open a halt if `balance` is below the item's estimated price.
 
     If the price is unknown, only a balance of zero opens one. Returns whether a halt was opened.
     """
-    item = conn.execute(select(items.c.model, items.c.bytes).where(items.c.key == task.key)).one()
+    item = conn.execute(select(items.c.model, items.c.bytes).where(items.c.key == key)).one()
     estimate = prices(conn).estimate([(item.model, item.bytes)])
     short = balance <= 0 if estimate is None else balance < estimate.credits
     if short:
         needed = "" if estimate is None else f", less than its estimated price of {amount(estimate.credits)}"
-        detail = f"a task failed without an error code, and the balance is {amount(balance)}{needed}"
-        open_halt(conn, task.account_id, "credits", at, detail, run_id, from_task=True)
+        detail = f"{what}, and the balance is {amount(balance)}{needed}"
+        open_halt(conn, account_id, "credits", at, detail, run_id, from_task=from_task)
     return short
 
 

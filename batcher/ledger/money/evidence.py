@@ -17,8 +17,14 @@ def evidence(conn: Connection, keys: Sequence[str]) -> list[Row[Any]]:
     """Each item with its latest attempt: when it was sent, by which account, and the answer."""
     query = (
         select(items.c.key, items.c.state, items.c.attempt, items.c.voice, items.c.text, items.c.account_id)
-        .add_columns(items.c.task_id, attempts.c.intended_at, attempts.c.answered_at, attempts.c.cause)
-        .add_columns(attempts.c.http_status, attempts.c.error_code, attempts.c.error_message, attempts.c.request_id)
+        .add_columns(items.c.task_id, attempts.c.intended_at, attempts.c.answered_at, attempts.c.outcome)
+        .add_columns(
+            attempts.c.cause,
+            attempts.c.http_status,
+            attempts.c.error_code,
+            attempts.c.error_message,
+            attempts.c.request_id,
+        )
         .add_columns(attempts.c.raw, attempts.c.account_id.label("attempt_account_id"), attempts.c.run_id)
         .add_columns(accounts.c.origin, accounts.c.user_id, items.c.model, items.c.bytes)
         .outerjoin(attempts, and_(attempts.c.item_key == items.c.key, attempts.c.attempt == items.c.attempt))

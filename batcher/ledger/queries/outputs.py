@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, case, false, func, select
 
 from batcher.item import State
+from batcher.ledger.queries.ignored import names
 from batcher.ledger.records import Batch, Output
 from batcher.ledger.storage.filters import of_wanted
-from batcher.ledger.storage.planner import UNLINKED, without_index
-from batcher.ledger.storage.schema import REPEAT_MARK, batches, files, items, recalled, rows
+from batcher.ledger.storage.planner import UNLINKED, with_index, without_index
+from batcher.ledger.storage.schema import REPEAT_MARK, batches, files, items, recalled, rows, tasks
 from batcher.ledger.storage.statements import Prepared
 
 
@@ -72,11 +74,15 @@ def folders(conn: Connection, batch: Batch, limit: int, *, unlinked: bool) -> li
     return list(conn.execute(_rows_with_items(batch, unlinked, folder).distinct().limit(limit)).scalars())
 
 
-def is_known_audio(conn: Connection, sha256: str) -> bool:
-    """Whether an item's saved audio, or a restored row's, has this digest."""
-    saved = select(files.c.item_key).where(files.c.sha256 == sha256, files.c.saved_at.is_not(None))
-    restored = select(recalled.c.item_key).where(recalled.c.sha256 == sha256)
-    return any(conn.execute(query.limit(1)).first() is not None for query in (saved, restored))
+def places_of_audio(conn: Connection, sha256: str) -> list[tuple[str, str, str]]:
+    """Where the items' own files with this digest belong: output folder, item's key, file extension.
+
+    They are those of recorded audio, saved or about to be, and of restored rows. Empty if the digest is not known.
+    """
+    recorded = select(files.c.out_dir, files.c.item_key, files.c.path).where(files.c.sha256 == sha256)
+    restored = select(recalled.c.out_dir, recalled.c.item_key, recalled.c.output).where(recalled.c.sha256 == sha256)
+    found = [row for query in (recorded, restored) for row in conn.execute(query)]
+    return [(row[0], row[1], PurePosixPath(row[2] or "").suffix.removeprefix(".")) for row in found]
 
 
 def results(conn: Connection, batch: Batch) -> Iterator[dict[str, Any]]:
@@ -85,15 +91,16 @@ def results(conn: Connection, batch: Batch) -> Iterator[dict[str, Any]]:
     query = (
         select(rows.c.number, rows.c.id, func.coalesce(rows.c.skipped, items.c.state))
         .add_columns(case((_is_linked, rows.c.output)), rows.c.item_key, items.c.task_id, rows.c.take)
-        .add_columns(files.c.sha256, files.c.bytes, files.c.audio_seconds, rows.c.reason, rows.c.extra, *errors)
+        .add_columns(files.c.sha256, files.c.bytes, files.c.audio_seconds, rows.c.reason, rows.c.extra)
+        .add_columns(tasks.c.ignored, *errors)
         .outerjoin(items, items.c.key == rows.c.item_key)
+        .outerjoin(tasks, and_(tasks.c.account_id == items.c.account_id, tasks.c.task_id == items.c.task_id))
         .outerjoin(files, and_(files.c.item_key == rows.c.item_key, items.c.state == State.DONE))
         .where(of_wanted([batch]))
         .order_by(rows.c.number)
     )
-    for number, row_id, state, output, key, task_id, take, sha256, size, seconds, reason, extra, *error in conn.execute(
-        query
-    ):
+    for row in conn.execute(query):
+        number, row_id, state, output, key, task_id, take, sha256, size, seconds, reason, extra, ignored, *error = row
         yield {
             "batch": batch.name,
             "row": number,
@@ -108,6 +115,7 @@ def results(conn: Connection, batch: Batch) -> Iterator[dict[str, Any]]:
             "audio_seconds": seconds,
             "error": {"code": "invalid", "message": reason} if state == "invalid" else _error(*error),
             "extra": json.loads(extra) if extra != "{}" else {},
+            "ignored": names(ignored),
         }
 
 
@@ -135,7 +143,7 @@ def row_outputs(conn: Connection, batch: Batch, *, unlinked: bool) -> Iterator[t
 def _rows_with_items(batch: Batch, unlinked: bool, *columns: ColumnElement[Any]) -> Select[Any]:
     if not unlinked:
         return select(*columns).where(of_wanted([batch]), rows.c.item_key.is_not(None))
-    of_batch = and_(rows.c.batch_id == batch.batch_id, without_index(rows.c.is_current) == 1)
+    of_batch = and_(rows.c.batch_id == batch.batch_id, with_index(rows.c.number), without_index(rows.c.is_current) == 1)
     return select(*columns).where(of_batch, UNLINKED.of(rows), rows.c.item_key.is_not(None))
 
 

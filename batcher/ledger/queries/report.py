@@ -43,6 +43,7 @@ class ReportRow:
     error_code: str | None
     error_message: str | None
     error_http_status: int | None
+    ignored: str | None  # parameters that the model ignored, separated by commas
     extra: dict[str, Any]
 
     @property
@@ -119,9 +120,10 @@ def report_rows(conn: Connection, chosen: Sequence[Batch]) -> Iterator[ReportRow
         .add_columns(
             items.c.error_code, items.c.error_message, items.c.error_http_status, items.c.take.label("item_take")
         )
-        .add_columns(files.c.audio_seconds)
+        .add_columns(files.c.audio_seconds, tasks.c.ignored)
         .join(batches, batches.c.id == rows.c.batch_id)
         .outerjoin(items, items.c.key == rows.c.item_key)
+        .outerjoin(tasks, and_(tasks.c.account_id == items.c.account_id, tasks.c.task_id == items.c.task_id))
         .outerjoin(files, and_(files.c.item_key == rows.c.item_key, items.c.state == State.DONE))
         .where(of_wanted(chosen))
         .order_by(rows.c.batch_id, rows.c.number)
@@ -146,6 +148,7 @@ def _report_row(row: Row[Any]) -> ReportRow:
         error_code="invalid" if invalid else row.error_code,
         error_message=row.reason if invalid else row.error_message,
         error_http_status=row.error_http_status,
+        ignored=row.ignored,
         extra=json.loads(row.extra),
     )
 

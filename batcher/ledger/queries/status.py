@@ -17,8 +17,8 @@ from batcher.ledger.queries.item_counts import Counts, count
 from batcher.ledger.queries.outputs import error_of
 from batcher.ledger.storage.schema import accounts, attempts, batches, events, files, halts, items, rows, runs, tasks
 
-_EARLIER_TAKES: Final = 20
-"""Maximum number of earlier takes listed: a manifest may give any number as its take."""
+_OTHER_TAKES: Final = 20
+"""Maximum number of lower, and of higher, takes listed: a manifest may give any number as its take."""
 
 
 def show(conn: Connection, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -49,7 +49,7 @@ def show(conn: Connection, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 
 def story(conn: Connection, key: str) -> dict[str, Any]:
-    """Everything that the ledger stores of an item: inputs, attempts, tasks, file, earlier takes and events."""
+    """Everything that the ledger stores of an item: inputs, attempts, tasks, file, other takes and events."""
     item = conn.execute(select(items).where(items.c.key == key)).one()
     attempts_made = conn.execute(select(attempts).where(attempts.c.item_key == key).order_by(attempts.c.attempt))
     tasks_created = conn.execute(select(tasks).where(tasks.c.item_key == key).order_by(tasks.c.accepted_at))
@@ -67,9 +67,9 @@ def story(conn: Connection, key: str) -> dict[str, Any]:
         "attempts": [_attempt(row) for row in attempts_made],
         "tasks": [_task(row) for row in tasks_created],
         "file": file and _file(file),
-        "earlier_takes": [
+        "other_takes": [
             {"take": row.take, "key": row.key, "state": row.state, "path": row.path and f"{row.out_dir}/{row.path}"}
-            for row in conn.execute(_earlier_takes(item))
+            for row in conn.execute(_other_takes(item))
         ],
         "events": [
             {"at": utc(row.at), "event": row.event, "state": row.state, "run_id": row.run_id, "detail": row.detail}
@@ -78,13 +78,13 @@ def story(conn: Connection, key: str) -> dict[str, Any]:
     }
 
 
-def _earlier_takes(item: Row[Any]) -> Select[Any]:
-    """Query for the items of the same inputs with lower takes, found by their computed keys."""
+def _other_takes(item: Row[Any]) -> Select[Any]:
+    """Query for the items of the same inputs with other takes, found by their computed keys."""
     inputs = Inputs(
         text=item.text, voice=item.voice, model=item.model, format=item.format, params=json.loads(item.params)
     )
-    takes = range(max(1, item.take - _EARLIER_TAKES), item.take)
-    keys = [replace(inputs, take=take).key() for take in takes]
+    takes = range(max(1, item.take - _OTHER_TAKES), item.take + _OTHER_TAKES + 1)
+    keys = [replace(inputs, take=take).key() for take in takes if take != item.take]
     query = select(items.c.take, items.c.key, items.c.state, files.c.out_dir, files.c.path)
     return query.outerjoin(files, files.c.item_key == items.c.key).where(items.c.key.in_(keys)).order_by(items.c.take)
 
@@ -119,6 +119,7 @@ def _task(row: Row[Any]) -> dict[str, Any]:
         "looks": row.looks,
         "status": row.word,
         "credits": row.credits,
+        "ignored": row.ignored,
     }
 
 

@@ -11,15 +11,18 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-_CACHE_KIB: Final = 32_768
-"""Size of the page cache during an import; only as much as needed is allocated."""
+_CACHE_KIB: Final = 65_536
+"""Size of the large page cache; only as much as needed is allocated."""
 _MIN_ROWS: Final = 5_000
 """Below this number of rows, an index is not worth building again."""
 
 
 @contextmanager
 def large_cache(conn: Connection) -> Iterator[None]:
-    """Give the connection a large page cache for a while."""
+    """Give the connection a large page cache for a while.
+
+    Not while an index is built: sorting then takes as much memory again.
+    """
     before: int = conn.exec_driver_sql("PRAGMA cache_size").scalar_one()
     conn.exec_driver_sql(f"PRAGMA cache_size = -{_CACHE_KIB}")
     try:

@@ -29,7 +29,8 @@ def without_index(column: ColumnElement[int]) -> ColumnElement[int]:
 def with_index(column: ColumnElement[int]) -> ColumnElement[bool]:
     """A condition that every positive number meets, so that SQLite considers the index that begins with the column.
 
-    Without it, SQLite scans all `rows` for items to be rechecked instead of using `items_recheck`.
+    Without it, SQLite scans all `rows` for items to be rechecked instead of using `items_recheck`, and any index that
+    begins with the batch may be used instead of `rows_unlinked`.
     """
     return column > 0
 
@@ -69,3 +70,5 @@ UNCLEAR: Final = IndexCondition(
 """Attempts without an accepted create request that may have cost something (`attempts_unclear`)."""
 OPEN_TASK: Final = IndexCondition("{}ended_at IS NULL")
 """Tasks that have not ended (`tasks_open`)."""
+IGNORED: Final = IndexCondition("{}ignored IS NOT NULL")
+"""Tasks for which the model ignored parameters (`tasks_ignored`)."""

@@ -23,9 +23,9 @@ from sqlalchemy import (
 )
 
 from batcher.item import Event, State
-from batcher.ledger.storage.planner import LATER_TAKE, NOT_PENDING, OPEN_TASK, UNCLEAR, UNLINKED
+from batcher.ledger.storage.planner import IGNORED, LATER_TAKE, NOT_PENDING, OPEN_TASK, UNCLEAR, UNLINKED
 
-REVISION: Final = "0005"
+REVISION: Final = "0007"
 """The latest migration, which results in these tables."""
 
 metadata = MetaData()
@@ -122,6 +122,7 @@ rows = Table(
     Column("extra", Text, nullable=False),
     Column("linked_key", Text),  # item whose audio is at linked_output
     Column("linked_output", Text),
+    Column("highest_take", Integer),  # that the row has ever used, if higher than `take`
     CheckConstraint("(item_key IS NULL) = (skipped IS NOT NULL)", name="rows_item"),
     CheckConstraint("skipped IN ('invalid', 'empty')", name="rows_skipped"),
     Index("rows_order", "batch_id", "is_current", "number"),
@@ -196,9 +197,11 @@ tasks = Table(
     Column("unusable_since_at", Float),  # first of the polls without usable audio
     Column("unusable_looks", Integer, nullable=False),
     Column("raw", LargeBinary),
+    Column("ignored", Text),  # parameters that the model charged for and ignored, separated by commas
     ForeignKeyConstraint(["item_key", "attempt"], ["attempts.item_key", "attempts.attempt"], name="tasks_own_attempt"),
     Index("tasks_item", "item_key"),
     Index("tasks_open", "item_key", sqlite_where=OPEN_TASK.of_index),
+    Index("tasks_ignored", "item_key", sqlite_where=IGNORED.of_index),
 )
 
 files = Table(

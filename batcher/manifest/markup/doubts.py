@@ -82,9 +82,9 @@ class Doubts:
         return [found[name] for name in NOUNS if name in found]
 
     def _likely_speakers(self) -> Iterator[Doubt]:
-        """One doubt for all names that are voices, or that several rows share."""
-        shared = [one for one in self._speakers.values() if one.rows >= _MIN_SPEAKER_ROWS]
-        if sum(one.rows for one in shared) < _MIN_SPEAKER_SHARE * self._rows:
+        """One doubt for all names that are voices, or that several rows share; beside other markup, for all names."""
+        shared = [one for one in self._speakers.values() if self._found or one.rows >= _MIN_SPEAKER_ROWS]
+        if not self._found and sum(one.rows for one in shared) < _MIN_SPEAKER_SHARE * self._rows:
             shared = []
         likely = [one for name, one in self._speakers.items() if name in self._voices or one in shared]
         if likely:

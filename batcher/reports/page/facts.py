@@ -11,7 +11,7 @@ from batcher.clock import local
 from batcher.formatting import amount, counted, span
 from batcher.item import State
 from batcher.ledger.ledger import Connection
-from batcher.ledger.queries import report
+from batcher.ledger.queries import ignored, report
 from batcher.ledger.queries.report import RunFacts, Spent, TaskTimes
 from batcher.ledger.records import Batch
 from batcher.reports.page import charts
@@ -23,7 +23,7 @@ STATES: Final[dict[str, tuple[str, str, str]]] = {
     State.SUBMITTING: ("being sent", "A request is in progress.", ""),
     State.PENDING: ("to go", "Not created yet; the next run creates it.", ""),
     "empty": ("empty", "Skipped: the row has no text yet.", ""),
-    State.ABANDONED: ("abandoned", "Settled without audio.", ""),
+    State.ABANDONED: ("abandoned", "Given up without audio.", "batcher retry --state abandoned"),
     State.IN_DOUBT: ("in doubt", "May have been bought: the answer was lost.", "batcher resolve"),
     State.FAILED: ("failed", "The provider could not render it.", "batcher retry --state failed"),
     State.REJECTED: ("rejected", "Fix the row, or retry it unchanged.", "batcher retry --state rejected"),
@@ -66,6 +66,7 @@ def facts_of(conn: Connection, chosen: Sequence[Batch]) -> dict[str, Any]:
             for kind, at, detail in report.open_halts(conn)
         ],
         "credits": _credits(report.report_runs(conn, chosen), report.spent(conn, chosen)),
+        "ignored": [f"{one.line()}." for one in ignored.ignored_in(conn, chosen)],
         "figures": _figures(list(report.task_times(conn, chosen))),
     }
 

@@ -60,7 +60,17 @@ def test_a_retake_is_not_lost_silently(book: Book) -> None:
     book.record(book.accepted(claimed, "retake"))
     book.do(lambda conn: conn.exec_driver_sql("UPDATE rows SET linked_key = item_key, linked_output = output"))
     error = refusal(book, content(names(2)), columns={"id": ""})
-    assert error.faults[0].endswith("row 000002: its audio is k0.take2.mp3 (row k0) and would be 000002.mp3")
+    assert error.faults[0].endswith("row 000002: its audio is k0.mp3 (row k0) and would be 000002.mp3")
+
+
+def test_a_retake_of_an_earlier_version_gets_its_plain_name(book: Book) -> None:
+    """No setting changed its name, so it is no rename that the user must agree to."""
+    finished(book, ["a"], takes={"a": 2})
+    legacy = "UPDATE rows SET output = 'a.take2.mp3', linked_output = 'a.take2.mp3'"
+    book.do(lambda conn: conn.exec_driver_sql(legacy))
+    error = refusal(book, content(["a"]), filename="x-{id}.{format}", takes={"a": 2})
+    assert error.faults[0].endswith("row a: its audio is a.take2.mp3 and would be x-a.mp3")
+    book.take_in(content(["a"]), takes={"a": 2})
 
 
 def test_another_template_is_refused(book: Book) -> None:

@@ -35,6 +35,13 @@ def test_names_that_several_rows_begin_with_are_speakers() -> None:
     assert doubts("SPEAKER_00: One.", "SPEAKER_00: Two.")
 
 
+def test_beside_other_markup_a_single_row_is_enough_for_a_speaker() -> None:
+    """Such a manifest is refused anyway, so the name costs nothing more."""
+    texts = ["Anna: I told you so.", *(f"Line {number}." for number in range(20))]
+    assert doubts(*texts) == []
+    assert [line.split(":")[2].strip() for line in doubts(*texts, "<b>Now</b>")] == ["html", "speaker"]
+
+
 def test_a_name_that_is_a_voice_is_a_speaker_wherever_it_occurs() -> None:
     """In any case."""
     texts = ["anna: Hello.", *["Said."] * 50]

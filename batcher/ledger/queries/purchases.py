@@ -1,0 +1,65 @@
+"""What is about to be bought: the items to be created, grouped by what the API can be asked about beforehand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from batcher.ledger.records import Batch, Purchase
+from batcher.ledger.storage.statements import driver
+from batcher.provider.model_rules import listed_price
+
+_GROUPS: Final = """
+    WITH found AS MATERIALIZED (
+        SELECT voice, model, uses,
+            iif(params = '{{}}', '[]', (SELECT json_group_array(key) FROM json_each(params))) AS parameters,
+             bytes, length(text) AS chars, listed_price(text) AS listed FROM ({items}))
+    SELECT voice, model, parameters, sum(uses), count(*), sum(bytes), sum(chars), sum(listed)
+    FROM found GROUP BY voice, model, parameters ORDER BY sum(uses) DESC, voice, model, parameters"""
+_OURS: Final = "batch_id IN (SELECT value FROM json_each(:batches)) AND is_current = 1"
+_TO_CREATE: Final = f"""
+    SELECT voice, model, params, bytes, text, uses FROM (
+        SELECT *, (SELECT count(*) FROM rows WHERE item_key = items.key AND {_OURS}) AS uses
+        FROM items WHERE state = 'pending') WHERE uses > 0"""  # noqa: S608
+_LINES: Final = f"""
+    SELECT rows.batch_id, rows.line, items.voice FROM items CROSS JOIN rows ON rows.item_key = items.key
+    WHERE items.state = 'pending' AND items.voice IN (SELECT value FROM json_each(:voices)) AND {_OURS}
+    ORDER BY rows.batch_id, rows.number"""  # noqa: S608
+
+
+def purchases(conn: Connection, wanted: Sequence[Batch]) -> list[Purchase]:
+    """The items that wanted rows are still to be created for, by voice, model and parameters; most rows first."""
+    return grouped(conn, _TO_CREATE, {"batches": _numbers(wanted)})
+
+
+def grouped(conn: Connection, items: str, parameters: Mapping[str, Any]) -> list[Purchase]:
+    """Group the items that the query `items` returns: voice, model, params, bytes, text and the number of their rows
+    (`uses`)."""
+    driver(conn).create_function("listed_price", 1, listed_price, deterministic=True)
+    found = conn.exec_driver_sql(_GROUPS.format(items=items), dict(parameters))
+    return [
+        Purchase(
+            voice=row[0],
+            model=row[1],
+            parameters=tuple(json.loads(row[2])),
+            rows=row[3],
+            items=row[4],
+            bytes=row[5],
+            chars=row[6],
+            listed_credits=row[7],
+        )
+        for row in found
+    ]
+
+
+def lines_with(conn: Connection, wanted: Sequence[Batch], voices: Sequence[str]) -> Iterator[tuple[int, int, str]]:
+    """Batch number, line and voice of each row whose item is to be created with one of these voices."""
+    found = conn.exec_driver_sql(_LINES, {"batches": _numbers(wanted), "voices": json.dumps(voices)})
+    return ((row[0], row[1], row[2]) for row in found)
+
+
+def _numbers(wanted: Sequence[Batch]) -> str:
+    return json.dumps([batch.batch_id for batch in wanted])

@@ -1,0 +1,69 @@
+"""Links items' audio to rows' outputs, and never loses the audio that it replaces there.
+
+The order is durable at every step: the ledger forgets what was linked at an output before that is replaced, and records
+what is linked there afterwards. So an output that the ledger has as linked always holds that audio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
+
+from batcher.audio.io_threads import Disk
+from batcher.audio.store import Store
+from batcher.ledger.ledger import Connection, Ledger
+from batcher.ledger.lifecycle import collection
+from batcher.ledger.queries.outputs import places_of_audio
+from batcher.ledger.records import Output
+
+Linked = tuple[Output, str | None]
+"""An output, with the reason why it could not be linked, or None."""
+
+
+@dataclass(kw_only=True)
+class Linker:
+    """Links outputs of one ledger on disk. The caller records the links."""
+
+    ledger: Ledger
+    store: Store
+    disk: Disk = field(default_factory=Disk, init=False)
+
+    async def link(self, outputs: Sequence[Output], *, publish: str | None = None) -> list[Linked]:
+        """Link these outputs, after publishing the part of the item path `publish`.
+
+        Raises:
+            OSError: the part cannot be published.
+        """
+        if replaced := [one for one in outputs if one.linked_source is not None and not one.linked]:
+            await self.ledger.do(_forget, replaced)
+        results = []
+        for output, why in await self.disk.do(self._publish_and_link, publish, outputs):
+            results.append((output, why if why is None else await self._replace_known(output, why)))
+        return results
+
+    async def _replace_known(self, output: Output, why: str) -> str | None:
+        """Replace the file at the output if it is audio that the ledger has. Returns why not, or None."""
+        sha256 = await self.disk.do(self.store.digest_at, output)
+        owners = [] if sha256 is None else await self.ledger.do(places_of_audio, sha256)
+        return await self.disk.do(self._link_one, output, owners) if owners else why
+
+    def _publish_and_link(self, path: str | None, outputs: Sequence[Output]) -> list[Linked]:
+        if path is not None:
+            self.store.publish(path)
+        return [(output, self._link_one(output)) for output in outputs]
+
+    def _link_one(self, output: Output, owners: Sequence[tuple[str, str, str]] = ()) -> str | None:
+        """Link one output; `owners` are the items whose audio is there. Returns why that failed, or None."""
+        try:
+            if owners:
+                self.store.preserve(output, owners)
+            return self.store.link(output, replace=bool(owners))
+        except OSError as error:
+            return f"{error.filename}: {error.strerror}"
+
+
+def _forget(conn: Connection, outputs: Sequence[Output]) -> None:
+    for batch_id, of_batch in groupby(outputs, key=attrgetter("batch_id")):
+        collection.forget_links(conn, batch_id, [output.row_id for output in of_batch])
