@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import IO, BinaryIO, Final, cast
 
 from batcher.errors import ManifestError
@@ -31,6 +32,20 @@ def stem(path: PurePath) -> str:
     """The name of a manifest without its extension: `lines` for `lines.csv` and `lines.csv.gz`."""
     name = path.stem
     return PurePath(name).stem if path.suffix.lower() in _ENDINGS else name
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256, hex, of the unpacked content of a manifest, as `Manifest.digest`.
+
+    Raises:
+        OSError: the file cannot be read.
+        ManifestError: it cannot be unpacked.
+    """
+    with path.open("rb") as stream, unpacked(stream, str(path)) as (content, _):
+        digest = hashlib.sha256()
+        while data := content.read(_CHUNK):
+            digest.update(data)
+        return digest.hexdigest()
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from batcher.ledger.ledger import Connection
 from batcher.ledger.queries.report import ReportRow, report_rows, source_of
 from batcher.ledger.records import Batch
 from batcher.manifest.columns import REPORT_PREFIX
+from batcher.manifest.packed import content_digest
 from batcher.manifest.reader import input_columns
 from batcher.manifest.rows import Rules
 
@@ -150,10 +150,9 @@ def _readable(name: str, digest: str, rules: Rules, encoding: str | None) -> tup
     missing or differs from its last import."""
     path = Path(name)
     try:
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                return None
-    except OSError:
+        if content_digest(path) != digest:
+            return None
+    except (OSError, ManifestError):
         return None
     encodings = dict.fromkeys((encoding or rules.encoding, rules.encoding, None))
     choices = (replace(rules, encoding=one) for one in encodings)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import random
 import zipfile
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 import pytest
 from xlsxwriter import Workbook
@@ -15,6 +17,9 @@ from batcher.errors import ManifestError
 from batcher.manifest import packed
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rows import Rules
+
+if TYPE_CHECKING:
+    from tests.conftest import Project
 
 CSV = b"id\ttext\na\tOne.\nb\tTwo.\n"
 
@@ -67,7 +72,19 @@ def test_the_digest_is_that_of_the_content(tmp_path: Path) -> None:
     (tmp_path / "m.tsv.gz").write_bytes(gzip.compress(CSV))
     manifests = [Manifest(tmp_path / name, Rules(batch="m", voice="a")) for name in ("m.tsv", "m.tsv.gz")]
     assert [len(list(one.rows())) for one in manifests] == [2, 2]
-    assert manifests[0].digest == manifests[1].digest
+    digests = [packed.content_digest(tmp_path / name) for name in ("m.tsv", "m.tsv.gz")]
+    assert [manifests[0].digest, manifests[1].digest] == digests
+    assert digests[0] == digests[1]
+
+
+def test_a_compressed_manifest_is_bought_once_and_reported_with_its_columns(project: Project) -> None:
+    path = project.folder / "lines.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"id": "a", "text": "One.", "note": "n1"}\n'))
+    assert project.run(path, "--voice", "anna").report["created"] == 1
+    assert project.run(path, "--voice", "anna").report["created"] == 0
+    shown = project.batcher("report", path, "--format", "jsonl")
+    assert (json.loads(shown.out)["note"], json.loads(shown.out)["batcher_batch"]) == ("n1", "lines")
+    assert "differs from the last run" not in shown.err
 
 
 def test_an_archive_of_several_files_is_refused_and_its_files_are_listed(tmp_path: Path) -> None:
