@@ -72,6 +72,8 @@ class Provider:
             return json_answer(200, {"user_id": "u", "credits": 1e9})
         if name.endswith(".mp3"):
             return sent(200, "audio/mpeg", audio())
+        if name not in self.ends_at:
+            return json_answer(404, {"error": {"code": "ERR_NOT_FOUND", "message": "not served here"}})
         if time.monotonic() < self.ends_at[name]:
             return json_answer(200, {"task": {"id": name, "status": "processing"}})
         url = f"{self.origin}/{name}.mp3"

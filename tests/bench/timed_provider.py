@@ -111,6 +111,8 @@ class TimedProvider(Provider):
             return json_answer(200, self.now.figures())
         if name == "profile":
             return json_answer(200, {"user_id": "u", "credits": 1e9})
+        if method == b"GET" and name not in self.now.tasks and not name.endswith(".mp3"):
+            return json_answer(404, {"error": {"code": "ERR_NOT_FOUND", "message": "not served here"}})
         self.now.last_at = time.monotonic()
         if method == b"POST":
             return await self._create(json.loads(body))
