@@ -30,6 +30,7 @@ class Store:
     def __init__(self, home: Path, out_dir: Path) -> None:
         self._home = home
         self._free_folder: str | None = None
+        self._items_by_inode: dict[str, dict[int, str]] = {}  # by output folder
         self.folder = out_dir
         self.out_dir = os.path.relpath(out_dir, home)
         """The output folder relative to the ledger's, so that both can be moved together."""
@@ -115,9 +116,9 @@ class Store:
 
     def leftovers(self) -> Iterator[Path]:
         """Files left behind by unfinished downloads."""
-        for folder in (self.folder / ITEMS).glob("*/"):
-            with os.scandir(folder) as found:
-                yield from (Path(one.path) for one in found if one.name.startswith(".") and one.name.endswith(".part"))
+        for one in self._item_entries(self.out_dir):
+            if one.name.startswith(".") and one.name.endswith(".part"):
+                yield Path(one.path)
 
     def folder_of(self, out_dir: str, output: str) -> str:
         """The folder of an output, relative to the ledger's."""
@@ -144,10 +145,27 @@ class Store:
             return None
         return f"{target} exists and is not a file of this ledger; move it or choose another output path"
 
-    def is_item(self, output: Output) -> bool:
-        """Whether the file at the row's output is the item's own (the same inode)."""
-        folder = self._home / output.out_dir / self.item_path(output.key, "*")
-        return any(_same_file(path, self._target(output)) for path in folder.parent.glob(folder.name))
+    def item_at(self, output: Output) -> tuple[str, str] | None:
+        """Key and file extension of the item whose own file is at the row's output (the same inode), or None.
+
+        The first call lists all items' files in the output folder.
+        """
+        inodes = self._items_by_inode.get(output.out_dir)
+        if inodes is None:
+            files = (one for one in self._item_entries(output.out_dir) if not one.name.startswith("."))
+            inodes = {one.inode(): one.name for one in files}
+            self._items_by_inode[output.out_dir] = inodes
+        target = self._target(output)
+        name = inodes.get(target.stat().st_ino) if target.is_file() else None
+        if name is None:
+            return None
+        key, _, ending = name.partition(".")
+        return key, ending
+
+    def _item_entries(self, out_dir: str) -> Iterator[os.DirEntry[str]]:
+        for folder in (self._home / out_dir / ITEMS).glob("*/"):
+            with os.scandir(folder) as found:
+                yield from found
 
     def digest_at(self, output: Output) -> str | None:
         """SHA-256 of the file at the row's output. None if there is no file."""

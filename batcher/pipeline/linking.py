@@ -15,7 +15,7 @@ from batcher.audio.io_threads import Disk
 from batcher.audio.store import Store
 from batcher.ledger.ledger import Connection, Ledger
 from batcher.ledger.lifecycle import collection
-from batcher.ledger.queries.outputs import places_of_audio
+from batcher.ledger.queries.outputs import has_audio, places_of_audio
 from batcher.ledger.records import Output
 
 Linked = tuple[Output, str | None]
@@ -45,8 +45,7 @@ class Linker:
 
     async def _replace_known(self, output: Output, why: str) -> str | None:
         """Replace the file at the output if it is audio that the ledger has. Returns why not, or None."""
-        sha256 = await self.disk.do(self.store.digest_at, output)
-        owners = [] if sha256 is None else await self.ledger.do(places_of_audio, sha256)
+        owners = await self.ledger.do(owners_at, self.store, output)
         return await self.disk.do(self._link_one, output, owners) if owners else why
 
     def _publish_and_link(self, path: str | None, outputs: Sequence[Output]) -> list[Linked]:
@@ -62,6 +61,19 @@ class Linker:
             return self.store.link(output, replace=bool(owners))
         except OSError as error:
             return f"{error.filename}: {error.strerror}"
+
+
+def owners_at(conn: Connection, store: Store, output: Output) -> list[tuple[str, str, str]]:
+    """The items whose audio is at the output: output folder, key and file extension. Empty if it is not ours.
+
+    An item's own file is ours even if the ledger does not know the item, as after a loss of the ledger. If it does, the
+    content must be audio that it has: a file that was edited in place is not replaced.
+    """
+    item = store.item_at(output)
+    if item is not None and not has_audio(conn, item[0]):
+        return [(output.out_dir, *item)]
+    sha256 = store.digest_at(output)
+    return [] if sha256 is None else places_of_audio(conn, sha256)
 
 
 def _forget(conn: Connection, outputs: Sequence[Output]) -> None:

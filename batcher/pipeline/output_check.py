@@ -10,8 +10,9 @@ from batcher.clock import Clock
 from batcher.ledger.ledger import Connection, Ledger
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.queries import outputs
-from batcher.ledger.records import Batch, FolderNames, Output
+from batcher.ledger.records import Batch, FolderNames
 from batcher.ledger.storage import cached_facts, known_folders
+from batcher.pipeline.linking import owners_at
 from batcher.reports import results
 
 _CONFLICTS_SHOWN: Final = 50
@@ -103,14 +104,7 @@ class OutputCheck:
     def _conflict(self, conn: Connection, batch: Batch, row_id: str) -> str | None:
         output = outputs.output_of(conn, batch, row_id)
         why = self._store.conflict(output)
-        return None if why is None or self._is_our_audio(conn, output) else why
-
-    def _is_our_audio(self, conn: Connection, output: Output) -> bool:
-        """Whether the file at the output is audio that the ledger has: another row's, or a restored row's."""
-        if self._store.is_item(output):
-            return True
-        sha256 = self._store.digest_at(output)
-        return sha256 is not None and bool(outputs.places_of_audio(conn, sha256))
+        return None if why is None or owners_at(conn, self._store, output) else why
 
 
 def _same_names(found: FolderNames | None, known: FolderNames) -> bool:

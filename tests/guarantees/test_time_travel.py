@@ -501,6 +501,25 @@ def test_an_earlier_take_with_audio_is_in_doubt(project: Project, provider: Fake
     assert (ended.exit_code, ended.report["created"], ended.report["states"]["in_doubt"]) == (3, 0, 1)
 
 
+def test_a_retaken_row_blocks_nothing_when_ledger_and_results_are_lost(project: Project, provider: FakeTTS) -> None:
+    """Its file holds the take that nobody knows any more; a file that somebody edited there still does."""
+    manifest = project.manifest(2)
+    project.run(manifest)
+    project.batcher("retake", "r1", "--ledger", project.ledger)
+    project.run(manifest)
+    for path in (project.ledger, *project.audio.glob("*.results.*")):
+        path.unlink()
+    ended = project.run(manifest, "--restored")
+    assert (ended.exit_code, ended.report["states"]["in_doubt"], len(provider.creates)) == (3, 2, 3)
+    output = project.audio / "r1.mp3"
+    content = output.read_bytes()
+    output.unlink()
+    output.write_bytes(content + b"edited")
+    project.ledger.unlink()
+    assert project.run(manifest, "--restored").exit_code == 2
+    assert output.read_bytes() == content + b"edited"
+
+
 def test_a_sandbox_folder_is_refused_by_a_real_run(project: Project, provider: FakeTTS) -> None:
     """Restored or not."""
     manifest = project.manifest(2)

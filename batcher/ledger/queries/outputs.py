@@ -85,6 +85,11 @@ def places_of_audio(conn: Connection, sha256: str) -> list[tuple[str, str, str]]
     return [(row[0], row[1], PurePosixPath(row[2] or "").suffix.removeprefix(".")) for row in found]
 
 
+def has_audio(conn: Connection, key: str) -> bool:
+    """Whether the ledger has recorded an item's audio, saved or about to be."""
+    return conn.execute(select(files.c.item_key).where(files.c.item_key == key)).first() is not None
+
+
 def results(conn: Connection, batch: Batch) -> Iterator[dict[str, Any]]:
     """The batch's result lines, in manifest order; `output` is relative to the output folder, None until linked."""
     errors = (items.c.error_code, items.c.error_message, items.c.error_request_id, items.c.error_http_status)
