@@ -57,6 +57,8 @@ class Settings:
     concurrency: int = 5
     create_rate: float | None = None  # maximum requests per second
     poll_rate: float | None = None
+    only: tuple[str, ...] = ()  # ids of the rows that the run works on; none: all
+    sample: int | None = None  # items of a sample that the run works on
     max_items: int | None = None
     max_credits: float | None = None
     max_in_doubt: int = 5

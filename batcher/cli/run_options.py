@@ -14,7 +14,7 @@ from batcher import settings
 from batcher.cli.api_options import allow_http_option, api_url_option, find_token, need_one_api, token_file_option
 from batcher.cli.config_file import apply_config_file, merged_columns
 from batcher.cli.ledger_path import ledger_path, project_folder
-from batcher.cli.option_types import ColumnNames, Delimiter, Duration, MarkupTypes, Rate
+from batcher.cli.option_types import ColumnNames, Delimiter, Duration, MarkupTypes, Rate, RowIds
 from batcher.cli.options import DEBUG, option
 from batcher.errors import UsageError
 from batcher.manifest import packed
@@ -117,6 +117,21 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     option(
         "--poll-rate", type=Rate(), metavar="N", help="Maximum polls per second; detected automatically by default."
     ),
+    option(
+        "--only",
+        consent=True,
+        multiple=True,
+        type=RowIds(),
+        metavar="ID",
+        help="Work on these rows only: IDs, separated by commas.",
+    ),
+    option(
+        "--sample",
+        consent=True,
+        type=click.IntRange(1),
+        metavar="N",
+        help="Work on a representative sample of N items only; a later run creates the rest.",
+    ),
     option("--max-items", type=click.IntRange(0), metavar="N", help="Maximum items to create in this run."),
     option(
         "--max-credits",
@@ -183,6 +198,7 @@ _GROUPS: Final = {
     ),
     "Defaults for rows without their own": ("voice", "model", "audio_format"),
     "Files": ("ledger", "out_dir", "filename"),
+    "Rows of this run (command line only)": ("only", "sample"),
     "Limits": (
         *("concurrency", "create_rate", "poll_rate", "max_items", "max_credits", "max_in_doubt", "max_runtime"),
         *("no_wait", "collect_only", "wait_lock"),
@@ -234,6 +250,8 @@ def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path
         raise UsageError("no manifest given", "Name one, such as lines.csv; or pass --collect-only.")
     if math.isnan(params["max_credits"] or 0.0):
         raise UsageError("--max-credits must be a number", "For example: --max-credits 5000")
+    only = tuple(dict.fromkeys(chain.from_iterable(params["only"])))
+    _need_one_selection(params)
     sandbox = params["sandbox"]
     need_one_api(ctx, sandbox=sandbox)
     out_dir = params["out_dir"] or folder / ("audio-sandbox" if sandbox else "audio")
@@ -249,6 +267,8 @@ def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path
         concurrency=params["concurrency"],
         create_rate=params["create_rate"],
         poll_rate=params["poll_rate"],
+        only=only,
+        sample=params["sample"],
         max_items=params["max_items"],
         max_credits=params["max_credits"],
         max_in_doubt=params["max_in_doubt"],
@@ -263,6 +283,15 @@ def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path
         rescan=params["rescan"],
         wait_lock_seconds=params["wait_lock"],
     )
+
+
+def _need_one_selection(params: dict[str, Any]) -> None:
+    given = [f"--{name.replace('_', '-')}" for name in ("only", "sample", "collect_only") if params[name]]
+    if len(given) > 1:
+        hint = (
+            "--collect-only creates nothing, and collects everything." if "--collect-only" in given else "Choose one."
+        )
+        raise UsageError(f"{given[0]} and {given[1]} contradict each other", hint)
 
 
 def _sources(

@@ -29,6 +29,7 @@ from batcher.pipeline.catalogue import Catalogue, Verdict
 from batcher.pipeline.connection import reach, why_no_profile
 from batcher.pipeline.purchase_check import CACHE, FIX_VOICES, add_fault, warnings
 from batcher.pipeline.restore import why_outdated
+from batcher.pipeline.selection import Selection, need_known
 from batcher.provider.answers import Profile
 from batcher.settings import Settings
 
@@ -42,7 +43,8 @@ class Plan:
 
     schema: int = 1
     batches: list[str] = field(default_factory=list)
-    rows: int = 0
+    rows: int = 0  # that the run works on
+    not_selected: int = 0  # other rows of the manifests
     items: int = 0
     shared: int = 0  # rows that share an item with an earlier row
     new: int = 0  # items to create
@@ -80,7 +82,7 @@ def plan(settings: Settings) -> Plan:
 
     Raises:
         LedgerError: the ledger cannot be used.
-        UsageError: a setting is invalid.
+        UsageError: a setting is invalid, or names a row that does not exist.
     """
     with _ledger(settings) as path, open_readonly(path, settings.world) as conn:
         planner = _Planner(settings, conn)
@@ -112,6 +114,7 @@ class _Planner:
         self._store = Store(settings.ledger.parent, settings.out_dir)
         self._refused_types: dict[str, None] = {}
         self._preview_imports()
+        self._select_rows()
         self._to_buy = self._preview.purchases()
 
     def _preview_imports(self) -> None:
@@ -136,6 +139,12 @@ class _Planner:
             self._plan.notes += manifest.notes
             self._plan.columns_sent |= manifest.columns_sent
             self._plan.columns_carried += manifest.columns_carried
+
+    def _select_rows(self) -> None:
+        selection = Selection(self._settings)
+        unknown = selection.limit(self._preview)
+        need_known([] if self._plan.refused else unknown)
+        self._plan.not_selected = selection.left_out
 
     def _add_doubts(self, name: str, doubts: list[Doubt]) -> None:
         self._plan.doubts += [doubt.to_json() for doubt in doubts]

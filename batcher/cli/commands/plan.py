@@ -81,6 +81,8 @@ def _preview(found: Any) -> list[str]:
     rows, items = counted(found.rows, "row"), counted(found.items, "item")
     shared = f" ({counted(found.shared, 'row')} with the same inputs as another)" if found.shared else ""
     lines.append(f"{rows}, {items}{shared}")
+    if found.not_selected:
+        lines[-1] += f"; {found.not_selected:,} other rows are not part of this run"
     lines.append(f"  {found.new:>9,}  new")
     counts = {
         "done": (found.done, GOOD),

@@ -7,7 +7,7 @@ them, and they disappear when it is closed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, NamedTuple, ParamSpec
 
@@ -21,6 +21,7 @@ from batcher.ledger.imports.doubts import find_doubts
 from batcher.ledger.imports.staging import Staging
 from batcher.ledger.queries.item_counts import Counts
 from batcher.ledger.queries.purchases import grouped
+from batcher.ledger.queries.selection import PLACE_SHIFT, Candidate
 from batcher.ledger.records import Purchase
 from batcher.ledger.storage.schema import items
 from batcher.manifest.markup.doubts import Doubt
@@ -44,6 +45,7 @@ _preview_changes: Final = Table(
     _temporary,
     Column("position", Integer, primary_key=True),  # of the manifest among those previewed
     Column("number", Integer, primary_key=True),
+    Column("id", Text, nullable=False),
     Column("line", Integer, nullable=False),
     Column("item_key", Text),
     Column("skipped", Text),
@@ -109,7 +111,7 @@ class ImportPreview:
 
     def _add_rows(self, staging: Staging) -> None:
         position = len(self._out_dirs)
-        columns = "number, line, item_key, skipped, output"
+        columns = "number, id, line, item_key, skipped, output"
         self._conn.exec_driver_sql(f"INSERT INTO preview_changes SELECT {position}, {columns} FROM staged")  # noqa: S608
         self._conn.exec_driver_sql(f"INSERT INTO preview_gaps SELECT {position}, number FROM gaps")  # noqa: S608
         self._selects.append(
@@ -119,6 +121,30 @@ class ImportPreview:
             f" AND number NOT IN (SELECT number FROM preview_gaps WHERE position = {position})"
         )
         self._create_view()
+
+    def candidates(self) -> Iterator[Candidate]:
+        """The items of the rows, each once, in no particular order."""
+        return (Candidate(*row) for row in self._conn.exec_driver_sql(_CANDIDATES))
+
+    def limit_to_places(self, places: Iterable[int]) -> None:
+        """Leave out all rows but those at these places, and others that share their items. Call it last."""
+        self._limit(_AT_PLACES, json.dumps(list(places)))
+
+    def limit_to_ids(self, ids: Sequence[str]) -> list[str]:
+        """Leave out all rows but those with these ids, and others that share their items. Call it last.
+
+        Returns the ids that no row has.
+        """
+        self._limit(_WITH_IDS, json.dumps(ids))
+        known = set(self._conn.exec_driver_sql("SELECT id FROM preview_rows").scalars())
+        return [row_id for row_id in ids if row_id not in known]
+
+    def _limit(self, condition: str, values: str) -> None:
+        with _writable(self._conn):
+            self._conn.exec_driver_sql("DROP TABLE IF EXISTS temp.preview_limited")
+            self._conn.exec_driver_sql(_LIMITED.format(condition=condition), {"values": values})
+            self._conn.exec_driver_sql("DROP VIEW temp.preview_rows")
+            self._conn.exec_driver_sql("CREATE TEMP VIEW preview_rows AS SELECT * FROM preview_limited")
 
     def _create_view(self) -> None:
         self._conn.exec_driver_sql("DROP VIEW IF EXISTS temp.preview_rows")
@@ -197,6 +223,18 @@ _ROWS: Final = """
 _JOIN_ITEM: Final = """
     LEFT JOIN items ON items.key = item_key
     LEFT JOIN preview_items ON items.key IS NULL AND preview_items.key = item_key"""
+_PLACE: Final = f"(position << {PLACE_SHIFT}) + number"
+_CANDIDATES: Final = f"""
+    SELECT min({_PLACE}), coalesce(items.voice, preview_items.voice), iif(items.key IS NULL, preview_items.model,
+        items.model), coalesce(items.format, preview_items.format), coalesce(items.text, preview_items.text)
+    FROM preview_rows {_JOIN_ITEM} WHERE item_key IS NOT NULL GROUP BY item_key"""  # noqa: S608
+_LIMITED: Final = """
+    CREATE TEMP TABLE preview_limited AS
+    WITH direct AS MATERIALIZED (SELECT position, number, item_key FROM preview_rows WHERE {condition})
+    SELECT * FROM preview_rows WHERE (position, number) IN (SELECT position, number FROM direct)
+        OR item_key IN (SELECT item_key FROM direct)"""
+_AT_PLACES: Final = f"{_PLACE} IN (SELECT value FROM json_each(:values))"  # noqa: S608
+_WITH_IDS: Final = "id IN (SELECT value FROM json_each(:values))"
 _STATE: Final = "coalesce(items.state, preview_items.state)"
 _MODEL: Final = "iif(items.key IS NULL, preview_items.model, items.model)"
 _BYTES: Final = "coalesce(items.bytes, preview_items.bytes)"
