@@ -15,7 +15,7 @@ from batcher.ledger.lifecycle.transitions import move
 from batcher.ledger.money.spending import Budget
 from batcher.ledger.queries.item_counts import few_items_in
 from batcher.ledger.records import Batch, Claimed, OpenTask
-from batcher.ledger.storage.chosen import chosen, of_chosen, with_items
+from batcher.ledger.storage.chosen import chosen, in_state, of_chosen, with_items
 from batcher.ledger.storage.filters import of_batch, of_wanted
 from batcher.ledger.storage.schema import attempts, items, rows, runs
 from batcher.ledger.storage.statements import Prepared, every
@@ -122,16 +122,16 @@ def _next_chosen_rows() -> Prepared:
     return Prepared(
         with_items(select(items, rows.c.number, rows.c.batch_id))
         .where(chosen.c.batch_id == bindparam("_batch"), chosen.c.number > bindparam("_number"))
-        .where(_claimable(bindparam("_run")), items.c.not_before_at <= bindparam("_at"))
+        .where(_claimable(bindparam("_run"), only_chosen=True), items.c.not_before_at <= bindparam("_at"))
         .order_by(chosen.c.number)
         .limit(bindparam("_limit"))
     )
 
 
-def _claimable(run_id: str | BindParameter[str]) -> ColumnElement[bool]:
+def _claimable(run_id: str | BindParameter[str], *, only_chosen: bool = False) -> ColumnElement[bool]:
     """Pending items; those whose task failed for lack of credits only after a recheck in this run."""
     rechecked = or_(items.c.recheck_task_id.is_(None), items.c.recheck_run_id == run_id)
-    return and_(items.c.state == State.PENDING, rechecked)
+    return and_(in_state(State.PENDING) if only_chosen else items.c.state == State.PENDING, rechecked)
 
 
 def next_due_at(conn: Connection, run_id: str, wanted: Sequence[Batch], *, only_chosen: bool = False) -> float | None:
@@ -145,7 +145,7 @@ def next_due_at(conn: Connection, run_id: str, wanted: Sequence[Batch], *, only_
     else:
         query = query.join(rows, rows.c.item_key == items.c.key)
         query = query.where(of_wanted(wanted, by_item=few_items_in(conn, State.PENDING)))
-    due: float | None = conn.execute(query.where(_claimable(run_id))).scalar()
+    due: float | None = conn.execute(query.where(_claimable(run_id, only_chosen=only_chosen))).scalar()
     return due
 
 

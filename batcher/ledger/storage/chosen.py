@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import Column, ColumnElement, Connection, Integer, MetaData, Select, Table, and_, exists
 
+from batcher.item import State
 from batcher.ledger.records import Batch
 from batcher.ledger.storage.planner import without_index
 from batcher.ledger.storage.schema import items, rows
@@ -32,14 +33,18 @@ is_chosen: Final = exists().where(chosen.c.batch_id == rows.c.batch_id, chosen.c
 
 
 def with_items(query: Select[Any]) -> Select[Any]:
-    """The query over chosen rows and their items. SQLite finds each item by its key, never items by their state."""
-    joined = query.select_from(chosen).join(rows, row_chosen).join(items, items.c.key == rows.c.item_key)
-    return joined.with_hint(items, "INDEXED BY sqlite_autoindex_items_1")
+    """The query over chosen rows and their items."""
+    return query.select_from(chosen).join(rows, row_chosen).join(items, items.c.key == rows.c.item_key)
 
 
 def of_chosen(wanted: Sequence[Batch]) -> ColumnElement[bool]:
     """The chosen rows of these batches, for queries that join `row_chosen`."""
     return without_index(chosen.c.batch_id).in_([batch.batch_id for batch in wanted])
+
+
+def in_state(state: State) -> ColumnElement[bool]:
+    """Items in this state, for queries of `with_items`: from the rows to their items, not from all in the state."""
+    return items.c.state.concat("") == state
 
 
 def choose(conn: Connection, found: Iterable[tuple[int, int]]) -> None:
