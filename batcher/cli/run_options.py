@@ -14,7 +14,7 @@ from batcher import settings
 from batcher.cli.api_options import allow_http_option, api_url_option, find_token, need_one_api, token_file_option
 from batcher.cli.config_file import apply_config_file, merged_columns
 from batcher.cli.ledger_path import ledger_path, project_folder
-from batcher.cli.option_types import ColumnNames, Delimiter, Duration, MarkupTypes, Rate, RowIds
+from batcher.cli.option_types import ColumnNames, Delimiter, Duration, MarkupTypes, Rate, RowIds, Where
 from batcher.cli.options import DEBUG, option
 from batcher.errors import UsageError
 from batcher.manifest import packed
@@ -59,6 +59,13 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         help="Names of the columns with --no-header, such as id,_,text; _ skips a column.",
     ),
     option("--sheet", metavar="NAME", help="Sheet of a workbook; defaults to the first visible one."),
+    option(
+        "--where",
+        multiple=True,
+        type=Where(),
+        metavar="COLUMN=VALUE",
+        help="Read only rows with this value, or with COLUMN!=VALUE without it.",
+    ),
     option("--skip-invalid", is_flag=True, help="Skip invalid rows and process the others."),
     option("--skip-empty", is_flag=True, help="Skip rows without text."),
     option(
@@ -169,6 +176,12 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         help="Allow the audio of many rows to get other file names after changed ids or settings.",
     ),
     option(
+        "--refilter",
+        consent=True,
+        is_flag=True,
+        help="Allow another --where than in the last run of the batch.",
+    ),
+    option(
         "--restored",
         consent=True,
         is_flag=True,
@@ -191,10 +204,12 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
 )
 
 
+_COMMAND: Final = "batcher.command"
+"""Key of `click.Context.meta`: the words of the command line."""
 _GROUPS: Final = {
     "Manifest": (
         *("batch", "column", "encoding", "delimiter", "quotes", "header_row", "no_header", "columns", "sheet"),
-        *("skip_invalid", "skip_empty", "allow", "strip", "rescan"),
+        *("where", "skip_invalid", "skip_empty", "allow", "strip", "rescan"),
     ),
     "Defaults for rows without their own": ("voice", "model", "audio_format"),
     "Files": ("ledger", "out_dir", "filename"),
@@ -203,7 +218,7 @@ _GROUPS: Final = {
         *("concurrency", "create_rate", "poll_rate", "max_items", "max_credits", "max_in_doubt", "max_runtime"),
         *("no_wait", "collect_only", "wait_lock"),
     ),
-    "Consent (command line only)": ("yes", "rebuy", "rename", "restored", "override_halt"),
+    "Consent (command line only)": ("yes", "rebuy", "rename", "refilter", "restored", "override_halt"),
     "API": ("api_url", "token_file", "sandbox", "allow_http", "no_credits_code"),
     "Monitoring": ("ping", "metrics", "log_format", "log_file"),
     "Output": ("dry_run", "save_settings", "as_json", "quiet", "verbose", "debug"),
@@ -212,7 +227,12 @@ _GROUPS: Final = {
 
 
 class GroupedCommand(click.Command):
-    """A command whose help lists its options in groups."""
+    """A command whose help lists its options in groups, and which remembers its command line."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments."""
+        ctx.meta[_COMMAND] = (*ctx.command_path.split(), *args)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options group by group."""
@@ -279,9 +299,11 @@ def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path
         rebuy=params["rebuy"],
         allow=frozenset(chain.from_iterable(params["allow"])),
         rename=params["rename"],
+        refilter=params["refilter"],
         restored=params["restored"],
         rescan=params["rescan"],
         wait_lock_seconds=params["wait_lock"],
+        command=ctx.meta.get(_COMMAND, ()),
     )
 
 
@@ -322,6 +344,7 @@ def _sources(
                 no_header=params["no_header"],
                 names=params["columns"] or (),
                 sheet=params["sheet"],
+                where=params["where"],
                 filename=params["filename"],
                 skip_invalid=params["skip_invalid"],
                 skip_empty=params["skip_empty"],

@@ -12,6 +12,7 @@ from batcher.audio.fingerprints import stamp
 from batcher.errors import StorageError
 from batcher.formatting import counted
 from batcher.item import NEEDS_ATTENTION, UNFINISHED, State
+from batcher.ledger.imports.parse_options import rows_left_out
 from batcher.ledger.ledger import Connection
 from batcher.ledger.lifecycle import restored_rows, runs
 from batcher.ledger.money import spending
@@ -91,7 +92,8 @@ class Finish:
             rows=counts.rows,
             items=counts.items,
             states=counts.states,
-            not_selected=self.ingest.selection.left_out,
+            not_selected=self.ingest.selection.others,
+            left_out=await self.ctx.ledger.do(rows_left_out, self.ingest.named),
             halt=run_report.halt_of(self.halts),
             credits=await self.ctx.ledger.do(self._credits),
         )

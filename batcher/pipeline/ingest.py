@@ -56,7 +56,7 @@ class Ingest:
             try:
                 self.named.append(await self._import(source, known.get(batch)))
             except ManifestError as error:
-                self.refuse(error.message, error.faults, error.hint)
+                self.refuse(error.message, error.faults, *self._ctx.settings.ways_out(error))
                 self.named += [known[batch]] if batch in known else []
         await self._check_outputs()
         await self._select_rows()
@@ -103,6 +103,7 @@ class Ingest:
             at=self._ctx.clock.now(),
             rebuy=self._ctx.settings.rebuy,
             rename=self._ctx.settings.rename,
+            refilter=self._ctx.settings.refilter,
             allow=allow,
             trusted=trusted if trusted == self._stamp(source) else None,
         )
@@ -166,13 +167,12 @@ class Ingest:
         """Record which outputs this run has linked, and whether any could not be written: the next run checks less."""
         self._outputs.record_end(conn, self.named, complete=self.refused is None and not unwritten)
 
-    def refuse(self, message: str, lines: Sequence[str], hint: str) -> None:
-        """Create nothing: show `lines` now; the end of the run shows the message and the hint."""
+    def refuse(self, message: str, lines: Sequence[str], *hints: str) -> None:
+        """Create nothing: show `lines` now; the end of the run shows the message and the hints."""
         show = self._ctx.progress.say if message == self.last_message else self._ctx.progress.warn
         for line in lines:
             if line != message:
                 show(line)
-        if hint and hint not in self.hints:
-            self.hints.append(hint)
+        self.hints += [hint for hint in hints if hint and hint not in self.hints]
         self.refused = message if self.refused is None else f"{self.refused}; {message}"
         self.wanted = []

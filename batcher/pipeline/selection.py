@@ -26,12 +26,12 @@ _SHOWN: Final = 5
 
 
 class Selection:
-    """The rows that a run works on. `left_out` counts the other rows of its manifests."""
+    """The rows that a run works on. `others` counts the rows of its manifests that are not among them."""
 
     def __init__(self, settings: Settings) -> None:
         self._only = settings.only
         self._sample = settings.sample
-        self.left_out = 0
+        self.others = 0
 
     @property
     def is_limited(self) -> bool:
@@ -53,7 +53,7 @@ class Selection:
         else:
             places = sample(selection.candidates(conn, batches), self._sample)
             selection.choose_places(conn, batches, places)
-        self.left_out = item_counts.count(conn, batches).rows - self.count(conn, batches).rows
+        self.others = item_counts.count(conn, batches).rows - self.count(conn, batches).rows
         return unknown
 
     def limit(self, preview: ImportPreview) -> list[str]:
@@ -66,7 +66,7 @@ class Selection:
             unknown = preview.limit_to_ids(self._only)
         else:
             preview.limit_to_places(sample(preview.candidates(), self._sample))
-        self.left_out = every - preview.counts().rows
+        self.others = every - preview.counts().rows
         return unknown
 
     def count(self, conn: Connection, batches: Sequence[Batch]) -> Counts:

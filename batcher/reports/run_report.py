@@ -31,6 +31,7 @@ class RunReport:
     """The result of a run. Its fields, in this order, are the keys of `run --json`. None means unknown.
 
     Rows, items and states are of the rows that the run works on; `not_selected` are the others of its manifests.
+    `left_out` are the rows of the files that `--where` does not select; None without it.
     """
 
     schema: int = SCHEMA
@@ -45,6 +46,7 @@ class RunReport:
     items: int | None = None
     states: dict[str, int] = field(default_factory=dict)
     not_selected: int = 0
+    left_out: int | None = None
     created: int = 0
     collected: int = 0
     halt: dict[str, Any] | None = None

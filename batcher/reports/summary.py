@@ -107,6 +107,8 @@ def print_summary(conn: Connection, progress: Progress, words: SummaryInput, bat
         progress.say(f"{counted(counts.invalid, 'row')} skipped as invalid; fix them in the manifest and run it again")
     if counts.empty:
         progress.say(f"{counted(counts.empty, 'row')} skipped as empty")
+    if result.left_out is not None:
+        progress.say(f"{counted(result.left_out, 'row')} left out by --where")
     if words.only_chosen:
         verb = "is" if result.not_selected == 1 else "are"
         progress.say(f"{counted(result.not_selected, 'other row')} of the manifest {verb} not part of this run")

@@ -92,6 +92,8 @@ def _preview(found: Any) -> list[str]:
     lines += [click.style(f"  {number:>9,}  {what}", fg=colour) for what, (number, colour) in counts.items() if number]
     if found.skipped:
         lines.append(f"  {found.skipped:>9,}  skipped")
+    if found.left_out:
+        lines.append(f"  {found.left_out:>9,}  left out by --where")
     for name, ids in found.changed.items():
         more = ", …" if len(ids) > 5 else ""
         lines.append(f"{name} changed since the last run in {counted(len(ids), 'row')}: {', '.join(ids[:5])}{more}")

@@ -18,6 +18,7 @@ from batcher.item import State
 from batcher.ledger.imports import importer, rebuys
 from batcher.ledger.imports.conflicts import OtherBatch, other_batches
 from batcher.ledger.imports.doubts import find_doubts
+from batcher.ledger.imports.parse_options import refuse_other_filter
 from batcher.ledger.imports.staging import Staging
 from batcher.ledger.queries.item_counts import Counts
 from batcher.ledger.queries.purchases import grouped
@@ -67,8 +68,8 @@ class ManifestPreview(NamedTuple):
     """What the import of one manifest would change."""
 
     changed: dict[str, list[str]]  # by changed field, the ids of rows that the batch has with other inputs
-    rebuy: str | None  # why `--rebuy` would be needed
-    rename: str | None  # why `--rename` would be needed
+    rebuy: ManifestError | None  # why `--rebuy` would be needed
+    rename: ManifestError | None  # why `--rename` would be needed
     doubts: list[Doubt]  # contents of new texts that are hardly meant to be spoken
 
 
@@ -90,12 +91,17 @@ class ImportPreview:
             _temporary.create_all(conn)
             self._create_view()
 
-    def add(self, manifest: Manifest, rules: Rules, *, out_dir: str, at: float) -> ManifestPreview:
+    def add(
+        self, manifest: Manifest, rules: Rules, *, out_dir: str, at: float, refilter: bool = False
+    ) -> ManifestPreview:
         """Preview the import of one more manifest.
 
         Raises:
-            ManifestError: it has faults that are not skipped.
+            ManifestError: it has faults that are not skipped; or, without `refilter`, it selects rows otherwise than
+                the batch's last import.
         """
+        if not refilter:
+            refuse_other_filter(self._conn, rules, manifest.name)
         with _writable(self._conn):
             others = self._others(rules.batch)
             staging = importer.stage(self._conn, manifest, rules, out_dir, at, requested=_preview_items, others=others)
@@ -104,9 +110,8 @@ class ImportPreview:
         self._out_dirs[rules.batch] = out_dir
         changed = rebuys.changed_rows(self._conn, staging)
         doubts = find_doubts(self._conn, staging, rules)
-        same_file = importer.is_same_file(self._conn, manifest, rules)
         rename = _refusal(importer.refuse_renames_of, self._conn, staging, manifest, rules)
-        rebuy = _refusal(rebuys.refuse_rebuys, self._conn, staging, manifest.name, rules.batch, same_file=same_file)
+        rebuy = _refusal(importer.refuse_rebuys_of, self._conn, staging, manifest, rules)
         return ManifestPreview(changed, rebuy, rename, doubts)
 
     def _add_rows(self, staging: Staging) -> None:
@@ -194,12 +199,12 @@ class ImportPreview:
         return ((row[0], row[1]) for row in found)
 
 
-def _refusal(refuse: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> str | None:
-    """Why `refuse` raises a ManifestError; None if it does not."""
+def _refusal(refuse: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> ManifestError | None:
+    """The error that `refuse` raises; None if it raises none."""
     try:
         refuse(*args, **kwargs)
     except ManifestError as error:
-        return "\n".join([*error.faults, error.hint])
+        return error
     return None
 
 
