@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from batcher.item import PARAMETERS
@@ -24,6 +25,7 @@ _MIN_LENGTH: Final = 3  # shorter words all resemble each other
 _HEADERS_LISTED: Final = 12
 
 
+@lru_cache(maxsize=1024)
 def normalised(header: str) -> str:
     """The header without case, blanks, `_` and `-`."""
     return re.sub(r"[\s_-]+", "", unicodedata.normalize("NFC", header)).casefold()

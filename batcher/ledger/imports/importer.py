@@ -164,7 +164,7 @@ def refuse_rebuys_of(conn: Connection, staging: Staging, manifest: Manifest, rul
     """
     same_file = is_same_file(conn, manifest, rules)
     last = last_columns(conn, staging.batch_id)
-    rebuys.refuse_rebuys(conn, staging, manifest.name, rules, last, same_file=same_file)
+    rebuys.refuse_rebuys(conn, staging, manifest, rules, last, same_file=same_file)
 
 
 def is_same_file(conn: Connection, manifest: Manifest, rules: Rules) -> bool:

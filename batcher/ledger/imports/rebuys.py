@@ -17,7 +17,9 @@ from batcher.ledger.imports.staging import UNCHANGED, Staging, staged
 from batcher.ledger.money.prices import prices
 from batcher.ledger.storage.planner import NOT_PENDING
 from batcher.ledger.storage.schema import batches, items, recalled, rows
+from batcher.manifest.columns import normalised
 from batcher.manifest.faults import printable
+from batcher.manifest.reader import Manifest
 from batcher.manifest.rules import Rules
 
 MAYBE_PAID: Final = (State.SUBMITTING, State.IN_DOUBT, State.SUBMITTED, State.RENDERED, State.DONE)
@@ -123,7 +125,13 @@ def changed_rows(conn: Connection, staging: Staging) -> dict[str, list[str]]:
 
 
 def refuse_rebuys(
-    conn: Connection, staging: Staging, name: str, rules: Rules, last_columns: Mapping[str, str], *, same_file: bool
+    conn: Connection,
+    staging: Staging,
+    manifest: Manifest,
+    rules: Rules,
+    last_columns: Mapping[str, str],
+    *,
+    same_file: bool,
 ) -> None:
     """Refuse an import that would buy again more than a few edited rows, or anything because a default changed.
 
@@ -132,8 +140,10 @@ def refuse_rebuys(
     Raises:
         ManifestError: it would.
     """
+    name = manifest.name
     _refuse_mismatched_restored_rows(conn, staging, name, rules.batch)
-    other_text = last_columns.get("text") != rules.columns.get("text")
+    before, now = (columns.get("text") or "text" for columns in (last_columns, rules.columns))
+    other_text = normalised(before) != normalised(now)
     found = _Rebuys()
     for change in rebuys(conn, staging, same_file=same_file or other_text):
         found.add(change)
@@ -146,17 +156,19 @@ def refuse_rebuys(
         [f"{name}:{change.line}: {change.why()}" for change in found.by_default or found.first],
         f"Buying them again would cost {price} credits: restore the old value, or pass --rebuy. See "
         "`batcher help guarantees`.",
-        suggestion=_second_language(rules) if other_text else None,
+        suggestion=_second_language(manifest, rules) if other_text else None,
     )
 
 
-def _second_language(rules: Rules) -> Suggestion | None:
+def _second_language(manifest: Manifest, rules: Rules) -> Suggestion | None:
     """The texts of another column are probably a translation: give it a batch and files of its own."""
     column = rules.columns.get("text", "")
     name = re.sub(r"[^\w-]+", "-", column.rpartition(".")[2]).strip("-")
     if not name or name == rules.batch:
         return None
     options = {"--batch": [name], "--filename": [f"{name}/{rules.filename}"]}
+    if "output" in manifest.columns_sent.values():  # it would name the same files
+        options["--column"] = [f"{field}={header}" for field, header in {**rules.columns, "output": ""}.items()]
     return Suggestion(f"If the column {printable(column)} has the texts in another language:", options)
 
 
