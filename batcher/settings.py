@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from batcher.errors import CredentialsError, UsageError
 from batcher.manifest.faults import printable
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 
 DEFAULT_URL: Final = "https://fishaudio.org/api/open/v1"
 NEW_CREDENTIALS: Final = (

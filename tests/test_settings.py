@@ -10,7 +10,7 @@ import pytest
 
 from batcher import settings
 from batcher.errors import CredentialsError, UsageError
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 from batcher.settings import Settings, Source
 
 if TYPE_CHECKING:
