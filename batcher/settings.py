@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from batcher.errors import CredentialsError, ManifestError, UsageError
+from batcher.manifest.faults import printable
 from batcher.manifest.rules import Rules
 
 DEFAULT_URL: Final = "https://fishaudio.org/api/open/v1"
@@ -81,6 +82,14 @@ class Settings:
         return "sandbox" if self.sandbox else "real"
 
     @property
+    def other_api(self) -> str | None:
+        """Origin of the API, without a password that the URL may contain; None for the default one and the sandbox."""
+        if self.sandbox or self.api_url == DEFAULT_URL:
+            return None
+        scheme, _, rest = self.api_url.partition("://")
+        return printable(f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}")
+
+    @property
     def ledger_options(self) -> str:
         """The command-line options that select this ledger and its API in other commands."""
         api = "" if self.sandbox or self.api_url == DEFAULT_URL else f" --api-url {shlex.quote(self.api_url)}"
@@ -106,7 +115,8 @@ class Settings:
 
 
 def changed_command(command: Sequence[str], options: Mapping[str, Sequence[str]]) -> str:
-    """The command line with these values for the options, in the place of its own. URLs with a password are hidden."""
+    """The command line with these values for the options, in the place of its own; without passwords and control
+    characters."""
     words, kept = iter(command), []
     for word in words:
         if word in options:
@@ -114,7 +124,7 @@ def changed_command(command: Sequence[str], options: Mapping[str, Sequence[str]]
         elif word.partition("=")[0] not in options:
             kept.append("URL" if "://" in word and "@" in word else word)
     added = [part for name, values in options.items() for value in values for part in (name, value)]
-    return shlex.join([*kept, *added])
+    return "".join(char if char.isprintable() else "?" for char in shlex.join([*kept, *added]))
 
 
 def duration(text: str) -> float:
@@ -186,7 +196,7 @@ def read_token(token: str | None, file: Path | None) -> str | None:
 
 
 def read_file(folder: Path) -> dict[str, Any]:
-    """Parse `batcher.toml` in the project folder; {} if it does not exist.
+    """Parse `batcher.toml` in a folder; {} if it does not exist.
 
     Raises:
         UsageError: it cannot be read or is not valid TOML.
@@ -199,6 +209,15 @@ def read_file(folder: Path) -> dict[str, Any]:
         return {}
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {error}") from None
+
+
+def user_folder() -> Path | None:
+    """The folder of the user's own `batcher.toml`: `XDG_CONFIG_HOME`, or `~/.config`; None without a home folder."""
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    try:
+        return Path(base) if base.startswith("/") else Path.home() / ".config"
+    except RuntimeError:
+        return None
 
 
 def string_table(table: Any, name: str, path: Path) -> Mapping[str, str]:

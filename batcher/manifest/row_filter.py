@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from batcher.manifest.columns import Columns, normalised
-from batcher.manifest.faults import Faults, literal
+from batcher.manifest.faults import Faults, literal, printable
 from batcher.manifest.nested import MISSING
 
 if TYPE_CHECKING:
@@ -159,12 +159,12 @@ class RowFilter:
     def _report_unmatched(self, one: Condition, known: str) -> None:
         reason = f"no row has this value (the column has {known})"
         if one.negated:
-            self._notes.append(f"--where {one}: {reason}")
+            self._notes.append(f"--where {printable(one)}: {reason}")
         else:
             self._add(one, reason)
 
     def _add(self, one: Condition, reason: str) -> None:
-        self._faults.add(None, None, f"--where {one}: {reason}", cause=f"where {one}", fatal=True)
+        self._faults.add(None, None, f"--where {printable(one)}: {reason}", cause=f"where {one}", fatal=True)
 
 
 def _number(text: str) -> float | None:

@@ -13,6 +13,7 @@ from batcher.errors import ManifestError, Suggestion
 from batcher.ledger.lifecycle.restored_rows import has_counted_rows
 from batcher.ledger.records import Batch
 from batcher.ledger.storage.schema import batches, meta
+from batcher.manifest.faults import printable
 from batcher.manifest.row_filter import is_same_filter
 from batcher.manifest.rules import PARSE_OPTIONS, Rules
 
@@ -61,7 +62,9 @@ def refuse_other_filter(conn: Connection, rules: Rules, name: str) -> None:
     last: list[str] = [] if batch_id is None else _reading(conn, batch_id).get("where", [])
     if batch_id is None or is_same_filter(last, rules.where):
         return
-    before, now = (" ".join(f"--where {one}" for one in where) or "no --where" for where in (last, rules.where))
+    before, now = (
+        " ".join(f"--where {printable(one)}" for one in where) or "no --where" for where in (last, rules.where)
+    )
     message = f"{name}: the last run of batch {rules.batch} had {before}, and this one has {now}; nothing was created"
     hint = "To select the rows anew, pass --refilter: new ones will be bought, and others leave the results."
     if not last:
