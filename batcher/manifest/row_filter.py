@@ -157,7 +157,8 @@ class RowFilter:
             self._faults.add(None, None, reason, cause="where", fatal=True)
 
     def _report_unmatched(self, one: Condition, known: str) -> None:
-        reason = f"no row has this value (the column has {known})"
+        is_text = self._columns.field_named(one.column) == "text"  # texts are never shown
+        reason = "no row has this value" if is_text else f"no row has this value (the column has {known})"
         if one.negated:
             self._notes.append(f"--where {printable(one)}: {reason}")
         else:

@@ -67,6 +67,7 @@ def test_rows_that_do_not_match_are_not_read(tmp_path: Path, where: list[str], i
             "--where is_spken=TRUE: the file has no column `is_spken` (it has id, text, Is Spoken, part)",
         ),
         (["parts=1"], "the file has no column `parts` (it has id, text, Is Spoken, part): did you mean `part`?"),
+        (["text=Six."], "--where text=Six.: no row has this value"),
         (["part=4"], '--where part=4: no row has this value (the column has "1", "2", "3")'),
         (["part=1", "part=4"], '--where part=4: no row has this value (the column has "1", "2", "3")'),
         (["is_spoken=FALSE", "part=3"], "no row meets all conditions of --where"),
@@ -80,6 +81,7 @@ def test_a_condition_that_cannot_be_meant_is_an_error(tmp_path: Path, where: lis
     read = Read(tmp_path, SHEET, *where)
     assert read.manifest.faults.fatal
     assert any(fault in line for line in read.faults), read.faults
+    assert "Three." not in str(read.faults)
 
 
 def test_an_exclusion_that_excludes_nothing_is_a_note(tmp_path: Path) -> None:
