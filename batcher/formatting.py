@@ -1,11 +1,18 @@
-"""Formats numbers, credits, durations, sizes and error texts for people."""
+"""Formats numbers, credits, durations, sizes, error texts and long lines for people."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Iterable
 from typing import Final
 
 _CLASS: Final = re.compile(r"[A-Z]\w*(?:Error|Timeout|Exception)")
+
+_STYLE: Final = re.compile(r"\x1b\[[0-9;]*m")
+_COLOURS: Final = {"red": 31, "green": 32, "yellow": 33}
+_TO_COPY: Final = re.compile(r"\s+[^\sA-Z0-9`]")
+"""The beginning of an indented line that is not a sentence: a command to copy."""
 
 
 def counted(number: int, word: str) -> str:
@@ -49,3 +56,49 @@ def size(number: float) -> str:
             return f"{number:.0f} {unit}" if unit == "bytes" or number >= 99.5 else f"{number:.1f} {unit}"
         number /= 1000
     return f"{number:,.1f} TB"
+
+
+def listed(names: Iterable[str], limit: int) -> str:
+    """The first names, and the number of the others: `a, b, … (3 more)`."""
+    every = list(names)
+    hidden = len(every) - limit
+    return ", ".join(every[:limit]) + (f", … ({hidden:,} more)" if hidden > 0 else "")
+
+
+def coloured(text: str, colour: str | None) -> str:
+    """The text in a colour (red, green, yellow) of the terminal; unchanged without one."""
+    return text if colour is None else f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
+
+
+def columns_of(text: str) -> int:
+    """Columns that the text takes on a terminal: two for wide characters, none for styles and combining ones."""
+    plain = _STYLE.sub("", text)
+    if plain.isascii():
+        return len(plain)
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in plain
+    )
+
+
+def wrapped(text: str, width: int | None) -> str:
+    """The text with lines of at most `width` columns, broken between words and indented like their beginning.
+
+    Commands to copy stay on one line: indented lines that do not begin like a sentence.
+    """
+    if width is None:
+        return text
+    return "\n".join(line if _TO_COPY.match(line) else _wrapped_line(line, width) for line in text.split("\n"))
+
+
+def _wrapped_line(line: str, width: int) -> str:
+    if columns_of(line) <= width:
+        return line
+    words = line.lstrip(" ").split(" ")
+    indent = " " * (len(line) - len(line.lstrip(" ")))
+    lines = [indent + words[0]]
+    for word in words[1:]:
+        if columns_of(lines[-1]) + 1 + columns_of(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(indent + word)
+    return "\n".join(lines)

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, Final, NoReturn
 
 from batcher.errors import ManifestError
+from batcher.formatting import listed
 from batcher.item import PARAMETERS
 from batcher.manifest import limits
 from batcher.manifest.faults import Faults, Problem, code, printable
@@ -131,6 +132,20 @@ class Columns:
         near = difflib.get_close_matches(header, [*self.sent, *self.carried], n=1)
         meant = f": did you mean {code(near[0])}?" if near else ""
         return f"the file has no column {code(header)}{self._listed()}{meant}"
+
+    def guesses(self) -> str | None:
+        """The columns that are used and those that are only copied.
+
+        None if there is nothing to check: each column has the name of its field, or the user named it.
+        """
+        renamed = (header for header, field in self.sent.items() if normalised(header) != normalised(field))
+        chosen = {normalised(header) for header in self._mapped.values()}
+        if not self.carried and all(normalised(header) in chosen for header in renamed):
+            return None
+        used = (name if name == field else f"{printable(name)} (as {field})" for name, field in self.sent.items())
+        copied = listed(map(printable, self.carried), _HEADERS_LISTED)
+        line = f"columns used: {listed(used, _HEADERS_LISTED)}"
+        return f"{line}; only copied to the results: {copied}" if copied else line
 
     def mapped_to(self, field: str) -> str | None:
         """The header that the user named for this field."""
@@ -315,8 +330,7 @@ class Columns:
         headers = [*self.sent]
         for header in self.carried:
             headers += self._inner.get(header) or [header]
-        more = ", ..." if len(headers) > _HEADERS_LISTED else ""
-        return f" (it has {', '.join(map(printable, headers[:_HEADERS_LISTED]))}{more})" if headers else ""
+        return f" (it has {listed(map(printable, headers), _HEADERS_LISTED)})" if headers else ""
 
     def _fault(self, line: int | None, column: str | None, reason: str, cause: str) -> None:
         self._faults.add(line, column, reason, cause=cause, fatal=True)

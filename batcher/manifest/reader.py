@@ -4,7 +4,7 @@ length can be checked to its end before anything is bought."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,9 @@ from batcher.manifest.rows import FindFormer, Record, Row, RowValidator, record_
 from batcher.manifest.rules import Rules
 from batcher.manifest.stream import seekable
 
+Watch = Callable[[Iterator[Record], str], Iterator[Record]]
+"""Passes records on as they are read from the file of this name, to show progress."""
+
 
 class Manifest:
     """One manifest: a file, or standard input (`path` None), which may hold the same formats.
@@ -30,7 +33,9 @@ class Manifest:
     the unpacked content, and set once `rows` is exhausted.
     """
 
-    def __init__(self, path: Path | None, rules: Rules, *, stdin: BinaryIO | None = None) -> None:
+    def __init__(
+        self, path: Path | None, rules: Rules, *, stdin: BinaryIO | None = None, watch: Watch = lambda rows, _: rows
+    ) -> None:
         self.name = "<stdin>" if path is None else str(path)
         self.faults = Faults(self.name)
         self.digest: str | None = None
@@ -38,6 +43,7 @@ class Manifest:
         self.notes: list[str] = []
         self._path = path
         self._stdin = stdin
+        self._watch = watch
         self._rules = rules
         self._columns = Columns(rules.columns, self.faults)
         self._validator = RowValidator(rules, self._columns, self.faults)
@@ -52,6 +58,15 @@ class Manifest:
     def columns_carried(self) -> list[str]:
         """The columns that are only copied to the results."""
         return list(self._columns.carried)
+
+    def description(self) -> list[str]:
+        """What was decided about the file that its user may want to check: format, columns, and names of outputs."""
+        lines = [*self.notes, *filter(None, [self._columns.guesses()])]
+        if "id" not in self._columns.sent.values() and "{id" in self._rules.filename:
+            lines.append(
+                "no id column: outputs are named by row number, so inserting a row renames the outputs after it"
+            )
+        return lines
 
     @property
     def left_out(self) -> int:
@@ -71,7 +86,7 @@ class Manifest:
         Raises:
             ManifestError: the file cannot be read: it is missing, or its encoding or its header is unusable.
         """
-        for record in self._records():
+        for record in self._watch(self._records(), self.name):
             row = self._validator.row(record, find_former)
             if row is not None:
                 yield row

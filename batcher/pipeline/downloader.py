@@ -60,6 +60,7 @@ class Downloader:
 
     def add(self, task: OpenTask, url: str | None, *, expires_at: float | None = None) -> None:
         """Collect the audio of `task`; the task is read for a URL if there is none, or if it has expired by then."""
+        self.ctx.tally.to_download += 1
         self._waiting.append((task, url, expires_at))
         self._more.set()
 

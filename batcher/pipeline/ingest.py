@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 from batcher.audio.fingerprints import is_settled, stamp
+from batcher.clock import Clock
 from batcher.errors import DoubtError, ManifestError, UsageError
 from batcher.formatting import counted
 from batcher.ledger.imports import importer
@@ -19,6 +20,12 @@ from batcher.pipeline.output_check import OutputCheck
 from batcher.pipeline.selection import Selection, need_known
 from batcher.reports import results
 from batcher.settings import Source
+
+
+def trusted_stamp(source: Source, clock: Clock) -> str | None:
+    """The file's stamp, by which the next run detects a change. None if it was changed too recently for that."""
+    found = stamp(source.path) if source.path is not None else None
+    return " ".join(map(str, found)) if found is not None and is_settled(found, clock) else None
 
 
 class Ingest:
@@ -66,7 +73,7 @@ class Ingest:
         if before is None and not self._ctx.settings.restored:
             self._need_free_results(source.rules.batch)
         rules = await self._ctx.ledger.do(importer.with_history, source.rules)
-        trusted = self._stamp(source)
+        trusted = trusted_stamp(source, self._ctx.clock)
         if trusted is not None and not (self._ctx.settings.rescan or self._ctx.settings.restored):
             unchanged = await self._ctx.ledger.do(
                 importer.find_unchanged, rules, source=source.name, out_dir=self._ctx.store.out_dir, trusted=trusted
@@ -81,8 +88,8 @@ class Ingest:
         show = self._ctx.progress.say if imported == before else self._ctx.progress.warn
         for line in manifest.faults.lines():
             show(f"skipped: {line}")
-        if before is None:
-            self._describe(manifest, rules.filename)
+        for line in manifest.description() if before is None else ():
+            self._ctx.progress.say(line)
         if manifest.stripped and imported != before:
             self._ctx.progress.say(f"markup removed from the texts of {counted(manifest.stripped, 'row')}")
         return imported
@@ -93,7 +100,7 @@ class Ingest:
         """Read the manifest to its end, and import it."""
         if self._stdin is not None:
             self._stdin.seek(0)
-        manifest = Manifest(source.path, rules, stdin=self._stdin)
+        manifest = Manifest(source.path, rules, stdin=self._stdin, watch=self._ctx.progress.reading)
         imported = await self._ctx.ledger.do(
             importer.import_manifest,
             manifest,
@@ -105,7 +112,7 @@ class Ingest:
             rename=self._ctx.settings.rename,
             refilter=self._ctx.settings.refilter,
             allow=allow,
-            trusted=trusted if trusted == self._stamp(source) else None,
+            trusted=trusted if trusted == trusted_stamp(source, self._ctx.clock) else None,
         )
         return manifest, imported
 
@@ -125,27 +132,6 @@ class Ingest:
             if path.exists():
                 message = f"{path} was not written by this ledger; nothing was created"
                 raise ManifestError(message, [], "Move it away, or choose another --batch or --out-dir.")
-
-    def _describe(self, manifest: Manifest, filename: str) -> None:
-        """Print, on a batch's first import, how the file is read, which columns are used and how outputs are named."""
-        for note in manifest.notes:
-            self._ctx.progress.say(note)
-        sent = ", ".join(
-            header if header == name else f"{header} (as {name})" for header, name in manifest.columns_sent.items()
-        )
-        carried = ", ".join(manifest.columns_carried)
-        self._ctx.progress.say(
-            f"columns used: {sent}" + (f"; only copied to the results: {carried}" if carried else "")
-        )
-        if "id" not in manifest.columns_sent.values() and "{id" in filename:
-            self._ctx.progress.say(
-                "no id column: outputs are named by row number, so inserting a row renames the outputs after it"
-            )
-
-    def _stamp(self, source: Source) -> str | None:
-        """The file's stamp, by which the next run detects a change. None if it was changed too recently for that."""
-        found = stamp(source.path) if source.path is not None else None
-        return " ".join(map(str, found)) if found is not None and is_settled(found, self._ctx.clock) else None
 
     async def _check_outputs(self) -> None:
         conflicts = await self._outputs.run(self.named, rescan=self._ctx.settings.rescan)

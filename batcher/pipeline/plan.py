@@ -17,21 +17,25 @@ from batcher.errors import CredentialsError, ManifestError
 from batcher.item import NEEDS_ATTENTION, OPEN, State
 from batcher.ledger.imports import importer
 from batcher.ledger.imports.doubts import hint_of
+from batcher.ledger.imports.parse_options import FileFacts, file_facts
 from batcher.ledger.imports.preview import ImportPreview
 from batcher.ledger.ledger import Connection, open_readonly
 from batcher.ledger.lifecycle import runs
 from batcher.ledger.money.prices import Prices, prices
-from batcher.ledger.storage import database
+from batcher.ledger.storage import bulk, database
 from batcher.manifest.faults import Faults
 from batcher.manifest.markup.doubts import Doubt
 from batcher.manifest.reader import Manifest
+from batcher.manifest.rules import Rules
 from batcher.pipeline.catalogue import Catalogue, Verdict
 from batcher.pipeline.connection import reach, why_no_profile
+from batcher.pipeline.ingest import trusted_stamp
 from batcher.pipeline.purchase_check import CACHE, FIX_VOICES, add_fault, warnings
 from batcher.pipeline.restore import why_outdated
 from batcher.pipeline.selection import Selection, need_known
 from batcher.provider.answers import Profile
-from batcher.settings import Settings
+from batcher.reports.progress import Progress
+from batcher.settings import Settings, Source
 
 if TYPE_CHECKING:
     from batcher.provider.client import Client
@@ -64,7 +68,7 @@ class Plan:
     doubts_hint: str | None = None  # what to do about them
     stripped: int = 0  # rows from whose texts --strip removes something
     outdated: str | None = None  # why a run needs --restored
-    notes: list[str] = field(default_factory=list)  # how the manifests' formats are read
+    notes: list[str] = field(default_factory=list)  # how the manifests are read
     columns_sent: dict[str, str] = field(default_factory=dict)
     columns_carried: list[str] = field(default_factory=list)
     voices: dict[str, int] = field(default_factory=dict)  # rows by voice
@@ -78,15 +82,15 @@ class Plan:
     stops_after: int | None = None  # items that the balance pays for, if not all
 
 
-def plan(settings: Settings) -> Plan:
-    """Plan a run with these settings. Creates neither tasks nor a ledger.
+def plan(settings: Settings, progress: Progress | None = None) -> Plan:
+    """Plan a run with these settings. Creates neither tasks nor a ledger. Shows `progress` while files are read.
 
     Raises:
         LedgerError: the ledger cannot be used.
         UsageError: a setting is invalid, or names a row that does not exist.
     """
-    with _ledger(settings) as path, open_readonly(path, settings.world) as conn:
-        planner = _Planner(settings, conn)
+    with _ledger(settings) as path, open_readonly(path, settings.world) as conn, bulk.large_cache(conn):
+        planner = _Planner(settings, conn, progress or Progress(quiet=True))
         anyio.run(planner.ask_api)
         return planner.finish()
 
@@ -106,9 +110,10 @@ def _ledger(settings: Settings) -> Iterator[Path]:
 class _Planner:
     """Makes one plan: previews the manifests, asks the API if possible, and sums up."""
 
-    def __init__(self, settings: Settings, conn: Connection) -> None:
+    def __init__(self, settings: Settings, conn: Connection, progress: Progress) -> None:
         self._settings = settings
         self._conn = conn
+        self._progress = progress
         self._preview = ImportPreview(conn)
         self._verdict = Verdict()
         self._plan = Plan(outdated=why_outdated(conn, settings))
@@ -121,27 +126,44 @@ class _Planner:
     def _preview_imports(self) -> None:
         for source in self._settings.sources:
             rules = importer.with_history(self._conn, source.rules)
-            manifest = Manifest(source.path, rules)
             self._plan.batches.append(rules.batch)
             try:
-                out_dir, at = self._store.out_dir, Clock().now()
-                refilter = self._settings.refilter
-                found = self._preview.add(manifest, rules, out_dir=out_dir, at=at, refilter=refilter)
+                facts = self._reuse(source, rules) or self._read(source, rules)
             except ManifestError as error:
                 self._plan.faults += error.faults
                 self._plan.refused[rules.batch] = "\n".join(self._settings.ways_out(error))
                 continue
-            self._plan.faults += manifest.faults.lines()
-            self._plan.left_out += manifest.left_out
-            self._plan.rebuy = self._plan.rebuy or self._told(found.rebuy)
-            self._plan.rename = self._plan.rename or self._told(found.rename)
-            self._plan.stripped += manifest.stripped
-            self._add_doubts(manifest.faults.name, found.doubts)
-            for name, ids in found.changed.items():
-                self._plan.changed.setdefault(name, []).extend(ids)
-            self._plan.notes += manifest.notes
-            self._plan.columns_sent |= manifest.columns_sent
-            self._plan.columns_carried += manifest.columns_carried
+            self._plan.left_out += facts.left_out
+            self._plan.stripped += facts.stripped
+            self._plan.notes += facts.notes
+            self._plan.columns_sent |= facts.columns_sent
+            self._plan.columns_carried += facts.columns_carried
+
+    def _reuse(self, source: Source, rules: Rules) -> FileFacts | None:
+        """Take the batch from the ledger, if the file is as it was at its last import. None if it must be read."""
+        trusted = trusted_stamp(source, Clock())
+        if trusted is None or self._settings.rescan or self._settings.restored:
+            return None
+        out_dir = self._store.out_dir
+        batch = importer.find_unchanged(self._conn, rules, source=source.name, out_dir=out_dir, trusted=trusted)
+        facts = None if batch is None else file_facts(self._conn, batch)
+        if batch is not None and facts is not None:
+            self._preview.add_unchanged(batch)
+        return facts
+
+    def _read(self, source: Source, rules: Rules) -> FileFacts:
+        """Read the file, and compare it with the ledger."""
+        manifest = Manifest(source.path, rules, watch=self._progress.reading)
+        found = self._preview.add(
+            manifest, rules, out_dir=self._store.out_dir, at=Clock().now(), refilter=self._settings.refilter
+        )
+        self._plan.faults += manifest.faults.lines()
+        self._plan.rebuy = self._plan.rebuy or self._told(found.rebuy)
+        self._plan.rename = self._plan.rename or self._told(found.rename)
+        self._add_doubts(manifest.faults.name, found.doubts)
+        for name, ids in found.changed.items():
+            self._plan.changed.setdefault(name, []).extend(ids)
+        return importer.facts_of(manifest)
 
     def _told(self, error: ManifestError | None) -> str | None:
         """What would be refused, and what to do about it."""

@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections import deque
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from batcher.clock import Clock
-from batcher.formatting import amount
+from batcher.formatting import amount, coloured, columns_of, span, wrapped
 from batcher.reports.tally import Tally
 
+T = TypeVar("T")
 _BAR_SECONDS: Final = 0.2
 _LINE_SECONDS: Final = 30.0
+_RATE_SECONDS: Final = 60.0
+"""The rate and the ETA are those of this time."""
+_READING_SECONDS: Final = 1.0
+"""Reading a file shows progress from then on."""
+_BAR_COLUMNS: Final = 18
+"""Columns of a terminal's line that the text leaves to the bar and the percentage, at least."""
 
 
 class Progress:
-    """Shows a run's tally until closed, and prints messages without tearing the bar."""
+    """Shows a run's tally until closed, and prints messages without tearing the bar.
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    `colours`: whether messages are coloured; None on terminals only.
+    """
+
+    def __init__(self, *, quiet: bool = False, colours: bool | None = None) -> None:
         self._quiet = quiet
         self._terminal = sys.stderr.isatty()
+        self._colours = self._terminal if colours is None else colours
         self._bar: Any = None
 
-    def say(self, line: str) -> None:
+    def say(self, line: str, colour: str | None = None) -> None:
         """Print a message, unless quiet."""
         if not self._quiet:
-            self.warn(line)
+            self.warn(line, colour)
 
-    def warn(self, line: str) -> None:
+    def warn(self, line: str, colour: str | None = None) -> None:
         """Print a message, even if quiet."""
+        if self._terminal:
+            line = wrapped(line, _width())
+        line = coloured(line, colour) if self._colours else line
         # A closed standard error is no reason to stop the run.
         with suppress(OSError):
             if self._bar is not None:
@@ -36,6 +53,18 @@ class Progress:
             else:
                 sys.stderr.write(line + "\n")
                 sys.stderr.flush()
+
+    def reading(self, rows: Iterator[T], name: str) -> Iterator[T]:
+        """The same rows; on a terminal their number is shown while they are read, if that takes long."""
+        if self._quiet or not self._terminal:
+            return rows
+        from tqdm import tqdm
+
+        layout = "reading {desc}: {n:,} rows"
+        shown: Iterator[T] = iter(
+            tqdm(rows, name, bar_format=layout, delay=_READING_SECONDS, leave=False, dynamic_ncols=True)
+        )
+        return shown
 
     async def follow(self, tally: Tally, clock: Clock) -> None:
         """Show the tally until cancelled."""
@@ -55,37 +84,87 @@ class Progress:
     async def _draw(self, tally: Tally, clock: Clock) -> None:
         from tqdm import tqdm
 
-        layout = "{l_bar}{bar}| {n:,} of {total:,} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
-        self._bar = tqdm(
-            total=tally.total, initial=tally.done, unit=" items", bar_format=layout, dynamic_ncols=True, file=sys.stderr
-        )
+        pace = _Pace()
+        self._bar = tqdm(total=tally.total, bar_format="", dynamic_ncols=True, file=sys.stderr)
         try:
             while True:
-                self._update(tally)
+                self._update(tally, pace, clock)
                 await clock.sleep(_BAR_SECONDS)
         finally:
-            self._update(tally)
+            self._update(tally, pace, clock)
 
-    def _update(self, tally: Tally) -> None:
+    def _update(self, tally: Tally, pace: _Pace, clock: Clock) -> None:
         if self._bar is None:
             return
+        pace.note(tally.done, clock.steady())
+        text = bar_text(tally, pace.per_second(), (_width() or 80) - _BAR_COLUMNS, colours=self._colours)
         with suppress(OSError):
-            self._bar.set_postfix_str(_state(tally), refresh=False)
-            self._bar.update(tally.done - self._bar.n)
+            self._bar.bar_format = f"{{percentage:3.0f}}%|{{bar}}| {text}"
+            self._bar.n = min(tally.done, tally.total)
             self._bar.refresh()
 
     async def _print(self, tally: Tally, clock: Clock) -> None:
-        started_at, before = clock.now(), tally.done
+        pace = _Pace()
         while True:
+            pace.note(tally.done, clock.steady())
             await clock.sleep(_LINE_SECONDS)
-            rate = (tally.done - before) / max(1.0, clock.now() - started_at) * 60
-            self.say(f"{tally.done:,} of {tally.total:,} done, {rate:,.0f}/min, {_state(tally)}")
+            pace.note(tally.done, clock.steady())
+            self.say(bar_text(tally, pace.per_second()))
 
 
-def _state(tally: Tally) -> str:
-    parts = [f"{tally.open:,} open"]
+class _Pace:
+    """How many items were done lately."""
+
+    def __init__(self) -> None:
+        self._noted: deque[tuple[float, int]] = deque()
+
+    def note(self, done: int, at: float) -> None:
+        self._noted.append((at, done))
+        while len(self._noted) > 2 and self._noted[1][0] <= at - _RATE_SECONDS:
+            self._noted.popleft()
+
+    def per_second(self) -> float:
+        """Items per second over the last minute; 0 until one was done."""
+        (began, before), (now, done) = self._noted[0], self._noted[-1]
+        return (done - before) / max(1.0, now - began)
+
+
+def bar_text(tally: Tally, per_second: float, columns: int | None = None, *, colours: bool = False) -> str:
+    """What is done and what is next; the least important is left out of a line that has only so many columns."""
+    parts = [_Part(f"{tally.done:,} of {tally.total:,} done", 0)]
+    if per_second > 0:
+        per_minute = per_second * 60
+        parts.append(_Part(f"{per_minute:,.{0 if per_minute >= 10 else 1}f}/min", 5))
+        if tally.remaining:
+            parts.append(_Part(f"ETA {span(tally.remaining / per_second)}", 3))
+    if tally.open or not tally.to_download:
+        parts.append(_Part(f"{tally.open:,} open", 2))
+    if tally.to_download:
+        parts.append(_Part(f"{tally.to_download:,} to download", 1))
     if tally.in_doubt:
-        parts.append(f"{tally.in_doubt:,} in doubt")
+        parts.append(_Part(f"{tally.in_doubt:,} in doubt", 2, "yellow"))
     if tally.credits is not None:
-        parts.append(f"{amount(tally.credits)} credits left")
-    return ", ".join(parts)
+        parts.append(_Part(f"{amount(tally.credits)} credits left", 4))
+    while columns is not None and len(parts) > 1 and columns_of(", ".join(part.text for part in parts)) > columns:
+        parts.remove(max(parts, key=lambda part: part.rank))
+    return ", ".join(part.shown(colours) for part in parts)
+
+
+class _Part:
+    """A part of the line, the more important the lower its rank."""
+
+    def __init__(self, text: str, rank: int, colour: str | None = None) -> None:
+        self.text = text
+        self.rank = rank
+        self._colour = colour
+
+    def shown(self, colours: bool) -> str:
+        return coloured(self.text, self._colour) if colours else self.text
+
+
+def _width() -> int | None:
+    """Columns of the terminal; None if unknown."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or None
+    except (OSError, ValueError):
+        return None

@@ -14,7 +14,8 @@ class Tally:
     total: int = 0
     done: int = 0
     in_doubt: int = 0
-    open: int = 0
+    open: int = 0  # tasks at the provider
+    to_download: int = 0  # finished tasks whose audio is not on disk yet
     created: int = 0
     collected: int = 0
     creates: int = 0
@@ -23,6 +24,11 @@ class Tally:
     throttled: int = 0
     unwritten: int = 0
     credits: float | None = None
+
+    @property
+    def remaining(self) -> int:
+        """Items that are neither done nor in doubt."""
+        return max(0, self.total - self.done - self.in_doubt)
 
     def begin(self, total: int, *, done: int, in_doubt: int) -> None:
         """Start from the state in which earlier runs left the manifests' items."""
@@ -41,4 +47,5 @@ class Tally:
     def saved(self, *, wanted: bool) -> None:
         """Count an item whose audio is now on disk."""
         self.collected += 1
+        self.to_download = max(0, self.to_download - 1)
         self.done += wanted

@@ -70,5 +70,5 @@ def test_the_table_of_columns_in_the_file_still_maps_headers(project: Project, p
     """`columns` is the list only if it is not a table."""
     (project.folder / "m.csv").write_text("Satz\nHallo.\n")
     (project.folder / "batcher.toml").write_text('voice = "anna"\n[columns]\ntext = "Satz"\n')
-    planned = project.batcher("plan", "m.csv", "--api-url", provider.url)
-    assert "columns used: Satz (as text)" in planned.out
+    planned = project.batcher("plan", "m.csv", "--api-url", provider.url, "--json")
+    assert planned.report["columns_sent"] == {"Satz": "text"}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,14 @@ from batcher.ledger.imports.preview import ImportPreview
 from batcher.ledger.ledger import open_readonly
 from batcher.ledger.money import spending
 from batcher.ledger.queries import item_counts, purchases
+from batcher.ledger.records import Batch
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rules import Rules
 from tests.conftest import Project
 from tests.support.fake_tts import HTML_404, FakeTTS, Twist, refusal
 from tests.support.ledger_kit import AT, Book, book_in
+
+ROOT = Path(__file__).parents[2]
 
 
 def _plan(project: Project, *arguments: Any) -> Any:
@@ -36,6 +42,8 @@ def test_a_plan_before_the_first_run_leaves_nothing_behind(project: Project, pro
     assert (found["suffices"], found["stops_after"]) == (None, None)
     told = project.batcher("plan", manifest, "--api-url", provider.url)
     assert "about 42 credits by the provider's price rule (some models cost more: `batcher help account`)" in told.out
+    probe = f"  batcher run {manifest} --api-url {provider.url} --max-items 1\n"
+    assert f"To find out the price, create one item:\n{probe}" in told.out
     assert found["balance"] == provider.credits
     assert found["columns_sent"] == {"id": "id", "text": "text", "voice": "voice"}
     assert provider.creates == []
@@ -57,7 +65,7 @@ def test_a_plan_after_a_run_estimates_costs_and_names_changes(project: Project, 
     assert (found["suffices"], found["stops_after"]) == (False, 4)
     told = project.batcher("plan", manifest, "--api-url", provider.url)
     assert "voice changed since the last run in 1 row: r2" in told.out
-    assert "columns used: id, text, voice\n" in told.out
+    assert "columns used" not in told.out
     assert "enough for about 4 items" in told.out
     assert len(provider.creates) == 4
 
@@ -218,6 +226,7 @@ def test_a_plan_predicts_the_import(tmp_path: Path, seed: int) -> None:
                 continue
             wanted = [book.take_in(content, batch=batch, **how)]
             assert counts == book.do(item_counts.count, wanted)
+            assert (counts, waiting) == _foreseen_unchanged(book, wanted[0])
             assert sum(one.bytes for one in waiting) == sum(size for _, size in book.do(spending.to_buy, wanted))
             assert waiting == book.do(purchases.purchases, wanted)
             for claimed in book.claim_anew(dice.randint(0, 2)):
@@ -232,3 +241,66 @@ def _foreseen(book: Book, batch: str, content: str, how: dict[str, Any]) -> tupl
         foresight = ImportPreview(conn)
         refusal = foresight.add(Manifest(file, rules), rules, out_dir="audio", at=AT).rebuy
         return foresight.counts(), foresight.purchases(), refusal
+
+
+def _foreseen_unchanged(book: Book, batch: Batch) -> tuple[Any, Any]:
+    with open_readonly(book.path) as conn:
+        foresight = ImportPreview(conn)
+        foresight.add_unchanged(batch)
+        return foresight.counts(), foresight.purchases()
+
+
+def test_an_unchanged_file_is_planned_from_the_ledger(project: Project) -> None:
+    """Without reading it, and with the same result. Its times must be old enough, as those of the sample are."""
+    manifest = project.folder / "welcome.csv"
+    manifest.symlink_to(ROOT / "sample_inputs" / "welcome.csv")
+    assert project.run(manifest, "--max-items", "2").exit_code == 6
+    found = _plan(project, manifest)
+    assert (found["rows"], found["done"]) == (10, 2)
+    assert found == _plan(project, manifest, "--rescan")
+    [(stored,)] = project.query("SELECT value FROM meta WHERE name LIKE 'reading %'")
+    with closing(sqlite3.connect(project.ledger)) as connection, connection:
+        marked = json.dumps(json.loads(stored) | {"left_out": 7})
+        connection.execute("UPDATE meta SET value = ? WHERE name LIKE 'reading %'", (marked,))
+    assert _plan(project, manifest)["left_out"] == 7
+    assert _plan(project, manifest, "--rescan")["left_out"] == 0
+
+
+def test_a_plan_with_nothing_to_create_says_so(project: Project, provider: FakeTTS) -> None:
+    """Whether all is done, tasks are open, or rows need attention."""
+    rows = project.rows(2)
+    manifest = project.manifest(rows)
+
+    def told() -> str:
+        return project.batcher("plan", manifest, "--api-url", provider.url).out
+
+    assert project.run(manifest, "--no-wait").exit_code == 6
+    assert "nothing to create: a run collects 2 open items at no cost\n" in told()
+    assert project.run(manifest).exit_code == 0
+    assert "nothing to do: everything is done\n" in told()
+    assert "0 characters" not in told()
+    provider.on_create = lambda _: refusal(400, "invalid_text")
+    project.manifest([*rows, *project.rows(1, first=3)])
+    assert project.run(manifest).exit_code == 3
+    assert "nothing to create: 1 item needs attention, and a run does not create it again\n" in told()
+
+
+def test_columns_are_described_only_where_something_was_decided(tmp_path: Path) -> None:
+    """Not where each has the name of a field or was named by the user. At most 12 are listed, in printable form."""
+
+    def described(header: str, **rules: Any) -> list[str]:
+        file = tmp_path / "lines.csv"
+        file.write_text(f"{header}\n{','.join('x' * (header.count(',') + 1))}\n")
+        manifest = Manifest(file, Rules(batch="lines", **rules))
+        list(manifest.rows())
+        return manifest.description()
+
+    assert described("ID,Text,voice") == []
+    assert described("id,Line,voice", columns={"text": "Line"}) == []
+    assert described("id,text,voiceId") == ["columns used: id, text, voiceId (as voice)"]
+    carried = ",".join(f"c{number}" for number in range(14))
+    listed = ", ".join(f"c{number}" for number in range(12))
+    line = f"columns used: id, text, voice; only copied to the results: {listed}, … (2 more)"
+    assert described(f"id,text,voice,{carried}") == [line]
+    assert described("id,text,voice,no\x07te")[0].endswith("no\\x07te")
+    assert "outputs are named by row number" in described("text,voice")[0]

@@ -10,8 +10,10 @@ import click
 
 from batcher.cli.colours import ERROR, GOOD, WARNING
 from batcher.cli.run_options import GroupedCommand, manifest_options, run_settings
+from batcher.cli.terminal import show
 from batcher.formatting import amount, counted
 from batcher.manifest.faults import printable
+from batcher.settings import Settings, changed_command
 
 _VOICES_SHOWN: Final = 15
 _VALUES_SHOWN: Final = 4
@@ -34,9 +36,10 @@ def plan(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
 def show_plan(ctx: click.Context, manifests: tuple[str, ...]) -> int:
     """Print the plan. Returns the exit code."""
     from batcher.pipeline import plan
+    from batcher.reports.progress import Progress
 
     settings = run_settings(ctx, manifests)
-    found = plan.plan(settings)
+    found = plan.plan(settings, Progress(quiet=ctx.params["quiet"]))
     refused = (
         bool(found.refused or found.refused_doubts)
         or (found.rebuy is not None and not settings.rebuy)
@@ -46,19 +49,20 @@ def show_plan(ctx: click.Context, manifests: tuple[str, ...]) -> int:
     if ctx.params["as_json"]:
         click.echo(json.dumps(asdict(found), ensure_ascii=False))
     else:
-        for line in _lines(found):
-            click.echo(line)
+        for line in _lines(found, settings):
+            show(line)
     return 2 if refused else 0
 
 
-def _lines(found: Any) -> list[str]:
+def _lines(found: Any, settings: Settings) -> list[str]:
     lines = [click.style(fault, fg=ERROR) for fault in found.faults]
     if found.refused:
         lines += [*dict.fromkeys(filter(None, found.refused.values()))]
         have = "has" if len(found.refused) == 1 else "have"
         lines.append(f"{', '.join(found.refused)} {have} errors; fix them first. Nothing will be created until then.")
     if not found.refused or len(found.refused) < len(found.batches):
-        lines += _preview(found)
+        lines += [*_preview(found), *_purchase(found, settings)]
+        lines += [click.style(warning, fg=WARNING) for warning in found.warnings]
     if found.balance is not None:
         lines.append(f"balance: {amount(found.balance)} credits{_sufficiency(found)}")
     elif found.balance_unknown is not None:
@@ -83,8 +87,8 @@ def _preview(found: Any) -> list[str]:
     lines.append(f"{rows}, {items}{shared}")
     if found.not_selected:
         lines[-1] += f"; {found.not_selected:,} other rows are not part of this run"
-    lines.append(f"  {found.new:>9,}  new")
     counts = {
+        "new": (found.new, None),
         "done": (found.done, GOOD),
         "in flight": (found.in_flight, None),
         "need attention": (found.need_person, ERROR),
@@ -98,17 +102,35 @@ def _preview(found: Any) -> list[str]:
         more = ", …" if len(ids) > 5 else ""
         lines.append(f"{name} changed since the last run in {counted(len(ids), 'row')}: {', '.join(ids[:5])}{more}")
     lines += found.notes
-    sent = (header if header == name else f"{header} (as {name})" for header, name in found.columns_sent.items())
-    carried = f"; only copied to the results: {', '.join(found.columns_carried)}" if found.columns_carried else ""
-    lines.append(f"columns used: {', '.join(sent)}{carried}")
     lines += [f"voices: {_voices(found.voices)}"] if found.voices else []
     if found.parameters:
         shown = (f"{printable(name)} {_values(one)}" for name, one in found.parameters.items())
         lines.append(f"parameters: {'; '.join(shown)}")
     if found.stripped:
         lines.append(f"markup removed from the texts of {counted(found.stripped, 'row')}")
-    lines.append(f"to create: {found.characters:,} characters, {_cost(found)}")
-    return lines + [click.style(warning, fg=WARNING) for warning in found.warnings]
+    return lines
+
+
+def _purchase(found: Any, settings: Settings) -> list[str]:
+    """What would be bought, and how to find out its price if no task has reported one."""
+    if not found.new:
+        return [click.style(_nothing_to_create(found), fg=GOOD)]
+    lines = [f"to create: {found.characters:,} characters, {_cost(found)}"]
+    if found.estimate_source != "tasks" and not found.refused and settings.command:
+        words = [word for word in settings.command[2:] if word not in ("--dry-run", "--json")]
+        lines.append("To find out the price, create one item:")
+        lines.append(f"  {changed_command((settings.command[0], 'run', *words), {'--max-items': ['1']})}")
+    return lines
+
+
+def _nothing_to_create(found: Any) -> str:
+    if found.in_flight:
+        return f"nothing to create: a run collects {counted(found.in_flight, 'open item')} at no cost"
+    if found.need_person:
+        verbs = ("needs", "it") if found.need_person == 1 else ("need", "them")
+        items = counted(found.need_person, "item")
+        return f"nothing to create: {items} {verbs[0]} attention, and a run does not create {verbs[1]} again"
+    return "nothing to do: everything is done"
 
 
 def _voices(voices: dict[str, int]) -> str:
@@ -128,7 +150,7 @@ def _values(one: dict[str, Any]) -> str:
 
 def _cost(found: Any) -> str:
     if found.estimate is None:
-        return "price unknown (no task in the ledger has reported its cost yet)"
+        return "price unknown: no task in the ledger has reported its cost yet"
     about, low, high = (f"{found.estimate[name]:,.0f}" for name in ("credits", "low", "high"))
     if found.estimate_source == "price rule":
         return f"about {about} credits by the provider's price rule (some models cost more: `batcher help account`)"
@@ -136,7 +158,7 @@ def _cost(found: Any) -> str:
 
 
 def _sufficiency(found: Any) -> str:
-    if found.suffices is None:
+    if found.suffices is None or not found.new:
         return ""
     if found.suffices:
         return ", which is enough"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from batcher.cli.colours import forced
 from batcher.cli.commands.plan import show_plan
 from batcher.cli.ledger_path import project_folder
 from batcher.cli.monitoring import failure_report, report_end, report_start
@@ -88,7 +89,7 @@ def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
         if ctx.params["save_settings"]:
             raise UsageError("--save-settings needs a run that is not dry", "Remove --dry-run or --save-settings.")
         ctx.exit(show_plan(ctx, manifests))
-    progress = Progress(quiet=ctx.params["quiet"])
+    progress = Progress(quiet=ctx.params["quiet"], colours=forced())
     try:
         report = _execute(ctx, manifests, progress)
     except BaseException as error:

@@ -17,6 +17,7 @@ from batcher.ledger.imports import rebuys
 from batcher.ledger.imports.conflicts import OtherBatch, other_batches, reject_conflicts
 from batcher.ledger.imports.doubts import refuse_doubts, refuse_unlisted_voices
 from batcher.ledger.imports.parse_options import (
+    FileFacts,
     counts_records,
     last_columns,
     refuse_other_filter,
@@ -93,10 +94,21 @@ def import_manifest(
     }
     batch = _save_batch(conn, rules.batch, columns)
     _merge(conn, staging, batch)
-    save_parse_options(conn, batch, rules, left_out=manifest.left_out)
+    save_parse_options(conn, batch, rules, facts_of(manifest))
     if rebuy:
         _delete_mismatched_restored_rows(conn, rules.batch)
     return batch
+
+
+def facts_of(manifest: Manifest) -> FileFacts:
+    """What reading the manifest to its end found out about it."""
+    return FileFacts(
+        notes=manifest.description(),
+        columns_sent=manifest.columns_sent,
+        columns_carried=manifest.columns_carried,
+        left_out=manifest.left_out,
+        stripped=manifest.stripped,
+    )
 
 
 def find_unchanged(conn: Connection, rules: Rules, *, source: str, out_dir: str, trusted: str) -> Batch | None:

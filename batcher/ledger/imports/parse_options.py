@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.sqlite import insert as upsert
@@ -73,10 +73,27 @@ def refuse_other_filter(conn: Connection, rules: Rules, name: str) -> None:
     raise ManifestError(message, [message], hint, suggestion=suggestion)
 
 
-def save_parse_options(conn: Connection, batch: Batch, rules: Rules, *, left_out: int = 0) -> None:
-    """Remember the parse options of an import, its template for file names, and the rows that `--where` left out."""
+class FileFacts(NamedTuple):
+    """What the last import found out about a file, for people: see `Manifest`."""
+
+    notes: list[str]
+    columns_sent: dict[str, str]
+    columns_carried: list[str]
+    left_out: int
+    stripped: int
+
+
+def file_facts(conn: Connection, batch: Batch) -> FileFacts | None:
+    """What the batch's last import found out about its file; None if an older version imported it."""
+    stored = _reading(conn, batch.batch_id)
+    return FileFacts(left_out=stored["left_out"], **stored["file"]) if "file" in stored else None
+
+
+def save_parse_options(conn: Connection, batch: Batch, rules: Rules, facts: FileFacts) -> None:
+    """Remember the parse options of an import, its template for file names, and facts about the file."""
     options = {name: getattr(rules, name) for name in (*PARSE_OPTIONS, "filename", "counted")}
-    value = json.dumps(options | {"left_out": left_out}, default=dict)
+    file = facts._asdict()
+    value = json.dumps(options | {"left_out": file.pop("left_out"), "file": file}, default=dict)
     statement = upsert(meta).values(name=_name(batch.batch_id), value=value)
     conn.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"value": value}))
 
@@ -84,7 +101,8 @@ def save_parse_options(conn: Connection, batch: Batch, rules: Rules, *, left_out
 def _stored(conn: Connection, batch_id: int) -> dict[str, Any]:
     """The stored options; without that of the numbers, a version imported the batch that counted records."""
     stored = _reading(conn, batch_id)
-    stored.pop("left_out", None)
+    for name in ("left_out", "file"):
+        stored.pop(name, None)
     return {"counted": True} | stored
 
 

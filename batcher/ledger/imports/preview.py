@@ -23,7 +23,7 @@ from batcher.ledger.imports.staging import Staging
 from batcher.ledger.queries.item_counts import Counts
 from batcher.ledger.queries.purchases import grouped
 from batcher.ledger.queries.selection import PLACE_SHIFT, Candidate
-from batcher.ledger.records import Purchase
+from batcher.ledger.records import Batch, Purchase
 from batcher.ledger.storage.schema import items
 from batcher.manifest.markup.doubts import Doubt
 from batcher.manifest.reader import Manifest
@@ -31,6 +31,8 @@ from batcher.manifest.rules import Rules
 
 P = ParamSpec("P")
 
+_ROW_COLUMNS: Final = "number, id, line, item_key, skipped, output"
+"""Columns of a row that a preview needs."""
 _VALUES: Final = 10
 """Values of a parameter that are listed."""
 _temporary: Final = MetaData()
@@ -114,13 +116,22 @@ class ImportPreview:
         rebuy = _refusal(importer.refuse_rebuys_of, self._conn, staging, manifest, rules)
         return ManifestPreview(changed, rebuy, rename, doubts)
 
+    def add_unchanged(self, batch: Batch) -> None:
+        """Add a batch whose file is as it was at its last import."""
+        position = len(self._out_dirs)
+        self._selects.append(
+            f"SELECT {position}, {_ROW_COLUMNS} FROM rows WHERE batch_id = {batch.batch_id} AND is_current = 1"  # noqa: S608
+        )
+        with _writable(self._conn):
+            self._create_view()
+        self._out_dirs[batch.name] = batch.out_dir
+
     def _add_rows(self, staging: Staging) -> None:
         position = len(self._out_dirs)
-        columns = "number, id, line, item_key, skipped, output"
-        self._conn.exec_driver_sql(f"INSERT INTO preview_changes SELECT {position}, {columns} FROM staged")  # noqa: S608
+        self._conn.exec_driver_sql(f"INSERT INTO preview_changes SELECT {position}, {_ROW_COLUMNS} FROM staged")  # noqa: S608
         self._conn.exec_driver_sql(f"INSERT INTO preview_gaps SELECT {position}, number FROM gaps")  # noqa: S608
         self._selects.append(
-            f"SELECT {position}, {columns} FROM rows"  # noqa: S608
+            f"SELECT {position}, {_ROW_COLUMNS} FROM rows"  # noqa: S608
             f" WHERE batch_id = {staging.batch_id or 0} AND is_current = 1 AND number <= {staging.last}"
             f" AND number NOT IN (SELECT number FROM preview_changes WHERE position = {position})"
             f" AND number NOT IN (SELECT number FROM preview_gaps WHERE position = {position})"

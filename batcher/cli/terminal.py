@@ -1,0 +1,23 @@
+"""Prints lines for people: on a terminal they are wrapped between words."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+
+import click
+
+from batcher.formatting import wrapped
+
+
+def show(text: str, *, err: bool = False) -> None:
+    """Print the text on standard output, or on standard error, wrapped if that is a terminal."""
+    click.echo(wrapped(text, _width(sys.stderr if err else sys.stdout)), err=err)
+
+
+def _width(stream: object) -> int | None:
+    """Columns of the terminal that the stream is; None if it is none, or if that is unknown."""
+    with suppress(OSError, ValueError, AttributeError):
+        return os.get_terminal_size(stream.fileno()).columns or None  # type: ignore[attr-defined]
+    return None
