@@ -15,7 +15,7 @@ from batcher.item import NEEDS_ATTENTION, UNFINISHED, State
 from batcher.ledger.imports.parse_options import rows_left_out
 from batcher.ledger.ledger import Connection
 from batcher.ledger.lifecycle import restored_rows, runs
-from batcher.ledger.money import spending
+from batcher.ledger.money import spending, top_ups
 from batcher.ledger.queries import item_counts, outputs, status
 from batcher.ledger.queries.item_counts import Counts
 from batcher.ledger.records import Batch, Halt
@@ -141,7 +141,7 @@ class Finish:
     def _note_halts(self, conn: Connection, counts: item_counts.Counts) -> None:
         for halt in self.halts:
             reason = Reason.CREDITS if halt.kind == "credits" else Reason.TROUBLE
-            need = spending.next_need(conn, self.ingest.named)
+            need = self.ingest.selection.next_need(conn, self.ingest.named)
             now = self.profiles[-1].balance if self.profiles else None
             self.ctx.stop.reasons.setdefault(reason, summary.halt_line(halt, counts, balance=now, need=need))
 
@@ -150,7 +150,8 @@ class Finish:
         end = self.profiles[-1].balance if len(self.profiles) > 1 else None
         spent, known = spending.spent_in_run(conn, self.ctx.run_id)
         if not known:
-            spent = start - end if start is not None and end is not None else None
+            topped_up = top_ups.topped_up(conn, run_id=self.ctx.run_id)
+            spent = start + topped_up - end if start is not None and end is not None else None
         needed = self.ingest.selection.estimated_need(conn, self.ingest.named)
         return {"start": start, "end": end, "spent": spent, "estimated_needed": needed}
 

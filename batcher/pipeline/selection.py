@@ -85,6 +85,10 @@ class Selection:
         estimate = prices(conn).estimate((one.model, one.bytes) for one in found)
         return None if estimate is None else estimate.credits
 
+    def next_need(self, conn: Connection, batches: Sequence[Batch]) -> float | None:
+        """Estimated credits for the selected item to be created next; None if there is none, or no price is known."""
+        return spending.next_need(conn, batches, only_chosen=self.is_limited)
+
 
 def need_known(unknown: Sequence[str]) -> None:
     """Check that there are no unknown ids.

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import Final
+from typing import Any, Final
 
 from batcher.clock import local
-from batcher.formatting import amount, counted, plain_error, span
+from batcher.formatting import amount, counted, listed, plain_error, span
 from batcher.item import UNFINISHED, State
 from batcher.ledger.ledger import Connection
-from batcher.ledger.money import spending
+from batcher.ledger.money import spending, top_ups
 from batcher.ledger.queries import attention, ignored, item_counts, names
 from batcher.ledger.queries.eta import forecast
 from batcher.ledger.records import Batch, Halt
@@ -27,6 +27,7 @@ _GROUPS: Final = {
     State.FAILED: ("failed at the provider", "batcher retry --state failed"),
     State.GONE: ("gone (no longer at the provider)", "batcher retry --state gone"),
 }
+_COLOURS: Final = {State.IN_DOUBT: "yellow", State.REJECTED: "red", State.FAILED: "red", State.GONE: "red"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def print_summary(conn: Connection, progress: Progress, words: SummaryInput, bat
     """Print how the run ended. A quiet run prints only news that needs attention."""
     result, counts = words.result, words.counts
     if counts.rows or result.exit_code != 2:
-        progress.say(_first_line(result, counts))
+        progress.say(_first_line(result, counts), "green" if result.exit_code == 0 else None)
     _print_end(progress, words)
     remaining = sum(counts.states[state] for state in UNFINISHED)
     if result.exit_code == 6 and (ahead := forecast_message(conn, result.run_id or "", remaining)) is not None:
@@ -119,7 +120,8 @@ def _print_end(progress: Progress, words: SummaryInput) -> None:
     if result.exit_code == 0:
         return
     show = progress.warn if words.is_news and result.exit_code not in (3, 6) else progress.say
-    show(f"exit {result.exit_code}: {result.message}")
+    colour = None if result.exit_code == 6 else "yellow" if result.exit_code == 3 else "red"
+    show(f"exit {result.exit_code}: {result.message}", colour)
     for hint in words.hints if result.exit_code == 2 else ():
         show(f"  {hint}")
 
@@ -133,8 +135,14 @@ def _print_groups(conn: Connection, progress: Progress, words: SummaryInput, bat
         is_new = item_counts.new_in_run(conn, words.result.run_id or "", state)
         show = progress.warn if is_new else progress.say
         examples = attention.needing_attention(conn, batches, state, _SHOWN + 1, only_chosen=words.only_chosen)
-        show(f"{counted(number, 'item')} {label}: {_examples(examples)}")
+        show(f"{counted(number, 'item')} {label}: {_examples(examples)}", _COLOURS[state])
         show(f"    {command} {words.where}")
+
+
+def _name(row_ids: Sequence[str]) -> str:
+    """An item by the first of its rows, and the others that share it."""
+    first, *others = row_ids
+    return f"{first} (also {listed(others, _SHOWN)})" if others else first
 
 
 def _first_line(result: RunReport, counts: item_counts.Counts) -> str:
@@ -156,33 +164,34 @@ def _first_line(result: RunReport, counts: item_counts.Counts) -> str:
 
 
 def _statement(conn: Connection, result: RunReport) -> str | None:
-    """The balances around the run compared with the reported cost of its tasks. None if unknown or unchanged."""
+    """The balances around the run compared with the reported cost of its tasks, if they disagree, and top-ups.
+
+    None if all is explained, or unknown.
+    """
     start, end = result.credits["start"], result.credits["end"]
     if start is None or end is None:
         return None
+    if added := top_ups.topped_up(conn, run_id=result.run_id):
+        spent = f"spent about {amount(start + added - end)}"
+        return f"credits: {spent}, topped up about {amount(added)}, {amount(end)} left"
     reported, complete = spending.spent_in_run(conn, result.run_id or "")
-    if start == end and not reported:
+    unexplained = round(start - end - (reported or 0.0), 6)
+    if not unexplained:
         return None
     words = f"balance: {amount(start)} at the start, {amount(end)} at the end"
     if reported is None and result.created:
         return f"{words}; the tasks report no cost"
-    if reported is None:
-        words += "; no task created"
-    else:
-        words += f"; reported cost {amount(reported)}" + ("" if complete else " so far")
-    unexplained = round(start - end - (reported or 0.0), 6)
-    if not unexplained:
-        return f"{words}; nothing unexplained"
+    cost = "no task created" if reported is None else f"reported cost {amount(reported)}{' so far' * (not complete)}"
     doubts = item_counts.new_in_run(conn, result.run_id or "", State.IN_DOUBT)
     part = f" ({counted(doubts, 'create')} in doubt may be part of it)" if doubts else ""
-    return f"{words}; {'+' * (unexplained > 0)}{amount(unexplained)} credits unexplained{part}"
+    return f"{words}; {cost}; {'+' * (unexplained > 0)}{amount(unexplained)} credits unexplained{part}"
 
 
-def _examples(found: Sequence[Sequence[str]]) -> str:
-    """Ids and errors of rows, those with the same error together."""
+def _examples(found: Sequence[Sequence[Any]]) -> str:
+    """Items by the ids of their rows, with their errors; those with the same error together."""
     words = []
     for error, alike in groupby(found[:_SHOWN], key=itemgetter(1)):
-        ids = [row_id for row_id, _ in alike]
+        ids = [_name(row_ids) for row_ids, _ in alike]
         times = f"{len(ids)} times: " * (len(ids) > 1)
         words.append(f"{', '.join(ids)} ({times}{plain_error(error).rstrip('.')})")
     return ", ".join(words) + (", …" if len(found) > _SHOWN else "")

@@ -163,11 +163,12 @@ def test_a_refused_token_shows_status_code_message_and_request_id(project: Proje
 
 
 def test_a_cause_shared_by_many_doubts_is_reported_once(project: Project, provider: FakeTTS) -> None:
-    """Without the name of a class, which only the ledger records."""
+    """Without the name of a class, which only the ledger records. Rows that share an item are one."""
     provider.on_create = lambda _: Twist()
-    ended = project.run(project.manifest(3))
+    rows = project.rows(3)
+    ended = project.run(project.manifest([*rows, rows[1] | {"id": "r4"}]))
     said = "Server disconnected without sending a response"
-    assert f"3 items in doubt (may have been bought): r1, r2, r3 (3 times: {said})\n" in ended.err
+    assert f"3 items in doubt (may have been bought): r1, r2 (also r4), r3 (3 times: {said})\n" in ended.err
     assert "RemoteProtocolError" not in ended.err
     assert {error for (error,) in project.query("SELECT error_message FROM items")} == {f"RemoteProtocolError: {said}."}
     told = project.batcher("resolve", "--ledger", project.ledger)

@@ -11,11 +11,12 @@ import pytest
 
 from batcher.formatting import amount
 from batcher.item import Event
-from batcher.ledger.lifecycle import collection
+from batcher.ledger.lifecycle import collection, decisions, runs
 from batcher.ledger.money.spending import Budget, spending
-from batcher.ledger.records import Claimed
+from batcher.ledger.money.top_ups import topped_up
+from batcher.ledger.records import Balance, Claimed
 from tests.support.fake_tts import Create, FakeTTS, Job, Twist
-from tests.support.ledger_kit import Book, book_in, ending
+from tests.support.ledger_kit import AT, RUN, Book, book_in, ending
 
 if TYPE_CHECKING:
     from tests.conftest import Project
@@ -45,7 +46,7 @@ def _affordable(book: Book, most: float) -> int:
     return number
 
 
-def test_an_item_in_doubt_counts_as_spent_until_settled(book: Book) -> None:
+def test_an_item_in_doubt_counts_as_spent(book: Book) -> None:
     """What was definitely not bought costs nothing."""
     _buy(book, 2)
     for event, cause in ((Event.LOST, "unclear"), (Event.DEFERRED, "throttled"), (Event.REJECTED, "invalid")):
@@ -212,6 +213,73 @@ def test_the_statement_shows_the_unexplained_rest(project: Project, provider: Fa
     ended = project.run(project.manifest(3))
     assert "1,000,000 at the start, 999,990 at the end; reported cost 3; +7 credits unexplained" in ended.err
     assert ended.report["credits"] == {"start": 1e6, "end": 1e6 - 10, "spent": 3, "estimated_needed": 0}
+
+
+def test_a_run_whose_costs_explain_its_balances_prints_no_statement(project: Project) -> None:
+    ended = project.run(project.manifest(3))
+    assert (ended.exit_code, "balance: " in ended.err, "3 credits spent, 999,997 credits left" in ended.err) == (
+        0,
+        False,
+        True,
+    )
+
+
+def test_a_top_up_between_runs_is_no_negative_cost(project: Project, provider: FakeTTS) -> None:
+    """`status` shows what was spent, what was added, and what is left."""
+    provider.credits = 3
+    manifest = project.manifest(8)
+    assert project.run(manifest).exit_code == 4
+    assert "topped up" not in project.batcher("status").out
+    provider.credits += 500
+    assert project.run(manifest).exit_code == 0
+    told = project.batcher("status").out
+    assert "credits: spent about 8, 0 in flight, 0 in doubt, 0 still needed (estimate), topped up about 500" in told
+    assert "topped up about 500, 495 left\n" in told
+
+
+def test_a_top_up_during_a_run_is_recognised(project: Project, provider: FakeTTS) -> None:
+    def add(number: int) -> None:
+        provider.credits += 500 * (number == 2)
+
+    provider.on_profile = add
+    ended = project.run(project.manifest(3))
+    assert "credits: spent about 3, topped up about 500, 1,000,497 left\n" in ended.err
+    assert ended.report["credits"]["spent"] == 3
+
+
+def test_a_refund_is_no_top_up(book: Book) -> None:
+    """A balance that rises by no more than the open tasks may have cost is not counted."""
+    _buy(book, 4)
+    task = book.submitted("open")
+    for credits_, at in ((50.0, AT + 1), (51.0, AT + 2)):
+        book.do(runs.note_balance, RUN, book.account_id, Balance(credits=credits_), at=at)
+    assert book.do(topped_up) == 0
+    book.do(collection.record_rendered, ending(task, at=AT + 3, credits=1.0))
+    book.do(runs.note_balance, RUN, book.account_id, Balance(credits=60.0), at=AT + 4)
+    assert book.do(topped_up) == 9
+
+
+def test_a_settled_doubt_is_not_in_doubt_but_counts_towards_the_budget(book: Book) -> None:
+    _buy(book, 2)
+    for _ in range(2):
+        (claimed,) = book.claim()
+        book.record(book.answer(claimed, Event.LOST))
+    assert book.do(spending).in_doubt == 2.0
+    book.do(decisions.abandon, claimed.key, claimed.attempt, at=AT, who="person")
+    found = book.do(spending)
+    assert (found.in_doubt, found.settled, found.total) == (1.0, 1.0, 4.0)
+
+
+def test_a_halt_names_the_need_of_the_next_selected_item(project: Project, provider: FakeTTS) -> None:
+    """Not that of a row which the run does not work on."""
+    rows = project.rows(3)
+    rows[1]["text"] = "A much longer text than that of the others. " * 50
+    manifest = project.manifest(rows)
+    assert project.run(manifest, "--only", "r1").exit_code == 0
+    provider.credits = 0.0
+    ended = project.run(manifest, "--only", "r3")
+    assert ended.exit_code == 4
+    assert "the next item needs about 1;" in ended.err
 
 
 def test_the_statement_relates_an_unexplained_fall_to_a_lost_create(project: Project, provider: FakeTTS) -> None:

@@ -57,7 +57,7 @@ def _assert_priced(conn: Connection, known: Prices) -> None:
 
 
 def _assert_spent(conn: Connection, batch: int | None, known: Prices) -> None:
-    expected: dict[str, float | None] = dict.fromkeys(("spent", "in_flight", "in_doubt"), 0.0)
+    expected: dict[str, float | None] = dict.fromkeys(("spent", "in_flight", "in_doubt", "settled"), 0.0)
     for kind, model, told, size in conn.exec_driver_sql(_SPENT, {"batch": batch}):
         before, more = expected[kind], known.estimate([(model, size)] if size else [])
         expected[kind] = None if before is None or more is None else before + told + more.credits
@@ -79,11 +79,12 @@ _SPENT: Final = """
     WITH made AS (
         SELECT attempts.batch_id, attempts.outcome, items.model, items.bytes, tasks.task_id, tasks.ended_at,
             coalesce(tasks.credits, attempts.credits) AS told,
+            items.state = 'in_doubt' AND items.attempt = attempts.attempt AS unsettled,
             EXISTS (SELECT 1 FROM events WHERE events.item_key = attempts.item_key
                 AND events.attempt = attempts.attempt AND event = 'unfunded') AS unfunded
         FROM attempts JOIN items ON items.key = attempts.item_key
         LEFT JOIN tasks ON tasks.item_key = attempts.item_key AND tasks.attempt = attempts.attempt)
-    SELECT CASE WHEN outcome = 'lost' AND task_id IS NULL THEN 'in_doubt'
+    SELECT CASE WHEN outcome = 'lost' AND task_id IS NULL THEN iif(unsettled, 'in_doubt', 'settled')
                 WHEN outcome IS NULL OR ended_at IS NULL THEN 'in_flight' ELSE 'spent' END AS kind,
         model, total(told), total(CASE WHEN told IS NULL THEN bytes END)
     FROM made

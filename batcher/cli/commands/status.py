@@ -13,6 +13,7 @@ import click
 from batcher.cli.colours import ERROR, in_state
 from batcher.cli.ledger_path import find_ledger_only
 from batcher.cli.options import json_option, ledger_options
+from batcher.cli.terminal import show
 from batcher.clock import local_time
 from batcher.formatting import amount, counted
 
@@ -33,7 +34,7 @@ def status(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
     `credits.spent` covers all tasks of the ledger; `start` and `end` are the balances of the last run.
     """
     from batcher.ledger.ledger import open_readonly
-    from batcher.ledger.money import spending
+    from batcher.ledger.money import spending, top_ups
     from batcher.ledger.queries import report, status
 
     path = find_ledger_only(ctx, manifest)
@@ -41,7 +42,7 @@ def status(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
         if manifest and not report.batches_of(conn, Path(manifest[0])):
             click.echo(f"the ledger has no batch from {manifest[0]}", err=True)
         found = status.status(conn)
-        spent = spending.spending(conn)
+        spent, added = spending.spending(conn), top_ups.topped_up(conn)
         eta = _eta(conn, found)
         batches = status.by_batch(conn) if len(found["batches"]) > 1 and not ctx.params["as_json"] else []
     if ctx.params["as_json"]:
@@ -55,17 +56,17 @@ def status(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
         if number:
             click.echo(in_state(state, f"  {number:>9,}  {state}"))
     for name, counts in batches:
-        click.echo(_batch(name, counts))
-    click.echo(_credits(spent, found["credits"]["estimated_needed"]))
+        show(_batch(name, counts))
+    show(_credits(spent, found["credits"], added))
     if found["halt"] is not None:
         halted = (
             f"halted ({found['halt']['kind']}) since {local_time(found['halt']['since'])}: {found['halt']['detail']}"
         )
-        click.echo(click.style(halted, fg=ERROR))
+        show(click.style(halted, fg=ERROR))
     if found["last_run"] is not None:
-        click.echo(_last_run(found["last_run"]))
+        show(_last_run(found["last_run"]))
     if eta is not None:
-        click.echo(eta)
+        show(eta)
 
 
 def _batch(name: str, counts: Counts) -> str:
@@ -76,12 +77,16 @@ def _batch(name: str, counts: Counts) -> str:
     return f"  {name}: {counted(counts.rows, 'row')}: {', '.join(parts) or 'no items'}"
 
 
-def _credits(spent: Any, needed: float | None) -> str:
+def _credits(spent: Any, found: dict[str, Any], added: float) -> str:
+    needed = found["estimated_needed"]
     parts = {"spent": spent.spent, "in flight": spent.in_flight, "in doubt": spent.in_doubt}
     parts["still needed" if needed is None else "still needed (estimate)"] = needed
-    return "credits: " + ", ".join(
-        f"{name} unknown" if number is None else f"{amount(number)} {name}" for name, number in parts.items()
-    )
+    words = [f"{name} unknown" if number is None else f"{amount(number)} {name}" for name, number in parts.items()]
+    if added:
+        words[0] = f"spent {'unknown' if spent.spent is None else f'about {amount(spent.spent)}'}"
+        words.append(f"topped up about {amount(added)}")
+    left = found["start"] if found["end"] is None else found["end"]
+    return "credits: " + ", ".join(words + ([] if left is None else [f"{amount(left)} left"]))
 
 
 def _eta(conn: Connection, found: dict[str, Any]) -> str | None:

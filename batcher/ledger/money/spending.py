@@ -13,6 +13,7 @@ from batcher.item import OPEN, Event, State
 from batcher.ledger.money.prices import Prices, prices
 from batcher.ledger.records import Batch
 from batcher.ledger.storage import cached_facts
+from batcher.ledger.storage.chosen import chosen, of_chosen, row_chosen
 from batcher.ledger.storage.filters import numbers_of, of_attempt, of_wanted
 from batcher.ledger.storage.planner import OPEN_TASK, UNCLEAR
 from batcher.ledger.storage.schema import attempts, events, items, rows, tasks
@@ -27,30 +28,35 @@ _RECOUNT_SHARE: Final = 8
 class Spending:
     """Credits of creates, as reported or else estimated; None if unknown.
 
-    `spent` on ended tasks, `in_flight` on open ones, `in_doubt` on creates whose answer was lost.
+    `spent` on ended tasks, `in_flight` on open ones, `in_doubt` on creates whose answer was lost. `settled` are creates
+    that were in doubt until a person gave them up or had their items bought again: they may have cost something.
     """
 
     spent: float | None
     in_flight: float | None
     in_doubt: float | None
+    settled: float | None
 
     @property
     def total(self) -> float | None:
-        """The sum of the three, which a budget counts as spent; None if one is unknown."""
-        if self.spent is None or self.in_flight is None or self.in_doubt is None:
-            return None
-        return round(self.spent + self.in_flight + self.in_doubt, 6)
+        """The sum of all parts, which a budget counts as spent; None if one is unknown."""
+        parts = (self.spent, self.in_flight, self.in_doubt, self.settled)
+        known = [part for part in parts if part is not None]
+        return round(sum(known), 6) if len(known) == len(parts) else None
+
+
+_PARTS: Final = ("spent", "in_flight", "in_doubt", "settled")
 
 
 def spending(conn: Connection, *, batch_id: int | None = None, known: Prices | None = None) -> Spending:
     """Cost of the creates of the batch (of all batches) over all runs; estimated where no task reported it."""
     known = known or prices(conn)
-    found: dict[str, float | None] = dict.fromkeys(("spent", "in_flight", "in_doubt"), 0.0)
+    found: dict[str, float | None] = dict.fromkeys(_PARTS, 0.0)
     for part, model, reported, unpriced_bytes in (*_ended(conn, batch_id), *_unended(conn, batch_id)):
         estimate = known.estimate([(model, unpriced_bytes)] if unpriced_bytes else [])
         so_far = found[part]
         found[part] = None if estimate is None or so_far is None else round(so_far + reported + estimate.credits, 6)
-    return Spending(spent=found["spent"], in_flight=found["in_flight"], in_doubt=found["in_doubt"])
+    return Spending(**found)
 
 
 _Cost = tuple[str, str | None, float, int]
@@ -67,7 +73,9 @@ def _unended(conn: Connection, batch_id: int | None) -> Iterator[_Cost]:
     of_item = items.c.key == attempts.c.item_key
     with_task = tasks.join(attempts, of_attempt).join(items, of_item)
     without_task = (UNCLEAR.of(attempts), ~exists().where(of_attempt))
-    by_outcome = case((attempts.c.outcome == "lost", "in_doubt"), else_="in_flight")
+    unsettled = and_(items.c.state == State.IN_DOUBT, items.c.attempt == attempts.c.attempt)
+    lost = attempts.c.outcome == "lost"
+    by_outcome = case((and_(lost, unsettled), "in_doubt"), (lost, "settled"), else_="in_flight")
     queries: tuple[tuple[Any, Any, ColumnElement[float | None], Any], ...] = (
         (literal("in_flight"), with_task, func.coalesce(tasks.c.credits, attempts.c.credits), (OPEN_TASK.of(tasks),)),
         (by_outcome, attempts.join(items, of_item), attempts.c.credits, without_task),
@@ -190,23 +198,34 @@ def to_buy(conn: Connection, wanted: Sequence[Batch]) -> list[tuple[str | None, 
     return [(line["model"], line["bytes"]) for line in found if line["state"] == State.PENDING and line["number"]]
 
 
-def sizes_to_buy(conn: Connection, wanted: Sequence[Batch]) -> Iterator[tuple[str | None, int]]:
-    """Model and bytes of each wanted item that is still to be created, in the order in which a run creates them."""
+def sizes_to_buy(
+    conn: Connection, wanted: Sequence[Batch], *, only_chosen: bool = False
+) -> Iterator[tuple[str | None, int]]:
+    """Model and bytes of each wanted item that is still to be created, in the order in which a run creates them; with
+    `only_chosen`, of those of rows in the table `chosen`."""
     first = select(rows.c.item_key, func.min(rows.c.batch_id), func.min(rows.c.number).label("number"))
-    first = first.where(of_wanted(wanted), rows.c.item_key.is_not(None)).group_by(rows.c.item_key)
+    if only_chosen:
+        first = first.select_from(chosen).join(rows, row_chosen).where(of_chosen(wanted))
+    else:
+        first = first.where(of_wanted(wanted))
+    first = first.where(rows.c.item_key.is_not(None)).group_by(rows.c.item_key)
     first_row = first.subquery()
     query = select(items.c.model, items.c.bytes).join(first_row, first_row.c.item_key == items.c.key)
     for row in conn.execute(query.where(items.c.state == State.PENDING).order_by(first_row.c[1], first_row.c.number)):
         yield row[0], row[1]
 
 
-def next_need(conn: Connection, wanted: Sequence[Batch]) -> float | None:
-    """Estimated credits for the item to be created next; None if there is none, or no price is known."""
+def next_need(conn: Connection, wanted: Sequence[Batch], *, only_chosen: bool = False) -> float | None:
+    """Estimated credits for the item to be created next; None if there is none, or no price is known.
+
+    With `only_chosen`, for the next of rows in the table `chosen`.
+    """
 
     def find() -> list[Any]:
-        return next(([model, size] for model, size in sizes_to_buy(conn, wanted)), [])
+        return next(([model, size] for model, size in sizes_to_buy(conn, wanted, only_chosen=only_chosen)), [])
 
-    first = cached_facts.get_or_compute(conn, f"next to buy {numbers_of(wanted)}", "rows", find)
+    name = f"next to buy {numbers_of(wanted)}"
+    first = find() if only_chosen else cached_facts.get_or_compute(conn, name, "rows", find)
     estimate = prices(conn).estimate([(first[0], first[1])]) if first else None
     return None if estimate is None else estimate.credits
 

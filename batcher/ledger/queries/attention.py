@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, Select, and_, func, select
 
 from batcher.item import COLLECTABLE, State
 from batcher.ledger.queries.item_counts import few_items_in
@@ -37,18 +38,33 @@ def foreign_tasks(conn: Connection, wanted: Sequence[Batch], account_id: int | N
 
 def needing_attention(
     conn: Connection, wanted: Sequence[Batch], state: State, limit: int, *, only_chosen: bool = False
-) -> list[list[str]]:
-    """Id and error of the first `limit` rows whose item is in `state`, in manifest order; with `only_chosen`, of those
-    in the table `chosen`."""
-    query = select(rows.c.id, func.coalesce(items.c.error_code, items.c.error_message, items.c.state))
-    query = query.order_by(rows.c.batch_id, rows.c.number).limit(limit)
+) -> list[list[Any]]:
+    """The first `limit` items in `state`, in manifest order: the ids of their rows, and their error; with
+    `only_chosen`, those of rows in the table `chosen`."""
+    query = select(items.c.key, func.coalesce(items.c.error_code, items.c.error_message, items.c.state))
+    query = query.order_by(rows.c.batch_id, rows.c.number)
     if only_chosen:
-        return [list(row) for row in conn.execute(with_items(query).where(of_chosen(wanted), in_state(state)))]
+        return _first_items(conn, wanted, with_items(query).where(of_chosen(wanted), in_state(state)), limit)
     query = query.join(items, items.c.key == rows.c.item_key).where(
         of_wanted(wanted, by_item=few_items_in(conn, state)), items.c.state == state
     )
-    name = f"first {limit} {state} {numbers_of(wanted)}"
-    found: list[list[str]] = cached_facts.get_or_compute(
-        conn, name, "rows", lambda: [list(row) for row in conn.execute(query)]
+    name = f"first {limit} items {state} {numbers_of(wanted)}"
+    found: list[list[Any]] = cached_facts.get_or_compute(
+        conn, name, "rows", lambda: _first_items(conn, wanted, query, limit)
     )
     return found
+
+
+def _first_items(conn: Connection, wanted: Sequence[Batch], query: Select[Any], limit: int) -> list[list[Any]]:
+    """The first items of a query that returns key and error of each row: the ids of their rows, and the error."""
+    errors: dict[str, str] = {}
+    with conn.execute(query) as found:
+        for key, error in found:
+            errors.setdefault(key, error)
+            if len(errors) == limit:
+                break
+    ids: dict[str, list[str]] = {key: [] for key in errors}
+    of_items = select(rows.c.item_key, rows.c.id).where(of_wanted(wanted, by_item=True), rows.c.item_key.in_(errors))
+    for key, row_id in conn.execute(of_items.order_by(rows.c.batch_id, rows.c.number)):
+        ids[key].append(row_id)
+    return [[ids[key], error] for key, error in errors.items()]
