@@ -11,9 +11,9 @@ import click
 from batcher.formatting import wrapped
 
 
-def show(text: str, *, err: bool = False) -> None:
+def show(text: str, *, err: bool = False, newline: bool = True) -> None:
     """Print the text on standard output, or on standard error, wrapped if that is a terminal."""
-    click.echo(wrapped(text, _width(sys.stderr if err else sys.stdout)), err=err)
+    click.echo(wrapped(text, _width(sys.stderr if err else sys.stdout)), err=err, nl=newline)
 
 
 def _width(stream: object) -> int | None:

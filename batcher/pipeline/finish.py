@@ -24,7 +24,7 @@ from batcher.pipeline import restore
 from batcher.pipeline.context import RunContext
 from batcher.pipeline.delivery import SWEPT, sweep
 from batcher.pipeline.ingest import Ingest
-from batcher.pipeline.stop import Reason, Stop
+from batcher.pipeline.stop import CANCELLED, Reason, Stop
 from batcher.provider.answers import Profile
 from batcher.reports import results, run_report, summary
 
@@ -175,6 +175,7 @@ class Finish:
             last=self.last_end,
             hints=self.ingest.hints,
             only_chosen=self.ingest.selection.is_limited,
+            cancelled=self.ctx.stop.cancelled,
         )
         summary.print_summary(conn, self.ctx.progress, words, self.ingest.named)
         if self.ingest.selection.is_sample and words.counts.states[State.DONE]:
@@ -201,6 +202,8 @@ def conclude(stop: Stop, counts: Counts, *, refused: str | None, unwritten: int,
     unfinished = sum(counts.states[state] for state in UNFINISHED if rows_named or state is not State.PENDING)
     if stop.interrupted:
         return 130, "interrupted; answers received so far are recorded"
+    if stop.cancelled:
+        return 130 if stop.signalled else 6, CANCELLED
     if refused is not None:
         return 2, refused
     for reason in sorted(stop.reasons):

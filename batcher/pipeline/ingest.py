@@ -17,6 +17,7 @@ from batcher.manifest.reader import Manifest
 from batcher.manifest.rules import Rules
 from batcher.pipeline.context import Confirm, RunContext
 from batcher.pipeline.output_check import OutputCheck
+from batcher.pipeline.question import ask
 from batcher.pipeline.selection import Selection, need_known
 from batcher.reports import results
 from batcher.settings import Source
@@ -122,9 +123,8 @@ class Ingest:
             raise error
         for line in error.faults:
             self._ctx.progress.warn(line)
-        with self._ctx.stop.scope("creating"):
-            if await self._confirm("buy these texts as they are?"):
-                return
+        if await ask(self._ctx, self._confirm, "buy these texts as they are?"):
+            return
         raise ManifestError(error.message, [], error.hint)
 
     def _need_free_results(self, batch: str) -> None:

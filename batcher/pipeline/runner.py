@@ -30,6 +30,7 @@ from batcher.pipeline.ingest import Ingest
 from batcher.pipeline.poller import Poller
 from batcher.pipeline.preflight import Preflight
 from batcher.pipeline.purchase_check import check_purchases
+from batcher.pipeline.question import ask
 from batcher.pipeline.signals import block_signals, handle_signals, limit_runtime
 from batcher.pipeline.slots import Slots
 from batcher.pipeline.startup import need_manifests, ready_ledger, spool
@@ -211,11 +212,8 @@ class _Run:
             cost, basis = sum(one.listed_credits for one in found), " by the provider's price rule"
         balance = "unknown" if profile.balance is None else f"{amount(profile.balance)} credits"
         question = f"create {new:,} items for about {amount(cost)} credits{basis} (the balance is {balance})?"
-        with ctx.stop.scope("creating"):
-            if await self.confirm(question):
-                return
-        if not ctx.stop.creating:
-            self.ingest.refuse(f"not confirmed: {new:,} items were not created", [], "--yes confirms without asking.")
+        if not await ask(ctx, self.confirm, question) and not ctx.stop.creating:
+            ctx.stop.cancel()
 
     async def _mark_folder(self) -> None:
         """Mark the output folder as this ledger's before anything is bought into it."""

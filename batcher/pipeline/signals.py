@@ -11,7 +11,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from batcher.formatting import counted
 from batcher.pipeline.context import RunContext
-from batcher.pipeline.stop import Reason
+from batcher.pipeline.stop import CANCELLED, Reason
 
 DRAIN_SECONDS: Final = 30.0
 """How long open tasks are collected after the first signal; the next run collects the rest at no cost."""
@@ -36,6 +36,10 @@ async def handle_signals(
                 abort_creates()
                 continue
             ctx.stop.signalled = True
+            if ctx.stop.asking:
+                ctx.stop.cancel()
+                ctx.stop.stop_all(Reason.ASKED, CANCELLED)
+                continue
             message = "stopped by a signal; run it again to continue"
             ctx.stop.stop_creating(Reason.ASKED, message)
             group.start_soon(_stop_all_after, ctx, DRAIN_SECONDS, message)

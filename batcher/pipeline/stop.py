@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
 import anyio
+
+CANCELLED: Final = "Cancelled; nothing was created"
+"""Message of a run that a person did not confirm."""
 
 
 class Reason(IntEnum):
@@ -23,6 +27,8 @@ class Stop:
         self.reasons: dict[Reason, str] = {}
         self.signalled = False
         self.interrupted = False  # by a second signal
+        self.asking = False  # a person is being asked
+        self.cancelled = False  # by the answer, or by a signal instead
         self._scopes: dict[str, list[anyio.CancelScope]] = {"creating": [], "collecting": []}
         self._set: set[str] = set()
 
@@ -44,6 +50,11 @@ class Stop:
         """Create nothing more and leave open tasks to the next run. Creates in flight are still recorded."""
         self._stop("creating", reason, message)
         self._stop("collecting", reason, message)
+
+    def cancel(self) -> None:
+        """Create nothing, because a person said no."""
+        self.cancelled = True
+        self.stop_creating(Reason.ASKED, CANCELLED)
 
     def interrupt(self) -> None:
         """Stop at once after a second signal: only answers that have arrived are recorded."""

@@ -35,7 +35,7 @@ class SummaryInput:
     """The result of a run, its items by state, the options by which other commands find them, and the previous result.
 
     `last` is the exit code and message of the previous run; `hints` are printed if the run was refused. `only_chosen`:
-    the run works on the rows in the table `chosen`.
+    the run works on the rows in the table `chosen`. `cancelled`: a person was asked, and did not say yes.
     """
 
     result: RunReport
@@ -44,6 +44,7 @@ class SummaryInput:
     last: tuple[int | None, str | None]
     hints: Sequence[str]
     only_chosen: bool = False
+    cancelled: bool = False
 
     @property
     def is_news(self) -> bool:
@@ -93,6 +94,9 @@ def overdue_message(conn: Connection, batches: Sequence[Batch], keys: Sequence[s
 def print_summary(conn: Connection, progress: Progress, words: SummaryInput, batches: Sequence[Batch]) -> None:
     """Print how the run ended. A quiet run prints only news that needs attention."""
     result, counts = words.result, words.counts
+    if words.cancelled and not result.collected:
+        progress.say(result.message)
+        return
     if counts.rows or result.exit_code != 2:
         progress.say(_first_line(result, counts), "green" if result.exit_code == 0 else None)
     _print_end(progress, words)

@@ -17,6 +17,7 @@ from batcher.cli.option_types import WebAddress
 from batcher.cli.options import option
 from batcher.cli.run_options import GroupedCommand, manifest_options, run_settings
 from batcher.cli.saved_settings import SavedSettings
+from batcher.cli.terminal import show
 from batcher.errors import BatcherError, UsageError
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def _print_json(report: RunReport) -> None:
 
 def _execute(ctx: click.Context, manifests: tuple[str, ...], progress: Progress) -> RunReport:
     from batcher.pipeline import runner
+    from batcher.pipeline.stop import CANCELLED
     from batcher.reports import logs
 
     settings = run_settings(ctx, manifests)
@@ -128,7 +130,7 @@ def _execute(ctx: click.Context, manifests: tuple[str, ...], progress: Progress)
     asks = not ctx.params["yes"] and all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
     report_start(ctx.params, progress.say)
     report = runner.run(settings, progress, confirm=_confirm if asks else None)
-    if saved is not None and report.exit_code != _REFUSED:
+    if saved is not None and report.exit_code != _REFUSED and report.message != CANCELLED:
         _save(saved, progress)
     return report
 
@@ -156,6 +158,10 @@ def _settings_to_save(ctx: click.Context, manifests: tuple[str, ...]) -> SavedSe
 async def _confirm(question: str) -> bool:
     import anyio
 
-    click.echo(f"{question} [y/N] ", err=True, nl=False)
-    await anyio.wait_readable(sys.stdin)  # a signal could not cancel a thread that reads
+    show(f"{question} [y/N] ", err=True, newline=False)
+    try:
+        await anyio.wait_readable(sys.stdin)  # a signal could not cancel a thread that reads
+    except anyio.get_cancelled_exc_class():
+        click.echo(err=True)
+        raise
     return sys.stdin.readline().strip().lower() in ("y", "yes")
