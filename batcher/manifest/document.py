@@ -19,7 +19,7 @@ from batcher.manifest.jsonl import WHITE, fill, parse_object, parse_value
 from batcher.manifest.rows import Record
 
 _MAX_SIZE: Final = 1 << 27
-"""Bytes of a document that is read."""
+"""Maximum size of a document, in bytes."""
 _LINE_END: Final = "\n"
 _NOT_READ: Final = "(the rest of the file was not read)"
 _SHAPES: Final = 'Write an array of objects, such as [{"id": "a1", "text": "Hello."}], or an object of ids and texts.'

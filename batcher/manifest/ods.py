@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from xml.etree import ElementTree
 
-from batcher.manifest.xlsx import MAX_CELLS
+from batcher.manifest.xlsx import MAX_CELLS, TooLargeError
 
 Area = tuple[tuple[int, int], tuple[int, int]]
 """Row and column, from 0, of the first and of the last cell."""
@@ -34,7 +34,7 @@ def tables(archive: zipfile.ZipFile) -> dict[str, Table]:
     """The sheets by name. A cell or row that is repeated is reported once.
 
     Raises:
-        ValueError: the sheets are too large for memory.
+        TooLargeError: the sheets are too large for memory.
     """
     found: dict[str, Table] = {}
     table, row, column, width, repeated = Table(), 0, 0, 0, 1
@@ -74,4 +74,4 @@ def _count(one: ElementTree.Element, name: str) -> int:
 
 def _check(cells: int) -> None:
     if cells > MAX_CELLS:
-        raise ValueError(f"one of its sheets has {cells:,} cells: delete the cell far away from the others")
+        raise TooLargeError(f"one of its sheets has {cells:,} cells: delete the cell far away from the others")

@@ -19,7 +19,7 @@ _GZIP: Final = b"\x1f\x8b"
 _ZIP: Final = b"PK\x03\x04"
 _ENDINGS: Final = (".gz", ".zip")
 _MAX_UNPACKED: Final = 1 << 31
-"""Bytes of an unpacked manifest that is read."""
+"""Maximum size of an unpacked manifest, in bytes."""
 _IN_MEMORY: Final = 1 << 23
 _CHUNK: Final = 1 << 20
 _BROKEN: Final = (OSError, EOFError, RuntimeError, NotImplementedError, ValueError, zlib.error, zipfile.BadZipFile)
@@ -70,7 +70,7 @@ def unpacked(stream: BinaryIO, name: str) -> Iterator[tuple[BinaryIO, str]]:
         except _BROKEN as error:
             raise _unreadable(name, f"{error}" or "it is damaged") from None
         if size > _MAX_UNPACKED:
-            raise _unreadable(name, f"it has more than {_MAX_UNPACKED >> 20:,} MiB then")
+            raise _unreadable(name, f"it is too large: more than {_MAX_UNPACKED >> 20:,} MiB unpacked")
         spool.seek(0)
         yield cast("BinaryIO", spool), PurePath(inner).suffix.lower()
 

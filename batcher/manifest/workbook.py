@@ -32,7 +32,7 @@ _OLD: Final = b"\xd0\xcf\x11\xe0"
 MAGIC: Final = (b"PK\x03\x04", _OLD)
 """First bytes of workbooks: a zip archive, or the container of .xls and of workbooks with a password."""
 _MAX_UNPACKED: Final = 1 << 30
-"""Bytes of an unpacked workbook that is read."""
+"""Maximum size of an unpacked workbook, in bytes."""
 _SHEETS_LISTED: Final = 12
 _EXACT: Final = 2**53  # spreadsheets store doubles, which hold every whole number up to this one
 _Position = tuple[int, int]
@@ -190,7 +190,8 @@ class Book:
     """An opened workbook: the names of its worksheets, and of those that are visible.
 
     Raises:
-        ValueError and others: it is damaged, or too large for memory.
+        TooLargeError: it is too large for memory.
+        ValueError and others: it is damaged.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -198,7 +199,7 @@ class Book:
 
         archive = zipfile.ZipFile(io.BytesIO(content)) if content.startswith(MAGIC[0]) else None
         if archive is not None and sum(part.file_size for part in archive.infolist()) > _MAX_UNPACKED:
-            raise ValueError(f"it unpacks to more than {_MAX_UNPACKED >> 30} GiB")
+            raise xlsx.TooLargeError(f"more than {_MAX_UNPACKED >> 30} GiB unpacked")
         self._xlsx = archive if archive is not None and xlsx.LISTING in archive.namelist() else None
         self._ods = ods.tables(archive) if archive is not None and ods.is_ods(archive) else {}
         self._book = CalamineWorkbook.from_filelike(io.BytesIO(content))
@@ -218,9 +219,11 @@ class Book:
 
 @contextmanager
 def _readable(source: Input) -> Iterator[None]:
-    """Turns every error of a damaged workbook into one for people."""
+    """Turns every error of a damaged or too large workbook into one for people."""
     try:
         yield
+    except xlsx.TooLargeError as error:
+        raise _unreadable(source.name, f"it is too large: {error}") from None
     except Exception as error:  # noqa: BLE001 - damaged archives raise a dozen kinds of errors
         has_password = source.tap.head.startswith(_OLD) and source.ending != ".xls"
         why = "it has a password" if has_password else f"it is damaged: {error}"

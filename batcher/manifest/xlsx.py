@@ -16,12 +16,16 @@ LISTING: Final = "xl/workbook.xml"
 _Position = tuple[int, int]
 
 
+class TooLargeError(ValueError):
+    """A workbook is too large for memory; the message says what is too large."""
+
+
 def unread(archive: zipfile.ZipFile, sheet: str) -> list[tuple[_Position, str]]:
     """The cells that calamine reads as blank though they are not: position (from 0) and error, which is "" for a
     formula that was never calculated.
 
     Raises:
-        ValueError: the sheet is too large for memory.
+        TooLargeError: the sheet is too large for memory.
     """
     with archive.open(_part(archive, sheet)) as part:
         return list(_unread(part))
@@ -58,7 +62,7 @@ def _unread(part: IO[bytes]) -> Iterator[tuple[_Position, str]]:
                 width = max(width, column + 1 if inner else 0)
                 if inner and (row + 1) * width > MAX_CELLS:
                     size = f"{row + 1:,} rows by {width:,} columns"
-                    raise ValueError(f"its sheet has {size}: delete the cell far away from the others")
+                    raise TooLargeError(f"its sheet has {size}: delete the cell far away from the others")
                 if one.get("t") == "e" or ("f" in inner and one.get("t") != "str" and not inner.get("v")):
                     yield (row, column), inner.get("v", "")
             case "end", "row" if rows is not None:
