@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -126,8 +126,7 @@ class Columns:
         headers = [header.strip() for header in headers]
         while headers and not headers[-1]:
             headers.pop()
-        if len(headers) > 1 and not headers[0]:
-            headers[0] = "column 1"
+        headers = with_first_named(headers)
         left_out = {index for index, header in enumerate(headers) if header == skipped}
         headers = ["" if index in left_out else header for index, header in enumerate(headers)]
         fields: dict[str, int] = {}
@@ -286,6 +285,12 @@ class Columns:
 
     def _fault(self, line: int | None, column: str | None, reason: str, cause: str) -> None:
         self._faults.add(line, column, reason, cause=cause, fatal=True)
+
+
+def with_first_named(headers: Sequence[str]) -> list[str]:
+    """The headers, of which a blank first one is named by its position."""
+    is_unnamed = len(headers) > 1 and not headers[0].strip()
+    return ["column 1", *headers[1:]] if is_unnamed else list(headers)
 
 
 def _joined(header: str) -> list[str]:

@@ -9,14 +9,17 @@ import json
 import shlex
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NoReturn
 
 from batcher.errors import ManifestError
 from batcher.manifest.columns import Columns
 from batcher.manifest.faults import InvalidValueError, Problem, code, literal
+from batcher.manifest.header import SAMPLE_ROWS
 from batcher.manifest.input import Input
 from batcher.manifest.jsonl import WHITE, fill, parse_object, parse_value
+from batcher.manifest.resources import Element, arb_rows, are_described, is_arb, without_notes
 from batcher.manifest.rows import Record
+from batcher.manifest.suggestions import suggest_paths
 
 _MAX_SIZE: Final = 1 << 27
 """Maximum size of a document, in bytes."""
@@ -25,20 +28,12 @@ _NOT_READ: Final = "(the rest of the file was not read)"
 _SHAPES: Final = 'Write an array of objects, such as [{"id": "a1", "text": "Hello."}], or an object of ids and texts.'
 
 
-class _Element(NamedTuple):
-    """One element of an array or an object: its name there, where its value begins, and the value or its error."""
-
-    name: str
-    begin: int
-    value: Any
-
-
 def is_document(source: Input) -> bool:
     """Whether JSON is a document, and not one object per line.
 
     An object on a line of its own is a document if it is the only one, the file's name says JSON, and it has no text.
     """
-    if source.lines.beginning().startswith("["):
+    if source.ending == ".arb" or source.lines.beginning().startswith("["):
         return True
     with source.lines_ahead() as ahead:
         lines = list(islice((line for line in ahead if not line.isspace()), 2))
@@ -75,18 +70,21 @@ def records(source: Input) -> Iterator[Record]:
     text = _whole(source)
     begin = len(text) - len(text.lstrip(WHITE))
     number, line, position = 0, 1, 0
+    sample: list[Any] = []
     try:
         for element in _rows(source, text, begin):
             number += 1
             line += text.count(_LINE_END, position, element.begin)
             position = element.begin
+            if number <= SAMPLE_ROWS and isinstance(element.value, dict):
+                sample.append(element.value)
             yield _record(number, line, element, source.columns)
     except json.JSONDecodeError as error:
         reason = f"not valid JSON at character {error.colno}: {error.msg} {_NOT_READ}"
         source.faults.add(error.lineno, None, reason, cause="json document", fatal=True)
         return
     if number:
-        source.columns.check_file(None)
+        source.columns.check_file(None, suggest_paths(source.columns, sample))
 
 
 def _whole(source: Input) -> str:
@@ -98,7 +96,7 @@ def _whole(source: Input) -> str:
     return "".join(source.lines)
 
 
-def _record(number: int, line: int, element: _Element, columns: Columns) -> Record:
+def _record(number: int, line: int, element: Element, columns: Columns) -> Record:
     record = Record(number, line)
     match element.value:
         case dict() as values:
@@ -120,7 +118,7 @@ def _text_header(columns: Columns) -> str:
     return columns.mapped_to("text") or "text"
 
 
-def _rows(source: Input, text: str, begin: int) -> Iterator[_Element]:
+def _rows(source: Input, text: str, begin: int) -> Iterator[Element]:
     """The elements that are rows. Nested objects of texts are rows too, whose id is the path.
 
     Raises:
@@ -139,7 +137,23 @@ def _rows(source: Input, text: str, begin: int) -> Iterator[_Element]:
         yield from _elements(text, lists[0].begin)
     elif lists or not any(isinstance(member.value, dict | str) for member in members):
         _raise_shapeless(source, [member.name for member in lists])
-    elif any(isinstance(member.value, dict) and _names_text(member.value, source.columns) for member in members):
+    else:
+        yield from _named_rows(source, members)
+
+
+def _named_rows(source: Input, members: list[Element]) -> Iterator[Element]:
+    """The rows of an object whose members are named by ids.
+
+    Raises:
+        ManifestError: the members are languages.
+    """
+    if is_arb(source, members):
+        source.notes.append("the names in the ARB file are the ids of its rows")
+        yield from arb_rows(members, _text_header(source.columns))
+        return
+    members = without_notes(source, members)
+    has_text = any(isinstance(one.value, dict) and _names_text(one.value, source.columns) for one in members)
+    if has_text or are_described(members):
         source.notes.append("the names in the JSON object are the ids of its rows")
         yield from members
     else:
@@ -158,15 +172,15 @@ def _names_text(values: dict[str, Any], columns: Columns) -> bool:
     return columns.names_text(values) or columns.has_path("text", values)
 
 
-def _flat(member: _Element) -> Iterator[_Element]:
+def _flat(member: Element) -> Iterator[Element]:
     if not isinstance(member.value, dict):
         yield member
         return
     for name, value in member.value.items():
-        yield from _flat(_Element(f"{member.name}.{name}", member.begin, value))
+        yield from _flat(Element(f"{member.name}.{name}", member.begin, value))
 
 
-def _elements(text: str, begin: int, *, last: bool = False) -> Iterator[_Element]:
+def _elements(text: str, begin: int, *, last: bool = False) -> Iterator[Element]:
     """The elements of the array or object that begins here; with `last`, nothing may follow it.
 
     Raises:
@@ -192,7 +206,7 @@ def _elements(text: str, begin: int, *, last: bool = False) -> Iterator[_Element
         raise json.JSONDecodeError("Extra data", text, rest)
 
 
-def _parse(text: str, name: str, begin: int) -> tuple[_Element, int]:
+def _parse(text: str, name: str, begin: int) -> tuple[Element, int]:
     """The element whose value begins here, and the position of its end."""
     try:
         value, end = parse_value(text, begin)
@@ -201,8 +215,8 @@ def _parse(text: str, name: str, begin: int) -> tuple[_Element, int]:
             _, end = _LENIENT.raw_decode(text, begin)
         except RecursionError:
             raise json.JSONDecodeError("nested too deeply", text, begin) from None
-        return _Element(name, begin, error), end
-    return _Element(name, begin, value), end
+        return Element(name, begin, error), end
+    return Element(name, begin, value), end
 
 
 def _expect(text: str, what: str, position: int) -> int:

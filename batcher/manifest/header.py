@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from batcher.manifest.columns import Columns, Layout
+from batcher.manifest.columns import Columns, Layout, with_first_named
 from batcher.manifest.input import Input
+from batcher.manifest.suggestions import is_prose, suggest_columns
 
 SAMPLE_ROWS: Final = 30
 """Rows from which a table's header is found."""
 SKIPPED: Final = "_"
 """The name in `--columns` of a column that is neither sent nor carried."""
-_PROSE: Final = re.compile(r"\S+\s+\S.*[.!?…\u3002\uff1f\uff01][\"'\u201d\u2019\xbb)]*|(\S+\s+){5,}\S+", re.DOTALL)
 _NAME: Final = re.compile(r"[^\W\d][\w -]{0,30}")
 _QUOTED_NAME: Final = re.compile(r'"([^"]+)"')
 _MIN_NAMES: Final = 2
@@ -81,21 +81,13 @@ def find_header(
     row, advice = rows[0], None
     if rules.header_row is None:
         advice = _advice(source, sample)
-    if not source.columns.names_text(row.cells):
-        advice = advice or elsewhere()
     # Where quotes are part of the texts, they are still not part of a column's name.
     names = [_QUOTED_NAME.sub(r"\1", cell.strip()) for cell in row.cells]
+    if not source.columns.names_text(names):
+        below = [one.cells for one in sample if one.number > row.number]
+        advice = advice or elsewhere() or suggest_columns(source.columns, with_first_named(names), below)
     layout = source.columns.read_header(names, row.line, advice=advice)
     return Header(layout, row.number, row.cells)
-
-
-def prose_column(rows: Sequence[Sequence[str]]) -> str | None:
-    """The header of the first column of which at least half the filled cells are prose; None if there is none."""
-    for index, header in enumerate(rows[0] if rows else ()):
-        below = [row[index].strip() for row in rows[1:] if index < len(row) and row[index].strip()]
-        if header.strip() and below and 2 * sum(map(bool, map(_PROSE.fullmatch, below))) >= len(below):
-            return header.strip()
-    return None
 
 
 def _unheaded(source: Input, sample: Sequence[SampleRow], names: list[str] | None) -> Header:
@@ -147,7 +139,7 @@ def _below_titles(sample: Sequence[SampleRow]) -> SampleRow | None:
 
 def _is_data(cells: Sequence[str], following: Sequence[Sequence[str]]) -> bool:
     """Whether the first row of a table looks like the rows below: prose, or words and numbers formed as theirs."""
-    if any(_PROSE.fullmatch(cell.strip()) for cell in cells) or _is_sentence(cells):
+    if any(map(is_prose, cells)) or _is_sentence(cells):
         return True
     for index, cell in enumerate(cells):
         below = [row[index].strip() for row in following if index < len(row) and row[index].strip()]
@@ -158,8 +150,8 @@ def _is_data(cells: Sequence[str], following: Sequence[Sequence[str]]) -> bool:
 
 def _is_sentence(cells: Sequence[str]) -> bool:
     """Whether the cells are the parts of a sentence with commas."""
-    is_prose = all(cell.startswith(" ") for cell in cells[1:])
-    return len(cells) > 1 and is_prose and _PROSE.fullmatch(",".join(cells).strip()) is not None
+    goes_on = all(cell.startswith(" ") for cell in cells[1:])
+    return len(cells) > 1 and goes_on and is_prose(",".join(cells))
 
 
 def _is_formed_as(cell: str, other: str) -> bool:

@@ -20,9 +20,10 @@ from batcher.errors import ManifestError
 from batcher.manifest import ods, xlsx
 from batcher.manifest.columns import Layout
 from batcher.manifest.faults import InvalidValueError, Problem, code, literal, printable
-from batcher.manifest.header import SAMPLE_ROWS, SampleRow, find_header, prose_column
+from batcher.manifest.header import SAMPLE_ROWS, SampleRow, find_header
 from batcher.manifest.input import Input
 from batcher.manifest.rows import Record
+from batcher.manifest.suggestions import prose_column
 from batcher.manifest.table import add_second_table, table_record
 
 if TYPE_CHECKING:

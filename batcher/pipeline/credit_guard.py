@@ -105,9 +105,7 @@ class Guard:
             what = f"{SUSPECT_THROTTLED} creates in a row were refused (HTTP 429)"
             await self._halt_if_short(profile, key, what)
 
-    async def _halt_if_short(
-        self, profile: Profile | None, key: str, what: str, *, from_task: bool = False
-    ) -> None:
+    async def _halt_if_short(self, profile: Profile | None, key: str, what: str, *, from_task: bool = False) -> None:
         await self.note(profile)
         if profile is None or profile.balance is None:
             return
