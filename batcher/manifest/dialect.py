@@ -14,7 +14,7 @@ from batcher.errors import ManifestError
 from batcher.manifest import anki
 from batcher.manifest.header import SAMPLE_ROWS, SampleRow
 from batcher.manifest.input import Input
-from batcher.manifest.quoting import encloses
+from batcher.manifest.quoting import encloses, escapes_quotes, with_doubled
 from batcher.manifest.rows import DELIMITER_NAMES
 from batcher.manifest.stream import SAVE_AS, Lines, bounded
 
@@ -34,11 +34,13 @@ _QUOTED: Final = re.compile(r'"[^"]*("|$)')
 class Dialect:
     """How to take a file apart. `skipped` lines stand before the table; `export` is what those of an Anki export say.
 
-    `enclosing` is whether quotes enclose cells; `guarded` whether a quoted cell that seems to contain rows is a fault.
+    `enclosing` is whether quotes enclose cells, `escaping` whether a backslash marks a quote within a cell, and
+    `guarded` whether a quoted cell that seems to contain rows is a fault.
     """
 
     delimiter: str
     enclosing: bool
+    escaping: bool
     guarded: bool
     skipped: int
     export: anki.Export | None
@@ -50,7 +52,7 @@ class Dialect:
             csv.Error: a row is not valid CSV. The iterator can go on after it.
         """
         csv.field_size_limit(max(csv.field_size_limit(), CELL_LIMIT))
-        source = iter(lines)
+        source = map(with_doubled, lines) if self.escaping else iter(lines)
         for _ in islice(source, self.skipped):
             pass
         if self.enclosing:
@@ -77,12 +79,20 @@ def decide(source: Input) -> Dialect:
     stated = (export.delimiter if export is not None else None) or (sep[1] if sep else None)
     delimiter = source.rules.delimiter or stated or _delimiter(source, first[skipped:])
     quotes = _quotes(source, delimiter, skipped)
+    escaping = quotes is True and _escapes(source, delimiter)
     notes = [f"delimiter {DELIMITER_NAMES.get(delimiter, delimiter)}"] if delimiter != "," else []
     if quotes is False or (quotes and notes):
         notes.append("quotes enclose cells" if quotes else "quotes are part of the texts")
+    notes += ['\\" is a quote within a cell'] if escaping else []
     source.notes += ["; ".join(notes)] if notes else []
-    guarded = source.rules.quotes is None
-    return Dialect(delimiter=delimiter, enclosing=quotes is not False, guarded=guarded, skipped=skipped, export=export)
+    return Dialect(
+        delimiter=delimiter,
+        enclosing=quotes is not False,
+        escaping=escaping,
+        guarded=source.rules.quotes is None,
+        skipped=skipped,
+        export=export,
+    )
 
 
 def sample(source: Input, dialect: Dialect) -> list[SampleRow]:
@@ -124,6 +134,11 @@ def _quotes(source: Input, delimiter: str, skipped: int) -> bool | None:
         return None
     with source.lines_ahead() as lines:
         return encloses(islice(lines, skipped, None), delimiter)
+
+
+def _escapes(source: Input, delimiter: str) -> bool:
+    with source.lines_ahead() as lines:
+        return escapes_quotes(lines, delimiter)
 
 
 def _delimiter(source: Input, lines: list[str]) -> str:

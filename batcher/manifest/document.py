@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from typing import Any, Final, NoReturn
 
 from batcher.errors import ManifestError
 from batcher.manifest.columns import Columns
-from batcher.manifest.faults import InvalidValueError, Problem, code, literal
+from batcher.manifest.faults import NOT_READ, InvalidValueError, Problem, code, literal
 from batcher.manifest.header import SAMPLE_ROWS
 from batcher.manifest.input import Input
 from batcher.manifest.jsonl import WHITE, fill, parse_object, parse_value
@@ -24,7 +25,6 @@ from batcher.manifest.suggestions import suggest_paths
 _MAX_SIZE: Final = 1 << 27
 """Maximum size of a document, in bytes."""
 _LINE_END: Final = "\n"
-_NOT_READ: Final = "(the rest of the file was not read)"
 _SHAPES: Final = 'Write an array of objects, such as [{"id": "a1", "text": "Hello."}], or an object of ids and texts.'
 
 
@@ -43,8 +43,14 @@ def is_document(source: Input) -> bool:
         values = parse_object(lines[0])
     except InvalidValueError:
         return _is_unfinished(lines[0])
-    alone = len(lines) == 1 and source.ending == ".json"
-    return alone and not _names_text(values, source.columns)
+    if len(lines) > 1 or source.ending != ".json":
+        return False
+    return not _names_text(values, source.columns) or any(map(partial(_has_rows, source.columns), values.values()))
+
+
+def _has_rows(columns: Columns, value: Any) -> bool:
+    """Whether the value is a list of objects with texts."""
+    return isinstance(value, list) and any(isinstance(one, dict) and _names_text(one, columns) for one in value)
 
 
 def _is_unfinished(line: str) -> bool:
@@ -80,7 +86,7 @@ def records(source: Input) -> Iterator[Record]:
                 sample.append(element.value)
             yield _record(number, line, element, source.columns)
     except json.JSONDecodeError as error:
-        reason = f"not valid JSON at character {error.colno}: {error.msg} {_NOT_READ}"
+        reason = f"not valid JSON at character {error.colno}: {error.msg} {NOT_READ}"
         source.faults.add(error.lineno, None, reason, cause="json document", fatal=True)
         return
     if number:
@@ -152,6 +158,10 @@ def _named_rows(source: Input, members: list[Element]) -> Iterator[Element]:
         yield from arb_rows(members, _text_header(source.columns))
         return
     members = without_notes(source, members)
+    if len(members) == 1 and isinstance(members[0].value, list):
+        source.notes.append(f"the rows are the elements of {code(members[0].name)}")
+        yield from (Element("", members[0].begin, value) for value in members[0].value)
+        return
     has_text = any(isinstance(one.value, dict) and _names_text(one.value, source.columns) for one in members)
     if has_text or are_described(members):
         source.notes.append("the names in the JSON object are the ids of its rows")

@@ -12,6 +12,7 @@ from typing import Final
 
 CAUSES_SHOWN: Final = 50
 """Faults of one manifest that are listed; the rest are only counted."""
+NOT_READ: Final = "(the rest of the file was not read)"
 CONTROLS: Final = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 """Control characters, as in a set of a regular expression."""
 _CONTROL: Final = re.compile(f"[{CONTROLS}]")

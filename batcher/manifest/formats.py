@@ -26,7 +26,7 @@ class Format:
     options: frozenset[str]
 
 
-_TABLE: Final = frozenset({"columns", "no_header", "names", "header_row"})
+_TABLE: Final = frozenset({"columns", "no_header", "names", "header_row", "single_table"})
 _DELIMITED: Final = Format(
     name="a delimited text file",
     records=delimited.records,
@@ -58,6 +58,7 @@ _BY_ENDING: Final = {
     ".pot": _PO,
     ".srt": _SUBTITLES,
     ".vtt": _SUBTITLES,
+    ".sbv": _SUBTITLES,
     ".xlsx": _WORKBOOK,
     ".xlsm": _WORKBOOK,
     ".xls": _WORKBOOK,

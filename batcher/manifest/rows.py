@@ -15,7 +15,7 @@ from batcher.manifest.markup.speakers import speaker_of, voice_of
 from batcher.manifest.outputs import DEFAULT_FORMAT, OutputNames, former_path, is_audio_file
 from batcher.manifest.values import CHECKS, string, word
 
-READER_VERSION: Final = 5
+READER_VERSION: Final = 6
 """Increased when the same file and rules yield other rows than before, or when more is stored about the reading. Every
 file is then read again."""
 PARSE_OPTIONS: Final = {
@@ -27,6 +27,7 @@ PARSE_OPTIONS: Final = {
     "names": "--columns",
     "header_row": "--header-row",
     "sheet": "--sheet",
+    "single_table": "--allow table",
 }
 """The rules that determine how a file is parsed, and the option that sets each. They are remembered with the batch."""
 DELIMITER_NAMES: Final = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "|", " ": "space"}
@@ -57,7 +58,8 @@ class Rules:
 
     Of a delimited file, `delimiter` is one character; `quotes` is "on" if quotes enclose cells, or "off"; None: found
     out. Of a table, `header_row` is the number of the row that names the columns, None for the first; with `no_header`
-    it has none, and `names` are those of its columns. Of a workbook, `sheet` is read, None for the first visible one.
+    it has none, and `names` are those of its columns. With `single_table`, what looks like the header of another table
+    is a row, and a repeated header is left out. Of a workbook, `sheet` is read, None for the first visible one.
     `counted` numbers records from 1, as the first versions did, and not as spreadsheets do: a batch keeps the numbers
     of its first import, for they name its files.
 
@@ -78,6 +80,7 @@ class Rules:
     no_header: bool = False
     names: Sequence[str] = ()
     sheet: str | None = None
+    single_table: bool = False
     counted: bool = False
     filename: str = "{id}.{format}"
     skip_invalid: bool = False

@@ -26,7 +26,12 @@ nr no number index column1 stringkey resourcekey resourceid msgctxt
 """
 _TEXT_NAMES: Final = frozenset(_TEXT_WORDS.split())
 _ID_NAMES: Final = frozenset(_ID_WORDS.split())
+_LETTERS: Final = re.compile(r"[^\W\d_]")
+_ID: Final = re.compile(r"[\w./:#-]+")
 _SHOWN: Final = 4
+_MIN_SERIES: Final = 3
+_LONGEST_NAME: Final = 60
+_MOST_WORDS: Final = 6
 _LONGEST_ID: Final = 64
 _LIST_ITEMS: Final = 3
 
@@ -44,26 +49,63 @@ def prose_column(rows: Sequence[Sequence[str]]) -> str | None:
     return None
 
 
+def is_id(cell: str) -> bool:
+    """Whether the cell may be an id that gives a good file name: a word, and no decimal number."""
+    return len(cell) <= _LONGEST_ID and _ID.fullmatch(cell) is not None and not re.fullmatch(r"\d*[.,]\d+", cell)
+
+
+def form(cell: str) -> str:
+    """`a9-9` for `BK01-0001`: letters and digits in a row are one."""
+    return re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "9", cell))
+
+
+def begin_with_ids(texts: Sequence[str]) -> bool:
+    """Whether each of several texts begins with a word of the same form, with a number that no other has."""
+    found = [re.match(r"(\S*\d\S*)\s+\S", text) for text in texts]
+    words = [match[1] for match in found if match is not None]
+    is_series = len(words) == len(texts) >= _MIN_SERIES and len(set(words)) == len(words)
+    return is_series and len(set(map(form, words))) == 1
+
+
+def or_others(options: Sequence[str]) -> str:
+    """What follows options that may be wrong: the other ones."""
+    return f"; or, if another column has the texts, {', '.join(options)}" if options else ""
+
+
 def suggest_columns(columns: Columns, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str | None:
-    """What to do about a table without a column for the text: the options that name those which may be it, the most
-    likely first; None if no column has words."""
-    cells = {header: _cells(rows, index) for index, header in enumerate(headers) if header.strip()}
+    """What to do about a table without a column for the text; None if no column has words."""
+    options = suggested_options(columns, headers, rows)
+    return f"pass {options[0]}{or_others(options[1:])}" if options else None
+
+
+def suggested_options(columns: Columns, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The options that name the column of the texts, and that of the ids if there is one: the likeliest first, and one
+    for each column that may be it."""
+    cells = {header.strip(): _cells(rows, index) for index, header in enumerate(headers) if _is_name(header.strip())}
     texts = [header for header in cells if _may_be_text(header, cells[header])]
+    texts = texts or [header for header in cells if any(map(_LETTERS.search, cells[header]))]
     texts.sort(key=lambda header: _likeliness(header, cells[header]), reverse=True)
-    if not texts:
-        return None
-    options = [_option("text", header) for header in texts[:_SHOWN] if _is_likely(header, cells[header])]
-    options = options or [_option("text", texts[0])]
-    if columns.mapped_to("id") is None and not any(columns.field_named(header) == "id" for header in headers):
-        named = (header for header in cells if header not in texts[:1] and _names_rows(header, cells[header]))
-        options[0] += "".join(_option(" id", header) for header in list(named)[:1])
-    if len(options) == 1:
-        return f"{texts[0]} may be it: pass {options[0]}"
-    return f"pass {options[0]}; or, if another column has the texts, {', '.join(options[1:])}"
+    likely = [header for header in texts if _is_likely(header, cells[header])]
+    options = []
+    for text in likely[:_SHOWN] or texts[:1]:
+        ids = [header for header in cells if header != text and _names_rows(header, cells[header])]
+        if columns.mapped_to("id") is not None or any(columns.field_named(header) == "id" for header in headers):
+            ids = []
+        named = [f"text={text}", *(f"id={header}" for header in ids[:1])]
+        options.append(" ".join(f"--column {shlex.quote(one)}" for one in named))
+    return options
 
 
 def suggest_paths(columns: Columns, objects: Sequence[Mapping[str, Any]]) -> str | None:
     """What to do about JSON objects without a text, as for a table: the options may name nested values."""
+    for name, value in (member for one in objects for member in one.items()):
+        if (
+            isinstance(value, list)
+            and len(value) > 1
+            and any(columns.names_text(one) for one in value if isinstance(one, dict))
+        ):
+            command = f"jq -c '..|.{name}?|arrays|.[]' FILE > lines.jsonl"
+            return f"the rows are in the lists `{name}` of these objects; take them out: {command}"
     flat = [dict(_leaves("", one)) for one in objects]
     headers = list(dict.fromkeys(header for one in flat for header in one))
     return suggest_columns(columns, headers, [[one.get(header, "") for header in headers] for one in flat])
@@ -78,7 +120,7 @@ def _leaves(path: str, value: Any) -> Iterable[tuple[str, str]]:
         case dict():
             for name, inner in value.items():
                 yield from _leaves(f"{path}.{name}" if path else name, inner)
-        case list():
+        case list() if all(isinstance(inner, dict) and "role" in inner for inner in value):
             for index, inner in enumerate(value[:_LIST_ITEMS]):
                 yield from _leaves(f"{path}.{index}", inner)
 
@@ -96,12 +138,17 @@ def _normal(header: str) -> str:
     return re.sub(r"[\W_]+", "", re.split(r"\.(?=\w)", header)[-1]).casefold()
 
 
+def _is_name(header: str) -> bool:
+    """Whether a first row's cell may name a column, and is no line of some other format."""
+    is_short = len(header) <= _LONGEST_NAME and header.count(" ") < _MOST_WORDS
+    is_plain = not re.search(rf"[{CONTROLS}\"<>]|:$|: |^\d+:\d", header)
+    return bool(header) and is_short and is_plain and not header.startswith(("//", "#", "---\n"))
+
+
 def _may_be_text(header: str, cells: Sequence[str]) -> bool:
     """Whether the column has words: several, or letters of a language without spaces."""
-    if re.search(f"[{CONTROLS}]", header):
-        return False
-    wordy = sum(bool(re.search(r"[^\W\d_]\S*\s+\S", cell) or _DENSE.search(cell)) for cell in cells)
-    return wordy > 0 or (_normal(header) in _TEXT_NAMES and any(re.search(r"[^\W\d_]", cell) for cell in cells))
+    wordy = any(re.search(r"[^\W\d_]\S*\s+\S", cell) or _DENSE.search(cell) for cell in cells)
+    return wordy or (_normal(header) in _TEXT_NAMES and any(map(_LETTERS.search, cells)))
 
 
 def _is_likely(header: str, cells: Sequence[str]) -> bool:
@@ -115,10 +162,5 @@ def _likeliness(header: str, cells: Sequence[str]) -> tuple[bool, bool, float]:
 
 def _names_rows(header: str, cells: Sequence[str]) -> bool:
     """Whether the column is one of ids by its name, and all its cells are different words."""
-    is_word = all(len(cell) <= _LONGEST_ID and not re.search(r"[\s/\\]", cell) for cell in cells)
-    return _normal(header) in _ID_NAMES and len(cells) > 1 and len(set(cells)) == len(cells) and is_word
-
-
-def _option(field: str, header: str) -> str:
-    space = " " if field.startswith(" ") else ""
-    return f"{space}--column {shlex.quote(f'{field.strip()}={header}')}"
+    is_named = _normal(header) in _ID_NAMES or not _normal(header)
+    return is_named and len(cells) > 1 and len(set(cells)) == len(cells) and all(map(is_id, cells))

