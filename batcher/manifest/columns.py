@@ -25,8 +25,9 @@ _HEADERS_LISTED: Final = 12
 
 
 def _normal(header: str) -> str:
-    """The header without case, blanks, `_` and `-`."""
-    return re.sub(r"[\s_-]+", "", unicodedata.normalize("NFC", header)).casefold()
+    """The header without case, blanks, `_` and `-`, unless it has nothing else."""
+    normal = re.sub(r"[\s_-]+", "", unicodedata.normalize("NFC", header)).casefold()
+    return normal or header.strip()
 
 
 _NAMES: Final = {name: name for name in FIELDS} | {"voiceid": "voice", "enginemodelid": "model"}

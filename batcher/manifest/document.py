@@ -157,6 +157,9 @@ def _named_rows(source: Input, members: list[Element]) -> Iterator[Element]:
         source.notes.append("the names in the ARB file are the ids of its rows")
         yield from arb_rows(members, _text_header(source.columns))
         return
+    if _is_one_row(source, members):
+        yield Element("", members[0].begin, {member.name: member.value for member in members})
+        return
     members = without_notes(source, members)
     if len(members) == 1 and isinstance(members[0].value, list):
         source.notes.append(f"the rows are the elements of {code(members[0].name)}")
@@ -170,6 +173,22 @@ def _named_rows(source: Input, members: list[Element]) -> Iterator[Element]:
         source.notes.append("the names in the JSON object are ids, and its values are texts")
         for member in members:
             yield from _flat(member)
+
+
+def _is_one_row(source: Input, members: list[Element]) -> bool:
+    """Whether the object is a row itself: it has a text, and no or further fields.
+
+    Raises:
+        ManifestError: it may as well be an object of ids and texts, one of which is called as the text.
+    """
+    names = {member.name: member.value for member in members}
+    if not _names_text(names, source.columns) or not all(isinstance(one.value, str) for one in members):
+        return False
+    fields = [name for name in names if source.columns.field_named(name) is not None]
+    if len(names) > 1 and len(fields) == 1:
+        message = f"{source.name}: the JSON object has a {code(fields[0])}: it may be one row, or ids and their texts"
+        raise ManifestError(message, [message], "Put [ and ] around it if it is a row; otherwise, rename that id.")
+    return True
 
 
 def _raise_shapeless(source: Input, lists: list[str]) -> NoReturn:

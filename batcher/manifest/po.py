@@ -36,6 +36,18 @@ class _Entry:
     flags: set[str] = field(default_factory=set)
     references: list[str] = field(default_factory=list)
     comments: list[str] = field(default_factory=list)
+    is_broken: bool = False
+
+    def read(self, line: str, number: int) -> bool:
+        """Add a line with a string; return whether it is one that may follow."""
+        if (match := _KEYWORD.fullmatch(line)) and match[1] not in self.strings:
+            self.strings[match[1]], self.lines[match[1]] = _decoded(match[2]), number
+            return True
+        more = _MORE.fullmatch(line)
+        if more is None or not self.strings:
+            return False
+        self.strings[next(reversed(self.strings))] += _decoded(more[1])
+        return True
 
     @property
     def is_header(self) -> bool:
@@ -127,37 +139,38 @@ def _lines(entry: _Entry) -> Iterator[int]:
 
 
 def _entries(source: Input, left_out: Counter[str]) -> Iterator[_Entry]:
-    """The entries of the file, without obsolete ones. What is no PO becomes a fault."""
-    entry, keyword = _Entry(), ""
+    """The complete entries of the file, without obsolete ones. What is no PO becomes a fault."""
+    entry = _Entry()
     for number, line in enumerate(source.lines, 1):
         line = line.strip()
         if line.startswith("#~"):
             left_out["obsolete"] += re.match(r"#~\s*msgid\s", line) is not None
             continue
-        begins = not line or line.startswith(("#", "msgctxt", "msgid "))
-        if begins and entry.is_complete:
-            yield entry
-            entry, keyword = _Entry(), ""
-        if not line:
-            continue
+        if _begins(entry, line):
+            yield from _complete(source, entry)
+            entry = _Entry()
         if line.startswith("#"):
             _read_comment(entry, line)
-        elif (match := _KEYWORD.fullmatch(line)) and match[1] not in entry.strings:
-            keyword = match[1]
-            entry.strings[keyword], entry.lines[keyword] = _decoded(match[2]), number
-        elif keyword and (match := _MORE.fullmatch(line)):
-            entry.strings[keyword] += _decoded(match[1])
-        else:
+        elif line and not entry.is_broken and not entry.read(line, number):
+            entry.is_broken = True
             reason = f"{literal(line)} is not valid PO: fix it, for example with msgfmt --check"
             source.faults.add(number, None, reason, cause="po", fatal=True)
-        if keyword.startswith("msgstr") and "msgid" not in entry.strings:
-            source.faults.add(number, None, "a msgstr without a msgid", cause="po msgid", fatal=True)
-            entry, keyword = _Entry(), ""
-    if entry.is_complete:
+    yield from _complete(source, entry)
+
+
+def _begins(entry: _Entry, line: str) -> bool:
+    """Whether another entry begins with this line, or behind it."""
+    return not line or (entry.is_complete and line.startswith(("#", "msgctxt", "msgid ")))
+
+
+def _complete(source: Input, entry: _Entry) -> Iterator[_Entry]:
+    """The entry, if it is complete; a fault if something is missing."""
+    if entry.is_complete and "msgid" in entry.strings and not entry.is_broken:
         yield entry
-    elif entry.strings:
-        last = max(entry.lines.values())
-        source.faults.add(last, None, "the last entry has no msgstr: is the file complete?", cause="po end", fatal=True)
+    elif entry.strings and not entry.is_broken:
+        missing = "msgstr: is the file complete?" if "msgid" in entry.strings else "msgid"
+        line = min(entry.lines.values())
+        source.faults.add(line, None, f"an entry without a {missing}", cause=f"po {missing}", fatal=True)
 
 
 def _read_comment(entry: _Entry, line: str) -> None:

@@ -140,7 +140,11 @@ def test_a_first_column_without_a_name_is_carried(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "line", "words"),
     [
-        ("id,text\n1,Hi\nid,text\n2,Ho\n", 3, "repeats the header, so the file holds several tables"),
+        (
+            "id,text\n1,Hi\nid,text\n2,Ho\n",
+            3,
+            "repeats the header, so the file holds several tables: save each as a file; or, ",
+        ),
         ("id,text\n1,Hi\n\nspeaker,voice\nanna,v1\n", 4, "another table seems to begin here"),
         ("id,text\n1,Hi\n,\n,\nid,text,voice\n2,Ho,anna\n", 5, "another table seems to begin here"),
     ],
@@ -151,6 +155,13 @@ def test_a_file_with_several_tables_is_an_error(tmp_path: Path, content: str, li
     assert rows == [("1", "Hi")]
     assert said(manifest)[0].startswith(f"{line}: {words}")
     assert manifest.faults.fatal
+
+
+def test_with_consent_all_rows_are_one_table(tmp_path: Path) -> None:
+    """What looks like a header is a row then, but a repeated header is still not spoken."""
+    rows, manifest = read(tmp_path, "id,text\n1,Hi\nid,text\n\nid,text\n\nname,voice\n2,Ho\n", single_table=True)
+    assert (rows, manifest.faults.lines()) == ([("1", "Hi"), ("name", "voice"), ("2", "Ho")], [])
+    assert read(tmp_path, "text\nHi\ntext\n")[0] == [("000002", "Hi"), ("000003", "text")]
 
 
 def test_blank_rows_between_rows_are_no_second_table(tmp_path: Path) -> None:
