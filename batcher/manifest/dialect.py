@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -14,7 +15,7 @@ from batcher.errors import ManifestError
 from batcher.manifest import anki
 from batcher.manifest.header import SAMPLE_ROWS, SampleRow
 from batcher.manifest.input import Input
-from batcher.manifest.quoting import encloses, escapes_quotes, with_doubled
+from batcher.manifest.quoting import encloses, escapes_quotes, opens_after_space, with_doubled
 from batcher.manifest.rows import DELIMITER_NAMES
 from batcher.manifest.stream import SAVE_AS, Lines, bounded
 
@@ -34,12 +35,13 @@ _QUOTED: Final = re.compile(r'"[^"]*("|$)')
 class Dialect:
     """How to take a file apart. `skipped` lines stand before the table; `export` is what those of an Anki export say.
 
-    `enclosing` is whether quotes enclose cells, `escaping` whether a backslash marks a quote within a cell, and
-    `guarded` whether a quoted cell that seems to contain rows is a fault.
+    `enclosing` is whether quotes enclose cells, `spaced` whether also behind a space, `escaping` whether a backslash
+    marks a quote within a cell, and `guarded` whether a quoted cell that seems to contain rows is a fault.
     """
 
     delimiter: str
     enclosing: bool
+    spaced: bool
     escaping: bool
     guarded: bool
     skipped: int
@@ -56,7 +58,7 @@ class Dialect:
         for _ in islice(source, self.skipped):
             pass
         if self.enclosing:
-            return csv.reader(source, delimiter=self.delimiter, strict=True)
+            return csv.reader(source, delimiter=self.delimiter, strict=True, skipinitialspace=self.spaced)
         return csv.reader(source, delimiter=self.delimiter, quoting=csv.QUOTE_NONE, strict=True)
 
 
@@ -78,16 +80,20 @@ def decide(source: Input) -> Dialect:
     skipped = export.count if export is not None else int(sep is not None)
     stated = (export.delimiter if export is not None else None) or (sep[1] if sep else None)
     delimiter = source.rules.delimiter or stated or _delimiter(source, first[skipped:])
-    quotes = _quotes(source, delimiter, skipped)
-    escaping = quotes is True and _escapes(source, delimiter)
+    escaping = _found(source, partial(escapes_quotes, delimiter=delimiter))
+    quotes = _quotes(source, delimiter, skipped, escaping=escaping)
+    spaced = quotes is not False and _found(source, partial(opens_after_space, delimiter=delimiter))
+    quotes = quotes or spaced or quotes
     notes = [f"delimiter {DELIMITER_NAMES.get(delimiter, delimiter)}"] if delimiter != "," else []
     if quotes is False or (quotes and notes):
         notes.append("quotes enclose cells" if quotes else "quotes are part of the texts")
+    notes += ["quotes also enclose cells behind a space"] if spaced else []
     notes += ['\\" is a quote within a cell'] if escaping else []
     source.notes += ["; ".join(notes)] if notes else []
     return Dialect(
         delimiter=delimiter,
         enclosing=quotes is not False,
+        spaced=spaced,
         escaping=escaping,
         guarded=source.rules.quotes is None,
         skipped=skipped,
@@ -126,19 +132,22 @@ def sample(source: Input, dialect: Dialect) -> list[SampleRow]:
     return found
 
 
-def _quotes(source: Input, delimiter: str, skipped: int) -> bool | None:
+def _quotes(source: Input, delimiter: str, skipped: int, *, escaping: bool) -> bool | None:
     """Whether quotes enclose cells; None if no cell begins with one."""
     if source.rules.quotes is not None:
         return source.rules.quotes == "on"
-    if not source.has_quotes():
+    if not source.has_quotes:
         return None
     with source.lines_ahead() as lines:
-        return encloses(islice(lines, skipped, None), delimiter)
+        return encloses(islice(map(with_doubled, lines) if escaping else lines, skipped, None), delimiter)
 
 
-def _escapes(source: Input, delimiter: str) -> bool:
+def _found(source: Input, use: Callable[[Iterable[str]], bool]) -> bool:
+    """Whether the file has this use of quotes, unless it is said that quotes enclose nothing."""
+    if source.rules.quotes == "off" or not source.has_quotes:
+        return False
     with source.lines_ahead() as lines:
-        return escapes_quotes(lines, delimiter)
+        return use(lines)
 
 
 def _delimiter(source: Input, lines: list[str]) -> str:

@@ -29,6 +29,9 @@ SKIPPED: Final = "_"
 """The name in `--columns` of a column that is neither sent nor carried."""
 _NAME: Final = re.compile(r"[^\W\d][\w -]{0,30}")
 _QUOTED_NAME: Final = re.compile(r'"([^"]+)"')
+_TYPE: Final = re.compile(
+    r"(?P<certain>string|str|int(?:eger|32|64)?|float|double|bool(?:ean)?)(\[\])?|text|number|key"
+)
 _MIN_NAMES: Final = 2
 _WIDTH_LISTED: Final = 20
 
@@ -44,7 +47,8 @@ class SampleRow:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The columns of a table, and the row that names them: its number and its cells; 0 and none if no row does."""
+    """The columns of a table, and the row that names them: its number, or that of types below it, and its cells; 0 and
+    none if no row does."""
 
     layout: Layout
     number: int
@@ -93,7 +97,18 @@ def find_header(
         suggested = suggest_columns(source.columns, with_first_named(names), below)
         advice = elsewhere(True) or advice or elsewhere(False) or suggested
     layout = source.columns.read_header(names, row.line, advice=advice)
-    return Header(layout, row.number, row.cells)
+    types = next((one for one in sample if one.number > row.number and _are_types(one.cells)), None)
+    if types is None or types.number > row.number + 1:
+        return Header(layout, row.number, row.cells)
+    source.notes.append(f"row {types.number} has the types of the columns: left out")
+    return Header(layout, types.number, row.cells)
+
+
+def _are_types(cells: Sequence[str]) -> bool:
+    """Whether the cells are types, as some tables have them below the header."""
+    found = [_TYPE.fullmatch(cell.strip().casefold()) for cell in cells if cell.strip()]
+    types = [match for match in found if match is not None]
+    return len(found) == len(types) >= _MIN_NAMES and any(match["certain"] for match in types)
 
 
 def _unheaded(source: Input, sample: Sequence[SampleRow], names: list[str] | None) -> Header:

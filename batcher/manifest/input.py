@@ -61,6 +61,7 @@ class Input:
         with self._rewound():
             return self.stream.seek(0, io.SEEK_END) - self._begin
 
+    @cached_property
     def has_quotes(self) -> bool:
         """Whether the first 64 MiB contain a double quote."""
         quote = '"'.encode(self.lines.encoding)

@@ -83,8 +83,8 @@ def escapes_quotes(lines: Iterable[str], delimiter: str) -> bool:
     a quote can only be read like that."""
     votes = [0, 0]
     for line in islice((line for line in islice(lines, _LINES) if '\\"' in line), _VOTES):
-        if not _is_valid(line, delimiter):
-            votes[_is_valid(with_doubled(line), delimiter)] += 1
+        if _cells(line, delimiter) is None:
+            votes[_cells(with_doubled(line), delimiter) is not None] += 1
     return votes[1] > votes[0]
 
 
@@ -93,12 +93,22 @@ def with_doubled(line: str) -> str:
     return _ESCAPED_QUOTE.sub(r'\1""', line) if "\\" in line else line
 
 
-def _is_valid(line: str, delimiter: str) -> bool:
+def opens_after_space(lines: Iterable[str], delimiter: str) -> bool:
+    """Whether a quote encloses a cell although a space is before it: whether most lines with such a quote have cells
+    that also end with one."""
+    votes = [0, 0]
+    within = f'{delimiter} "'
+    for line in islice((line for line in islice(lines, _LINES) if within in line), _VOTES):
+        votes[_cells(line, delimiter, skipinitialspace=True) is not None] += 1
+    return votes[1] > votes[0]
+
+
+def _cells(line: str, delimiter: str, *, skipinitialspace: bool = False) -> list[str] | None:
+    """The cells of a line in which quotes enclose cells; None if it is not valid as a row."""
     try:
-        next(csv.reader([line], delimiter=delimiter, strict=True), None)
+        return next(csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=skipinitialspace), None)
     except csv.Error:
-        return False
-    return True
+        return None
 
 
 class _Election:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from batcher.manifest.columns import Columns
 from batcher.manifest.faults import CONTROLS
+from batcher.manifest.markup.doubts import Doubts
 
 _PROSE: Final = re.compile(r"\S+\s+\S.*[.!?…\u3002\uff1f\uff01][\"'\u201d\u2019\xbb)]*|(\S+\s+){5,}\S+", re.DOTALL)
 _DENSE: Final = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]")
@@ -75,25 +76,38 @@ def or_others(options: Sequence[str]) -> str:
 def suggest_columns(columns: Columns, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str | None:
     """What to do about a table without a column for the text; None if no column has words."""
     options = suggested_options(columns, headers, rows)
-    return f"pass {options[0]}{or_others(options[1:])}" if options else None
+    if not options:
+        return None
+    stripping = " (or --allow instead of --strip, to have it spoken)" if "--strip" in options[0] else ""
+    return f"pass {options[0]}{stripping}{or_others(options[1:])}"
 
 
 def suggested_options(columns: Columns, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """The options that name the column of the texts, and that of the ids if there is one: the likeliest first, and one
     for each column that may be it."""
-    cells = {header.strip(): _cells(rows, index) for index, header in enumerate(headers) if _is_name(header.strip())}
+    named = [(index, " ".join(header.split())) for index, header in enumerate(headers)]
+    cells = {header: _cells(rows, index) for index, header in named if _is_name(header)}
     texts = [header for header in cells if _may_be_text(header, cells[header])]
     texts = texts or [header for header in cells if any(map(_LETTERS.search, cells[header]))]
     texts.sort(key=lambda header: _likeliness(header, cells[header]), reverse=True)
     likely = [header for header in texts if _is_likely(header, cells[header])]
     options = []
-    for text in likely[:_SHOWN] or texts[:1]:
+    for text in (likely or texts)[:_SHOWN]:
         ids = [header for header in cells if header != text and _names_rows(header, cells[header])]
         if columns.mapped_to("id") is not None or any(columns.field_named(header) == "id" for header in headers):
             ids = []
-        named = [f"text={text}", *(f"id={header}" for header in ids[:1])]
-        options.append(" ".join(f"--column {shlex.quote(one)}" for one in named))
+        chosen = [f"text={text}", *(f"id={header}" for header in ids[:1])]
+        options.append(" ".join(f"--column {shlex.quote(one)}" for one in chosen) + _strip(cells[text]))
     return options
+
+
+def _strip(texts: Sequence[str]) -> str:
+    """The option that removes the markup of these texts, if they have any."""
+    doubts = Doubts(())
+    for number, text in enumerate(texts, 1):
+        doubts.add(number, number, text)
+    types = [doubt.type for doubt in doubts.found() if doubt.type != "todo"]
+    return f" --strip {','.join(types)}" if types else ""
 
 
 def suggest_paths(columns: Columns, objects: Sequence[Mapping[str, Any]]) -> str | None:

@@ -38,6 +38,7 @@ _KNOWN: Final = {
     ".doc": ("a Word document", _SOFFICE.replace("{to}", "txt:Text")),
     ".pdf": ("PDF", "pdftotext {file} lines.txt"),
     ".ass": ("ASS subtitles", "ffmpeg -i {file} lines.srt"),
+    ".lrc": ("LRC lyrics", "ffmpeg -i {file} lines.srt"),
     ".ssa": ("SSA subtitles", "ffmpeg -i {file} lines.srt"),
     ".numbers": ("a Numbers workbook", "export it from Numbers as CSV or Excel"),
     ".xlsb": ("a binary Excel workbook", _SOFFICE.replace("{to}", "xlsx")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,37 @@ def test_with_consent_all_rows_are_one_table(tmp_path: Path) -> None:
     rows, manifest = read(tmp_path, "id,text\n1,Hi\nid,text\n\nid,text\n\nname,voice\n2,Ho\n", single_table=True)
     assert (rows, manifest.faults.lines()) == ([("1", "Hi"), ("name", "voice"), ("2", "Ho")], [])
     assert read(tmp_path, "text\nHi\ntext\n")[0] == [("000002", "Hi"), ("000003", "text")]
+
+
+def test_a_row_of_types_below_the_header_is_left_out(tmp_path: Path) -> None:
+    rows, manifest = read(tmp_path, "id,text,loud\nint,string,bool\n1,Hi.,x\n")
+    assert (rows, manifest.notes) == ([("1", "Hi.")], ["row 2 has the types of the columns: left out"])
+    assert read(tmp_path, "id,text\nkey,number\n1,Hi.\n")[0] == [("key", "number"), ("1", "Hi.")]
+
+
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        ("Key,Line\na,One day it rained.\nb,It did so again.\n", "--column text=Line --column id=Key"),
+        ("id,Line\na,One day it rained.\n", "--column text=Line"),
+        ("Key,Line\na,Hello {name}.\nb,It <b>rained</b>.\n", "--column text=Line --column id=Key --strip html,braces"),
+        ('Key,"Line\n(new)"\na,One day it rained.\na,It did.\n', "--column 'text=Line (new)'"),
+        ("Notes,Script\nPlease check it again.,One day it rained.\n", "--column text=Script"),
+        ("a,b\nHund,dog\n", "--column text=a"),
+        ("no,词\n1,今晚城门关闭\n", "--column 'text=词'"),
+    ],
+)
+def test_the_error_has_the_options_for_the_likely_columns(tmp_path: Path, content: str, options: str) -> None:
+    """Of the text, and of an id that is a name of the row."""
+    _, manifest = read(tmp_path, content)
+    words = said(manifest)[0].removeprefix("1: no `text` column: pass ")
+    assert re.split(r"; or, | \(or ", words)[0] == options
+
+
+@pytest.mark.parametrize("header", ["label start:", "title: Start", "0:01:02.000", "one two three four five six seven"])
+def test_a_line_of_another_format_is_not_offered_as_a_column(tmp_path: Path, header: str) -> None:
+    _, manifest = read(tmp_path, f"{header}\nOne day.\n", "m.xyz")
+    assert "text=" + header not in said(manifest)[0]
 
 
 def test_blank_rows_between_rows_are_no_second_table(tmp_path: Path) -> None:

@@ -182,3 +182,21 @@ def test_a_cell_swallows_rows_if_its_lines_read_like_rows(cells: list[str], mark
 def test_names_of_columns_may_be_quoted_where_texts_are_not(tmp_path: Path) -> None:
     rows, manifest = read(tmp_path, '"id"\t"text"\n1\t"Stop!" she said.\n2\t"Go," he said.\n3\tGo.\n')
     assert (rows[0], manifest.faults.lines()) == (("1", '"Stop!" she said.'), [])
+
+
+def test_a_backslash_before_a_quote_within_a_cell_is_understood(tmp_path: Path) -> None:
+    """It is where most such cells can only be read like that."""
+    content = 'id,text\n"a","He said \\"stop\\", twice."\n"b","A line\\nbreak."\n"c","C:\\\\"\n'
+    rows, manifest = read(tmp_path, content, "m.csv")
+    assert rows == [("a", 'He said "stop", twice.'), ("b", "A line\\nbreak."), ("c", "C:\\\\")]
+    assert (manifest.notes, manifest.faults.lines()) == (['\\" is a quote within a cell'], [])
+    rows, manifest = read(tmp_path, 'id,text\n1,"C:\\"\n2,say \\"so\\"\n', "m.csv")
+    assert (rows, manifest.notes) == ([("1", "C:\\"), ("2", 'say \\"so\\"')], [])
+
+
+def test_quotes_behind_a_space_enclose_cells_where_all_do(tmp_path: Path) -> None:
+    rows, manifest = read(tmp_path, 'id, text\n1, "Stop, she said."\n2, Go.\n', "m.csv")
+    assert rows == [("1", "Stop, she said."), ("2", "Go.")]
+    assert manifest.notes == ["quotes also enclose cells behind a space"]
+    rows, manifest = read(tmp_path, 'id, text\n1, "Stop!" she said.\n', "m.csv")
+    assert (rows, manifest.notes) == ([("1", '"Stop!" she said.')], [])
