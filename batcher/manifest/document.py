@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any, Final, NoReturn
 
 from batcher.errors import ManifestError
+from batcher.manifest import limits
 from batcher.manifest.columns import Columns
 from batcher.manifest.faults import NOT_READ, InvalidValueError, Problem, code, literal
 from batcher.manifest.header import SAMPLE_ROWS
@@ -22,8 +23,6 @@ from batcher.manifest.resources import Element, arb_rows, are_described, is_arb,
 from batcher.manifest.rows import Record
 from batcher.manifest.suggestions import suggest_paths
 
-_MAX_SIZE: Final = 1 << 27
-"""Maximum size of a document, in bytes."""
 _LINE_END: Final = "\n"
 _SHAPES: Final = 'Write an array of objects, such as [{"id": "a1", "text": "Hello."}], or an object of ids and texts.'
 
@@ -32,11 +31,14 @@ def is_document(source: Input) -> bool:
     """Whether JSON is a document, and not one object per line.
 
     An object on a line of its own is a document if it is the only one, the file's name says JSON, and it has no text.
+    A line too long to look at is one if the file's name says JSON.
     """
     if source.ending == ".arb" or source.lines.beginning().startswith("["):
         return True
     with source.lines_ahead() as ahead:
         lines = list(islice((line for line in ahead if not line.isspace()), 2))
+        if ahead.cut:
+            return source.ending == ".json"
     if not lines:
         return False
     try:
@@ -94,12 +96,12 @@ def records(source: Input) -> Iterator[Record]:
 
 
 def _whole(source: Input) -> str:
-    if source.size() > _MAX_SIZE:
-        message = f"{source.name}: more than {_MAX_SIZE >> 20} MiB, too much for a JSON document"
+    if source.size() > limits.MAX_DOCUMENT_BYTES:
+        message = f"{source.name}: more than {limits.MAX_DOCUMENT_BYTES >> 20} MiB, too much for a JSON document"
         raise ManifestError(
             message, [message], f"Convert it to JSONL: jq -c '.[]' {shlex.quote(source.name)} > lines.jsonl"
         )
-    return "".join(source.lines)
+    return source.lines.whole()
 
 
 def _record(number: int, line: int, element: Element, columns: Columns) -> Record:

@@ -13,6 +13,7 @@ from batcher.manifest.input import Input
 from batcher.manifest.markdown_text import only_tags, spoken
 from batcher.manifest.prose import joined
 from batcher.manifest.rows import Record
+from batcher.manifest.stream import check_length
 from batcher.manifest.table import table_record
 
 _FRONT: Final = {"---": ("---", "..."), "+++": ("+++",)}
@@ -28,7 +29,6 @@ _TABLE_RULE: Final = re.compile(r"\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*")
 _LINK_TARGET: Final = re.compile(r"\[[^\]^][^\]]*\]:\s*\S+.*")
 _FOOTNOTE: Final = re.compile(r"\[\^[^\]]+\]:.*")
 _DIRECTIVE: Final = re.compile(r":{3,}.*|!!!\s+\w+.*")
-_COMMENT: Final = re.compile(r"<!--.*?-->")
 _CODE_INDENT: Final = 4
 
 
@@ -49,7 +49,7 @@ def records(source: Input) -> Iterator[Record]:
         ManifestError: the encoding is unusable.
     """
     layout = source.columns.read_header(["text", "block", "section"], 1)
-    splitter = _Splitter()
+    splitter = _Splitter(source.name)
     section, count = "", 0
     for block in splitter.blocks(source.lines):
         text, left_out = spoken(_paragraph(block.lines))
@@ -94,7 +94,9 @@ class _Splitter:
     `left_out` counts what is in none. `unclosed` is what was opened last, with its line, until it is closed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._size = 0
         self.left_out: Counter[str] = Counter()
         self.unclosed: tuple[str, int] | None = None
         self._open: _Block | None = None
@@ -149,12 +151,16 @@ class _Splitter:
             if not ended:
                 return ""
             self._in_comment, self.unclosed = False, None
-        line, count = _COMMENT.subn("", line)
-        line, begun, _ = line.partition("<!--")
-        if begun:
-            self._in_comment, self.unclosed = True, ("comment", number)
-        self.left_out["comment"] += count + bool(begun)
-        return line
+        parts = []
+        while True:
+            before, begun, line = line.partition("<!--")
+            parts.append(before)
+            self.left_out["comment"] += bool(begun)
+            _, ended, line = line.partition("-->")
+            if begun and not ended:
+                self._in_comment, self.unclosed = True, ("comment", number)
+            if not ended:
+                return "".join(parts)
 
     def _place(self, number: int, line: str, *, in_quote: bool) -> None:
         """Add a line that is not blank to the open block, or begin another with it."""
@@ -184,6 +190,8 @@ class _Splitter:
             self._open.lines.pop()
             self._leave_out("table", "")
         elif self._open is not None:
+            self._size += len(line)
+            check_length(self._name, self._open.line, self._size)
             self._open.lines.append(line)
         else:
             self._in_list = self._in_list and indent > 1
@@ -202,7 +210,8 @@ class _Splitter:
     def _begin(self, kind: str, number: int, line: str) -> None:
         self._end()
         self._in_list = self._in_list and kind == "list item"
-        self._open = _Block(kind, number, [line])
+        self._open, self._size = _Block(kind, number, [line]), len(line)
+        check_length(self._name, number, self._size)
 
     def _end(self) -> None:
         if self._open is not None and any(map(str.strip, self._open.lines)):

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Final
 
 _ESCAPED: Final = re.compile(r"\\([!-/:-@\[-`{-~])")
-_CODE: Final = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
+_CODE: Final = re.compile(r"(?<!`)(`+)(?!`)(.{1,500}?)(?<!`)\1(?!`)", re.DOTALL)
 _IMAGE: Final = re.compile(r"!\[[^\[\]]*\](?:\([^()]*(?:\([^()]*\)[^()]*)*\)|\[[^\[\]]*\])|!\[\[[^\[\]]*\]\]")
 _WIKI_LINK: Final = re.compile(r"\[\[(?:[^\[\]|]*\|)?([^\[\]|]+)\]\]")
 _LINK: Final = re.compile(r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\](?:\([^()]*(?:\([^()]*\)[^()]*)*\)|\[[^\[\]]*\])")
@@ -17,12 +17,12 @@ _ADDRESS: Final = re.compile(r"<((?:https?|mailto|ftp):[^<>\s]+|[^<>\s@]+@[^<>\s
 _HEADING_ID: Final = re.compile(r"\s*\{#[\w:.-]+\}\s*\Z")
 _TAG: Final = re.compile(r"</?[A-Za-z][^<>]*>|&nbsp;|\s")
 _MARKS: Final = (
-    re.compile(r"\*\*\*(?=\S)(.+?)(?<=\S)\*\*\*", re.DOTALL),
-    re.compile(r"\*\*(?=\S)(.+?)(?<=\S)\*\*", re.DOTALL),
-    re.compile(r"(?<!\w)__(?=\S)(.+?)(?<=\S)__(?!\w)", re.DOTALL),
-    re.compile(r"\*(?=[^\s*])(.+?)(?<=[^\s*])\*", re.DOTALL),
-    re.compile(r"(?<!\w)_(?=[^\s_])(.+?)(?<=[^\s_])_(?!\w)", re.DOTALL),
-    re.compile(r"~~(?=\S)(.+?)(?<=\S)~~", re.DOTALL),
+    re.compile(r"\*\*\*(?=\S)(.{1,500}?)(?<=\S)\*\*\*", re.DOTALL),
+    re.compile(r"\*\*(?=\S)(.{1,500}?)(?<=\S)\*\*", re.DOTALL),
+    re.compile(r"(?<!\w)__(?=\S)(.{1,500}?)(?<=\S)__(?!\w)", re.DOTALL),
+    re.compile(r"\*(?=[^\s*])(.{1,500}?)(?<=[^\s*])\*", re.DOTALL),
+    re.compile(r"(?<!\w)_(?=[^\s_])(.{1,500}?)(?<=[^\s_])_(?!\w)", re.DOTALL),
+    re.compile(r"~~(?=\S)(.{1,500}?)(?<=\S)~~", re.DOTALL),
 )
 _KEPT: Final = "\ue000{}\ue001"
 """Stands for a part that has no marks; its number is between two characters for private use."""

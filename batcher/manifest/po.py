@@ -12,12 +12,13 @@ from typing import Final
 from batcher.manifest.faults import literal
 from batcher.manifest.input import Input
 from batcher.manifest.rows import Record
+from batcher.manifest.stream import check_length
 from batcher.manifest.table import table_record
 
 _STRING: Final = r'"((?:[^"\\]|\\.)*)"'
 _KEYWORD: Final = re.compile(rf"(msgctxt|msgid|msgid_plural|msgstr(?:\[\d{{1,2}}\])?)\s*{_STRING}")
 _MORE: Final = re.compile(_STRING)
-_BEGINS: Final = re.compile(r'(?:\s*#.*\n|\s)*(?:msgctxt|msgid)\s+"')
+_BEGINS: Final = re.compile(r'(?:[ \t]*(?:#.*)?\r?\n)*[ \t]*(?:msgctxt|msgid)\s+"')
 _ESCAPE: Final = re.compile(r'\\([abfnrtv"\\]|[0-7]{1,3}|x[0-9A-Fa-f]{2})')
 _ESCAPED: Final = dict(zip('abfnrtv"\\', '\a\b\f\n\r\t\v"\\', strict=True))
 _LANGUAGE: Final = re.compile(r"^Language:\s*(\S+)", re.MULTILINE)
@@ -29,39 +30,47 @@ _HASH_DIGITS: Final = 8
 
 @dataclass(slots=True)
 class _Entry:
-    """One entry: its strings by keyword, the line of each, and what its comments say."""
+    """One entry: the parts of its strings by keyword, the line of each, what its comments say, and its size in
+    characters."""
 
-    strings: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, list[str]] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
     flags: set[str] = field(default_factory=set)
     references: list[str] = field(default_factory=list)
     comments: list[str] = field(default_factory=list)
     is_broken: bool = False
+    size: int = 0
 
     def read(self, line: str, number: int) -> bool:
         """Add a line with a string; return whether it is one that may follow."""
-        if (match := _KEYWORD.fullmatch(line)) and match[1] not in self.strings:
-            self.strings[match[1]], self.lines[match[1]] = _decoded(match[2]), number
+        if (match := _KEYWORD.fullmatch(line)) and match[1] not in self.parts:
+            self.parts[match[1]], self.lines[match[1]] = [_decoded(match[2])], number
             return True
         more = _MORE.fullmatch(line)
-        if more is None or not self.strings:
+        if more is None or not self.parts:
             return False
-        self.strings[next(reversed(self.strings))] += _decoded(more[1])
+        self.parts[next(reversed(self.parts))].append(_decoded(more[1]))
         return True
+
+    @property
+    def strings(self) -> dict[str, str]:
+        """The strings by keyword."""
+        return {keyword: "".join(parts) for keyword, parts in self.parts.items()}
 
     @property
     def is_header(self) -> bool:
         """Whether it describes the file."""
-        return self.strings.get("msgid") == "" and "msgctxt" not in self.strings
+        return not any(self.parts.get("msgid", ["?"])) and "msgctxt" not in self.parts
 
     @property
     def is_complete(self) -> bool:
         """Whether its translation, even if empty, was read."""
-        return any(keyword.startswith("msgstr") for keyword in self.strings)
+        return any(keyword.startswith("msgstr") for keyword in self.parts)
 
     def name(self) -> str:
         """A name that depends on msgctxt and msgid only: a key as it is, or the first words and a hash."""
-        context, original = self.strings.get("msgctxt"), self.strings["msgid"]
+        strings = self.strings
+        context, original = strings.get("msgctxt"), strings["msgid"]
         if context is None and _is_key(original):
             return original.replace("/", "-").replace(":", "-")
         digest = hashlib.sha256(f"{context or ''}\4{original}".encode("utf-8", "replace")).hexdigest()
@@ -123,14 +132,15 @@ def _note_language(source: Input, header: _Entry, *, originals: bool) -> None:
 
 def _rows(entry: _Entry) -> Iterator[list[str]]:
     """The cells of each translation: one, or one for each plural form."""
-    name, context = entry.name(), entry.strings.get("msgctxt", "")
+    name, strings = entry.name(), entry.strings
+    context = strings.get("msgctxt", "")
     more = [" ".join(entry.references), "\n".join(entry.comments)]
-    for keyword, text in entry.strings.items():
+    for keyword, text in strings.items():
         if keyword == "msgstr":
-            yield [name, text, entry.strings["msgid"], context, "", *more]
+            yield [name, text, strings["msgid"], context, "", *more]
         elif keyword.startswith("msgstr"):
             form = keyword[len("msgstr[") : -1]
-            original = entry.strings.get("msgid_plural", "") if int(form) else entry.strings["msgid"]
+            original = strings.get("msgid_plural", "") if int(form) else strings["msgid"]
             yield [f"{name}.{form}", text, original, context, form, *more]
 
 
@@ -149,6 +159,8 @@ def _entries(source: Input, left_out: Counter[str]) -> Iterator[_Entry]:
         if _begins(entry, line):
             yield from _complete(source, entry)
             entry = _Entry()
+        entry.size += len(line)
+        check_length(source.name, number, entry.size)
         if line.startswith("#"):
             _read_comment(entry, line)
         elif line and not entry.is_broken and not entry.read(line, number):
@@ -165,10 +177,10 @@ def _begins(entry: _Entry, line: str) -> bool:
 
 def _complete(source: Input, entry: _Entry) -> Iterator[_Entry]:
     """The entry, if it is complete; a fault if something is missing."""
-    if entry.is_complete and "msgid" in entry.strings and not entry.is_broken:
+    if entry.is_complete and "msgid" in entry.parts and not entry.is_broken:
         yield entry
-    elif entry.strings and not entry.is_broken:
-        missing = "msgstr: is the file complete?" if "msgid" in entry.strings else "msgid"
+    elif entry.parts and not entry.is_broken:
+        missing = "msgstr: is the file complete?" if "msgid" in entry.parts else "msgid"
         line = min(entry.lines.values())
         source.faults.add(line, None, f"an entry without a {missing}", cause=f"po {missing}", fatal=True)
 

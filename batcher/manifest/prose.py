@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import groupby, pairwise
+from itertools import pairwise
 from typing import Final
 
 from batcher.manifest.input import Input
 from batcher.manifest.rows import Record
-from batcher.manifest.stream import bounded
+from batcher.manifest.stream import bounded, check_length
 from batcher.manifest.table import table_record
 
 _SAMPLE_LINES: Final = 1000
@@ -30,7 +30,7 @@ def joined(lines: Sequence[str]) -> str:
     """The lines of a paragraph as one text."""
     text = ""
     for line in map(str.strip, lines):
-        is_split = bool(_HYPHENATED.search(text)) and line[:1].islower()
+        is_split = bool(_HYPHENATED.search(text[-2:])) and line[:1].islower()
         is_dense = bool(_WITHOUT_SPACES.match(text[-1:]) and _WITHOUT_SPACES.match(line))
         text += line if not text or is_split or is_dense else f" {line}"
     return text
@@ -70,8 +70,23 @@ def records(source: Input) -> Iterator[Record]:
     """
     source.notes.append("each paragraph is one text, its lines joined; if each line is a text, pass --no-header")
     layout = source.columns.read_header(["text"], 1)
-    numbered = enumerate(source.lines, 1)
-    paragraphs = (list(group) for blank, group in groupby(numbered, lambda line: line[1].isspace()) if not blank)
-    for count, paragraph in enumerate(paragraphs, 1):
-        number, text = paragraph[0][0], joined([line for _, line in paragraph])
+    for count, (number, lines) in enumerate(_paragraphs(source), 1):
+        text = joined(lines)
         yield table_record(count if source.rules.counted else number, number, [text], layout, text)
+
+
+def _paragraphs(source: Input) -> Iterator[tuple[int, list[str]]]:
+    """The lines of each paragraph, and the number of the first."""
+    first, size, lines = 0, 0, list[str]()
+    for number, line in enumerate(source.lines, 1):
+        if line.isspace():
+            if lines:
+                yield first, lines
+            size, lines = 0, []
+            continue
+        first = first if lines else number
+        size += len(line)
+        check_length(source.name, first, size)
+        lines.append(line)
+    if lines:
+        yield first, lines

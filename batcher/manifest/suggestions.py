@@ -30,6 +30,8 @@ _ID_NAMES: Final = frozenset(_ID_WORDS.split())
 _LETTERS: Final = re.compile(r"[^\W\d_]")
 _ID: Final = re.compile(r"[\w./:#-]+")
 _SHOWN: Final = 4
+_CELL_BEGIN: Final = 500
+"""Characters of a cell that are looked at."""
 _MIN_SERIES: Final = 3
 _LONGEST_NAME: Final = 60
 _MOST_WORDS: Final = 6
@@ -62,7 +64,7 @@ def form(cell: str) -> str:
 
 def begin_with_ids(texts: Sequence[str]) -> bool:
     """Whether each of several texts begins with a word of the same form, with a number that no other has."""
-    found = [re.match(r"(\S*\d\S*)\s+\S", text) for text in texts]
+    found = [re.match(r"(\S*\d\S*)\s+\S", text[:_CELL_BEGIN]) for text in texts]
     words = [match[1] for match in found if match is not None]
     is_series = len(words) == len(texts) >= _MIN_SERIES and len(set(words)) == len(words)
     return is_series and len(set(map(form, words))) == 1
@@ -140,7 +142,7 @@ def _leaves(path: str, value: Any) -> Iterable[tuple[str, str]]:
 
 
 def _cells(rows: Iterable[Sequence[str]], index: int) -> list[str]:
-    return [row[index].strip() for row in rows if index < len(row) and row[index].strip()]
+    return [row[index].strip()[:_CELL_BEGIN] for row in rows if index < len(row) and row[index].strip()]
 
 
 def _share_of_prose(cells: Sequence[str]) -> float:
@@ -156,7 +158,7 @@ def _is_name(header: str) -> bool:
     """Whether a first row's cell may name a column, and is no line of some other format."""
     is_short = len(header) <= _LONGEST_NAME and header.count(" ") < _MOST_WORDS
     is_plain = not re.search(rf"[{CONTROLS}\"<>]|:$|: |^\d+:\d", header)
-    return bool(header) and is_short and is_plain and not header.startswith(("//", "#", "---\n"))
+    return bool(header) and header.isprintable() and is_short and is_plain and not header.startswith(("//", "#"))
 
 
 def _may_be_text(header: str, cells: Sequence[str]) -> bool:

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from batcher.errors import ManifestError
 from batcher.manifest import ods, xlsx
+from batcher.manifest.archive import check
 from batcher.manifest.columns import Layout
 from batcher.manifest.faults import InvalidValueError, Problem, code, literal, printable
 from batcher.manifest.header import SAMPLE_ROWS, SampleRow, find_header
 from batcher.manifest.input import Input
+from batcher.manifest.limits import TooLargeError
 from batcher.manifest.rows import Record
 from batcher.manifest.suggestions import prose_column
 from batcher.manifest.table import is_second_table, table_record
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
 _OLD: Final = b"\xd0\xcf\x11\xe0"
 MAGIC: Final = (b"PK\x03\x04", _OLD)
 """First bytes of workbooks: a zip archive, or the container of .xls and of workbooks with a password."""
-_MAX_UNPACKED: Final = 1 << 30
-"""Maximum size of an unpacked workbook, in bytes."""
 _SHEETS_LISTED: Final = 12
 _EXACT: Final = 2**53  # spreadsheets store doubles, which hold every whole number up to this one
 _Position = tuple[int, int]
@@ -200,8 +200,8 @@ class Book:
         from python_calamine import CalamineWorkbook
 
         archive = zipfile.ZipFile(io.BytesIO(content)) if content.startswith(MAGIC[0]) else None
-        if archive is not None and sum(part.file_size for part in archive.infolist()) > _MAX_UNPACKED:
-            raise xlsx.TooLargeError(f"more than {_MAX_UNPACKED >> 30} GiB unpacked")
+        if archive is not None:
+            check(archive)
         self._xlsx = archive if archive is not None and xlsx.LISTING in archive.namelist() else None
         self._ods = ods.tables(archive) if archive is not None and ods.is_ods(archive) else {}
         self._book = CalamineWorkbook.from_filelike(io.BytesIO(content))
@@ -224,7 +224,7 @@ def _readable(source: Input) -> Iterator[None]:
     """Turns every error of a damaged or too large workbook into one for people."""
     try:
         yield
-    except xlsx.TooLargeError as error:
+    except TooLargeError as error:
         raise _unreadable(source.name, f"it is too large: {error}") from None
     except Exception as error:  # noqa: BLE001 - damaged archives raise a dozen kinds of errors
         has_password = source.tap.head.startswith(_OLD) and source.ending != ".xls"

@@ -9,7 +9,7 @@ import pytest
 
 from batcher.errors import ManifestError
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 
 
 def read(folder: Path, content: str, **changes: Any) -> tuple[list[tuple[int, str, str]], Manifest]:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Row, Rules
+from batcher.manifest.rows import Row
+from batcher.manifest.rules import Rules
 
 HEADER = 'msgid ""\nmsgstr ""\n"Language: de\\n"\n"Content-Type: text/plain; charset=UTF-8\\n"\n\n'
 
