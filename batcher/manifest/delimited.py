@@ -12,6 +12,7 @@ from batcher.manifest.input import Input
 from batcher.manifest.quoting import swallows
 from batcher.manifest.rows import Record
 from batcher.manifest.table import is_second_table, table_record
+from batcher.manifest.values import NUMERIC, with_decimal_point
 
 
 def records(source: Input) -> Iterator[Record]:
@@ -27,7 +28,16 @@ def records(source: Input) -> Iterator[Record]:
     if header is None:
         return iter(())
     found = _table_records(source, chosen, header)
+    if chosen.delimiter == ";" and not {field for field, _ in header.layout.fields}.isdisjoint(NUMERIC):
+        found = _with_decimal_points(found)
     return found if chosen.export is None else _cards(found, html=chosen.export.html)
+
+
+def _with_decimal_points(records: Iterator[Record]) -> Iterator[Record]:
+    """The records with a point for each decimal comma, because of which a semicolon separates cells."""
+    for record in records:
+        record.given |= {name: with_decimal_point(record.given[name]) for name in NUMERIC if name in record.given}
+        yield record
 
 
 def _cards(records: Iterator[Record], *, html: bool) -> Iterator[Record]:

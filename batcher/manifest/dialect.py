@@ -13,7 +13,7 @@ from typing import Final
 
 from batcher.errors import ManifestError
 from batcher.manifest import anki, limits
-from batcher.manifest.header import SAMPLE_ROWS, SampleRow
+from batcher.manifest.header import SAMPLE_ROWS, SAMPLE_SIZE, SampleRow
 from batcher.manifest.input import Input
 from batcher.manifest.quoting import encloses, escapes_quotes, opens_after_space, with_doubled
 from batcher.manifest.rules import DELIMITER_NAMES
@@ -24,8 +24,6 @@ QUOTES_HINT: Final = "If quotes in this file are part of the texts, pass --quote
 _BLANK: Final = f'{DELIMITERS}" \r\n'
 """Characters of which a line without content consists."""
 _SAMPLE_LINES: Final = 100
-_SAMPLE_SIZE: Final = 1 << 20
-"""Characters in the rows of a sample, at which it ends."""
 _SEP: Final = re.compile(r'"?sep=(.)"?[;,\t ]*\r?\n?', re.IGNORECASE)
 _QUOTED: Final = re.compile(r'"[^"]*("|$)')
 
@@ -110,7 +108,7 @@ def sample(source: Input, dialect: Dialect) -> list[SampleRow]:
     number, size, header = dialect.skipped, 0, source.rules.header_row or 1
     with source.lines_ahead() as lines:
         rows = dialect.rows(lines)
-        while (len(found) < SAMPLE_ROWS and size < _SAMPLE_SIZE) or number < header:
+        while (len(found) < SAMPLE_ROWS and size < SAMPLE_SIZE) or number < header:
             line = lines.seen + 1
             number += 1
             try:

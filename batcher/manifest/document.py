@@ -16,7 +16,7 @@ from batcher.errors import ManifestError
 from batcher.manifest import limits
 from batcher.manifest.columns import Columns
 from batcher.manifest.faults import NOT_READ, InvalidValueError, Problem, code, literal
-from batcher.manifest.header import SAMPLE_ROWS
+from batcher.manifest.header import SAMPLE_ROWS, SAMPLE_SIZE
 from batcher.manifest.input import Input
 from batcher.manifest.jsonl import WHITE, fill, parse_object, parse_value
 from batcher.manifest.resources import Element, arb_rows, are_described, is_arb, without_notes
@@ -84,7 +84,7 @@ def records(source: Input) -> Iterator[Record]:
             number += 1
             line += text.count(_LINE_END, position, element.begin)
             position = element.begin
-            if number <= SAMPLE_ROWS and isinstance(element.value, dict):
+            if number <= SAMPLE_ROWS and element.begin < SAMPLE_SIZE and isinstance(element.value, dict):
                 sample.append(element.value)
             yield _record(number, line, element, source.columns)
     except json.JSONDecodeError as error:

@@ -25,6 +25,8 @@ from batcher.manifest.suggestions import (
 
 SAMPLE_ROWS: Final = 30
 """Rows from which a table's header is found."""
+SAMPLE_SIZE: Final = 1 << 20
+"""Characters in the rows of a sample, at which it ends."""
 SKIPPED: Final = "_"
 """The name in `--columns` of a column that is neither sent nor carried."""
 _NAME: Final = re.compile(r"[^\W\d][\w -]{0,30}")
@@ -97,11 +99,11 @@ def find_header(
         suggested = suggest_columns(source.columns, with_first_named(names), below)
         advice = elsewhere(True) or advice or elsewhere(False) or suggested
     layout = source.columns.read_header(names, row.line, advice=advice)
-    types = next((one for one in sample if one.number > row.number and _are_types(one.cells)), None)
-    if types is None or types.number > row.number + 1:
-        return Header(layout, row.number, row.cells)
-    source.notes.append(f"row {types.number} has the types of the columns: left out")
-    return Header(layout, types.number, row.cells)
+    number = row.number
+    if any(one.number == number + 1 and _are_types(one.cells) for one in sample):
+        number += 1
+        source.notes.append(f"row {number} has the types of the columns: left out")
+    return Header(layout, number, row.cells)
 
 
 def _are_types(cells: Sequence[str]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn
 
 from batcher.manifest.columns import Columns
 from batcher.manifest.faults import InvalidValueError, Problem, code, literal, printable
-from batcher.manifest.header import SAMPLE_ROWS
+from batcher.manifest.header import SAMPLE_ROWS, SAMPLE_SIZE
 from batcher.manifest.input import Input
 from batcher.manifest.rows import Record
 from batcher.manifest.storable import unstorable
@@ -27,7 +27,7 @@ def records(source: Input) -> Iterator[Record]:
         ManifestError: the encoding is unusable.
     """
     lines, counted, number = source.lines, source.rules.counted, 0
-    sample: list[dict[str, Any]] = []
+    sample, size = list[dict[str, Any]](), 0
     for line in lines:
         if line.isspace():
             continue
@@ -39,8 +39,9 @@ def records(source: Input) -> Iterator[Record]:
             record.problems.append(Problem(field=None, cause=error.cause, reason=str(error)))
         else:
             fill(record, values, source.columns)
-            if number <= SAMPLE_ROWS:
+            if number <= SAMPLE_ROWS and size < SAMPLE_SIZE:
                 sample.append(values)
+                size += len(line)
         yield record
     if number:
         source.columns.check_file(None, suggest_paths(source.columns, sample))

@@ -14,16 +14,17 @@ _WIKI_LINK: Final = re.compile(r"\[\[(?:[^\[\]|]*\|)?([^\[\]|]+)\]\]")
 _LINK: Final = re.compile(r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\](?:\([^()]*(?:\([^()]*\)[^()]*)*\)|\[[^\[\]]*\])")
 _FOOTNOTE: Final = re.compile(r"\[\^[^\]\s]+\]")
 _ADDRESS: Final = re.compile(r"<((?:https?|mailto|ftp):[^<>\s]+|[^<>\s@]+@[^<>\s@]+\.\w+)>")
-_HEADING_ID: Final = re.compile(r"\s*\{#[\w:.-]+\}\s*\Z")
+_HEADING_ID: Final = re.compile(r"[\w:.-]+\}\s*")
 _TAG: Final = re.compile(r"</?[A-Za-z][^<>]*>|&nbsp;|\s")
 _MARKS: Final = (
-    re.compile(r"\*\*\*(?=\S)(.{1,500}?)(?<=\S)\*\*\*", re.DOTALL),
-    re.compile(r"\*\*(?=\S)(.{1,500}?)(?<=\S)\*\*", re.DOTALL),
-    re.compile(r"(?<!\w)__(?=\S)(.{1,500}?)(?<=\S)__(?!\w)", re.DOTALL),
-    re.compile(r"\*(?=[^\s*])(.{1,500}?)(?<=[^\s*])\*", re.DOTALL),
-    re.compile(r"(?<!\w)_(?=[^\s_])(.{1,500}?)(?<=[^\s_])_(?!\w)", re.DOTALL),
-    re.compile(r"~~(?=\S)(.{1,500}?)(?<=\S)~~", re.DOTALL),
+    re.compile(r"\*\*\*(?=\S)((?:[^*]|\*(?!\*\*))+?)(?<=\S)\*\*\*"),
+    re.compile(r"\*\*(?=\S)((?:[^*]|\*(?!\*))+?)(?<=\S)\*\*"),
+    re.compile(r"(?<!\w)__(?=\S)((?:[^_]|_(?!_))+?)(?<=\S)__(?!\w)"),
+    re.compile(r"\*(?=[^\s*])((?:[^*]|(?<=\s)\*(?=\s))+?)(?<=[^\s*])\*"),
+    re.compile(r"(?<!\w)_(?=[^\s_])((?:[^_]|(?<=\w)_(?=\w))+?)(?<=[^\s_])_(?!\w)"),
+    re.compile(r"~~(?=\S)((?:[^~]|~(?!~))+?)(?<=\S)~~"),
 )
+"""Emphasis, which ends at the next such mark: looking further would take forever in a long text."""
 _KEPT: Final = "\ue000{}\ue001"
 """Stands for a part that has no marks; its number is between two characters for private use."""
 _KEPT_PART: Final = re.compile("\ue000(\\d+)\ue001")
@@ -48,11 +49,16 @@ def spoken(text: str) -> tuple[str, Counter[str]]:
     while count:
         text, count = _LINK.subn(r"\1", text)
     text, left_out["footnote mark"] = _FOOTNOTE.subn("", text)
-    text = _ADDRESS.sub(lambda match: keep(match[1].removeprefix("mailto:")), _HEADING_ID.sub("", text))
+    text = _ADDRESS.sub(lambda match: keep(match[1].removeprefix("mailto:")), _without_heading_id(text))
     for mark in _MARKS:
         text = mark.sub(r"\1", text)
     text = _KEPT_PART.sub(lambda match: kept[int(match[1])], html.unescape(text))
     return re.sub(r"[^\S\n]{2,}", " ", text).strip(), left_out
+
+
+def _without_heading_id(text: str) -> str:
+    before, begun, name = text.rpartition("{#")
+    return before if begun and _HEADING_ID.fullmatch(name) else text
 
 
 def only_tags(text: str) -> bool:

@@ -289,3 +289,10 @@ def test_all_columns_come_back_under_their_names(tmp_path: Path) -> None:
 class _Pipe(io.BytesIO):
     def seekable(self) -> bool:
         return False
+
+
+def test_where_a_semicolon_separates_cells_numbers_may_have_a_decimal_comma(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("text;speed;note\nOne, two.;0,9;1,5\nThree.;1.1;\n", encoding="utf-8")
+    manifest = Manifest(tmp_path / "m.csv", Rules(batch="m", voice="anna"))
+    rows = [(row.inputs.text, row.inputs.params, row.extra["note"]) for row in manifest.rows() if row.inputs]
+    assert rows == [("One, two.", {"speed": 0.9}, "1,5"), ("Three.", {"speed": 1.1}, "")]

@@ -85,6 +85,8 @@ def test_front_matter_is_left_out(tmp_path: Path, front: str) -> None:
             "**Bold**, *it*, __bold__, _it_, ***both***, ~~gone~~ and `code`.",
             "Bold, it, bold, it, both, gone and code.",
         ),
+        ("**bold *it*** and **bold *it* too**, _a_b_ and *5 * 3*.", "bold it and bold it too, a_b and 5 * 3."),
+        ("## Rates {#rates}", "Rates"),
         ("A [link](http://x.y/z_(a)), [another][ref] and [[wiki|a third]].", "A link, another and a third."),
         ("Before ![the map](map.png) after[^2].", "Before after."),
         ("2 * 3 * 4, snake_case_name and 5 < 6.", "2 * 3 * 4, snake_case_name and 5 < 6."),

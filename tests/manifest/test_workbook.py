@@ -466,6 +466,12 @@ def test_a_second_table_of_a_sheet_is_an_error(tmp_path: Path) -> None:
     )
 
 
+def test_with_consent_all_rows_of_a_sheet_are_one_table(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "m.xlsx", [["id", "text"], ["1", "Hi."], ["id", "text"], [], ["speaker", "voice"]])
+    rows, faults = read(path, single_table=True)
+    assert ([(row.number, row.id) for row in rows], faults) == ([(2, "1"), (5, "speaker")], [])
+
+
 def two_sheets(path: Path, *, text: str = "text") -> Path:
     with Workbook(path) as book:
         book.add_worksheet("Cast").write_column(0, 0, ["Name", "Mara"])
