@@ -16,6 +16,7 @@ PARSE_OPTIONS: Final = {
     "header_row": "--header-row",
     "sheet": "--sheet",
     "single_table": "--allow table",
+    "where": "--where",
 }
 """The rules that determine how a file is parsed, and the option that sets each. They are remembered with the batch."""
 DELIMITER_NAMES: Final = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "|", " ": "space"}
@@ -36,6 +37,8 @@ class Rules:
     `counted` numbers records from 1, as the first versions did, and not as spreadsheets do: a batch keeps the numbers
     of its first import, for they name its files.
 
+    `where` are the conditions that rows must meet, as `row_filter` reads them.
+
     Without a `format`, the extension of a row's file name decides, or it is mp3. `strip` names the types of markup to
     remove from the texts.
     """
@@ -54,6 +57,7 @@ class Rules:
     names: Sequence[str] = ()
     sheet: str | None = None
     single_table: bool = False
+    where: Sequence[str] = ()
     counted: bool = False
     filename: str = "{id}.{format}"
     skip_invalid: bool = False
