@@ -19,6 +19,8 @@ from batcher.manifest.nested import MISSING, paths_in, value_at
 FIELDS: Final = ("text", "id", "voice", "model", "format", "take", "output", "params", *PARAMETERS)
 """What a manifest can set for a row."""
 
+EMPTY_TEXT: Final = "text: empty"
+"""Cause of the faults of rows without a text, which a missing column explains."""
 REPORT_PREFIX: Final = "batcher_"
 """Prefix of the columns that a report adds to those of its manifest; a manifest may not have such columns."""
 
@@ -280,6 +282,8 @@ class Columns:
             advice = advice or f"name the column of the texts with --column text=HEADER{self._listed()}"
             reason = f"no `text` column: {advice}"
             self._fault(line, None, reason, "no text")
+        if "text" not in present and not self._suspects:
+            self._faults.drop(EMPTY_TEXT)
         reported = next((header for header in self.carried if header.startswith(REPORT_PREFIX)), None)
         if reported is not None:
             reason = (

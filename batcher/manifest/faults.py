@@ -116,6 +116,11 @@ class Faults:
         else:
             same.repeat(line)
 
+    def drop(self, cause: str) -> None:
+        """Remove the faults of a `cause` that another explains."""
+        dropped = self._causes.pop(cause, None)
+        self.count -= 0 if dropped is None else 1 + dropped.more
+
     def lines(self) -> list[str]:
         """`file:line: column: reason` for each cause, by first line; after the first 50 only the number of the rest."""
         causes = sorted(self._causes.values(), key=lambda cause: cause.line or 0)

@@ -80,7 +80,7 @@ def suggest_columns(columns: Columns, headers: Sequence[str], rows: Sequence[Seq
     options = suggested_options(columns, headers, rows)
     if not options:
         return None
-    stripping = " (or --allow instead of --strip, to have it spoken)" if "--strip" in options[0] else ""
+    stripping = " (--allow instead of --strip buys the texts as they are)" if "--strip" in options[0] else ""
     return f"pass {options[0]}{stripping}{or_others(options[1:])}"
 
 

@@ -130,7 +130,7 @@ def test_a_path_may_pass_through_a_list_and_names_with_dots(tmp_path: Path) -> N
 
 def test_without_a_text_the_error_names_the_path_of_one(tmp_path: Path) -> None:
     manifest = read(tmp_path, json.dumps(BATCH), "m.jsonl")[1]
-    assert errors(manifest)[0].endswith("no `text` column: pass --column text=body.Input")
+    assert errors(manifest) == ["m.jsonl: no `text` column: pass --column text=body.Input"]
 
 
 def test_a_path_that_leads_nowhere_is_an_error(tmp_path: Path) -> None:

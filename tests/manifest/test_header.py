@@ -187,7 +187,7 @@ def test_the_error_has_the_options_for_the_likely_columns(tmp_path: Path, conten
     """Of the text, and of an id that is a name of the row."""
     _, manifest = read(tmp_path, content)
     words = said(manifest)[0].removeprefix("1: no `text` column: pass ")
-    assert re.split(r"; or, | \(or ", words)[0] == options
+    assert re.split(r"; or, | \(--allow ", words)[0] == options
 
 
 @pytest.mark.parametrize("header", ["label start:", "title: Start", "0:01:02.000", "one two three four five six seven"])
