@@ -77,9 +77,9 @@ def decide(source: Input) -> Dialect:
     skipped = export.count if export is not None else int(sep is not None)
     stated = (export.delimiter if export is not None else None) or (sep[1] if sep else None)
     delimiter = source.rules.delimiter or stated or _delimiter(source, first[skipped:])
-    escaping = _found(source, partial(escapes_quotes, delimiter=delimiter))
+    escaping = _found(source, '\\"', partial(escapes_quotes, delimiter=delimiter))
     quotes = _quotes(source, delimiter, skipped, escaping=escaping)
-    spaced = quotes is not False and _found(source, partial(opens_after_space, delimiter=delimiter))
+    spaced = quotes is not False and _found(source, f'{delimiter} "', partial(opens_after_space, delimiter=delimiter))
     quotes = quotes or spaced or quotes
     notes = [f"delimiter {DELIMITER_NAMES.get(delimiter, delimiter)}"] if delimiter != "," else []
     if quotes is False or (quotes and notes):
@@ -133,15 +133,15 @@ def _quotes(source: Input, delimiter: str, skipped: int, *, escaping: bool) -> b
     """Whether quotes enclose cells; None if no cell begins with one."""
     if source.rules.quotes is not None:
         return source.rules.quotes == "on"
-    if not source.has_quotes:
+    if not source.contains('"'):
         return None
     with source.lines_ahead() as lines:
         return encloses(islice(map(with_doubled, lines) if escaping else lines, skipped, None), delimiter)
 
 
-def _found(source: Input, use: Callable[[Iterable[str]], bool]) -> bool:
-    """Whether the file has this use of quotes, unless it is said that quotes enclose nothing."""
-    if source.rules.quotes == "off" or not source.has_quotes:
+def _found(source: Input, sign: str, use: Callable[[Iterable[str]], bool]) -> bool:
+    """Whether the file has this use of quotes, which shows in this sign, unless quotes are said to enclose nothing."""
+    if source.rules.quotes == "off" or not source.contains(sign):
         return False
     with source.lines_ahead() as lines:
         return use(lines)
