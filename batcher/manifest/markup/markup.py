@@ -123,28 +123,23 @@ def _drafts(text: str) -> Iterator[Span]:
 
 
 class _Type(NamedTuple):
-    """A type of markup: what messages call it, how it is found, and signs without which a text has none."""
+    """A type of markup: how it is found, and signs without which a text has none."""
 
-    noun: str
     spans: Callable[[str], Iterable[Span]]
     signs: str
 
 
 _TYPES: Final = {
-    "html": _Type("HTML tags or entities", html_spans, "<&"),
-    "ssml": _Type("SSML tags", ssml_spans, "<"),
-    "braces": _Type("text in braces", _braces, "{"),
-    "bbcode": _Type("BBCode", _bbcode, "["),
-    "sound": _Type("references to media", _matches(_SOUND), "["),
-    "placeholders": _Type("placeholders", _placeholders, "%<["),
-    "escapes": _Type("escape sequences", _escapes, "\\"),
-    "markdown": _Type("Markdown", _markdown, "*[`"),
-    "todo": _Type("drafts", _drafts, "TFXPLtfln?"),
+    "html": _Type(html_spans, "<&"),
+    "ssml": _Type(ssml_spans, "<"),
+    "braces": _Type(_braces, "{"),
+    "bbcode": _Type(_bbcode, "["),
+    "sound": _Type(_matches(_SOUND), "["),
+    "placeholders": _Type(_placeholders, "%<["),
+    "escapes": _Type(_escapes, "\\"),
+    "markdown": _Type(_markdown, "*[`"),
+    "todo": _Type(_drafts, "TFXPLtfln?"),
 }
-SPEAKER: Final = "speaker"
-"""The type of speaker names, such as `Anna: `, which `speakers` finds by comparing texts."""
-NOUNS: Final = {name: one.noun for name, one in _TYPES.items()} | {SPEAKER: "speaker names"}
-"""All types, and what each is called in messages."""
 
 
 def find(text: str) -> dict[str, list[str]]:
