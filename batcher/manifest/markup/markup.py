@@ -11,8 +11,9 @@ from typing import Final, NamedTuple
 
 from batcher.manifest.markup.tags import BREAK, REMOVED, Span, html_spans, ssml_spans
 
-_SUSPICIOUS: Final = re.compile(r"[<&{\[%\\`]|\*\*|TODO|TBD|FIXME|[Ll]orem [Ii]psum")
-"""What every find in a text of more than a few words contains: most texts have none of it."""
+_SUSPICIOUS: Final = (*"<&{[%\\`", "**", "TODO", "TBD", "FIXME", "orem ipsum", "orem Ipsum")
+"""What every find in a text of more than a few words contains: most texts have none of it. Searching for one after the
+other takes a quarter of the time of one regular expression."""
 _FEW_WORDS: Final = 24
 """Characters of a text that may be nothing but a draft's mark."""
 
@@ -168,7 +169,12 @@ def strip(text: str, types: Collection[str]) -> str:
 
 
 def _is_suspicious(text: str) -> bool:
-    return len(text) <= _FEW_WORDS or _SUSPICIOUS.search(text) is not None
+    if len(text) <= _FEW_WORDS:
+        return True
+    for sign in _SUSPICIOUS:  # noqa: SIM110 - `any` takes twice as long
+        if sign in text:
+            return True
+    return False
 
 
 def _likely(text: str) -> Iterator[tuple[str, _Type]]:
