@@ -6,12 +6,13 @@ import os
 import re
 import shlex
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from batcher.errors import CredentialsError, UsageError
+from batcher.errors import CredentialsError, ManifestError, UsageError
+from batcher.manifest.faults import printable
 from batcher.manifest.rules import Rules
 
 DEFAULT_URL: Final = "https://fishaudio.org/api/open/v1"
@@ -57,6 +58,8 @@ class Settings:
     concurrency: int = 5
     create_rate: float | None = None  # maximum requests per second
     poll_rate: float | None = None
+    only: tuple[str, ...] = ()  # ids of the rows that the run works on; none: all
+    sample: int | None = None  # items of a sample that the run works on
     max_items: int | None = None
     max_credits: float | None = None
     max_in_doubt: int = 5
@@ -66,10 +69,12 @@ class Settings:
     override_halt: bool = False
     rebuy: bool = False
     rename: bool = False
+    refilter: bool = False
     allow: frozenset[str] = frozenset()  # types of markup that are bought as they are
     restored: bool = False
     rescan: bool = False
     wait_lock_seconds: float = 0.0
+    command: tuple[str, ...] = ("batcher", "run")  # the command line, for suggesting another
 
     @property
     def world(self) -> Literal["real", "sandbox"]:
@@ -77,10 +82,26 @@ class Settings:
         return "sandbox" if self.sandbox else "real"
 
     @property
+    def other_api(self) -> str | None:
+        """Origin of the API, without a password that the URL may contain; None for the default one and the sandbox."""
+        if self.sandbox or self.api_url == DEFAULT_URL:
+            return None
+        scheme, _, rest = self.api_url.partition("://")
+        return printable(f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}")
+
+    @property
     def ledger_options(self) -> str:
         """The command-line options that select this ledger and its API in other commands."""
         api = "" if self.sandbox or self.api_url == DEFAULT_URL else f" --api-url {shlex.quote(self.api_url)}"
         return f"--ledger {shlex.quote(str(self.ledger))}{api}"
+
+    def ways_out(self, error: ManifestError) -> list[str]:
+        """What to do about the error, line by line: the command that it suggests, then its hint."""
+        lines = [error.hint] if error.hint else []
+        if error.suggestion is None:
+            return lines
+        command = changed_command(self.command, error.suggestion.options)
+        return [error.suggestion.when, f"  {command}", *lines]
 
     def require_token(self) -> str:
         """The token.
@@ -91,6 +112,19 @@ class Settings:
         if not self.token:
             raise CredentialsError("no API token", f"{NEW_CREDENTIALS} To try batcher without a token, add --sandbox.")
         return self.token
+
+
+def changed_command(command: Sequence[str], options: Mapping[str, Sequence[str]]) -> str:
+    """The command line with these values for the options, in the place of its own; without passwords and control
+    characters."""
+    words, kept = iter(command), []
+    for word in words:
+        if word in options:
+            next(words, None)
+        elif word.partition("=")[0] not in options:
+            kept.append("URL" if "://" in word and "@" in word else word)
+    added = [part for name, values in options.items() for value in values for part in (name, value)]
+    return "".join(char if char.isprintable() else "?" for char in shlex.join([*kept, *added]))
 
 
 def duration(text: str) -> float:
@@ -162,7 +196,7 @@ def read_token(token: str | None, file: Path | None) -> str | None:
 
 
 def read_file(folder: Path) -> dict[str, Any]:
-    """Parse `batcher.toml` in the project folder; {} if it does not exist.
+    """Parse `batcher.toml` in a folder; {} if it does not exist.
 
     Raises:
         UsageError: it cannot be read or is not valid TOML.
@@ -175,6 +209,15 @@ def read_file(folder: Path) -> dict[str, Any]:
         return {}
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {error}") from None
+
+
+def user_folder() -> Path | None:
+    """The folder of the user's own `batcher.toml`: `XDG_CONFIG_HOME`, or `~/.config`; None without a home folder."""
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    try:
+        return Path(base) if base.startswith("/") else Path.home() / ".config"
+    except RuntimeError:
+        return None
 
 
 def string_table(table: Any, name: str, path: Path) -> Mapping[str, str]:

@@ -31,6 +31,7 @@ _COMMANDS: Final[dict[str, tuple[tuple[int, ...], tuple[str, ...]]]] = {
         (
             "batcher run lines.csv --voice VOICE_ID",
             "batcher run lines.csv --sandbox",
+            "batcher run lines.csv --sample 20",
             "batcher run lines.csv --quiet --max-runtime 50m --ping https://hc-ping.com/UUID",
             "batcher run --collect-only --ledger /srv/book/batcher.db",
         ),
@@ -70,6 +71,7 @@ _COMMANDS: Final[dict[str, tuple[tuple[int, ...], tuple[str, ...]]]] = {
         ),
     ),
     "verify": ((*_LOCKING, 3, 5), ("batcher verify lines.csv", "batcher verify --heal", "batcher verify --json")),
+    "trust": (_COMMON, ("batcher trust", "batcher trust /srv/book")),
     "doctor": (
         _COMMON,
         ("batcher doctor lines.csv --voice VOICE_ID", "batcher doctor --ledger /srv/book/batcher.db --json"),
@@ -91,6 +93,7 @@ _TOPICS: Final = {
     "retake": ("report", "guarantees"),
     "ledger": ("files",),
     "verify": ("troubleshooting",),
+    "trust": ("settings",),
     "doctor": ("troubleshooting",),
     "sandbox": ("sandbox",),
 }

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ROOT = Path(os.sep)
 REPORT = (
     *("schema", "run_id", "exit_code", "outcome", "message", "ledger", "out_dir", "batches", "rows", "items"),
-    *("states", "created", "collected", "halt", "credits", "requests", "elapsed_seconds"),
+    *("states", "not_selected", "left_out", "created", "collected", "halt", "credits", "requests", "elapsed_seconds"),
 )
 STATES = {
     *("pending", "submitting", "in_doubt", "submitted", "rendered", "done", "rejected", "failed", "gone", "abandoned"),
@@ -222,6 +222,7 @@ def test_all_settings_may_be_in_batcher_toml(project: Project, provider: FakeTTS
     (project.folder / "batcher.toml").write_text("\n".join(lines))
     manifest = project.manifest(1)
     del project.environment["BATCHER_API_TOKEN"]
+    assert project.batcher("trust", project.folder).exit_code == 0
     ended = project.batcher("run", manifest, "--json", cwd=ROOT)
     assert_contract(ended, 0, "done")
     assert ended.report["ledger"] == str(project.folder / "state" / "jobs.db")
