@@ -191,7 +191,7 @@ async def test_each_field_of_a_profile_may_be_missing_or_a_string(body: object, 
         (None, None),
     ],
 )
-def test_retry_after_is_seconds_or_a_date_within_a_day(value: str | None, seconds: float | None) -> None:
+def test_retry_after_is_seconds_or_a_date_within_a_year(value: str | None, seconds: float | None) -> None:
     """A past date is 0, more than a day is a day, and anything else is None."""
     assert retry_after(value, NOW) == seconds
 
