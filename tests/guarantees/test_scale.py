@@ -238,7 +238,7 @@ def _all_but_one_done(folder: Path, rows: int) -> Iterator[dict[str, int]]:
         who = {"run_id": RUN, "account_id": book.account_id, "wanted": book.wanted}
         yield {
             "claim": _steps(book, claims.claim, prepare, **who, cursor=(0, 0), limit=5, at=AT),
-            "next_due_at": _steps(book, claims.next_due_at, RUN, book.wanted),
+            "has_claimable": _steps(book, claims.has_claimable, RUN, book.wanted),
             "rechecks": _steps(book, claims.rechecks, book.account_id, book.wanted),
             "open_tasks": _steps(book, collection.open_tasks, book.account_id, book.wanted),
             "foreign_tasks": _steps(book, attention.foreign_tasks, book.wanted, book.account_id),

@@ -38,14 +38,13 @@ def claim(
     """Record the intent to create up to `limit` wanted items, in the order of their rows after `cursor`.
 
     Checks in the same transaction that the run is alive and that no halt is open. With a halt that this run may probe,
-    claims at most one item until its answer is recorded; with a budget, one item that its batch can afford. Claims
-    nothing if nothing is due.
+    claims at most one item until its answer is recorded; with a budget, one item that its batch can afford.
     """
     alive = _ALIVE.run(conn, {"_run": run_id}).fetchone()
     allowed = halts.allowance(conn, account_id, run_id, limit)
     if alive is None or allowed == 0:
         return [], cursor
-    found, cursor = _pending(conn, run_id, wanted, cursor, allowed if budget is None else 1, at, budget)
+    found, cursor = _pending(conn, run_id, wanted, cursor, allowed if budget is None else 1, budget)
     claimed = [_claimed(row, prepare) for row in found]
     for item, row in zip(claimed, found, strict=True):
         intent = {
@@ -77,7 +76,6 @@ def _pending(
     wanted: Sequence[Batch],
     cursor: Cursor,
     limit: int,
-    at: float,
     budget: Budget | None,
 ) -> tuple[list[Any], Cursor]:
     found: dict[str, Any] = {}
@@ -89,7 +87,6 @@ def _pending(
             "_number": number,
             "_limit": limit - len(found),
             "_run": run_id,
-            "_at": at,
         }
         page = query.rows(conn, parameters)
         if budget is not None:
@@ -106,7 +103,7 @@ def _next_rows(by_item: bool) -> Prepared:
         select(items, rows.c.number, rows.c.batch_id)
         .join(rows, rows.c.item_key == items.c.key)
         .where(of_batch(bindparam("_batch"), by_item=by_item), rows.c.number > bindparam("_number"))
-        .where(_claimable(bindparam("_run")), items.c.not_before_at <= bindparam("_at"))
+        .where(_claimable(bindparam("_run")))
         .order_by(rows.c.number)
         .limit(bindparam("_limit"))
     )
@@ -118,12 +115,11 @@ def _claimable(run_id: str | BindParameter[str]) -> ColumnElement[bool]:
     return and_(items.c.state == State.PENDING, rechecked)
 
 
-def next_due_at(conn: Connection, run_id: str, wanted: Sequence[Batch]) -> float | None:
-    """Time, perhaps past, at which the next wanted item may be claimed; None if none is waiting to be created."""
-    query = select(func.min(items.c.not_before_at)).join(rows, rows.c.item_key == items.c.key)
+def has_claimable(conn: Connection, run_id: str, wanted: Sequence[Batch]) -> bool:
+    """Whether a wanted item is waiting to be created."""
+    query = select(items.c.key).join(rows, rows.c.item_key == items.c.key)
     of_batches = of_wanted(wanted, by_item=few_items_in(conn, State.PENDING))
-    due: float | None = conn.execute(query.where(of_batches, _claimable(run_id))).scalar()
-    return due
+    return conn.execute(query.where(of_batches, _claimable(run_id)).limit(1)).first() is not None
 
 
 def _claimed(row: Any, prepare: Callable[[Inputs], bytes]) -> Claimed:

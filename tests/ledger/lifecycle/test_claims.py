@@ -77,17 +77,16 @@ def test_items_are_claimed_in_the_order_of_manifests_and_rows(book: Book) -> Non
     assert book.claim(5) == []
 
 
-def test_a_deferred_item_behind_the_cursor_is_claimed_once_due(book: Book) -> None:
+def test_a_deferred_item_behind_the_cursor_is_claimed_again(book: Book) -> None:
     book.take_in(sheet("one", "two"))
     first, second = book.claim(2)
-    book.record(book.answer(first, Event.DEFERRED, "throttled", not_before_at=AT + 60))
+    book.record(book.answer(first, Event.DEFERRED, "throttled"))
     book.record(book.accepted(second, "t2"))
     assert book.claim(2) == []
-    assert book.claim_anew(2, at=AT + 59) == []
-    assert book.do(claims.next_due_at, RUN, book.wanted) == AT + 60
-    (again,) = book.claim_anew(2, at=AT + 60)
+    assert book.do(claims.has_claimable, RUN, book.wanted)
+    (again,) = book.claim_anew(2)
     assert (again.key, again.attempt) == (first.key, 2)
-    assert book.do(claims.next_due_at, RUN, book.wanted) is None
+    assert not book.do(claims.has_claimable, RUN, book.wanted)
 
 
 def test_rows_with_the_same_inputs_are_claimed_once(book: Book) -> None:
@@ -110,4 +109,4 @@ def test_removed_skipped_and_other_batches_rows_are_not_claimed(book: Book) -> N
     assert [row["text"] for row in left] == ["old", "other"]
     book.wanted = []
     assert book.claim_anew(10) == []
-    assert book.do(claims.next_due_at, RUN, []) is None
+    assert not book.do(claims.has_claimable, RUN, [])
