@@ -15,7 +15,7 @@ from batcher.manifest import anki
 from batcher.manifest.header import SAMPLE_ROWS, SampleRow
 from batcher.manifest.input import Input
 from batcher.manifest.quoting import encloses
-from batcher.manifest.rows import DELIMITER_NAMES
+from batcher.manifest.rules import DELIMITER_NAMES
 from batcher.manifest.stream import SAVE_AS, Lines, bounded
 
 DELIMITERS: Final = ",;\t|"

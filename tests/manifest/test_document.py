@@ -11,7 +11,7 @@ import pytest
 from batcher.errors import ManifestError
 from batcher.manifest import document
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 
 
 def read(folder: Path, content: str, name: str = "m.json", **changes: Any) -> tuple[list[tuple[str, str]], Manifest]:

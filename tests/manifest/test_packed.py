@@ -16,7 +16,7 @@ from xlsxwriter import Workbook
 from batcher.errors import ManifestError
 from batcher.manifest import packed
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 
 if TYPE_CHECKING:
     from tests.conftest import Project

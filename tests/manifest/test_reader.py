@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from batcher.errors import ManifestError
 from batcher.manifest.faults import Faults
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Row, Rules
+from batcher.manifest.rows import Row
+from batcher.manifest.rules import Rules
 
 SAMPLES = Path(__file__).parents[2] / "sample_inputs"
 

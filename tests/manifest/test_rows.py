@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Row, Rules
+from batcher.manifest.rows import Row
+from batcher.manifest.rules import Rules
 
 
 def read(folder: Path, content: str, name: str = "m.csv", **changes: Any) -> tuple[list[Row], Manifest]:

@@ -23,7 +23,8 @@ from xlsxwriter import Workbook
 
 from batcher.errors import ManifestError, UsageError
 from batcher.manifest.reader import Manifest, input_columns
-from batcher.manifest.rows import Row, Rules
+from batcher.manifest.rows import Row
+from batcher.manifest.rules import Rules
 from batcher.reports.table import Sheet
 from tests.support.ledger_kit import book_in
 
