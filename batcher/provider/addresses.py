@@ -27,11 +27,11 @@ class AddressError(Exception):
 class Range(StrEnum):
     """Where an address is. Only public ones may be reached without permission."""
 
-    PUBLIC = "public"
-    LOOPBACK = "this machine"
-    PRIVATE = "a private network"
-    LINK_LOCAL = "the local link"
-    SPECIAL = "a reserved range"
+    PUBLIC = "at a public address"
+    LOOPBACK = "on this machine"
+    PRIVATE = "in a private network"
+    LINK_LOCAL = "on the local link"
+    SPECIAL = "in a reserved range"
 
 
 class AudioHosts:
@@ -84,7 +84,7 @@ class AudioHosts:
         if where not in self._ranges and _plain(host) not in self._allowed and _plain(address) not in self._allowed:
             named = host if _plain(host) == _plain(address) else f"{host} ({address})"
             raise AddressError(
-                f"the audio host {named} is in {where}, not public; --allow-audio-host {host} would permit it"
+                f"the audio host {named} is {where}, not at a public address; --allow-audio-host {host} would permit it"
             )
 
     def judge_name(self, host: str) -> None:

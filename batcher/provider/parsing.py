@@ -6,7 +6,6 @@ places, used if it is plausible, and unknown otherwise.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -36,11 +35,10 @@ from batcher.provider.answers import (
     plain_code,
 )
 from batcher.provider.catalogue import CATALOGUE_RULES, CatalogueAnswer, read_catalogue
+from batcher.provider.json_text import json_object
 from batcher.provider.limits import (
     MAX_CREDITS,
-    MAX_DIGITS,
     MAX_IGNORED,
-    MAX_NESTING,
     MAX_OPERATIONS,
     MAX_RAW_BYTES,
     MAX_RETRY_AFTER_SECONDS,
@@ -63,7 +61,6 @@ _QUERY: Final = re.compile(r"(?<=\S)\?[^\s\"'<>]+")
 _RUN: Final = re.compile(rb"[^\s\"'<>]+")
 _RAW_QUERY: Final = re.compile(rb"\?|\\u003f", re.IGNORECASE)
 _RAW_SLASH: Final = re.compile(rb"/|\\u002f", re.IGNORECASE)
-_DEEP: Final = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 _METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 _LEAST_SECRET: Final = 8  # replacing anything shorter would garble ordinary words
 
@@ -87,6 +84,13 @@ class Reader:
 
     def answer(self, wire: Received, rules: Rules, now: float, asked: str | None = None) -> Answer:
         """The answer to a create, or to a poll of the task `asked`, classified by `rules`; `now` is in unix seconds."""
+        try:
+            return self._answer(wire, rules, now, asked)
+        except Exception as error:  # noqa: BLE001 - the answer to a create must be stored, whatever it does to us
+            cause = Cause.HELD if wire.held else Cause.UNSENT if wire.unsent else Cause.UNCLEAR
+            return Answer(cause=cause, raw=self._raw(wire), transport=f"unreadable: {type(error).__name__}")
+
+    def _answer(self, wire: Received, rules: Rules, now: float, asked: str | None) -> Answer:
         reply = self._reply(wire, asked)
         cause = judge(reply, rules)
         error = reply.error
@@ -139,7 +143,7 @@ class Reader:
         return SchemaAnswer(operations=found, error=reply.error, transport=wire.transport)
 
     def _reply(self, wire: Received, asked: str | None) -> Reply:
-        body = _json_object(wire.body)
+        body = json_object(wire.body)
         code, message = self._error([body])
         named = _first([body, _dig(body, "error")], "requestId", "request_id")
         error = ApiError(
@@ -291,38 +295,6 @@ def retry_after(value: str | None, now: float) -> float | None:
             return None
         seconds = date - now
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
-
-
-def _json_object(body: bytes) -> _Object | None:
-    """The body as a JSON object. Invalid bytes in strings, long numbers and deep nesting do not hide a task id."""
-    text = body.decode("utf-8-sig", "replace")
-    try:
-        try:
-            value = json.loads(text, strict=False, parse_int=_integer)
-        except RecursionError:
-            value = json.loads(_shallow(text), strict=False, parse_int=_integer)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _integer(digits: str) -> int | None:
-    return int(digits) if len(digits) <= MAX_DIGITS else None
-
-
-def _shallow(text: str) -> str:
-    """JSON text with null in place of whatever is nested too deeply."""
-    parts, depth, start = [], 0, 0
-    for found in _DEEP.finditer(text):
-        if found[0] in "[{":
-            depth += 1
-            if depth == MAX_NESTING + 1:
-                parts += [text[start : found.start()], "null"]
-        elif found[0] in "]}":
-            if depth == MAX_NESTING + 1:
-                start = found.end()
-            depth -= 1
-    return "".join(parts) + (text[start:] if depth <= MAX_NESTING else "")
 
 
 def _dig(value: object, *names: str) -> _Object | None:
