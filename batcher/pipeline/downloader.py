@@ -33,6 +33,7 @@ from batcher.pipeline.refusal import refused
 from batcher.pipeline.stop import Reason
 from batcher.provider.answers import ApiError, Cause, Fetched, Phase
 from batcher.provider.limits import PATIENT_RETRY_AFTER_SECONDS
+from batcher.throttle.gate import PATIENCE_SECONDS, Sent
 
 if TYPE_CHECKING:
     from batcher.provider.client import Client
@@ -58,8 +59,8 @@ class TooLongError(Exception):
 class _FailedError(Exception):
     """An attempt failed.
 
-    `unusable`: the API returned no audio, or something else. `asked_seconds`: wait at least this long. `is_last`: leave
-    the rest to the next run.
+    `unusable`: the API returned no audio, or something else, which is `stored` for inspection. `asked_seconds`: wait at
+    least this long. `is_last`: leave the rest to the next run.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class _FailedError(Exception):
         why: str,
         *,
         unusable: bool = False,
+        stored: Path | None = None,
         error: ApiError | None = None,
         asked_seconds: float = 0.0,
         is_last: bool = False,
@@ -74,6 +76,7 @@ class _FailedError(Exception):
         super().__init__(why)
         self.why = why
         self.unusable = unusable
+        self.stored = stored
         self.error = error or ApiError()
         self.asked_seconds = asked_seconds
         self.is_last = is_last
@@ -105,6 +108,7 @@ class Downloader:
         self._fetching = 0  # slots taken
         self._unfinished = 0  # items that may be queued again
         self._left = 0  # items left to the next run
+        self._refused_since: float | None = None  # steady seconds; None after a success
 
     def add(self, task: OpenTask, url: str | None, *, expires_at: float | None = None) -> None:
         """Collect the audio of `task`; the task is read for a URL if there is none, or if it has expired by then."""
@@ -197,10 +201,10 @@ class Downloader:
                     fetched, sha256 = await self._stream(wanted.task, await self._fresh_url(wanted.task))
                 if fetched.ok:
                     self.gate.succeeded(sent)
+                    self._refused_since = None
                     return fetched, sha256
                 if fetched.http_status in (429, 503):
-                    # For all downloads only a short pause: the audio of the others may be elsewhere.
-                    self.gate.close(sent)
+                    self._note_refusal(sent)
         except anyio.get_cancelled_exc_class():
             await self._note_tried(wanted.task)
             raise
@@ -208,6 +212,17 @@ class Downloader:
             self._fetching -= 1
             self._changed.ring()
         raise self._failure(fetched)
+
+    def _note_refusal(self, sent: Sent) -> None:
+        """Pause all downloads, only briefly: other audio may be elsewhere. Drop what waits if that does not help."""
+        self.gate.close(sent)
+        now = self.ctx.clock.steady()
+        self._refused_since = self._refused_since or now
+        if now - self._refused_since >= PATIENCE_SECONDS:
+            waiting = [entry for entry in self._queue if entry[2].failures]
+            self._left += len(waiting)
+            self._queue = [entry for entry in self._queue if not entry[2].failures]
+            heapq.heapify(self._queue)
 
     def _unexpired(self, wanted: _Wanted) -> str | None:
         # A fresh URL is tried even if it seems to have expired: the clocks may differ.
@@ -226,7 +241,8 @@ class Downloader:
 
     async def _note_failure(self, wanted: _Wanted, failure: _FailedError) -> None:
         task, now = wanted.task, self.ctx.clock.now()
-        _log(task).warning("download failed", status=failure.error.http_status, why=failure.why)
+        stored = f"; stored as {failure.stored} for inspection" if failure.stored is not None else ""
+        _log(task).warning("download failed", status=failure.error.http_status, why=f"{failure.why}{stored}")
         wait = FIRST_WAIT_SECONDS * 2**wanted.failures * (1 + 0.25 * self.ctx.clock.chance())
         wait = max(wait, failure.asked_seconds)
         ending = TaskEnd(
@@ -299,7 +315,7 @@ class Downloader:
         if verdict.fault is not None:
             raise self._not_audio(task, verdict.fault)
         if not fetched.is_whole and verdict.end is End.CUT:
-            raise self._not_audio(task, f"it was cut off: {verdict.end}")
+            raise self._not_audio(task, f"it was cut off: {verdict.end.value}")
         if not fetched.is_whole and verdict.end is End.OPEN and wanted.unproven != sha256:
             wanted.unproven = sha256
             raise _FailedError("neither HTTP nor the format shows that it is complete; downloading again to compare")
@@ -307,7 +323,7 @@ class Downloader:
 
     def _not_audio(self, task: OpenTask, why: str) -> _FailedError:
         bad = self.ctx.store.keep_bad(self._path(task)).relative_to(self.ctx.store.folder)
-        return _FailedError(f"{why}; stored as {bad} for inspection", unusable=True)
+        return _FailedError(why, unusable=True, stored=bad)
 
     def _path(self, task: OpenTask) -> str:
         return self.ctx.store.item_path(task.key, task.format)

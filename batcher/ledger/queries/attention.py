@@ -48,3 +48,13 @@ def needing_attention(conn: Connection, wanted: Sequence[Batch], state: State, l
         conn, name, "rows", lambda: [list(row) for row in conn.execute(query)]
     )
     return found
+
+
+def undelivered(conn: Connection, wanted: Sequence[Batch], limit: int) -> tuple[int, list[list[str]]]:
+    """Number of items whose audio could not be downloaded so far, and id and reason of the first `limit` rows."""
+    has_failed = and_(items.c.state == State.RENDERED, items.c.error_message.is_not(None))
+    of_batches = of_wanted(wanted, by_item=few_items_in(conn, State.RENDERED))
+    joined = select(rows.c.id, items.c.error_message).join(items, items.c.key == rows.c.item_key)
+    found = conn.execute(joined.where(of_batches, has_failed).order_by(rows.c.batch_id, rows.c.number).limit(limit))
+    number = select(func.count(items.c.key.distinct())).join(rows, rows.c.item_key == items.c.key)
+    return conn.execute(number.where(of_batches, has_failed)).scalar() or 0, [list(row) for row in found]
