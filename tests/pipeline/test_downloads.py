@@ -197,7 +197,9 @@ async def test_a_run_that_is_stopped_notes_the_downloads_under_way(book: Book, p
     """So four endless downloads do not begin every run of a limited time."""
     asked = bad_first(provider, 2, Twist(status=200, body=b"x", headers={"content-length": "9999"}))
     async with raw_server(_dripping) as endless:
-        provider.ending = lambda job: {"audioUrl": f"{endless.origin}/{job.id}"} if job.id in ("task_0", "task_1") else {}
+        provider.ending = lambda job: (
+            {"audioUrl": f"{endless.origin}/{job.id}"} if job.id in ("task_0", "task_1") else {}
+        )
         async with run() as downloader:
             with anyio.move_on_after(0.3):
                 await downloader.run()
