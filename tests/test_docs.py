@@ -121,6 +121,16 @@ def test_samples_of_the_configuration_file_use_keys_that_exist() -> None:
             assert set(tomllib.loads(body)) - set(SECTIONS) <= there
 
 
+def test_the_security_policy_lists_every_dependency_of_users() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["sandbox"], *extras["opus"], *extras["xlsx"]]
+    text = (ROOT / ".github" / "SECURITY.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (?:`\w+` \| )?([a-z][\w, -]*) \|", section(f"{text}\n", "Dependencies"), re.MULTILINE)
+    listed = {name for cell in rows for name in cell.split(", ")} - {"package", "extra"}
+    assert listed == {re.split(r"[<>=\[]", one)[0] for one in wanted}
+
+
 def test_manual_has_every_column_and_format() -> None:
     """The table of columns names every parameter and every format."""
     table = section(MANUAL["manifest"], "Columns")
