@@ -20,18 +20,21 @@ def examine(data: mmap.mmap) -> Verdict:
         return Verdict(fault="it does not start like wav")
     order: Final = "big" if form == b"RIFX" else "little"
     whole = int.from_bytes(data[4:8], order) + 8
-    long_length = None
+    long_length, has_format = None, False
     for _ in range(_MAX_CHUNKS):
         if at + 8 > size:
             break
         name, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], order)
         if name == b"ds64":  # lengths of more than 32 bits
             long_length = int.from_bytes(data[at + 16 : at + 24], order)
-        if name == b"data":
+        has_format |= name == b"fmt "
+        if name == b"data" and has_format:
             announced = long_length if long_length is not None and length >= _UNKNOWN else length
             return _data(announced, size - at - 8, ends_here=whole == size)
-        at += 8 + length + length % 2
-    return Verdict(fault="it has no audio data")
+        at += 8 + length
+        # A chunk of odd length is padded, though not by every encoder; no name begins with a zero.
+        at += length % 2 == 1 and data[at : at + 1] == b"\0"
+    return Verdict(fault="it has no audio data" if has_format else "it has no format")
 
 
 def _data(announced: int, there: int, *, ends_here: bool) -> Verdict:

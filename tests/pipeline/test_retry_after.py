@@ -58,6 +58,25 @@ def test_a_long_retry_after_ends_the_run_and_does_not_bind_the_next(
     assert max(map(len, provider.paid.values())) == 1
 
 
+def test_a_download_that_is_asked_to_wait_for_long_is_left_to_the_next_run(project: Project, provider: FakeTTS) -> None:
+    """The others are collected. Summary, results, `show` and the report have the reason."""
+    first = project.rows(1)[0]["text"]
+    provider.on_audio = lambda job: refusal(503, "slow_down", Retry_After=YEAR) if job.text == first else None
+    manifest = project.manifest(3)
+    ended = project.run(manifest)
+    assert (ended.exit_code, ended.report["collected"]) == (8, 2)
+    assert ended.report["message"] == "the audio of 1 finished task could not be downloaded; run it again later"
+    why = "HTTP 503 from 127.0.0.1; it asks to wait until 20"
+    assert f"1 item finished, but without usable audio so far: r1 ({why}" in ended.err
+    assert [row["error"] and row["error"]["code"] for row in project.results()] == ["no_audio", None, None]
+    assert project.results()[0]["error"]["message"].startswith(why)
+    assert why in project.batcher("show", "r1").out
+    assert why in project.batcher("report", "lines.csv", "--format", "csv").out
+    provider.on_audio = lambda _: None
+    assert project.run(manifest).exit_code == 0
+    assert project.results()[0]["error"] is None
+
+
 @pytest.mark.parametrize("asked", [PATIENT_RETRY_AFTER_SECONDS + 1, 1e9])
 def test_a_wait_beyond_patience_stops_instead_of_closing_the_gate(tmp_path: Path, asked: float) -> None:
     reasons: list[tuple[Reason, str]] = []
