@@ -161,6 +161,28 @@ async def test_good_audio_is_collected_before_bad_audio_is_tried_again(
     assert max(asked.count(task) for task in asked) <= TRIES
 
 
+@pytest.mark.parametrize(
+    ("twist", "counts"),
+    [
+        (Twist(status=403), True),
+        (Twist(status=206, body=audio_of("half", "mp3")), True),
+        (Twist(status=200, body=WAV), True),
+        (Twist(status=500), False),
+        (Twist(), False),
+        (refusal(429, "slow"), False),
+    ],
+)
+async def test_only_answers_without_the_audio_count_towards_giving_it_up(
+    book: Book, provider: FakeTTS, run: Run, twist: Twist, counts: bool
+) -> None:
+    """A host that is down or busy may have it tomorrow."""
+    bad_first(provider, 1, twist)
+    async with run() as downloader:
+        await downloader.run()
+    looks = book.one("SELECT unusable_looks FROM tasks WHERE task_id = 'task_0'")["unusable_looks"]
+    assert looks == (TRIES if counts else 0)
+
+
 async def test_the_next_run_begins_with_what_was_never_tried(book: Book, provider: FakeTTS, run: Run) -> None:
     """Even if the run before ended during its first downloads; then with the one that failed longest ago."""
     asked = bad_first(provider, 0, Twist())
