@@ -10,8 +10,8 @@ import importlib.util
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Final
@@ -159,7 +159,10 @@ class ApiNetwork(WatchedNetwork):
 
 
 class AudioNetwork(WatchedNetwork):
-    """The network of downloads: looks a name up once, judges the addresses, and connects to one that it has judged."""
+    """The network of downloads: looks a name up once, judges the addresses, and connects to one that it has judged.
+
+    Raises AddressError beside httpcore's errors.
+    """
 
     def __init__(self, hosts: AudioHosts) -> None:
         self._hosts = hosts
@@ -170,11 +173,14 @@ class AudioNetwork(WatchedNetwork):
 
     def check_proxied(self, host: str) -> None:
         """Judge the host as far as that is possible: the proxy looks up its name."""
-        with _refusing():
-            self._hosts.judge_name(host)
+        self._hosts.judge_name(host)
 
     async def _permitted(self, host: str, port: int) -> list[str]:
-        """The permitted addresses of the host. Raises httpcore's errors if there are none."""
+        """The permitted addresses of the host.
+
+        Raises:
+            AddressError: it has addresses, and none is permitted.
+        """
         try:
             found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
@@ -182,8 +188,7 @@ class AudioNetwork(WatchedNetwork):
         addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
         permitted = [address for address in addresses if self._permits(host, address)][:MAX_ADDRESSES]
         if not permitted:
-            with _refusing():
-                self._hosts.judge(host, addresses[0])
+            self._hosts.judge(host, addresses[0])  # raises the reason
         return permitted
 
     def _permits(self, host: str, address: str) -> bool:
@@ -192,15 +197,6 @@ class AudioNetwork(WatchedNetwork):
         except AddressError:
             return False
         return True
-
-
-@contextmanager
-def _refusing() -> Iterator[None]:
-    """Report a refused address as an error of the connection."""
-    try:
-        yield
-    except AddressError as error:
-        raise httpcore.UnsupportedProtocol(str(error)) from error
 
 
 async def _first_connected(

@@ -16,6 +16,7 @@ import soundfile
 
 from batcher.audio import checks
 from batcher.audio.verdict import End, Verdict
+from tests.support.naming import by_words
 
 RATE = 16_000
 
@@ -59,11 +60,6 @@ def examined(tmp_path: Path, audio_format: str, content: bytes, chars: int = 20)
 
 def fault(tmp_path: Path, audio_format: str, content: bytes, chars: int = 20) -> str | None:
     return examined(tmp_path, audio_format, content, chars).fault
-
-
-def named(value: object) -> str:
-    """Ids of tests without the content of files, which encoders vary."""
-    return value if isinstance(value, str) else type(value).__name__
 
 
 def chunk(name: bytes, content: bytes, length: int | None = None) -> bytes:
@@ -146,7 +142,7 @@ PADDING = b" " * 20
         ("pcm", PAD),
         ("pcm", b"{\xff" + PAD),
     ],
-    ids=named,
+    ids=by_words,
 )
 def test_complete_audio_of_the_right_format_passes(tmp_path: Path, audio_format: str, content: bytes) -> None:
     assert fault(tmp_path, audio_format, content) is None
@@ -170,7 +166,7 @@ def test_complete_audio_of_the_right_format_passes(tmp_path: Path, audio_format:
         ("opus", OGG),
         ("opus", WAV),
     ],
-    ids=named,
+    ids=by_words,
 )
 def test_audio_of_another_format_is_refused_by_name(tmp_path: Path, audio_format: str, content: bytes) -> None:
     """So are bytes that are no audio."""
@@ -207,7 +203,7 @@ def test_a_wav_shorter_than_its_header_promises_is_refused(tmp_path: Path, cut: 
         ("ogg", OGG[:58], "it has headers, but no audio"),
         ("opus", OPUS[:-1], "it was cut off after "),
     ],
-    ids=named,
+    ids=by_words,
 )
 def test_a_file_without_its_audio_or_its_end_is_refused(
     tmp_path: Path, audio_format: str, content: bytes, why: str
@@ -231,7 +227,7 @@ def test_a_file_without_its_audio_or_its_end_is_refused(
         ("pcm", PCM, End.OPEN),
         ("opus", b"\x1a\x45\xdf\xa3" + PAD, End.OPEN),
     ],
-    ids=named,
+    ids=by_words,
 )
 def test_a_file_shows_whether_its_end_is_there(tmp_path: Path, audio_format: str, content: bytes, end: End) -> None:
     """A transfer that HTTP does not delimit is believed only then."""

@@ -18,6 +18,7 @@ from batcher.provider.answers import CREATE_RULES, Cause, Received
 from batcher.provider.limits import MAX_BODY_BYTES, MAX_CREDITS, MAX_OPERATIONS, MAX_RAW_BYTES, MAX_SERVERS
 from batcher.provider.parsing import Reader
 from tests.support.client_kit import ID, NOW, TOKEN, account, created, speaking, was_read
+from tests.support.naming import by_words
 from tests.support.raw_server import Connection, Script, answering, http
 
 BOMB = gzip.compress(bytes(64 << 20), 9)
@@ -54,6 +55,7 @@ def deflated(data: bytes) -> bytes:
         ("gzip, gzip", ID),
         ("br", ID),
     ],
+    ids=by_words,
 )
 async def test_a_readable_answer_counts_whatever_its_header_says(coding: str, body: bytes) -> None:
     """A proxy may compress although nobody asked for it; a task that was bought is not lost by that."""
@@ -76,6 +78,7 @@ async def test_a_readable_answer_counts_whatever_its_header_says(coding: str, bo
         ("gzip", gzip.compress(ID)[:-12], "cut off"),
         ("gzip", b"\x1f\x8b\x08\x00" + b"\xff" * 100, "not gzip"),
     ],
+    ids=by_words,
 )
 async def test_a_create_whose_body_is_refused_is_in_doubt_with_what_was_read(
     coding: str, body: bytes, why: str

@@ -20,6 +20,7 @@ from batcher.provider.client import Client
 from batcher.provider.endpoint import Endpoint
 from batcher.provider.limits import MAX_URL_CHARACTERS, DownloadLimits
 from tests.support.client_kit import TOKEN, go
+from tests.support.naming import by_words
 from tests.support.raw_server import Connection, RawServer, Script, answering, http, raw_server
 
 AUDIO: Final = bytes(range(256)) * 400
@@ -47,6 +48,7 @@ async def fetched(
         ("GZIP", gzip.compress(AUDIO)),
         (" , identity,gzip", gzip.compress(AUDIO)),
     ],
+    ids=by_words,
 )
 async def test_audio_in_one_known_coding_is_decoded(coding: str, body: bytes) -> None:
     result, got, _ = await fetched(answering(http(200, body, content_encoding=coding)))
@@ -64,6 +66,7 @@ async def test_audio_in_one_known_coding_is_decoded(coding: str, body: bytes) ->
         ("gzip", gzip.compress(AUDIO)[:-200], "cut off"),
         ("deflate", b"x", "cut off"),
     ],
+    ids=by_words,
 )
 async def test_audio_in_another_coding_or_without_its_end_is_refused(coding: str, body: bytes, why: str) -> None:
     result, _, _ = await fetched(answering(http(200, body, content_encoding=coding)))
@@ -374,7 +377,8 @@ async def test_a_public_name_that_resolves_inside_is_refused(names: dict[str, li
         port = inside.origin.rpartition(":")[2]
         result = await client.fetch(f"http://cdn.test:{port}/", bytearray().extend)
     assert (result.ok, inside.connections) == (False, 0)
-    assert "cdn.test (127.0.0.1) is on this machine" in str(result.reason)
+    why = "is on this machine, not at a public address; --allow-audio-host cdn.test would permit it"
+    assert result.reason == f"the audio host cdn.test (127.0.0.1) {why}"
 
 
 async def test_of_several_addresses_only_permitted_ones_are_tried(names: dict[str, list[list[str]]]) -> None:
