@@ -19,6 +19,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    event,
     text,
 )
 
@@ -29,6 +30,15 @@ REVISION: Final = "0008"
 """The latest migration, which results in these tables."""
 
 metadata = MetaData()
+INDEXES: Final[list[Index]] = []
+"""Indexes in the order in which ledgers have them, new or migrated: between two that seem equally good, SQLite uses the
+one created later. A table lists them in the order in which the migrations created them."""
+
+
+@event.listens_for(Index, "after_parent_attach")
+def _list_index(index: Index, table: Table) -> None:
+    if table.metadata is metadata:
+        INDEXES.append(index)
 
 
 def _one_of(column: str, words: type[State] | type[Event] | tuple[str, ...]) -> str:
@@ -126,8 +136,8 @@ rows = Table(
     CheckConstraint("(item_key IS NULL) = (skipped IS NOT NULL)", name="rows_item"),
     CheckConstraint("skipped IN ('invalid', 'empty')", name="rows_skipped"),
     Index("rows_order", "batch_id", "is_current", "number"),
-    Index("rows_item", "item_key", "batch_id", "is_current"),
     Index("rows_output", "output"),
+    Index("rows_item", "item_key", "batch_id", "is_current"),
     Index("rows_takes", "batch_id", sqlite_where=LATER_TAKE.of_index),
     Index("rows_unlinked", "batch_id", "number", sqlite_where=UNLINKED.of_index),
 )

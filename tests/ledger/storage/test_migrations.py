@@ -41,6 +41,24 @@ def test_migrations_build_the_schema(tmp_path: Path) -> None:
             assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(schema.REVISION,)]
 
 
+def _indexes(path: Path) -> dict[str, list[str]]:
+    """Names of each table's indexes, in the order of their creation."""
+    with closing(sqlite3.connect(path)) as connection:
+        found: dict[str, list[str]] = {}
+        for table, name in connection.execute(
+            "SELECT tbl_name, name FROM sqlite_master WHERE type = 'index' ORDER BY rowid"
+        ):
+            found.setdefault(table, []).append(name)
+    return found
+
+
+def test_new_and_migrated_ledgers_have_their_indexes_in_one_order(tmp_path: Path) -> None:
+    """SQLite chooses between equally good indexes by their order, so all ledgers get the same plans."""
+    database.create(tmp_path / "new.db", "real")
+    _old_ledger(tmp_path / "migrated.db", schema.REVISION)
+    assert _indexes(tmp_path / "migrated.db") == _indexes(tmp_path / "new.db")
+
+
 def test_revision_is_the_newest_migration() -> None:
     """The program's revision is that of the newest migration."""
     assert max(database._known_revisions()) == schema.REVISION
