@@ -262,7 +262,7 @@ def _all_but_one_done(folder: Path, rows: int) -> Iterator[dict[str, int]]:
         who = {"run_id": RUN, "account_id": book.account_id, "wanted": book.wanted}
         yield {
             "claim": _steps(book, claims.claim, prepare, **who, cursor=(0, 0), limit=5, at=AT),
-            "next_due_at": _steps(book, claims.next_due_at, RUN, book.wanted),
+            "has_claimable": _steps(book, claims.has_claimable, RUN, book.wanted),
             "rechecks": _steps(book, claims.rechecks, book.account_id, book.wanted),
             "open_tasks": _steps(book, collection.open_tasks, book.account_id, book.wanted),
             "foreign_tasks": _steps(book, attention.foreign_tasks, book.wanted, book.account_id),
@@ -290,7 +290,7 @@ def _two_chosen(folder: Path, rows: int) -> dict[str, int]:
         who = {"run_id": RUN, "account_id": book.account_id, "wanted": book.wanted, "only_chosen": True}
         return {
             "claim": _steps(book, claims.claim, prepare, **who, cursor=(0, 0), limit=5, at=AT),
-            "next_due_at": _steps(book, claims.next_due_at, RUN, book.wanted, only_chosen=True),
+            "has_claimable": _steps(book, claims.has_claimable, RUN, book.wanted, only_chosen=True),
             "count": _steps(book, item_counts.count_chosen, book.wanted),
             "purchases": _steps(book, purchases.purchases, book.wanted, only_chosen=True),
             "attention": _steps(book, attention.needing_attention, book.wanted, State.FAILED, 5, only_chosen=True),

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from batcher.item import Event, State
 from batcher.ledger.storage.planner import IGNORED, LATER_TAKE, NOT_PENDING, OPEN_TASK, UNCLEAR, UNLINKED
 
-REVISION: Final = "0007"
+REVISION: Final = "0008"
 """The latest migration, which results in these tables."""
 
 metadata = MetaData()
@@ -94,7 +94,7 @@ items = Table(
     Column("task_id", Text),
     Column("recheck_task_id", Text),  # task that failed for lack of credits; polled before a new create request
     Column("recheck_run_id", Text),  # run that polled that task and found it still failed
-    Column("not_before_at", Float, nullable=False),
+    Column("not_before_at", Float, nullable=False),  # next download of a rendered item; 0: none has failed
     Column("deferrals", Integer, nullable=False),
     Column("error_code", Text),
     Column("error_message", Text),
