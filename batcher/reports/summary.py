@@ -107,6 +107,7 @@ def print_summary(conn: Connection, progress: Progress, words: SummaryInput, bat
         progress.say(statement)
     for one in ignored.ignored_in_run(conn, result.run_id or ""):
         progress.warn(f"{one.line()}; see `batcher help account`")
+    _print_undelivered(conn, progress, words, batches)
     _print_groups(conn, progress, words, batches)
     if counts.invalid:
         progress.say(f"{counted(counts.invalid, 'row')} skipped as invalid; fix them in the manifest and run it again")
@@ -147,6 +148,16 @@ def _name(row_ids: Sequence[str]) -> str:
     """An item by the first of its rows, and the others that share it."""
     first, *others = row_ids
     return f"{first} (also {listed(others, _SHOWN)})" if others else first
+
+
+def _print_undelivered(conn: Connection, progress: Progress, words: SummaryInput, batches: Sequence[Batch]) -> None:
+    """Print the items whose audio could not be downloaded, with the reasons. The next run tries them again."""
+    if not words.counts.states[State.RENDERED]:
+        return
+    number, found = attention.undelivered(conn, batches, _SHOWN + 1, only_chosen=words.only_chosen)
+    if number:
+        show = progress.warn if words.is_news else progress.say
+        show(f"{counted(number, 'item')} finished, but without usable audio so far: {_examples(found)}")
 
 
 def _first_line(result: RunReport, counts: item_counts.Counts) -> str:

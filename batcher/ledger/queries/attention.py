@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, func, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
 
 from batcher.item import COLLECTABLE, State
 from batcher.ledger.queries.item_counts import few_items_in
@@ -68,3 +68,22 @@ def _first_items(conn: Connection, wanted: Sequence[Batch], query: Select[Any], 
     for key, row_id in conn.execute(of_items.order_by(rows.c.batch_id, rows.c.number)):
         ids[key].append(row_id)
     return [[ids[key], error] for key, error in errors.items()]
+
+
+def undelivered(
+    conn: Connection, wanted: Sequence[Batch], limit: int, *, only_chosen: bool = False
+) -> tuple[int, list[list[Any]]]:
+    """Number of items whose audio could not be downloaded so far, and of the first `limit` the ids of their rows and
+    the reason; with `only_chosen`, of those of rows in the table `chosen`."""
+
+    def over(*columns: ColumnElement[Any]) -> Select[Any]:
+        query = select(*columns).where(items.c.error_message.is_not(None))
+        if only_chosen:
+            return with_items(query).where(of_chosen(wanted), in_state(State.RENDERED))
+        of_batches = of_wanted(wanted, by_item=few_items_in(conn, State.RENDERED))
+        joined = query.select_from(rows).join(items, items.c.key == rows.c.item_key)
+        return joined.where(of_batches, items.c.state == State.RENDERED)
+
+    number = conn.execute(over(func.count(items.c.key.distinct()))).scalar() or 0
+    first = over(items.c.key, items.c.error_message).order_by(rows.c.batch_id, rows.c.number)
+    return number, _first_items(conn, wanted, first, limit)
