@@ -80,22 +80,24 @@ def columns_of(text: str) -> int:
     )
 
 
-def wrapped(text: str, width: int | None) -> str:
-    """The text with lines of at most `width` columns, broken between words and indented like their beginning.
+def wrapped(text: str, width: int | None, *, hanging: int | None = None) -> str:
+    """The text with lines of at most `width` columns, broken between words and indented like their beginning, or by
+    `hanging` columns.
 
     Commands to copy stay on one line: indented lines that do not begin like a sentence.
     """
     if width is None:
         return text
-    return "\n".join(line if _TO_COPY.match(line) else _wrapped_line(line, width) for line in text.split("\n"))
+    return "\n".join(line if _TO_COPY.match(line) else _wrapped_line(line, width, hanging) for line in text.split("\n"))
 
 
-def _wrapped_line(line: str, width: int) -> str:
+def _wrapped_line(line: str, width: int, hanging: int | None) -> str:
     if columns_of(line) <= width:
         return line
     words = line.lstrip(" ").split(" ")
-    indent = " " * (len(line) - len(line.lstrip(" ")))
-    lines = [indent + words[0]]
+    begin = len(line) - len(line.lstrip(" "))
+    indent = " " * (begin if hanging is None else hanging)
+    lines = [" " * begin + words[0]]
     for word in words[1:]:
         if columns_of(lines[-1]) + 1 + columns_of(word) <= width:
             lines[-1] += f" {word}"

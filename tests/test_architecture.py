@@ -30,6 +30,7 @@ LAYERS = {
         "pacing",
         "clock",
         "formatting",
+        "installation",
         "item",
         "errors",
     ],

@@ -26,6 +26,9 @@ _OF_THE_API: Final = frozenset(("allow-audio-host", "allow-http", "api-url", "to
 FILES: Final = "batcher.files"
 """Key of `click.Context.meta`: the file that set each option that a file set."""
 
+TABLES: Final = "batcher.tables"
+"""Key of `click.Context.meta`: the tables of the project's file, by name."""
+
 
 def apply_config_file(ctx: click.Context, folder: Path) -> dict[str, Any]:
     """Set the command's remaining options from `batcher.toml` in the project folder, then from the user's own file.
@@ -44,6 +47,7 @@ def apply_config_file(ctx: click.Context, folder: Path) -> dict[str, Any]:
         # First of all: a value that was set would count even if the command then failed.
         trust.need_trust(config, folder, _open_keys(ctx), _api_url(ctx, config, own))
     _apply(ctx, config, folder / settings.FILE_NAME, SECTIONS)
+    ctx.meta[TABLES] = {name: config[name] for name in SECTIONS if isinstance(config.get(name), dict)}
     if own_folder is not None and folder != own_folder:
         _apply(ctx, own, own_folder / settings.FILE_NAME, ())
     return config

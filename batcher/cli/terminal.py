@@ -11,9 +11,13 @@ import click
 from batcher.formatting import wrapped
 
 
-def show(text: str, *, err: bool = False, newline: bool = True) -> None:
-    """Print the text on standard output, or on standard error, wrapped if that is a terminal."""
-    click.echo(wrapped(text, _width(sys.stderr if err else sys.stdout)), err=err, nl=newline)
+def show(text: str, *, err: bool = False, newline: bool = True, hanging: int | None = None) -> None:
+    """Print the text on standard output, or on standard error, wrapped if that is a terminal.
+
+    `hanging` is the indentation of further lines, by default that of the first.
+    """
+    lines = wrapped(text, _width(sys.stderr if err else sys.stdout), hanging=hanging)
+    click.echo(lines, err=err, nl=newline)
 
 
 def _width(stream: object) -> int | None:

@@ -36,7 +36,9 @@ async def check_api(settings: Settings, clock: Clock) -> list[Finding]:
     except BatcherError as error:
         topic = "token" if isinstance(error, CredentialsError) else "api"
         return [*found, problem(topic, error.message, error.hint)]
-    return [*found, _check_account(profile, origin), *_check_clock(profile, clock.now()), *_check_schema(schema)]
+    found += [_check_account(profile, origin), *_check_clock(profile, clock.now())]
+    is_same_trouble = schema.operations is None and schema.explain() == profile.explain()
+    return found if is_same_trouble else [*found, *_check_schema(schema)]
 
 
 def _check_host(url: str) -> Finding:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from batcher.clock import local
 from batcher.doctor.finding import Finding, hint, ok, problem
 from batcher.errors import BatcherError, TroubleError
-from batcher.formatting import counted
+from batcher.formatting import amount, counted
 from batcher.item import State
 from batcher.ledger.ledger import Connection, open_readonly, world_of
-from batcher.ledger.queries import integrity, names
+from batcher.ledger.lifecycle import halts
+from batcher.ledger.money import spending
+from batcher.ledger.queries import integrity, item_counts, names
+from batcher.ledger.queries.batches import current_batches
+from batcher.ledger.records import Halt
 from batcher.ledger.storage import database
 from batcher.ledger.storage.schema import REVISION
 from batcher.settings import Settings
@@ -38,7 +43,7 @@ def _check_content(conn: Connection, path: Path, world: str) -> list[Finding]:
         action = "Add --sandbox" if actual == "sandbox" else "Leave out --sandbox"
         return [problem("ledger", f"{path} belongs to the {actual} world", f"{action}, or choose another --ledger.")]
     version = ok("ledger", f"{path} is intact and up to date (version {REVISION})")
-    return [version, *_check_consistency(conn), *_check_doubts(conn)]
+    return [version, *_check_consistency(conn), *_check_halts(conn), *_check_doubts(conn)]
 
 
 def _check_consistency(conn: Connection) -> list[Finding]:
@@ -51,6 +56,31 @@ def _check_consistency(conn: Connection) -> list[Finding]:
         )
         found.append(problem("consistency", message, action))
     return found or [ok("consistency", "states, creates, tasks, files and events agree")]
+
+
+def _check_halts(conn: Connection) -> list[Finding]:
+    """Why runs create nothing at present, and what that takes to change."""
+    found = []
+    for halt in halts.open_halts(conn):
+        message = f"halted since {local(halt.since_at)}: {halt.detail}"
+        if halt.kind == "credits":
+            action = "Top up the API credits (membership credits are separate), and the next run continues."
+            found.append(problem("halt", f"{message}; {_needed(conn, halt)}", action))
+        else:
+            action = f"A run after {local(halt.probe_after_at)} tries again with one create; see `batcher resolve`."
+            found.append(problem("halt", message, action, passing=True))
+    return found
+
+
+def _needed(conn: Connection, halt: Halt) -> str:
+    """The balance at the halt, and the estimated credits for the next item and for all that are to be created."""
+    wanted = current_batches(conn)
+    left = "unknown balance then" if halt.credits is None else f"{amount(halt.credits)} credits left then"
+    following, every = spending.next_need(conn, wanted), spending.estimated_need(conn, wanted)
+    if following is None or every is None:
+        return f"{left}, and the cost of the next item is unknown"
+    items = counted(item_counts.count(conn, wanted).states[State.PENDING], "item")
+    return f"{left}; the next item needs about {amount(following)}, all {items} to go about {amount(every)}"
 
 
 def _check_doubts(conn: Connection) -> list[Finding]:

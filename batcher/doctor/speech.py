@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from batcher.doctor.finding import Finding, hint, ok
 from batcher.errors import UsageError
+from batcher.installation import this_installation
 
 
 def check_speech() -> Finding:
@@ -16,5 +17,6 @@ def check_speech() -> Finding:
         return hint("sandbox", error.message, error.hint)
     if seconds == 0.0:
         message = "the sandbox's speech engine (eSpeak NG) produces no sound"
-        return hint("sandbox", message, "Reinstall it: pip install --force-reinstall 'tts-batcher[sandbox]'")
+        repair = this_installation().repair("espeakng-loader", extra="sandbox")
+        return hint("sandbox", message, f"Reinstall it: {repair}")
     return ok("sandbox", "the sandbox is installed and can speak")

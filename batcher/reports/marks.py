@@ -13,12 +13,13 @@ VERSION: Final = 1
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
-    """A marked row. `key` is the beginning of the key of the item that was played."""
+    """A marked row, with the listener's note. `key` is the beginning of the key of the item that was played."""
 
     batch: str
     id: str
     key: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16,64}$")]
     mark: Literal["good", "retake", ""]
+    note: str = ""
 
 
 class _Marks(msgspec.Struct, frozen=True):
@@ -28,7 +29,7 @@ class _Marks(msgspec.Struct, frozen=True):
 
 
 def read_marks(path: Path, ledger_id: str) -> list[Mark]:
-    """The rows marked `retake`, in the file's order.
+    """The rows that have a mark or a note, in the file's order.
 
     Raises:
         UsageError: it is not a marks file, or it comes from another ledger's page.
@@ -45,4 +46,4 @@ def read_marks(path: Path, ledger_id: str) -> list[Mark]:
         raise UsageError(f"{path} was exported by another version of batcher", "Write the page again, then export.")
     if found.ledger != ledger_id:
         raise UsageError(f"{path} was exported from another ledger's page", "Name that ledger with --ledger.")
-    return [mark for mark in found.rows if mark.mark == "retake"]
+    return found.rows

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Literal
 
 from batcher.errors import ManifestError, UsageError
+from batcher.installation import this_installation
 from batcher.ledger.imports.parse_options import last_parse_options
 from batcher.ledger.ledger import Connection
 from batcher.ledger.queries.report import ReportRow, report_rows, source_of
@@ -78,7 +79,7 @@ class Sheet:
             from xlsxwriter import Workbook
             from xlsxwriter.exceptions import FileCreateError
         except ImportError as error:
-            raise UsageError("writing .xlsx needs the xlsx extra", "pip install 'tts-batcher[xlsx]'") from error
+            raise UsageError("writing .xlsx needs the xlsx extra", this_installation().install("xlsx")) from error
         columns = self._columns()
         number = sum(1 for _ in self._records())
         if number >= _MAX_ROWS or len(columns) > _MAX_COLUMNS:

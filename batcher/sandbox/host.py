@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batcher.errors import UsageError
+from batcher.installation import this_installation
 from batcher.sandbox.options import DEFAULTS, SandboxOptions
 from batcher.sandbox.speech import engine
 from batcher.sandbox.store import Store
@@ -77,7 +78,7 @@ def _prepared(
 
         from batcher.sandbox.server import Sandbox
     except ImportError as error:
-        raise UsageError("the sandbox is not installed", "pip install 'tts-batcher[sandbox]'") from error
+        raise UsageError("the sandbox is not installed", this_installation().install("sandbox")) from error
     connections: Connections = {}
     speech = engine()
     with _listening(host, port) as listener, contextlib.closing(Store(path, options)) as store:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from batcher.errors import UsageError
+from batcher.installation import this_installation
 
 RATE: Final = 22_050
 """Sample rate of all eSpeak voices, in Hz."""
@@ -196,7 +197,8 @@ def engine() -> Engine:
     except (ImportError, OSError, RuntimeError):
         command = shutil.which("espeak-ng")
     if command is None:
-        raise UsageError("the sandbox needs eSpeak NG, which is not installed", "pip install 'tts-batcher[sandbox]'")
+        message = "the sandbox needs eSpeak NG, which is not installed"
+        raise UsageError(message, this_installation().install("sandbox"))
     return Command(command)
 
 

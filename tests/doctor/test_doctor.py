@@ -137,6 +137,47 @@ def test_an_edit_that_needs_consent_is_found(project: Project) -> None:
     assert levels(doctor(project, manifest, "--voice", "ben", "--rebuy"))["manifest"] == "ok"
 
 
+def test_settings_are_shown_as_people_write_them(project: Project, provider: FakeTTS) -> None:
+    """Those of the tables, too."""
+    lines = ['max-runtime = "50m"', 'allow = ["html", "braces"]', "skip-empty = true", "max-credits = 5000"]
+    tables = ["[columns]", 'text = "Line"', "[voices]", 'Anna = "5f3c"']
+    (project.folder / "batcher.toml").write_text("\n".join([*lines, *tables]), encoding="utf-8")
+    told = project.batcher("doctor", "--api-url", provider.url).out
+    settings = told.partition("settings that differ from their defaults:\n")[2]
+    for shown in (
+        "max-runtime = 50m",
+        "allow = html, braces",
+        "skip-empty = true",
+        "max-credits = 5000",
+        "[columns] text = Line",
+        "[voices] Anna = 5f3c",
+    ):
+        assert f"         {shown} (batcher.toml)\n" in settings
+    found = {one["name"]: one["value"] for one in doctor(project).report["settings"]}
+    assert (found["max-runtime"], found["allow"], found["[voices] Anna"]) == (3000.0, ["html", "braces"], "5f3c")
+
+
+def test_a_halt_is_a_problem_with_the_credits_that_it_takes(project: Project, provider: FakeTTS) -> None:
+    provider.credits = 2
+    manifest = project.manifest(4)
+    assert project.run(manifest, "--concurrency", "1").exit_code == 4
+    ended = doctor(project)
+    (halt,) = (one for one in ended.report["findings"] if one["topic"] == "halt")
+    assert (ended.exit_code, halt["level"]) == (2, "problem")
+    assert "0 credits left then; the next item needs about 1, all 2 items to go about 2" in halt["message"]
+    assert "Top up the API credits" in halt["hint"]
+    provider.credits = 100
+    assert project.run(manifest).exit_code == 0
+    assert "halt" not in levels(doctor(project))
+
+
+def test_the_reason_of_an_unreachable_api_is_given_once(project: Project) -> None:
+    ended = project.batcher("doctor", "--api-url", "http://127.0.0.1:9/api/open/v1")
+    assert ended.exit_code == 8
+    assert ended.out.count("cannot reach the API at http://127.0.0.1:9") == 1
+    assert "schema" not in ended.out
+
+
 def test_creates_in_doubt_lead_to_resolve(project: Project, provider: FakeTTS) -> None:
     provider.on_create = lambda _: Twist()
     manifest = project.manifest(1)

@@ -48,6 +48,25 @@ def cut(path: Path) -> None:
     path.write_bytes(data[:-10])
 
 
+def test_a_foreign_file_is_to_be_moved_away_before_healing(project: Project) -> None:
+    """`--heal` leaves it alone, so the advice does not name `--heal` alone for it."""
+    made(project, 2)
+    for path in (project.audio / "r1.mp3", project.audio / "r2.mp3"):
+        path.unlink()
+    (project.audio / "r1.mp3").write_bytes(b"mine")
+    told = project.batcher("verify")
+    assert told.exit_code == 3
+    assert f"replaced   {project.audio / 'r1.mp3'} (row r1), foreign\n" in told.out
+    assert told.out.endswith(
+        "2 files missing or damaged\n"
+        "1 foreign file, not written by batcher: --heal leaves it alone.\n"
+        "Move it away, then `batcher verify --heal` restores the audio.\n"
+        "--heal repairs the others at no cost.\n"
+    )
+    (project.audio / "r1.mp3").unlink()
+    assert "missing or damaged\n--heal repairs them at no cost.\n" in project.batcher("verify").out
+
+
 def test_after_a_run_nothing_is_wrong(project: Project, provider: FakeTTS) -> None:
     """Exit 0, and the API receives no request."""
     made(project, 2)

@@ -154,7 +154,7 @@ async def test_good_audio_is_collected_before_bad_audio_is_tried_again(
     assert all(why in reason for reason in reasons[:5])
     assert reasons[5:] == [None] * 3
     number, listed = book.do(attention.undelivered, book.wanted, 3)
-    assert (number, [row_id for row_id, _ in listed]) == (5, ["a", "b", "c"])
+    assert (number, [row_ids for row_ids, _ in listed]) == (5, [["a"], ["b"], ["c"]])
     assert downloader.ctx.stop.reasons == {
         Reason.TROUBLE: "the audio of 5 finished tasks could not be downloaded; run it again later"
     }

@@ -279,6 +279,19 @@ def test_retake_takes_each_marked_row_again_once(project: Project, provider: Fak
     assert provider.asked.count("Line number 2 of the script.") == 2
 
 
+def test_retake_with_nothing_to_do_says_so_and_shows_the_notes(project: Project) -> None:
+    project.run(project.manifest(2))
+    ((ledger,),) = project.query("SELECT value FROM meta WHERE name = 'ledger_id'")
+    noted = {"id": "r1", "mark": "good", "note": " Lovely\n\x1b[31mvoice "}
+    told = project.batcher("retake", "--marks", _marks(project, ledger, noted, {"id": "r2", "mark": "good"}))
+    assert told.out.splitlines() == [
+        "r1 of lines  note: Lovely ?[31mvoice",
+        "nothing to retake: the file marks no row for a retake",
+    ]
+    told = project.batcher("retake", "--marks", _marks(project, ledger, {"id": "r9", "mark": "retake"}))
+    assert told.out.endswith("nothing to retake: all marked rows have another take by now\n")
+
+
 def test_marks_that_do_not_fit_change_nothing(project: Project) -> None:
     """From another ledger's page, from a file that holds none, or together with names."""
     project.run(project.manifest(1))

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,11 +14,13 @@ import click
 from click.core import ParameterSource
 
 from batcher.cli.colours import ERROR, GOOD, WARNING
-from batcher.cli.config_file import FILES
+from batcher.cli.config_file import FILES, TABLES
 from batcher.cli.ledger_path import ledger_path
+from batcher.cli.option_types import Duration
 from batcher.cli.options import is_flag
 from batcher.cli.run_options import GroupedCommand, manifest_options, run_settings
-from batcher.settings import FILE_NAME, user_folder
+from batcher.cli.terminal import show
+from batcher.settings import FILE_NAME, duration_text, user_folder
 
 if TYPE_CHECKING:
     from batcher.doctor.finding import Finding
@@ -55,7 +57,7 @@ def doctor(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
         facts = {"schema": 1, "exit_code": code, "findings": [asdict(one) for one in found], "settings": settings}
         click.echo(json.dumps(facts, ensure_ascii=False))
     else:
-        _print(found, settings)
+        _print(ctx, found, settings)
     ctx.exit(code)
 
 
@@ -73,9 +75,13 @@ def _settings(ctx: click.Context) -> list[dict[str, Any]]:
     for param in ctx.command.params:
         if isinstance(param, click.Option) and param.envvar is not None and param.name is not None:
             value = ctx.params[param.name]
-            plain = value if isinstance(value, bool | int | float | None) else str(value)
+            if isinstance(value, tuple):
+                value = list(chain.from_iterable(one if isinstance(one, tuple) else (one,) for one in value))
+            plain = value if isinstance(value, bool | int | float | list | None) else str(value)
             name = max(param.opts, key=len).removeprefix("--")
             found.append({"name": name, "value": plain, "source": _source(ctx, param.name)})
+    for table, entries in ctx.meta.get(TABLES, {}).items():
+        found += [{"name": f"[{table}] {key}", "value": text, "source": FILE_NAME} for key, text in entries.items()]
     return found
 
 
@@ -95,14 +101,27 @@ def _source(ctx: click.Context, name: str) -> str:
     return _SOURCES.get(ctx.get_parameter_source(name), "default")
 
 
-def _print(found: Sequence[Finding], settings: list[dict[str, Any]]) -> None:
+def _print(ctx: click.Context, found: Sequence[Finding], settings: list[dict[str, Any]]) -> None:
     for one, following in zip_longest(found, found[1:]):
         level = click.style(f"{one.level:<8}", fg=_COLOURS[one.level])
-        click.echo(f"{level} {one.topic}: {one.message}")
+        show(f"{level} {one.topic}: {one.message}", hanging=9)
         if one.hint and (following is None or one.hint != following.hint):
-            click.echo(f"         {one.hint}")
+            show(f"         {one.hint}")
     click.echo("settings that differ from their defaults:")
+    types = {max(param.opts, key=len).removeprefix("--"): param.type for param in ctx.command.params}
     for setting in settings:
         if setting["source"] not in ("default", "nowhere"):
-            value = "" if setting["name"] == "token" else f" = {setting['value']}"
-            click.echo(f"         {setting['name']}{value} ({setting['source']})")
+            name = setting["name"]
+            value = "" if name == "token" else f" = {_as_written(types.get(name), setting['value'])}"
+            show(f"         {name}{value} ({setting['source']})", hanging=11)
+
+
+def _as_written(kind: object, value: Any) -> str:
+    """A setting's value as people write it in `batcher.toml`."""
+    if isinstance(kind, Duration):
+        return duration_text(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -11,6 +11,7 @@ import click
 
 from batcher.cli.ledger_path import find_ledger
 from batcher.cli.options import ledger_options, option
+from batcher.cli.terminal import show
 from batcher.clock import Clock
 from batcher.errors import ManifestError
 from batcher.ledger.imports.parse_options import last_parse_options
@@ -72,9 +73,10 @@ def retake(
             rows = names.find_rows(conn, ids, batch=batch)
         else:
             marked = read_marks(marks, identity(conn).ledger_id)
-            rows, stale = _marked(conn, [mark for mark in marked if batch in (None, mark.batch)])
-            for mark in stale:
-                click.echo(f"{mark.id} of {mark.batch}  already retaken since it was marked; skipped")
+            marked = [mark for mark in marked if batch in (None, mark.batch)]
+            rows, stale = _marked(conn, [mark for mark in marked if mark.mark == "retake"])
+            for line in _about_marks(marked, stale, any_left=bool(rows)):
+                show(line)
         takes = _manifest_takes(conn, rows)
     with owner_lock(path), open_ledger(path) as ledger:
         for line in anyio.run(_retake, ledger, rows, takes, take):
@@ -91,6 +93,24 @@ def _marked(conn: Connection, marks: list[Mark]) -> tuple[_Rows, list[Mark]]:
         else:
             found.append((batch_id, mark.batch, mark.id))
     return found, stale
+
+
+def _about_marks(marked: list[Mark], stale: list[Mark], *, any_left: bool) -> list[str]:
+    """The rows that are skipped, the notes of the listener, and whether anything is left to retake."""
+    lines = [f"{mark.id} of {mark.batch}  already retaken since it was marked; skipped" for mark in stale]
+    notes = ((mark, " ".join(mark.note.split())) for mark in marked)
+    lines += [f"{mark.id} of {mark.batch}  note: {_plain(note)}" for mark, note in notes if note]
+    if not any_left:
+        lines.append(
+            "nothing to retake: all marked rows have another take by now"
+            if stale
+            else "nothing to retake: the file marks no row for a retake"
+        )
+    return lines
+
+
+def _plain(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _manifest_takes(conn: Connection, rows: _Rows) -> _ManifestTakes:

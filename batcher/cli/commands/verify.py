@@ -14,6 +14,7 @@ from batcher.cli.api_options import allow_audio_host_option, api_options
 from batcher.cli.ledger_path import find_ledger_only
 from batcher.cli.locked_ledger import locked_ledger
 from batcher.cli.options import json_option
+from batcher.cli.terminal import show
 from batcher.formatting import counted
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def verify(ctx: click.Context, /, manifest: tuple[str, ...], heal: bool, **_: An
         click.echo(json.dumps(_facts(path, found, repairs, code), ensure_ascii=False))
     else:
         for line in _lines(found, repairs, heal=heal):
-            click.echo(line)
+            show(line)
     if trouble is not None:
         raise trouble
     ctx.exit(code)
@@ -83,13 +84,26 @@ def _lines(found: Findings, repairs: Sequence[Repair], *, heal: bool) -> list[st
     if not found.faults:
         return [f"{checked}: all are intact"]
     if not heal:
-        lines = [f"{fault.kind:<9}  {_label(fault)}" for fault in found.faults]
-        return [*lines, f"{checked}: {counted(len(found.faults), 'file')} missing or damaged; --heal repairs them"]
+        lines = [f"{fault.kind:<9}  {_label(fault)}{'' if fault.ours else ', foreign'}" for fault in found.faults]
+        return [*lines, f"{checked}: {counted(len(found.faults), 'file')} missing or damaged", *_advice(found.faults)]
     lines = []
     for one in repairs:
         lines.append(f"{'repaired' if one.healed else one.fault.kind:<9}  {_label(one.fault)}: {one.how}")
         lines += [f"           {one.hint}"] * bool(one.hint)
     return [*lines, f"{checked}: {sum(one.healed for one in repairs):,} of {counted(len(repairs), 'file')} repaired"]
+
+
+def _advice(faults: Sequence[Fault]) -> list[str]:
+    """What to do about the files: `--heal` leaves those alone that batcher did not write."""
+    foreign = sum(not fault.ours for fault in faults)
+    lines = []
+    if foreign:
+        them = "it" if foreign == 1 else "them"
+        lines.append(f"{counted(foreign, 'foreign file')}, not written by batcher: --heal leaves {them} alone.")
+        lines.append(f"Move {them} away, then `batcher verify --heal` restores the audio.")
+    if foreign < len(faults):
+        lines.append(f"--heal repairs {'the others' if foreign else 'them'} at no cost.")
+    return lines
 
 
 def _label(fault: Fault) -> str:

@@ -29,10 +29,11 @@ _WAIT_GROWTH: Final = 4.0
 _MAX_WAIT_SECONDS: Final = 24 * 3600.0
 
 
-def open_halts(conn: Connection, account_id: int) -> list[Halt]:
-    """The account's open halts, oldest first."""
+def open_halts(conn: Connection, account_id: int | None = None) -> list[Halt]:
+    """The account's open halts, oldest first; without an account, those of all accounts."""
     columns = [halts.c[field.name] for field in fields(Halt)]
-    query = select(*columns).where(_open(account_id)).order_by(halts.c.since_at)
+    condition = halts.c.closed_at.is_(None) if account_id is None else _open(account_id)
+    query = select(*columns).where(condition).order_by(halts.c.since_at)
     return [Halt(**row._mapping) for row in conn.execute(query)]
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from batcher.errors import LedgerError, StorageError, TroubleError, UsageError
+from batcher.installation import this_installation
 from batcher.ledger.storage.schema import REVISION, meta
 from batcher.ledger.storage.triggers import create_tables
 
@@ -260,7 +261,7 @@ def _check_revision(connection: Connection, path: Path) -> None:
 def _too_new(path: Path, revision: str) -> LedgerError:
     return LedgerError(
         f"the ledger {path} was written by a newer batcher (its version is {revision}, this one supports {REVISION})",
-        "Upgrade with `pip install -U tts-batcher`, or restore the backup beside the ledger.",
+        f"Upgrade with `{this_installation().upgrade()}`, or restore the backup beside the ledger.",
     )
 
 

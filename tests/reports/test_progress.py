@@ -1,0 +1,38 @@
+"""The line of the progress bar: the phase, the rate, the ETA and the credits, in as many columns as there are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from batcher.formatting import columns_of
+from batcher.reports.progress import bar_text
+from batcher.reports.tally import Tally
+
+BUSY = Tally(total=1_500, done=1_000, open=20, in_doubt=2, credits=8_650.0)
+
+
+def test_a_run_that_creates_shows_open_tasks_rate_and_eta() -> None:
+    """Items in doubt are not waited for."""
+    shown = bar_text(replace(BUSY, done=502), 2.0)
+    assert shown == "502 of 1,500 done, 120/min, ETA 8 min, 20 open, 2 in doubt, 8,650 credits left"
+
+
+def test_the_last_phase_is_what_is_left_to_download() -> None:
+    """Not that no task is open."""
+    assert bar_text(Tally(total=1_000, done=540, to_download=460), 0.0) == "540 of 1,000 done, 460 to download"
+    both = bar_text(replace(BUSY, to_download=3), 0.0)
+    assert both == "1,000 of 1,500 done, 20 open, 3 to download, 2 in doubt, 8,650 credits left"
+
+
+def test_in_a_narrow_line_the_least_important_is_left_out() -> None:
+    busy = replace(BUSY, to_download=460)
+    shown = {columns: bar_text(busy, 2.0, columns) for columns in (100, 62, 45, 20, 5)}
+    assert all(columns_of(text) <= columns for columns, text in shown.items() if columns >= 20)
+    assert shown[62] == "1,000 of 1,500 done, 20 open, 460 to download, 2 in doubt"
+    assert shown[20] == shown[5] == "1,000 of 1,500 done"
+
+
+def test_doubts_are_yellow_where_colours_are_wanted() -> None:
+    """Colours take no columns."""
+    plain, coloured = (bar_text(BUSY, 2.0, 70, colours=colours) for colours in (False, True))
+    assert coloured == plain.replace("2 in doubt", "\x1b[33m2 in doubt\x1b[0m")
