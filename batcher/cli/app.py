@@ -16,6 +16,7 @@ from batcher import __version__
 from batcher.cli import colours
 from batcher.cli.epilogs import epilog
 from batcher.cli.options import DEBUG
+from batcher.cli.terminal import show
 from batcher.errors import BatcherError, CredentialsError, LockedError, StorageError, TroubleError, UsageError
 
 COMMANDS: Final = {
@@ -151,9 +152,9 @@ def _root_cause(error: BaseException) -> BaseException:
 def _print_error(code: int, message: str, hint: str) -> int:
     """Print an error and its hint. Returns the exit code."""
     with suppress(OSError):
-        click.echo(f"batcher: {message}", err=True)
+        show(f"batcher: {message}", err=True)
         if hint:
-            click.echo(f"  {hint}", err=True)
+            show(f"  {hint}", err=True)
     return code
 
 

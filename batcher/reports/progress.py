@@ -137,10 +137,12 @@ def bar_text(tally: Tally, per_second: float, columns: int | None = None, *, col
         parts.append(_Part(f"{per_minute:,.{0 if per_minute >= 10 else 1}f}/min", 5))
         if tally.remaining:
             parts.append(_Part(f"ETA {span(tally.remaining / per_second)}", 3))
-    if tally.open or not tally.to_download:
+    if tally.open:
         parts.append(_Part(f"{tally.open:,} open", 2))
     if tally.to_download:
         parts.append(_Part(f"{tally.to_download:,} to download", 1))
+    if tally.remaining and not tally.open and not tally.to_download:
+        parts.append(_Part(f"{tally.remaining:,} to go", 1))
     if tally.in_doubt:
         parts.append(_Part(f"{tally.in_doubt:,} in doubt", 2, "yellow"))
     if tally.credits is not None:

@@ -20,7 +20,7 @@ from batcher.ledger.imports.conflicts import OtherBatch, other_batches
 from batcher.ledger.imports.doubts import find_doubts
 from batcher.ledger.imports.parse_options import refuse_other_filter
 from batcher.ledger.imports.staging import Staging
-from batcher.ledger.queries.item_counts import Counts
+from batcher.ledger.queries.item_counts import Counts, count
 from batcher.ledger.queries.purchases import grouped
 from batcher.ledger.queries.selection import PLACE_SHIFT, Candidate
 from batcher.ledger.records import Batch, Purchase
@@ -88,6 +88,8 @@ class ImportPreview:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
         self._out_dirs: dict[str, str] = {}  # by batch, in the order of the manifests
+        self._unchanged: list[Batch] = []
+        self._is_limited = False
         self._selects = ["SELECT * FROM preview_changes"]  # of the view
         with _writable(conn):
             _temporary.create_all(conn)
@@ -125,6 +127,7 @@ class ImportPreview:
         with _writable(self._conn):
             self._create_view()
         self._out_dirs[batch.name] = batch.out_dir
+        self._unchanged.append(batch)
 
     def _add_rows(self, staging: Staging) -> None:
         position = len(self._out_dirs)
@@ -156,6 +159,7 @@ class ImportPreview:
         return [row_id for row_id in ids if row_id not in known]
 
     def _limit(self, condition: str, values: str) -> None:
+        self._is_limited = True
         with _writable(self._conn):
             self._conn.exec_driver_sql("DROP TABLE IF EXISTS temp.preview_limited")
             self._conn.exec_driver_sql(_LIMITED.format(condition=condition), {"values": values})
@@ -176,6 +180,8 @@ class ImportPreview:
 
     def counts(self) -> Counts:
         """Rows and items of all manifests."""
+        if len(self._unchanged) == len(self._out_dirs) and not self._is_limited:
+            return count(self._conn, self._unchanged)  # which the ledger may know
         states = dict.fromkeys(map(str, State), 0)
         states |= {row[0]: row[1] for row in self._conn.exec_driver_sql(_ITEMS)}
         rows, invalid, empty = self._conn.exec_driver_sql(_ROWS).one()
