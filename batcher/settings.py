@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from batcher import files
 from batcher.errors import CredentialsError, UsageError
 from batcher.manifest.rows import Rules
 
@@ -151,7 +152,7 @@ def read_token(token: str | None, file: Path | None) -> str | None:
     """
     if not (token or "").strip() and file is not None:
         try:
-            token = file.read_text(encoding="utf-8").strip().partition("\n")[0]
+            token = files.read_config(file).decode().strip().partition("\n")[0]
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not a UTF-8 text file"
             raise UsageError(f"cannot read the token from {file}: {why}") from None
@@ -169,11 +170,12 @@ def read_file(folder: Path) -> dict[str, Any]:
     """
     path = folder / FILE_NAME
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        return tomllib.loads(files.read_config(path).decode())
     except FileNotFoundError:
         return {}
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", "Fix or remove it.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path}: {error}") from None
 
 

@@ -6,6 +6,8 @@ import struct
 from pathlib import Path
 from typing import Final
 
+from batcher import files
+
 _MIN_BYTES: Final = 32
 _MIN_BYTES_PER_CHARACTER: Final = 0.25
 """Minimum size per character of text. Far below any speech: catches truncated files, not fast speakers."""
@@ -22,7 +24,7 @@ def most_bytes(chars: int) -> int:
 def fault(path: Path, audio_format: str, chars: int) -> str | None:
     """Why the file is not complete audio in `audio_format` for a text of `chars` characters. None if it is."""
     size = path.stat().st_size
-    with path.open("rb") as file:
+    with files.reading(path) as file:
         head = file.read(512)
     if size < max(_MIN_BYTES, chars * _MIN_BYTES_PER_CHARACTER):
         return f"{size:,} bytes are too few for {chars:,} characters"

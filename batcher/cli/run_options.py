@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from batcher import settings
+from batcher import files, settings
 from batcher.cli.api_options import allow_http_option, api_url_option, find_token, need_one_api, token_file_option
 from batcher.cli.config_file import apply_config_file, merged_columns
 from batcher.cli.ledger_path import ledger_path, project_folder
@@ -240,7 +240,7 @@ def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path
     return settings.Settings(
         sources=_sources(params, paths, config, folder),
         ledger=ledger_path(params["ledger"], folder, sandbox=sandbox),
-        out_dir=Path(out_dir).resolve(),
+        out_dir=files.resolved(Path(out_dir)),
         sandbox=sandbox,
         api_url=params["api_url"],
         token=find_token(ctx),

@@ -7,6 +7,7 @@ downloaded in this run stays rendered for the next.
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +15,7 @@ import anyio
 import anyio.to_thread
 import structlog
 
+from batcher import files
 from batcher.audio import checks
 from batcher.errors import StorageError
 from batcher.ledger.lifecycle import collection
@@ -198,7 +200,7 @@ async def stream(client: Client, url: str, part: Path, chars: int) -> tuple[Fetc
     seen = hashlib.sha256()
     limit = checks.most_bytes(chars)
 
-    with part.open("wb") as file:
+    with os.fdopen(files.create(part), "wb") as file:
 
         def sink(chunk: bytes) -> None:
             if file.tell() + len(chunk) > limit:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from batcher import files
 from batcher.cli.ledger_path import find_ledger_only
 from batcher.cli.options import ledger_options, option
 from batcher.clock import Clock
@@ -103,8 +104,8 @@ def _select_batches(conn: Connection, manifest: tuple[str, ...], batch: str | No
 def _check_target(conn: Connection, target: Path, ledger: Path, batches: list[Batch]) -> None:
     from batcher.ledger.queries import report
 
-    inputs = [ledger, *(Path(report.source_of(conn, batch)[0]).resolve() for batch in batches)]
-    if target.resolve() in inputs:
+    inputs = [ledger, *(files.resolved(Path(report.source_of(conn, batch)[0])) for batch in batches)]
+    if files.resolved(target) in inputs:
         raise UsageError(f"{target} is an input of the report", "Pass another --output.")
 
 
@@ -141,7 +142,7 @@ def _sheet(conn: Connection, batches: list[Batch], params: dict[str, Any]) -> Sh
 
 
 def _write_workbook(sheet: Sheet, target: Path) -> None:
-    with _atomic(target) as draft, draft.open("wb") as file:
+    with _writing(target), files.replacing(target) as file:
         cut = sheet.write_workbook(file)
     if cut:
         click.echo(
@@ -158,20 +159,8 @@ def _write_data(sheet: Sheet, target: Path | None, kind: Plain) -> None:
         return
     # The byte order mark lets spreadsheets detect the encoding.
     encoding = "utf-8-sig" if kind == "csv" else "utf-8"
-    with _atomic(target) as draft, draft.open("w", encoding=encoding, newline="") as file:
+    with _writing(target), files.replacing(target, encoding=encoding) as file:
         sheet.write(file, kind)
-
-
-@contextmanager
-def _atomic(target: Path) -> Iterator[Path]:
-    """A temporary path that replaces `target` at the end, so that `target` is never incomplete."""
-    draft = target.with_name(f".{target.name}.part")
-    with _writing(target):
-        try:
-            yield draft
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
 
 
 @contextmanager
