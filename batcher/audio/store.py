@@ -19,6 +19,7 @@ from batcher.audio.fingerprints import AddedNames, read_names
 from batcher.clock import Clock
 from batcher.errors import StorageError, UsageError
 from batcher.ledger.records import FolderNames, Output
+from batcher.manifest.confusable import folded
 
 ITEMS: Final = ".items"
 _BAD: Final = ".bad"
@@ -124,6 +125,18 @@ class Store:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StorageError(f"cannot write to {self.folder}: {error.strerror}", "Free some space.") from error
             raise UsageError(f"cannot write to {self.folder}: {error.strerror}", "Choose another --out-dir.") from error
+
+    def ignores_case(self) -> bool:
+        """Whether names in the output folder, or in the folder that will contain it, that differ by case are one."""
+        folder = next(path for path in (self.folder / ITEMS, self.folder, *self.folder.parents) if path.exists())
+        return _ignores_case(folder)
+
+    def is_same_entry(self, output: Output, out_dir: str, path: str) -> bool:
+        """Whether the row's output and the output `path` in `out_dir` are one file under two names."""
+        target, twin = self._target(output), self._home / out_dir / path
+        if os.path.realpath(target.parent) != os.path.realpath(twin.parent):
+            return False
+        return target.name == twin.name or (folded(target.name) == folded(twin.name) and _ignores_case(target))
 
     def holds(self, out_dir: str, path: str, sha256: str) -> bool:
         """Whether the item path `path` below `out_dir` holds this content."""
@@ -313,6 +326,12 @@ def _copy(source: Path, draft: Path) -> None:
         shutil.copyfileobj(original, copy)
         copy.flush()
         os.fsync(copy.fileno())
+
+
+def _ignores_case(path: Path) -> bool:
+    """Whether the file or folder, which exists, is also found under its name in the other case."""
+    other = path.with_name(path.name.swapcase())
+    return other.name != path.name and os.path.lexists(other) and other.samefile(path)
 
 
 def _same_file(one: Path, other: Path) -> bool:

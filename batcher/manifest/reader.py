@@ -25,8 +25,8 @@ class Manifest:
     """One manifest: a file, or standard input (`path` None), which may hold the same formats.
 
     `columns_sent` (header to field) and `columns_carried` are complete after the first row of a table or the last of
-    JSONL. `notes` are what was decided about the file's format. `digest` (SHA-256, hex) and `size` (bytes) are those of
-    the unpacked content, and set once `rows` is exhausted.
+    JSONL. `notes` are what was decided about the file's format; `hints`, about names, are added when it is staged.
+    `digest` (SHA-256, hex) and `size` (bytes) are those of the unpacked content, and set once `rows` is exhausted.
     """
 
     def __init__(self, path: Path | None, rules: Rules, *, stdin: BinaryIO | None = None) -> None:
@@ -35,6 +35,7 @@ class Manifest:
         self.digest: str | None = None
         self.size = 0
         self.notes: list[str] = []
+        self.hints: list[str] = []
         self._path = path
         self._stdin = stdin
         self._rules = rules

@@ -78,6 +78,8 @@ class Ingest:
         show = self._ctx.progress.say if imported == before else self._ctx.progress.warn
         for line in manifest.faults.lines():
             show(f"skipped: {line}")
+        for hint in manifest.hints:
+            show(hint)
         if before is None:
             self._describe(manifest, rules.filename)
         if manifest.stripped and imported != before:
@@ -101,6 +103,7 @@ class Ingest:
             rebuy=self._ctx.settings.rebuy,
             rename=self._ctx.settings.rename,
             allow=allow,
+            ignores_case=self._ctx.store.ignores_case(),
             trusted=trusted if trusted == self._stamp(source) else None,
         )
         return manifest, imported

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from batcher import settings
-from batcher.audio.store import ITEMS, Store
+from batcher.audio.store import ITEMS, Store, digest
 from batcher.cli.app import explain
 from batcher.errors import ManifestError, StorageError, UsageError
 from batcher.item import Inputs
@@ -164,7 +164,7 @@ def test_a_folder_replaced_by_a_link_later_is_not_written_through(project: Proje
 def test_pipes_in_place_of_configuration_files_and_manifests_are_refused_at_once(tmp_path: Path) -> None:
     for name in (settings.FILE_NAME, "token", "lines.csv", "lines.xlsx"):
         os.mkfifo(tmp_path / name)
-    with pytest.raises(UsageError, match="batcher.toml: it is not a regular file"):
+    with pytest.raises(UsageError, match=r"batcher\.toml: it is not a regular file"):
         settings.read_file(tmp_path)
     with pytest.raises(UsageError, match="token: it is not a regular file"):
         settings.read_token(None, tmp_path / "token")
@@ -189,3 +189,20 @@ def test_an_error_of_the_file_system_is_no_bug(error: OSError, code: int) -> Non
     found, message, hint = explain(ExceptionGroup("tasks", [error]))
     assert found == code
     assert code == 1 or (hint and str(error.filename or "file") in message)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_audio_of_another_row_is_not_replaced_under_a_second_name(project: Project, at_once: bool) -> None:
+    """As on a disk that ignores case; here the names are one by a link inside the output folder."""
+    (project.audio / "real").mkdir(parents=True)
+    (project.audio / "alias").symlink_to("real")
+    one, other = project.rows(2)
+    rows = [one | {"output": "real/x.mp3"}, other | {"output": "alias/x.mp3"}]
+    if not at_once:
+        assert project.run(project.manifest(rows[:1])).exit_code == 0
+    assert project.run(project.manifest(rows)).exit_code == (8 if at_once else 2)
+    first = {result["id"]: result for result in project.results()}["r1"]
+    assert digest(project.audio / "real" / "x.mp3") == first["sha256"]
+    ended = project.run("lines.csv")
+    assert "is one file with the output of row r1 of lines" in ended.err
+    assert len(project.provider.creates) == (2 if at_once else 1)

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, select
 
+from batcher.ledger.imports.lookalikes import add_functions, lookalikes
 from batcher.ledger.imports.staging import ROW_COLUMNS, UNCHANGED, Staging
 from batcher.ledger.storage.schema import REPEAT_MARK, batches
 from batcher.manifest.faults import Faults, literal
@@ -47,19 +48,28 @@ def other_batches(conn: Connection, batch: str) -> list[OtherBatch]:
 
 
 def reject_conflicts(
-    conn: Connection, staging: Staging, faults: Faults, others: Sequence[OtherBatch], out_dir: str
+    conn: Connection,
+    staging: Staging,
+    faults: Faults,
+    others: Sequence[OtherBatch],
+    out_dir: str,
+    *,
+    ignores_case: bool = False,
 ) -> bool:
     """Reject staged rows that clash with a row of the same manifest or with an output of another batch.
 
-    Each becomes one of `faults`. Returns whether there are any.
+    Each becomes one of `faults`. `ignores_case`: in the output folder, names that differ only by case are one file.
+    Returns whether there are any.
     """
     count = faults.count
+    add_functions(conn)
     folders = _folders(conn)
     if staging.changed < staging.rows:
         _stage_related(conn, staging, folders)
     for check in (
         _repeated_ids(conn),
         _repeated_outputs(conn),
+        _outputs_that_look_the_same(conn, ignores_case=ignores_case),
         _outputs_used_as_folders(conn, folders),
         *(_outputs_of_other_batch(conn, out_dir, other) for other in others),
     ):
@@ -86,6 +96,7 @@ def _folders(conn: Connection) -> set[str]:
 _RELATED: Final = (
     "rows WHERE rows.id IN (SELECT id FROM staged)",
     "rows WHERE rows.output IN (SELECT output FROM staged)",
+    "rows WHERE folded(rows.output) IN (SELECT folded(output) FROM staged)",
     # Outputs below a staged output ('0' follows '/'); CROSS JOIN makes SQLite go from staged rows to `rows_output`.
     "staged AS other CROSS JOIN rows WHERE rows.output > other.output || '/' AND rows.output < other.output || '0'",
 )
@@ -126,6 +137,16 @@ def _repeated_outputs(conn: Connection) -> Iterator[_Conflict]:
     for row in conn.exec_driver_sql(_REPEATED_OUTPUTS).all():
         reason = f"{literal(row.value)} is taken by line {row.first_line}"
         yield _Conflict(row.number, row.line, "output", reason, f"output path {row.value}")
+
+
+def _outputs_that_look_the_same(conn: Connection, *, ignores_case: bool) -> Iterator[_Conflict]:
+    for one in lookalikes(conn):
+        if ignores_case or not one.by_case:
+            reason = (
+                f"{literal(one.output)} looks like {literal(one.first_output)} of line {one.first_line}: they differ "
+                "only by case, variants of letters or invisible characters: choose another id or output"
+            )
+            yield _Conflict(one.number, one.line, "output", reason, f"looks like {one.first_output}")
 
 
 def _outputs_used_as_folders(conn: Connection, folders: set[str]) -> Iterator[_Conflict]:
