@@ -13,7 +13,7 @@ from typing import Any, Final
 import click
 
 from batcher import __version__, files
-from batcher.cli import colours
+from batcher.cli import colours, streams
 from batcher.cli.epilogs import epilog
 from batcher.cli.options import DEBUG
 from batcher.errors import BatcherError, CredentialsError, LockedError, StorageError, TroubleError, UsageError
@@ -82,6 +82,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the `batcher` command with the arguments of this process, then exit."""
+    streams.prepare()
     code = _run(sys.argv[1:])
     _discard_unwritten()
     sys.exit(code)
@@ -89,8 +90,6 @@ def main() -> None:
 
 def _discard_unwritten() -> None:
     """Drop buffered output that cannot be written: Python would retry at exit and change the exit code."""
-    if sys.stdout is None:
-        return
     try:
         sys.stdout.flush()
     except OSError:

@@ -12,6 +12,7 @@ from batcher.ledger.imports import importer
 from batcher.ledger.ledger import Connection
 from batcher.ledger.queries.batches import current_batches
 from batcher.ledger.records import Batch
+from batcher.manifest.faults import printable
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rows import Rules
 from batcher.pipeline.context import Confirm, RunContext
@@ -130,9 +131,10 @@ class Ingest:
         for note in manifest.notes:
             self._ctx.progress.say(note)
         sent = ", ".join(
-            header if header == name else f"{header} (as {name})" for header, name in manifest.columns_sent.items()
+            name if header == name else f"{printable(header)} (as {name})"
+            for header, name in manifest.columns_sent.items()
         )
-        carried = ", ".join(manifest.columns_carried)
+        carried = ", ".join(map(printable, manifest.columns_carried))
         self._ctx.progress.say(
             f"columns used: {sent}" + (f"; only copied to the results: {carried}" if carried else "")
         )

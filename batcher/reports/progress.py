@@ -19,7 +19,7 @@ class Progress:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._terminal = sys.stderr.isatty()
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
         self._bar: Any = None
 
     def say(self, line: str) -> None:
@@ -33,7 +33,7 @@ class Progress:
         with suppress(OSError):
             if self._bar is not None:
                 self._bar.write(line, file=sys.stderr)
-            else:
+            elif sys.stderr is not None:
                 sys.stderr.write(line + "\n")
                 sys.stderr.flush()
 

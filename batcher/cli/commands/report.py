@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -154,13 +155,26 @@ def _write_workbook(sheet: Sheet, target: Path) -> None:
 
 def _write_data(sheet: Sheet, target: Path | None, kind: Plain) -> None:
     if target is None:
-        with suppress(BrokenPipeError):  # the reader has seen enough
-            sheet.write(sys.stdout, kind)
+        with suppress(BrokenPipeError), _exact_output() as output:  # the reader may have seen enough
+            sheet.write(output, kind)
         return
     # The byte order mark lets spreadsheets detect the encoding.
     encoding = "utf-8-sig" if kind == "csv" else "utf-8"
     with _writing(target), files.replacing(target, encoding=encoding) as file:
         sheet.write(file, kind)
+
+
+@contextmanager
+def _exact_output() -> Iterator[TextIO]:
+    """Standard output for data: in UTF-8 and with every character as it is, unless it is a terminal."""
+    if sys.stdout.isatty():
+        yield sys.stdout
+        return
+    output = TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="", write_through=True)
+    try:
+        yield output
+    finally:
+        output.detach()
 
 
 @contextmanager
