@@ -91,7 +91,7 @@ class _Run:
         self.last_end: tuple[int | None, str | None] = (None, None)  # exit code and message of the run before
 
     async def run(self, outdated: bool) -> RunReport:
-        started_at = self.ctx.clock.now()
+        started_at, begun = self.ctx.clock.now(), self.ctx.clock.steady()
         async with anyio.create_task_group() as watchers:
             await watchers.start(handle_signals, self.ctx, self._abort_creates, watchers)
             watchers.start_soon(limit_runtime, self.ctx)
@@ -102,7 +102,7 @@ class _Run:
             delivery = await self._deliver_leftovers()
             if await self._has_work():
                 await self._work(delivery)
-            report = await self._finish(started_at)
+            report = await self._finish(begun)
             block_signals()
             watchers.cancel_scope.cancel()
         return report
@@ -301,11 +301,11 @@ class _Run:
                 if guard is not None:
                     await guard.note(profile)
 
-    async def _finish(self, started_at: float) -> RunReport:
+    async def _finish(self, begun: float) -> RunReport:
         finish = Finish(
             ctx=self.ctx,
             ingest=self.ingest,
-            started_at=started_at,
+            begun=begun,
             profiles=self.profiles,
             halts=self.halts,
             overdue=self.overdue,

@@ -75,10 +75,10 @@ class Progress:
             self._bar.refresh()
 
     async def _print(self, tally: Tally, clock: Clock) -> None:
-        started_at, before = clock.now(), tally.done
+        begun, before = clock.steady(), tally.done
         while True:
             await clock.sleep(_LINE_SECONDS)
-            rate = (tally.done - before) / max(1.0, clock.now() - started_at) * 60
+            rate = (tally.done - before) / max(1.0, clock.steady() - begun) * 60
             self.say(f"{tally.done:,} of {tally.total:,} done, {rate:,.0f}/min, {_state(tally)}")
 
 

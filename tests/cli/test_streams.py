@@ -34,12 +34,6 @@ def test_a_run_does_its_work_with_closed_or_full_streams(project: Project, close
     project.manifest(2)
     assert _shell(project, f"$BATCHER run lines.csv $API {closed}").returncode == 0
     project.assert_whole(project.rows(2))
-    assert b"Traceback" not in (project.folder / "batcher.db").read_bytes()
-
-
-def test_a_run_from_closed_standard_input_is_told_so(project: Project) -> None:
-    ended = _shell(project, "$BATCHER run - --voice anna $API <&-")
-    assert (ended.returncode, ended.stderr.startswith(b"batcher: standard input is closed")) == (2, True)
 
 
 def test_json_and_tables_are_exact_in_every_locale(project: Project) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect
 from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.pool import StaticPool
 
+from batcher import files
 from batcher.errors import LedgerError, StorageError, TroubleError, UsageError
 from batcher.ledger.storage.access import CHOOSE_ANOTHER, check_files, uri
 from batcher.ledger.storage.schema import REVISION, meta
@@ -176,6 +177,21 @@ def back_up(path: Path, target: Path) -> None:
             draft.unlink(missing_ok=True)
             raise
         sync(target.parent)
+
+
+def rescue(connection: sqlite3.Connection, path: Path) -> Path:
+    """Copy a ledger, whose file at `path` was deleted or replaced, beside that. Returns the copy's path.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    target = path.with_name(f"{path.name}.rescued-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}")
+    with _translating(target):
+        os.close(files.create(target, 0o600))
+        with closing(sqlite3.connect(target)) as copied:
+            connection.backup(copied)
+        sync(target)
+    return target
 
 
 def sync(path: Path) -> None:
