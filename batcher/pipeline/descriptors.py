@@ -57,10 +57,12 @@ def fit(wanted: InFlight, say: Callable[[str], None], *, ends: int = 1) -> InFli
 def _raised(needed: int) -> int:
     """Raise the soft limit of open files to `needed`, as far as is permitted. Returns the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return needed if soft == resource.RLIM_INFINITY else soft
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return max(soft, needed)
+    possible = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if possible > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+    return possible
 
 
 def fitted(wanted: InFlight, free: int, ends: int) -> InFlight | None:

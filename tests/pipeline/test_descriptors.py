@@ -34,8 +34,19 @@ def _permitted(number: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def _open_files() -> int:
-    return len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 - only their number counts
+@contextmanager
+def _no_file_more() -> Iterator[None]:
+    """With every descriptor taken that is permitted."""
+    highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
+    taken: list[int] = []
+    try:
+        while not taken or taken[-1] < highest:
+            taken.append(os.open(os.devnull, os.O_RDONLY))
+        with _permitted(max(taken) + 1):
+            yield
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
 
 
 @pytest.mark.parametrize("ends", [1, 2])
@@ -69,7 +80,7 @@ def test_the_spill_file_takes_an_answer_when_no_file_can_be_opened(tmp_path: Pat
     spill = Spill(tmp_path / "l.spill")
     spill.records()
     spill.reserve()
-    with _permitted(_open_files()):
+    with _no_file_more():
         with pytest.raises(OSError, match="Too many open files"):
             (tmp_path / "other").open("w")
         spill.append(record)
