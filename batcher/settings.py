@@ -13,7 +13,8 @@ from typing import Any, Final, Literal
 
 from batcher import files
 from batcher.errors import CredentialsError, UsageError
-from batcher.manifest.rows import Rules
+from batcher.manifest.faults import printable
+from batcher.manifest.rules import Rules
 
 DEFAULT_URL: Final = "https://fishaudio.org/api/open/v1"
 NEW_CREDENTIALS: Final = (
@@ -76,6 +77,14 @@ class Settings:
     def world(self) -> Literal["real", "sandbox"]:
         """Which API the ledger must belong to."""
         return "sandbox" if self.sandbox else "real"
+
+    @property
+    def other_api(self) -> str | None:
+        """Origin of the API, without a password that the URL may contain; None for the default one and the sandbox."""
+        if self.sandbox or self.api_url == DEFAULT_URL:
+            return None
+        scheme, _, rest = self.api_url.partition("://")
+        return printable(f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}")
 
     @property
     def ledger_options(self) -> str:
@@ -163,7 +172,7 @@ def read_token(token: str | None, file: Path | None) -> str | None:
 
 
 def read_file(folder: Path) -> dict[str, Any]:
-    """Parse `batcher.toml` in the project folder; {} if it does not exist.
+    """Parse `batcher.toml` in a folder; {} if it does not exist.
 
     Raises:
         UsageError: it cannot be read or is not valid TOML.
@@ -177,6 +186,15 @@ def read_file(folder: Path) -> dict[str, Any]:
         raise UsageError(f"cannot read {path}: {error.strerror}", "Fix or remove it.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path}: {error}") from None
+
+
+def user_folder() -> Path | None:
+    """The folder of the user's own `batcher.toml`: `XDG_CONFIG_HOME`, or `~/.config`; None without a home folder."""
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    try:
+        return Path(base) if base.startswith("/") else Path.home() / ".config"
+    except RuntimeError:
+        return None
 
 
 def string_table(table: Any, name: str, path: Path) -> Mapping[str, str]:

@@ -141,6 +141,7 @@ def provider() -> Iterator[FakeTTS]:
 def project(tmp_path: Path, provider: FakeTTS) -> Iterator[Project]:
     """An empty project folder, and an environment that holds only the token."""
     inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("BATCHER_")}
+    inherited |= {"XDG_CONFIG_HOME": str(tmp_path / "config"), "XDG_STATE_HOME": str(tmp_path / "state")}
     # Without its compiled modules each process would take a fifth longer to start.
     for name in (
         "PYTHONDONTWRITEBYTECODE",

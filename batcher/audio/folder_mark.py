@@ -9,6 +9,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from batcher import files
 from batcher.audio import store
 from batcher.errors import StorageError
@@ -34,8 +36,9 @@ def owner(out_dir: Path) -> Owner | None:
     mark = _path(out_dir)
     try:
         found = json.loads(files.read_config(mark))
-        return Owner(**found | {"original": found.pop("inode") == mark.parent.stat().st_ino})
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        found["original"] = found.pop("inode") == mark.parent.stat().st_ino
+        return msgspec.convert(found, Owner, strict=True)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 

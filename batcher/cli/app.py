@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "retake": "Request another take of done rows. The next run charges for it.",
     "ledger": "Upgrade, back up or recover a ledger.",
     "verify": "Check the audio on disk against the ledger, and repair it.",
+    "trust": "Accept the settings of a project folder from someone else.",
     "doctor": "Check the setup and explain how to fix problems.",
     "sandbox": "Serve the API on this machine, with real speech, at no cost.",
     "help": "Show the manual.",

@@ -1,4 +1,7 @@
-"""Options set in `batcher.toml`, for those that neither the command line nor the environment set."""
+"""Options set in `batcher.toml`, for those that neither the command line nor the environment set.
+
+The project's file comes first, then the user's own.
+"""
 
 from __future__ import annotations
 
@@ -11,26 +14,60 @@ import click
 from click.core import ParameterSource
 
 from batcher import settings
+from batcher.cli import trust
 from batcher.cli.option_types import Duration
 from batcher.cli.options import is_default
 from batcher.errors import UsageError
 
 SECTIONS: Final = ("columns", "voices")
 """Tables of `batcher.toml`; all other keys are option names."""
+_OF_THE_API: Final = frozenset(("allow-audio-host", "allow-http", "api-url", "token-file"))
+"""Keys that have no effect in the sandbox."""
+FILES: Final = "batcher.files"
+"""Key of `click.Context.meta`: the file that set each option that a file set."""
 
 
 def apply_config_file(ctx: click.Context, folder: Path) -> dict[str, Any]:
-    """Set the command's remaining options from `batcher.toml` in the project folder. Returns the parsed file.
+    """Set the command's remaining options from `batcher.toml` in the project folder, then from the user's own file.
+
+    Returns the parsed file of the project.
 
     Raises:
-        UsageError: it contains an unknown key, a consent, or a value of the wrong type.
+        UsageError: a file contains an unknown key, a consent, or a value of the wrong type, or the project's file sets
+            something that needs trust and has none.
     """
+    folder = folder.absolute()
     config = settings.read_file(folder)
-    path = folder / settings.FILE_NAME
+    own_folder = settings.user_folder()
+    own = settings.read_file(own_folder) if own_folder is not None else {}
+    if folder != own_folder:
+        # First of all: a value that was set would count even if the command then failed.
+        trust.need_trust(config, folder, _open_keys(ctx), _api_url(ctx, config, own))
+    _apply(ctx, config, folder / settings.FILE_NAME, SECTIONS)
+    if own_folder is not None and folder != own_folder:
+        _apply(ctx, own, own_folder / settings.FILE_NAME, ())
+    return config
+
+
+def _open_keys(ctx: click.Context) -> set[str]:
+    """The keys that the command would take from a file: neither the command line nor the environment set them."""
+    keys = {_key(param) for param in _configurable(ctx.command) if param.name and is_default(ctx, param.name)}
+    return keys - _OF_THE_API if ctx.params.get("sandbox") else keys
+
+
+def _api_url(ctx: click.Context, *configs: Mapping[str, Any]) -> Any:
+    """The API's address that the command would use with these files, the first of which comes first."""
+    if not is_default(ctx, "api_url"):
+        return ctx.params["api_url"]
+    return next((config["api-url"] for config in configs if "api-url" in config), settings.DEFAULT_URL)
+
+
+def _apply(ctx: click.Context, config: Mapping[str, Any], path: Path, sections: tuple[str, ...]) -> None:
+    """Set the options that nothing has set yet."""
     known = _configurable_names(ctx) if config else set()  # loads every command
     own = {_key(param): param for param in _configurable(ctx.command)}
     for name, value in config.items():
-        if name in SECTIONS and not _is_list_of_columns(name, value):
+        if name in sections and not _is_list_of_columns(name, value):
             continue
         if name not in known:
             raise _unknown_key(name, known, path)
@@ -38,7 +75,7 @@ def apply_config_file(ctx: click.Context, folder: Path) -> dict[str, Any]:
         if param is not None and param.name is not None and is_default(ctx, param.name):
             ctx.params[param.name] = _converted(ctx, param, value, path)
             ctx.set_parameter_source(param.name, ParameterSource.DEFAULT_MAP)
-    return config
+            ctx.meta.setdefault(FILES, {})[param.name] = path
 
 
 def merged_columns(chosen: tuple[str, ...], config: Mapping[str, Any], folder: Path) -> dict[str, str]:

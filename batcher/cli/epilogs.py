@@ -70,6 +70,7 @@ _COMMANDS: Final[dict[str, tuple[tuple[int, ...], tuple[str, ...]]]] = {
         ),
     ),
     "verify": ((*_LOCKING, 3, 5), ("batcher verify lines.csv", "batcher verify --heal", "batcher verify --json")),
+    "trust": (_COMMON, ("batcher trust", "batcher trust /srv/book")),
     "doctor": (
         _COMMON,
         ("batcher doctor lines.csv --voice VOICE_ID", "batcher doctor --ledger /srv/book/batcher.db --json"),
@@ -91,6 +92,7 @@ _TOPICS: Final = {
     "retake": ("report", "guarantees"),
     "ledger": ("files",),
     "verify": ("troubleshooting",),
+    "trust": ("settings",),
     "doctor": ("troubleshooting",),
     "sandbox": ("sandbox",),
 }

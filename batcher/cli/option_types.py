@@ -9,7 +9,7 @@ import click
 
 from batcher import settings
 from batcher.manifest.markup.markup import NOUNS
-from batcher.manifest.rows import DELIMITER_NAMES
+from batcher.manifest.rules import DELIMITER_NAMES
 
 
 class Duration(click.ParamType[float]):

@@ -18,7 +18,7 @@ from batcher.cli.option_types import ColumnNames, Delimiter, Duration, MarkupTyp
 from batcher.cli.options import DEBUG, option
 from batcher.errors import UsageError
 from batcher.manifest import packed
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 
 F = TypeVar("F", bound=Callable[..., Any])
 

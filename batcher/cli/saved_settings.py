@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,7 @@ import click
 
 from batcher import files, settings
 from batcher.audio.store import sync_folder
+from batcher.cli import trust
 from batcher.cli.option_types import Duration
 from batcher.cli.options import is_flag
 from batcher.cli.toml_edit import Value, set_values
@@ -88,9 +90,10 @@ class SavedSettings:
 
         Raises:
             UsageError: it cannot be edited safely.
-            StorageError: it cannot be written.
+            StorageError: it, or the record that it is trusted, cannot be written.
         """
         path, text = files.resolved(self.path), self.edited()
+        before = settings.read_file(self.path.parent)
         try:
             mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644
             with files.replacing(path, mode=mode, encoding="utf-8") as file:
@@ -98,8 +101,16 @@ class SavedSettings:
             sync_folder(path.parent)
         except OSError as error:
             raise StorageError(f"cannot write {path}: {error.strerror}", "The settings were not saved.") from error
+        self._keep_trust(before)
 
-    def told(self) -> str:
+    def _keep_trust(self, before: Mapping[str, Any]) -> None:
+        """Trust what the user has just written, unless the file already held settings that are not trusted."""
+        folder = self.path.parent
+        after = settings.read_file(folder)
+        if trust.guarded(after, folder) and (not trust.guarded(before, folder) or trust.is_trusted(before, folder)):
+            trust.trust(after, folder)
+
+    def summary(self) -> str:
         """What was saved, in one line."""
         left_out = f"; not saved: {', '.join(self.left_out)}" if self.left_out else ""
         return f"saved to {self.path}: {', '.join(self.names) or 'nothing'}{left_out}"

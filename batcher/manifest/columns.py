@@ -7,9 +7,11 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
+from batcher.errors import ManifestError
 from batcher.item import PARAMETERS
+from batcher.manifest import limits
 from batcher.manifest.faults import Faults, Problem, code, printable
 from batcher.manifest.nested import MISSING, paths_in, value_at
 
@@ -21,6 +23,7 @@ REPORT_PREFIX: Final = "batcher_"
 
 _SIMILARITY: Final = 0.8  # minimum ratio of `difflib` at which a header counts as a misspelt field
 _MIN_LENGTH: Final = 3  # shorter words all resemble each other
+_MAX_COMPARED: Final = 1000  # unknown headers that are compared with the fields, which is slow
 _HEADERS_LISTED: Final = 12
 
 
@@ -58,7 +61,7 @@ class Columns:
 
     def __init__(self, mapping: Mapping[str, str], faults: Faults) -> None:
         self.sent: dict[str, str] = {}
-        self.carried: list[str] = []
+        self.carried: dict[str, None] = {}
         self.misspelt: set[str] = set()
         self.has_text = True
         self._faults = faults
@@ -123,6 +126,8 @@ class Columns:
         A first column without a name is carried under that of its position: tables are often exported with an index.
         `advice` is what to do if there is no column for the text.
         """
+        if len(headers) > limits.MAX_COLUMNS:
+            self._raise_too_many()
         headers = [header.strip() for header in headers]
         while headers and not headers[-1]:
             headers.pop()
@@ -267,10 +272,16 @@ class Columns:
         if field is not None:
             self.sent[header] = field
         elif header not in self.carried:
-            self.carried.append(header)
-            if similar := _most_similar(normal, self._names):
+            self.carried[header] = None
+            if len(self.carried) > limits.MAX_COLUMNS:
+                self._raise_too_many()
+            if len(self.carried) <= _MAX_COMPARED and (similar := _most_similar(normal, self._names)):
                 self._suspects[header] = self._names[similar]
         return field
+
+    def _raise_too_many(self) -> NoReturn:
+        fault = f"{self._faults.name}: more than {limits.MAX_COLUMNS:,} columns"
+        raise ManifestError(fault, [fault], "Is this the right file, and its delimiter the right one?")
 
     def _suspected(self, header: str, present: set[str]) -> str | None:
         """The field that `header` probably means, unless that is present by its own name or mapped by the user."""
@@ -311,11 +322,16 @@ def _misspelling(header: str, field: str) -> str:
     return f"{reason}, or copy it to the results with --column {field}={default}"
 
 
+def _similar_lengths(one: int, other: int) -> bool:
+    """Whether words of these lengths can be similar; comparing them is slow."""
+    return 2 * min(one, other) >= _SIMILARITY * (one + other)
+
+
 def _most_similar(normal: str, names: Mapping[str, str]) -> str | None:
     """The name that a normalised header probably means; swapped letters count regardless of the ratio."""
     if len(normal) < _MIN_LENGTH:
         return None
-    long = [name for name in names if len(name) >= _MIN_LENGTH]
+    long = [name for name in names if len(name) >= _MIN_LENGTH and _similar_lengths(len(name), len(normal))]
     close = difflib.get_close_matches(normal, long, n=1, cutoff=_SIMILARITY)
     swapped = [name for name in long if name[0] == normal[0] and sorted(name) == sorted(normal)]
     return next(iter(close + swapped), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 
-from batcher.manifest import anki, dialect
+from batcher.manifest import anki, dialect, limits
 from batcher.manifest.faults import Faults
 from batcher.manifest.header import Header, find_header
 from batcher.manifest.input import Input
@@ -89,7 +89,7 @@ def _add_fault(faults: Faults, error: csv.Error, began: int, seen: int) -> bool:
     if "end of data" in str(error):
         reason = f"a quote is opened and never closed: close it {_NOT_READ}"
     elif "limit" in str(error):
-        size = f"a cell has more than {dialect.CELL_LIMIT:,} characters"
+        size = f"a cell has more than {limits.MAX_LINE_CHARACTERS:,} characters"
         reason = f"{size}, or a quote is never closed: close it {_NOT_READ}"
     else:
         at = f" in line {seen}" if seen != began else ""

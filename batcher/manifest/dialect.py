@@ -11,18 +11,17 @@ from itertools import islice
 from typing import Final
 
 from batcher.errors import ManifestError
-from batcher.manifest import anki
+from batcher.manifest import anki, limits
 from batcher.manifest.header import SAMPLE_ROWS, SampleRow
 from batcher.manifest.input import Input
 from batcher.manifest.quoting import encloses
-from batcher.manifest.rows import DELIMITER_NAMES
+from batcher.manifest.rules import DELIMITER_NAMES
 from batcher.manifest.stream import SAVE_AS, Lines, bounded
 
 DELIMITERS: Final = ",;\t|"
 QUOTES_HINT: Final = "If quotes in this file are part of the texts, pass --quotes off."
 _BLANK: Final = f'{DELIMITERS}" \r\n'
 """Characters of which a line without content consists."""
-CELL_LIMIT: Final = 1 << 26
 _SAMPLE_LINES: Final = 100
 _SAMPLE_SIZE: Final = 1 << 20
 """Characters in the rows of a sample, at which it ends."""
@@ -49,7 +48,7 @@ class Dialect:
         Raises, when iterated:
             csv.Error: a row is not valid CSV. The iterator can go on after it.
         """
-        csv.field_size_limit(max(csv.field_size_limit(), CELL_LIMIT))
+        csv.field_size_limit(limits.MAX_LINE_CHARACTERS)
         source = iter(lines)
         for _ in islice(source, self.skipped):
             pass

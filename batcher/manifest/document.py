@@ -12,14 +12,13 @@ from itertools import islice
 from typing import Any, Final, NamedTuple, NoReturn
 
 from batcher.errors import ManifestError
+from batcher.manifest import limits
 from batcher.manifest.columns import Columns
 from batcher.manifest.faults import InvalidValueError, Problem, code, literal
 from batcher.manifest.input import Input
 from batcher.manifest.jsonl import WHITE, fill, parse_object, parse_value
 from batcher.manifest.rows import Record
 
-_MAX_SIZE: Final = 1 << 27
-"""Bytes of a document that is read."""
 _LINE_END: Final = "\n"
 _NOT_READ: Final = "(the rest of the file was not read)"
 _SHAPES: Final = 'Write an array of objects, such as [{"id": "a1", "text": "Hello."}], or an object of ids and texts.'
@@ -37,11 +36,14 @@ def is_document(source: Input) -> bool:
     """Whether JSON is a document, and not one object per line.
 
     An object on a line of its own is a document if it is the only one, the file's name says JSON, and it has no text.
+    A line too long to look at is one if the file's name says JSON.
     """
     if source.lines.beginning().startswith("["):
         return True
     with source.lines_ahead() as ahead:
         lines = list(islice((line for line in ahead if not line.isspace()), 2))
+        if ahead.cut:
+            return source.ending == ".json"
     if not lines:
         return False
     try:
@@ -90,12 +92,12 @@ def records(source: Input) -> Iterator[Record]:
 
 
 def _whole(source: Input) -> str:
-    if source.size() > _MAX_SIZE:
-        message = f"{source.name}: more than {_MAX_SIZE >> 20} MiB, too much for a JSON document"
+    if source.size() > limits.MAX_DOCUMENT_BYTES:
+        message = f"{source.name}: more than {limits.MAX_DOCUMENT_BYTES >> 20} MiB, too much for a JSON document"
         raise ManifestError(
             message, [message], f"Convert it to JSONL: jq -c '.[]' {shlex.quote(source.name)} > lines.jsonl"
         )
-    return "".join(source.lines)
+    return source.lines.whole()
 
 
 def _record(number: int, line: int, element: _Element, columns: Columns) -> Record:

@@ -13,7 +13,8 @@ from typing import Final
 from batcher.errors import ManifestError
 from batcher.manifest import delimited, document, jsonl, plain, subtitles, workbook
 from batcher.manifest.input import Input
-from batcher.manifest.rows import PARSE_OPTIONS, Record
+from batcher.manifest.rows import Record
+from batcher.manifest.rules import PARSE_OPTIONS
 from batcher.manifest.unsupported import refuse_unsupported
 
 

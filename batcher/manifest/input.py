@@ -11,7 +11,7 @@ from typing import BinaryIO, Final
 
 from batcher.manifest.columns import Columns
 from batcher.manifest.faults import Faults
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 from batcher.manifest.stream import Lines, Tap
 
 _LONGEST_AHEAD: Final = 1 << 20

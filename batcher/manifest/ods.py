@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from xml.etree import ElementTree
 
-from batcher.manifest.xlsx import MAX_CELLS
+from batcher.manifest.xlsx import check_area
 
 Area = tuple[tuple[int, int], tuple[int, int]]
 """Row and column, from 0, of the first and of the last cell."""
@@ -37,26 +37,27 @@ def tables(archive: zipfile.ZipFile) -> dict[str, Table]:
         ValueError: the sheets are too large for memory.
     """
     found: dict[str, Table] = {}
-    table, row, column, width, repeated = Table(), 0, 0, 0, 1
+    table, row, column, width, height, filled, repeated = Table(), 0, 0, 0, 0, 0, 1
     with archive.open(_CONTENT) as content:
         for event, one in ElementTree.iterparse(content, ("start", "end")):  # noqa: S314
             match event, one.tag.removeprefix(_TABLE):
                 case "start", "table":
                     table = found[one.get(f"{_TABLE}name", "")] = Table()
-                    row = width = 0
+                    row = width = height = filled = 0
                 case "start", "table-row":
                     column, repeated = 0, _count(one, "number-rows-repeated")
                 case "end", "table-cell" | "covered-table-cell":
                     times = _count(one, "number-columns-repeated")
                     if len(one):
-                        width = max(width, column + times)
+                        width, height, filled = max(width, column + times), row + repeated, filled + 1
                         _add(table, row, column, one)
-                    _check((row + repeated) * width if len(one) else 0)
                     column += times
                     one.clear()
                 case "end", "table-row":
                     row += repeated
                     one.clear()
+                case "end", "table":
+                    check_area(height, width, filled)
     return found
 
 
@@ -70,8 +71,3 @@ def _add(table: Table, row: int, column: int, cell: ElementTree.Element) -> None
 
 def _count(one: ElementTree.Element, name: str) -> int:
     return int(one.get(f"{_TABLE}{name}", "1"))
-
-
-def _check(cells: int) -> None:
-    if cells > MAX_CELLS:
-        raise ValueError(f"one of its sheets has {cells:,} cells: delete the cell far away from the others")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from batcher.item import FORMATS, Inputs
+from batcher.manifest import limits
 from batcher.manifest.faults import CONTROLS, Faults, InvalidValueError, literal, printable, without_controls
 
 TEMPLATE_FIELDS: Final = ("id", "row", "voice", "take", "format", "batch", "key")
@@ -183,6 +184,8 @@ def _normal_path(path: str) -> str:
         raise InvalidValueError("backslash", f"{shown} contains a backslash: separate folders by /")
     if path.startswith("/") or _DRIVE.match(path):
         raise InvalidValueError("absolute", f"{shown} is an absolute path: write it relative to the output folder")
+    if len(parts) > limits.MAX_FOLDERS + 1:
+        raise InvalidValueError("folders", f"{shown} is in more than {limits.MAX_FOLDERS} folders: use fewer")
     if ".." in parts:
         raise InvalidValueError("outside", f"{shown} leaves the output folder: remove the ..")
     if path.endswith("/") or not parts:
@@ -191,6 +194,6 @@ def _normal_path(path: str) -> str:
         reason = f"{shown} begins with a dot, which is reserved for unfinished files: remove it"
         raise InvalidValueError("dot", reason)
     if len(path.encode()) > _MAX_PATH_BYTES or any(len(part.encode()) > _MAX_NAME_BYTES for part in parts):
-        limits = f"{_MAX_NAME_BYTES} bytes in a name and {_MAX_PATH_BYTES:,} in the path"
-        raise InvalidValueError("long", f"{shown} is too long for a file: use at most {limits}")
+        most = f"{_MAX_NAME_BYTES} bytes in a name and {_MAX_PATH_BYTES:,} in the path"
+        raise InvalidValueError("long", f"{shown} is too long for a file: use at most {most}")
     return "/".join(parts)

@@ -14,13 +14,12 @@ from typing import IO, BinaryIO, Final, cast
 
 from batcher import files
 from batcher.errors import ManifestError
+from batcher.manifest import limits
 from batcher.manifest.faults import printable
 
 _GZIP: Final = b"\x1f\x8b"
 _ZIP: Final = b"PK\x03\x04"
 _ENDINGS: Final = (".gz", ".zip")
-_MAX_UNPACKED: Final = 1 << 31
-"""Bytes of an unpacked manifest that is read."""
 _IN_MEMORY: Final = 1 << 23
 _CHUNK: Final = 1 << 20
 _BROKEN: Final = (OSError, EOFError, RuntimeError, NotImplementedError, ValueError, zlib.error, zipfile.BadZipFile)
@@ -70,8 +69,8 @@ def unpacked(stream: BinaryIO, name: str) -> Iterator[tuple[BinaryIO, str]]:
                 size = _copy(source, spool)
         except _BROKEN as error:
             raise _unreadable(name, f"{error}" or "it is damaged") from None
-        if size > _MAX_UNPACKED:
-            raise _unreadable(name, f"it has more than {_MAX_UNPACKED >> 20:,} MiB then")
+        if size > limits.MAX_UNPACKED_BYTES:
+            raise _unreadable(name, f"it has more than {limits.MAX_UNPACKED_BYTES >> 20:,} MiB then")
         spool.seek(0)
         yield cast("BinaryIO", spool), PurePath(inner).suffix.lower()
 
@@ -104,7 +103,7 @@ def _opened(stream: BinaryIO, head: bytes, name: str, begin: int) -> tuple[IO[by
 def _copy(source: IO[bytes], target: IO[bytes]) -> int:
     """Copy up to the limit and a little more; returns the number of bytes."""
     size = 0
-    while size <= _MAX_UNPACKED and (data := source.read(_CHUNK)):
+    while size <= limits.MAX_UNPACKED_BYTES and (data := source.read(_CHUNK)):
         target.write(data)
         size += len(data)
     return size

@@ -17,7 +17,8 @@ from batcher.manifest.columns import FIELDS, Columns
 from batcher.manifest.faults import Faults
 from batcher.manifest.input import Input
 from batcher.manifest.packed import unpacked
-from batcher.manifest.rows import FindFormer, Record, Row, RowValidator, Rules, record_id
+from batcher.manifest.rows import FindFormer, Record, Row, RowValidator, record_id
+from batcher.manifest.rules import Rules
 from batcher.manifest.stream import seekable
 
 

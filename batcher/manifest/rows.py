@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
@@ -13,25 +13,12 @@ from batcher.manifest.faults import Faults, InvalidValueError, Problem, code, li
 from batcher.manifest.markup.markup import SPEAKER, strip
 from batcher.manifest.markup.speakers import speaker_of, voice_of
 from batcher.manifest.outputs import DEFAULT_FORMAT, OutputNames, former_path, is_audio_file
+from batcher.manifest.rules import Rules
 from batcher.manifest.values import CHECKS, string, word
 
 READER_VERSION: Final = 5
 """Increased when the same file and rules yield other rows than before, or when more is stored about the reading. Every
 file is then read again."""
-PARSE_OPTIONS: Final = {
-    "columns": "--column",
-    "encoding": "--encoding",
-    "delimiter": "--delimiter",
-    "quotes": "--quotes",
-    "no_header": "--no-header",
-    "names": "--columns",
-    "header_row": "--header-row",
-    "sheet": "--sheet",
-}
-"""The rules that determine how a file is parsed, and the option that sets each. They are remembered with the batch."""
-DELIMITER_NAMES: Final = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "|", " ": "space"}
-"""What delimiters are called in messages; `--delimiter` accepts these names."""
-
 _WITH_DEFAULTS: Final = ("voice", "model", "format")
 _PARAMETERS: Final = frozenset(PARAMETERS)
 
@@ -46,44 +33,6 @@ class Former(NamedTuple):
 
 FindFormer = Callable[[str], Former | None]
 """Finds what the ledger has for a row id; None if it has no such row."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """How to read a manifest, and the defaults for its rows.
-
-    `columns` maps fields to headers (an empty header unmaps the field), `voices` maps a sheet's voice names to voice
-    ids, `takes` maps row ids to their latest take, used for rows that set none; ids not in it have take 1.
-
-    Of a delimited file, `delimiter` is one character; `quotes` is "on" if quotes enclose cells, or "off"; None: found
-    out. Of a table, `header_row` is the number of the row that names the columns, None for the first; with `no_header`
-    it has none, and `names` are those of its columns. Of a workbook, `sheet` is read, None for the first visible one.
-    `counted` numbers records from 1, as the first versions did, and not as spreadsheets do: a batch keeps the numbers
-    of its first import, for they name its files.
-
-    Without a `format`, the extension of a row's file name decides, or it is mp3. `strip` names the types of markup to
-    remove from the texts.
-    """
-
-    batch: str
-    voice: str | None = None
-    model: str | None = None
-    format: str | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)
-    voices: Mapping[str, str] = field(default_factory=dict)
-    encoding: str | None = None
-    delimiter: str | None = None
-    quotes: Literal["on", "off"] | None = None
-    header_row: int | None = None
-    no_header: bool = False
-    names: Sequence[str] = ()
-    sheet: str | None = None
-    counted: bool = False
-    filename: str = "{id}.{format}"
-    skip_invalid: bool = False
-    skip_empty: bool = False
-    takes: Mapping[str, int] = field(default_factory=dict)
-    strip: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)

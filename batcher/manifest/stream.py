@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import io
 import re
@@ -14,12 +15,15 @@ from itertools import islice
 from typing import BinaryIO, Final, NoReturn, cast
 
 from batcher.errors import ManifestError
+from batcher.manifest import limits
 from batcher.manifest.faults import literal
 
 SAVE_AS: Final = "Save the file as UTF-8, or name its encoding, for example --encoding cp1252."
 _HEAD_BYTES: Final = 4096
 _BOUND: Final = 1 << 20
 _SPOOLED_BYTES: Final = 1 << 23
+_NO_ENCODINGS: Final = frozenset(("idna", "punycode", "undefined"))
+"""Codecs of Python that are none of text files."""
 _BOMS: Final = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 
 
@@ -81,21 +85,24 @@ class Tap(io.BufferedIOBase):
 class Lines:
     """The decoded lines of a stream, without a byte order mark; `seen` counts them. `encoding` is the codec's name.
 
-    With `longest`, they end with the first that has more characters, which is cut off there.
+    With `longest`, they end with the first that has as many characters; it is `cut` off there.
 
     Raises, when constructed or iterated:
-        ManifestError: the encoding is unknown, or the bytes are not in it.
+        ManifestError: the encoding is unknown, the bytes are not in it, or a line is too long.
     """
 
     def __init__(self, tap: Tap, encoding: str | None, *, longest: int | None = None) -> None:
         self.seen = 0
+        self.cut = False
         self._longest = longest
         self._tap = tap
         marked = next((codec for mark, codec in _BOMS.items() if tap.head.startswith(mark)), "utf-8")
         self.encoding = encoding or marked
         try:
+            if codecs.lookup(self.encoding).name in _NO_ENCODINGS:
+                raise LookupError
             self._text = io.TextIOWrapper(tap, encoding=self.encoding, newline="")
-        except LookupError:
+        except (LookupError, ValueError):  # ValueError: the name contains a null character
             message = f"{tap.name}: {literal(self.encoding)} is not an encoding"
             raise ManifestError(message, [message], "Use for example --encoding utf-8, cp1252 or utf-16.") from None
 
@@ -105,19 +112,39 @@ class Lines:
 
     def __iter__(self) -> Iterator[str]:
         try:
-            for line in self._text if self._longest is None else self._short(self._longest):
+            longest = self._longest or limits.MAX_LINE_CHARACTERS
+            for line in iter(partial(self._text.readline, longest), ""):
                 self.seen += 1
+                self.cut = len(line) == longest
+                if self.cut and self._longest is None:
+                    self._raise_fault(
+                        f"the line has {longest:,} characters or more", "Is this a text file with one row per line?"
+                    )
                 yield line.removeprefix("\ufeff") if self.seen == 1 else line
-        except UnicodeDecodeError as error:
+                if self.cut:
+                    return
+        except UnicodeError as error:
             self._raise_undecodable(error)
 
-    def _short(self, longest: int) -> Iterator[str]:
-        for line in iter(partial(self._text.readline, longest), ""):
-            yield line
-            if len(line) == longest:
-                return
+    def whole(self) -> str:
+        """All lines in one string, of any length.
 
-    def _raise_undecodable(self, error: UnicodeDecodeError) -> NoReturn:
+        Raises:
+            ManifestError: the bytes are not in the encoding.
+        """
+        try:
+            return self._text.read().removeprefix("\ufeff")
+        except UnicodeError as error:
+            self._raise_undecodable(error)
+
+    def _raise_fault(self, reason: str, hint: str) -> NoReturn:
+        fault = f"{self._tap.name}:{self.seen}: {reason}"
+        raise ManifestError(fault, [fault], hint) from None
+
+    def _raise_undecodable(self, error: UnicodeError) -> NoReturn:
+        if not isinstance(error, UnicodeDecodeError):
+            self.seen += 1
+            self._raise_fault(f"not valid {self.encoding.upper()}: {error}", SAVE_AS)
         # The decoder receives a chunk only after all lines before it were yielded.
         before = error.object[: error.start].decode(self.encoding, "replace")
         line = self.seen + 1 + len(re.findall(r"\r\n|\r|\n", before))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from batcher.errors import ManifestError
 from batcher.manifest import ods, xlsx
+from batcher.manifest.archive import check
 from batcher.manifest.columns import Layout
 from batcher.manifest.faults import InvalidValueError, Problem, code, literal, printable
 from batcher.manifest.header import SAMPLE_ROWS, SampleRow, find_header, prose_column
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 _OLD: Final = b"\xd0\xcf\x11\xe0"
 MAGIC: Final = (b"PK\x03\x04", _OLD)
 """First bytes of workbooks: a zip archive, or the container of .xls and of workbooks with a password."""
-_MAX_UNPACKED: Final = 1 << 30
-"""Bytes of an unpacked workbook that is read."""
 _SHEETS_LISTED: Final = 12
 _EXACT: Final = 2**53  # spreadsheets store doubles, which hold every whole number up to this one
 _Position = tuple[int, int]
@@ -197,8 +196,8 @@ class Book:
         from python_calamine import CalamineWorkbook
 
         archive = zipfile.ZipFile(io.BytesIO(content)) if content.startswith(MAGIC[0]) else None
-        if archive is not None and sum(part.file_size for part in archive.infolist()) > _MAX_UNPACKED:
-            raise ValueError(f"it unpacks to more than {_MAX_UNPACKED >> 30} GiB")
+        if archive is not None:
+            check(archive)
         self._xlsx = archive if archive is not None and xlsx.LISTING in archive.namelist() else None
         self._ods = ods.tables(archive) if archive is not None and ods.is_ods(archive) else {}
         self._book = CalamineWorkbook.from_filelike(io.BytesIO(content))

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import IO, Final
 from xml.etree import ElementTree
 
-MAX_CELLS: Final = 1 << 26
-"""Maximum of a sheet's width times its height: calamine allocates 24 bytes for each cell, also for empty ones."""
+from batcher.manifest import limits
+
 LISTING: Final = "xl/workbook.xml"
 """The part of the archive that lists the sheets; it tells this format from others."""
 _Position = tuple[int, int]
@@ -34,16 +34,37 @@ def _part(archive: zipfile.ZipFile, sheet: str) -> str:
         KeyError, StopIteration: the archive does not name it.
     """
     folder, name = posixpath.split(LISTING)
-    listing = ElementTree.fromstring(archive.read(LISTING))  # noqa: S314
+    listing = ElementTree.fromstring(_listing(archive, LISTING))  # noqa: S314
     found = next(one.attrib for one in listing.iter() if _tag(one) == "sheet" and one.get("name") == sheet)
     number = next(value for key, value in found.items() if key.endswith("}id"))
-    links = ElementTree.fromstring(archive.read(f"{folder}/_rels/{name}.rels"))  # noqa: S314
+    links = ElementTree.fromstring(_listing(archive, f"{folder}/_rels/{name}.rels"))  # noqa: S314
     target = next(one.attrib["Target"] for one in links if one.get("Id") == number)
     return posixpath.normpath(posixpath.join(folder, target)) if not target.startswith("/") else target.lstrip("/")
 
 
+def _listing(archive: zipfile.ZipFile, part: str) -> bytes:
+    with archive.open(part) as content:
+        data = content.read(limits.MAX_LISTING_BYTES + 1)
+    if len(data) > limits.MAX_LISTING_BYTES:
+        raise ValueError(f"its list of sheets has more than {limits.MAX_LISTING_BYTES >> 20} MiB")
+    return data
+
+
+def check_area(rows: int, columns: int, filled: int) -> None:
+    """Check that a sheet is not much larger than its filled cells are many.
+
+    Raises:
+        ValueError: it is.
+    """
+    if rows * columns > max(limits.MAX_SPARSE_CELLS, filled * limits.MAX_BLANK_SHARE):
+        raise ValueError(
+            f"its sheet has {rows:,} rows by {columns:,} columns: delete the cell far away from the others"
+        )
+
+
 def _unread(part: IO[bytes]) -> Iterator[tuple[_Position, str]]:
-    row = column = width = -1
+    row = column = width = height = -1
+    filled = 0
     rows: ElementTree.Element | None = None
     for event, one in ElementTree.iterparse(part, ("start", "end")):  # noqa: S314
         match event, _tag(one):
@@ -55,14 +76,13 @@ def _unread(part: IO[bytes]) -> Iterator[tuple[_Position, str]]:
                 column = _column(one.get("r", "")) if one.get("r") else column + 1
             case "end", "c":
                 inner = {_tag(child): child.text or "" for child in one}
-                width = max(width, column + 1 if inner else 0)
-                if inner and (row + 1) * width > MAX_CELLS:
-                    size = f"{row + 1:,} rows by {width:,} columns"
-                    raise ValueError(f"its sheet has {size}: delete the cell far away from the others")
+                if inner:
+                    width, height, filled = max(width, column + 1), max(height, row + 1), filled + 1
                 if one.get("t") == "e" or ("f" in inner and one.get("t") != "str" and not inner.get("v")):
                     yield (row, column), inner.get("v", "")
             case "end", "row" if rows is not None:
                 rows.clear()
+    check_area(height, width, filled)
 
 
 def _tag(element: ElementTree.Element) -> str:

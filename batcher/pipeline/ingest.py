@@ -14,7 +14,7 @@ from batcher.ledger.queries.batches import current_batches
 from batcher.ledger.records import Batch
 from batcher.manifest.faults import printable
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 from batcher.pipeline.context import Confirm, RunContext
 from batcher.pipeline.output_check import OutputCheck
 from batcher.reports import results

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +33,7 @@ from batcher.ledger.queries import outputs
 from batcher.ledger.queries.batches import current_batches
 from batcher.ledger.queries.identity import Identity, has_run, identity
 from batcher.ledger.records import Batch, FileRecord
+from batcher.manifest.storable import is_storable
 from batcher.pipeline.context import RunContext
 from batcher.pipeline.delivery import Delivery
 from batcher.reports.results import RESULTS, results_paths
@@ -37,13 +41,16 @@ from batcher.settings import Settings
 
 _CHUNK: Final = 200
 """Restored rows applied in one transaction."""
+_WORDS: Final[dict[str, tuple[type, ...]]] = dict.fromkeys(("batch", "id", "state"), (str,)) | dict.fromkeys(
+    ("key", "task_id", "output", "sha256"), (str, type(None))
+)
 _TYPES: Final[dict[str, tuple[type, ...]]] = (
-    dict.fromkeys(("batch", "id", "state"), (str,))
-    | dict.fromkeys(("key", "task_id", "output", "sha256"), (str, type(None)))
-    | dict.fromkeys(("take", "bytes"), (int, type(None)))
-    | {"audio_seconds": (int, float, type(None))}
+    _WORDS | dict.fromkeys(("take", "bytes"), (int, type(None))) | {"audio_seconds": (int, float, type(None))}
 )
 """Types of the fields that are read from a line of results."""
+_KEY: Final = re.compile("[0-9a-f]{16,64}")
+_MAX_LINE_CHARACTERS: Final = 1 << 25
+"""Characters of a line of results: those of the longest line of a manifest, escaped."""
 _MAX_INTEGER: Final = 2**62
 """Bounds the integers in a line of results: SQLite stores 64 bits."""
 
@@ -156,11 +163,11 @@ def read_results(paths: Sequence[Path], home: Path) -> Iterator[dict[str, Any]]:
         try:
             # Only "\n" ends a line: texts may contain other characters at which str.splitlines would split.
             with io.TextIOWrapper(files.reading(path), encoding="utf-8", newline="\n") as file:
-                for text in file:
+                for text in iter(partial(file.readline, _MAX_LINE_CHARACTERS), ""):
                     yield _parse_line(text) | {"out_dir": out_dir}
         except OSError as error:
             raise UsageError(f"cannot read {path}: {error.strerror}", "Check the file and its permissions.") from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise UsageError(f"{path} is not a results file", "Use BATCH.results.jsonl as written by a run.") from None
 
 
@@ -174,9 +181,17 @@ def _parse_line(text: str) -> dict[str, Any]:
     if not isinstance(line, dict) or any(type(line.get(name)) not in types for name, types in _TYPES.items()):
         raise ValueError
     numbers = [line[name] for name in ("take", "bytes") if line.get(name) is not None]
-    if any(not 0 < number < _MAX_INTEGER for number in numbers):
+    if any(not 0 < number < _MAX_INTEGER for number in numbers) or not math.isfinite(line.get("audio_seconds") or 0):
+        raise ValueError
+    if not all(is_storable(line[name] or "") for name in _WORDS if name in line):
+        raise ValueError
+    if not _KEY.fullmatch(line.get("key") or "0" * 64) or _leads_out(line.get("output") or ""):
         raise ValueError
     return line
+
+
+def _leads_out(output: str) -> bool:
+    return output.startswith("/") or ".." in output.split("/")
 
 
 async def sign(ctx: RunContext, batches: Sequence[str], *, whole: bool) -> None:

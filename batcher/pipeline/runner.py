@@ -68,7 +68,8 @@ def run(settings: Settings, progress: Progress, *, confirm: Confirm | None = Non
     stdin = spool() if any(source.path is None for source in settings.sources) else None
     with owner_lock(settings.ledger, wait_seconds=settings.wait_lock_seconds):
         new = ready_ledger(settings, progress)
-        progress.say(f"ledger {settings.ledger}{' (NEW)' if new else ''}, output folder {settings.out_dir}")
+        api = f", API {settings.other_api}" if settings.other_api else ""
+        progress.say(f"ledger {settings.ledger}{' (NEW)' if new else ''}, output folder {settings.out_dir}{api}")
         outdated = restore.need_consent(settings)
         with open_ledger(settings.ledger, settings.world) as ledger:
             store = Store(settings.ledger.parent, settings.out_dir)

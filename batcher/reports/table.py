@@ -18,7 +18,7 @@ from batcher.ledger.records import Batch
 from batcher.manifest.columns import REPORT_PREFIX
 from batcher.manifest.packed import content_digest
 from batcher.manifest.reader import input_columns
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 
 if TYPE_CHECKING:
     from xlsxwriter.format import Format

@@ -26,7 +26,7 @@ from pathlib import Path
 from batcher.ledger.imports import importer
 from batcher.ledger.storage import database
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 from tests.bench.made import finish, manifest
 from tests.bench.plot import plot
 

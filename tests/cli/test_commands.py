@@ -222,6 +222,7 @@ def test_all_settings_may_be_in_batcher_toml(project: Project, provider: FakeTTS
     (project.folder / "batcher.toml").write_text("\n".join(lines))
     manifest = project.manifest(1)
     del project.environment["BATCHER_API_TOKEN"]
+    assert project.batcher("trust", project.folder).exit_code == 0
     ended = project.batcher("run", manifest, "--json", cwd=ROOT)
     assert_contract(ended, 0, "done")
     assert ended.report["ledger"] == str(project.folder / "state" / "jobs.db")

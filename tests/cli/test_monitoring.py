@@ -83,6 +83,7 @@ def test_a_failed_run_pings_its_exit_code(project: Project, provider: FakeTTS, m
     provider.on_create = lambda _: refusal(422, "too_odd")
     manifest = project.manifest(1)
     (project.folder / "batcher.toml").write_text(f'ping = "{monitor.url}"\n', encoding="utf-8")
+    project.batcher("trust")
     assert project.run(manifest).exit_code == 3
     assert project.run(manifest, "--batch", "a/b").exit_code == 2
     assert monitor.paths == ["/check/start", "/check/3", "/check/2"]

@@ -15,7 +15,7 @@ from batcher.cli.app import explain
 from batcher.errors import ManifestError, StorageError, UsageError
 from batcher.item import Inputs
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 from batcher.pipeline.delivery import sync_part
 from batcher.pipeline.downloader import stream
 from batcher.provider.answers import Fetched

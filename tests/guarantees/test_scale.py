@@ -23,7 +23,7 @@ from batcher.ledger.lifecycle import claims, collection, runs
 from batcher.ledger.queries import attention, item_counts, outputs
 from batcher.ledger.records import Balance, Batch
 from batcher.ledger.storage import cached_facts, database
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 from batcher.pipeline.ingest import Ingest
 from batcher.settings import Settings, Source
 from tests.conftest import Project

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from batcher.errors import ManifestError
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 
 PIECES = [*'",;\t|\n\r \\#:=_<&{}[]', "\0", "\ufeff", "\ud83d", "é", "text", "id", "voice", "a", "12", "Stop!", '"a"']
 PIECES += ["\r\n", "sep=;\n", "#separator:tab\n", "#html:true\n", "#columns:text\tid\n", "id,text\n", "id\ttext\n"]

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from batcher.errors import ManifestError
-from batcher.manifest import document
+from batcher.manifest import limits
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 
 
 def read(folder: Path, content: str, name: str = "m.json", **changes: Any) -> tuple[list[tuple[str, str]], Manifest]:
@@ -104,7 +104,7 @@ def test_an_object_without_obvious_rows_is_refused_with_an_example(tmp_path: Pat
 
 
 def test_a_document_that_memory_may_not_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(document, "_MAX_SIZE", 1 << 20)
+    monkeypatch.setattr(limits, "MAX_DOCUMENT_BYTES", 1 << 20)
     with pytest.raises(ManifestError, match="more than 1 MiB"):
         read(tmp_path, json.dumps([{"text": "x" * 100}] * 10_000, indent=1))
 

@@ -11,7 +11,7 @@ import pytest
 
 from batcher.errors import ManifestError
 from batcher.manifest.reader import Manifest, input_columns
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 
 
 def read(folder: Path, content: str, name: str = "m.csv", **changes: Any) -> tuple[list[tuple[str, str]], Manifest]:

@@ -10,7 +10,7 @@ import pytest
 from xlsxwriter import Workbook
 
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 
 ROWS: list[dict[str, Any]] = [
     {"Line 2": "two.", "id": "a", "Line 1": " One,"},

@@ -9,7 +9,8 @@ import pytest
 
 from batcher.item import Inputs
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Former, Row, Rules
+from batcher.manifest.rows import Former, Row
+from batcher.manifest.rules import Rules
 
 
 def read(folder: Path, content: str, former: dict[str, Former] | None = None, **changes: Any) -> tuple[list[Row], Any]:

@@ -14,9 +14,9 @@ import pytest
 from xlsxwriter import Workbook
 
 from batcher.errors import ManifestError
-from batcher.manifest import packed
+from batcher.manifest import limits, packed
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 
 if TYPE_CHECKING:
     from tests.conftest import Project
@@ -95,7 +95,7 @@ def test_an_archive_of_several_files_is_refused_and_its_files_are_listed(tmp_pat
 
 @pytest.mark.parametrize("name", ["m.csv.gz", "m.zip"])
 def test_what_unpacks_without_bounds_is_refused(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed, "_MAX_UNPACKED", 1 << 20)
+    monkeypatch.setattr(limits, "MAX_UNPACKED_BYTES", 1 << 20)
     content = CSV + b" " * (5 << 20)
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else zipped(m__csv=content))
     with pytest.raises(ManifestError, match="cannot be unpacked: it has more than 1 MiB then"):

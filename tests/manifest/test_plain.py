@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 
 
 def read(folder: Path, content: str, **changes: Any) -> tuple[list[tuple[int, str]], Manifest]:

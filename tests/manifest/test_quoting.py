@@ -13,7 +13,7 @@ import pytest
 from batcher.manifest import quoting
 from batcher.manifest.quoting import encloses, swallows
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 
 PLAIN_NOTE = "quotes are part of the texts"
 

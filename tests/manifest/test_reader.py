@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from batcher.errors import ManifestError
 from batcher.manifest.faults import Faults
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Row, Rules
+from batcher.manifest.rows import Row
+from batcher.manifest.rules import Rules
 
 SAMPLES = Path(__file__).parents[2] / "sample_inputs"
 
@@ -375,8 +376,8 @@ def test_a_broken_quote_is_reported_at_its_record_and_line(tmp_path: Path) -> No
 
 
 def test_an_open_quote_does_not_read_the_file_into_memory(tmp_path: Path) -> None:
-    (said,) = faults(tmp_path, b'text\na\n"' + b"x" * 69_000_000)
-    reason = "a cell has more than 67,108,864 characters, or a quote is never closed: close it"
+    (said,) = faults(tmp_path, b'text\na\n"' + (b"x" * 1000 + b"\n") * 9000)
+    reason = "a cell has more than 8,388,608 characters, or a quote is never closed: close it"
     assert said == f"m.csv:3: {reason} (the rest of the file was not read)"
 
 
@@ -391,6 +392,10 @@ def test_an_open_quote_does_not_read_the_file_into_memory(tmp_path: Path) -> Non
         ("text\na".encode("utf-16") + b"a", None, "m.csv:2: not valid UTF-16-LE: truncated data at byte 14", "UTF-8"),
         (b"text", "latin-one", 'm.csv: "latin-one" is not an encoding', "cp1252"),
         (b"text", "hex", 'm.csv: "hex" is not an encoding', "cp1252"),
+        (b"text", "punycode", 'm.csv: "punycode" is not an encoding', "cp1252"),
+        (b"text", "undefined", 'm.csv: "undefined" is not an encoding', "cp1252"),
+        (b"text", "utf\0", 'm.csv: "utf', "cp1252"),
+        (b"text,id\n", "utf-16", "m.csv:1: not valid UTF-16: UTF-16 stream does not start with BOM", "UTF-8"),
         ("text\na".encode("utf-16-le"), None,
          "m.csv:1: the header contains NUL bytes: the file may be UTF-16", "--encoding"),
         (b'"text"x,y\na', None, "m.csv:1: the header is not valid CSV", ""),

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Row, Rules
+from batcher.manifest.rows import Row
+from batcher.manifest.rules import Rules
 
 
 def read(folder: Path, content: str, name: str = "m.csv", **changes: Any) -> tuple[list[Row], Manifest]:
@@ -156,13 +157,14 @@ def test_an_empty_row_with_stray_values_is_an_error(tmp_path: Path) -> None:
 
 
 def test_ids_names_and_paths_are_accepted_up_to_their_limits(tmp_path: Path) -> None:
-    """200 characters, 249 bytes and 1000 bytes."""
-    fine = [f"{'é' * 122}n.mp3", f"{'x/' * 497}yz.mp3"]
+    """200 characters, 249 bytes in a name and 1000 in the path, 32 folders."""
+    long = "/".join(["x" * 240] * 4)
+    fine = [f"{'é' * 122}n.mp3", f"{long}/{'y' * 32}.mp3", f"{'x/' * 32}y.mp3"]
     ids = [f"a,{'i' * length}," for length in (200, 201)]
-    outputs = [f"a,,{output}" for output in (*fine, f"n{fine[0]}", f"z{fine[1]}")]
+    outputs = [f"a,,{output}" for output in (*fine, f"n{fine[0]}", f"{long}/{'y' * 33}.mp3", f"x/{fine[2]}")]
     rows, manifest = read(tmp_path, "\n".join(["text,id,output", *ids, *outputs]))
     assert [row.output for row in rows] == ["i" * 200 + ".mp3", *fine]
-    assert manifest.faults.count == 3
+    assert manifest.faults.count == 4
 
 
 def test_no_row_may_take_the_name_of_a_results_file(tmp_path: Path) -> None:

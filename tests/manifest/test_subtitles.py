@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 
 SRT = """\ufeff1
 00:00:01,000 --> 00:00:03,500

@@ -10,7 +10,7 @@ import pytest
 
 from batcher.errors import ManifestError
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 
 
 def office() -> bytes:

@@ -23,7 +23,7 @@ def test_a_run_is_not_disturbed_when_the_clock_is_set(
     project: Project, monkeypatch: pytest.MonkeyPatch, jump: float
 ) -> None:
     """All is done, nothing twice, and its duration is that which passed."""
-    from batcher.manifest.rows import Rules
+    from batcher.manifest.rules import Rules
     from batcher.settings import Settings, Source
 
     manifest, real = project.manifest(12), time.time

@@ -22,7 +22,7 @@ from batcher.ledger.ledger import Ledger, open_ledger
 from batcher.ledger.queries.outputs import outputs_of
 from batcher.ledger.records import Batch, FolderNames
 from batcher.ledger.storage import database, known_folders
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 from batcher.pipeline import output_check
 from batcher.pipeline.delivery import Delivery
 from batcher.pipeline.ingest import Ingest

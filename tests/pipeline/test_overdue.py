@@ -14,7 +14,7 @@ from batcher.audio.store import Store
 from batcher.clock import Clock
 from batcher.ledger.ledger import open_ledger
 from batcher.ledger.storage.lock import owner_lock
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 from batcher.pipeline import runner
 from batcher.pipeline.context import RunContext
 from batcher.pipeline.startup import ready_ledger

@@ -16,7 +16,7 @@ from batcher.ledger.ledger import open_readonly
 from batcher.ledger.money import spending
 from batcher.ledger.queries import item_counts, purchases
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 from tests.conftest import Project
 from tests.support.fake_tts import HTML_404, FakeTTS, Twist, refusal
 from tests.support.ledger_kit import AT, Book, book_in

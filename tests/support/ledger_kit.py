@@ -20,7 +20,7 @@ from batcher.ledger.money.spending import Budget
 from batcher.ledger.records import AnswerRecord, Balance, Batch, Claimed, OpenTask, TaskEnd
 from batcher.ledger.storage import database
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 from batcher.pipeline.context import RunContext
 from batcher.reports.progress import Progress
 from batcher.settings import Settings

@@ -14,10 +14,11 @@ import click
 from click.core import ParameterSource
 
 from batcher.cli.colours import ERROR, GOOD, WARNING
+from batcher.cli.config_file import FILES
 from batcher.cli.ledger_path import ledger_path
 from batcher.cli.options import is_flag
 from batcher.cli.run_options import GroupedCommand, manifest_options, run_settings
-from batcher.settings import FILE_NAME
+from batcher.settings import FILE_NAME, user_folder
 
 if TYPE_CHECKING:
     from batcher.doctor.finding import Finding
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 _SOURCES: Final[dict[ParameterSource | None, str]] = {
     ParameterSource.COMMANDLINE: "flag",
     ParameterSource.ENVIRONMENT: "environment",
-    ParameterSource.DEFAULT_MAP: FILE_NAME,
 }
 _COLOURS: Final = {"ok": GOOD, "hint": WARNING, "problem": ERROR}
 
@@ -72,10 +72,10 @@ def _settings(ctx: click.Context) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [{"name": "token", "value": None, "source": _token_source(ctx)}]
     for param in ctx.command.params:
         if isinstance(param, click.Option) and param.envvar is not None and param.name is not None:
-            value, source = ctx.params[param.name], ctx.get_parameter_source(param.name)
+            value = ctx.params[param.name]
             plain = value if isinstance(value, bool | int | float | None) else str(value)
             name = max(param.opts, key=len).removeprefix("--")
-            found.append({"name": name, "value": plain, "source": _SOURCES.get(source, "default")})
+            found.append({"name": name, "value": plain, "source": _source(ctx, param.name)})
     return found
 
 
@@ -84,7 +84,15 @@ def _token_source(ctx: click.Context) -> str:
         return "environment"
     if ctx.params["token_file"] is None:
         return "nowhere"
-    return f"file named by {_SOURCES.get(ctx.get_parameter_source('token_file'), 'default')}"
+    return f"file named by {_source(ctx, 'token_file')}"
+
+
+def _source(ctx: click.Context, name: str) -> str:
+    """What set the option: for the project's file its name, for the user's own its path."""
+    file = ctx.meta.get(FILES, {}).get(name)
+    if file is not None:
+        return str(file) if file.parent == user_folder() else FILE_NAME
+    return _SOURCES.get(ctx.get_parameter_source(name), "default")
 
 
 def _print(found: Sequence[Finding], settings: list[dict[str, Any]]) -> None:

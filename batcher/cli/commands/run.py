@@ -139,7 +139,7 @@ def _save(saved: SavedSettings, progress: Progress) -> None:
     except BatcherError as error:
         progress.warn(error.one_line())
     else:
-        progress.say(saved.told())
+        progress.say(saved.summary())
 
 
 def _settings_to_save(ctx: click.Context, manifests: tuple[str, ...]) -> SavedSettings | None:

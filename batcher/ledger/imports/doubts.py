@@ -14,7 +14,7 @@ from batcher.ledger.imports.staging import UNCHANGED, Staging
 from batcher.ledger.storage.schema import items
 from batcher.manifest.faults import CAUSES_SHOWN, literal
 from batcher.manifest.markup.doubts import Doubt, Doubts
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 
 _ADDED: Final = (
     "staged JOIN {items} AS item ON item.key = staged.item_key AND item.rowid > :newest"

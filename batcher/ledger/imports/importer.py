@@ -25,7 +25,8 @@ from batcher.ledger.storage import bulk
 from batcher.ledger.storage.planner import LATER_TAKE
 from batcher.ledger.storage.schema import batches, items, recalled, rows
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import PARSE_OPTIONS, READER_VERSION, Rules
+from batcher.manifest.rows import READER_VERSION
+from batcher.manifest.rules import PARSE_OPTIONS, Rules
 
 _LATER: Final = PARSE_OPTIONS.keys() - {"columns", "encoding"}
 

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from batcher.ledger.lifecycle.restored_rows import has_counted_rows
 from batcher.ledger.records import Batch
 from batcher.ledger.storage.schema import batches, meta
-from batcher.manifest.rows import PARSE_OPTIONS, Rules
+from batcher.manifest.rules import PARSE_OPTIONS, Rules
 
 
 def last_parse_options(conn: Connection, batch: Batch) -> Rules:

@@ -26,7 +26,7 @@ from batcher.ledger.records import Purchase
 from batcher.ledger.storage.schema import items
 from batcher.manifest.markup.doubts import Doubt
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 
 P = ParamSpec("P")
 

@@ -15,7 +15,7 @@ from batcher.ledger.ledger import open_readonly
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.queries import item_counts
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 from tests.support.ledger_kit import Book, sheet
 
 

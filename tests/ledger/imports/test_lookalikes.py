@@ -11,7 +11,7 @@ from batcher.ledger.imports import importer
 from batcher.ledger.imports.preview import ImportPreview
 from batcher.ledger.ledger import open_readonly
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 from tests.support.ledger_kit import AT, Book
 
 

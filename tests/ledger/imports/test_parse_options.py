@@ -11,7 +11,7 @@ from batcher.ledger.imports.parse_options import counts_records, last_parse_opti
 from batcher.ledger.lifecycle import restored_rows
 from batcher.ledger.queries.batches import current_batches
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 from tests.support.ledger_kit import AT, Book
 
 

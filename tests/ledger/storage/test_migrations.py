@@ -17,7 +17,7 @@ from batcher.ledger.imports import importer
 from batcher.ledger.queries import item_counts
 from batcher.ledger.storage import database, schema
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 
 
 def _objects(path: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ from batcher.ledger.lifecycle import collection
 from batcher.ledger.money import spending
 from batcher.ledger.queries import attention, outputs
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Rules
+from batcher.manifest.rules import Rules
 from tests.support.ledger_kit import Book, book_in, sheet
 
 
