@@ -96,18 +96,25 @@ def _folders(conn: Connection) -> set[str]:
 _RELATED: Final = (
     "rows WHERE rows.id IN (SELECT id FROM staged)",
     "rows WHERE rows.output IN (SELECT output FROM staged)",
-    "rows WHERE folded(rows.output) IN (SELECT folded(output) FROM staged)",
     # Outputs below a staged output ('0' follows '/'); CROSS JOIN makes SQLite go from staged rows to `rows_output`.
     "staged AS other CROSS JOIN rows WHERE rows.output > other.output || '/' AND rows.output < other.output || '0'",
 )
 
 
+_LOOKALIKE: Final = (
+    "rows WHERE (lower(rows.output) IN (SELECT folded(output) FROM staged) "
+    "OR (rows.output GLOB '*[^ -~]*' AND folded(rows.output) IN (SELECT folded(output) FROM staged)))"
+)
+"""Rows with an output that looks like a staged one. All rows are read, of which few need more than SQLite's `lower`."""
+
+
 def _stage_related(conn: Connection, staging: Staging, folders: set[str]) -> None:
-    """Stage unchanged rows that share an id, an output or a folder with a changed one."""
+    """Stage unchanged rows that share an id, an output or a folder with a changed one, or look like it."""
     columns = ", ".join(f"rows.{name}" for name in ROW_COLUMNS)
     insert = f"INSERT INTO staged SELECT DISTINCT {columns}, '' FROM"
     for related in _RELATED:
         conn.exec_driver_sql(f"{insert} {related} AND {UNCHANGED}", staging.parameters)
+    conn.exec_driver_sql(f"{insert} {_LOOKALIKE} AND {UNCHANGED}", staging.parameters)
     for folder in sorted(folders):
         where = f"rows WHERE rows.output = :folder AND {UNCHANGED}"
         conn.exec_driver_sql(f"{insert} {where}", staging.parameters | {"folder": folder})
