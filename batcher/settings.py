@@ -73,6 +73,17 @@ class Settings:
     rescan: bool = False
     wait_lock_seconds: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Check the paths, which the ledger and the reports hold as text.
+
+        Raises:
+            UsageError: the name of a file or a folder is not UTF-8.
+        """
+        for path in (self.ledger, self.out_dir, *(source.name for source in self.sources)):
+            if not _is_text(str(path)):
+                shown = str(path).encode(errors="backslashreplace").decode()
+                raise UsageError(f"the name is not UTF-8: {shown}", "Rename that file or folder; nothing was created.")
+
     @property
     def world(self) -> Literal["real", "sandbox"]:
         """Which API the ledger must belong to."""
@@ -101,6 +112,14 @@ class Settings:
         if not self.token:
             raise CredentialsError("no API token", f"{NEW_CREDENTIALS} To try batcher without a token, add --sandbox.")
         return self.token
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def duration(text: str) -> float:

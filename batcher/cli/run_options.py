@@ -226,7 +226,7 @@ def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path
     Raises:
         UsageError: options contradict each other, or a value is invalid.
     """
-    paths = [None if name == "-" else Path(name) for name in manifests]
+    paths = [None if name == "-" else Path(name) for name in _without_side_files(ctx, manifests)]
     folder = project_folder(paths[0] if paths else beside)
     config = apply_config_file(ctx, folder)
     params = ctx.params
@@ -263,6 +263,32 @@ def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path
         rescan=params["rescan"],
         wait_lock_seconds=params["wait_lock"],
     )
+
+
+_SIDE_FILES: Final = {
+    "~$": "the lock file of a document that is open in Microsoft Office",
+    ".~lock.": "the lock file of a document that is open in LibreOffice",
+    "._": "a side file of macOS, without the content of the file",
+}
+"""Files that other programs keep beside a manifest, by the beginning of their names: a pattern such as *.xlsx includes
+them."""
+
+
+def _without_side_files(ctx: click.Context, manifests: tuple[str, ...]) -> list[str]:
+    """The manifests without side files of other programs, each of which is printed.
+
+    Raises:
+        UsageError: there is nothing else.
+    """
+    known = _SIDE_FILES.items()
+    kinds = {name: kind for name in manifests for start, kind in known if Path(name).name.startswith(start)}
+    if kinds and len(kinds) == len(manifests):
+        name, kind = next(iter(kinds.items()))
+        raise UsageError(f"{name} is {kind}", "Name the document itself.")
+    if not ctx.params["quiet"]:
+        for name, kind in kinds.items():
+            click.echo(f"skipped {name}: it is {kind}", err=True)
+    return [name for name in manifests if name not in kinds]
 
 
 def _sources(

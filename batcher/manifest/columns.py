@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 from batcher.errors import ManifestError
 from batcher.item import PARAMETERS
 from batcher.manifest import limits
+from batcher.manifest.confusable import trimmed, without_invisible
 from batcher.manifest.faults import Faults, Problem, code, printable
 from batcher.manifest.nested import MISSING, paths_in, value_at
 
@@ -28,8 +29,8 @@ _HEADERS_LISTED: Final = 12
 
 
 def _normal(header: str) -> str:
-    """The header without case, blanks, `_` and `-`."""
-    return re.sub(r"[\s_-]+", "", unicodedata.normalize("NFC", header)).casefold()
+    """The header without case, blanks, `_`, `-` and invisible characters."""
+    return re.sub(r"[\s_-]+", "", unicodedata.normalize("NFC", without_invisible(header))).casefold()
 
 
 _NAMES: Final = {name: name for name in FIELDS} | {"voiceid": "voice", "enginemodelid": "model"}
@@ -128,7 +129,7 @@ class Columns:
         """
         if len(headers) > limits.MAX_COLUMNS:
             self._raise_too_many()
-        headers = [header.strip() for header in headers]
+        headers = [trimmed(header) for header in headers]
         while headers and not headers[-1]:
             headers.pop()
         if len(headers) > 1 and not headers[0]:

@@ -15,6 +15,7 @@ INVISIBLE: Final = (
 )
 """Characters without a glyph, as in a set of a regular expression: joiners, marks, fillers and selectors."""
 _INVISIBLE: Final = re.compile(f"[{INVISIBLE}]")
+_SEEN: Final = re.compile(rf"[^\s{INVISIBLE}]")
 _AROUND: Final = re.compile(rf"^[\s{INVISIBLE}]+|[\s{INVISIBLE}]+$")
 _RESERVED: Final = re.compile(
     r"(^|/)(con|prn|aux|nul|com[0-9\xb9\xb2\xb3]|lpt[0-9\xb9\xb2\xb3]) *(\.|/|$)|[. ](/|$)", re.IGNORECASE
@@ -30,6 +31,11 @@ def without_invisible(text: str) -> str:
 def trimmed(text: str) -> str:
     """The text without white space and invisible characters at its beginning and its end."""
     return text.strip() if text.isascii() else _AROUND.sub("", text)
+
+
+def is_seen(text: str) -> bool:
+    """Whether the text has a character that is neither white space nor invisible."""
+    return _SEEN.search(text) is not None
 
 
 def folded(name: str) -> str:
