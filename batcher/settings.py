@@ -34,11 +34,6 @@ class Source:
     rules: Rules
 
     @property
-    def name(self) -> str:
-        """The batch's source in the ledger."""
-        return str(self.path.absolute()) if self.path is not None else "<stdin>"
-
-    @property
     def label(self) -> str:
         """The manifest as it was named on the command line."""
         return str(self.path) if self.path is not None else "<stdin>"
@@ -79,7 +74,7 @@ class Settings:
         Raises:
             UsageError: the name of a file or a folder is not UTF-8.
         """
-        for path in (self.ledger, self.out_dir, *(source.name for source in self.sources)):
+        for path in (self.ledger, self.out_dir, *(source.path.absolute() for source in self.sources if source.path)):
             if not _is_text(str(path)):
                 shown = str(path).encode(errors="backslashreplace").decode()
                 raise UsageError(f"the name is not UTF-8: {shown}", "Rename that file or folder; nothing was created.")

@@ -150,13 +150,6 @@ def test_a_run_is_real_unless_it_asks_for_the_sandbox(tmp_path: Path) -> None:
     assert make(tmp_path, sandbox=True).world == "sandbox"
 
 
-def test_a_manifest_is_known_by_its_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Standard input has a name that no file can have."""
-    monkeypatch.chdir(tmp_path)
-    assert Source(path=Path("m.csv"), rules=Rules(batch="m")).name == str(tmp_path / "m.csv")
-    assert Source(path=None, rules=Rules(batch="m")).name == "<stdin>"
-
-
 def test_batcher_toml_is_read_from_its_folder(tmp_path: Path) -> None:
     """A missing one means no settings."""
     assert settings.read_file(tmp_path) == {}

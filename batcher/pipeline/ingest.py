@@ -11,6 +11,7 @@ from batcher.formatting import counted
 from batcher.ledger.imports import importer
 from batcher.ledger.ledger import Connection
 from batcher.ledger.queries.batches import current_batches
+from batcher.ledger.queries.manifest_paths import source_name
 from batcher.ledger.records import Batch
 from batcher.manifest.faults import printable
 from batcher.manifest.reader import Manifest
@@ -63,11 +64,11 @@ class Ingest:
     async def _import(self, source: Source, before: Batch | None) -> Batch:
         if before is None and not self._ctx.settings.restored:
             self._need_free_results(source.rules.batch)
-        rules = await self._ctx.ledger.do(importer.with_history, source.rules)
+        rules, stored = await self._ctx.ledger.do(importer.with_history, source.rules), self._stored_name(source)
         trusted = self._stamp(source)
         if trusted is not None and not (self._ctx.settings.rescan or self._ctx.settings.restored):
             unchanged = await self._ctx.ledger.do(
-                importer.find_unchanged, rules, source=source.name, out_dir=self._ctx.store.out_dir, trusted=trusted
+                importer.find_unchanged, rules, source=stored, out_dir=self._ctx.store.out_dir, trusted=trusted
             )
             if unchanged is not None:
                 return unchanged
@@ -98,7 +99,7 @@ class Ingest:
             importer.import_manifest,
             manifest,
             rules,
-            source=source.name,
+            source=self._stored_name(source),
             out_dir=self._ctx.store.out_dir,
             at=self._ctx.clock.now(),
             rebuy=self._ctx.settings.rebuy,
@@ -142,6 +143,9 @@ class Ingest:
             self._ctx.progress.say(
                 "no id column: outputs are named by row number, so inserting a row renames the outputs after it"
             )
+
+    def _stored_name(self, source: Source) -> str:
+        return source_name(source.path, self._ctx.settings.ledger.parent)
 
     def _stamp(self, source: Source) -> str | None:
         """The file's stamp, by which the next run detects a change. None if it was changed too recently for that."""

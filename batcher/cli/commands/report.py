@@ -86,13 +86,13 @@ def _select_batches(conn: Connection, manifest: tuple[str, ...], batch: str | No
     Raises:
         UsageError: the ledger does not have them.
     """
-    from batcher.ledger.queries import report
+    from batcher.ledger.queries import manifest_paths
     from batcher.ledger.queries.batches import current_batches
 
     current = current_batches(conn)
     names = [batch] if batch is not None else [one.name for one in current]
     if manifest and batch is None:
-        names = report.batches_of(conn, Path(manifest[0]))
+        names = manifest_paths.batches_of(conn, Path(manifest[0]))
     found = [one for one in current if one.name in names]
     if not found:
         missing = f"no batch from {manifest[0]}" if manifest and batch is None else f"no batch {batch or ''}".rstrip()
@@ -103,9 +103,9 @@ def _select_batches(conn: Connection, manifest: tuple[str, ...], batch: str | No
 
 
 def _check_target(conn: Connection, target: Path, ledger: Path, batches: list[Batch]) -> None:
-    from batcher.ledger.queries import report
+    from batcher.ledger.queries import manifest_paths
 
-    inputs = [ledger, *(files.resolved(Path(report.source_of(conn, batch)[0])) for batch in batches)]
+    inputs = [ledger, *(files.resolved(Path(manifest_paths.source_of(conn, batch)[0])) for batch in batches)]
     if files.resolved(target) in inputs:
         raise UsageError(f"{target} is an input of the report", "Pass another --output.")
 
