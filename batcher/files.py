@@ -49,8 +49,10 @@ def replacing(path: Path, *, mode: int = SHARED_MODE, encoding: str | None = Non
     """A new file, of text if it has an encoding. It is synced and replaces `path` at the end, if no error is raised.
 
     Raises:
-        OSError: it cannot be written; the old file stays.
+        OSError: it cannot be written, or there is a device, such as /dev/null; the old file stays.
     """
+    if os.path.lexists(path) and stat.S_IFMT(path.lstat().st_mode) in (stat.S_IFCHR, stat.S_IFBLK):
+        raise OSError(errno.EINVAL, "it is a device, which cannot be replaced", str(path))
     draft = path.with_name(f".{path.name}.part")
     descriptor = create(draft, mode)
     kind, newline = ("w", "") if encoding else ("wb", None)

@@ -52,6 +52,12 @@ def test_a_replaced_file_is_complete_or_unchanged_and_nobody_elses(tmp_path: Pat
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_device_is_not_replaced() -> None:
+    with pytest.raises(OSError, match="it is a device"), files.replacing(Path("/dev/null")):
+        pass
+    assert Path("/dev/null").is_char_device()
+
+
 def test_only_regular_files_are_read(tmp_path: Path) -> None:
     """A pipe does not block, a device does not fill the memory."""
     os.mkfifo(tmp_path / "pipe")

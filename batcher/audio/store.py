@@ -51,8 +51,8 @@ class Store:
             StorageError: a link in the output folder leads out of it.
         """
         final = self.folder / path
-        final.parent.mkdir(parents=True, exist_ok=True)
         self._need_inside(self.folder, final)
+        final.parent.mkdir(parents=True, exist_ok=True)
         return final.with_name(f".{final.name}.part")
 
     def _need_inside(self, folder: Path, item: Path) -> None:

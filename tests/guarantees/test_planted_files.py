@@ -129,6 +129,12 @@ def test_a_folder_of_items_that_leads_out_of_the_output_folder_is_refused(tmp_pa
     (tmp_path / "audio" / ITEMS / KEY[:2]).symlink_to(elsewhere)
     with pytest.raises(StorageError, match="leads out of the output folder"):
         store.part(store.item_path(KEY, "mp3"))
+    (tmp_path / "audio" / ITEMS / KEY[:2]).unlink()
+    (tmp_path / "audio" / ITEMS).rmdir()
+    (tmp_path / "audio" / ITEMS).symlink_to(elsewhere)
+    with pytest.raises(StorageError, match="leads out of the output folder"):
+        Store(tmp_path, tmp_path / "audio").prepare()
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_a_linked_folder_that_leads_out_of_the_output_folder_is_a_conflict(project: Project) -> None:

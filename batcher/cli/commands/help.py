@@ -22,6 +22,7 @@ TOPICS: Final = (
     "files",
     "report",
     "sandbox",
+    "security",
     "troubleshooting",
 )
 """Names of the help topics, in reading order; each is a Markdown file in `batcher/cli/help`."""

@@ -39,11 +39,12 @@ def check_files(path: Path, *, readonly: bool) -> None:
         raise LedgerError(f"{path} is not a batcher ledger", CHOOSE_ANOTHER)
     if not readonly and not os.access(path, os.W_OK, effective_ids=True):
         raise LedgerError(f"cannot write the ledger {path}: this account may only read it", _as_owner(path))
-    for side in _sides(path):
+    for side in side_files(path):
         _check_side(side, readonly=readonly)
 
 
-def _sides(path: Path) -> list[Path]:
+def side_files(path: Path) -> list[Path]:
+    """The journals that SQLite would use with a database at `path`, whatever kind of file they are."""
     return [side for ending in _SIDE_FILES if os.path.lexists(side := path.with_name(f"{path.name}{ending}"))]
 
 

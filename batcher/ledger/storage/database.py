@@ -18,7 +18,7 @@ from sqlalchemy.pool import StaticPool
 
 from batcher import files
 from batcher.errors import LedgerError, StorageError, TroubleError, UsageError
-from batcher.ledger.storage.access import CHOOSE_ANOTHER, check_files, uri
+from batcher.ledger.storage.access import CHOOSE_ANOTHER, check_files, side_files, uri
 from batcher.ledger.storage.schema import REVISION, meta
 from batcher.ledger.storage.triggers import tables
 
@@ -60,8 +60,9 @@ def create(path: Path, world: World) -> None:
     draft = path.with_name(f".{path.name}.new")
     with _translating(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.unlink(missing_ok=True)
-        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        for side in side_files(draft):
+            side.unlink()  # SQLite would apply it
+        os.close(files.create(draft, 0o600))
     engine = _engine(draft, wal=False)
     try:
         with _translating(path), engine.begin() as connection:
