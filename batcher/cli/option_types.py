@@ -67,6 +67,36 @@ class ColumnNames(click.ParamType[tuple[str, ...]]):
         return tuple(name.strip() for name in names)
 
 
+class Where(click.ParamType[str]):
+    """A condition such as `status=final`."""
+
+    name = "condition"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the form, and write it in one way."""
+        from batcher.manifest.row_filter import condition
+
+        try:
+            return str(condition(str(value)))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class RowIds(click.ParamType[tuple[str, ...]]):
+    """IDs of rows, separated by commas."""
+
+    name = "ids"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Split the IDs."""
+        if isinstance(value, tuple):
+            return value
+        ids = tuple(filter(None, map(str.strip, str(value).split(","))))
+        if not ids:
+            self.fail("name at least one row", param, ctx)
+        return ids
+
+
 class MarkupTypes(click.ParamType[tuple[str, ...]]):
     """Types of markup, separated by commas."""
 

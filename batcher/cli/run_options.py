@@ -14,8 +14,9 @@ from batcher import files, settings
 from batcher.cli.api_options import allow_http_option, api_url_option, find_token, need_one_api, token_file_option
 from batcher.cli.config_file import apply_config_file, merged_columns
 from batcher.cli.ledger_path import ledger_path, project_folder
-from batcher.cli.option_types import ColumnNames, Delimiter, Duration, MarkupTypes, Rate
+from batcher.cli.option_types import ColumnNames, Delimiter, Duration, MarkupTypes, Rate, RowIds, Where
 from batcher.cli.options import DEBUG, option
+from batcher.cli.side_files import without_side_files
 from batcher.errors import UsageError
 from batcher.manifest import packed
 from batcher.manifest.rules import Rules
@@ -59,6 +60,13 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         help="Names of the columns with --no-header, such as id,_,text; _ skips a column.",
     ),
     option("--sheet", metavar="NAME", help="Sheet of a workbook; defaults to the first visible one."),
+    option(
+        "--where",
+        multiple=True,
+        type=Where(),
+        metavar="COLUMN=VALUE",
+        help="Read only rows with this value, or with COLUMN!=VALUE without it.",
+    ),
     option("--skip-invalid", is_flag=True, help="Skip invalid rows and process the others."),
     option("--skip-empty", is_flag=True, help="Skip rows without text."),
     option(
@@ -117,6 +125,21 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     option(
         "--poll-rate", type=Rate(), metavar="N", help="Maximum polls per second; detected automatically by default."
     ),
+    option(
+        "--only",
+        consent=True,
+        multiple=True,
+        type=RowIds(),
+        metavar="ID",
+        help="Work on these rows only: IDs, separated by commas.",
+    ),
+    option(
+        "--sample",
+        consent=True,
+        type=click.IntRange(1),
+        metavar="N",
+        help="Work on a representative sample of N items only; a later run creates the rest.",
+    ),
     option("--max-items", type=click.IntRange(0), metavar="N", help="Maximum items to create in this run."),
     option(
         "--max-credits",
@@ -154,6 +177,12 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         help="Allow the audio of many rows to get other file names after changed ids or settings.",
     ),
     option(
+        "--refilter",
+        consent=True,
+        is_flag=True,
+        help="Allow another --where than in the last run of the batch.",
+    ),
+    option(
         "--restored",
         consent=True,
         is_flag=True,
@@ -176,18 +205,21 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
 )
 
 
+_COMMAND: Final = "batcher.command"
+"""Key of `click.Context.meta`: the words of the command line."""
 _GROUPS: Final = {
     "Manifest": (
         *("batch", "column", "encoding", "delimiter", "quotes", "header_row", "no_header", "columns", "sheet"),
-        *("skip_invalid", "skip_empty", "allow", "strip", "rescan"),
+        *("where", "skip_invalid", "skip_empty", "allow", "strip", "rescan"),
     ),
     "Defaults for rows without their own": ("voice", "model", "audio_format"),
     "Files": ("ledger", "out_dir", "filename"),
+    "Rows of this run (command line only)": ("only", "sample"),
     "Limits": (
         *("concurrency", "create_rate", "poll_rate", "max_items", "max_credits", "max_in_doubt", "max_runtime"),
         *("no_wait", "collect_only", "wait_lock"),
     ),
-    "Consent (command line only)": ("yes", "rebuy", "rename", "restored", "override_halt"),
+    "Consent (command line only)": ("yes", "rebuy", "rename", "refilter", "restored", "override_halt"),
     "API": ("api_url", "token_file", "sandbox", "allow_http", "no_credits_code"),
     "Monitoring": ("ping", "metrics", "log_format", "log_file"),
     "Output": ("dry_run", "save_settings", "as_json", "quiet", "verbose", "debug"),
@@ -196,7 +228,12 @@ _GROUPS: Final = {
 
 
 class GroupedCommand(click.Command):
-    """A command whose help lists its options in groups."""
+    """A command whose help lists its options in groups, and which remembers its command line."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments."""
+        ctx.meta[_COMMAND] = (*ctx.command_path.split(), *args)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options group by group."""
@@ -226,7 +263,9 @@ def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path
     Raises:
         UsageError: options contradict each other, or a value is invalid.
     """
-    paths = [None if name == "-" else Path(name) for name in _without_side_files(ctx, manifests)]
+    quiet = ctx.params["quiet"]
+    named = without_side_files(manifests, lambda line: None if quiet else click.echo(line, err=True))
+    paths = [None if name == "-" else Path(name) for name in named]
     folder = project_folder(paths[0] if paths else beside)
     config = apply_config_file(ctx, folder)
     params = ctx.params
@@ -234,6 +273,8 @@ def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path
         raise UsageError("no manifest given", "Name one, such as lines.csv; or pass --collect-only.")
     if math.isnan(params["max_credits"] or 0.0):
         raise UsageError("--max-credits must be a number", "For example: --max-credits 5000")
+    only = tuple(dict.fromkeys(chain.from_iterable(params["only"])))
+    _need_one_selection(params)
     sandbox = params["sandbox"]
     need_one_api(ctx, sandbox=sandbox)
     out_dir = params["out_dir"] or folder / ("audio-sandbox" if sandbox else "audio")
@@ -249,6 +290,8 @@ def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path
         concurrency=params["concurrency"],
         create_rate=params["create_rate"],
         poll_rate=params["poll_rate"],
+        only=only,
+        sample=params["sample"],
         max_items=params["max_items"],
         max_credits=params["max_credits"],
         max_in_doubt=params["max_in_doubt"],
@@ -259,36 +302,21 @@ def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path
         rebuy=params["rebuy"],
         allow=frozenset(chain.from_iterable(params["allow"])),
         rename=params["rename"],
+        refilter=params["refilter"],
         restored=params["restored"],
         rescan=params["rescan"],
         wait_lock_seconds=params["wait_lock"],
+        command=ctx.meta.get(_COMMAND, ()),
     )
 
 
-_SIDE_FILES: Final = {
-    "~$": "the lock file of a document that is open in Microsoft Office",
-    ".~lock.": "the lock file of a document that is open in LibreOffice",
-    "._": "a side file of macOS, without the content of the file",
-}
-"""Files that other programs keep beside a manifest, by the beginning of their names: a pattern such as *.xlsx includes
-them."""
-
-
-def _without_side_files(ctx: click.Context, manifests: tuple[str, ...]) -> list[str]:
-    """The manifests without side files of other programs, each of which is printed.
-
-    Raises:
-        UsageError: there is nothing else.
-    """
-    known = _SIDE_FILES.items()
-    kinds = {name: kind for name in manifests for start, kind in known if Path(name).name.startswith(start)}
-    if kinds and len(kinds) == len(manifests):
-        name, kind = next(iter(kinds.items()))
-        raise UsageError(f"{name} is {kind}", "Name the document itself.")
-    if not ctx.params["quiet"]:
-        for name, kind in kinds.items():
-            click.echo(f"skipped {name}: it is {kind}", err=True)
-    return [name for name in manifests if name not in kinds]
+def _need_one_selection(params: dict[str, Any]) -> None:
+    given = [f"--{name.replace('_', '-')}" for name in ("only", "sample", "collect_only") if params[name]]
+    if len(given) > 1:
+        hint = (
+            "--collect-only creates nothing, and collects everything." if "--collect-only" in given else "Choose one."
+        )
+        raise UsageError(f"{given[0]} and {given[1]} contradict each other", hint)
 
 
 def _sources(
@@ -319,6 +347,7 @@ def _sources(
                 no_header=params["no_header"],
                 names=params["columns"] or (),
                 sheet=params["sheet"],
+                where=params["where"],
                 filename=params["filename"],
                 skip_invalid=params["skip_invalid"],
                 skip_empty=params["skip_empty"],

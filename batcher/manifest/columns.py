@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, NoReturn
 
 from batcher.errors import ManifestError
@@ -28,7 +29,8 @@ _MAX_COMPARED: Final = 1000  # unknown headers that are compared with the fields
 _HEADERS_LISTED: Final = 12
 
 
-def _normal(header: str) -> str:
+@lru_cache(maxsize=1024)
+def normalised(header: str) -> str:
     """The header without case, blanks, `_`, `-` and invisible characters."""
     return re.sub(r"[\s_-]+", "", unicodedata.normalize("NFC", without_invisible(header))).casefold()
 
@@ -78,7 +80,7 @@ class Columns:
     def _map_names(self, mapping: Mapping[str, str]) -> dict[str, str]:
         """Normalised header to field."""
         for name, header in mapping.items():
-            field = _NAMES.get(_normal(name))
+            field = _NAMES.get(normalised(name))
             if field is None:
                 option = f"--column {printable(name)}={printable(header)}"
                 reason = f"{option}: there is no field {code(name)}: use one of {', '.join(FIELDS)}"
@@ -90,7 +92,7 @@ class Columns:
         for field, header in self._mapped.items():
             if not header:
                 continue
-            other = added.setdefault(_normal(header), field)
+            other = added.setdefault(normalised(header), field)
             if other != field:
                 reason = f"--column maps {code(header)} to both {code(other)} and {code(field)}: choose one"
                 self._fault(None, None, reason, f"mapped twice {header}")
@@ -108,7 +110,28 @@ class Columns:
 
     def field_named(self, header: str) -> str | None:
         """The field that a column with this header would be read as."""
-        return self._names.get(_normal(header))
+        return self._names.get(normalised(header))
+
+    def has(self, header: str) -> bool:
+        """Whether a column with this header was read."""
+        if (field := self.field_named(header)) is not None:
+            return field in self.sent.values()
+        return any(normalised(other) == normalised(header) for other in self.carried)
+
+    def value_of(self, header: str, given: Mapping[str, Any], extra: Mapping[str, Any]) -> Any:
+        """A record's value in the column with this header, or at this path; `MISSING` if it has none."""
+        if (field := self.field_named(header)) is not None:
+            return given.get(field, MISSING)
+        if header in extra:
+            return extra[header]
+        named = {self.header_of(field): value for field, value in given.items()}
+        return value_at({**extra, **named}, header, normalised)
+
+    def why_missing(self, header: str) -> str:
+        """That the file has no column with this header, and which it may mean."""
+        near = difflib.get_close_matches(header, [*self.sent, *self.carried], n=1)
+        meant = f": did you mean {code(near[0])}?" if near else ""
+        return f"the file has no column {code(header)}{self._listed()}{meant}"
 
     def mapped_to(self, field: str) -> str | None:
         """The header that the user named for this field."""
@@ -166,8 +189,8 @@ class Columns:
 
     def _positions(self, headers: list[str], joined: str) -> list[int]:
         """The positions of the columns that this mapped header joins; none unless all are there."""
-        normal = [_normal(header) for header in headers]
-        parts = [_normal(part) for part in self._joins.get(joined, ())]
+        normal = [normalised(header) for header in headers]
+        parts = [normalised(part) for part in self._joins.get(joined, ())]
         return [normal.index(part) for part in parts] if all(part in normal for part in parts) else []
 
     def _check_header(
@@ -191,7 +214,7 @@ class Columns:
         A field may be mapped to the path of a nested value, or to several joined. These are carried all the same.
         """
         for header in self._composed:
-            if all(_normal(key) != _normal(header) for key in record):
+            if all(normalised(key) != normalised(header) for key in record):
                 found = self._compose(record, header)
                 record = {**record, header: found} if found is not MISSING else record
         given: dict[str, Any] = {}
@@ -225,8 +248,8 @@ class Columns:
     def _compose(self, record: Mapping[str, Any], header: str) -> Any:
         """The value at the path, or the joined values, that a mapped header stands for; `MISSING` if there is none."""
         if header not in self._joins:
-            return value_at(record, header, _normal)
-        values = {part: value_at(record, part, _normal) for part in self._joins[header]}
+            return value_at(record, header, normalised)
+        values = {part: value_at(record, part, normalised) for part in self._joins[header]}
         values = {part: value for part, value in values.items() if value is not MISSING}
         self._parts_found.update(values)
         if not values:
@@ -268,7 +291,7 @@ class Columns:
 
     def _field_of(self, header: str) -> str | None:
         """The field that `header` maps to, if any; called once for each spelling."""
-        normal = _normal(header)
+        normal = normalised(header)
         field = self._fields[header] = self._names.get(normal) if normal else None
         if field is not None:
             self.sent[header] = field
@@ -303,7 +326,7 @@ class Columns:
 def _joined(header: str) -> list[str]:
     """The headers that `Line 1+Line 2` joins; none if it is one header."""
     parts = [part.strip() for part in header.split("+")]
-    return parts if len(parts) > 1 and all(map(_normal, parts)) else []
+    return parts if len(parts) > 1 and all(map(normalised, parts)) else []
 
 
 def _is_blank(value: Any) -> bool:

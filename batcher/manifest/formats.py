@@ -66,7 +66,7 @@ def records(source: Input) -> Iterator[Record]:
     """
     found = _format(source)
     for name, option in PARSE_OPTIONS.items():
-        if name not in found.options and getattr(source.rules, name):
+        if name not in (*found.options, "where") and getattr(source.rules, name):
             message = f"{source.name}: {option} does not apply to {found.name}"
             hint = f"Remove {option}, and its setting in batcher.toml and the environment."
             raise ManifestError(message, [message], hint)

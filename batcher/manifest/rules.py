@@ -15,6 +15,7 @@ PARSE_OPTIONS: Final = {
     "names": "--columns",
     "header_row": "--header-row",
     "sheet": "--sheet",
+    "where": "--where",
 }
 """The rules that determine how a file is parsed, and the option that sets each. They are remembered with the batch."""
 DELIMITER_NAMES: Final = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "|", " ": "space"}
@@ -34,6 +35,8 @@ class Rules:
     `counted` numbers records from 1, as the first versions did, and not as spreadsheets do: a batch keeps the numbers
     of its first import, for they name its files.
 
+    `where` are the conditions that rows must meet, as `row_filter` reads them.
+
     Without a `format`, the extension of a row's file name decides, or it is mp3. `strip` names the types of markup to
     remove from the texts.
     """
@@ -51,6 +54,7 @@ class Rules:
     no_header: bool = False
     names: Sequence[str] = ()
     sheet: str | None = None
+    where: Sequence[str] = ()
     counted: bool = False
     filename: str = "{id}.{format}"
     skip_invalid: bool = False

@@ -33,14 +33,17 @@ _BLOCKED_SECONDS: Final = 1.0
 
 
 class Submitter:
-    """Creates tasks for the wanted items of one run."""
+    """Creates tasks for the wanted items of one run; with `only_chosen`, for rows in the ledger's table `chosen`."""
 
-    def __init__(self, ctx: RunContext, api: ApiContext, poller: Poller, wanted: Sequence[Batch]) -> None:
+    def __init__(
+        self, ctx: RunContext, api: ApiContext, poller: Poller, wanted: Sequence[Batch], *, only_chosen: bool = False
+    ) -> None:
         self.ctx = ctx
         self.api = api
         self.gate = api.throttle.create
         self.poller = poller
         self.wanted = wanted
+        self._only_chosen = only_chosen
         most = ctx.settings.max_credits
         self._budget = None if most is None else Budget(most)
         self._cursor: claims.Cursor = (0, 0)
@@ -88,6 +91,7 @@ class Submitter:
             limit=room,
             at=self.ctx.clock.now(),
             budget=self._budget,
+            only_chosen=self._only_chosen,
         )
         self.api.slots.take(len(claimed))
         self._in_flight += len(claimed)
@@ -119,7 +123,9 @@ class Submitter:
         affordable = [batch for batch in self.wanted if batch.batch_id not in over_budget]
         due_at = None
         if searched_all and not price_unknown:
-            due_at = await self.ctx.ledger.do(claims.next_due_at, self.ctx.run_id, affordable)
+            due_at = await self.ctx.ledger.do(
+                claims.next_due_at, self.ctx.run_id, affordable, only_chosen=self._only_chosen
+            )
         return Situation(
             searched_all=searched_all,
             price_unknown=price_unknown,

@@ -13,6 +13,7 @@ from batcher.item import COLLECTABLE, Event, State
 from batcher.ledger.lifecycle import halts
 from batcher.ledger.lifecycle.transitions import move
 from batcher.ledger.records import Batch, FileRecord, OpenTask, TaskEnd
+from batcher.ledger.storage.chosen import is_chosen
 from batcher.ledger.storage.filters import of_wanted
 from batcher.ledger.storage.planner import without_index
 from batcher.ledger.storage.schema import files, items, rows, tasks
@@ -215,9 +216,16 @@ def _count(conn: Connection, ending: TaskEnd, what: str) -> tuple[float, int]:
     return row[0], row[1]
 
 
-def open_tasks(conn: Connection, account_id: int, wanted: Sequence[Batch]) -> list[OpenTask]:
-    """Every task of the account that is still to be collected, whether its rows are wanted or not."""
+def open_tasks(
+    conn: Connection, account_id: int, wanted: Sequence[Batch], *, only_chosen: bool = False
+) -> list[OpenTask]:
+    """Every task of the account that is still to be collected, whether its rows are wanted or not.
+
+    With `only_chosen`, just those in the table `chosen` are wanted.
+    """
     is_wanted = exists().where(rows.c.item_key == items.c.key, of_wanted(wanted, by_item=True))
+    if only_chosen:
+        is_wanted = is_wanted.where(is_chosen)
     query = (
         select(
             items.c.key,

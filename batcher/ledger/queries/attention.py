@@ -10,6 +10,7 @@ from batcher.item import COLLECTABLE, State
 from batcher.ledger.queries.item_counts import few_items_in
 from batcher.ledger.records import Batch
 from batcher.ledger.storage import cached_facts
+from batcher.ledger.storage.chosen import in_state, of_chosen, with_items
 from batcher.ledger.storage.filters import numbers_of, of_wanted
 from batcher.ledger.storage.planner import with_index
 from batcher.ledger.storage.schema import accounts, items, rows
@@ -34,14 +35,17 @@ def foreign_tasks(conn: Connection, wanted: Sequence[Batch], account_id: int | N
     return found
 
 
-def needing_attention(conn: Connection, wanted: Sequence[Batch], state: State, limit: int) -> list[list[str]]:
-    """Id and error of the first `limit` rows whose item is in `state`, in manifest order."""
-    query = (
-        select(rows.c.id, func.coalesce(items.c.error_code, items.c.error_message, items.c.state))
-        .join(items, items.c.key == rows.c.item_key)
-        .where(of_wanted(wanted, by_item=few_items_in(conn, state)), items.c.state == state)
-        .order_by(rows.c.batch_id, rows.c.number)
-        .limit(limit)
+def needing_attention(
+    conn: Connection, wanted: Sequence[Batch], state: State, limit: int, *, only_chosen: bool = False
+) -> list[list[str]]:
+    """Id and error of the first `limit` rows whose item is in `state`, in manifest order; with `only_chosen`, of those
+    in the table `chosen`."""
+    query = select(rows.c.id, func.coalesce(items.c.error_code, items.c.error_message, items.c.state))
+    query = query.order_by(rows.c.batch_id, rows.c.number).limit(limit)
+    if only_chosen:
+        return [list(row) for row in conn.execute(with_items(query).where(of_chosen(wanted), in_state(state)))]
+    query = query.join(items, items.c.key == rows.c.item_key).where(
+        of_wanted(wanted, by_item=few_items_in(conn, state)), items.c.state == state
     )
     name = f"first {limit} {state} {numbers_of(wanted)}"
     found: list[list[str]] = cached_facts.get_or_compute(

@@ -9,6 +9,7 @@ import pytest
 from batcher.item import Event
 from batcher.ledger.lifecycle import claims, halts, runs
 from batcher.ledger.money.spending import Budget
+from batcher.ledger.queries import selection
 from tests.support.ledger_kit import AT, RUN, Book, keys_of, sheet
 
 
@@ -97,6 +98,19 @@ def test_rows_with_the_same_inputs_are_claimed_once(book: Book) -> None:
     claimed = book.claim(10)
     assert len(claimed) == len({*keys_of(claimed)}) == 2
     assert book.claim_anew(10) == []
+
+
+def test_only_chosen_rows_are_claimed(book: Book) -> None:
+    """In the order of manifests and rows, however many there are; and only they are waited for."""
+    book.take_in(sheet("one", "two", "three"), batch="first")
+    book.take_in("id,text\nx,zero\ny,four\n", batch="second")
+    assert book.do(selection.choose_ids, book.wanted, ["y", "a", "c", "?"]) == ["?"]
+    bodies = [one.body for limit in (2, 5) for one in book.claim(limit, only_chosen=True)]
+    assert [body.split(b'"text":"')[1].split(b'"')[0].decode() for body in bodies] == ["one", "three", "four"]
+    assert book.claim(5, only_chosen=True) == []
+    assert book.do(claims.next_due_at, RUN, book.wanted, only_chosen=True) is None
+    assert book.do(claims.next_due_at, RUN, book.wanted) is not None
+    assert len(book.claim_anew(5)) == 2
 
 
 def test_removed_skipped_and_other_batches_rows_are_not_claimed(book: Book) -> None:
