@@ -330,8 +330,11 @@ def _copy(source: Path, draft: Path) -> None:
 
 def _ignores_case(path: Path) -> bool:
     """Whether the file or folder, which exists, is also found under its name in the other case."""
-    other = path.with_name(path.name.swapcase())
-    return other.name != path.name and os.path.lexists(other) and other.samefile(path)
+    name = path.name.swapcase()
+    if name == path.name:  # no letters, as in `/`
+        return False
+    other = path.with_name(name)
+    return os.path.lexists(other) and other.samefile(path)
 
 
 def _same_file(one: Path, other: Path) -> bool:
