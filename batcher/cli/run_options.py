@@ -14,7 +14,7 @@ from batcher import files, settings
 from batcher.cli.api_options import allow_http_option, api_url_option, find_token, need_one_api, token_file_option
 from batcher.cli.config_file import apply_config_file, merged_columns
 from batcher.cli.ledger_path import ledger_path, project_folder
-from batcher.cli.option_types import ColumnNames, Delimiter, Duration, MarkupTypes, Rate, RowIds, Where
+from batcher.cli.option_types import TABLE, ColumnNames, Delimiter, Duration, MarkupTypes, Rate, RowIds, Where
 from batcher.cli.options import DEBUG, option
 from batcher.cli.side_files import without_side_files
 from batcher.errors import UsageError
@@ -72,9 +72,9 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     option(
         "--allow",
         multiple=True,
-        type=MarkupTypes(),
+        type=MarkupTypes(TABLE),
         metavar="TYPE",
-        help="Buy texts with markup of this type as they are, such as html or braces.",
+        help="Buy texts with markup of this type as they are, such as html; table: read all rows as one table.",
     ),
     option(
         "--strip", multiple=True, type=MarkupTypes(), metavar="TYPE", help="Remove markup of this type from the texts."
@@ -347,6 +347,7 @@ def _sources(
                 no_header=params["no_header"],
                 names=params["columns"] or (),
                 sheet=params["sheet"],
+                single_table=TABLE in chain.from_iterable(params["allow"]),
                 where=params["where"],
                 filename=params["filename"],
                 skip_invalid=params["skip_invalid"],

@@ -159,11 +159,6 @@ class Profile:
 
     @property
     def balance(self) -> float | None:
-        """The credits if reported, else the quota."""
-        return self.quota if self.credits is None else self.credits
-
-    @property
-    def api_balance(self) -> float | None:
         """The quota, which is what API requests are charged to, if reported; else the credits."""
         return self.credits if self.quota is None else self.quota
 

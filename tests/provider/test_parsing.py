@@ -156,7 +156,7 @@ async def test_usage_comes_from_the_body_or_else_from_headers() -> None:
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ({"user_id": "u", "credits": 5, "api_quota_remaining": 9, "tier": "pro"}, ("u", 5.0, 9.0, "pro", 5.0)),
+        ({"user_id": "u", "credits": 5, "api_quota_remaining": 9, "tier": "pro"}, ("u", 5.0, 9.0, "pro", 9.0)),
         ({"user_id": 7, "credits": "5.5", "tier": None}, ("7", 5.5, None, None, 5.5)),
         ({"data": {"user_id": "u", "api_quota_remaining": "9"}}, ("u", None, 9.0, None, 9.0)),
         ({"user": {"user_id": "u", "credits": 0}}, ("u", 0.0, None, None, 0.0)),

@@ -53,7 +53,10 @@ _BOLD: Final = re.compile(r"(?<![\w*])\*\*(?=[^\s*])([^*\n]+?)(?<=\S)\*\*(?![\w*
 _LINK: Final = re.compile(r"!?\[([^\[\]\n]*)\]\((?:https?://|mailto:|[./#])[^()\s]*\)")
 _CONTROLS: Final = re.compile(f"[{_CONTROL}]+")
 _FENCE: Final = re.compile(r"```\w*")
-_DRAFT_WORD: Final = r"(?:TODO|FIXME|XXX+|PLACEHOLDER|TK|\?\?\?+|(?i:tbd|tba|tbc|fixme|n/a))"
+_DRAFT_WORD: Final = (
+    r"(?:TODO|FIXME|XXX+|PLACEHOLDER|TK|\?\?\?+|(?i:tbd|tba|tbc|fixme|n/a)|NULL|NaN|nan"
+    r"|#(?:REF!|VALUE!|NAME\?|DIV/0!|NUM!))"
+)
 _DRAFT: Final = re.compile(
     rf"[\s\[\](){{}}<>#*:.…_-]*{_DRAFT_WORD}[\s\[\](){{}}<>#*:.…_-]*\Z"  # nothing else
     r"|\W{0,2}(?:TODO|TBD|FIXME)\b\s*[:(\u2013\u2014-]"  # TODO: …
@@ -148,7 +151,7 @@ _TYPES: Final = {
     "escapes": _Type("escape sequences", _escapes, "\\"),
     "markdown": _Type("Markdown", _markdown, "*[`"),
     "controls": _Type("control characters", _controls, ""),
-    "todo": _Type("drafts", _drafts, "TFXPLtfln?"),
+    "todo": _Type("drafts", _drafts, "TFXPLNtfln?#"),
 }
 SPEAKER: Final = "speaker"
 """The type of speaker names, such as `Anna: `, which `speakers` finds by comparing texts."""
