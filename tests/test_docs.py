@@ -290,6 +290,6 @@ def test_references_lead_somewhere() -> None:
 def test_the_manual_names_each_limit_of_files() -> None:
     """With the value that it has in the code."""
     text = MANUAL["security"]
-    assert f"{files.MAX_CONFIG_BYTES >> 20} MiB (`MAX_CONFIG_BYTES`)" in text
-    assert f"0{files.SHARED_MODE:o}, `SHARED_MODE`" in text
-    assert f"{SPARE_DESCRIPTORS} stay free (`SPARE_DESCRIPTORS`)" in text
+    assert f"| `MAX_CONFIG_BYTES` | {files.MAX_CONFIG_BYTES >> 20} MiB |" in text
+    assert f"| `SHARED_MODE` | 0{files.SHARED_MODE:o} |" in text
+    assert f"| `SPARE_DESCRIPTORS` | {SPARE_DESCRIPTORS} |" in text
