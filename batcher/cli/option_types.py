@@ -8,7 +8,7 @@ from typing import Any, Final
 import click
 
 from batcher import settings
-from batcher.manifest.markup.markup import NOUNS
+from batcher.manifest.markup.nouns import NOUNS
 from batcher.manifest.rules import DELIMITER_NAMES
 
 

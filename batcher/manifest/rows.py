@@ -11,7 +11,8 @@ from batcher.item import PARAMETERS, Inputs
 from batcher.manifest.columns import Columns
 from batcher.manifest.confusable import is_seen
 from batcher.manifest.faults import Faults, InvalidValueError, Problem, code, literal, printable
-from batcher.manifest.markup.markup import SPEAKER, strip
+from batcher.manifest.markup.markup import strip
+from batcher.manifest.markup.nouns import SPEAKER
 from batcher.manifest.markup.speakers import speaker_of, voice_of
 from batcher.manifest.outputs import DEFAULT_FORMAT, OutputNames, former_path, is_audio_file
 from batcher.manifest.rules import Rules

@@ -88,7 +88,7 @@ KEY = Inputs(text="x", voice="v", format="mp3").key()
 class _Client:
     """The part of a client that a download needs."""
 
-    async def fetch(self, _url: str, sink: Any) -> Fetched:
+    async def fetch(self, _url: str, sink: Any, **_: Any) -> Fetched:
         """Deliver three bytes."""
         sink(b"abc")
         return Fetched(ok=True, bytes=3)

@@ -20,9 +20,9 @@ TOPICS: Final = (
     "guarantees",
     "operations",
     "files",
+    "security",
     "report",
     "sandbox",
-    "security",
     "troubleshooting",
 )
 """Names of the help topics, in reading order; each is a Markdown file in `batcher/cli/help`."""

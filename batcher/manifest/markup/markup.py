@@ -13,8 +13,9 @@ from batcher.manifest.markup.tags import BREAK, REMOVED, Span, html_spans, ssml_
 
 _CONTROL: Final = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufff9-\ufffb"
 """Control characters, and those that change the direction of a text regardless of its letters."""
-_SUSPICIOUS: Final = re.compile(rf"[<&{{\[%\\`{_CONTROL}]|\*\*|TODO|TBD|FIXME|[Ll]orem [Ii]psum")
-"""What every find in a text of more than a few words contains: most texts have none of it."""
+_SUSPICIOUS: Final = (*"<&{[%\\`", "**", "TODO", "TBD", "FIXME", "orem ipsum", "orem Ipsum")
+"""What every find in a text of more than a few words contains, or else a control character: most texts have none of it.
+Searching for one after the other takes a quarter of the time of one regular expression."""
 _FEW_WORDS: Final = 24
 """Characters of a text that may be nothing but a draft's mark."""
 
@@ -134,29 +135,24 @@ def _drafts(text: str) -> Iterator[Span]:
 
 
 class _Type(NamedTuple):
-    """A type of markup: what messages call it, how it is found, and signs without which a text has none, or ""."""
+    """A type of markup: how it is found, and signs without which a text has none, or ""."""
 
-    noun: str
     spans: Callable[[str], Iterable[Span]]
     signs: str
 
 
 _TYPES: Final = {
-    "html": _Type("HTML tags or entities", html_spans, "<&"),
-    "ssml": _Type("SSML tags", ssml_spans, "<"),
-    "braces": _Type("text in braces", _braces, "{"),
-    "bbcode": _Type("BBCode", _bbcode, "["),
-    "sound": _Type("references to media", _matches(_SOUND), "["),
-    "placeholders": _Type("placeholders", _placeholders, "%<["),
-    "escapes": _Type("escape sequences", _escapes, "\\"),
-    "markdown": _Type("Markdown", _markdown, "*[`"),
-    "controls": _Type("control characters", _controls, ""),
-    "todo": _Type("drafts", _drafts, "TFXPLNtfln?#"),
+    "html": _Type(html_spans, "<&"),
+    "ssml": _Type(ssml_spans, "<"),
+    "braces": _Type(_braces, "{"),
+    "bbcode": _Type(_bbcode, "["),
+    "sound": _Type(_matches(_SOUND), "["),
+    "placeholders": _Type(_placeholders, "%<["),
+    "escapes": _Type(_escapes, "\\"),
+    "markdown": _Type(_markdown, "*[`"),
+    "controls": _Type(_controls, ""),
+    "todo": _Type(_drafts, "TFXPLNtfln?#"),
 }
-SPEAKER: Final = "speaker"
-"""The type of speaker names, such as `Anna: `, which `speakers` finds by comparing texts."""
-NOUNS: Final = {name: one.noun for name, one in _TYPES.items()} | {SPEAKER: "speaker names"}
-"""All types, and what each is called in messages."""
 
 
 def find(text: str) -> dict[str, list[str]]:
@@ -185,7 +181,12 @@ def strip(text: str, types: Collection[str]) -> str:
 
 
 def _is_suspicious(text: str) -> bool:
-    return len(text) <= _FEW_WORDS or _SUSPICIOUS.search(text) is not None
+    if len(text) <= _FEW_WORDS:
+        return True
+    for sign in _SUSPICIOUS:
+        if sign in text:
+            return True
+    return not text.isprintable() and _CONTROLS.search(text) is not None
 
 
 def _likely(text: str) -> Iterator[tuple[str, _Type]]:
