@@ -32,6 +32,7 @@ LAYERS = {
         "formatting",
         "installation",
         "item",
+        "files",
         "errors",
     ],
     "batcher.ledger": ["imports", "ledger", "lifecycle", "queries", "money", "storage", "records"],

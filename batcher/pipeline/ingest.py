@@ -12,6 +12,7 @@ from batcher.formatting import counted
 from batcher.ledger.imports import importer
 from batcher.ledger.ledger import Connection
 from batcher.ledger.queries.batches import current_batches
+from batcher.ledger.queries.manifest_paths import source_name
 from batcher.ledger.records import Batch
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rules import Rules
@@ -73,11 +74,11 @@ class Ingest:
     async def _import(self, source: Source, before: Batch | None) -> Batch:
         if before is None and not self._ctx.settings.restored:
             self._need_free_results(source.rules.batch)
-        rules = await self._ctx.ledger.do(importer.with_history, source.rules)
+        rules, stored = await self._ctx.ledger.do(importer.with_history, source.rules), self._stored_name(source)
         trusted = trusted_stamp(source, self._ctx.clock)
         if trusted is not None and not (self._ctx.settings.rescan or self._ctx.settings.restored):
             unchanged = await self._ctx.ledger.do(
-                importer.find_unchanged, rules, source=source.name, out_dir=self._ctx.store.out_dir, trusted=trusted
+                importer.find_unchanged, rules, source=stored, out_dir=self._ctx.store.out_dir, trusted=trusted
             )
             if unchanged is not None:
                 return unchanged
@@ -89,6 +90,8 @@ class Ingest:
         show = self._ctx.progress.say if imported == before else self._ctx.progress.warn
         for line in manifest.faults.lines():
             show(f"skipped: {line}")
+        for hint in manifest.hints:
+            show(hint)
         for line in manifest.description() if before is None else ():
             self._ctx.progress.say(line)
         if manifest.stripped and imported != before:
@@ -106,13 +109,14 @@ class Ingest:
             importer.import_manifest,
             manifest,
             rules,
-            source=source.name,
+            source=self._stored_name(source),
             out_dir=self._ctx.store.out_dir,
             at=self._ctx.clock.now(),
             rebuy=self._ctx.settings.rebuy,
             rename=self._ctx.settings.rename,
             refilter=self._ctx.settings.refilter,
             allow=allow,
+            ignores_case=self._ctx.store.ignores_case(),
             trusted=trusted if trusted == trusted_stamp(source, self._ctx.clock) else None,
         )
         return manifest, imported
@@ -132,6 +136,9 @@ class Ingest:
             if path.exists():
                 message = f"{path} was not written by this ledger; nothing was created"
                 raise ManifestError(message, [], "Move it away, or choose another --batch or --out-dir.")
+
+    def _stored_name(self, source: Source) -> str:
+        return source_name(source.path, self._ctx.settings.ledger.parent)
 
     async def _check_outputs(self) -> None:
         conflicts = await self._outputs.run(self.named, rescan=self._ctx.settings.rescan)

@@ -22,6 +22,7 @@ from batcher.ledger.imports.preview import ImportPreview
 from batcher.ledger.ledger import Connection, open_readonly
 from batcher.ledger.lifecycle import runs
 from batcher.ledger.money.prices import Prices, prices
+from batcher.ledger.queries.manifest_paths import source_name
 from batcher.ledger.storage import bulk, database
 from batcher.manifest.faults import Faults
 from batcher.manifest.markup.doubts import Doubt
@@ -144,8 +145,8 @@ class _Planner:
         trusted = trusted_stamp(source, Clock())
         if trusted is None or self._settings.rescan or self._settings.restored:
             return None
-        out_dir = self._store.out_dir
-        batch = importer.find_unchanged(self._conn, rules, source=source.name, out_dir=out_dir, trusted=trusted)
+        stored, out_dir = source_name(source.path, self._settings.ledger.parent), self._store.out_dir
+        batch = importer.find_unchanged(self._conn, rules, source=stored, out_dir=out_dir, trusted=trusted)
         facts = None if batch is None else file_facts(self._conn, batch)
         if batch is not None and facts is not None:
             self._preview.add_unchanged(batch)
@@ -154,10 +155,10 @@ class _Planner:
     def _read(self, source: Source, rules: Rules) -> FileFacts:
         """Read the file, and compare it with the ledger."""
         manifest = Manifest(source.path, rules, watch=self._progress.reading)
-        found = self._preview.add(
-            manifest, rules, out_dir=self._store.out_dir, at=Clock().now(), refilter=self._settings.refilter
-        )
+        how = {"refilter": self._settings.refilter, "ignores_case": self._store.ignores_case()}
+        found = self._preview.add(manifest, rules, out_dir=self._store.out_dir, at=Clock().now(), **how)
         self._plan.faults += manifest.faults.lines()
+        self._plan.warnings += manifest.hints
         self._plan.rebuy = self._plan.rebuy or self._told(found.rebuy)
         self._plan.rename = self._plan.rename or self._told(found.rename)
         self._add_doubts(manifest.faults.name, found.doubts)
@@ -226,7 +227,7 @@ class _Planner:
         plan.voices = self._preview.voices()
         plan.parameters = {name: values._asdict() for name, values in self._preview.parameters().items()}
         known = prices(self._conn)
-        plan.warnings = warnings(self._to_buy, self._verdict, None if self._settings.sandbox else known)
+        plan.warnings += warnings(self._to_buy, self._verdict, None if self._settings.sandbox else known)
         if self._verdict.unknown:
             self._reject_unknown()
         plan.characters = sum(one.chars for one in self._to_buy)

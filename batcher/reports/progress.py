@@ -32,7 +32,7 @@ class Progress:
 
     def __init__(self, *, quiet: bool = False, colours: bool | None = None) -> None:
         self._quiet = quiet
-        self._terminal = sys.stderr.isatty()
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
         self._colours = self._terminal if colours is None else colours
         self._bar: Any = None
 
@@ -50,7 +50,7 @@ class Progress:
         with suppress(OSError):
             if self._bar is not None:
                 self._bar.write(line, file=sys.stderr)
-            else:
+            elif sys.stderr is not None:
                 sys.stderr.write(line + "\n")
                 sys.stderr.flush()
 
