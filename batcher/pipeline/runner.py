@@ -280,7 +280,8 @@ class _Run:
     async def _drive(self, submitter: Submitter, poller: Poller, downloader: Downloader) -> None:
         self.ctx.ledger.group_commits = True
         async with anyio.create_task_group() as watchers:
-            watchers.start_soon(self.ctx.progress.follow, self.ctx.tally, self.ctx.clock)
+            if not self.ctx.stop.cancelled:
+                watchers.start_soon(self.ctx.progress.follow, self.ctx.tally, self.ctx.clock)
             async with anyio.create_task_group() as stages:
                 stages.start_soon(self._collect, poller, downloader)
                 await submitter.run()
