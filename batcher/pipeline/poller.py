@@ -207,6 +207,7 @@ class Poller:
             self._note_running(watched, task.word)
             return False
         self._log(watched).info("task ended", status=task.word)
+        self.ctx.tally.charged(ending.credits)
         if task.phase is Phase.SUCCEEDED:
             if not self.api.guard.halts:
                 self._free_slot(watched)  # already now, so that the next claim shares the commit that records this end

@@ -207,7 +207,7 @@ class Submitter:
         """Set the latches that the answer requires, before it is recorded."""
         self.ctx.tally.creates += answer.cause not in (Cause.HELD, Cause.UNSENT)
         if answer.quota_remaining is not None:
-            self.ctx.tally.credits = answer.quota_remaining
+            self.ctx.tally.balance_reported(answer.quota_remaining)
         match answer.cause:
             case Cause.OK | Cause.INVALID:
                 self.gate.succeeded(sent)

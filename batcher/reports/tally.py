@@ -24,6 +24,7 @@ class Tally:
     throttled: int = 0
     unwritten: int = 0
     credits: float | None = None
+    credits_reported: bool = False  # with the answers to creates; otherwise they are what the tasks' costs leave
 
     @property
     def remaining(self) -> int:
@@ -38,6 +39,15 @@ class Tally:
         """Requests sent, by kind, and how many of them were throttled."""
         sent = {"create": self.creates, "poll": self.polls, "download": self.downloads}
         return sent | {"throttled": self.throttled}
+
+    def balance_reported(self, credits_: float) -> None:
+        """Take the balance that came with an answer."""
+        self.credits, self.credits_reported = credits_, True
+
+    def charged(self, credits_: float | None) -> None:
+        """Subtract the cost of a task that has ended, if answers report no balance."""
+        if credits_ is not None and self.credits is not None and not self.credits_reported:
+            self.credits -= credits_
 
     def answered(self, event: Event | None) -> None:
         """Count the answer to a create, or its loss."""

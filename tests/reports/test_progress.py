@@ -36,3 +36,13 @@ def test_doubts_are_yellow_where_colours_are_wanted() -> None:
     """Colours take no columns."""
     plain, coloured = (bar_text(BUSY, 2.0, 70, colours=colours) for colours in (False, True))
     assert coloured == plain.replace("2 in doubt", "\x1b[33m2 in doubt\x1b[0m")
+
+
+def test_credits_left_follow_the_costs_of_tasks_unless_answers_report_the_balance() -> None:
+    tally = Tally(credits=100.0)
+    for cost in (2.5, None, 1.5):
+        tally.charged(cost)
+    assert tally.credits == 96.0
+    tally.balance_reported(90.0)
+    tally.charged(5.0)
+    assert tally.credits == 90.0
