@@ -180,7 +180,9 @@ def _scatters(tasks: Sequence[TaskTimes]) -> list[Figure]:
     if lengths:
         pace = median(task.chars / seconds for task, seconds in lengths)
         dots = [_dot(task, seconds, abs(log(max(task.chars, 1) / seconds / pace))) for task, seconds in lengths]
-        caption = f"Median pace: {pace:.1f} characters per second. Listen to the outliers first: a dot leads to its row."
+        caption = (
+            f"Median pace: {pace:.1f} characters per second. Listen to the outliers first: a dot leads to its row."
+        )
         figures.append(_scatter("length", "Audio length by text length", caption, dots))
     waits = [(task, max(0.0, task.rendered_at - task.created_at)) for task in tasks if task.rendered_at]
     if waits:
@@ -208,4 +210,3 @@ def _length(seconds: float) -> str:
     """`3:07`, `1:02:45`."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
-

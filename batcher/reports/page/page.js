@@ -20,7 +20,7 @@ function showTab(name) {
     tab.tabIndex = tab === wanted ? 0 : -1;
     panelOf(tab).hidden = tab !== wanted;
   }
-  if (location.hash.slice(1) !== name) history.pushState(null, "", `#${name}`);
+  if (location.hash.slice(1) !== name) location.hash = name;
   document.body.dataset.tab = name;
   if (name === "timing") for (const figure of document.querySelectorAll("figure.dots")) linkDots(figure);
   draw(true);
@@ -40,7 +40,11 @@ $("tabs").addEventListener("keydown", (event) => {
   showTab(nameOfTab(tab));
   tab.focus();
 });
-addEventListener("popstate", () => showTab(location.hash.slice(1) || "rows"));
+addEventListener("hashchange", () => {
+  const name = location.hash.slice(1);
+  showTab(tabs.some((tab) => nameOfTab(tab) === name) ? name : "rows");
+  if (name === "table") toRows();
+});
 
 // Keys. They work wherever the focus is, except where letters are typed or a control has a use for the key.
 
@@ -89,8 +93,14 @@ $("search").addEventListener("keydown", (event) => {
   toRows();
 });
 
-// Pointers. The focus goes to the table, since a row's buttons leave the document when it scrolls out of view.
+// Pointers. After a click the focus is on the table, so the next key is for the rows and not for what was clicked.
+// A row's buttons also leave the document when it scrolls out of view.
 
+let byPointer = false;
+addEventListener("pointerdown", () => { byPointer = true; }, true);
+addEventListener("keydown", () => { byPointer = false; }, true);
+addEventListener("click", (event) => { if (event.detail && event.target.closest("button")) toRows(); }, true);
+$("filters").addEventListener("change", (event) => { if (byPointer && event.target.matches("select")) toRows(); });
 pane.addEventListener("click", (event) => {
   const line = event.target.closest(".row");
   if (!line) return;
@@ -179,7 +189,7 @@ function showRows(numbers) {
     byDot = new Set(numbers);
     filter();
   }
-  go(view.indexOf(numbers[0]));
+  go(numbers.length > 1 ? 0 : view.indexOf(numbers[0]));
   toRows();
 }
 

@@ -3,6 +3,7 @@
 const audio = $("audio");
 let sounding = -1; // number of the row
 let continuous = false;
+const writing = () => document.activeElement === $("note");
 
 // Shows the row in the player. `scroll` brings it into view.
 function choose(index, scroll = true) {
@@ -14,7 +15,7 @@ function choose(index, scroll = true) {
     $("now").textContent = [...words, about.states[row[STATE]][1]].filter(Boolean).join(" · ");
     $("now-text").textContent = row[TEXT];
     $("now-error").textContent = reasonOf(row);
-    if (document.activeElement !== $("note")) $("note").value = markOf(row).note;
+    if (!writing()) $("note").value = markOf(row).note;
     $("play").disabled = !playable(row);
     $("file").hidden = !hasAudio(row);
     if (hasAudio(row)) $("file").href = row[LINK];
@@ -94,7 +95,7 @@ audio.addEventListener("error", () => {
   sounding = -1;
 });
 // While a note is being written, the next row waits: the note belongs to the chosen row.
-audio.addEventListener("ended", () => { if (document.activeElement !== $("note")) playNext(); });
+audio.addEventListener("ended", () => { if (!writing()) playNext(); });
 
 $("play").addEventListener("click", () => toggle(chosen));
 $("previous").addEventListener("click", () => go(chosen - 1));
@@ -154,7 +155,7 @@ function editNote() {
 
 $("note").addEventListener("focus", () => { formerNote = $("note").value; });
 $("note").addEventListener("input", () => setMark(chosenRow(), { note: $("note").value.trim() }));
-$("note").addEventListener("blur", () => { if (continuous && audio.ended) playNext(); });
+$("note").addEventListener("blur", () => { if (!writing() && continuous && audio.ended) playNext(); });
 $("note").addEventListener("keydown", (event) => {
   if (event.isComposing || !["Enter", "Escape"].includes(event.key)) return;
   event.preventDefault();
