@@ -389,3 +389,13 @@ def test_every_control_has_a_role_and_a_name(opened: Opened) -> None:
     assert 'button "Mark r1 for a retake"' in found
     assert not re.search(r"- (button|link|textbox|searchbox|combobox|slider|tab|grid)( \[[^]]*\])*:?\n", found)
     assert tab.locator("#table button").evaluate_all("all => all.every((one) => one.tabIndex === -1)")
+
+
+def test_without_javascript_everything_but_the_rows_is_there(browser: Any, page: Path) -> None:
+    """And nothing that would have no effect."""
+    context = browser.new_context(java_script_enabled=False)
+    tab = context.new_page()
+    tab.goto(page.as_uri())
+    assert all(tab.is_visible(name) for name in (".lead", ".states", "noscript", "#panel-credits table", "#figure-polls"))
+    assert not any(tab.is_visible(name) for name in ("#tabs", "#filters", "#table", "#play-all", "#player", ".outliers"))
+    context.close()
