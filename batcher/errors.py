@@ -17,6 +17,9 @@ Any other exception that escapes is a bug.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 
 class BatcherError(Exception):
     """An error that the user can do something about.
@@ -41,12 +44,23 @@ class UsageError(BatcherError):
     """The command line, the configuration or the input is invalid; nothing was created."""
 
 
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """Another command line that is probably meant: when it is, and the options that it has instead of its own."""
+
+    when: str
+    options: Mapping[str, Sequence[str]]
+
+
 class ManifestError(UsageError):
     """A manifest has faults. `faults` are the lines to print, one for each cause."""
 
-    def __init__(self, message: str, faults: list[str], hint: str = "") -> None:
+    def __init__(
+        self, message: str, faults: list[str], hint: str = "", *, suggestion: Suggestion | None = None
+    ) -> None:
         super().__init__(message, hint)
         self.faults = faults
+        self.suggestion = suggestion
 
 
 class DoubtError(ManifestError):

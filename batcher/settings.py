@@ -6,12 +6,12 @@ import os
 import re
 import shlex
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from batcher.errors import CredentialsError, UsageError
+from batcher.errors import CredentialsError, ManifestError, UsageError
 from batcher.manifest.faults import printable
 from batcher.manifest.rules import Rules
 
@@ -56,10 +56,13 @@ class Settings:
     api_url: str = DEFAULT_URL
     token: str | None = field(default=None, repr=False)
     allow_http: bool = False
+    audio_hosts: frozenset[str] = frozenset()  # permitted although they are not at public addresses
     no_credits_codes: frozenset[str] = frozenset()
     concurrency: int = 5
     create_rate: float | None = None  # maximum requests per second
     poll_rate: float | None = None
+    only: tuple[str, ...] = ()  # ids of the rows that the run works on; none: all
+    sample: int | None = None  # items of a sample that the run works on
     max_items: int | None = None
     max_credits: float | None = None
     max_in_doubt: int = 5
@@ -69,10 +72,12 @@ class Settings:
     override_halt: bool = False
     rebuy: bool = False
     rename: bool = False
+    refilter: bool = False
     allow: frozenset[str] = frozenset()  # types of markup that are bought as they are
     restored: bool = False
     rescan: bool = False
     wait_lock_seconds: float = 0.0
+    command: tuple[str, ...] = ("batcher", "run")  # the command line, for suggesting another
 
     @property
     def world(self) -> Literal["real", "sandbox"]:
@@ -93,6 +98,14 @@ class Settings:
         api = "" if self.sandbox or self.api_url == DEFAULT_URL else f" --api-url {shlex.quote(self.api_url)}"
         return f"--ledger {shlex.quote(str(self.ledger))}{api}"
 
+    def ways_out(self, error: ManifestError) -> list[str]:
+        """What to do about the error, line by line: the command that it suggests, then its hint."""
+        lines = [error.hint] if error.hint else []
+        if error.suggestion is None:
+            return lines
+        command = changed_command(self.command, error.suggestion.options)
+        return [error.suggestion.when, f"  {command}", *lines]
+
     def require_token(self) -> str:
         """The token.
 
@@ -102,6 +115,19 @@ class Settings:
         if not self.token:
             raise CredentialsError("no API token", f"{NEW_CREDENTIALS} To try batcher without a token, add --sandbox.")
         return self.token
+
+
+def changed_command(command: Sequence[str], options: Mapping[str, Sequence[str]]) -> str:
+    """The command line with these values for the options, in the place of its own; without passwords and control
+    characters."""
+    words, kept = iter(command), []
+    for word in words:
+        if word in options:
+            next(words, None)
+        elif word.partition("=")[0] not in options:
+            kept.append("URL" if "://" in word and "@" in word else word)
+    added = [part for name, values in options.items() for value in values for part in (name, value)]
+    return "".join(char if char.isprintable() else "?" for char in shlex.join([*kept, *added]))
 
 
 def duration(text: str) -> float:

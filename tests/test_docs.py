@@ -174,7 +174,7 @@ def test_completion_offers_what_exists(project: Project) -> None:
 
 PREPARED: Final = ("python3 -m venv", ".venv/bin/pip", ".venv/bin/pytest")
 """What makes the environment that the tests run in already, or runs these very tests."""
-ENDINGS: Final = {"batcher run lines.csv": 3}
+ENDINGS: Final = {"batcher run lines.csv": 3, "batcher run lines.csv --sample 20": 3}
 """Lines that end otherwise than with 0, since the tasks of two rows fail here: `retry` and `abandon` need one each."""
 
 

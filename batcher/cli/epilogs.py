@@ -31,6 +31,7 @@ _COMMANDS: Final[dict[str, tuple[tuple[int, ...], tuple[str, ...]]]] = {
         (
             "batcher run lines.csv --voice VOICE_ID",
             "batcher run lines.csv --sandbox",
+            "batcher run lines.csv --sample 20",
             "batcher run lines.csv --quiet --max-runtime 50m --ping https://hc-ping.com/UUID",
             "batcher run --collect-only --ledger /srv/book/batcher.db",
         ),

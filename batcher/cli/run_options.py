@@ -11,10 +11,17 @@ from typing import Any, Final, TypeVar
 import click
 
 from batcher import settings
-from batcher.cli.api_options import allow_http_option, api_url_option, find_token, need_one_api, token_file_option
+from batcher.cli.api_options import (
+    allow_audio_host_option,
+    allow_http_option,
+    api_url_option,
+    find_token,
+    need_one_api,
+    token_file_option,
+)
 from batcher.cli.config_file import apply_config_file, merged_columns
 from batcher.cli.ledger_path import ledger_path, project_folder
-from batcher.cli.option_types import ColumnNames, Delimiter, Duration, MarkupTypes, Rate
+from batcher.cli.option_types import TABLE, ColumnNames, Delimiter, Duration, MarkupTypes, Rate, RowIds, Where
 from batcher.cli.options import DEBUG, is_default, option
 from batcher.errors import UsageError
 from batcher.manifest import packed
@@ -59,14 +66,21 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         help="Names of the columns with --no-header, such as id,_,text; _ skips a column.",
     ),
     option("--sheet", metavar="NAME", help="Sheet of a workbook; defaults to the first visible one."),
+    option(
+        "--where",
+        multiple=True,
+        type=Where(),
+        metavar="COLUMN=VALUE",
+        help="Read only rows with this value, or with COLUMN!=VALUE without it.",
+    ),
     option("--skip-invalid", is_flag=True, help="Skip invalid rows and process the others."),
     option("--skip-empty", is_flag=True, help="Skip rows without text."),
     option(
         "--allow",
         multiple=True,
-        type=MarkupTypes(),
+        type=MarkupTypes(TABLE),
         metavar="TYPE",
-        help="Buy texts with markup of this type as they are, such as html or braces.",
+        help="Buy texts with markup of this type as they are, such as html; table: read all rows as one table.",
     ),
     option(
         "--strip", multiple=True, type=MarkupTypes(), metavar="TYPE", help="Remove markup of this type from the texts."
@@ -117,6 +131,21 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     option(
         "--poll-rate", type=Rate(), metavar="N", help="Maximum polls per second; detected automatically by default."
     ),
+    option(
+        "--only",
+        consent=True,
+        multiple=True,
+        type=RowIds(),
+        metavar="ID",
+        help="Work on these rows only: IDs, separated by commas.",
+    ),
+    option(
+        "--sample",
+        consent=True,
+        type=click.IntRange(1),
+        metavar="N",
+        help="Work on a representative sample of N items only; a later run creates the rest.",
+    ),
     option("--max-items", type=click.IntRange(0), metavar="N", help="Maximum items to create in this run."),
     option(
         "--max-credits",
@@ -154,6 +183,12 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         help="Allow the audio of many rows to get other file names after changed ids or settings.",
     ),
     option(
+        "--refilter",
+        consent=True,
+        is_flag=True,
+        help="Allow another --where than in the last run of the batch.",
+    ),
+    option(
         "--restored",
         consent=True,
         is_flag=True,
@@ -166,6 +201,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     token_file_option,
     option("--sandbox", is_flag=True, help="Use the built-in sandbox: no account, no cost."),
     allow_http_option,
+    allow_audio_host_option,
     option(
         "--no-credits-code", multiple=True, metavar="CODE", help="Another API error code that means out of credits."
     ),
@@ -176,19 +212,22 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
 )
 
 
+_COMMAND: Final = "batcher.command"
+"""Key of `click.Context.meta`: the words of the command line."""
 _GROUPS: Final = {
     "Manifest": (
         *("batch", "column", "encoding", "delimiter", "quotes", "header_row", "no_header", "columns", "sheet"),
-        *("skip_invalid", "skip_empty", "allow", "strip", "rescan"),
+        *("where", "skip_invalid", "skip_empty", "allow", "strip", "rescan"),
     ),
     "Defaults for rows without their own": ("voice", "model", "audio_format"),
     "Files": ("ledger", "out_dir", "filename"),
+    "Rows of this run (command line only)": ("only", "sample"),
     "Limits": (
         *("concurrency", "create_rate", "poll_rate", "max_items", "max_credits", "max_in_doubt", "max_runtime"),
         *("no_wait", "collect_only", "wait_lock"),
     ),
-    "Consent (command line only)": ("yes", "rebuy", "rename", "restored", "override_halt"),
-    "API": ("api_url", "token_file", "sandbox", "allow_http", "no_credits_code"),
+    "Consent (command line only)": ("yes", "rebuy", "rename", "refilter", "restored", "override_halt"),
+    "API": ("api_url", "token_file", "sandbox", "allow_http", "allow_audio_host", "no_credits_code"),
     "Monitoring": ("ping", "metrics", "log_format", "log_file"),
     "Output": ("dry_run", "save_settings", "as_json", "quiet", "verbose", "debug"),
 }
@@ -196,7 +235,12 @@ _GROUPS: Final = {
 
 
 class GroupedCommand(click.Command):
-    """A command whose help lists its options in groups."""
+    """A command whose help lists its options in groups, and which remembers its command line."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments."""
+        ctx.meta[_COMMAND] = (*ctx.command_path.split(), *args)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options group by group."""
@@ -234,6 +278,8 @@ def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path
         raise UsageError("no manifest given", "Name one, such as lines.csv; or pass --collect-only.")
     if math.isnan(params["max_credits"] or 0.0):
         raise UsageError("--max-credits must be a number", "For example: --max-credits 5000")
+    only = tuple(dict.fromkeys(chain.from_iterable(params["only"])))
+    _need_one_selection(params)
     sandbox = params["sandbox"]
     need_one_api(ctx, sandbox=sandbox)
     if sandbox and is_default(ctx, "concurrency"):
@@ -247,10 +293,13 @@ def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path
         api_url=params["api_url"],
         token=find_token(ctx),
         allow_http=params["allow_http"],
+        audio_hosts=frozenset(params["allow_audio_host"]),
         no_credits_codes=frozenset(params["no_credits_code"]),
         concurrency=params["concurrency"],
         create_rate=params["create_rate"],
         poll_rate=params["poll_rate"],
+        only=only,
+        sample=params["sample"],
         max_items=params["max_items"],
         max_credits=params["max_credits"],
         max_in_doubt=params["max_in_doubt"],
@@ -261,10 +310,21 @@ def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path
         rebuy=params["rebuy"],
         allow=frozenset(chain.from_iterable(params["allow"])),
         rename=params["rename"],
+        refilter=params["refilter"],
         restored=params["restored"],
         rescan=params["rescan"],
         wait_lock_seconds=params["wait_lock"],
+        command=ctx.meta.get(_COMMAND, ()),
     )
+
+
+def _need_one_selection(params: dict[str, Any]) -> None:
+    given = [f"--{name.replace('_', '-')}" for name in ("only", "sample", "collect_only") if params[name]]
+    if len(given) > 1:
+        hint = (
+            "--collect-only creates nothing, and collects everything." if "--collect-only" in given else "Choose one."
+        )
+        raise UsageError(f"{given[0]} and {given[1]} contradict each other", hint)
 
 
 def _sources(
@@ -295,6 +355,8 @@ def _sources(
                 no_header=params["no_header"],
                 names=params["columns"] or (),
                 sheet=params["sheet"],
+                single_table=TABLE in chain.from_iterable(params["allow"]),
+                where=params["where"],
                 filename=params["filename"],
                 skip_invalid=params["skip_invalid"],
                 skip_empty=params["skip_empty"],

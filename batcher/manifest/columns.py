@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, NoReturn
 
 from batcher.errors import ManifestError
@@ -18,6 +19,8 @@ from batcher.manifest.nested import MISSING, paths_in, value_at
 FIELDS: Final = ("text", "id", "voice", "model", "format", "take", "output", "params", *PARAMETERS)
 """What a manifest can set for a row."""
 
+EMPTY_TEXT: Final = "text: empty"
+"""Cause of the faults of rows without a text, which a missing column explains."""
 REPORT_PREFIX: Final = "batcher_"
 """Prefix of the columns that a report adds to those of its manifest; a manifest may not have such columns."""
 
@@ -27,9 +30,11 @@ _MAX_COMPARED: Final = 1000  # unknown headers that are compared with the fields
 _HEADERS_LISTED: Final = 12
 
 
-def _normal(header: str) -> str:
-    """The header without case, blanks, `_` and `-`."""
-    return re.sub(r"[\s_-]+", "", unicodedata.normalize("NFC", header)).casefold()
+@lru_cache(maxsize=1024)
+def normalised(header: str) -> str:
+    """The header without case, blanks, `_` and `-`, unless it has nothing else."""
+    normal = re.sub(r"[\s_-]+", "", unicodedata.normalize("NFC", header)).casefold()
+    return normal or header.strip()
 
 
 _NAMES: Final = {name: name for name in FIELDS} | {"voiceid": "voice", "enginemodelid": "model"}
@@ -77,7 +82,7 @@ class Columns:
     def _map_names(self, mapping: Mapping[str, str]) -> dict[str, str]:
         """Normalised header to field."""
         for name, header in mapping.items():
-            field = _NAMES.get(_normal(name))
+            field = _NAMES.get(normalised(name))
             if field is None:
                 option = f"--column {printable(name)}={printable(header)}"
                 reason = f"{option}: there is no field {code(name)}: use one of {', '.join(FIELDS)}"
@@ -89,7 +94,7 @@ class Columns:
         for field, header in self._mapped.items():
             if not header:
                 continue
-            other = added.setdefault(_normal(header), field)
+            other = added.setdefault(normalised(header), field)
             if other != field:
                 reason = f"--column maps {code(header)} to both {code(other)} and {code(field)}: choose one"
                 self._fault(None, None, reason, f"mapped twice {header}")
@@ -107,7 +112,28 @@ class Columns:
 
     def field_named(self, header: str) -> str | None:
         """The field that a column with this header would be read as."""
-        return self._names.get(_normal(header))
+        return self._names.get(normalised(header))
+
+    def has(self, header: str) -> bool:
+        """Whether a column with this header was read."""
+        if (field := self.field_named(header)) is not None:
+            return field in self.sent.values()
+        return any(normalised(other) == normalised(header) for other in self.carried)
+
+    def value_of(self, header: str, given: Mapping[str, Any], extra: Mapping[str, Any]) -> Any:
+        """A record's value in the column with this header, or at this path; `MISSING` if it has none."""
+        if (field := self.field_named(header)) is not None:
+            return given.get(field, MISSING)
+        if header in extra:
+            return extra[header]
+        named = {self.header_of(field): value for field, value in given.items()}
+        return value_at({**extra, **named}, header, normalised)
+
+    def why_missing(self, header: str) -> str:
+        """That the file has no column with this header, and which it may mean."""
+        near = difflib.get_close_matches(header, [*self.sent, *self.carried], n=1)
+        meant = f": did you mean {code(near[0])}?" if near else ""
+        return f"the file has no column {code(header)}{self._listed()}{meant}"
 
     def mapped_to(self, field: str) -> str | None:
         """The header that the user named for this field."""
@@ -131,8 +157,7 @@ class Columns:
         headers = [header.strip() for header in headers]
         while headers and not headers[-1]:
             headers.pop()
-        if len(headers) > 1 and not headers[0]:
-            headers[0] = "column 1"
+        headers = with_first_named(headers)
         left_out = {index for index, header in enumerate(headers) if header == skipped}
         headers = ["" if index in left_out else header for index, header in enumerate(headers)]
         fields: dict[str, int] = {}
@@ -165,8 +190,8 @@ class Columns:
 
     def _positions(self, headers: list[str], joined: str) -> list[int]:
         """The positions of the columns that this mapped header joins; none unless all are there."""
-        normal = [_normal(header) for header in headers]
-        parts = [_normal(part) for part in self._joins.get(joined, ())]
+        normal = [normalised(header) for header in headers]
+        parts = [normalised(part) for part in self._joins.get(joined, ())]
         return [normal.index(part) for part in parts] if all(part in normal for part in parts) else []
 
     def _check_header(
@@ -190,7 +215,7 @@ class Columns:
         A field may be mapped to the path of a nested value, or to several joined. These are carried all the same.
         """
         for header in self._composed:
-            if all(_normal(key) != _normal(header) for key in record):
+            if all(normalised(key) != normalised(header) for key in record):
                 found = self._compose(record, header)
                 record = {**record, header: found} if found is not MISSING else record
         given: dict[str, Any] = {}
@@ -224,8 +249,8 @@ class Columns:
     def _compose(self, record: Mapping[str, Any], header: str) -> Any:
         """The value at the path, or the joined values, that a mapped header stands for; `MISSING` if there is none."""
         if header not in self._joins:
-            return value_at(record, header, _normal)
-        values = {part: value_at(record, part, _normal) for part in self._joins[header]}
+            return value_at(record, header, normalised)
+        values = {part: value_at(record, part, normalised) for part in self._joins[header]}
         values = {part: value for part, value in values.items() if value is not MISSING}
         self._parts_found.update(values)
         if not values:
@@ -257,6 +282,8 @@ class Columns:
             advice = advice or f"name the column of the texts with --column text=HEADER{self._listed()}"
             reason = f"no `text` column: {advice}"
             self._fault(line, None, reason, "no text")
+        if "text" not in present and not self._suspects:
+            self._faults.drop(EMPTY_TEXT)
         reported = next((header for header in self.carried if header.startswith(REPORT_PREFIX)), None)
         if reported is not None:
             reason = (
@@ -267,7 +294,7 @@ class Columns:
 
     def _field_of(self, header: str) -> str | None:
         """The field that `header` maps to, if any; called once for each spelling."""
-        normal = _normal(header)
+        normal = normalised(header)
         field = self._fields[header] = self._names.get(normal) if normal else None
         if field is not None:
             self.sent[header] = field
@@ -299,10 +326,16 @@ class Columns:
         self._faults.add(line, column, reason, cause=cause, fatal=True)
 
 
+def with_first_named(headers: Sequence[str]) -> list[str]:
+    """The headers, of which a blank first one is named by its position."""
+    is_unnamed = len(headers) > 1 and not headers[0].strip()
+    return ["column 1", *headers[1:]] if is_unnamed else list(headers)
+
+
 def _joined(header: str) -> list[str]:
     """The headers that `Line 1+Line 2` joins; none if it is one header."""
     parts = [part.strip() for part in header.split("+")]
-    return parts if len(parts) > 1 and all(map(_normal, parts)) else []
+    return parts if len(parts) > 1 and all(map(normalised, parts)) else []
 
 
 def _is_blank(value: Any) -> bool:

@@ -16,6 +16,7 @@ from batcher.manifest.columns import FIELDS, Columns
 from batcher.manifest.faults import Faults
 from batcher.manifest.input import Input
 from batcher.manifest.packed import unpacked
+from batcher.manifest.row_filter import RowFilter
 from batcher.manifest.rows import FindFormer, Record, Row, RowValidator, record_id
 from batcher.manifest.rules import Rules
 from batcher.manifest.stream import seekable
@@ -40,6 +41,7 @@ class Manifest:
         self._rules = rules
         self._columns = Columns(rules.columns, self.faults)
         self._validator = RowValidator(rules, self._columns, self.faults)
+        self._filter = RowFilter(rules.where, self._columns, self.faults, self.notes)
 
     @property
     def columns_sent(self) -> dict[str, str]:
@@ -50,6 +52,11 @@ class Manifest:
     def columns_carried(self) -> list[str]:
         """The columns that are only copied to the results."""
         return list(self._columns.carried)
+
+    @property
+    def left_out(self) -> int:
+        """Rows that `--where` does not select, so far."""
+        return self._filter.left_out
 
     @property
     def stripped(self) -> int:
@@ -77,7 +84,7 @@ class Manifest:
                 unpacked(seeking, self.name) as (content, ending),
             ):
                 source = self._input(content, ending if self._path is not None else "")
-                yield from formats.records(source)
+                yield from self._filter.selected(formats.records(source))
                 source.tap.drain()
                 self.digest, self.size = source.tap.sha256.hexdigest(), source.tap.size
         except OSError as error:

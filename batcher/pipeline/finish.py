@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,7 @@ from batcher.audio.fingerprints import stamp
 from batcher.errors import StorageError
 from batcher.formatting import counted
 from batcher.item import NEEDS_ATTENTION, UNFINISHED, State
+from batcher.ledger.imports.parse_options import rows_left_out
 from batcher.ledger.ledger import Connection
 from batcher.ledger.lifecycle import restored_rows, runs
 from batcher.ledger.money import spending
@@ -62,7 +64,7 @@ class Finish:
             await sweep(ledger, self.ctx.store)
         await self._mark_folder(await ledger.do(self._write_results))
         await ledger.do(self.ingest.record_end, unwritten=self.ctx.tally.unwritten)
-        counts = await ledger.do(item_counts.count, self.ingest.named)
+        counts = await ledger.do(self.ingest.selection.count, self.ingest.named)
         await ledger.do(self._note_halts, counts)
         result = await self._result(counts)
         await ledger.do(self._note_end, result)
@@ -81,6 +83,8 @@ class Finish:
         refused, unwritten = self.ingest.refused, self.ctx.tally.unwritten
         named = bool(self.ctx.settings.sources)
         code, message = conclude(self.ctx.stop, counts, refused=refused, unwritten=unwritten, rows_named=named)
+        if code == 0 and self.ingest.selection.is_limited:
+            message = "all selected rows are done or settled"
         message += await self.ctx.ledger.do(summary.overdue_message, self.ingest.named, self.overdue)
         return replace(
             self._build_report(code, message),
@@ -88,6 +92,8 @@ class Finish:
             rows=counts.rows,
             items=counts.items,
             states=counts.states,
+            not_selected=self.ingest.selection.others,
+            left_out=await self.ctx.ledger.do(rows_left_out, self.ingest.named),
             halt=run_report.halt_of(self.halts),
             credits=await self.ctx.ledger.do(self._credits),
         )
@@ -145,7 +151,7 @@ class Finish:
         spent, known = spending.spent_in_run(conn, self.ctx.run_id)
         if not known:
             spent = start - end if start is not None and end is not None else None
-        needed = spending.estimated_need(conn, self.ingest.named)
+        needed = self.ingest.selection.estimated_need(conn, self.ingest.named)
         return {"start": start, "end": end, "spent": spent, "estimated_needed": needed}
 
     def _note_end(self, conn: Connection, result: run_report.RunReport) -> None:
@@ -161,10 +167,24 @@ class Finish:
         )
 
     def _print_summary(self, conn: Connection, result: run_report.RunReport) -> None:
-        counts = item_counts.count(conn, self.ingest.named)
-        where, hints = self.ctx.settings.ledger_options, self.ingest.hints
-        words = summary.SummaryInput(result, counts, where=where, last=self.last_end, hints=hints)
+        words = summary.SummaryInput(
+            result,
+            self.ingest.selection.count(conn, self.ingest.named),
+            where=self.ctx.settings.ledger_options,
+            last=self.last_end,
+            hints=self.ingest.hints,
+            only_chosen=self.ingest.selection.is_limited,
+        )
         summary.print_summary(conn, self.ctx.progress, words, self.ingest.named)
+        if self.ingest.selection.is_sample and words.counts.states[State.DONE]:
+            self.ctx.progress.say("to listen to the sample, open the page that this command writes:")
+            self.ctx.progress.say(f"    {self._report_command()}")
+
+    def _report_command(self) -> str:
+        """The command that writes the page on which the batches can be heard."""
+        names = [batch.name for batch in self.ingest.named]
+        of_batch = ["--batch", *names] if len(names) == 1 else []
+        return shlex.join(["batcher", "report", *of_batch, "--ledger", str(self.ctx.settings.ledger)])
 
 
 _EXITS: Final = {Reason.CREDENTIALS: 5, Reason.CREDITS: 4, Reason.TROUBLE: 8, Reason.ASKED: 6}

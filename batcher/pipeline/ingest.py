@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 from batcher.audio.fingerprints import is_settled, stamp
-from batcher.errors import DoubtError, ManifestError
+from batcher.errors import DoubtError, ManifestError, UsageError
 from batcher.formatting import counted
 from batcher.ledger.imports import importer
 from batcher.ledger.ledger import Connection
@@ -16,6 +16,7 @@ from batcher.manifest.reader import Manifest
 from batcher.manifest.rules import Rules
 from batcher.pipeline.context import Confirm, RunContext
 from batcher.pipeline.output_check import OutputCheck
+from batcher.pipeline.selection import Selection, need_known
 from batcher.reports import results
 from batcher.settings import Source
 
@@ -24,8 +25,8 @@ class Ingest:
     """The batches of one run.
 
     `named` are the batches that the run reports on, `wanted` those that it may buy for: none once `refused`, the
-    message that says why, is set. `hints` say what to do about it. `last_message` is that of the run before: the
-    same one again is not news.
+    message that says why, is set. `selection` are the rows of these batches that it works on. `hints` say what to do
+    about a refusal. `last_message` is that of the run before: the same one again is not news.
     """
 
     def __init__(self, ctx: RunContext, stdin: BinaryIO | None, confirm: Confirm | None = None) -> None:
@@ -35,6 +36,7 @@ class Ingest:
         self._outputs = OutputCheck(ctx.ledger, ctx.store, ctx.clock)
         self.named: list[Batch] = []
         self.wanted: list[Batch] = []
+        self.selection = Selection(ctx.settings)
         self.refused: str | None = None
         self.hints: list[str] = []
         self.last_message: str | None = None
@@ -54,9 +56,10 @@ class Ingest:
             try:
                 self.named.append(await self._import(source, known.get(batch)))
             except ManifestError as error:
-                self.refuse(error.message, error.faults, error.hint)
+                self.refuse(error.message, error.faults, *self._ctx.settings.ways_out(error))
                 self.named += [known[batch]] if batch in known else []
         await self._check_outputs()
+        await self._select_rows()
         self.wanted = [] if self.refused or self._ctx.settings.collect_only else self.named
 
     async def _import(self, source: Source, before: Batch | None) -> Batch:
@@ -100,6 +103,7 @@ class Ingest:
             at=self._ctx.clock.now(),
             rebuy=self._ctx.settings.rebuy,
             rename=self._ctx.settings.rename,
+            refilter=self._ctx.settings.refilter,
             allow=allow,
             trusted=trusted if trusted == self._stamp(source) else None,
         )
@@ -152,17 +156,23 @@ class Ingest:
                 "Move those files away, or choose another --out-dir or --filename.",
             )
 
+    async def _select_rows(self) -> None:
+        unknown = await self._ctx.ledger.do(self.selection.choose, self.named)
+        try:
+            need_known([] if self.refused else unknown)
+        except UsageError as error:
+            self.refuse(error.message, [], error.hint)
+
     def record_end(self, conn: Connection, *, unwritten: int) -> None:
         """Record which outputs this run has linked, and whether any could not be written: the next run checks less."""
         self._outputs.record_end(conn, self.named, complete=self.refused is None and not unwritten)
 
-    def refuse(self, message: str, lines: Sequence[str], hint: str) -> None:
-        """Create nothing: show `lines` now; the end of the run shows the message and the hint."""
+    def refuse(self, message: str, lines: Sequence[str], *hints: str) -> None:
+        """Create nothing: show `lines` now; the end of the run shows the message and the hints."""
         show = self._ctx.progress.say if message == self.last_message else self._ctx.progress.warn
         for line in lines:
             if line != message:
                 show(line)
-        if hint and hint not in self.hints:
-            self.hints.append(hint)
+        self.hints += [hint for hint in hints if hint and hint not in self.hints]
         self.refused = message if self.refused is None else f"{self.refused}; {message}"
         self.wanted = []

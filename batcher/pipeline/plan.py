@@ -29,6 +29,7 @@ from batcher.pipeline.catalogue import Catalogue, Verdict
 from batcher.pipeline.connection import reach, why_no_profile
 from batcher.pipeline.purchase_check import CACHE, FIX_VOICES, add_fault, warnings
 from batcher.pipeline.restore import why_outdated
+from batcher.pipeline.selection import Selection, need_known
 from batcher.provider.answers import Profile
 from batcher.settings import Settings
 
@@ -42,8 +43,10 @@ class Plan:
 
     schema: int = 1
     batches: list[str] = field(default_factory=list)
-    rows: int = 0
+    rows: int = 0  # that the run works on
+    not_selected: int = 0  # other rows of the manifests
     items: int = 0
+    left_out: int = 0  # rows of the files that --where does not select
     shared: int = 0  # rows that share an item with an earlier row
     new: int = 0  # items to create
     done: int = 0
@@ -80,7 +83,7 @@ def plan(settings: Settings) -> Plan:
 
     Raises:
         LedgerError: the ledger cannot be used.
-        UsageError: a setting is invalid.
+        UsageError: a setting is invalid, or names a row that does not exist.
     """
     with _ledger(settings) as path, open_readonly(path, settings.world) as conn:
         planner = _Planner(settings, conn)
@@ -112,6 +115,7 @@ class _Planner:
         self._store = Store(settings.ledger.parent, settings.out_dir)
         self._refused_types: dict[str, None] = {}
         self._preview_imports()
+        self._select_rows()
         self._to_buy = self._preview.purchases()
 
     def _preview_imports(self) -> None:
@@ -121,14 +125,16 @@ class _Planner:
             self._plan.batches.append(rules.batch)
             try:
                 out_dir, at = self._store.out_dir, Clock().now()
-                found = self._preview.add(manifest, rules, out_dir=out_dir, at=at)
+                refilter = self._settings.refilter
+                found = self._preview.add(manifest, rules, out_dir=out_dir, at=at, refilter=refilter)
             except ManifestError as error:
                 self._plan.faults += error.faults
-                self._plan.refused[rules.batch] = error.hint
+                self._plan.refused[rules.batch] = "\n".join(self._settings.ways_out(error))
                 continue
             self._plan.faults += manifest.faults.lines()
-            self._plan.rebuy = self._plan.rebuy or found.rebuy
-            self._plan.rename = self._plan.rename or found.rename
+            self._plan.left_out += manifest.left_out
+            self._plan.rebuy = self._plan.rebuy or self._told(found.rebuy)
+            self._plan.rename = self._plan.rename or self._told(found.rename)
             self._plan.stripped += manifest.stripped
             self._add_doubts(manifest.faults.name, found.doubts)
             for name, ids in found.changed.items():
@@ -136,6 +142,16 @@ class _Planner:
             self._plan.notes += manifest.notes
             self._plan.columns_sent |= manifest.columns_sent
             self._plan.columns_carried += manifest.columns_carried
+
+    def _told(self, error: ManifestError | None) -> str | None:
+        """What would be refused, and what to do about it."""
+        return None if error is None else "\n".join([*error.faults, *self._settings.ways_out(error)])
+
+    def _select_rows(self) -> None:
+        selection = Selection(self._settings)
+        unknown = selection.limit(self._preview)
+        need_known([] if self._plan.refused else unknown)
+        self._plan.not_selected = selection.others
 
     def _add_doubts(self, name: str, doubts: list[Doubt]) -> None:
         self._plan.doubts += [doubt.to_json() for doubt in doubts]

@@ -13,7 +13,7 @@ from batcher.ledger.imports import unknown_voices
 from batcher.ledger.ledger import Connection
 from batcher.ledger.lifecycle import runs
 from batcher.ledger.money.prices import Prices, prices
-from batcher.ledger.queries.purchases import lines_with, purchases
+from batcher.ledger.queries.purchases import lines_with
 from batcher.ledger.records import Batch, Purchase
 from batcher.ledger.storage import cached_facts
 from batcher.ledger.storage.filters import numbers_of
@@ -36,11 +36,11 @@ FIX_VOICES: Final = "Fix them, or pass --skip-invalid to continue with the other
 async def check_purchases(ctx: RunContext, client: Client, account_id: int, ingest: Ingest) -> None:
     """Check what this run is about to buy: refuse or skip rows with an unknown voice, and print warnings.
 
-    Unchanged manifests are checked once a day.
+    Unchanged manifests are checked once a day; selected rows are checked in each run, unless their manifests are.
     """
     if not ingest.wanted or ctx.stop.creating or await ctx.ledger.do(_is_checked, ingest, ctx.clock.now()):
         return
-    found = await ctx.ledger.do(purchases, ingest.wanted)
+    found = await ctx.ledger.do(ingest.selection.purchases, ingest.wanted)
     if not found:
         return
     catalogue = Catalogue(client, ctx.clock, await ctx.ledger.do(runs.learned_value, account_id, CACHE))
@@ -52,7 +52,7 @@ async def check_purchases(ctx: RunContext, client: Client, account_id: int, inge
     lines = warnings(found, verdict, known)
     if verdict.unknown:
         lines += await _reject(ctx, ingest, verdict)
-    elif verdict.is_whole:
+    elif verdict.is_whole and not ingest.selection.is_limited:
         await ctx.ledger.do(_note_checked, ingest, ctx.clock.now())
     await _show(ctx, account_id, lines)
 

@@ -15,8 +15,7 @@ from batcher.formatting import amount, counted
 from batcher.item import State
 from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import collection, restored_rows, runs
-from batcher.ledger.money import spending
-from batcher.ledger.queries import item_counts, purchases, status
+from batcher.ledger.queries import item_counts, status
 from batcher.ledger.records import Halt
 from batcher.ledger.storage.lock import owner_lock
 from batcher.pacing.pace import Pacing
@@ -133,7 +132,7 @@ class _Run:
 
     async def _has_work(self) -> bool:
         ledger = self.ctx.ledger
-        counts = await ledger.do(item_counts.count, self.ingest.named)
+        counts = await ledger.do(self.ingest.selection.count, self.ingest.named)
         self.ctx.tally.begin(counts.items, done=counts.states[State.DONE], in_doubt=counts.states[State.IN_DOUBT])
         if counts.states[State.PENDING] and self.ingest.wanted:
             return True
@@ -201,14 +200,14 @@ class _Run:
 
     async def _ask(self, profile: Profile) -> None:
         """Ask before many new items are created for real money; without a yes, only open tasks are collected."""
-        ctx = self.ctx
-        new = (await ctx.ledger.do(item_counts.count, self.ingest.wanted)).states[State.PENDING]
+        ctx, selection = self.ctx, self.ingest.selection
+        new = (await ctx.ledger.do(selection.count, self.ingest.wanted)).states[State.PENDING]
         if self.confirm is None or ctx.settings.sandbox or new <= ASK_ABOVE:
             return
-        cost = await ctx.ledger.do(spending.estimated_need, self.ingest.wanted)
+        cost = await ctx.ledger.do(selection.estimated_need, self.ingest.wanted)
         basis = ""
         if cost is None:
-            found = await ctx.ledger.do(purchases.purchases, self.ingest.wanted)
+            found = await ctx.ledger.do(selection.purchases, self.ingest.wanted)
             cost, basis = sum(one.listed_credits for one in found), " by the provider's price rule"
         balance = "unknown" if profile.balance is None else f"{amount(profile.balance)} credits"
         question = f"create {new:,} items for about {amount(cost)} credits{basis} (the balance is {balance})?"
@@ -249,7 +248,8 @@ class _Run:
         downloader = Downloader(ctx, api, delivery)
         poller = Poller(ctx, api, downloader, pacing)
         await self._take_up_tasks(api, poller, downloader)
-        await self._drive(Submitter(ctx, api, poller, self.ingest.wanted), poller, downloader)
+        submitter = Submitter(ctx, api, poller, self.ingest.wanted, only_chosen=self.ingest.selection.is_limited)
+        await self._drive(submitter, poller, downloader)
         self.overdue = list(poller.overdue)
         await _record_halt_balance(client, guard)
         for name, learned in (("pacing", pacing.to_json()), ("throttle", throttle.to_json())):
@@ -270,7 +270,11 @@ class _Run:
         """Continue with the tasks that earlier runs left open, even if their rows are gone."""
         if not self.ctx.settings.wait:
             return
-        for task in await self.ctx.ledger.do(collection.open_tasks, api.account_id, self.ingest.named):
+        only_chosen = self.ingest.selection.is_limited
+        tasks = await self.ctx.ledger.do(
+            collection.open_tasks, api.account_id, self.ingest.named, only_chosen=only_chosen
+        )
+        for task in tasks:
             if task.rendered:
                 downloader.add(task, None)
             else:

@@ -28,7 +28,11 @@ OUTCOMES: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
-    """The result of a run. Its fields, in this order, are the keys of `run --json`. None means unknown."""
+    """The result of a run. Its fields, in this order, are the keys of `run --json`. None means unknown.
+
+    Rows, items and states are of the rows that the run works on; `not_selected` are the others of its manifests.
+    `left_out` are the rows of the files that `--where` does not select; None without it.
+    """
 
     schema: int = SCHEMA
     run_id: str | None = None
@@ -41,6 +45,8 @@ class RunReport:
     rows: int | None = None
     items: int | None = None
     states: dict[str, int] = field(default_factory=dict)
+    not_selected: int = 0
+    left_out: int | None = None
     created: int = 0
     collected: int = 0
     halt: dict[str, Any] | None = None

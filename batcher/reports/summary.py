@@ -33,7 +33,8 @@ _GROUPS: Final = {
 class SummaryInput:
     """The result of a run, its items by state, the options by which other commands find them, and the previous result.
 
-    `last` is the exit code and message of the previous run; `hints` are printed if the run was refused.
+    `last` is the exit code and message of the previous run; `hints` are printed if the run was refused. `only_chosen`:
+    the run works on the rows in the table `chosen`.
     """
 
     result: RunReport
@@ -41,6 +42,7 @@ class SummaryInput:
     where: str
     last: tuple[int | None, str | None]
     hints: Sequence[str]
+    only_chosen: bool = False
 
     @property
     def is_news(self) -> bool:
@@ -100,11 +102,17 @@ def print_summary(conn: Connection, progress: Progress, words: SummaryInput, bat
         progress.say(statement)
     for one in ignored.ignored_in_run(conn, result.run_id or ""):
         progress.warn(f"{one.line()}; see `batcher help account`")
+    _print_undelivered(conn, progress, words, batches)
     _print_groups(conn, progress, words, batches)
     if counts.invalid:
         progress.say(f"{counted(counts.invalid, 'row')} skipped as invalid; fix them in the manifest and run it again")
     if counts.empty:
         progress.say(f"{counted(counts.empty, 'row')} skipped as empty")
+    if result.left_out is not None:
+        progress.say(f"{counted(result.left_out, 'row')} left out by --where")
+    if words.only_chosen:
+        verb = "is" if result.not_selected == 1 else "are"
+        progress.say(f"{counted(result.not_selected, 'other row')} of the manifest {verb} not part of this run")
 
 
 def _print_end(progress: Progress, words: SummaryInput) -> None:
@@ -125,8 +133,19 @@ def _print_groups(conn: Connection, progress: Progress, words: SummaryInput, bat
             continue
         is_new = item_counts.new_in_run(conn, words.result.run_id or "", state)
         show = progress.warn if is_new else progress.say
-        show(f"{counted(number, 'item')} {label}: {_examples(conn, batches, state)}")
+        examples = attention.needing_attention(conn, batches, state, _SHOWN + 1, only_chosen=words.only_chosen)
+        show(f"{counted(number, 'item')} {label}: {_examples(examples)}")
         show(f"    {command} {words.where}")
+
+
+def _print_undelivered(conn: Connection, progress: Progress, words: SummaryInput, batches: Sequence[Batch]) -> None:
+    """Print the items whose audio could not be downloaded, with the reasons. The next run tries them again."""
+    if not words.counts.states[State.RENDERED]:
+        return
+    number, found = attention.undelivered(conn, batches, _SHOWN + 1, only_chosen=words.only_chosen)
+    if number:
+        show = progress.warn if words.is_news else progress.say
+        show(f"{counted(number, 'item')} finished, but without usable audio so far: {_examples(found)}")
 
 
 def _first_line(result: RunReport, counts: item_counts.Counts) -> str:
@@ -170,8 +189,8 @@ def _statement(conn: Connection, result: RunReport) -> str | None:
     return f"{words}; {'+' * (unexplained > 0)}{amount(unexplained)} credits unexplained{part}"
 
 
-def _examples(conn: Connection, batches: Sequence[Batch], state: State) -> str:
-    found = attention.needing_attention(conn, batches, state, _SHOWN + 1)
+def _examples(found: Sequence[Sequence[str]]) -> str:
+    """Ids and errors of rows, those with the same error together."""
     words = []
     for error, alike in groupby(found[:_SHOWN], key=itemgetter(1)):
         ids = [row_id for row_id, _ in alike]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ROOT = Path(os.sep)
 REPORT = (
     *("schema", "run_id", "exit_code", "outcome", "message", "ledger", "out_dir", "batches", "rows", "items"),
-    *("states", "created", "collected", "halt", "credits", "requests", "elapsed_seconds"),
+    *("states", "not_selected", "left_out", "created", "collected", "halt", "credits", "requests", "elapsed_seconds"),
 )
 STATES = {
     *("pending", "submitting", "in_doubt", "submitted", "rendered", "done", "rejected", "failed", "gone", "abandoned"),

@@ -16,13 +16,17 @@ import pytest
 from batcher.audio.fingerprints import stamp
 from batcher.clock import Clock
 from batcher.errors import ManifestError
-from batcher.item import Event
-from batcher.ledger.imports import importer
+from batcher.item import Event, State
+from batcher.ledger.imports import importer, rebuys
+from batcher.ledger.imports.conflicts import other_batches, reject_conflicts
+from batcher.ledger.imports.staging import stage_changes
 from batcher.ledger.ledger import Connection, open_ledger
 from batcher.ledger.lifecycle import claims, collection, runs
-from batcher.ledger.queries import attention, item_counts, outputs
+from batcher.ledger.queries import attention, item_counts, outputs, purchases, selection
 from batcher.ledger.records import Balance, Batch
 from batcher.ledger.storage import cached_facts, database
+from batcher.ledger.storage.schema import items
+from batcher.manifest.reader import Manifest
 from batcher.manifest.rules import Rules
 from batcher.pipeline.ingest import Ingest
 from batcher.settings import Settings, Source
@@ -225,6 +229,26 @@ def _unlinked_outputs(conn: Connection, batch: Batch) -> list[tuple[str, str, bo
     return list(outputs.row_outputs(conn, batch, unlinked=True))
 
 
+def _stage(conn: Connection, batch: Batch, file: Path, *, check: bool) -> None:
+    """Compare a manifest with its batch, and check what has changed unless `check` is false."""
+    rules = Rules(batch=batch.name, voice="anna")
+    manifest = Manifest(file, rules)
+    staging = stage_changes(conn, manifest, batch.name, batch.batch_id, items, AT)
+    if check:
+        reject_conflicts(conn, staging, manifest.faults, other_batches(conn, batch.name), batch.out_dir)
+        importer.refuse_renames_of(conn, staging, manifest, rules)
+        rebuys.refuse_rebuys(conn, staging, manifest, rules, {}, same_file=False)
+        rebuys.changed_rows(conn, staging)
+
+
+def _steps_of_checks(book: Book) -> int:
+    """Steps of the checks of an import that adds three rows."""
+    file = book.path.with_name("m.csv")
+    file.write_text(file.read_text() + "one more sentence\nanother\nand a third\n")
+    read, checked = (_steps(book, _stage, book.wanted[0], file, check=check) for check in (False, True))
+    return checked - read
+
+
 def _all_but_one_done(folder: Path, rows: int) -> Iterator[dict[str, int]]:
     folder.mkdir()
     with book_in(folder) as book:
@@ -238,7 +262,7 @@ def _all_but_one_done(folder: Path, rows: int) -> Iterator[dict[str, int]]:
         who = {"run_id": RUN, "account_id": book.account_id, "wanted": book.wanted}
         yield {
             "claim": _steps(book, claims.claim, prepare, **who, cursor=(0, 0), limit=5, at=AT),
-            "next_due_at": _steps(book, claims.next_due_at, RUN, book.wanted),
+            "has_claimable": _steps(book, claims.has_claimable, RUN, book.wanted),
             "rechecks": _steps(book, claims.rechecks, book.account_id, book.wanted),
             "open_tasks": _steps(book, collection.open_tasks, book.account_id, book.wanted),
             "foreign_tasks": _steps(book, attention.foreign_tasks, book.wanted, book.account_id),
@@ -248,6 +272,7 @@ def _all_but_one_done(folder: Path, rows: int) -> Iterator[dict[str, int]]:
             "folders": _steps(book, outputs.folders, book.wanted[0], 9, unlinked=True),
             "to_link": _steps(book, outputs.to_link, book.wanted[0], 0, 9),
             "latest_takes": _steps(book, importer.latest_takes, "m"),
+            "checks of three new rows": _steps_of_checks(book),
         }
 
 
@@ -255,6 +280,44 @@ def test_database_steps_of_frequent_queries_do_not_grow_with_the_manifest(tmp_pa
     """In a manifest of ten times the rows, nearly all of them done, they take about the same number of steps."""
     [few], [many] = (list(_all_but_one_done(tmp_path / str(rows), rows)) for rows in (400, 4000))
     assert {name: steps for name, steps in many.items() if steps > 2 * few[name] + 2} == {}
+
+
+def _two_chosen(folder: Path, rows: int) -> dict[str, int]:
+    folder.mkdir()
+    with book_in(folder) as book:
+        book.take_in("id,text\n" + "".join(f"r{row},sentence {row}\n" for row in range(rows)))
+        assert book.do(selection.choose_ids, book.wanted, ["r3", f"r{rows - 1}"]) == []
+        who = {"run_id": RUN, "account_id": book.account_id, "wanted": book.wanted, "only_chosen": True}
+        return {
+            "claim": _steps(book, claims.claim, prepare, **who, cursor=(0, 0), limit=5, at=AT),
+            "has_claimable": _steps(book, claims.has_claimable, RUN, book.wanted, only_chosen=True),
+            "count": _steps(book, item_counts.count_chosen, book.wanted),
+            "purchases": _steps(book, purchases.purchases, book.wanted, only_chosen=True),
+            "attention": _steps(book, attention.needing_attention, book.wanted, State.FAILED, 5, only_chosen=True),
+            "open_tasks": _steps(book, collection.open_tasks, book.account_id, book.wanted, only_chosen=True),
+        }
+
+
+def test_database_steps_for_a_few_chosen_rows_do_not_grow_with_the_manifest(tmp_path: Path) -> None:
+    """Although nearly all of its rows are to be created."""
+    few, many = (_two_chosen(tmp_path / str(rows), rows) for rows in (400, 4000))
+    assert {name: steps for name, steps in many.items() if steps > 2 * few[name] + 2} == {}
+
+
+def test_database_steps_of_choosing_grow_only_with_the_manifest(tmp_path: Path) -> None:
+    """Also if all rows share one item."""
+
+    def steps(rows: int, text: str) -> int:
+        folder = tmp_path / f"{rows}{text.strip()}"
+        folder.mkdir()
+        with book_in(folder) as book:
+            book.take_in("id,text\n" + "".join(f"r{row},{text.format(row)}\n" for row in range(rows)))
+            read = _steps(book, lambda conn: len(list(selection.candidates(conn, book.wanted))))
+            places = range(2, rows, 20)
+            return read + _steps(book, selection.choose_places, book.wanted, places)
+
+    for text in ("line {}", "the same"):
+        assert steps(4000, text) < 15 * steps(400, text)
 
 
 def _results(project: Project) -> list[Any]:

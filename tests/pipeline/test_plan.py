@@ -225,7 +225,7 @@ def test_a_plan_predicts_the_import(tmp_path: Path, seed: int) -> None:
     assert refused < 8
 
 
-def _foreseen(book: Book, batch: str, content: str, how: dict[str, Any]) -> tuple[Any, Any, str | None]:
+def _foreseen(book: Book, batch: str, content: str, how: dict[str, Any]) -> tuple[Any, Any, ManifestError | None]:
     file, rules = book.path.with_name(f"{batch}.csv"), Rules(batch=batch, **how)
     file.write_text(content)
     with open_readonly(book.path) as conn:

@@ -82,7 +82,13 @@ class Book:
         return wanted
 
     def claim(
-        self, limit: int = 1, *, run_id: str = RUN, at: float = AT, budget: Budget | None = None
+        self,
+        limit: int = 1,
+        *,
+        run_id: str = RUN,
+        at: float = AT,
+        budget: Budget | None = None,
+        only_chosen: bool = False,
     ) -> list[Claimed]:
         """Claim up to `limit` items from where the last claim stopped."""
         claimed, self.cursor = self.do(
@@ -95,6 +101,7 @@ class Book:
             limit=limit,
             at=at,
             budget=budget,
+            only_chosen=only_chosen,
         )
         return claimed
 

@@ -81,6 +81,8 @@ def _preview(found: Any) -> list[str]:
     rows, items = counted(found.rows, "row"), counted(found.items, "item")
     shared = f" ({counted(found.shared, 'row')} with the same inputs as another)" if found.shared else ""
     lines.append(f"{rows}, {items}{shared}")
+    if found.not_selected:
+        lines[-1] += f"; {found.not_selected:,} other rows are not part of this run"
     lines.append(f"  {found.new:>9,}  new")
     counts = {
         "done": (found.done, GOOD),
@@ -90,6 +92,8 @@ def _preview(found: Any) -> list[str]:
     lines += [click.style(f"  {number:>9,}  {what}", fg=colour) for what, (number, colour) in counts.items() if number]
     if found.skipped:
         lines.append(f"  {found.skipped:>9,}  skipped")
+    if found.left_out:
+        lines.append(f"  {found.left_out:>9,}  left out by --where")
     for name, ids in found.changed.items():
         more = ", …" if len(ids) > 5 else ""
         lines.append(f"{name} changed since the last run in {counted(len(ids), 'row')}: {', '.join(ids[:5])}{more}")

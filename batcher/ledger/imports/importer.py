@@ -16,7 +16,12 @@ from batcher.item import KEY_VERSION
 from batcher.ledger.imports import rebuys
 from batcher.ledger.imports.conflicts import OtherBatch, other_batches, reject_conflicts
 from batcher.ledger.imports.doubts import refuse_doubts, refuse_unlisted_voices
-from batcher.ledger.imports.parse_options import counts_records, last_columns, save_parse_options
+from batcher.ledger.imports.parse_options import (
+    counts_records,
+    last_columns,
+    refuse_other_filter,
+    save_parse_options,
+)
 from batcher.ledger.imports.renames import refuse_renames
 from batcher.ledger.imports.staging import ROW_COLUMNS, Staging, delete_unused_items, stage_changes, staged
 from batcher.ledger.records import Batch
@@ -55,6 +60,7 @@ def import_manifest(
     at: float,
     rebuy: bool = False,
     rename: bool = False,
+    refilter: bool = False,
     allow: Collection[str] = (),
     trusted: str | None = None,
 ) -> Batch:
@@ -64,16 +70,18 @@ def import_manifest(
 
     Raises:
         ManifestError: it has faults that are not skipped; or, without `rebuy`, it would buy too many paid rows again;
-            or, without `rename`, it would rename the audio of too many. The ledger is unchanged.
+            or, without `rename`, it would rename the audio of too many; or, without `refilter`, it selects rows
+            otherwise than the last import. The ledger is unchanged.
         DoubtError: new texts have contents that are hardly meant to be spoken, of types that `allow` does not name.
             The ledger is unchanged.
     """
+    if not refilter:
+        refuse_other_filter(conn, rules, manifest.name)
     staging = stage(conn, manifest, rules, out_dir, at)
     if not rename:
         refuse_renames_of(conn, staging, manifest, rules)
     if not rebuy:
-        same_file = is_same_file(conn, manifest, rules)
-        rebuys.refuse_rebuys(conn, staging, manifest.name, rules.batch, same_file=same_file)
+        refuse_rebuys_of(conn, staging, manifest, rules)
     refuse_doubts(conn, staging, manifest.name, rules, allow)
     columns = {
         "source": source,
@@ -85,7 +93,7 @@ def import_manifest(
     }
     batch = _save_batch(conn, rules.batch, columns)
     _merge(conn, staging, batch)
-    save_parse_options(conn, batch, rules)
+    save_parse_options(conn, batch, rules, left_out=manifest.left_out)
     if rebuy:
         _delete_mismatched_restored_rows(conn, rules.batch)
     return batch
@@ -146,6 +154,17 @@ def refuse_renames_of(conn: Connection, staging: Staging, manifest: Manifest, ru
     columns = last_columns(conn, staging.batch_id)
     same_file = is_same_file(conn, manifest, rules)
     refuse_renames(conn, staging, manifest.name, columns, same_file=same_file)
+
+
+def refuse_rebuys_of(conn: Connection, staging: Staging, manifest: Manifest, rules: Rules) -> None:
+    """Refuse an import that would buy again more than a few edited rows, or anything because a default changed.
+
+    Raises:
+        ManifestError: it would.
+    """
+    same_file = is_same_file(conn, manifest, rules)
+    last = last_columns(conn, staging.batch_id)
+    rebuys.refuse_rebuys(conn, staging, manifest, rules, last, same_file=same_file)
 
 
 def is_same_file(conn: Connection, manifest: Manifest, rules: Rules) -> bool:

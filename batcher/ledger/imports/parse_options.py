@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from batcher.errors import ManifestError, Suggestion
 from batcher.ledger.lifecycle.restored_rows import has_counted_rows
 from batcher.ledger.records import Batch
 from batcher.ledger.storage.schema import batches, meta
+from batcher.manifest.faults import printable
+from batcher.manifest.row_filter import is_same_filter
 from batcher.manifest.rules import PARSE_OPTIONS, Rules
 
 
@@ -38,18 +42,56 @@ def counts_records(conn: Connection, batch: str) -> bool:
     return counted
 
 
-def save_parse_options(conn: Connection, batch: Batch, rules: Rules) -> None:
-    """Remember the parse options of an import, and its template for file names."""
-    value = json.dumps({name: getattr(rules, name) for name in (*PARSE_OPTIONS, "filename", "counted")}, default=dict)
+def rows_left_out(conn: Connection, wanted: Sequence[Batch]) -> int | None:
+    """Rows of these manifests that `--where` left out in their last import; None if none of them had it."""
+    found = [_reading(conn, batch.batch_id) for batch in wanted]
+    filtered = [one["left_out"] for one in found if one.get("where")]
+    return sum(filtered) if filtered else None
+
+
+def refuse_other_filter(conn: Connection, rules: Rules, name: str) -> None:
+    """Refuse to select rows otherwise than the batch's last import did.
+
+    Without the filter, rows would be bought that are not meant to be. With another one, paid rows would leave the
+    results.
+
+    Raises:
+        ManifestError: the filter is another one.
+    """
+    batch_id = conn.execute(select(batches.c.id).where(batches.c.name == rules.batch)).scalar()
+    last: list[str] = [] if batch_id is None else _reading(conn, batch_id).get("where", [])
+    if batch_id is None or is_same_filter(last, rules.where):
+        return
+    before, now = (
+        " ".join(f"--where {printable(one)}" for one in where) or "no --where" for where in (last, rules.where)
+    )
+    message = f"{name}: the last run of batch {rules.batch} had {before}, and this one has {now}; nothing was created"
+    hint = "To select the rows anew, pass --refilter: new ones will be bought, and others leave the results."
+    if not last:
+        hint = f"Remove --where, also from batcher.toml and the environment. {hint}"
+    suggestion = Suggestion("To select the same rows as before:", {"--where": last}) if last else None
+    raise ManifestError(message, [message], hint, suggestion=suggestion)
+
+
+def save_parse_options(conn: Connection, batch: Batch, rules: Rules, *, left_out: int = 0) -> None:
+    """Remember the parse options of an import, its template for file names, and the rows that `--where` left out."""
+    options = {name: getattr(rules, name) for name in (*PARSE_OPTIONS, "filename", "counted")}
+    value = json.dumps(options | {"left_out": left_out}, default=dict)
     statement = upsert(meta).values(name=_name(batch.batch_id), value=value)
     conn.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"value": value}))
 
 
 def _stored(conn: Connection, batch_id: int) -> dict[str, Any]:
     """The stored options; without that of the numbers, a version imported the batch that counted records."""
-    options: str | None = conn.execute(select(meta.c.value).where(meta.c.name == _name(batch_id))).scalar()
-    stored: dict[str, Any] = json.loads(options or "{}")
+    stored = _reading(conn, batch_id)
+    stored.pop("left_out", None)
     return {"counted": True} | stored
+
+
+def _reading(conn: Connection, batch_id: int) -> dict[str, Any]:
+    options: str | None = conn.execute(select(meta.c.value).where(meta.c.name == _name(batch_id))).scalar()
+    found: dict[str, Any] = json.loads(options or "{}")
+    return found
 
 
 def _name(batch_id: int) -> str:

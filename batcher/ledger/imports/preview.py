@@ -7,7 +7,7 @@ them, and they disappear when it is closed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, NamedTuple, ParamSpec
 
@@ -18,9 +18,11 @@ from batcher.item import State
 from batcher.ledger.imports import importer, rebuys
 from batcher.ledger.imports.conflicts import OtherBatch, other_batches
 from batcher.ledger.imports.doubts import find_doubts
+from batcher.ledger.imports.parse_options import refuse_other_filter
 from batcher.ledger.imports.staging import Staging
 from batcher.ledger.queries.item_counts import Counts
 from batcher.ledger.queries.purchases import grouped
+from batcher.ledger.queries.selection import PLACE_SHIFT, Candidate
 from batcher.ledger.records import Purchase
 from batcher.ledger.storage.schema import items
 from batcher.manifest.markup.doubts import Doubt
@@ -44,6 +46,7 @@ _preview_changes: Final = Table(
     _temporary,
     Column("position", Integer, primary_key=True),  # of the manifest among those previewed
     Column("number", Integer, primary_key=True),
+    Column("id", Text, nullable=False),
     Column("line", Integer, nullable=False),
     Column("item_key", Text),
     Column("skipped", Text),
@@ -65,8 +68,8 @@ class ManifestPreview(NamedTuple):
     """What the import of one manifest would change."""
 
     changed: dict[str, list[str]]  # by changed field, the ids of rows that the batch has with other inputs
-    rebuy: str | None  # why `--rebuy` would be needed
-    rename: str | None  # why `--rename` would be needed
+    rebuy: ManifestError | None  # why `--rebuy` would be needed
+    rename: ManifestError | None  # why `--rename` would be needed
     doubts: list[Doubt]  # contents of new texts that are hardly meant to be spoken
 
 
@@ -88,12 +91,17 @@ class ImportPreview:
             _temporary.create_all(conn)
             self._create_view()
 
-    def add(self, manifest: Manifest, rules: Rules, *, out_dir: str, at: float) -> ManifestPreview:
+    def add(
+        self, manifest: Manifest, rules: Rules, *, out_dir: str, at: float, refilter: bool = False
+    ) -> ManifestPreview:
         """Preview the import of one more manifest.
 
         Raises:
-            ManifestError: it has faults that are not skipped.
+            ManifestError: it has faults that are not skipped; or, without `refilter`, it selects rows otherwise than
+                the batch's last import.
         """
+        if not refilter:
+            refuse_other_filter(self._conn, rules, manifest.name)
         with _writable(self._conn):
             others = self._others(rules.batch)
             staging = importer.stage(self._conn, manifest, rules, out_dir, at, requested=_preview_items, others=others)
@@ -102,14 +110,13 @@ class ImportPreview:
         self._out_dirs[rules.batch] = out_dir
         changed = rebuys.changed_rows(self._conn, staging)
         doubts = find_doubts(self._conn, staging, rules)
-        same_file = importer.is_same_file(self._conn, manifest, rules)
         rename = _refusal(importer.refuse_renames_of, self._conn, staging, manifest, rules)
-        rebuy = _refusal(rebuys.refuse_rebuys, self._conn, staging, manifest.name, rules.batch, same_file=same_file)
+        rebuy = _refusal(importer.refuse_rebuys_of, self._conn, staging, manifest, rules)
         return ManifestPreview(changed, rebuy, rename, doubts)
 
     def _add_rows(self, staging: Staging) -> None:
         position = len(self._out_dirs)
-        columns = "number, line, item_key, skipped, output"
+        columns = "number, id, line, item_key, skipped, output"
         self._conn.exec_driver_sql(f"INSERT INTO preview_changes SELECT {position}, {columns} FROM staged")  # noqa: S608
         self._conn.exec_driver_sql(f"INSERT INTO preview_gaps SELECT {position}, number FROM gaps")  # noqa: S608
         self._selects.append(
@@ -119,6 +126,30 @@ class ImportPreview:
             f" AND number NOT IN (SELECT number FROM preview_gaps WHERE position = {position})"
         )
         self._create_view()
+
+    def candidates(self) -> Iterator[Candidate]:
+        """The items of the rows, each once, in no particular order."""
+        return (Candidate(*row) for row in self._conn.exec_driver_sql(_CANDIDATES))
+
+    def limit_to_places(self, places: Iterable[int]) -> None:
+        """Leave out all rows but those at these places, and others that share their items. Call it last."""
+        self._limit(_AT_PLACES, json.dumps(list(places)))
+
+    def limit_to_ids(self, ids: Sequence[str]) -> list[str]:
+        """Leave out all rows but those with these ids, and others that share their items. Call it last.
+
+        Returns the ids that no row has.
+        """
+        self._limit(_WITH_IDS, json.dumps(ids))
+        known = set(self._conn.exec_driver_sql("SELECT id FROM preview_rows").scalars())
+        return [row_id for row_id in ids if row_id not in known]
+
+    def _limit(self, condition: str, values: str) -> None:
+        with _writable(self._conn):
+            self._conn.exec_driver_sql("DROP TABLE IF EXISTS temp.preview_limited")
+            self._conn.exec_driver_sql(_LIMITED.format(condition=condition), {"values": values})
+            self._conn.exec_driver_sql("DROP VIEW temp.preview_rows")
+            self._conn.exec_driver_sql("CREATE TEMP VIEW preview_rows AS SELECT * FROM preview_limited")
 
     def _create_view(self) -> None:
         self._conn.exec_driver_sql("DROP VIEW IF EXISTS temp.preview_rows")
@@ -168,12 +199,12 @@ class ImportPreview:
         return ((row[0], row[1]) for row in found)
 
 
-def _refusal(refuse: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> str | None:
-    """Why `refuse` raises a ManifestError; None if it does not."""
+def _refusal(refuse: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> ManifestError | None:
+    """The error that `refuse` raises; None if it raises none."""
     try:
         refuse(*args, **kwargs)
     except ManifestError as error:
-        return "\n".join([*error.faults, error.hint])
+        return error
     return None
 
 
@@ -197,6 +228,18 @@ _ROWS: Final = """
 _JOIN_ITEM: Final = """
     LEFT JOIN items ON items.key = item_key
     LEFT JOIN preview_items ON items.key IS NULL AND preview_items.key = item_key"""
+_PLACE: Final = f"(position << {PLACE_SHIFT}) + number"
+_CANDIDATES: Final = f"""
+    SELECT min({_PLACE}), coalesce(items.voice, preview_items.voice), iif(items.key IS NULL, preview_items.model,
+        items.model), coalesce(items.format, preview_items.format), coalesce(items.text, preview_items.text)
+    FROM preview_rows {_JOIN_ITEM} WHERE item_key IS NOT NULL GROUP BY item_key"""  # noqa: S608
+_LIMITED: Final = """
+    CREATE TEMP TABLE preview_limited AS
+    WITH direct AS MATERIALIZED (SELECT position, number, item_key FROM preview_rows WHERE {condition})
+    SELECT * FROM preview_rows WHERE (position, number) IN (SELECT position, number FROM direct)
+        OR item_key IN (SELECT item_key FROM direct)"""
+_AT_PLACES: Final = f"{_PLACE} IN (SELECT value FROM json_each(:values))"  # noqa: S608
+_WITH_IDS: Final = "id IN (SELECT value FROM json_each(:values))"
 _STATE: Final = "coalesce(items.state, preview_items.state)"
 _MODEL: Final = "iif(items.key IS NULL, preview_items.model, items.model)"
 _BYTES: Final = "coalesce(items.bytes, preview_items.bytes)"

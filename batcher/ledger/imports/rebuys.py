@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, and_, exists, func, or_, select, text
 
-from batcher.errors import ManifestError
+from batcher.errors import ManifestError, Suggestion
 from batcher.formatting import amount, counted
 from batcher.item import State
 from batcher.ledger.imports.staging import UNCHANGED, Staging, staged
 from batcher.ledger.money.prices import prices
-from batcher.ledger.storage.planner import NOT_PENDING
+from batcher.ledger.storage.planner import NOT_PENDING, once_known
 from batcher.ledger.storage.schema import batches, items, recalled, rows
+from batcher.manifest.columns import normalised
+from batcher.manifest.faults import printable
+from batcher.manifest.reader import Manifest
+from batcher.manifest.rules import Rules
 
 MAYBE_PAID: Final = (State.SUBMITTING, State.IN_DOUBT, State.SUBMITTED, State.RENDERED, State.DONE)
 """States of items that are paid for or may be."""
@@ -61,7 +66,7 @@ def rebuys(conn: Connection, staging: Staging, *, same_file: bool) -> Iterator[C
     if conn.execute(select(items.c.key).where(items.c.state.in_(MAYBE_PAID)).limit(1)).first() is None:
         return
     other, new_item = staged.alias("other"), staging.items.alias("new_item")
-    same_row = and_(_old_row.c.batch_id == staging.batch_id, _old_row.c.id == staged.c.id)
+    same_row = _has_same_id(staging)
     by_id = _to_buy(new_item).join(_old_row, same_row).join(_old_item, _old_item.c.key == _old_row.c.item_key)
     still_used = or_(
         exists().where(other.c.item_key == _old_item.c.key),
@@ -79,6 +84,11 @@ def rebuys(conn: Connection, staging: Staging, *, same_file: bool) -> Iterator[C
             if row.number != last and (change := _change(row, same_file=same_file)) is not None:
                 last = row.number
                 yield change
+
+
+def _has_same_id(staging: Staging) -> ColumnElement[bool]:
+    """Joins the batch's row with the id of the staged one."""
+    return and_(_old_row.c.batch_id == once_known(staging.batch_id, staged.c.number), _old_row.c.id == staged.c.id)
 
 
 def _both_items(new_item: FromClause) -> list[ColumnElement[Any]]:
@@ -106,7 +116,7 @@ def changed_rows(conn: Connection, staging: Staging) -> dict[str, list[str]]:
     query = (
         select(staged.c.id, *_both_items(new_item))
         .select_from(staged)
-        .join(_old_row, and_(_old_row.c.batch_id == staging.batch_id, _old_row.c.id == staged.c.id))
+        .join(_old_row, _has_same_id(staging))
         .join(_old_item, _old_item.c.key == _old_row.c.item_key)
         .join(new_item, new_item.c.key == staged.c.item_key)
         .where(_old_item.c.key != staged.c.item_key)
@@ -119,26 +129,52 @@ def changed_rows(conn: Connection, staging: Staging) -> dict[str, list[str]]:
     return found
 
 
-def refuse_rebuys(conn: Connection, staging: Staging, name: str, batch: str, *, same_file: bool) -> None:
+def refuse_rebuys(
+    conn: Connection,
+    staging: Staging,
+    manifest: Manifest,
+    rules: Rules,
+    last_columns: Mapping[str, str],
+    *,
+    same_file: bool,
+) -> None:
     """Refuse an import that would buy again more than a few edited rows, or anything because a default changed.
+
+    `last_columns` is the column mapping of the last import. With `same_file` the manifest has not changed.
 
     Raises:
         ManifestError: it would.
     """
-    _refuse_mismatched_restored_rows(conn, staging, name, batch)
+    name = manifest.name
+    _refuse_mismatched_restored_rows(conn, staging, name, rules.batch)
+    before, now = (columns.get("text") or "text" for columns in (last_columns, rules.columns))
+    other_text = normalised(before) != normalised(now)
     found = _Rebuys()
-    for change in rebuys(conn, staging, same_file=same_file):
+    for change in rebuys(conn, staging, same_file=same_file or other_text):
         found.add(change)
-    if not found.by_default and (not found.number or found.number <= _max_edits(conn, staging, batch)):
+    if not found.by_default and (not found.number or found.number <= _max_edits(conn, staging, rules.batch)):
         return
     cost = prices(conn).estimate(found.bytes.items())
     price = "an unknown number of" if cost is None else f"about {amount(cost.credits)}"
     raise ManifestError(
         _message(name, found.number),
         [f"{name}:{change.line}: {change.why()}" for change in found.by_default or found.first],
-        f"That would cost {price} credits. Restore the old value, or pass --rebuy to buy them again. See "
+        f"Buying them again would cost {price} credits: restore the old value, or pass --rebuy. See "
         "`batcher help guarantees`.",
+        suggestion=_second_language(manifest, rules) if other_text else None,
     )
+
+
+def _second_language(manifest: Manifest, rules: Rules) -> Suggestion | None:
+    """The texts of another column are probably a translation: give it a batch and files of its own."""
+    column = rules.columns.get("text", "")
+    name = re.sub(r"[^\w-]+", "-", column.rpartition(".")[2]).strip("-")
+    if not name or name == rules.batch:
+        return None
+    options = {"--batch": [name], "--filename": [f"{name}/{rules.filename}"]}
+    if "output" in manifest.columns_sent.values():  # it would name the same files
+        options["--column"] = [f"{field}={header}" for field, header in {**rules.columns, "output": ""}.items()]
+    return Suggestion(f"If the column {printable(column)} has the texts in another language:", options)
 
 
 def _message(name: str, number: int) -> str:

@@ -15,6 +15,7 @@ from batcher.ledger.lifecycle.transitions import move
 from batcher.ledger.money.spending import Budget
 from batcher.ledger.queries.item_counts import few_items_in
 from batcher.ledger.records import Batch, Claimed, OpenTask
+from batcher.ledger.storage.chosen import chosen, in_state, of_chosen, with_items
 from batcher.ledger.storage.filters import of_batch, of_wanted
 from batcher.ledger.storage.schema import attempts, items, rows, runs
 from batcher.ledger.storage.statements import Prepared, every
@@ -34,18 +35,20 @@ def claim(
     limit: int,
     at: float,
     budget: Budget | None = None,
+    only_chosen: bool = False,
 ) -> tuple[list[Claimed], Cursor]:
-    """Record the intent to create up to `limit` wanted items, in the order of their rows after `cursor`.
+    """Record the intent to create up to `limit` wanted items, in the order of their rows after `cursor`; with
+    `only_chosen`, items of rows in the table `chosen`.
 
     Checks in the same transaction that the run is alive and that no halt is open. With a halt that this run may probe,
-    claims at most one item until its answer is recorded; with a budget, one item that its batch can afford. Claims
-    nothing if nothing is due.
+    claims at most one item until its answer is recorded; with a budget, one item that its batch can afford.
     """
     alive = _ALIVE.run(conn, {"_run": run_id}).fetchone()
     allowed = halts.allowance(conn, account_id, run_id, limit)
     if alive is None or allowed == 0:
         return [], cursor
-    found, cursor = _pending(conn, run_id, wanted, cursor, allowed if budget is None else 1, at, budget)
+    query = _next_chosen_rows() if only_chosen else _next_rows(few_items_in(conn, State.PENDING, _SORT_UP_TO))
+    found, cursor = _pending(conn, query, run_id, wanted, cursor, allowed if budget is None else 1, budget)
     claimed = [_claimed(row, prepare) for row in found]
     for item, row in zip(claimed, found, strict=True):
         intent = {
@@ -73,23 +76,21 @@ _INSERT_ATTEMPT: Final = Prepared(
 
 def _pending(
     conn: Connection,
+    query: Prepared,
     run_id: str,
     wanted: Sequence[Batch],
     cursor: Cursor,
     limit: int,
-    at: float,
     budget: Budget | None,
 ) -> tuple[list[Any], Cursor]:
     found: dict[str, Any] = {}
     index, number = cursor
-    query = _next_rows(few_items_in(conn, State.PENDING, _SORT_UP_TO))
     while index < len(wanted) and len(found) < limit:
         parameters = {
             "_batch": wanted[index].batch_id,
             "_number": number,
             "_limit": limit - len(found),
             "_run": run_id,
-            "_at": at,
         }
         page = query.rows(conn, parameters)
         if budget is not None:
@@ -106,24 +107,39 @@ def _next_rows(by_item: bool) -> Prepared:
         select(items, rows.c.number, rows.c.batch_id)
         .join(rows, rows.c.item_key == items.c.key)
         .where(of_batch(bindparam("_batch"), by_item=by_item), rows.c.number > bindparam("_number"))
-        .where(_claimable(bindparam("_run")), items.c.not_before_at <= bindparam("_at"))
+        .where(_claimable(bindparam("_run")))
         .order_by(rows.c.number)
         .limit(bindparam("_limit"))
     )
 
 
-def _claimable(run_id: str | BindParameter[str]) -> ColumnElement[bool]:
+@cache
+def _next_chosen_rows() -> Prepared:
+    """The claimable ones of the batch's chosen rows after a row number, with their items."""
+    return Prepared(
+        with_items(select(items, rows.c.number, rows.c.batch_id))
+        .where(chosen.c.batch_id == bindparam("_batch"), chosen.c.number > bindparam("_number"))
+        .where(_claimable(bindparam("_run"), only_chosen=True))
+        .order_by(chosen.c.number)
+        .limit(bindparam("_limit"))
+    )
+
+
+def _claimable(run_id: str | BindParameter[str], *, only_chosen: bool = False) -> ColumnElement[bool]:
     """Pending items; those whose task failed for lack of credits only after a recheck in this run."""
     rechecked = or_(items.c.recheck_task_id.is_(None), items.c.recheck_run_id == run_id)
-    return and_(items.c.state == State.PENDING, rechecked)
+    return and_(in_state(State.PENDING) if only_chosen else items.c.state == State.PENDING, rechecked)
 
 
-def next_due_at(conn: Connection, run_id: str, wanted: Sequence[Batch]) -> float | None:
-    """Time, perhaps past, at which the next wanted item may be claimed; None if none is waiting to be created."""
-    query = select(func.min(items.c.not_before_at)).join(rows, rows.c.item_key == items.c.key)
-    of_batches = of_wanted(wanted, by_item=few_items_in(conn, State.PENDING))
-    due: float | None = conn.execute(query.where(of_batches, _claimable(run_id))).scalar()
-    return due
+def has_claimable(conn: Connection, run_id: str, wanted: Sequence[Batch], *, only_chosen: bool = False) -> bool:
+    """Whether a wanted item is waiting to be created; with `only_chosen`, an item of a row in the table `chosen`."""
+    query = select(items.c.key)
+    if only_chosen:
+        query = with_items(query).where(of_chosen(wanted))
+    else:
+        query = query.join(rows, rows.c.item_key == items.c.key)
+        query = query.where(of_wanted(wanted, by_item=few_items_in(conn, State.PENDING)))
+    return conn.execute(query.where(_claimable(run_id, only_chosen=only_chosen)).limit(1)).first() is not None
 
 
 def _claimed(row: Any, prepare: Callable[[Inputs], bytes]) -> Claimed:

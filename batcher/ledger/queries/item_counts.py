@@ -11,6 +11,7 @@ from sqlalchemy import Connection, bindparam, case, func, select
 from batcher.item import COLLECTABLE, State
 from batcher.ledger.records import Batch
 from batcher.ledger.storage import cached_facts
+from batcher.ledger.storage.chosen import chosen, of_chosen, row_chosen, with_items
 from batcher.ledger.storage.filters import numbers_of, of_wanted
 from batcher.ledger.storage.schema import events, items, rows
 from batcher.ledger.storage.statements import Prepared
@@ -43,9 +44,18 @@ def count(conn: Connection, wanted: Sequence[Batch]) -> Counts:
     )
 
 
+def count_chosen(conn: Connection, wanted: Sequence[Batch]) -> Counts:
+    """Count the rows of `wanted` in the table `chosen`, and their items by state."""
+    of_rows = of_chosen(wanted)
+    by_state = with_items(select(items.c.state, func.count(items.c.key.distinct())))
+    by_state = by_state.where(of_rows).group_by(items.c.state)
+    states = dict.fromkeys(map(str, State), 0) | {row[0]: row[1] for row in conn.execute(by_state)}
+    numbers = conn.execute(select(*_NUMBERS).select_from(chosen).join(rows, row_chosen).where(of_rows)).one()
+    return Counts(items=sum(states.values()), states=states, **numbers._mapping)
+
+
 def _count_rows(conn: Connection, wanted: Sequence[Batch]) -> dict[str, int]:
-    invalid, empty = (func.count(case((rows.c.skipped == word, 1))).label(word) for word in ("invalid", "empty"))
-    total = select(func.count().label("rows"), invalid, empty).select_from(rows).where(of_wanted(wanted))
+    total = select(*_NUMBERS).select_from(rows).where(of_wanted(wanted))
     return dict(conn.execute(total).one()._mapping)
 
 
@@ -69,5 +79,9 @@ def few_items_in(conn: Connection, state: State, limit: int = 500) -> bool:
     return number < limit
 
 
+_NUMBERS: Final = (
+    func.count().label("rows"),
+    *(func.count(case((rows.c.skipped == word, 1))).label(word) for word in ("invalid", "empty")),
+)
 _in_state = select(items.c.key).where(items.c.state == bindparam("_state")).limit(bindparam("_limit")).subquery()
 _COUNT_UP_TO: Final = Prepared(select(func.count()).select_from(_in_state))

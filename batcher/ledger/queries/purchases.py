@@ -24,15 +24,24 @@ _TO_CREATE: Final = f"""
     SELECT voice, model, params, bytes, text, uses FROM (
         SELECT *, (SELECT count(*) FROM rows WHERE item_key = items.key AND {_OURS}) AS uses
         FROM items WHERE state = 'pending') WHERE uses > 0"""  # noqa: S608
+_CHOSEN_TO_CREATE: Final = f"""
+    SELECT voice, model, params, bytes, text, uses FROM (
+        SELECT item_key, count(*) AS uses FROM chosen
+        CROSS JOIN rows ON rows.batch_id = chosen.batch_id AND is_current = 1 AND rows.number = chosen.number
+        WHERE item_key IS NOT NULL AND rows.{_OURS} GROUP BY item_key)
+    CROSS JOIN items ON key = item_key WHERE state = 'pending'"""  # noqa: S608
 _LINES: Final = f"""
     SELECT rows.batch_id, rows.line, items.voice FROM items CROSS JOIN rows ON rows.item_key = items.key
     WHERE items.state = 'pending' AND items.voice IN (SELECT value FROM json_each(:voices)) AND {_OURS}
     ORDER BY rows.batch_id, rows.number"""  # noqa: S608
 
 
-def purchases(conn: Connection, wanted: Sequence[Batch]) -> list[Purchase]:
-    """The items that wanted rows are still to be created for, by voice, model and parameters; most rows first."""
-    return grouped(conn, _TO_CREATE, {"batches": _numbers(wanted)})
+def purchases(conn: Connection, wanted: Sequence[Batch], *, only_chosen: bool = False) -> list[Purchase]:
+    """The items that wanted rows are still to be created for, by voice, model and parameters; most rows first.
+
+    With `only_chosen`, those of rows in the table `chosen`.
+    """
+    return grouped(conn, _CHOSEN_TO_CREATE if only_chosen else _TO_CREATE, {"batches": _numbers(wanted)})
 
 
 def grouped(conn: Connection, items: str, parameters: Mapping[str, Any]) -> list[Purchase]:

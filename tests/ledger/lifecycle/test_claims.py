@@ -9,6 +9,7 @@ import pytest
 from batcher.item import Event
 from batcher.ledger.lifecycle import claims, halts, runs
 from batcher.ledger.money.spending import Budget
+from batcher.ledger.queries import selection
 from tests.support.ledger_kit import AT, RUN, Book, keys_of, sheet
 
 
@@ -77,17 +78,16 @@ def test_items_are_claimed_in_the_order_of_manifests_and_rows(book: Book) -> Non
     assert book.claim(5) == []
 
 
-def test_a_deferred_item_behind_the_cursor_is_claimed_once_due(book: Book) -> None:
+def test_a_deferred_item_behind_the_cursor_is_claimed_again(book: Book) -> None:
     book.take_in(sheet("one", "two"))
     first, second = book.claim(2)
-    book.record(book.answer(first, Event.DEFERRED, "throttled", not_before_at=AT + 60))
+    book.record(book.answer(first, Event.DEFERRED, "throttled"))
     book.record(book.accepted(second, "t2"))
     assert book.claim(2) == []
-    assert book.claim_anew(2, at=AT + 59) == []
-    assert book.do(claims.next_due_at, RUN, book.wanted) == AT + 60
-    (again,) = book.claim_anew(2, at=AT + 60)
+    assert book.do(claims.has_claimable, RUN, book.wanted)
+    (again,) = book.claim_anew(2)
     assert (again.key, again.attempt) == (first.key, 2)
-    assert book.do(claims.next_due_at, RUN, book.wanted) is None
+    assert not book.do(claims.has_claimable, RUN, book.wanted)
 
 
 def test_rows_with_the_same_inputs_are_claimed_once(book: Book) -> None:
@@ -97,6 +97,19 @@ def test_rows_with_the_same_inputs_are_claimed_once(book: Book) -> None:
     claimed = book.claim(10)
     assert len(claimed) == len({*keys_of(claimed)}) == 2
     assert book.claim_anew(10) == []
+
+
+def test_only_chosen_rows_are_claimed(book: Book) -> None:
+    """In the order of manifests and rows, however many there are; and only they are waited for."""
+    book.take_in(sheet("one", "two", "three"), batch="first")
+    book.take_in("id,text\nx,zero\ny,four\n", batch="second")
+    assert book.do(selection.choose_ids, book.wanted, ["y", "a", "c", "?"]) == ["?"]
+    bodies = [one.body for limit in (2, 5) for one in book.claim(limit, only_chosen=True)]
+    assert [body.split(b'"text":"')[1].split(b'"')[0].decode() for body in bodies] == ["one", "three", "four"]
+    assert book.claim(5, only_chosen=True) == []
+    assert not book.do(claims.has_claimable, RUN, book.wanted, only_chosen=True)
+    assert book.do(claims.has_claimable, RUN, book.wanted)
+    assert len(book.claim_anew(5)) == 2
 
 
 def test_removed_skipped_and_other_batches_rows_are_not_claimed(book: Book) -> None:
@@ -110,4 +123,4 @@ def test_removed_skipped_and_other_batches_rows_are_not_claimed(book: Book) -> N
     assert [row["text"] for row in left] == ["old", "other"]
     book.wanted = []
     assert book.claim_anew(10) == []
-    assert book.do(claims.next_due_at, RUN, []) is None
+    assert not book.do(claims.has_claimable, RUN, [])
