@@ -31,6 +31,7 @@ LAYERS = {
         "clock",
         "formatting",
         "item",
+        "files",
         "errors",
     ],
     "batcher.ledger": ["imports", "ledger", "lifecycle", "queries", "money", "storage", "records"],

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from batcher import files
 from batcher.cli.config_file import apply_config_file
 from batcher.errors import UsageError
 
@@ -22,13 +23,13 @@ def ledger_path(value: str | None, folder: Path, *, sandbox: bool) -> Path:
         UsageError: the value is a URL, but not an SQLite URL.
     """
     if value is None:
-        return (folder / ("batcher-sandbox.db" if sandbox else "batcher.db")).resolve()
+        return files.resolved(folder / ("batcher-sandbox.db" if sandbox else "batcher.db"))
     if "://" in value:
         if not value.startswith("sqlite:///"):
             scheme = value.partition(":")[0]
             raise UsageError(f"unsupported ledger {scheme}://…", "Pass a path or sqlite:///PATH.")
         value = value.removeprefix("sqlite:///")
-    return Path(value).expanduser().resolve()
+    return files.resolved(Path(value).expanduser())
 
 
 def find_ledger(ctx: click.Context, names: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:

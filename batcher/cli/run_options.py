@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from batcher import settings
+from batcher import files, settings
 from batcher.cli.api_options import (
     allow_audio_host_option,
     allow_http_option,
@@ -23,6 +23,7 @@ from batcher.cli.config_file import apply_config_file, merged_columns
 from batcher.cli.ledger_path import ledger_path, project_folder
 from batcher.cli.option_types import TABLE, ColumnNames, Delimiter, Duration, MarkupTypes, Rate, RowIds, Where
 from batcher.cli.options import DEBUG, is_default, option
+from batcher.cli.side_files import without_side_files
 from batcher.errors import UsageError
 from batcher.manifest import packed
 from batcher.manifest.rules import Rules
@@ -270,7 +271,9 @@ def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path
     Raises:
         UsageError: options contradict each other, or a value is invalid.
     """
-    paths = [None if name == "-" else Path(name) for name in manifests]
+    quiet = ctx.params["quiet"]
+    named = without_side_files(manifests, lambda line: None if quiet else click.echo(line, err=True))
+    paths = [None if name == "-" else Path(name) for name in named]
     folder = project_folder(paths[0] if paths else beside)
     config = apply_config_file(ctx, folder)
     params = ctx.params
@@ -288,7 +291,7 @@ def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path
     return settings.Settings(
         sources=_sources(params, paths, config, folder),
         ledger=ledger_path(params["ledger"], folder, sandbox=sandbox),
-        out_dir=Path(out_dir).resolve(),
+        out_dir=files.resolved(Path(out_dir)),
         sandbox=sandbox,
         api_url=params["api_url"],
         token=find_token(ctx),

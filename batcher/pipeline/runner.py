@@ -24,6 +24,7 @@ from batcher.pipeline.connection import reach
 from batcher.pipeline.context import ApiContext, Confirm, RunContext
 from batcher.pipeline.credit_guard import Guard
 from batcher.pipeline.delivery import Delivery, recover_files
+from batcher.pipeline.descriptors import InFlight, fit, preload
 from batcher.pipeline.downloader import Downloader
 from batcher.pipeline.finish import Finish
 from batcher.pipeline.ingest import Ingest
@@ -46,10 +47,8 @@ if TYPE_CHECKING:
 
 ASK_ABOVE: Final = 50
 """A person at a terminal is asked before more new items than this are created for real money."""
-_CREATES_AT_ONCE: Final = 128
-"""Create requests in flight at most, whatever `--concurrency` permits: each has a connection of its own."""
-_POLLS_AT_ONCE: Final = 16
-_DOWNLOADS_AT_ONCE: Final = 4
+_AT_ONCE: Final = InFlight(creates=128, polls=16, downloads=4)
+"""Requests in flight at most, whatever `--concurrency` permits: each has a connection of its own."""
 
 
 def run(settings: Settings, progress: Progress, *, confirm: Confirm | None = None) -> RunReport:
@@ -84,6 +83,7 @@ class _Run:
         self.ctx = ctx
         self.confirm = confirm
         self.ingest = Ingest(ctx, stdin, confirm)
+        self.at_once = _AT_ONCE._replace(creates=min(ctx.settings.concurrency, _AT_ONCE.creates))
         self.client: Client | None = None
         self.profiles: list[Profile] = []
         self.halts: list[Halt] = []
@@ -91,7 +91,7 @@ class _Run:
         self.last_end: tuple[int | None, str | None] = (None, None)  # exit code and message of the run before
 
     async def run(self, outdated: bool) -> RunReport:
-        started_at = self.ctx.clock.now()
+        started_at, begun = self.ctx.clock.now(), self.ctx.clock.steady()
         async with anyio.create_task_group() as watchers:
             await watchers.start(handle_signals, self.ctx, self._abort_creates, watchers)
             watchers.start_soon(limit_runtime, self.ctx)
@@ -102,7 +102,7 @@ class _Run:
             delivery = await self._deliver_leftovers()
             if await self._has_work():
                 await self._work(delivery)
-            report = await self._finish(started_at)
+            report = await self._finish(begun)
             block_signals()
             watchers.cancel_scope.cancel()
         return report
@@ -142,6 +142,8 @@ class _Run:
         """Create and collect. An error that prevents it is a reason to stop like any other: the run still reports."""
         try:
             self.ctx.store.prepare()
+            preload()
+            self.at_once = fit(self.at_once, self.ctx.progress.warn, ends=2 if self.ctx.settings.sandbox else 1)
             async with self._connected() as (client, preflight):
                 await self._work_for_account(client, preflight, delivery)
         except UsageError as error:
@@ -160,16 +162,12 @@ class _Run:
         with reach(ctx.settings) as (endpoint, origin):
             async with Client(
                 endpoint,
-                create_connections=self._creates_at_once,
-                poll_connections=_POLLS_AT_ONCE,
-                fetch_connections=_DOWNLOADS_AT_ONCE,
+                create_connections=self.at_once.creates,
+                poll_connections=self.at_once.polls,
+                fetch_connections=self.at_once.downloads,
                 now=ctx.clock.now,
             ) as self.client:
                 yield self.client, Preflight(ctx=ctx, client=self.client, origin=origin, token=endpoint.token)
-
-    @property
-    def _creates_at_once(self) -> int:
-        return min(self.ctx.settings.concurrency, _CREATES_AT_ONCE)
 
     async def _work_for_account(self, client: Client, preflight: Preflight, delivery: Delivery) -> None:
         profile, account_id = await self._enter_account(preflight)
@@ -258,9 +256,9 @@ class _Run:
     async def _throttle(self, account_id: int) -> Throttle:
         return Throttle(
             self.ctx.clock,
-            creates_at_once=self._creates_at_once,
-            polls_at_once=_POLLS_AT_ONCE,
-            downloads_at_once=_DOWNLOADS_AT_ONCE,
+            creates_at_once=self.at_once.creates,
+            polls_at_once=self.at_once.polls,
+            downloads_at_once=self.at_once.downloads,
             create_rate=self.ctx.settings.create_rate,
             poll_rate=self.ctx.settings.poll_rate,
             learned=await self.ctx.ledger.do(runs.learned_value, account_id, "throttle"),
@@ -308,11 +306,11 @@ class _Run:
                 if guard is not None:
                     await guard.note(profile)
 
-    async def _finish(self, started_at: float) -> RunReport:
+    async def _finish(self, begun: float) -> RunReport:
         finish = Finish(
             ctx=self.ctx,
             ingest=self.ingest,
-            started_at=started_at,
+            begun=begun,
             profiles=self.profiles,
             halts=self.halts,
             overdue=self.overdue,

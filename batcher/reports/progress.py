@@ -19,7 +19,7 @@ class Progress:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._terminal = sys.stderr.isatty()
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
         self._bar: Any = None
 
     def say(self, line: str) -> None:
@@ -33,7 +33,7 @@ class Progress:
         with suppress(OSError):
             if self._bar is not None:
                 self._bar.write(line, file=sys.stderr)
-            else:
+            elif sys.stderr is not None:
                 sys.stderr.write(line + "\n")
                 sys.stderr.flush()
 
@@ -75,10 +75,10 @@ class Progress:
             self._bar.refresh()
 
     async def _print(self, tally: Tally, clock: Clock) -> None:
-        started_at, before = clock.now(), tally.done
+        begun, before = clock.steady(), tally.done
         while True:
             await clock.sleep(_LINE_SECONDS)
-            rate = (tally.done - before) / max(1.0, clock.now() - started_at) * 60
+            rate = (tally.done - before) / max(1.0, clock.steady() - begun) * 60
             self.say(f"{tally.done:,} of {tally.total:,} done, {rate:,.0f}/min, {_state(tally)}")
 
 

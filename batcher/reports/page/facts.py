@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from batcher.clock import local
 from batcher.formatting import amount, counted, size, span
-from batcher.item import State
+from batcher.item import NEEDS_ATTENTION, State
 from batcher.ledger.ledger import Connection
 from batcher.ledger.queries import ignored, report
 from batcher.ledger.queries.report import RunFacts, Spent, TaskTimes
@@ -32,7 +32,6 @@ STATES: Final[dict[str, tuple[str, str, str]]] = {
     "invalid": ("invalid", "Skipped: fix the row in the manifest.", ""),
 }
 """Every state of a row in the order of the page: its name there, its meaning, and the command to use."""
-NEEDS_PERSON: Final = (State.IN_DOUBT, State.FAILED, State.REJECTED, State.GONE, "invalid")
 _FATES: Final = {
     "produced": "audio produced",
     "open": "in progress",
@@ -60,7 +59,7 @@ def facts_of(conn: Connection, chosen: Sequence[Batch]) -> dict[str, Any]:
     return {
         "rows": total,
         "done": found.get(State.DONE, 0),
-        "attention": sum(found.get(state, 0) for state in NEEDS_PERSON),
+        "attention": sum(found.get(state, 0) for state in (*NEEDS_ATTENTION, "invalid")),
         "states": [_state(state, found[state], total) for state in STATES if found.get(state)],
         "audio_length": _length(seconds),
         "audio_size": size(size_bytes),
@@ -84,7 +83,6 @@ def _state(state: str, number: int, total: int) -> dict[str, Any]:
         "command": command,
         "number": number,
         "share": f"{share:.1f}",
-        "needs_person": state in NEEDS_PERSON,
     }
 
 
@@ -118,7 +116,7 @@ def _statement(start: float | None, end: float | None, cost: float | None) -> st
 
 
 def _run(run: RunFacts) -> dict[str, str]:
-    duration = "running or killed" if run.ended_at is None else span(run.ended_at - run.started_at)
+    duration = "running or killed" if run.ended_at is None else span(max(0.0, run.ended_at - run.started_at))
     return {
         "started": local(run.started_at)[:-9],
         "duration": duration,
