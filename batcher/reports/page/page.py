@@ -131,18 +131,16 @@ def write_page(conn: Connection, chosen: Sequence[Batch], choices: Choices) -> N
 
 def _render(conn: Connection, chosen: Sequence[Batch], choices: Choices) -> Iterable[str]:
     rows, who = _Rows(conn, chosen, choices), identity(conn)
-    names = [batch.name for batch in chosen]
     style, script = _asset("page.css"), _script()
     return _template().generate(
-        title=", ".join(names),
-        batches=names,
+        title=", ".join(batch.name for batch in chosen),
         sandbox=who.world == "sandbox",
         as_of=local(choices.at),
         policy=_policy(style, script),
         style=Markup(style),  # noqa: S704 - our own files
         script=Markup(script),  # noqa: S704
         rows=rows,
-        about=lambda: as_json({"ledger": who.ledger_id, "texts": choices.texts} | rows.shared()),
+        about=lambda: as_json({"ledger": who.ledger_id} | rows.shared()),
         facts=facts_of(conn, chosen),
     )
 
