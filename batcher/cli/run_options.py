@@ -22,7 +22,7 @@ from batcher.cli.api_options import (
 from batcher.cli.config_file import apply_config_file, merged_columns
 from batcher.cli.ledger_path import ledger_path, project_folder
 from batcher.cli.option_types import TABLE, ColumnNames, Delimiter, Duration, MarkupTypes, Rate, RowIds, Where
-from batcher.cli.options import DEBUG, option
+from batcher.cli.options import DEBUG, is_default, option
 from batcher.cli.side_files import without_side_files
 from batcher.errors import UsageError
 from batcher.manifest import packed
@@ -121,7 +121,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         default=5,
         show_default=True,
         metavar="N",
-        help="Maximum tasks open at the provider at once.",
+        help=f"Maximum tasks open at the provider at once; {settings.SANDBOX_CONCURRENCY} by default with --sandbox.",
     ),
     option(
         "--create-rate",
@@ -285,6 +285,8 @@ def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path
     _need_one_selection(params)
     sandbox = params["sandbox"]
     need_one_api(ctx, sandbox=sandbox)
+    if sandbox and is_default(ctx, "concurrency"):
+        params["concurrency"] = settings.SANDBOX_CONCURRENCY
     out_dir = params["out_dir"] or folder / ("audio-sandbox" if sandbox else "audio")
     return settings.Settings(
         sources=_sources(params, paths, config, folder),
