@@ -78,7 +78,7 @@ def _check_halts(conn: Connection) -> list[Finding]:
 def _needed(conn: Connection, halt: Halt) -> str:
     """The balance at the halt, and the estimated credits for the next item and for all that are to be created."""
     wanted = current_batches(conn)
-    left = "unknown balance then" if halt.credits is None else f"{amount(halt.credits)} credits left then"
+    left = "unknown balance then" if halt.balance is None else f"{amount(halt.balance)} credits left then"
     following, every = spending.next_need(conn, wanted), spending.estimated_need(conn, wanted)
     if following is None or every is None:
         return f"{left}, and the cost of the next item is unknown"

@@ -135,6 +135,11 @@ class Halt:
     balance_at: float | None
     probe_after_at: float
 
+    @property
+    def balance(self) -> float | None:
+        """The balance after the last creates: the quota if it is known, or else the credits."""
+        return self.credits if self.quota is None else self.quota
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purchase:

@@ -45,7 +45,10 @@ class Progress:
         """Print a message, even if quiet."""
         if self._terminal:
             line = wrapped(line, _width())
-        line = coloured(line, colour) if self._colours else line
+        self.write(coloured(line, colour) if self._colours else line)
+
+    def write(self, line: str) -> None:
+        """Print a line as it is, such as one of the log."""
         # A closed standard error is no reason to stop the run.
         with suppress(OSError):
             if self._bar is not None:

@@ -57,7 +57,7 @@ def halt_line(halt: Halt, counts: item_counts.Counts, *, balance: float | None, 
     """Why and since when the account is halted, the balances then and now, the items to go, and how it continues."""
     parts = [f"halted since {local(halt.since_at)}: {halt.detail}"]
     if halt.kind == "credits":
-        then = "unknown balance then" if halt.credits is None else f"{amount(halt.credits)} credits left then"
+        then = "unknown balance then" if halt.balance is None else f"{amount(halt.balance)} credits left then"
         parts.append(then if balance is None else f"{then}, {amount(balance)} now")
         parts.append(
             "the cost of the next item is unknown" if need is None else f"the next item needs about {amount(need)}"

@@ -121,7 +121,7 @@ def _execute(ctx: click.Context, manifests: tuple[str, ...], progress: Progress)
     saved = _settings_to_save(ctx, manifests)
     file = logs.LogFile(ctx.params["log_file"]) if ctx.params["log_file"] is not None else None
     logs.configure(
-        progress.warn,
+        progress.write,
         verbose=ctx.params["verbose"],
         debug=ctx.params["debug"],
         as_json=ctx.params["log_format"] == "json",

@@ -9,13 +9,16 @@ from sqlalchemy import Connection, Row
 from batcher.ledger.money.prices import prices
 
 
-def topped_up(conn: Connection, *, run_id: str | None = None) -> float:
-    """About how many credits were added to the account that was read last; with `run_id`, during that run.
+def topped_up(
+    conn: Connection, *, run_id: str | None = None, since: float | None = None, until: float | None = None
+) -> float:
+    """About how many credits were added to the account that was read last; with `run_id`, during that run, or between
+    two times.
 
     Each rise from one reading of the balance to the next counts, together with the reported cost of the tasks created
     in between. A rise that may be a refund for tasks that were open does not.
     """
-    rises = conn.exec_driver_sql(_RISES, {"run": run_id}).all()
+    rises = conn.exec_driver_sql(_RISES, {"run": run_id, "since": since, "until": until}).all()
     added = [rise.credits + _cost_between(conn, rise) for rise in rises if not _may_be_refund(conn, rise)]
     return float(round(sum(added), 6))
 
@@ -35,9 +38,9 @@ def _may_be_refund(conn: Connection, rise: Row[Any]) -> bool:
 _RISES: Final = """
     SELECT account_id AS account, before, at, rise AS credits FROM (
         SELECT *, lag(at) OVER readings AS before,
-            coalesce(credits - lag(credits) OVER readings, quota - lag(quota) OVER readings) AS rise
+            coalesce(quota - lag(quota) OVER readings, credits - lag(credits) OVER readings) AS rise
         FROM balances WHERE account_id = (SELECT account_id FROM balances ORDER BY id DESC LIMIT 1)
-            AND (:run IS NULL OR run_id = :run)
+            AND (:run IS NULL OR run_id = :run) AND at BETWEEN coalesce(:since, at) AND coalesce(:until, at)
         WINDOW readings AS (ORDER BY id))
     WHERE rise > 0"""
 _COST: Final = """

@@ -196,9 +196,12 @@ def spent(conn: Connection, chosen: Sequence[Batch]) -> list[Spent]:
     cost = func.coalesce(tasks.c.credits, attempts.c.credits)
     is_current = and_(items.c.account_id == tasks.c.account_id, items.c.task_id == tasks.c.task_id)
     saved = and_(files.c.item_key == items.c.key, is_current, items.c.state == State.DONE)
+    was_lost = and_(attempts.c.outcome == "lost", tasks.c.task_id.is_(None))
+    in_doubt = and_(items.c.state == State.IN_DOUBT, items.c.attempt == attempts.c.attempt)
     fate = case(
         (and_(is_current, items.c.state.in_((State.RENDERED, State.DONE))), "produced"),
-        (and_(attempts.c.outcome == "lost", tasks.c.task_id.is_(None)), "in_doubt"),
+        (and_(was_lost, in_doubt), "in_doubt"),
+        (was_lost, "settled"),
         (or_(attempts.c.outcome.is_(None), tasks.c.ended_at.is_(None)), "open"),
         else_="lost",
     ).label("fate")

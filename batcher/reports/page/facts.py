@@ -12,6 +12,7 @@ from batcher.clock import local
 from batcher.formatting import amount, counted, size, span
 from batcher.item import NEEDS_ATTENTION, State
 from batcher.ledger.ledger import Connection
+from batcher.ledger.money import top_ups
 from batcher.ledger.queries import ignored, report
 from batcher.ledger.queries.report import RunFacts, Spent, TaskTimes
 from batcher.ledger.records import Batch
@@ -36,6 +37,7 @@ _FATES: Final = {
     "produced": "audio produced",
     "open": "in progress",
     "in_doubt": "in doubt (may have been bought)",
+    "settled": "no longer in doubt (given up or bought again)",
     "lost": "no audio (failed or gone)",
 }
 
@@ -67,7 +69,7 @@ def facts_of(conn: Connection, chosen: Sequence[Batch]) -> dict[str, Any]:
             f"Halted since {local(at)} ({kind}): {detail}. Nothing will be created until the halt ends."
             for kind, at, detail in report.open_halts(conn)
         ],
-        "credits": _credits(report.report_runs(conn, chosen), report.spent(conn, chosen)),
+        "credits": _credits(conn, report.report_runs(conn, chosen), report.spent(conn, chosen)),
         "ignored": [f"{one.line()}." for one in ignored.ignored_in(conn, chosen)],
         "figures": _figures(list(report.task_times(conn, chosen))),
     }
@@ -86,23 +88,27 @@ def _state(state: str, number: int, total: int) -> dict[str, Any]:
     }
 
 
-def _credits(runs: Sequence[RunFacts], spent: Sequence[Spent]) -> dict[str, Any]:
+def _credits(conn: Connection, runs: Sequence[RunFacts], spent: Sequence[Spent]) -> dict[str, Any]:
     start, end = (runs[0].balance_start, runs[-1].balance_end) if runs else (None, None)
+    added = top_ups.topped_up(conn, since=runs[0].started_at, until=runs[-1].ended_at) if runs else 0.0
     cost = sum(one.credits for one in spent)
     is_complete = all(one.priced == one.creates for one in spent)
     return {
         "start": _number(start),
         "end": _number(end),
         "cost": _number(cost if any(one.priced for one in spent) else None),
-        "statement": _statement(start, end, cost if is_complete else None),
+        "statement": _statement(start, end, cost if is_complete else None, added),
         "runs": [_run(run) for run in runs],
         "spent": [_spent(one, cost) for one in sorted(spent, key=lambda one: list(_FATES).index(one.fate))],
     }
 
 
-def _statement(start: float | None, end: float | None, cost: float | None) -> str:
+def _statement(start: float | None, end: float | None, cost: float | None, added: float) -> str:
     if start is None or end is None:
         return "The balance at the start or at the end is unknown."
+    if added:
+        spent = _number(round(start + added - end, 6))
+        return f"Spent about {spent}, topped up about {_number(added)}, {_number(end)} left."
     if cost is None:
         return "Some tasks report no cost, so the balance cannot be fully explained."
     unexplained = round(start - end - cost, 6)
