@@ -277,7 +277,7 @@ def test_a_plan_with_nothing_to_create_says_so(project: Project, provider: FakeT
     assert project.run(manifest, "--no-wait").exit_code == 6
     assert "nothing to create: a run collects 2 open items at no cost\n" in told()
     assert project.run(manifest).exit_code == 0
-    assert "nothing to do: everything is done\n" in told()
+    assert "nothing to do: all rows are done or settled\n" in told()
     assert "0 characters" not in told()
     provider.on_create = lambda _: refusal(400, "invalid_text")
     project.manifest([*rows, *project.rows(1, first=3)])

@@ -130,7 +130,7 @@ def _nothing_to_create(found: Any) -> str:
         verbs = ("needs", "it") if found.need_person == 1 else ("need", "them")
         items = counted(found.need_person, "item")
         return f"nothing to create: {items} {verbs[0]} attention, and a run does not create {verbs[1]} again"
-    return "nothing to do: everything is done"
+    return "nothing to do: all rows are done or settled"
 
 
 def _voices(voices: dict[str, int]) -> str:
