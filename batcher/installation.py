@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import json
 import shlex
@@ -88,6 +87,8 @@ def this_installation() -> Installation:
 
 def _origin() -> dict[str, Any]:
     """Where batcher was installed from, by the standard record of installers; {} if from an index, or unknown."""
+    import importlib.metadata  # slow to import, and every command imports this module
+
     try:
         text = importlib.metadata.distribution(_NAME).read_text("direct_url.json")
         found = json.loads(text or "{}")
