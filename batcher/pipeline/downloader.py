@@ -269,6 +269,7 @@ class Downloader:
         else:
             self._left += not is_gone
             self.ctx.tally.to_download -= is_gone
+            self.ctx.tally.ended += is_gone and task.wanted
 
     async def _note_tried(self, task: OpenTask) -> None:
         with anyio.CancelScope(shield=True):

@@ -218,6 +218,7 @@ class Poller:
             await self.ctx.ledger.do(collection.record_unfunded, ending)
         else:
             await self.ctx.ledger.do(collection.record_failed, ending)
+            self.ctx.tally.ended += watched.task.wanted
             if ending.error_code is None:
                 await self.api.guard.suspect(self.api.client, watched.task)
         if self.api.guard.halts or self.api.guard.tripped:

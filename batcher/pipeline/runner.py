@@ -134,7 +134,7 @@ class _Run:
     async def _has_work(self) -> bool:
         ledger = self.ctx.ledger
         counts = await ledger.do(self.ingest.selection.count, self.ingest.named)
-        self.ctx.tally.begin(counts.items, done=counts.states[State.DONE], in_doubt=counts.states[State.IN_DOUBT])
+        self.ctx.tally.begin(counts.states)
         if counts.states[State.PENDING] and self.ingest.wanted:
             return True
         return await ledger.do(item_counts.collectable) > 0 or await ledger.do(restored_rows.due)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from batcher.item import Event
+from batcher.item import Event, State
 
 
 @dataclass(kw_only=True)
 class Tally:
-    """Counts of one run. `total`, `done` and `in_doubt` include what earlier runs did for the same manifests."""
+    """Counts of one run.
+
+    `total`, `done`, `in_doubt` and `ended` include what earlier runs did for the same manifests.
+    """
 
     total: int = 0
     done: int = 0
     in_doubt: int = 0
+    ended: int = 0  # without audio: rejected, failed, gone or abandoned
     open: int = 0  # tasks at the provider
     to_download: int = 0  # finished tasks whose audio is not on disk yet
     created: int = 0
@@ -28,12 +33,14 @@ class Tally:
 
     @property
     def remaining(self) -> int:
-        """Items that are neither done nor in doubt."""
-        return max(0, self.total - self.done - self.in_doubt)
+        """Items that this run may still finish."""
+        return max(0, self.total - self.done - self.in_doubt - self.ended)
 
-    def begin(self, total: int, *, done: int, in_doubt: int) -> None:
-        """Start from the state in which earlier runs left the manifests' items."""
-        self.total, self.done, self.in_doubt = total, done, in_doubt
+    def begin(self, states: Mapping[str, int]) -> None:
+        """Start from the numbers of the manifests' items by state, as earlier runs left them."""
+        self.total = sum(states.values())
+        self.done, self.in_doubt = states[State.DONE], states[State.IN_DOUBT]
+        self.ended = sum(states[state] for state in (State.REJECTED, State.FAILED, State.GONE, State.ABANDONED))
 
     def requests(self) -> dict[str, int]:
         """Requests sent, by kind, and how many of them were throttled."""
@@ -53,6 +60,7 @@ class Tally:
         """Count the answer to a create, or its loss."""
         self.created += event is Event.ACCEPTED
         self.in_doubt += event is Event.LOST
+        self.ended += event is Event.REJECTED
 
     def saved(self, *, wanted: bool) -> None:
         """Count an item whose audio is now on disk."""

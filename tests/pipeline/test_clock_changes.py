@@ -56,7 +56,7 @@ class _Set(VirtualClock):
 @pytest.mark.parametrize("jump", JUMPS)
 def test_rates_are_those_of_the_time_that_passed(capsys: pytest.CaptureFixture[str], jump: float) -> None:
     tally = Tally()
-    tally.begin(100, done=10, in_doubt=0)
+    tally.begin(dict.fromkeys(map(str, State), 0) | {State.PENDING: 90, State.DONE: 10})
 
     async def follow() -> Any:
         import anyio

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from batcher.formatting import columns_of
+from batcher.item import Event, State
 from batcher.reports.progress import bar_text
 from batcher.reports.tally import Tally
 
@@ -46,3 +47,13 @@ def test_credits_left_follow_the_costs_of_tasks_unless_answers_report_the_balanc
     tally.balance_reported(90.0)
     tally.charged(5.0)
     assert tally.credits == 90.0
+
+
+def test_what_no_run_finishes_is_not_waited_for() -> None:
+    """Items that were rejected, failed or gone before or in this run, and those given up."""
+    tally = Tally()
+    tally.begin(dict.fromkeys(map(str, State), 1) | {State.DONE: 10})
+    assert (tally.total, tally.done, tally.in_doubt, tally.ended) == (len(State) + 9, 10, 1, 4)
+    assert tally.remaining == len(State) - 6
+    tally.answered(Event.REJECTED)
+    assert tally.remaining == len(State) - 7
