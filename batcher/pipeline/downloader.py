@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.to_thread
-import structlog
 
 from batcher.audio import checks
 from batcher.errors import StorageError
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.records import FileRecord, OpenTask, TaskEnd
+from batcher.log import log
 from batcher.pipeline.connection import token_rejected
 from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.delivery import Delivery
@@ -26,8 +26,6 @@ from batcher.provider.answers import Answer, Cause, Fetched, Phase
 
 if TYPE_CHECKING:
     from batcher.provider.client import Client
-
-log = structlog.get_logger()
 
 _REFUSALS: Final = (400, 401, 403, 404, 410)
 """HTTP statuses that make a URL count as unusable."""
