@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import click
 
 from batcher import settings
-from batcher.manifest.markup.markup import NOUNS
-from batcher.manifest.rules import DELIMITER_NAMES
+from batcher.manifest.markup.markup import types
+from batcher.manifest.rules import delimiter
 
 
 class Duration(click.ParamType[float]):
@@ -33,12 +32,9 @@ class Rate(click.ParamType[float]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Parse the number."""
         try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = 0.0
-        if not 0 < number < math.inf:
-            self.fail(f"{value!r} is not a number above 0", param, ctx)
-        return number
+            return settings.rate(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Delimiter(click.ParamType[str]):
@@ -48,10 +44,10 @@ class Delimiter(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Look up the name."""
-        found = next((mark for mark, name in DELIMITER_NAMES.items() if str(value).lower() == name), str(value))
-        if len(found) != 1 or found in '"\r\n':
-            self.fail(f"{value!r} is not a delimiter: use one character, or tab", param, ctx)
-        return found
+        try:
+            return delimiter(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class ColumnNames(click.ParamType[tuple[str, ...]]):
@@ -106,10 +102,10 @@ class MarkupTypes(click.ParamType[tuple[str, ...]]):
         """Check each type."""
         if isinstance(value, tuple):
             return value
-        types = tuple(name.strip().lower() for name in str(value).split(",") if name.strip())
-        if unknown := [name for name in types if name not in NOUNS]:
-            self.fail(f"{unknown[0]!r} is not a type of markup: use {', '.join(NOUNS)}", param, ctx)
-        return types
+        try:
+            return types(str(value).split(","))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class WebAddress(click.ParamType[str]):

@@ -15,10 +15,9 @@ from click.core import ParameterSource
 
 from batcher.cli.colours import ERROR, GOOD, WARNING
 from batcher.cli.config_file import FILES
-from batcher.cli.ledger_path import ledger_path
 from batcher.cli.options import is_flag
 from batcher.cli.run_options import GroupedCommand, manifest_options, run_settings
-from batcher.settings import FILE_NAME, user_folder
+from batcher.settings import FILE_NAME, ledger_path, user_folder
 
 if TYPE_CHECKING:
     from batcher.doctor.finding import Finding

@@ -147,6 +147,18 @@ NOUNS: Final = {name: one.noun for name, one in _TYPES.items()} | {SPEAKER: "spe
 """All types, and what each is called in messages."""
 
 
+def types(names: Iterable[str]) -> tuple[str, ...]:
+    """These names of types, in lower case.
+
+    Raises:
+        ValueError: one is none.
+    """
+    found = tuple(name.strip().lower() for name in names if name.strip())
+    if unknown := [name for name in found if name not in NOUNS]:
+        raise ValueError(f"{unknown[0]!r} is not a type of markup: use {', '.join(NOUNS)}")
+    return found
+
+
 def find(text: str) -> dict[str, list[str]]:
     """Markup and placeholders in the text, by type, without speaker names."""
     if not _is_suspicious(text):
