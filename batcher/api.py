@@ -14,7 +14,7 @@ from batcher.options import Options, StrPath, checked, token_of
 from batcher.pipeline import plan as planning
 from batcher.pipeline import runner
 from batcher.pipeline.stop import StopRequests
-from batcher.project import Project, read_batches, read_rows, read_status, settings_for
+from batcher.project import Project, closing_content, read_batches, read_rows, read_status, settings_for
 from batcher.reports.observer import LogObserver
 from batcher.reports.run_report import RunReport
 from batcher.row_input import SyncRows, paths_of, spool_now
@@ -41,7 +41,8 @@ def run(rows: SyncRows | None = None, /, **options: Unpack[Options]) -> RunRepor
         TroubleError: the API cannot be reached, or the disk is full.
     """
     settings = _settings(rows, options, "run")
-    ended = _wait_for(lambda requests: runner.run(settings, LogObserver(), requests))
+    with closing_content(settings):
+        ended = _wait_for(lambda requests: runner.run(settings, LogObserver(), requests))
     if ended.error is not None:
         raise ended.error
     return ended.report
@@ -55,7 +56,8 @@ def plan(rows: SyncRows, /, **options: Unpack[Options]) -> planning.Plan:
         BatcherError: an option, the rows or the ledger cannot be used. Faults of rows are in the plan.
     """
     settings = _settings(rows, options, "plan")
-    return _wait_for(lambda _: planning.plan(settings))
+    with closing_content(settings):
+        return _wait_for(lambda _: planning.plan(settings))
 
 
 def status(manifest: StrPath | None = None, /, *, ledger: StrPath | None = None, sandbox: bool = False) -> Status:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator, Mapping
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Unpack
@@ -87,7 +88,9 @@ class Project:
             BatcherError: an option, the rows or the ledger cannot be used. Faults of rows are in the plan.
         """
         values = self._values(options, "plan")
-        return await plan.plan(await _settings(rows, values, self._settings.ledger.parent))
+        settings = await _settings(rows, values, self._settings.ledger.parent)
+        with closing_content(settings):
+            return await plan.plan(settings)
 
     async def status(self) -> Status:
         """The progress of the ledger, even while a run is active.
@@ -220,9 +223,13 @@ class Run:
         if self._task is None:
             settings = await _settings(self._rows, self._values, self._folder)
             # A task of its own, so that no cancellation reaches a create in flight.
-            self._task = asyncio.create_task(runner.run(settings, self._feed, self._requests), name="batcher run")
+            self._task = asyncio.create_task(self._work(settings), name="batcher run")
             self._task.add_done_callback(lambda _: self._feed.end())
         return self._task
+
+    async def _work(self, settings: Settings) -> runner.Ended:
+        with closing_content(settings):
+            return await runner.run(settings, self._feed, self._requests)
 
     async def _let_end(self, task: asyncio.Task[runner.Ended]) -> None:
         """Wait for the end of the run, even if cancelled; each cancellation is another request to end."""
@@ -311,6 +318,17 @@ def settings_for(has_rows: bool, paths: list[Path], content: Any, values: Mappin
     manifests: list[Path | None] = [*paths] if content is None else [None]
     sources = sources_of(values, manifests, content=content, title=TITLE)
     return settings_of(values, sources, folder=folder, token=token_of(values))
+
+
+@contextmanager
+def closing_content(settings: Settings) -> Iterator[None]:
+    """Close the temporary file of passed rows at the end."""
+    try:
+        yield
+    finally:
+        for source in settings.sources:
+            if source.content is not None:
+                source.content.close()
 
 
 def read_status(settings: Settings) -> Status:

@@ -55,16 +55,16 @@ async def spool(rows: Any) -> BinaryIO:
         ManifestError: a row is no mapping, or a value cannot be stored.
         StorageError: the temporary file cannot be written.
     """
-    lines = _Lines()
-    if isinstance(rows, AsyncIterable):
-        async for row in rows:
-            lines.add(row)
-    else:
-        for row in _records(rows):
-            lines.add(row)
-            if lines.number % _PAUSE_ROWS == 0:
-                await anyio.lowlevel.checkpoint()
-    return lines.content()
+    with _Lines() as lines:
+        if isinstance(rows, AsyncIterable):
+            async for row in rows:
+                lines.add(row)
+        else:
+            for row in _records(rows):
+                lines.add(row)
+                if lines.number % _PAUSE_ROWS == 0:
+                    await anyio.lowlevel.checkpoint()
+        return lines.content()
 
 
 def spool_now(rows: Any) -> BinaryIO:
@@ -77,18 +77,25 @@ def spool_now(rows: Any) -> BinaryIO:
     """
     if isinstance(rows, AsyncIterable):
         raise TypeError("batcher.run() and plan() cannot await rows: use `async with batcher.open(...)`")
-    lines = _Lines()
-    for row in _records(rows):
-        lines.add(row)
-    return lines.content()
+    with _Lines() as lines:
+        for row in _records(rows):
+            lines.add(row)
+        return lines.content()
 
 
 class _Lines:
-    """JSON lines in a temporary file. `number` counts them."""
+    """JSON lines in a temporary file, which an error removes. `number` counts them."""
 
     def __init__(self) -> None:
         self.number = 0
         self._file = tempfile.SpooledTemporaryFile(max_size=_SPOOLED_BYTES)  # noqa: SIM115 - it lives as long as the run
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is not None:
+            self._file.close()
 
     def add(self, row: Any) -> None:
         self.number += 1
