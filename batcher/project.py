@@ -159,12 +159,14 @@ class Run:
         self._requests = StopRequests()
         self._feed = _Feed()
         self._task: asyncio.Task[runner.Ended] | None = None
+        self._is_told = False  # whether the caller was told how it ended
 
     @property
     def report(self) -> RunReport:
         """The report of the run. Raises RuntimeError before its end, and the error that kept it from beginning."""
         if self._task is None or not self._task.done():
             raise RuntimeError("the run has not ended: iterate over it or await it first")
+        self._is_told = True
         report, error = self._task.result()
         if error is not None:
             raise error
@@ -191,7 +193,8 @@ class Run:
             return
         self._requests.request_once()
         await self._let_end(self._task)
-        if not self._task.cancelled() and (error := self._task.exception()) is not None:
+        error = None if self._task.cancelled() else self._task.exception()
+        if error is not None and not self._is_told:
             log.error("the run failed", why=str(error))
 
     async def _whole(self) -> RunReport:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,9 +20,10 @@ import click
 import pytest
 
 import batcher
+from batcher.cli.commands.help import topic_text
 from batcher.cli.commands.run import run as run_command
 from batcher.ledger.storage.lock import owner_lock
-from batcher.options import Options, checked
+from batcher.options import _OPTIONS, Options, checked
 from tests.conftest import Project
 from tests.support.fake_tts import TOKEN, FakeTTS, Job, refusal
 
@@ -297,3 +300,84 @@ def test_the_public_names_are_there_and_importing_them_costs_nothing_before_use(
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert ended.stdout == "[]\n"
     assert (ROOT / "batcher" / "py.typed").is_file()
+
+
+SCRIPT: Final = """
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import batcher
+
+options: batcher.Options = {"voice": "5f3c", "max_credits": 5_000, "max_runtime": "50m"}
+report: batcher.RunReport = batcher.run("lines.csv", **options)
+spent: float | None = report.credits.spent
+paths: list[Path] = [row.path for row in batcher.results(ledger="batcher.db") if row.path is not None]
+new: int = batcher.plan([{"id": "a", "text": "Hello."}], voice="5f3c").new
+
+
+async def rows() -> AsyncIterator[dict[str, str]]:
+    yield {"id": "a", "text": "Hello."}
+
+
+async def main() -> None:
+    async with batcher.open("speech.db", out_dir=Path("audio"), concurrency=20) as project:
+        async for row in project.run(rows()):
+            print(row.id, row.state, row.error.code if row.error is not None else "")
+        last: batcher.RunReport = await project.run(["a.csv", Path("b.csv")])
+        print(last.exit_code, (await project.status()).states)
+
+
+asyncio.run(main())
+"""
+WRONG: Final = """
+import batcher
+
+batcher.run("lines.csv", max_credit=5)
+batcher.run("lines.csv", concurrency="20")
+batcher.run("lines.csv").credits.gone
+"""
+
+
+def test_a_users_script_is_type_checked(tmp_path: Path) -> None:
+    """In strict mode; misspelt and mistyped parameters are errors."""
+    script, wrong = tmp_path / "script.py", tmp_path / "wrong.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    wrong.write_text(WRONG, encoding="utf-8")
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--config-file="]
+    command += ["--cache-dir", str(tmp_path / "cache"), str(script), str(wrong)]
+    environment = os.environ | {"MYPYPATH": str(ROOT)}
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert re.findall(r"(\w+\.py):(\d+): error.*\[(.*)\]", ended.stdout) == [
+        ("wrong.py", "4", "call-arg"),
+        ("wrong.py", "5", "arg-type"),
+        ("wrong.py", "6", "attr-defined"),
+    ], ended
+
+
+def test_the_examples_of_the_manual_run(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One after the other, in one folder."""
+    monkeypatch.chdir(project.folder)
+    monkeypatch.setenv("BATCHER_API_TOKEN", TOKEN)
+    monkeypatch.setitem(_OPTIONS, "api_url", _OPTIONS["api_url"]._replace(default=project.provider.url))
+    project.manifest(2)
+    examples = re.findall(r"^```python\n(.*?)^```", topic_text("python"), re.MULTILINE | re.DOTALL)
+    said = []
+    for example in examples:
+        exec(compile(example, "example", "exec"), {})
+        said.append(capsys.readouterr().out.splitlines())
+    assert said[0][:2] == ["0 all rows are done or settled", "2 2.0"]
+    assert said[1][0] == "2 items to create"
+    folder = project.folder / "speech"
+    assert sorted(said[1][1:3]) == [f"{name} done {folder / name}.mp3" for name in ("bye", "hello")]
+    assert said[2][0].endswith("frozenset({'html'})")
+    assert len(said) == 3
+
+
+def test_the_manual_names_every_function_and_error() -> None:
+    text = topic_text("python")
+    errors = [name for name in batcher.__all__ if name.endswith("Error") and name != "RowError"]
+    for name in [*errors, "run", "plan", "status", "results", "open", "Project", "Row", "RunReport", "Plan", "Status"]:
+        assert f"`{name}" in text, name

@@ -21,6 +21,7 @@ TOPICS: Final = (
     "operations",
     "files",
     "report",
+    "python",
     "sandbox",
     "troubleshooting",
 )
