@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypedDict
 
 from batcher.errors import UsageError
-from batcher.manifest.markup.markup import types
+from batcher.manifest.markup.nouns import TABLE, types
 from batcher.manifest.row_filter import condition
 from batcher.manifest.rules import delimiter
 from batcher.settings import DEFAULT_URL, duration, rate, read_token, token_from_environment
@@ -78,6 +78,7 @@ class Options(TypedDict, total=False):
     sandbox: bool
     allow_http: bool
     no_credits_code: str | Iterable[str]
+    allow_audio_host: str | Iterable[str]
 
 
 def checked(given: Mapping[str, Any], function: str) -> dict[str, Any]:
@@ -217,7 +218,7 @@ _OPTIONS: Final = {
     "columns": _Option(_words),
     "sheet": _Option(_text),
     "where": _Option(_conditions, ()),
-    "allow": _Option(lambda value: types(_words(value)), ()),
+    "allow": _Option(lambda value: types(_words(value), TABLE), ()),
     "strip": _Option(lambda value: types(_words(value)), ()),
     "voice": _Option(_text),
     "model": _Option(_text),
@@ -239,6 +240,7 @@ _OPTIONS: Final = {
     "token": _Option(_secret),
     "token_file": _Option(_path),
     "no_credits_code": _Option(_words, ()),
+    "allow_audio_host": _Option(_words, ()),
 } | dict.fromkeys(
     (
         *("no_header", "skip_invalid", "skip_empty", "rescan", "no_wait", "collect_only", "sandbox", "allow_http"),

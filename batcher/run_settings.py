@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 from batcher.errors import UsageError
 from batcher.manifest import packed
+from batcher.manifest.markup.nouns import TABLE
 from batcher.manifest.rules import Rules
 from batcher.settings import Settings, Source, batch_name, ledger_path
 
@@ -59,6 +60,7 @@ def settings_of(
         api_url=values["api_url"],
         token=token,
         allow_http=values["allow_http"],
+        audio_hosts=frozenset(values["allow_audio_host"]),
         no_credits_codes=frozenset(values["no_credits_code"]),
         concurrency=values["concurrency"],
         create_rate=values["create_rate"],
@@ -98,6 +100,7 @@ def _rules(values: Mapping[str, Any], batch: str) -> Rules:
         no_header=values["no_header"],
         names=values["columns"] or (),
         sheet=values["sheet"],
+        single_table=TABLE in values["allow"],
         where=values["where"],
         filename=values["filename"],
         skip_invalid=values["skip_invalid"],

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from batcher import settings
-from batcher.manifest.markup.markup import types
+from batcher.manifest.markup.nouns import types
 from batcher.manifest.rules import delimiter
 
 
@@ -94,16 +94,19 @@ class RowIds(click.ParamType[tuple[str, ...]]):
 
 
 class MarkupTypes(click.ParamType[tuple[str, ...]]):
-    """Types of markup, separated by commas."""
+    """Types of markup, separated by commas; `more` are further types."""
 
     name = "types"
+
+    def __init__(self, *more: str) -> None:
+        self._more = more
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         """Check each type."""
         if isinstance(value, tuple):
             return value
         try:
-            return types(str(value).split(","))
+            return types(str(value).split(","), *self._more)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 

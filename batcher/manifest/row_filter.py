@@ -51,7 +51,13 @@ def is_same_filter(one: Sequence[str], other: Sequence[str]) -> bool:
 
 
 def _comparable(where: Sequence[str]) -> set[Condition]:
-    return {replace(one, column=normalised(one.column)) for one in map(condition, where)}
+    found = map(condition, where)
+    return {replace(one, column=normalised(one.column), value=_same_truth(one.value)) for one in found}
+
+
+def _same_truth(value: str) -> str:
+    """The value; TRUE and FALSE in one case, as they match in any."""
+    return value.casefold() if value.casefold() in _TRUTHS else value
 
 
 def condition(text: str) -> Condition:

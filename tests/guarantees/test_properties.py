@@ -10,6 +10,7 @@ import shutil
 import signal
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -80,7 +81,9 @@ CHANGES = st.dictionaries(IDS, st.one_of(ROWS, ROWS, ROWS, st.none()), max_size=
 """Rows to add or edit, and rows to remove."""
 MISFORTUNES = st.lists(st.sampled_from(["", *CREATES, *READS, *AUDIO, *ENDINGS, *ADDRESSES]), max_size=6)
 """What happens to the next creates in order, or to the tasks that they make."""
-HOW: Final = ("", "", "", "--override-halt", "--no-wait", "--collect-only", "spoilt", "--skip-invalid")
+SELECTIONS: Final = ("--only=r0", "--sample=3")
+"""Options with which a run works on some rows."""
+HOW: Final = ("", "", "", "--override-halt", "--no-wait", "--collect-only", "spoilt", "--skip-invalid", *SELECTIONS)
 """How a run is started; `spoilt` means with a row without a text in the manifest."""
 USERS: Final = ("user-1", "user-2")
 REFUSALS: Final = (402, 422, 429)
@@ -225,15 +228,22 @@ class Story(RuleBasedStateMachine):
         number=st.sampled_from([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]),
         events=st.one_of(st.integers(2, 5), st.integers(1, 15)),
         milliseconds=st.sampled_from([0, 0, 20, 50, 55, 100]),
+        selection=st.sampled_from([[], [], *([one] for one in SELECTIONS)]),
     )
     def run_and_signal(
-        self, changes: Changes, misfortunes: list[str], number: signal.Signals, events: int, milliseconds: int
+        self,
+        changes: Changes,
+        misfortunes: list[str],
+        number: signal.Signals,
+        events: int,
+        milliseconds: int,
+        selection: list[str],
     ) -> None:
         """Run, and kill or stop the run a while after a number of requests."""
         self.change(changes)
         self.world.misfortunes = list(misfortunes)
         self.spoilt = False
-        self.go("--concurrency", "3", signalled=(number, events, milliseconds / 1000))
+        self.go("--concurrency", "3", *selection, signalled=(number, events, milliseconds / 1000))
 
     @rule(old=IDS, new=IDS)
     def rename(self, old: str, new: str) -> None:
@@ -296,21 +306,29 @@ class Story(RuleBasedStateMachine):
         ended = self.end(self.project.start_run(*manifest, "--max-in-doubt", "3", *arguments), signalled)
         new = self.world.provider.creates[creates:]
         assert (may_create and not refused) or new == [], ended
+        assert self.are_selected(new, arguments), ended
         if halts and len(new) > 1:
             assert (new[0].answered_at or 0) <= new[1].arrived_at, "a probe goes alone"
         if ended.exit_code >= 0:
-            self.assert_told(ended, named=bool(manifest), refused=refused)
+            whole = bool(manifest) and not set(SELECTIONS).intersection(arguments)
+            self.assert_told(ended, whole=whole, refused=refused)
             out_of_credits = any(create.status == 402 for create in new) or len(self.world.unfunded) > told
             assert "credits" in self.halts() or not out_of_credits, ended
         assert ended.exit_code >= 0 or signalled is not None, ended
         return ended
 
-    def assert_told(self, ended: Ended, *, named: bool, refused: bool) -> None:
-        """Check that the exit code is a documented one and correct."""
+    def are_selected(self, new: Sequence[Create], arguments: Sequence[str]) -> bool:
+        """Whether the creates are for rows that the options select."""
+        if "--only=r0" in arguments:
+            return {create.text for create in new} <= {self.rows["r0"]["text"]}
+        return "--sample=3" not in arguments or len({body_of(create) for create in new}) <= 3
+
+    def assert_told(self, ended: Ended, *, whole: bool, refused: bool) -> None:
+        """Check that the exit code is a documented one and correct; `whole`: it refers to the whole manifest."""
         assert "Traceback" not in ended.err, ended
         assert ended.exit_code in (0, 2, 3, 4, 5, 6, 8), ended
         assert (ended.exit_code == 2) == refused, ended
-        if named and ended.exit_code == 0:
+        if whole and ended.exit_code == 0:
             assert self.states() <= {"done", "abandoned"}, ended
 
     def end(self, run: Started, signalled: Signalled | None) -> Ended:

@@ -20,6 +20,7 @@ TOPICS: Final = (
     "guarantees",
     "operations",
     "files",
+    "security",
     "report",
     "python",
     "sandbox",

@@ -13,7 +13,7 @@ from batcher.item import State
 from batcher.ledger.queries.ignored import names
 from batcher.ledger.records import Batch, Output
 from batcher.ledger.storage.filters import of_wanted
-from batcher.ledger.storage.planner import UNLINKED, with_index, without_index
+from batcher.ledger.storage.planner import IGNORED, UNLINKED, with_index, without_index
 from batcher.ledger.storage.schema import REPEAT_MARK, batches, files, items, recalled, rows, tasks
 from batcher.ledger.storage.statements import Prepared
 
@@ -98,7 +98,8 @@ def results(conn: Connection, batch: Batch) -> Iterator[dict[str, Any]]:
 
 def select_results(start: FromClause = rows) -> Select[Any]:
     """Query for `result_line`, from the rows in `start`."""
-    is_current = and_(tasks.c.account_id == items.c.account_id, tasks.c.task_id == items.c.task_id)
+    own = and_(without_index(tasks.c.account_id) == items.c.account_id, tasks.c.task_id == items.c.task_id)
+    is_current = and_(tasks.c.item_key == rows.c.item_key, own, IGNORED.of(tasks))
     saved = and_(files.c.item_key == rows.c.item_key, items.c.state == State.DONE)
     return select(*_RESULT).select_from(
         start.outerjoin(items, items.c.key == rows.c.item_key).outerjoin(tasks, is_current).outerjoin(files, saved)

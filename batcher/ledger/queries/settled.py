@@ -18,6 +18,9 @@ SETTLED: Final = (State.DONE, State.ABANDONED, *NEEDS_ATTENTION)
 """States in which a run leaves an item as it is."""
 
 
+own_tasks: Final = tasks.alias("own_tasks")
+
+
 class Result(NamedTuple):
     """A row's line of the results files, with its batch and the credits that its item's current task has cost."""
 
@@ -77,6 +80,10 @@ def settled_since(conn: Connection, chosen: Sequence[Batch], after: int, limit: 
 
 
 def _select(start: Any = rows) -> Select[Any]:
-    attempt = and_(attempts.c.item_key == items.c.key, attempts.c.attempt == items.c.attempt)
-    cost = select(attempts.c.credits).where(attempt).scalar_subquery()
-    return select_results(start).add_columns(func.coalesce(tasks.c.credits, cost).label("credits"))
+    of_task = and_(own_tasks.c.account_id == items.c.account_id, own_tasks.c.task_id == items.c.task_id)
+    of_attempt = and_(attempts.c.item_key == items.c.key, attempts.c.attempt == items.c.attempt)
+    costs = (
+        select(own_tasks.c.credits).where(of_task).scalar_subquery(),
+        select(attempts.c.credits).where(of_attempt).scalar_subquery(),
+    )
+    return select_results(start).add_columns(func.coalesce(*costs).label("credits"))
