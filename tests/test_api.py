@@ -324,7 +324,7 @@ async def main() -> None:
     async with batcher.open("speech.db", out_dir=Path("audio"), concurrency=20) as project:
         async for row in project.run(rows()):
             print(row.id, row.state, row.error.code if row.error is not None else "")
-        last: batcher.RunReport = await project.run(["a.csv", Path("b.csv")])
+        last: batcher.RunReport = await project.run([Path("a.csv"), Path("b.csv")])
         print(last.exit_code, (await project.status()).states)
 
 
