@@ -167,7 +167,7 @@ class Ingest:
         """Why nothing was created, as an error; None if the run was not refused."""
         if self.refused is None:
             return None
-        if [error.message for error in self._errors] == [self.refused]:
+        if [error.message for error in self._errors] == [self.refused] and self._errors[0].suggestion is None:
             return self._errors[0]
         hint = "\n  ".join(self.hints)
         return ManifestError(self.refused, self._faults, hint) if self._faults else UsageError(self.refused, hint)
