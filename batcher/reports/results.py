@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
 import msgspec
+
+from batcher import files
 
 _RESULT_COLUMNS: Final = (
     *("batch", "row", "id", "state", "output", "key", "task_id", "take"),
@@ -36,18 +37,8 @@ def write_results(out_dir: Path, batch: str, lines: Iterator[dict[str, Any]]) ->
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     paths = results_paths(out_dir, [batch])
-    drafts = [path.with_name(f".{path.name}.part") for path in paths]
-    try:
-        with drafts[0].open("wb") as jsonl, drafts[1].open("w", encoding="utf-8", newline="") as table:
-            _write_lines(jsonl, table, lines)
-            for file in (jsonl, table):
-                file.flush()
-                os.fsync(file.fileno())
-        for draft, path in zip(drafts, paths, strict=True):
-            draft.replace(path)
-    finally:
-        for draft in drafts:
-            draft.unlink(missing_ok=True)
+    with files.replacing(paths[0]) as jsonl, files.replacing(paths[1], encoding="utf-8") as table:
+        _write_lines(jsonl, table, lines)
 
 
 def _write_lines(jsonl: IO[bytes], table: IO[str], lines: Iterator[dict[str, Any]]) -> None:
