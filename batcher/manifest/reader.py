@@ -27,7 +27,7 @@ Watch = Callable[[Iterator[Record], str], Iterator[Record]]
 
 
 class Manifest:
-    """One manifest: a file, or standard input (`path` None), which may hold the same formats.
+    """One manifest: a file, or (`path` None) standard input or what `stdin` contains, called `name`.
 
     `columns_sent` (header to field) and `columns_carried` are complete after the first row of a table or the last of
     JSONL. `notes` are what was decided about the file's format; `hints`, about names, are added when it is staged.
@@ -35,9 +35,15 @@ class Manifest:
     """
 
     def __init__(
-        self, path: Path | None, rules: Rules, *, stdin: BinaryIO | None = None, watch: Watch = lambda rows, _: rows
+        self,
+        path: Path | None,
+        rules: Rules,
+        *,
+        stdin: BinaryIO | None = None,
+        name: str = "<stdin>",
+        watch: Watch = lambda rows, _: rows,
     ) -> None:
-        self.name = "<stdin>" if path is None else str(path)
+        self.name = name if path is None else str(path)
         self.faults = Faults(self.name)
         self.digest: str | None = None
         self.size = 0

@@ -155,7 +155,7 @@ class Finish:
             now = self.profiles[-1].balance if self.profiles else None
             self.ctx.stop.reasons.setdefault(reason, summary.halt_line(halt, counts, balance=now, need=need))
 
-    def _credits(self, conn: Connection) -> dict[str, float | None]:
+    def _credits(self, conn: Connection) -> run_report.Credits:
         start = self.profiles[0].balance if self.profiles else None
         end = self.profiles[-1].balance if len(self.profiles) > 1 else None
         spent, known = spending.spent_in_run(conn, self.ctx.run_id)
@@ -163,7 +163,7 @@ class Finish:
             topped_up = top_ups.topped_up(conn, run_id=self.ctx.run_id)
             spent = start + topped_up - end if start is not None and end is not None else None
         needed = self.ingest.selection.estimated_need(conn, self.ingest.named)
-        return {"start": start, "end": end, "spent": spent, "estimated_needed": needed}
+        return run_report.Credits(start=start, end=end, spent=spent, estimated_needed=needed)
 
     def _note_end(self, conn: Connection, result: run_report.RunReport) -> None:
         runs.end_run(
@@ -210,10 +210,10 @@ def conclude(stop: Stop, counts: Counts, *, refused: str | None, unwritten: int,
     written. Without a manifest (`rows_named` is false), pending items were not requested.
     """
     unfinished = sum(counts.states[state] for state in UNFINISHED if rows_named or state is not State.PENDING)
+    if stop.cancelled:
+        return 130 if stop.interrupted else 6, CANCELLED
     if stop.interrupted:
         return 130, "interrupted; answers received so far are recorded"
-    if stop.cancelled:
-        return 130 if stop.signalled else 6, CANCELLED
     if refused is not None:
         return 2, refused
     for reason in sorted(stop.reasons):

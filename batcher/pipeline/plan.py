@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anyio
+import anyio.to_thread
 
 from batcher.audio.store import Store
 from batcher.clock import Clock
@@ -26,7 +26,7 @@ from batcher.ledger.queries.manifest_paths import source_name
 from batcher.ledger.storage import bulk, database
 from batcher.manifest.faults import Faults
 from batcher.manifest.markup.doubts import Doubt
-from batcher.manifest.reader import Manifest
+from batcher.manifest.reader import Watch
 from batcher.manifest.rules import Rules
 from batcher.pipeline.catalogue import Catalogue, Verdict
 from batcher.pipeline.connection import reach, why_no_profile
@@ -34,8 +34,8 @@ from batcher.pipeline.ingest import trusted_stamp
 from batcher.pipeline.purchase_check import CACHE, FIX_VOICES, add_fault, warnings
 from batcher.pipeline.restore import why_outdated
 from batcher.pipeline.selection import Selection, need_known
+from batcher.pipeline.startup import open_manifest
 from batcher.provider.answers import Profile
-from batcher.reports.progress import Progress
 from batcher.settings import Settings, Source
 
 if TYPE_CHECKING:
@@ -83,17 +83,17 @@ class Plan:
     stops_after: int | None = None  # items that the balance pays for, if not all
 
 
-def plan(settings: Settings, progress: Progress | None = None) -> Plan:
-    """Plan a run with these settings. Creates neither tasks nor a ledger. Shows `progress` while files are read.
+async def plan(settings: Settings, watch: Watch = lambda rows, _: rows) -> Plan:
+    """Plan a run with these settings. Creates neither tasks nor a ledger. `watch` sees the rows that are read.
 
     Raises:
         LedgerError: the ledger cannot be used.
         UsageError: a setting is invalid, or names a row that does not exist.
     """
     with _ledger(settings) as path, open_readonly(path, settings.world) as conn, bulk.large_cache(conn):
-        planner = _Planner(settings, conn, progress or Progress(quiet=True))
-        anyio.run(planner.ask_api)
-        return planner.finish()
+        planner = await anyio.to_thread.run_sync(_Planner, settings, conn, watch)
+        await planner.ask_api()
+        return await anyio.to_thread.run_sync(planner.finish)
 
 
 @contextmanager
@@ -111,10 +111,10 @@ def _ledger(settings: Settings) -> Iterator[Path]:
 class _Planner:
     """Makes one plan: previews the manifests, asks the API if possible, and sums up."""
 
-    def __init__(self, settings: Settings, conn: Connection, progress: Progress) -> None:
+    def __init__(self, settings: Settings, conn: Connection, watch: Watch) -> None:
         self._settings = settings
         self._conn = conn
-        self._progress = progress
+        self._watch = watch
         self._preview = ImportPreview(conn)
         self._verdict = Verdict()
         self._plan = Plan(outdated=why_outdated(conn, settings))
@@ -154,7 +154,7 @@ class _Planner:
 
     def _read(self, source: Source, rules: Rules) -> FileFacts:
         """Read the file, and compare it with the ledger."""
-        manifest = Manifest(source.path, rules, watch=self._progress.reading)
+        manifest = open_manifest(source, rules, watch=self._watch)
         how = {"refilter": self._settings.refilter, "ignores_case": self._store.ignores_case()}
         found = self._preview.add(manifest, rules, out_dir=self._store.out_dir, at=Clock().now(), **how)
         self._plan.faults += manifest.faults.lines()

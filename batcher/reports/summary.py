@@ -16,7 +16,7 @@ from batcher.ledger.money import spending, top_ups
 from batcher.ledger.queries import attention, ignored, item_counts, names
 from batcher.ledger.queries.eta import forecast
 from batcher.ledger.records import Batch, Halt
-from batcher.reports.progress import Progress
+from batcher.reports.observer import Observer
 from batcher.reports.run_report import RunReport
 
 _SHOWN: Final = 5
@@ -91,7 +91,7 @@ def overdue_message(conn: Connection, batches: Sequence[Batch], keys: Sequence[s
     return f"; overdue: {', '.join(found[:_SHOWN])}{', …' * (len(found) > _SHOWN)}; run it again later"
 
 
-def print_summary(conn: Connection, progress: Progress, words: SummaryInput, batches: Sequence[Batch]) -> None:
+def print_summary(conn: Connection, progress: Observer, words: SummaryInput, batches: Sequence[Batch]) -> None:
     """Print how the run ended. A quiet run prints only news that needs attention."""
     result, counts = words.result, words.counts
     if words.cancelled and not result.collected:
@@ -120,7 +120,7 @@ def print_summary(conn: Connection, progress: Progress, words: SummaryInput, bat
         progress.say(f"{counted(result.not_selected, 'other row')} of the manifest {verb} not part of this run")
 
 
-def _print_end(progress: Progress, words: SummaryInput) -> None:
+def _print_end(progress: Observer, words: SummaryInput) -> None:
     result = words.result
     if result.exit_code == 0:
         return
@@ -131,7 +131,7 @@ def _print_end(progress: Progress, words: SummaryInput) -> None:
         show(f"  {hint}")
 
 
-def _print_groups(conn: Connection, progress: Progress, words: SummaryInput, batches: Sequence[Batch]) -> None:
+def _print_groups(conn: Connection, progress: Observer, words: SummaryInput, batches: Sequence[Batch]) -> None:
     """Print the items that need attention, by state, each with the command to use."""
     for state, (label, command) in _GROUPS.items():
         number = words.counts.states[state]
@@ -150,7 +150,7 @@ def _name(row_ids: Sequence[str]) -> str:
     return f"{first} (also {listed(others, _SHOWN)})" if others else first
 
 
-def _print_undelivered(conn: Connection, progress: Progress, words: SummaryInput, batches: Sequence[Batch]) -> None:
+def _print_undelivered(conn: Connection, progress: Observer, words: SummaryInput, batches: Sequence[Batch]) -> None:
     """Print the items whose audio could not be downloaded, with the reasons. The next run tries them again."""
     if not words.counts.states[State.RENDERED]:
         return
@@ -171,10 +171,10 @@ def _first_line(result: RunReport, counts: item_counts.Counts) -> str:
         parts.append(f"{open_:,} created and not collected yet")
     if counts.states[State.ABANDONED]:
         parts.append(f"{counts.states[State.ABANDONED]:,} abandoned")
-    if result.credits["spent"]:
-        parts.append(f"{amount(result.credits['spent'])} credits spent")
-    if result.credits["end"] is not None:
-        parts.append(f"{amount(result.credits['end'])} credits left")
+    if result.credits.spent:
+        parts.append(f"{amount(result.credits.spent)} credits spent")
+    if result.credits.end is not None:
+        parts.append(f"{amount(result.credits.end)} credits left")
     return f"{', '.join(parts)}; audio in {result.out_dir}"
 
 
@@ -183,7 +183,7 @@ def _statement(conn: Connection, result: RunReport) -> str | None:
 
     None if all is explained, or unknown.
     """
-    start, end = result.credits["start"], result.credits["end"]
+    start, end = result.credits.start, result.credits.end
     if start is None or end is None:
         return None
     if added := top_ups.topped_up(conn, run_id=result.run_id):

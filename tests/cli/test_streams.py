@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from batcher.cli import streams
+from batcher.cli.screen import Screen
 from batcher.formatting import ESCAPE_UNENCODABLE, escape
-from batcher.reports.progress import Progress
 from tests.conftest import Project
 
 
@@ -85,7 +85,7 @@ def test_escapes_are_those_of_json() -> None:
 
 def test_progress_needs_no_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
-    progress = Progress()
+    progress = Screen()
     progress.warn("nobody reads this")
     progress.close()
 

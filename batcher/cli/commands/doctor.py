@@ -15,12 +15,11 @@ from click.core import ParameterSource
 
 from batcher.cli.colours import ERROR, GOOD, WARNING
 from batcher.cli.config_file import FILES, TABLES
-from batcher.cli.ledger_path import ledger_path
 from batcher.cli.option_types import Duration
 from batcher.cli.options import is_flag
 from batcher.cli.run_options import GroupedCommand, manifest_options, run_settings
 from batcher.cli.terminal import show
-from batcher.settings import FILE_NAME, duration_text, user_folder
+from batcher.settings import FILE_NAME, duration_text, ledger_path, user_folder
 
 if TYPE_CHECKING:
     from batcher.doctor.finding import Finding

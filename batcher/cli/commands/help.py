@@ -22,6 +22,7 @@ TOPICS: Final = (
     "files",
     "security",
     "report",
+    "python",
     "sandbox",
     "troubleshooting",
 )

@@ -35,11 +35,14 @@ def plan(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
 
 def show_plan(ctx: click.Context, manifests: tuple[str, ...]) -> int:
     """Print the plan. Returns the exit code."""
-    from batcher.pipeline import plan
-    from batcher.reports.progress import Progress
+    import anyio
 
-    settings = run_settings(ctx, manifests)
-    found = plan.plan(settings, Progress(quiet=ctx.params["quiet"]))
+    from batcher.cli.screen import Screen
+    from batcher.cli.standard_input import with_standard_input
+    from batcher.pipeline import plan
+
+    settings = with_standard_input(run_settings(ctx, manifests))
+    found = anyio.run(plan.plan, settings, Screen(quiet=ctx.params["quiet"]).reading)
     refused = (
         bool(found.refused or found.refused_doubts)
         or (found.rebuy is not None and not settings.rebuy)

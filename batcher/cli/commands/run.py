@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +12,6 @@ import click
 
 from batcher.cli.colours import forced
 from batcher.cli.commands.plan import show_plan
-from batcher.cli.ledger_path import project_folder
 from batcher.cli.monitoring import failure_report, report_end, report_start
 from batcher.cli.option_types import WebAddress
 from batcher.cli.options import option
@@ -19,9 +19,10 @@ from batcher.cli.run_options import GroupedCommand, manifest_options, run_settin
 from batcher.cli.saved_settings import SavedSettings
 from batcher.cli.terminal import show
 from batcher.errors import BatcherError, UsageError
+from batcher.settings import project_folder
 
 if TYPE_CHECKING:
-    from batcher.reports.progress import Progress
+    from batcher.cli.screen import Screen
     from batcher.reports.run_report import RunReport
 
 _REFUSED: Final = 2
@@ -84,13 +85,13 @@ def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     MANIFEST is a table, workbook, JSON, text or subtitle file, or - for standard input; see `batcher help manifest`.
     Run it again at any time: it creates new and changed rows, collects open tasks, and never buys the same thing twice.
     """
-    from batcher.reports.progress import Progress
+    from batcher.cli.screen import Screen
 
     if ctx.params["dry_run"]:
         if ctx.params["save_settings"]:
             raise UsageError("--save-settings needs a run that is not dry", "Remove --dry-run or --save-settings.")
         ctx.exit(show_plan(ctx, manifests))
-    progress = Progress(quiet=ctx.params["quiet"], colours=forced())
+    progress = Screen(quiet=ctx.params["quiet"], colours=forced())
     try:
         report = _execute(ctx, manifests, progress)
     except BaseException as error:
@@ -101,7 +102,7 @@ def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     ctx.exit(report.exit_code)
 
 
-def _finish(ctx: click.Context, report: RunReport, progress: Progress) -> None:
+def _finish(ctx: click.Context, report: RunReport, progress: Screen) -> None:
     report_end(ctx.params, report, progress.say)
     if ctx.params["as_json"]:
         _print_json(report)
@@ -112,12 +113,16 @@ def _print_json(report: RunReport) -> None:
         click.echo(report.to_json())
 
 
-def _execute(ctx: click.Context, manifests: tuple[str, ...], progress: Progress) -> RunReport:
+def _execute(ctx: click.Context, manifests: tuple[str, ...], progress: Screen) -> RunReport:
+    import anyio
+
+    from batcher.cli.signals import SignalRequests
+    from batcher.cli.standard_input import with_standard_input
     from batcher.pipeline import runner
     from batcher.pipeline.stop import CANCELLED
     from batcher.reports import logs
 
-    settings = run_settings(ctx, manifests)
+    settings = with_standard_input(run_settings(ctx, manifests))
     saved = _settings_to_save(ctx, manifests)
     file = logs.LogFile(ctx.params["log_file"]) if ctx.params["log_file"] is not None else None
     logs.configure(
@@ -129,13 +134,13 @@ def _execute(ctx: click.Context, manifests: tuple[str, ...], progress: Progress)
     )
     asks = not ctx.params["yes"] and all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
     report_start(ctx.params, progress.say)
-    report = runner.run(settings, progress, confirm=_confirm if asks else None)
-    if saved is not None and report.exit_code != _REFUSED and report.message != CANCELLED:
+    ended = anyio.run(partial(runner.run, settings, progress, SignalRequests(), confirm=_confirm if asks else None))
+    if saved is not None and ended.report.exit_code != _REFUSED and ended.report.message != CANCELLED:
         _save(saved, progress)
-    return report
+    return ended.report
 
 
-def _save(saved: SavedSettings, progress: Progress) -> None:
+def _save(saved: SavedSettings, progress: Screen) -> None:
     """Save the options. The run counts, whether or not that succeeds."""
     try:
         saved.save()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from batcher.cli.screen import bar_text
 from batcher.formatting import columns_of
 from batcher.item import Event, State
-from batcher.reports.progress import bar_text
 from batcher.reports.tally import Tally
 
 BUSY = Tally(total=1_500, done=1_000, open=20, in_doubt=2, credits=8_650.0)

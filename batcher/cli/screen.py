@@ -1,4 +1,4 @@
-"""Progress of a run on standard error: a bar on a terminal, a line every 30 s elsewhere, only problems when quiet."""
+"""A run on standard error: a bar on a terminal, a line every 30 s elsewhere, only problems when quiet."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 from batcher.clock import Clock
 from batcher.formatting import amount, coloured, columns_of, span, wrapped
+from batcher.reports.observer import Work
 from batcher.reports.tally import Tally
 
 T = TypeVar("T")
@@ -24,7 +25,7 @@ _BAR_COLUMNS: Final = 18
 """Columns of a terminal's line that the text leaves to the bar and the percentage, at least."""
 
 
-class Progress:
+class Screen:
     """Shows a run's tally until closed, and prints messages without tearing the bar.
 
     `colours`: whether messages are coloured; None on terminals only.
@@ -35,6 +36,9 @@ class Progress:
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
         self._colours = self._terminal if colours is None else colours
         self._bar: Any = None
+
+    def begin(self, work: Work) -> None:
+        """Show nothing: the messages say what is worked on."""
 
     def say(self, line: str, colour: str | None = None) -> None:
         """Print a message, unless quiet."""
