@@ -77,14 +77,14 @@ _COMMANDS: Final[dict[str, tuple[tuple[int, ...], tuple[str, ...]]]] = {
         ("batcher doctor lines.csv --voice VOICE_ID", "batcher doctor --ledger /srv/book/batcher.db --json"),
     ),
     "sandbox": (_COMMON, ("batcher sandbox --credits 2000 --fail 0.05", "batcher sandbox --top-up 5000")),
-    "help": ((0, 1, 2, 130), ("batcher help", "batcher help manifest")),
+    "help": ((0, 1, 2, 130), ("batcher help", "batcher help manifest", "batcher help json run")),
 }
 """Exit codes and examples by command."""
 _TOPICS: Final = {
     "run": ("manifest", "settings", "guarantees"),
     "plan": ("manifest",),
-    "status": ("guarantees",),
-    "show": ("guarantees",),
+    "status": ("guarantees", "json"),
+    "show": ("guarantees", "json"),
     "voices": ("account",),
     "report": ("report",),
     "resolve": ("guarantees", "troubleshooting"),

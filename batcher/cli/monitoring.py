@@ -39,8 +39,8 @@ def failure_report(error: BaseException) -> RunReport:
     from batcher.cli.app import explain
     from batcher.reports.run_report import OUTCOMES, RunReport
 
-    code, message, _hint = explain(error)
-    return RunReport(exit_code=code, outcome=OUTCOMES[code], message=message)
+    code, message, hint = explain(error)
+    return RunReport(exit_code=code, outcome=OUTCOMES[code], message=message, hint=hint or None)
 
 
 def _ping(params: dict[str, Any], event: str, body: str, say: Callable[[str], None]) -> None:

@@ -13,6 +13,7 @@ import click
 from batcher import settings
 from batcher.cli.api_options import allow_http_option, api_url_option, find_token, need_one_api, token_file_option
 from batcher.cli.config_file import apply_config_file, merged_columns
+from batcher.cli.json_output import JsonCommand
 from batcher.cli.ledger_path import ledger_path, project_folder
 from batcher.cli.option_types import ColumnNames, Delimiter, Duration, MarkupTypes, Rate, RowIds, Where
 from batcher.cli.options import DEBUG, option
@@ -226,7 +227,7 @@ _GROUPS: Final = {
 """Headings of the help, with the options below each; options in none of them come last, under "Output"."""
 
 
-class GroupedCommand(click.Command):
+class GroupedCommand(JsonCommand):
     """A command whose help lists its options in groups, and which remembers its command line."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Final
 from batcher.audio import folder_mark
 from batcher.audio.fingerprints import stamp
 from batcher.errors import StorageError
-from batcher.formatting import counted
+from batcher.formatting import counted, rounded
 from batcher.item import NEEDS_ATTENTION, UNFINISHED, State
 from batcher.ledger.imports.parse_options import rows_left_out
 from batcher.ledger.ledger import Connection
@@ -88,6 +88,7 @@ class Finish:
         message += await self.ctx.ledger.do(summary.overdue_message, self.ingest.named, self.overdue)
         return replace(
             self._build_report(code, message),
+            hint="\n".join(self.ingest.hints) or None if code == 2 else None,
             batches=[batch.name for batch in self.ingest.named],
             rows=counts.rows,
             items=counts.items,
@@ -152,7 +153,8 @@ class Finish:
         if not known:
             spent = start - end if start is not None and end is not None else None
         needed = self.ingest.selection.estimated_need(conn, self.ingest.named)
-        return {"start": start, "end": end, "spent": spent, "estimated_needed": needed}
+        found = {"start": start, "end": end, "spent": spent, "estimated_needed": needed}
+        return {name: rounded(number) for name, number in found.items()}
 
     def _note_end(self, conn: Connection, result: run_report.RunReport) -> None:
         runs.end_run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
@@ -12,6 +11,7 @@ from batcher.ledger.records import Halt
 from batcher.reports.tally import Tally
 
 SCHEMA: Final = 1
+"""Version of the JSON of all commands; raised when a key changes its meaning or disappears."""
 OUTCOMES: Final = {
     0: "done",
     1: "bug",
@@ -35,10 +35,12 @@ class RunReport:
     """
 
     schema: int = SCHEMA
+    command: str = "run"
     run_id: str | None = None
     exit_code: int
     outcome: str
     message: str
+    hint: str | None = None
     ledger: str | None = None
     out_dir: str | None = None
     batches: list[str] = field(default_factory=list)
@@ -56,9 +58,9 @@ class RunReport:
     requests: dict[str, int] = field(default_factory=lambda: Tally().requests())
     elapsed_seconds: float = 0.0
 
-    def to_json(self) -> str:
-        """One JSON object on one line."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+    def facts(self) -> dict[str, Any]:
+        """The object of `run --json`."""
+        return asdict(self)
 
 
 def halt_of(halts: Sequence[Halt]) -> dict[str, Any] | None:

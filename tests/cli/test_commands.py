@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(os.sep)
 REPORT = (
-    *("schema", "run_id", "exit_code", "outcome", "message", "ledger", "out_dir", "batches", "rows", "items"),
+    *("schema", "command", "run_id", "exit_code", "outcome", "message", "hint"),
+    *("ledger", "out_dir", "batches", "rows", "items"),
     *("states", "not_selected", "left_out", "created", "collected", "halt", "credits", "requests", "elapsed_seconds"),
 )
 STATES = {
@@ -89,7 +90,7 @@ def test_a_bad_manifest_reports_all_errors_at_once(project: Project, provider: F
 
 
 def test_a_hint_follows_its_error_once(project: Project, provider: FakeTTS) -> None:
-    """It names the option, and is not in the JSON."""
+    """It names the option, and is a key of its own in the JSON."""
     manifest = project.manifest(1)
     command = ("run", manifest, "--json", "--api-url", "http://example.org/api")
     refused = project.batcher(*command)
@@ -97,6 +98,7 @@ def test_a_hint_follows_its_error_once(project: Project, provider: FakeTTS) -> N
     said = "the token would be sent to example.org unencrypted"
     assert f"exit 2: {said}\n  Use https, or pass --allow-http.\n" in refused.err
     assert (refused.err.count("Use https"), refused.report["message"]) == (1, said)
+    assert refused.report["hint"] == "Use https, or pass --allow-http."
     project.manifest([{"id": "a", "text": "", "voice": "anna"}])
     ended = project.run(manifest).err
     assert ended.index("lines.csv:2") < ended.index("exit 2: ") < ended.index("  Fix them, or pass --skip-invalid")
@@ -317,9 +319,9 @@ def test_status_has_the_documented_keys(project: Project, provider: FakeTTS) -> 
     provider.credits = 0
     project.run(project.manifest(2))
     status = project.batcher("status", "--json").report
-    assert set(status) == {"batches", "rows", "items", "states", "halt", "credits", "last_run"}
+    assert {"batches", "rows", "items", "states", "halt", "credits", "last_run"} <= set(status)
     assert set(status["states"]) == STATES
-    assert set(status["credits"]) == CREDITS
+    assert set(status["credits"]) == CREDITS | {"in_flight", "in_doubt"}
     assert set(status["halt"]) == {"kind", "since", "detail"}
     assert (status["batches"], status["rows"], status["states"]["pending"]) == (["lines"], 2, 2)
     assert (status["last_run"]["exit_code"], status["last_run"]["outcome"]) == (4, "halted")
@@ -334,16 +336,16 @@ def test_show_lists_items_by_row_by_state_or_all(project: Project, provider: Fak
     provider.on_create = lambda create: refusal(400, "bad_text") if create.text == bad else None
     manifest = project.manifest(2)
     assert project.run(manifest).exit_code == 3
-    shown = project.batcher("show", manifest, "--json").report
+    shown = project.batcher("show", manifest, "--json").report["items"]
     assert len(shown) == 2
     for item in shown:
         assert set(item) == {"key", "state", "attempt", "task_id", "account", "take", "chars", "rows", "error"}
-    good = _only(project.batcher("show", "r1", "--json").report)
+    good = _only(project.batcher("show", "r1", "--json").report["items"])
     assert (good["state"], good["account"], good["attempt"], good["take"]) == ("done", "user-1", 1, 1)
     assert [good["task_id"]] == provider.paid[project.rows(1)[0]["text"]]
     assert good["rows"] == [{"batch": "lines", "row": 2, "id": "r1", "output": "r1.mp3"}]
     assert good["error"] is None
-    failed = _only(project.batcher("show", "--state", "rejected", "--json").report)
+    failed = _only(project.batcher("show", "--state", "rejected", "--json").report["items"])
     error = {"code": "bad_text", "message": "this is bad_text", "request_id": "req_0123", "http_status": 400}
     assert (failed["error"], failed["chars"]) == (error, len(bad))
 
@@ -446,7 +448,7 @@ def test_a_pipe_closed_early_is_no_error(project: Project, provider: FakeTTS, co
 
 
 def test_status_of_several_batches_has_a_line_for_each(project: Project, provider: FakeTTS) -> None:
-    """The JSON keys stay the same."""
+    """The JSON has the same in `by_batch`, beside the keys of the whole."""
     project.manifest(2)
     project.manifest([*project.rows(2, first=7), {"id": "e", "text": "", "voice": "anna"}], "more.csv")
     provider.on_create = lambda create: refusal(400, "bad") if "number 7" in create.text else None
@@ -455,5 +457,9 @@ def test_status_of_several_batches_has_a_line_for_each(project: Project, provide
     assert told[1] == "2 batches: 5 rows, 4 items"
     assert "  lines: 2 rows: 2 done" in told
     assert "  more: 3 rows: 1 done, 1 rejected, 1 row skipped" in told
-    keys = ["batches", "rows", "items", "states", "halt", "credits", "last_run"]
-    assert list(project.batcher("status", "--json").report) == keys
+    found = project.batcher("status", "--json").report
+    assert {"batches", "rows", "items", "states", "halt", "credits", "last_run"} <= set(found)
+    assert [(one["batch"], one["rows"], one["states"]["done"], one["empty"]) for one in found["by_batch"]] == [
+        ("lines", 2, 2, 0),
+        ("more", 3, 1, 1),
+    ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from batcher.cli.commands.plan import show_plan
+from batcher.cli.json_output import print_object
 from batcher.cli.ledger_path import project_folder
 from batcher.cli.monitoring import failure_report, report_end, report_start
 from batcher.cli.option_types import WebAddress
@@ -27,19 +28,13 @@ _REFUSED: Final = 2
 
 
 class _RunCommand(GroupedCommand):
-    """Prints the JSON object of `run --json` even if the command line cannot be parsed."""
+    """Prints the report of a run, with all its keys, even if it could not begin."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments; on an error, parse them leniently to find `--json`."""
-        try:
-            return super().parse_args(ctx, list(args))
-        except click.UsageError as error:
-            lenient = click.Context(self, parent=ctx.parent, resilient_parsing=True, ignore_unknown_options=True)
-            super().parse_args(lenient, args)
-            if lenient.params["as_json"]:
-                with suppress(OSError):
-                    _print_json(failure_report(error))
-            raise
+    def failure(self, ctx: click.Context, error: BaseException) -> dict[str, Any]:
+        """The report of a run that `error` ended; of a dry run, its envelope."""
+        if ctx.params["dry_run"]:
+            return super().failure(ctx, error)
+        return failure_report(error).facts()
 
 
 @click.command(cls=_RunCommand)
@@ -102,12 +97,8 @@ def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
 def _finish(ctx: click.Context, report: RunReport, progress: Progress) -> None:
     report_end(ctx.params, report, progress.say)
     if ctx.params["as_json"]:
-        _print_json(report)
-
-
-def _print_json(report: RunReport) -> None:
-    with suppress(BrokenPipeError):  # the exit code carries the result too
-        click.echo(report.to_json())
+        with suppress(BrokenPipeError):  # the exit code carries the result too
+            print_object(ctx, report.facts())
 
 
 def _execute(ctx: click.Context, manifests: tuple[str, ...], progress: Progress) -> RunReport:
