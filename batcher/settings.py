@@ -54,6 +54,7 @@ class Settings:
     api_url: str = DEFAULT_URL
     token: str | None = field(default=None, repr=False)
     allow_http: bool = False
+    audio_hosts: frozenset[str] = frozenset()  # permitted although they are not at public addresses
     no_credits_codes: frozenset[str] = frozenset()
     concurrency: int = 5
     create_rate: float | None = None  # maximum requests per second

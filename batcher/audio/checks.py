@@ -1,10 +1,14 @@
-"""Checks that a file is the requested audio: its first bytes, its size, and the length in its header."""
+"""Checks that a file is the requested audio, complete, and plausibly as long as its text."""
 
 from __future__ import annotations
 
+import mmap
 import struct
 from pathlib import Path
 from typing import Final
+
+from batcher.audio import mp3, ogg, wav
+from batcher.audio.verdict import Verdict
 
 _MIN_BYTES: Final = 32
 _MIN_BYTES_PER_CHARACTER: Final = 0.25
@@ -19,16 +23,19 @@ def most_bytes(chars: int) -> int:
     return _MAX_BYTES + chars * _MAX_BYTES_PER_CHARACTER
 
 
-def fault(path: Path, audio_format: str, chars: int) -> str | None:
-    """Why the file is not complete audio in `audio_format` for a text of `chars` characters. None if it is."""
+def examine(path: Path, audio_format: str, chars: int) -> Verdict:
+    """Whether the file is audio in `audio_format` for a text of `chars` characters, and whether all of it is there."""
     size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(512)
-    if size < max(_MIN_BYTES, chars * _MIN_BYTES_PER_CHARACTER):
-        return f"{size:,} bytes are too few for {chars:,} characters"
-    if head.lstrip()[:16].lower().startswith(_MARKUP) and not _is_pcm(audio_format, head):
-        return "it is a web page or an error message, not audio"
-    return _CHECKS[audio_format](head, size)
+    least = max(_MIN_BYTES, chars * _MIN_BYTES_PER_CHARACTER)
+    if size < least:
+        return Verdict(fault=f"{size:,} bytes are too few for {chars:,} characters")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if data[:512].lstrip()[:16].lower().startswith(_MARKUP) and not _is_pcm(audio_format, data[:512]):
+            return Verdict(fault="it is a web page or an error message, not audio")
+        verdict = _CHECKS[audio_format](data)
+    if verdict.fault is None and verdict.audio_bytes < least:
+        return Verdict(fault=f"{verdict.audio_bytes:,} bytes of audio are too few for {chars:,} characters")
+    return verdict
 
 
 def seconds(path: Path, audio_format: str) -> float | None:
@@ -49,37 +56,17 @@ def _is_pcm(audio_format: str, head: bytes) -> bool:
     return audio_format == "pcm" and not head.isascii()
 
 
-def _mp3(head: bytes, _size: int) -> str | None:
-    if head.startswith(b"ID3"):
-        return None
-    # MPEG audio: eleven set bits, then a valid version and layer.
-    synced = head[0] == 0xFF and head[1] & 0xE0 == 0xE0
-    if synced and (head[1] >> 3) & 0b11 != 0b01 and (head[1] >> 1) & 0b11 != 0b00:
-        return None
-    return "it does not start like mp3"
+def _opus(data: mmap.mmap) -> Verdict:
+    if data[:4] == b"\x1a\x45\xdf\xa3":  # in WebM
+        return Verdict(audio_bytes=len(data))
+    if data[:4] != b"OggS" or b"OpusHead" not in data[:512]:
+        return Verdict(fault="it does not start like opus")
+    return ogg.examine(data)
 
 
-def _wav(head: bytes, size: int) -> str | None:
-    if head[:4] not in (b"RIFF", b"RIFX", b"RF64") or head[8:12] != b"WAVE":
-        return "it does not start like wav"
-    announced = int.from_bytes(head[4:8], "little") + 8
-    # A header written before the length was known contains 0 or the maximum.
-    if head.startswith(b"RIFF") and 8 < announced < 0xFFFF_F000 and size < announced:
-        return f"it was cut off: {size:,} of {announced:,} bytes"
-    return None
+def _pcm(data: mmap.mmap) -> Verdict:
+    is_odd = len(data) % 2 == 1
+    return Verdict(fault="it ends in the middle of a sample" if is_odd else None, audio_bytes=len(data))
 
 
-def _ogg(head: bytes, _size: int) -> str | None:
-    return None if head.startswith(b"OggS") else "it does not start like ogg"
-
-
-def _opus(head: bytes, _size: int) -> str | None:
-    webm = head.startswith(b"\x1a\x45\xdf\xa3")
-    return None if webm or (head.startswith(b"OggS") and b"OpusHead" in head) else "it does not start like opus"
-
-
-def _pcm(_head: bytes, size: int) -> str | None:
-    return None if size % 2 == 0 else "it ends in the middle of a sample"
-
-
-_CHECKS: Final = {"mp3": _mp3, "wav": _wav, "ogg": _ogg, "opus": _opus, "pcm": _pcm}
+_CHECKS: Final = {"mp3": mp3.examine, "wav": wav.examine, "ogg": ogg.examine, "opus": _opus, "pcm": _pcm}

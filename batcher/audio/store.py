@@ -48,8 +48,13 @@ class Store:
         return final.with_name(f".{final.name}.part")
 
     def keep_bad(self, path: str) -> Path:
-        """Set aside a download that failed its checks, for inspection, until good audio arrives. Returns its path."""
-        return self.part(path).replace(self._bad(path))
+        """Set aside a download that failed its checks, for inspection, until good audio arrives. Returns its path.
+
+        Only the user may read it: it may be anything.
+        """
+        part = self.part(path)
+        part.chmod(0o600)
+        return part.replace(self._bad(path))
 
     def bad(self, key: str = "*") -> Iterator[Path]:
         """Downloads of this item, or of all items, that failed their checks."""

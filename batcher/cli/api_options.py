@@ -26,6 +26,13 @@ token_file_option = option(
 )
 allow_http_option = option("--allow-http", is_flag=True, help="Allow plain HTTP to hosts other than this machine.")
 
+allow_audio_host_option = option(
+    "--allow-audio-host",
+    multiple=True,
+    metavar="HOST",
+    help="Download audio from this host although it is not at a public address.",
+)
+
 
 def api_options(command: F) -> F:
     """Add the options for the ledger and its API."""
@@ -48,6 +55,7 @@ def api_settings(ctx: click.Context, path: Path) -> settings.Settings:
         api_url=params["api_url"],
         token=find_token(ctx),
         allow_http=params["allow_http"],
+        audio_hosts=frozenset(params.get("allow_audio_host", ())),
     )
 
 

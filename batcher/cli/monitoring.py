@@ -86,15 +86,18 @@ async def _post(url: str, event: str, body: str) -> str | None:
         target = base.copy_with(path=f"{base.path.rstrip('/')}/{event}")
         verify = trusting() if target.scheme == "https" else False
         with anyio.fail_after(PING_SECONDS):
-            async with httpx.AsyncClient(
-                verify=verify,
-                timeout=PING_SECONDS,
-                headers={"User-Agent": USER_AGENT, "Content-Type": "text/plain; charset=utf-8"},
-                trust_env=not is_loopback(target.host),
-            ) as client:
-                answer = await client.post(target, content=body.encode())
+            async with (
+                httpx.AsyncClient(
+                    verify=verify,
+                    timeout=PING_SECONDS,
+                    headers={"User-Agent": USER_AGENT, "Content-Type": "text/plain; charset=utf-8"},
+                    trust_env=not is_loopback(target.host),
+                ) as client,
+                # The body of the answer is not read: it may be of any size.
+                client.stream("POST", target, content=body.encode()) as answer,
+            ):
+                return None if answer.is_success else f"HTTP {answer.status_code}"
     except UsageError as error:
         return error.message
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, ImportError, OSError) as error:
         return plain_error(type(error).__name__)
-    return None if answer.is_success else f"HTTP {answer.status_code}"

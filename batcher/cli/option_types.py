@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from batcher import settings
-from batcher.manifest.markup.markup import NOUNS
+from batcher.manifest.markup.nouns import NOUNS
 from batcher.manifest.rules import DELIMITER_NAMES
 
 
@@ -97,18 +97,25 @@ class RowIds(click.ParamType[tuple[str, ...]]):
         return ids
 
 
+TABLE: Final = "table"
+"""The type that accepts rows that look like the header of another table."""
+
+
 class MarkupTypes(click.ParamType[tuple[str, ...]]):
-    """Types of markup, separated by commas."""
+    """Types of markup, separated by commas; `more` are further types."""
 
     name = "types"
+
+    def __init__(self, *more: str) -> None:
+        self._types = [*NOUNS, *more]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         """Check each type."""
         if isinstance(value, tuple):
             return value
         types = tuple(name.strip().lower() for name in str(value).split(",") if name.strip())
-        if unknown := [name for name in types if name not in NOUNS]:
-            self.fail(f"{unknown[0]!r} is not a type of markup: use {', '.join(NOUNS)}", param, ctx)
+        if unknown := [name for name in types if name not in self._types]:
+            self.fail(f"{unknown[0]!r} is not a type of markup: use {', '.join(self._types)}", param, ctx)
         return types
 
 

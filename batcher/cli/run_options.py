@@ -11,11 +11,18 @@ from typing import Any, Final, TypeVar
 import click
 
 from batcher import settings
-from batcher.cli.api_options import allow_http_option, api_url_option, find_token, need_one_api, token_file_option
+from batcher.cli.api_options import (
+    allow_audio_host_option,
+    allow_http_option,
+    api_url_option,
+    find_token,
+    need_one_api,
+    token_file_option,
+)
 from batcher.cli.config_file import apply_config_file, merged_columns
 from batcher.cli.json_output import JsonCommand
 from batcher.cli.ledger_path import ledger_path, project_folder
-from batcher.cli.option_types import ColumnNames, Delimiter, Duration, MarkupTypes, Rate, RowIds, Where
+from batcher.cli.option_types import TABLE, ColumnNames, Delimiter, Duration, MarkupTypes, Rate, RowIds, Where
 from batcher.cli.options import DEBUG, option
 from batcher.errors import UsageError
 from batcher.manifest import packed
@@ -72,9 +79,9 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     option(
         "--allow",
         multiple=True,
-        type=MarkupTypes(),
+        type=MarkupTypes(TABLE),
         metavar="TYPE",
-        help="Buy texts with markup of this type as they are, such as html or braces.",
+        help="Buy texts with markup of this type as they are, such as html; table: read all rows as one table.",
     ),
     option(
         "--strip", multiple=True, type=MarkupTypes(), metavar="TYPE", help="Remove markup of this type from the texts."
@@ -195,6 +202,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     token_file_option,
     option("--sandbox", is_flag=True, help="Use the built-in sandbox: no account, no cost."),
     allow_http_option,
+    allow_audio_host_option,
     option(
         "--no-credits-code", multiple=True, metavar="CODE", help="Another API error code that means out of credits."
     ),
@@ -220,7 +228,7 @@ _GROUPS: Final = {
         *("no_wait", "collect_only", "wait_lock"),
     ),
     "Consent (command line only)": ("yes", "rebuy", "rename", "refilter", "restored", "override_halt"),
-    "API": ("api_url", "token_file", "sandbox", "allow_http", "no_credits_code"),
+    "API": ("api_url", "token_file", "sandbox", "allow_http", "allow_audio_host", "no_credits_code"),
     "Monitoring": ("ping", "metrics", "log_format", "log_file"),
     "Output": ("dry_run", "save_settings", "as_json", "quiet", "verbose", "debug"),
 }
@@ -284,6 +292,7 @@ def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path
         api_url=params["api_url"],
         token=find_token(ctx),
         allow_http=params["allow_http"],
+        audio_hosts=frozenset(params["allow_audio_host"]),
         no_credits_codes=frozenset(params["no_credits_code"]),
         concurrency=params["concurrency"],
         create_rate=params["create_rate"],
@@ -345,6 +354,7 @@ def _sources(
                 no_header=params["no_header"],
                 names=params["columns"] or (),
                 sheet=params["sheet"],
+                single_table=TABLE in chain.from_iterable(params["allow"]),
                 where=params["where"],
                 filename=params["filename"],
                 skip_invalid=params["skip_invalid"],

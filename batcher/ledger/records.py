@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, field, fields
+from typing import NamedTuple
 
 from batcher.item import Event
 
@@ -49,7 +49,6 @@ class AnswerRecord:
     error_message: str | None = None
     request_id: str | None = None
     credits: float | None = None
-    not_before_at: float = 0.0
     ignored: str | None = None  # parameters that the model ignored, separated by commas
     raw: bytes = field(default=b"", repr=False)
 
@@ -59,8 +58,9 @@ class AnswerRecord:
 
     @classmethod
     def from_json(cls, data: bytes) -> AnswerRecord:
-        """Restore what `to_json` returned."""
-        values: dict[str, Any] = json.loads(data)
+        """Restore what `to_json` returned, also in an earlier version with other fields."""
+        names = {one.name for one in fields(cls)}
+        values = {name: value for name, value in json.loads(data).items() if name in names}
         return cls(**values | {"event": Event(values["event"]), "raw": base64.b64decode(values["raw"])})
 
 
@@ -78,6 +78,7 @@ class OpenTask:
     model: str | None = None
     rendered: bool = False
     wanted: bool = True
+    next_try_at: float = 0.0  # of its download, if one has failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ import anyio.to_thread
 
 from batcher.audio import checks
 from batcher.audio.store import Store, digest, place, set_aside
+from batcher.audio.verdict import End
 from batcher.clock import Clock
 from batcher.errors import BatcherError, CredentialsError
 from batcher.ledger.ledger import Ledger
@@ -185,8 +186,12 @@ class Healer:
             return self._not_audio(fault, "longer than any speech of its text")
         if not fetched.ok:
             return Repair(fault=fault, healed=False, how=f"not downloaded: {fetched.reason}", passing=True)
-        if (why := checks.fault(part, saved.format, saved.chars)) is not None:
-            return self._not_audio(fault, why)
+        verdict = await anyio.to_thread.run_sync(checks.examine, part, saved.format, saved.chars)
+        if verdict.fault is not None:
+            return self._not_audio(fault, verdict.fault)
+        if not fetched.is_whole and verdict.end is not End.WHOLE and sha256 != saved.sha256:
+            how = "not downloaded: neither HTTP nor the file shows that it is complete"
+            return Repair(fault=fault, healed=False, how=how, passing=True)
         return await self._publish(fault, part, sha256, fetched.bytes)
 
     def _not_audio(self, fault: Fault, why: str) -> Repair:

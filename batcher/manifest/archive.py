@@ -20,7 +20,8 @@ def check(archive: zipfile.ZipFile) -> None:
     """Check the size of every part, and of all together.
 
     Raises:
-        ValueError: they are too large.
+        TooLargeError: they are too large.
+        ValueError: a part is compressed in an unusual way.
         zipfile.BadZipFile, zlib.error, struct.error: the archive is damaged.
     """
     whole = 0
@@ -31,9 +32,11 @@ def check(archive: zipfile.ZipFile) -> None:
             size += len(piece)
             whole += len(piece)
             if size > most:
-                raise ValueError(f"a part of it becomes more than {limits.MAX_RATIO} times larger when unpacked")
+                raise limits.TooLargeError(
+                    f"a part of it becomes more than {limits.MAX_RATIO} times larger when unpacked"
+                )
             if whole > limits.MAX_WORKBOOK_BYTES:
-                raise ValueError(f"it has more than {limits.MAX_WORKBOOK_BYTES >> 20:,} MiB when unpacked")
+                raise limits.TooLargeError(f"it has more than {limits.MAX_WORKBOOK_BYTES >> 20:,} MiB when unpacked")
 
 
 def _unpacked(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NoReturn
@@ -19,6 +19,8 @@ from batcher.manifest.nested import MISSING, paths_in, value_at
 FIELDS: Final = ("text", "id", "voice", "model", "format", "take", "output", "params", *PARAMETERS)
 """What a manifest can set for a row."""
 
+EMPTY_TEXT: Final = "text: empty"
+"""Cause of the faults of rows without a text, which a missing column explains."""
 REPORT_PREFIX: Final = "batcher_"
 """Prefix of the columns that a report adds to those of its manifest; a manifest may not have such columns."""
 
@@ -30,8 +32,9 @@ _HEADERS_LISTED: Final = 12
 
 @lru_cache(maxsize=1024)
 def normalised(header: str) -> str:
-    """The header without case, blanks, `_` and `-`."""
-    return re.sub(r"[\s_-]+", "", unicodedata.normalize("NFC", header)).casefold()
+    """The header without case, blanks, `_` and `-`, unless it has nothing else."""
+    normal = re.sub(r"[\s_-]+", "", unicodedata.normalize("NFC", header)).casefold()
+    return normal or header.strip()
 
 
 _NAMES: Final = {name: name for name in FIELDS} | {"voiceid": "voice", "enginemodelid": "model"}
@@ -154,8 +157,7 @@ class Columns:
         headers = [header.strip() for header in headers]
         while headers and not headers[-1]:
             headers.pop()
-        if len(headers) > 1 and not headers[0]:
-            headers[0] = "column 1"
+        headers = with_first_named(headers)
         left_out = {index for index, header in enumerate(headers) if header == skipped}
         headers = ["" if index in left_out else header for index, header in enumerate(headers)]
         fields: dict[str, int] = {}
@@ -280,6 +282,8 @@ class Columns:
             advice = advice or f"name the column of the texts with --column text=HEADER{self._listed()}"
             reason = f"no `text` column: {advice}"
             self._fault(line, None, reason, "no text")
+        if "text" not in present and not self._suspects:
+            self._faults.drop(EMPTY_TEXT)
         reported = next((header for header in self.carried if header.startswith(REPORT_PREFIX)), None)
         if reported is not None:
             reason = (
@@ -320,6 +324,12 @@ class Columns:
 
     def _fault(self, line: int | None, column: str | None, reason: str, cause: str) -> None:
         self._faults.add(line, column, reason, cause=cause, fatal=True)
+
+
+def with_first_named(headers: Sequence[str]) -> list[str]:
+    """The headers, of which a blank first one is named by its position."""
+    is_unnamed = len(headers) > 1 and not headers[0].strip()
+    return ["column 1", *headers[1:]] if is_unnamed else list(headers)
 
 
 def _joined(header: str) -> list[str]:

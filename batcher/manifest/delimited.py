@@ -6,14 +6,13 @@ import csv
 from collections.abc import Iterator
 
 from batcher.manifest import anki, dialect, limits
-from batcher.manifest.faults import Faults
+from batcher.manifest.faults import NOT_READ, Faults
 from batcher.manifest.header import Header, find_header
 from batcher.manifest.input import Input
 from batcher.manifest.quoting import swallows
 from batcher.manifest.rows import Record
-from batcher.manifest.table import add_second_table, table_record
-
-_NOT_READ = "(the rest of the file was not read)"
+from batcher.manifest.table import is_second_table, table_record
+from batcher.manifest.values import NUMERIC, with_decimal_point
 
 
 def records(source: Input) -> Iterator[Record]:
@@ -29,7 +28,16 @@ def records(source: Input) -> Iterator[Record]:
     if header is None:
         return iter(())
     found = _table_records(source, chosen, header)
+    if chosen.delimiter == ";" and not {field for field, _ in header.layout.fields}.isdisjoint(NUMERIC):
+        found = _with_decimal_points(found)
     return found if chosen.export is None else _cards(found, html=chosen.export.html)
+
+
+def _with_decimal_points(records: Iterator[Record]) -> Iterator[Record]:
+    """The records with a point for each decimal comma, because of which a semicolon separates cells."""
+    for record in records:
+        record.given |= {name: with_decimal_point(record.given[name]) for name in NUMERIC if name in record.given}
+        yield record
 
 
 def _cards(records: Iterator[Record], *, html: bool) -> Iterator[Record]:
@@ -42,7 +50,7 @@ def _cards(records: Iterator[Record], *, html: bool) -> Iterator[Record]:
 
 
 def _table_records(source: Input, chosen: dialect.Dialect, header: Header) -> Iterator[Record]:
-    lines, faults, columns = source.lines, source.faults, source.columns
+    lines, faults = source.lines, source.faults
     layout, names = header.layout, header.cells
     counted, guarded, delimiter = source.rules.counted, chosen.guarded, chosen.delimiter
     rows = chosen.rows(lines)
@@ -66,18 +74,21 @@ def _table_records(source: Input, chosen: dialect.Dialect, header: Header) -> It
         if not content or content.isspace():
             after_blank = True
             continue
-        if (after_blank or cells == names) and header.begins_again(cells, columns, after_blank=after_blank):
-            add_second_table(source, begins, after_blank=after_blank)
-            return
-        if guarded and lines.seen > begins and swallows(cells, delimiter):
-            _add_swallowed(faults, begins, lines.seen)
+        if after_blank or cells == names:
+            if is_second_table(source, header, begins, cells, after_blank=after_blank):
+                return
+            if cells == names and source.rules.single_table:
+                continue
+        if guarded and lines.seen > begins and swallows(cells, delimiter, layout.width):
+            _add_swallowed(faults, begins, lines.seen, alone=len(cells) == 1)
             continue
         count, after_blank = count + 1, False
         yield table_record(count if counted else number, begins, cells, layout, content)
 
 
-def _add_swallowed(faults: Faults, began: int, seen: int) -> None:
-    reason = f"a quoted cell contains the delimiter and lines up to {seen}, probably rows: close its quote"
+def _add_swallowed(faults: Faults, began: int, seen: int, *, alone: bool) -> None:
+    what = "spans the lines" if alone else "contains the delimiter and lines"
+    reason = f"a quoted cell {what} up to {seen}, probably rows: close its quote"
     hint = f"{dialect.QUOTES_HINT} If such cells are right, pass --quotes on."
     faults.add(began, None, reason, cause="swallowed", fatal=True, hint=hint)
 
@@ -87,10 +98,10 @@ def _add_fault(faults: Faults, error: csv.Error, began: int, seen: int) -> bool:
     the following text may be inside a cell."""
     can_continue = False
     if "end of data" in str(error):
-        reason = f"a quote is opened and never closed: close it {_NOT_READ}"
+        reason = f"a quote is opened and never closed: close it {NOT_READ}"
     elif "limit" in str(error):
         size = f"a cell has more than {limits.MAX_LINE_CHARACTERS:,} characters"
-        reason = f"{size}, or a quote is never closed: close it {_NOT_READ}"
+        reason = f"{size}, or a quote is never closed: close it {NOT_READ}"
     else:
         at = f" in line {seen}" if seen != began else ""
         reason = f"a quote within a quoted cell{at}: write it twice, or remove the quotes around the cell"

@@ -5,16 +5,17 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Final
 
 from batcher.errors import ManifestError
 from batcher.manifest import anki, limits
-from batcher.manifest.header import SAMPLE_ROWS, SampleRow
+from batcher.manifest.header import SAMPLE_ROWS, SAMPLE_SIZE, SampleRow
 from batcher.manifest.input import Input
-from batcher.manifest.quoting import encloses
+from batcher.manifest.quoting import encloses, escapes_quotes, opens_after_space, with_doubled
 from batcher.manifest.rules import DELIMITER_NAMES
 from batcher.manifest.stream import SAVE_AS, Lines, bounded
 
@@ -23,8 +24,6 @@ QUOTES_HINT: Final = "If quotes in this file are part of the texts, pass --quote
 _BLANK: Final = f'{DELIMITERS}" \r\n'
 """Characters of which a line without content consists."""
 _SAMPLE_LINES: Final = 100
-_SAMPLE_SIZE: Final = 1 << 20
-"""Characters in the rows of a sample, at which it ends."""
 _SEP: Final = re.compile(r'"?sep=(.)"?[;,\t ]*\r?\n?', re.IGNORECASE)
 _QUOTED: Final = re.compile(r'"[^"]*("|$)')
 
@@ -33,11 +32,14 @@ _QUOTED: Final = re.compile(r'"[^"]*("|$)')
 class Dialect:
     """How to take a file apart. `skipped` lines stand before the table; `export` is what those of an Anki export say.
 
-    `enclosing` is whether quotes enclose cells; `guarded` whether a quoted cell that seems to contain rows is a fault.
+    `enclosing` is whether quotes enclose cells, `spaced` whether also behind a space, `escaping` whether a backslash
+    marks a quote within a cell, and `guarded` whether a quoted cell that seems to contain rows is a fault.
     """
 
     delimiter: str
     enclosing: bool
+    spaced: bool
+    escaping: bool
     guarded: bool
     skipped: int
     export: anki.Export | None
@@ -49,11 +51,11 @@ class Dialect:
             csv.Error: a row is not valid CSV. The iterator can go on after it.
         """
         csv.field_size_limit(limits.MAX_LINE_CHARACTERS)
-        source = iter(lines)
+        source = map(with_doubled, lines) if self.escaping else iter(lines)
         for _ in islice(source, self.skipped):
             pass
         if self.enclosing:
-            return csv.reader(source, delimiter=self.delimiter, strict=True)
+            return csv.reader(source, delimiter=self.delimiter, strict=True, skipinitialspace=self.spaced)
         return csv.reader(source, delimiter=self.delimiter, quoting=csv.QUOTE_NONE, strict=True)
 
 
@@ -75,13 +77,25 @@ def decide(source: Input) -> Dialect:
     skipped = export.count if export is not None else int(sep is not None)
     stated = (export.delimiter if export is not None else None) or (sep[1] if sep else None)
     delimiter = source.rules.delimiter or stated or _delimiter(source, first[skipped:])
-    quotes = _quotes(source, delimiter, skipped)
+    escaping = _found(source, '\\"', partial(escapes_quotes, delimiter=delimiter))
+    quotes = _quotes(source, delimiter, skipped, escaping=escaping)
+    spaced = quotes is not False and _found(source, f'{delimiter} "', partial(opens_after_space, delimiter=delimiter))
+    quotes = quotes or spaced or quotes
     notes = [f"delimiter {DELIMITER_NAMES.get(delimiter, delimiter)}"] if delimiter != "," else []
     if quotes is False or (quotes and notes):
         notes.append("quotes enclose cells" if quotes else "quotes are part of the texts")
+    notes += ["quotes also enclose cells behind a space"] if spaced else []
+    notes += ['\\" is a quote within a cell'] if escaping else []
     source.notes += ["; ".join(notes)] if notes else []
-    guarded = source.rules.quotes is None
-    return Dialect(delimiter=delimiter, enclosing=quotes is not False, guarded=guarded, skipped=skipped, export=export)
+    return Dialect(
+        delimiter=delimiter,
+        enclosing=quotes is not False,
+        spaced=spaced,
+        escaping=escaping,
+        guarded=source.rules.quotes is None,
+        skipped=skipped,
+        export=export,
+    )
 
 
 def sample(source: Input, dialect: Dialect) -> list[SampleRow]:
@@ -94,7 +108,7 @@ def sample(source: Input, dialect: Dialect) -> list[SampleRow]:
     number, size, header = dialect.skipped, 0, source.rules.header_row or 1
     with source.lines_ahead() as lines:
         rows = dialect.rows(lines)
-        while (len(found) < SAMPLE_ROWS and size < _SAMPLE_SIZE) or number < header:
+        while (len(found) < SAMPLE_ROWS and size < SAMPLE_SIZE) or number < header:
             line = lines.seen + 1
             number += 1
             try:
@@ -115,14 +129,22 @@ def sample(source: Input, dialect: Dialect) -> list[SampleRow]:
     return found
 
 
-def _quotes(source: Input, delimiter: str, skipped: int) -> bool | None:
+def _quotes(source: Input, delimiter: str, skipped: int, *, escaping: bool) -> bool | None:
     """Whether quotes enclose cells; None if no cell begins with one."""
     if source.rules.quotes is not None:
         return source.rules.quotes == "on"
-    if not source.has_quotes():
+    if not source.contains('"'):
         return None
     with source.lines_ahead() as lines:
-        return encloses(islice(lines, skipped, None), delimiter)
+        return encloses(islice(map(with_doubled, lines) if escaping else lines, skipped, None), delimiter)
+
+
+def _found(source: Input, sign: str, use: Callable[[Iterable[str]], bool]) -> bool:
+    """Whether the file has this use of quotes, which shows in this sign, unless quotes are said to enclose nothing."""
+    if source.rules.quotes == "off" or not source.contains(sign):
+        return False
+    with source.lines_ahead() as lines:
+        return use(lines)
 
 
 def _delimiter(source: Input, lines: list[str]) -> str:

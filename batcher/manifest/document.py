@@ -8,28 +8,23 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NoReturn
 
 from batcher.errors import ManifestError
 from batcher.manifest import limits
 from batcher.manifest.columns import Columns
-from batcher.manifest.faults import InvalidValueError, Problem, code, literal
+from batcher.manifest.faults import NOT_READ, InvalidValueError, Problem, code, literal
+from batcher.manifest.header import SAMPLE_ROWS, SAMPLE_SIZE
 from batcher.manifest.input import Input
 from batcher.manifest.jsonl import WHITE, fill, parse_object, parse_value
+from batcher.manifest.resources import Element, arb_rows, are_described, is_arb, without_notes
 from batcher.manifest.rows import Record
+from batcher.manifest.suggestions import suggest_paths
 
 _LINE_END: Final = "\n"
-_NOT_READ: Final = "(the rest of the file was not read)"
 _SHAPES: Final = 'Write an array of objects, such as [{"id": "a1", "text": "Hello."}], or an object of ids and texts.'
-
-
-class _Element(NamedTuple):
-    """One element of an array or an object: its name there, where its value begins, and the value or its error."""
-
-    name: str
-    begin: int
-    value: Any
 
 
 def is_document(source: Input) -> bool:
@@ -38,7 +33,7 @@ def is_document(source: Input) -> bool:
     An object on a line of its own is a document if it is the only one, the file's name says JSON, and it has no text.
     A line too long to look at is one if the file's name says JSON.
     """
-    if source.lines.beginning().startswith("["):
+    if source.ending == ".arb" or source.lines.beginning().startswith("["):
         return True
     with source.lines_ahead() as ahead:
         lines = list(islice((line for line in ahead if not line.isspace()), 2))
@@ -50,8 +45,14 @@ def is_document(source: Input) -> bool:
         values = parse_object(lines[0])
     except InvalidValueError:
         return _is_unfinished(lines[0])
-    alone = len(lines) == 1 and source.ending == ".json"
-    return alone and not _names_text(values, source.columns)
+    if len(lines) > 1 or source.ending != ".json":
+        return False
+    return not _names_text(values, source.columns) or any(map(partial(_has_rows, source.columns), values.values()))
+
+
+def _has_rows(columns: Columns, value: Any) -> bool:
+    """Whether the value is a list of objects with texts."""
+    return isinstance(value, list) and any(isinstance(one, dict) and _names_text(one, columns) for one in value)
 
 
 def _is_unfinished(line: str) -> bool:
@@ -77,18 +78,21 @@ def records(source: Input) -> Iterator[Record]:
     text = _whole(source)
     begin = len(text) - len(text.lstrip(WHITE))
     number, line, position = 0, 1, 0
+    sample: list[Any] = []
     try:
         for element in _rows(source, text, begin):
             number += 1
             line += text.count(_LINE_END, position, element.begin)
             position = element.begin
+            if number <= SAMPLE_ROWS and element.begin < SAMPLE_SIZE and isinstance(element.value, dict):
+                sample.append(element.value)
             yield _record(number, line, element, source.columns)
     except json.JSONDecodeError as error:
-        reason = f"not valid JSON at character {error.colno}: {error.msg} {_NOT_READ}"
+        reason = f"not valid JSON at character {error.colno}: {error.msg} {NOT_READ}"
         source.faults.add(error.lineno, None, reason, cause="json document", fatal=True)
         return
     if number:
-        source.columns.check_file(None)
+        source.columns.check_file(None, suggest_paths(source.columns, sample))
 
 
 def _whole(source: Input) -> str:
@@ -100,7 +104,7 @@ def _whole(source: Input) -> str:
     return source.lines.whole()
 
 
-def _record(number: int, line: int, element: _Element, columns: Columns) -> Record:
+def _record(number: int, line: int, element: Element, columns: Columns) -> Record:
     record = Record(number, line)
     match element.value:
         case dict() as values:
@@ -122,7 +126,7 @@ def _text_header(columns: Columns) -> str:
     return columns.mapped_to("text") or "text"
 
 
-def _rows(source: Input, text: str, begin: int) -> Iterator[_Element]:
+def _rows(source: Input, text: str, begin: int) -> Iterator[Element]:
     """The elements that are rows. Nested objects of texts are rows too, whose id is the path.
 
     Raises:
@@ -141,13 +145,52 @@ def _rows(source: Input, text: str, begin: int) -> Iterator[_Element]:
         yield from _elements(text, lists[0].begin)
     elif lists or not any(isinstance(member.value, dict | str) for member in members):
         _raise_shapeless(source, [member.name for member in lists])
-    elif any(isinstance(member.value, dict) and _names_text(member.value, source.columns) for member in members):
+    else:
+        yield from _named_rows(source, members)
+
+
+def _named_rows(source: Input, members: list[Element]) -> Iterator[Element]:
+    """The rows of an object whose members are named by ids.
+
+    Raises:
+        ManifestError: the members are languages.
+    """
+    if is_arb(source, members):
+        source.notes.append("the names in the ARB file are the ids of its rows")
+        yield from arb_rows(members, _text_header(source.columns))
+        return
+    if _is_one_row(source, members):
+        yield Element("", members[0].begin, {member.name: member.value for member in members})
+        return
+    members = without_notes(source, members)
+    if len(members) == 1 and isinstance(members[0].value, list):
+        source.notes.append(f"the rows are the elements of {code(members[0].name)}")
+        yield from (Element("", members[0].begin, value) for value in members[0].value)
+        return
+    has_text = any(isinstance(one.value, dict) and _names_text(one.value, source.columns) for one in members)
+    if has_text or are_described(members):
         source.notes.append("the names in the JSON object are the ids of its rows")
         yield from members
     else:
         source.notes.append("the names in the JSON object are ids, and its values are texts")
         for member in members:
             yield from _flat(member)
+
+
+def _is_one_row(source: Input, members: list[Element]) -> bool:
+    """Whether the object is a row itself: it has a text, and no or further fields.
+
+    Raises:
+        ManifestError: it may as well be an object of ids and texts, one of which is called as the text.
+    """
+    names = {member.name: member.value for member in members}
+    if not _names_text(names, source.columns) or not all(isinstance(one.value, str) for one in members):
+        return False
+    fields = [name for name in names if source.columns.field_named(name) is not None]
+    if len(names) > 1 and len(fields) == 1:
+        message = f"{source.name}: the JSON object has a {code(fields[0])}: it may be one row, or ids and their texts"
+        raise ManifestError(message, [message], "Put [ and ] around it if it is a row; otherwise, rename that id.")
+    return True
 
 
 def _raise_shapeless(source: Input, lists: list[str]) -> NoReturn:
@@ -160,15 +203,15 @@ def _names_text(values: dict[str, Any], columns: Columns) -> bool:
     return columns.names_text(values) or columns.has_path("text", values)
 
 
-def _flat(member: _Element) -> Iterator[_Element]:
+def _flat(member: Element) -> Iterator[Element]:
     if not isinstance(member.value, dict):
         yield member
         return
     for name, value in member.value.items():
-        yield from _flat(_Element(f"{member.name}.{name}", member.begin, value))
+        yield from _flat(Element(f"{member.name}.{name}", member.begin, value))
 
 
-def _elements(text: str, begin: int, *, last: bool = False) -> Iterator[_Element]:
+def _elements(text: str, begin: int, *, last: bool = False) -> Iterator[Element]:
     """The elements of the array or object that begins here; with `last`, nothing may follow it.
 
     Raises:
@@ -194,7 +237,7 @@ def _elements(text: str, begin: int, *, last: bool = False) -> Iterator[_Element
         raise json.JSONDecodeError("Extra data", text, rest)
 
 
-def _parse(text: str, name: str, begin: int) -> tuple[_Element, int]:
+def _parse(text: str, name: str, begin: int) -> tuple[Element, int]:
     """The element whose value begins here, and the position of its end."""
     try:
         value, end = parse_value(text, begin)
@@ -203,8 +246,8 @@ def _parse(text: str, name: str, begin: int) -> tuple[_Element, int]:
             _, end = _LENIENT.raw_decode(text, begin)
         except RecursionError:
             raise json.JSONDecodeError("nested too deeply", text, begin) from None
-        return _Element(name, begin, error), end
-    return _Element(name, begin, value), end
+        return Element(name, begin, error), end
+    return Element(name, begin, value), end
 
 
 def _expect(text: str, what: str, position: int) -> int:

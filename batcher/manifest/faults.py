@@ -12,6 +12,7 @@ from typing import Final
 
 CAUSES_SHOWN: Final = 50
 """Faults of one manifest that are listed; the rest are only counted."""
+NOT_READ: Final = "(the rest of the file was not read)"
 CONTROLS: Final = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 """Control characters, as in a set of a regular expression."""
 _CONTROL: Final = re.compile(f"[{CONTROLS}]")
@@ -114,6 +115,11 @@ class Faults:
             self._causes[cause] = _Cause(line, column, reason)
         else:
             same.repeat(line)
+
+    def drop(self, cause: str) -> None:
+        """Remove the faults of a `cause` that another explains."""
+        dropped = self._causes.pop(cause, None)
+        self.count -= 0 if dropped is None else 1 + dropped.more
 
     def lines(self) -> list[str]:
         """`file:line: column: reason` for each cause, by first line; after the first 50 only the number of the rest."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from batcher.errors import ManifestError
-from batcher.manifest import delimited, document, jsonl, plain, subtitles, workbook
+from batcher.manifest import delimited, document, jsonl, markdown, plain, po, prose, subtitles, workbook
 from batcher.manifest.input import Input
 from batcher.manifest.rows import Record
 from batcher.manifest.rules import PARSE_OPTIONS
@@ -27,7 +27,7 @@ class Format:
     options: frozenset[str]
 
 
-_TABLE: Final = frozenset({"columns", "no_header", "names", "header_row"})
+_TABLE: Final = frozenset({"columns", "no_header", "names", "header_row", "single_table"})
 _DELIMITED: Final = Format(
     name="a delimited text file",
     records=delimited.records,
@@ -37,6 +37,9 @@ _PLAIN: Final = Format(name="plain text", records=plain.records, options=_DELIMI
 _JSONL: Final = Format(name="JSONL", records=jsonl.records, options=frozenset({"columns", "encoding"}))
 _DOCUMENT: Final = Format(name="JSON", records=document.records, options=frozenset({"columns", "encoding"}))
 _SUBTITLES: Final = Format(name="subtitles", records=subtitles.records, options=frozenset({"columns", "encoding"}))
+_PROSE: Final = Format(name="prose", records=prose.records, options=_DELIMITED.options)
+_MARKDOWN: Final = Format(name="Markdown", records=markdown.records, options=frozenset({"columns", "encoding"}))
+_PO: Final = Format(name="gettext PO", records=po.records, options=frozenset({"columns", "encoding"}))
 _WORKBOOK: Final = Format(name="a workbook", records=workbook.records, options=_TABLE | {"sheet"})
 
 _JSON: Final = re.compile(r'\{|\[\s*[\[{"\]]')
@@ -49,8 +52,14 @@ _BY_ENDING: Final = {
     ".jsonl": _JSONL,
     ".ndjson": _JSONL,
     ".json": _JSONL,
+    ".arb": _DOCUMENT,
+    ".md": _MARKDOWN,
+    ".markdown": _MARKDOWN,
+    ".po": _PO,
+    ".pot": _PO,
     ".srt": _SUBTITLES,
     ".vtt": _SUBTITLES,
+    ".sbv": _SUBTITLES,
     ".xlsx": _WORKBOOK,
     ".xlsm": _WORKBOOK,
     ".xls": _WORKBOOK,
@@ -93,7 +102,11 @@ def _of_text(source: Input) -> Format:
         return _JSONL
     if subtitles.are_subtitles(first):
         return _SUBTITLES
-    return _PLAIN if plain.is_plain(source) else _DELIMITED
+    if po.is_po(first):
+        return _PO
+    if not plain.is_plain(source):
+        return _DELIMITED
+    return _PROSE if prose.is_prose(source) else _PLAIN
 
 
 def _by_beginning(source: Input) -> Format:
@@ -102,4 +115,6 @@ def _by_beginning(source: Input) -> Format:
         return _JSONL if source.is_stdin else _DELIMITED
     if subtitles.are_subtitles(first):
         return _SUBTITLES
+    if po.is_po(first):
+        return _PO
     return _JSONL if _JSON.match(first) else _DELIMITED

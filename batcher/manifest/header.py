@@ -7,23 +7,34 @@ with which all rows are read.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from batcher.manifest.columns import Columns, Layout
+from batcher.manifest.columns import Columns, Layout, with_first_named
 from batcher.manifest.input import Input
+from batcher.manifest.suggestions import (
+    begin_with_ids,
+    form,
+    is_id,
+    is_prose,
+    or_others,
+    suggest_columns,
+    suggested_options,
+)
 
 SAMPLE_ROWS: Final = 30
 """Rows from which a table's header is found."""
+SAMPLE_SIZE: Final = 1 << 20
+"""Characters in the rows of a sample, at which it ends."""
 SKIPPED: Final = "_"
 """The name in `--columns` of a column that is neither sent nor carried."""
-_PROSE: Final = re.compile(r"\S+\s+\S.*[.!?…\u3002\uff1f\uff01][\"'\u201d\u2019\xbb)]*|(\S+\s+){5,}\S+", re.DOTALL)
 _NAME: Final = re.compile(r"[^\W\d][\w -]{0,30}")
 _QUOTED_NAME: Final = re.compile(r'"([^"]+)"')
+_TYPE: Final = re.compile(
+    r"(?P<certain>string|str|int(?:eger|32|64)?|float|double|bool(?:ean)?)(\[\])?|text|number|key"
+)
 _MIN_NAMES: Final = 2
-_LONGEST_ID: Final = 64
 _WIDTH_LISTED: Final = 20
 
 
@@ -38,7 +49,8 @@ class SampleRow:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The columns of a table, and the row that names them: its number and its cells; 0 and none if no row does."""
+    """The columns of a table, and the row that names them: its number, or that of types below it, and its cells; 0 and
+    none if no row does."""
 
     layout: Layout
     number: int
@@ -60,12 +72,12 @@ def find_header(
     sample: Sequence[SampleRow],
     *,
     stated: list[str] | None = None,
-    elsewhere: Callable[[], str | None] = lambda: None,
+    elsewhere: Callable[[bool], str | None] = lambda _: None,
 ) -> Header | None:
     """The header of the table that begins with these rows; None, and an error, if it has none.
 
     `stated` are names of the columns given elsewhere in the file, which then has no header. `--columns` overrides them.
-    `elsewhere` finds what to advise if the texts may be elsewhere in the file.
+    `elsewhere` finds what to advise if the texts are elsewhere in the file: certainly (True), or perhaps.
     """
     rules = source.rules
     if not sample:
@@ -78,24 +90,27 @@ def find_header(
         reason = f"--header-row {rules.header_row}: that row is blank, or the file ends before it"
         source.faults.add(None, None, reason, cause="header row", fatal=True)
         return None
-    row, advice = rows[0], None
-    if rules.header_row is None:
-        advice = _advice(source, sample)
-    if not source.columns.names_text(row.cells):
-        advice = advice or elsewhere()
+    row = rows[0]
     # Where quotes are part of the texts, they are still not part of a column's name.
     names = [_QUOTED_NAME.sub(r"\1", cell.strip()) for cell in row.cells]
+    advice = _advice(source, sample) if rules.header_row is None else None
+    if not source.columns.names_text(names):
+        below = [one.cells for one in sample if one.number > row.number]
+        suggested = suggest_columns(source.columns, with_first_named(names), below)
+        advice = elsewhere(True) or advice or elsewhere(False) or suggested
     layout = source.columns.read_header(names, row.line, advice=advice)
-    return Header(layout, row.number, row.cells)
+    number = row.number
+    if any(one.number == number + 1 and _are_types(one.cells) for one in sample):
+        number += 1
+        source.notes.append(f"row {number} has the types of the columns: left out")
+    return Header(layout, number, row.cells)
 
 
-def prose_column(rows: Sequence[Sequence[str]]) -> str | None:
-    """The header of the first column of which at least half the filled cells are prose; None if there is none."""
-    for index, header in enumerate(rows[0] if rows else ()):
-        below = [row[index].strip() for row in rows[1:] if index < len(row) and row[index].strip()]
-        if header.strip() and below and 2 * sum(map(bool, map(_PROSE.fullmatch, below))) >= len(below):
-            return header.strip()
-    return None
+def _are_types(cells: Sequence[str]) -> bool:
+    """Whether the cells are types, as some tables have them below the header."""
+    found = [_TYPE.fullmatch(cell.strip().casefold()) for cell in cells if cell.strip()]
+    types = [match for match in found if match is not None]
+    return len(found) == len(types) >= _MIN_NAMES and any(match["certain"] for match in types)
 
 
 def _unheaded(source: Input, sample: Sequence[SampleRow], names: list[str] | None) -> Header:
@@ -129,11 +144,31 @@ def _advice(source: Input, sample: Sequence[SampleRow]) -> str | None:
             )
             source.faults.add(sample[0].line, None, reason, cause="data as header", fatal=True)
         return None
-    header = next((row for row in sample[1:] if columns.names_text(row.cells)), None) or _below_titles(sample)
+    header = _named_row(sample, columns) or _below_titles(sample)
     if header is not None:
-        return f"row {header.number} looks like the header: pass --header-row {header.number}"
+        return f"row {header.number} looks like the header: pass {_header_row(sample, header, columns)}"
     if _is_data(cells, following):
         return f"the first row looks like data, not like the header: pass {_guessed([cells, *following])}"
+    return None
+
+
+def _header_row(sample: Sequence[SampleRow], header: SampleRow, columns: Columns) -> str:
+    """The options with which this row is the header, and the columns of the texts and ids are named if need be."""
+    option = f"--header-row {header.number}"
+    if columns.names_text(header.cells):
+        return option
+    below = [one.cells for one in sample if one.number > header.number]
+    named = suggested_options(columns, with_first_named(header.cells), below)
+    return f"{option} {named[0]}" if named else option
+
+
+def _named_row(sample: Sequence[SampleRow], columns: Columns) -> SampleRow | None:
+    """The first row below the first that names the text, and is no row of the table: no prose, and not repeated."""
+    for index, row in enumerate(sample):
+        named = [position for position, cell in enumerate(row.cells) if columns.field_named(cell) == "text"]
+        repeated = any(one.cells[at : at + 1] == [row.cells[at]] for one in sample[index + 1 :] for at in named)
+        if index and columns.names_text(row.cells) and not repeated and not any(map(is_prose, row.cells)):
+            return row
     return None
 
 
@@ -147,7 +182,9 @@ def _below_titles(sample: Sequence[SampleRow]) -> SampleRow | None:
 
 def _is_data(cells: Sequence[str], following: Sequence[Sequence[str]]) -> bool:
     """Whether the first row of a table looks like the rows below: prose, or words and numbers formed as theirs."""
-    if any(_PROSE.fullmatch(cell.strip()) for cell in cells) or _is_sentence(cells):
+    if any(map(is_prose, cells)) or _is_sentence(cells):
+        return True
+    if len(cells) == 1 and begin_with_ids([cells[0], *(row[0] for row in following if row)]):
         return True
     for index, cell in enumerate(cells):
         below = [row[index].strip() for row in following if index < len(row) and row[index].strip()]
@@ -158,20 +195,15 @@ def _is_data(cells: Sequence[str], following: Sequence[Sequence[str]]) -> bool:
 
 def _is_sentence(cells: Sequence[str]) -> bool:
     """Whether the cells are the parts of a sentence with commas."""
-    is_prose = all(cell.startswith(" ") for cell in cells[1:])
-    return len(cells) > 1 and is_prose and _PROSE.fullmatch(",".join(cells).strip()) is not None
+    goes_on = all(cell.startswith(" ") for cell in cells[1:])
+    return len(cells) > 1 and goes_on and is_prose(",".join(cells))
 
 
 def _is_formed_as(cell: str, other: str) -> bool:
     """Whether both consist of the same kinds of characters; numbers also have about the same length."""
     if cell.isdecimal() and other.isdecimal():
         return abs(len(cell) - len(other)) <= 1
-    return _form(cell) == _form(other)
-
-
-def _form(cell: str) -> str:
-    """`a9-9` for `BK01-0001`: letters and digits in a row are one."""
-    return re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "9", cell))
+    return form(cell) == form(other)
 
 
 def _guessed(rows: Sequence[Sequence[str]]) -> str:
@@ -179,26 +211,30 @@ def _guessed(rows: Sequence[Sequence[str]]) -> str:
     is_ragged = len(set(map(len, rows))) > 1
     if is_ragged or all(map(_is_sentence, rows)):
         return f"{_options(['text'])} --delimiter tab, if each line is one text"
-    return _options(_guess(rows))
+    if all(len(row) == 1 for row in rows) and begin_with_ids([row[0] for row in rows]):
+        named, alone = _options(["id", "text"]), _options(["text"])
+        return f"{named} once a tab follows what looks like the id in each line; or, to speak it all, {alone}"
+    first, *others = [_options(_guess(rows, text)) for text in _text_columns(rows)]
+    return f"{first}{or_others(others)}"
 
 
-def _guess(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Names for the columns of these rows: the longest texts are the text, the first unique words the id."""
-    width = Counter(map(len, rows)).most_common(1)[0][0]
-    whole = [row for row in rows if len(row) == width]
-    sizes = [sum(len(row[index].strip()) for row in whole) for index in range(width)]
-    names = [SKIPPED] * width
-    names[max(range(width), key=lambda index: (sizes[index], index))] = "text"
-    for index in range(width):
-        words = [row[index].strip() for row in whole]
-        if names[index] == SKIPPED and len(set(words)) == len(words) and all(map(_is_word, words)):
+def _text_columns(rows: Sequence[Sequence[str]]) -> list[int]:
+    """The columns that may be the text of these rows: that with the longest texts, then others that are prose."""
+    columns = [[row[index].strip() for row in rows] for index in range(len(rows[0]))]
+    order = sorted(range(len(columns)), key=lambda index: (-sum(map(len, columns[index])), -index))
+    return [index for index in order if index == order[0] or 2 * sum(map(is_prose, columns[index])) >= len(rows)]
+
+
+def _guess(rows: Sequence[Sequence[str]], text: int) -> list[str]:
+    """Names for the columns of these rows, given that of the text: the first unique words are the id."""
+    names = [SKIPPED] * len(rows[0])
+    names[text] = "text"
+    for index, name in enumerate(names):
+        words = [row[index].strip() for row in rows]
+        if name == SKIPPED and len(set(words)) == len(words) and all(map(is_id, words)):
             names[index] = "id"
             break
     return names
-
-
-def _is_word(cell: str) -> bool:
-    return 0 < len(cell) <= _LONGEST_ID and not re.search(r"\s", cell)
 
 
 def _options(names: Sequence[str]) -> str:

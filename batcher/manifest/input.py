@@ -61,12 +61,19 @@ class Input:
         with self._rewound():
             return self.stream.seek(0, io.SEEK_END) - self._begin
 
-    def has_quotes(self) -> bool:
-        """Whether the first 64 MiB contain a double quote."""
-        quote = '"'.encode(self.lines.encoding)
-        byte = quote if len(quote) == 1 else b'"'
+    def contains(self, text: str) -> bool:
+        """Whether the first 64 MiB may contain this text, of characters of ASCII and one of them a double quote."""
+        encoded = text.encode(self.lines.encoding)
+        sought, before = encoded if len(encoded) == len(text) else b'"', b""
         with self._rewound():
-            return any(byte in self.stream.read(1 << 20) for _ in range(64))
+            for _ in range(64):
+                data = before + self.stream.read(1 << 20)
+                if sought in data:
+                    return True
+                if len(data) == len(before):
+                    return False
+                before = data[len(data) - len(sought) + 1 :]
+        return False
 
     @contextmanager
     def _rewound(self) -> Iterator[None]:

@@ -10,9 +10,11 @@ from typing import Any, Final, NoReturn
 
 from batcher.manifest.columns import Columns
 from batcher.manifest.faults import InvalidValueError, Problem, code, literal, printable
+from batcher.manifest.header import SAMPLE_ROWS, SAMPLE_SIZE
 from batcher.manifest.input import Input
 from batcher.manifest.rows import Record
 from batcher.manifest.storable import unstorable
+from batcher.manifest.suggestions import suggest_paths
 
 WHITE: Final = " \t\r\n"
 """White space between the values of JSON."""
@@ -25,6 +27,7 @@ def records(source: Input) -> Iterator[Record]:
         ManifestError: the encoding is unusable.
     """
     lines, counted, number = source.lines, source.rules.counted, 0
+    sample, size = list[dict[str, Any]](), 0
     for line in lines:
         if line.isspace():
             continue
@@ -36,9 +39,12 @@ def records(source: Input) -> Iterator[Record]:
             record.problems.append(Problem(field=None, cause=error.cause, reason=str(error)))
         else:
             fill(record, values, source.columns)
+            if number <= SAMPLE_ROWS and size < SAMPLE_SIZE:
+                sample.append(values)
+                size += len(line)
         yield record
     if number:
-        source.columns.check_file(None)
+        source.columns.check_file(None, suggest_paths(source.columns, sample))
 
 
 def fill(record: Record, values: dict[str, Any], columns: Columns) -> None:

@@ -6,6 +6,8 @@ from typing import Final
 
 MAX_LINE_CHARACTERS: Final = 1 << 23
 """Characters of a line, and of a cell that spans lines."""
+MAX_TEXT_CHARACTERS: Final = 1 << 20
+"""Characters of a text that spans lines: a paragraph of prose or Markdown, or the strings of an entry in PO."""
 MAX_COLUMNS: Final = 16_384
 """Columns of a table, and different names in the objects of JSONL: as many as a spreadsheet can have."""
 MAX_FOLDERS: Final = 32
@@ -25,3 +27,7 @@ MAX_SPARSE_CELLS: Final = 1 << 22
 """Cells of a sheet's area, width times height, of which most may be blank: calamine allocates 24 bytes for each."""
 MAX_BLANK_SHARE: Final = 8
 """In a larger area, how many cells there may be for each that is filled."""
+
+
+class TooLargeError(ValueError):
+    """A workbook is larger than a limit; the message says what is too large."""

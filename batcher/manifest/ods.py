@@ -34,7 +34,7 @@ def tables(archive: zipfile.ZipFile) -> dict[str, Table]:
     """The sheets by name. A cell or row that is repeated is reported once.
 
     Raises:
-        ValueError: the sheets are too large for memory.
+        TooLargeError: the sheets are too large for memory.
     """
     found: dict[str, Table] = {}
     table, row, column, width, height, filled, repeated = Table(), 0, 0, 0, 0, 0, 1

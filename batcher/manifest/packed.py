@@ -69,7 +69,7 @@ def unpacked(stream: BinaryIO, name: str) -> Iterator[tuple[BinaryIO, str]]:
         except _BROKEN as error:
             raise _unreadable(name, f"{error}" or "it is damaged") from None
         if size > limits.MAX_UNPACKED_BYTES:
-            raise _unreadable(name, f"it has more than {limits.MAX_UNPACKED_BYTES >> 20:,} MiB then")
+            raise _unreadable(name, f"it is too large: more than {limits.MAX_UNPACKED_BYTES >> 20:,} MiB unpacked")
         spool.seek(0)
         yield cast("BinaryIO", spool), PurePath(inner).suffix.lower()
 

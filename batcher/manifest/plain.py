@@ -11,6 +11,7 @@ from batcher.manifest.columns import Columns
 from batcher.manifest.input import Input
 from batcher.manifest.rows import Record
 from batcher.manifest.stream import bounded
+from batcher.manifest.suggestions import begin_with_ids
 from batcher.manifest.table import table_record
 
 _SAMPLE_LINES: Final = 100
@@ -24,6 +25,12 @@ def records(source: Input) -> Iterator[Record]:
     Raises:
         ManifestError: the encoding is unusable.
     """
+    if not source.rules.no_header and begin_with_ids(_first_lines(source)):
+        reason = (
+            "each line begins with what looks like its id, which would be spoken: put a tab behind the ids, and pass "
+            "--no-header --columns id,text; or, to speak it all, pass --no-header"
+        )
+        source.faults.add(1, None, reason, cause="ids", fatal=True)
     source.notes.append("each line is one text")
     layout = source.columns.read_header(["text"], 1)
     count = 0
@@ -46,12 +53,15 @@ def is_plain(source: Input) -> bool:
     rules = source.rules
     if rules.delimiter or rules.quotes or rules.header_row or rules.names or any(rules.columns.values()):
         return False
-    with source.lines_ahead() as ahead:
-        lines = list(bounded(iter(ahead), _SAMPLE_LINES))
-    if lines and dialect.is_stated(lines[0]):
+    filled = _first_lines(source)
+    if filled and dialect.is_stated(filled[0]):
         return False
-    filled = [line.strip("\r\n ") for line in lines if line.strip()]
     return not any(_splits(filled, delimiter, source.columns) for delimiter in dialect.DELIMITERS)
+
+
+def _first_lines(source: Input) -> list[str]:
+    with source.lines_ahead() as ahead:
+        return [line.strip("\r\n ") for line in bounded(iter(ahead), _SAMPLE_LINES) if line.strip()]
 
 
 def _splits(lines: Sequence[str], delimiter: str, columns: Columns) -> bool:

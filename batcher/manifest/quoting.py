@@ -28,6 +28,8 @@ _WIDTH_LINES: Final = 100
 _SEPARATES_ONLY: Final = "\t|"
 """Delimiters that do not occur in prose."""
 
+_ESCAPED_QUOTE: Final = re.compile(r'(?<!\\)((?:\\\\)*)\\"')
+
 
 def encloses(lines: Iterable[str], delimiter: str) -> bool | None:
     """Whether quotes enclose cells in the file of these lines; None if no cell begins with a quote.
@@ -45,22 +47,68 @@ def encloses(lines: Iterable[str], delimiter: str) -> bool | None:
     return election.result()
 
 
-def swallows(cells: list[str], delimiter: str) -> bool:
-    """Whether a record that spans lines seems to contain rows, because a quote opened by mistake.
+def swallows(cells: list[str], delimiter: str, width: int) -> bool:
+    """Whether a record that spans lines may contain rows, because a quote opened by mistake.
 
     With a tab or `|`, that is any cell with line break and delimiter. Prose contains the other delimiters: there, a
-    line within the record must have the record's number of cells and begin like the record, with or without blanks and
-    digits.
+    line within the record must have as many cells as the record or the table (`width`), separated as the record's, with
+    or without a space. It must also begin like the record, with or without blanks and digits, or have no delimiter in a
+    number or at its end. In a table of one column, any line may be a row.
     """
+    if len(cells) == 1:
+        return len(re.findall(r"[^\s].*", cells[0])) > 1
     if not any(delimiter in cell and ("\n" in cell or "\r" in cell) for cell in cells):
         return False
     if delimiter in _SEPARATES_ONLY:
         return True
     first, *others = re.split(r"[\r\n]+", delimiter.join(cells))
-    begin = first.partition(delimiter)[0]
+    begin, _, rest = first.partition(delimiter)
     return any(
-        line.count(delimiter) + 1 == len(cells) and _is_alike(line.partition(delimiter)[0], begin) for line in others
+        line.count(delimiter) + 1 in (len(cells), width) and _may_be_row(line, delimiter, begin, rest.startswith(" "))
+        for line in others
     )
+
+
+def _may_be_row(line: str, delimiter: str, begin: str, spaced: bool) -> bool:
+    """Whether the line may be a row in a table with such a row, `spaced` if that has a space behind its delimiter."""
+    first, *behind = line.split(delimiter)
+    if any(part.startswith(" ") is not spaced for part in behind if part):
+        return False
+    is_number = re.search(rf"(?<![\w-])\d{{1,3}}{delimiter}\d{{3}}(?!\w)", line) is not None
+    return _is_alike(first, begin) or (all(behind) and not is_number)
+
+
+def escapes_quotes(lines: Iterable[str], delimiter: str) -> bool:
+    """Whether a quote within a quoted cell has a backslash before it, and is not doubled: whether most lines with such
+    a quote can only be read like that."""
+    votes = [0, 0]
+    for line in islice((line for line in islice(lines, _LINES) if '\\"' in line), _VOTES):
+        if _cells(line, delimiter) is None:
+            votes[_cells(with_doubled(line), delimiter) is not None] += 1
+    return votes[1] > votes[0]
+
+
+def with_doubled(line: str) -> str:
+    """The line with quotes doubled that have a backslash before them."""
+    return _ESCAPED_QUOTE.sub(r'\1""', line) if "\\" in line else line
+
+
+def opens_after_space(lines: Iterable[str], delimiter: str) -> bool:
+    """Whether a quote encloses a cell although a space is before it: whether most lines with such a quote have cells
+    that also end with one."""
+    votes = [0, 0]
+    within = f'{delimiter} "'
+    for line in islice((line for line in islice(lines, _LINES) if within in line), _VOTES):
+        votes[_cells(line, delimiter, skipinitialspace=True) is not None] += 1
+    return votes[1] > votes[0]
+
+
+def _cells(line: str, delimiter: str, *, skipinitialspace: bool = False) -> list[str] | None:
+    """The cells of a line in which quotes enclose cells; None if it is not valid as a row."""
+    try:
+        return next(csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=skipinitialspace), None)
+    except csv.Error:
+        return None
 
 
 class _Election:
@@ -80,7 +128,8 @@ class _Election:
             cells = next(csv.reader(source, delimiter=self._delimiter, strict=True))
         except csv.Error as error:
             cells, broken = None, "expected after" in str(error) and len(taken) == 1
-        encloses = cells is not None and self._fits(cells) and not swallows(cells, self._delimiter)
+        width = self._width or len(cells or ())
+        encloses = cells is not None and self._fits(cells) and not swallows(cells, self._delimiter, width)
         self._vote(line, encloses, broken=broken)
         self.records += 1
         return [] if encloses else taken[1:]

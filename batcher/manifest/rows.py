@@ -10,13 +10,14 @@ from typing import Any, Final, Literal, NamedTuple
 from batcher.item import PARAMETERS, Inputs
 from batcher.manifest.columns import Columns
 from batcher.manifest.faults import Faults, InvalidValueError, Problem, code, literal, printable
-from batcher.manifest.markup.markup import SPEAKER, strip
+from batcher.manifest.markup.markup import strip
+from batcher.manifest.markup.nouns import SPEAKER
 from batcher.manifest.markup.speakers import speaker_of, voice_of
 from batcher.manifest.outputs import DEFAULT_FORMAT, OutputNames, former_path, is_audio_file
 from batcher.manifest.rules import Rules
 from batcher.manifest.values import CHECKS, string, word
 
-READER_VERSION: Final = 5
+READER_VERSION: Final = 6
 """Increased when the same file and rules yield other rows than before, or when more is stored about the reading. Every
 file is then read again."""
 _WITH_DEFAULTS: Final = ("voice", "model", "format")

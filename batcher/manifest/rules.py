@@ -15,6 +15,7 @@ PARSE_OPTIONS: Final = {
     "names": "--columns",
     "header_row": "--header-row",
     "sheet": "--sheet",
+    "single_table": "--allow table",
     "where": "--where",
 }
 """The rules that determine how a file is parsed, and the option that sets each. They are remembered with the batch."""
@@ -31,7 +32,8 @@ class Rules:
 
     Of a delimited file, `delimiter` is one character; `quotes` is "on" if quotes enclose cells, or "off"; None: found
     out. Of a table, `header_row` is the number of the row that names the columns, None for the first; with `no_header`
-    it has none, and `names` are those of its columns. Of a workbook, `sheet` is read, None for the first visible one.
+    it has none, and `names` are those of its columns. With `single_table`, what looks like the header of another table
+    is a row, and a repeated header is left out. Of a workbook, `sheet` is read, None for the first visible one.
     `counted` numbers records from 1, as the first versions did, and not as spreadsheets do: a batch keeps the numbers
     of its first import, for they name its files.
 
@@ -54,6 +56,7 @@ class Rules:
     no_header: bool = False
     names: Sequence[str] = ()
     sheet: str | None = None
+    single_table: bool = False
     where: Sequence[str] = ()
     counted: bool = False
     filename: str = "{id}.{format}"

@@ -19,6 +19,11 @@ from batcher.manifest import limits
 from batcher.manifest.faults import literal
 
 SAVE_AS: Final = "Save the file as UTF-8, or name its encoding, for example --encoding cp1252."
+_SAVE_AS_BY_LANGUAGE: Final = (
+    "Save the file as UTF-8, or name its encoding: --encoding shift_jis (Japanese), gb18030 or big5 (Chinese), cp949 "
+    "(Korean) or cp1251 (Cyrillic)."
+)
+_HIGH: Final = re.compile(rb"[\x80-\xff]+")
 _HEAD_BYTES: Final = 4096
 _BOUND: Final = 1 << 20
 _SPOOLED_BYTES: Final = 1 << 23
@@ -47,6 +52,17 @@ def bounded(lines: Iterator[str], number: int) -> Iterator[str]:
         size += len(line)
         if size > _BOUND:
             return
+
+
+def check_length(name: str, line: int, characters: int) -> None:
+    """Check the length of a text that spans lines, of which `line` is the first.
+
+    Raises:
+        ManifestError: it is too long.
+    """
+    if characters > limits.MAX_TEXT_CHARACTERS:
+        fault = f"{name}:{line}: a text has more than {limits.MAX_TEXT_CHARACTERS:,} characters"
+        raise ManifestError(fault, [fault], "Separate paragraphs with blank lines.")
 
 
 class Tap(io.BufferedIOBase):
@@ -151,4 +167,6 @@ class Lines:
         offset = self._tap.size - len(error.object) + error.start
         encoding = self.encoding.upper()
         fault = f"{self._tap.name}:{line}: not valid {encoding}: {error.reason} at byte {offset:,}"
-        raise ManifestError(fault, [fault], SAVE_AS) from None
+        runs = [len(run) for run in _HIGH.findall(error.object[error.start : error.start + _HEAD_BYTES])]
+        is_latin = 2 * runs.count(1) >= len(runs)  # accents stand alone, characters of other alphabets do not
+        raise ManifestError(fault, [fault], SAVE_AS if is_latin else _SAVE_AS_BY_LANGUAGE) from None

@@ -1,4 +1,4 @@
-"""Reads subtitles, SRT and WebVTT: each cue is a row, whose times are carried along as `start` and `end`."""
+"""Reads subtitles, SRT, WebVTT and SBV: each cue is a row, whose times are carried along as `start` and `end`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from batcher.manifest.rows import Record
 from batcher.manifest.table import table_record
 
 _TIME: Final = r"(?:\d+:)?\d{1,2}:\d{2}[,.]\d{1,3}"
-_TIMES: Final = re.compile(rf"\s*({_TIME})\s*-->\s*({_TIME})(?:\s.*)?", re.ASCII)
+_TIMES: Final = re.compile(rf"\s*({_TIME})(?:\s*-->\s*|,)({_TIME})(?:\s.*)?", re.ASCII)
 _VOICE: Final = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>")
 _TAG: Final = re.compile(r"</?(?:[biucv]|ruby|rt|lang|font)(?:[.\s][^<>]*)?>|<[\d:.]+>|\{\\[^{}]*\}", re.IGNORECASE)
 _ENTITY: Final = re.compile(r"&(?:amp|lt|gt|nbsp|lrm|rlm|quot|#\d+|#x[0-9a-f]+);", re.IGNORECASE)

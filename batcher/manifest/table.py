@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from batcher.manifest.columns import Layout
-from batcher.manifest.faults import Problem, literal
+from batcher.manifest.faults import NOT_READ, Problem, literal
+from batcher.manifest.header import Header
 from batcher.manifest.input import Input
 from batcher.manifest.rows import Record
 from batcher.manifest.storable import is_storable, unstorable
@@ -46,12 +47,18 @@ def table_record(number: int, line: int, cells: list[str], layout: Layout, conte
     return record
 
 
-def add_second_table(source: Input, line: int, *, after_blank: bool) -> None:
-    """Report that another table begins in this line. The rest of the file is not read."""
-    reason = "repeats the header, so the file holds several tables: save each as a file"
-    if after_blank:
+def is_second_table(source: Input, header: Header, line: int, cells: list[str], *, after_blank: bool) -> bool:
+    """Whether another table begins with this row, which is an error; with `--allow table`, none does.
+
+    The rest of the file is not read then.
+    """
+    if source.rules.single_table or not header.begins_again(cells, source.columns, after_blank=after_blank):
+        return False
+    reason = "another table seems to begin here: save each as a file; or, if this is a row, pass --allow table"
+    if cells == header.cells:
         reason = (
-            "another table seems to begin here: save each as a file; or, if this is a row, remove the blank rows above"
+            "repeats the header, so the file holds several tables: save each as a file; or, if they are one, "
+            "pass --allow table"
         )
-    reason += " (the rest of the file was not read)"
-    source.faults.add(line, None, reason, cause="second table", fatal=True)
+    source.faults.add(line, None, f"{reason} {NOT_READ}", cause="second table", fatal=True)
+    return True

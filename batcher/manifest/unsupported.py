@@ -7,18 +7,20 @@ from typing import Final
 
 from batcher.errors import ManifestError
 
-_PO: Final = "po2csv {file} lines.csv, and pass lines.csv with --column text=target"
 _PANDOC: Final = "pandoc -t plain --wrap=none {file} -o lines.txt"
 _SOFFICE: Final = "soffice --headless --convert-to {to} {file}"
 _KNOWN: Final = {
-    ".po": ("gettext PO", _PO),
-    ".pot": ("gettext PO", _PO),
-    ".xlf": ("XLIFF", "xliff2po {file} lines.po, then po2csv lines.po lines.csv"),
-    ".xliff": ("XLIFF", "xliff2po {file} lines.po, then po2csv lines.po lines.csv"),
-    ".resx": (".NET resources", "resx2po {file} lines.po, then po2csv lines.po lines.csv"),
-    ".properties": ("Java properties", "prop2po {file} lines.po, then po2csv lines.po lines.csv"),
+    ".xlf": ("XLIFF", "xliff2po {file} lines.po"),
+    ".xliff": ("XLIFF", "xliff2po {file} lines.po"),
+    ".resx": (".NET resources", "resx2po {file} lines.po"),
+    ".properties": ("Java properties", "prop2po {file} lines.po"),
     ".strings": ("Apple strings", "plutil -convert json -o lines.json {file}"),
-    ".arb": ("ARB", "jq 'with_entries(select(.key | startswith(\"@\") | not))' {file} > lines.json"),
+    ".xcstrings": (
+        "an Xcode string catalog",
+        "jq '.strings | map_values(.localizations.en.stringUnit.value)' {file} > lines.json",
+    ),
+    ".rpy": ("a Ren'Py script", "in the launcher, Extract Dialogue writes dialogue.tab"),
+    ".yarn": ("a Yarn script", "ysc extract {file} -o lines.csv"),
     ".yaml": ("YAML", "yq -o=json . {file} > lines.json"),
     ".yml": ("YAML", "yq -o=json . {file} > lines.json"),
     ".toml": ("TOML", "yq -p toml -o=json . {file} > lines.json"),
@@ -28,11 +30,15 @@ _KNOWN: Final = {
     ".rtf": ("RTF", _PANDOC),
     ".html": ("HTML", _PANDOC),
     ".htm": ("HTML", _PANDOC),
-    ".md": ("Markdown", _PANDOC),
+    ".rst": ("reStructuredText", _PANDOC),
+    ".adoc": ("AsciiDoc", "asciidoctor -b docbook -o - {file} | pandoc -f docbook -t plain --wrap=none -o lines.txt"),
+    ".org": ("Org", _PANDOC),
+    ".tex": ("LaTeX", _PANDOC),
     ".epub": ("EPUB", _PANDOC),
     ".doc": ("a Word document", _SOFFICE.replace("{to}", "txt:Text")),
     ".pdf": ("PDF", "pdftotext {file} lines.txt"),
     ".ass": ("ASS subtitles", "ffmpeg -i {file} lines.srt"),
+    ".lrc": ("LRC lyrics", "ffmpeg -i {file} lines.srt"),
     ".ssa": ("SSA subtitles", "ffmpeg -i {file} lines.srt"),
     ".numbers": ("a Numbers workbook", "export it from Numbers as CSV or Excel"),
     ".xlsb": ("a binary Excel workbook", _SOFFICE.replace("{to}", "xlsx")),

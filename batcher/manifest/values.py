@@ -10,7 +10,8 @@ from typing import Any, Final
 from batcher.item import FORMATS, PARAMETERS, RESERVED
 from batcher.manifest.faults import InvalidValueError, code, literal, without_controls
 
-_NUMERIC: Final = ("speed", "volume", "pitch", "stability", "similarity")
+NUMERIC: Final = ("speed", "volume", "pitch", "stability", "similarity")
+"""Parameters that are numbers."""
 _PARAMETERS: Final = frozenset(PARAMETERS)
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _DECIMAL_COMMA: Final = re.compile(r"[+-]?\d*,\d+", re.ASCII)
@@ -66,9 +67,14 @@ def _take(value: Any) -> int:
     return int(value)
 
 
+def with_decimal_point(value: str) -> str:
+    """The number with a decimal point, if it has a decimal comma."""
+    return value.replace(",", ".") if _DECIMAL_COMMA.fullmatch(value) else value
+
+
 def _number(value: Any) -> float:
     if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value):
-        raise InvalidValueError("comma", f"{literal(value)} has a decimal comma: write {value.replace(',', '.')}")
+        raise InvalidValueError("comma", f"{literal(value)} has a decimal comma: write {with_decimal_point(value)}")
     if isinstance(value, (bool, dict, list)) or (isinstance(value, str) and not _NUMBER.fullmatch(value)):
         raise InvalidValueError("number", f"{literal(value)} is not a number: use digits, as in 1 or 0.8")
     try:
@@ -108,5 +114,5 @@ CHECKS: Final[dict[str, Callable[[Any], Any]]] = {
     "params": _params,
     "language": string,
     "emotion": string,
-} | dict.fromkeys(_NUMERIC, _number)
+} | dict.fromkeys(NUMERIC, _number)
 """By field or parameter: the check of its value. It raises InvalidValueError for one that cannot be used."""

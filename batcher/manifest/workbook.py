@@ -21,10 +21,12 @@ from batcher.manifest import ods, xlsx
 from batcher.manifest.archive import check
 from batcher.manifest.columns import Layout
 from batcher.manifest.faults import InvalidValueError, Problem, code, literal, printable
-from batcher.manifest.header import SAMPLE_ROWS, SampleRow, find_header, prose_column
+from batcher.manifest.header import SAMPLE_ROWS, SampleRow, find_header
 from batcher.manifest.input import Input
+from batcher.manifest.limits import TooLargeError
 from batcher.manifest.rows import Record
-from batcher.manifest.table import add_second_table, table_record
+from batcher.manifest.suggestions import prose_column
+from batcher.manifest.table import is_second_table, table_record
 
 if TYPE_CHECKING:
     from python_calamine import CalamineSheet
@@ -111,11 +113,12 @@ def records(source: Input) -> Iterator[Record]:
     for line in chain(first, lines):
         if line.number <= header.number:
             continue
-        after_blank = line.number > above + 1
-        if header.begins_again(line.cells, source.columns, after_blank=after_blank):
-            add_second_table(source, line.number, after_blank=after_blank)
+        if is_second_table(source, header, line.number, line.cells, after_blank=line.number > above + 1):
             return
-        above, count = line.number, count + 1
+        above = line.number
+        if line.cells == header.cells and source.rules.single_table:
+            continue
+        count += 1
         yield _sheet_record(count if source.rules.counted else line.number, line, header.layout)
 
 
@@ -143,9 +146,9 @@ def _chosen(source: Input, book: Book) -> str:
     return found
 
 
-def _elsewhere(source: Input, book: Book, sheet: Sheet) -> str | None:
-    """What to do if this sheet, which is read, has no column for the text: the visible sheet that has one, or one whose
-    cells look like texts; else the names of all others."""
+def _elsewhere(source: Input, book: Book, sheet: Sheet, certain: bool) -> str | None:
+    """What to do if this sheet, which is read, has no column for the text: the visible sheet that has one; or else
+    (not `certain`) one whose cells look like texts, or the names of all others."""
     others = [name for name in book.visible if name != sheet.name][:_SHEETS_LISTED]
     if not others or source.rules.sheet is not None or prose_column(_first_rows(sheet)):
         return None
@@ -153,9 +156,9 @@ def _elsewhere(source: Input, book: Book, sheet: Sheet) -> str | None:
     for name in others:
         with suppress(Exception):  # damage elsewhere is no error of the sheet that is read
             samples[name] = _first_rows(book.sheet(name))
-    for name, rows in samples.items():
-        if any(map(source.columns.names_text, rows)):
-            return f"sheet {literal(name)} has one: pass --sheet {shlex.quote(name)}"
+    if certain:
+        named = (name for name, rows in samples.items() if any(map(source.columns.names_text, rows)))
+        return next((f"sheet {literal(name)} has one: pass --sheet {shlex.quote(name)}" for name in named), None)
     for name, rows in samples.items():
         if (header := prose_column(rows)) is not None:
             options = f"--sheet {shlex.quote(name)} --column {shlex.quote(f'text={header}')}"
@@ -189,7 +192,8 @@ class Book:
     """An opened workbook: the names of its worksheets, and of those that are visible.
 
     Raises:
-        ValueError and others: it is damaged, or too large for memory.
+        TooLargeError: it is too large for memory.
+        ValueError and others: it is damaged.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -217,9 +221,11 @@ class Book:
 
 @contextmanager
 def _readable(source: Input) -> Iterator[None]:
-    """Turns every error of a damaged workbook into one for people."""
+    """Turns every error of a damaged or too large workbook into one for people."""
     try:
         yield
+    except TooLargeError as error:
+        raise _unreadable(source.name, f"it is too large: {error}") from None
     except Exception as error:  # noqa: BLE001 - damaged archives raise a dozen kinds of errors
         has_password = source.tap.head.startswith(_OLD) and source.ending != ".xls"
         why = "it has a password" if has_password else f"it is damaged: {error}"

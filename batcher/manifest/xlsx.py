@@ -21,7 +21,7 @@ def unread(archive: zipfile.ZipFile, sheet: str) -> list[tuple[_Position, str]]:
     formula that was never calculated.
 
     Raises:
-        ValueError: the sheet is too large for memory.
+        TooLargeError: the sheet is too large for memory.
     """
     with archive.open(_part(archive, sheet)) as part:
         return list(_unread(part))
@@ -46,7 +46,7 @@ def _listing(archive: zipfile.ZipFile, part: str) -> bytes:
     with archive.open(part) as content:
         data = content.read(limits.MAX_LISTING_BYTES + 1)
     if len(data) > limits.MAX_LISTING_BYTES:
-        raise ValueError(f"its list of sheets has more than {limits.MAX_LISTING_BYTES >> 20} MiB")
+        raise limits.TooLargeError(f"its list of sheets has more than {limits.MAX_LISTING_BYTES >> 20} MiB")
     return data
 
 
@@ -54,10 +54,10 @@ def check_area(rows: int, columns: int, filled: int) -> None:
     """Check that a sheet is not much larger than its filled cells are many.
 
     Raises:
-        ValueError: it is.
+        TooLargeError: it is not.
     """
     if rows * columns > max(limits.MAX_SPARSE_CELLS, filled * limits.MAX_BLANK_SHARE):
-        raise ValueError(
+        raise limits.TooLargeError(
             f"its sheet has {rows:,} rows by {columns:,} columns: delete the cell far away from the others"
         )
 

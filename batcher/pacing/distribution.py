@@ -14,32 +14,26 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from statistics import NormalDist, fmean, quantiles
+from statistics import NormalDist, fmean
 from typing import Final
 
 from batcher.pacing.schedule import best_nexts, growth
 
 _BINS: Final = 160
-_MARGIN: Final = 1.0
-"""The histogram extends this much beyond the known durations, in logarithms: a factor of e."""
+"""Bins of the histogram: durations that vary by a factor of 100 are told apart to 4 %."""
 _ROUNDS: Final = 4
+"""Rounds per estimate. Estimates begin with the previous one, so rounds add up."""
 _DOUBT: Final = 0.5
-"""Weight of an even histogram beside the previous estimate at the start of the rounds."""
-_LEAST_SHARE: Final = 1e-4
-"""Added to every bin, as a share of the mean, so that no interval is empty."""
+"""Weight of an even histogram added in each round: against the previous estimate, which has the weight 1, and then
+against the tasks. So what was estimated can be unlearned, and no interval is empty."""
+_WIDE_SIGMA: Final = 1.0
+"""Deviation of the wide distribution, in logarithms: the next task may differ from all known ones by factors of e. The
+histogram extends this much beyond the known durations."""
 _PRIOR_SIGMA: Final = 0.2
 """A prior deviation with the weight of one task, so that the first few tasks do not appear to vary too little."""
-_WIDE_SIGMA: Final = 1.0
-"""Deviation of the wide distribution, in logarithms: the next task may differ from all known ones by factors of e."""
 _SMOOTHING: Final = 0.6
 """Smoothing of n tasks, in their standard deviations times n^(-1/5). The rule of thumb is 0.9 for durations with one
 hump; less keeps two apart."""
-_QUARTILES_FROM: Final = 8
-"""Number of tasks from which the standard deviation may also be measured by the quartiles, if that is less."""
-_QUARTILE_DEVIATIONS: Final = 1.34
-"""Distance between the quartiles of the normal distribution."""
-_COST_STEP: Final = 0.2
-"""Prices are rounded to steps of this logarithm, so that few schedules are computed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -109,7 +103,7 @@ class Distribution:
     def next_poll(self, size: int, age_seconds: float, cost: float) -> float:
         """The best age for the next poll of a task that was running at this age; `cost` is in median durations."""
         age = age_seconds / self._unit(size)
-        nexts = self._schedule(round(math.log(cost) / _COST_STEP))
+        nexts = self._schedule(round(2.0 * math.log2(cost)))
         index = bisect_right(self._ages, age) - 1
         if index < len(nexts):
             return max(nexts[index], age) * self._unit(size)
@@ -124,17 +118,17 @@ class Distribution:
         part = (share - below) / (above - below) if above > below else 0.5
         return _between(self._logs[right - 1], self._logs[right], part)
 
-    def _schedule(self, step: int) -> list[float]:
-        """The best next poll after each of the ages, for the price of this step."""
-        if step not in self._schedules:
+    def _schedule(self, power: int) -> list[float]:
+        """The best next poll after each of the ages. Prices are rounded to a power of 2 ** 0.5: few differ."""
+        if power not in self._schedules:
             ended = [0.0, *self._shares]
             middles = [0.0, *(0.5 * (low + high) for low, high in pairwise(self._ages))]
             spent = accumulate(
                 middle * (high - low) for middle, low, high in zip(middles, [0.0, *ended], ended, strict=False)
             )
-            cost = self._median * math.exp(step * _COST_STEP)
-            self._schedules[step] = best_nexts(self._ages, ended, list(spent), cost)
-        return self._schedules[step]
+            cost = self._median * 2.0 ** (power / 2.0)
+            self._schedules[power] = best_nexts(self._ages, ended, list(spent), cost)
+        return self._schedules[power]
 
 
 def estimate(sample: Sequence[tuple[Course, int]], offset: float, before: Distribution | None = None) -> Distribution:
@@ -144,14 +138,13 @@ def estimate(sample: Sequence[tuple[Course, int]], offset: float, before: Distri
     """
     bounds = [(_log_bounds(course, offset), weight) for course, weight in sample]
     middles = [course.log_middle - worth(course.size, offset) for course, _ in sample if course.ended]
-    first = min(middles) - _MARGIN
-    last = max(*middles, *(low for (low, _), _ in bounds)) + _MARGIN
+    first = min(middles) - _WIDE_SIGMA
+    last = max(*middles, *(low for (low, _), _ in bounds)) + _WIDE_SIGMA
     step = (last - first) / _BINS
     logs = [first + step * number for number in range(_BINS + 1)]
     start = [1.0 / _BINS] * _BINS
     if before is not None and before.offset == offset:
-        known = [before.share_below(log) for log in logs]
-        start = [high - low + _DOUBT / _BINS for low, high in pairwise(known)]
+        start = [high - low for low, high in pairwise(map(before.share_below, logs))]
     places = [(*_bins((low - first) / step, (high - first) / step), weight) for (low, high), weight in bounds]
     below = list(accumulate(_histogram(start, places, step), initial=0.0))
     wide = NormalDist(fmean(middles), _WIDE_SIGMA)
@@ -182,8 +175,7 @@ def _histogram(shares: list[float], intervals: Sequence[tuple[int, int, int]], s
 
 def _distributed(shares: list[float], intervals: Sequence[tuple[int, int, int]]) -> tuple[list[float], list[float]]:
     """Every task distributed over its interval in proportion to `shares`, and the mean places of the ended tasks."""
-    least = _LEAST_SHARE * sum(shares) / _BINS
-    shares = [share + least for share in shares]
+    shares = [share + _DOUBT / _BINS for share in shares]
     below = list(accumulate(shares, initial=0.0))
     moments = list(accumulate((share * place for place, share in enumerate(shares)), initial=0.0))
     means, changes = [], [0.0] * (_BINS + 1)
@@ -200,9 +192,6 @@ def _smoothing(places: Sequence[float], step: float) -> float:
     """The standard deviation, in bins of width `step`, by which tasks at these places are smoothed."""
     number = len(places)
     sigma = math.sqrt((number * variance(places) + (_PRIOR_SIGMA / step) ** 2) / (number + 1))
-    if number >= _QUARTILES_FROM:
-        low, _, high = quantiles(places)
-        sigma = min(sigma, (high - low) / _QUARTILE_DEVIATIONS)
     return _SMOOTHING * sigma / math.pow(number, 0.2)
 
 

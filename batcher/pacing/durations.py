@@ -17,44 +17,31 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import Final
 
 from batcher.pacing.distribution import Course, Distribution, estimate, variance, worth
 
 WINDOW: Final = 64
-"""Number of ended tasks to remember, along with open ones that began among them."""
-_MOST_WEIGHED: Final = 256
-"""With more tasks than this, the open ones are sampled and weighted."""
+"""Number of ended tasks to remember, along with open ones that began among them. Half as many tasks that have outlived
+an age while none has ended stop polls before that age: by Laplace's rule of succession, the next task has ended by then
+with a probability of about 1 in 30."""
 _REFITS: Final = 4
-"""Refit after 1/N of the remembered tasks has changed: rarely enough to cost next to nothing."""
-_LATE_COUNTS: Final = 4
-"""A task that takes far longer than expected counts like this many others, since many may come together. One that
-took far less, which only an early poll can show, triggers a refit at once."""
+"""Refits per window: one after each 1/N of the remembered tasks has changed, which costs next to nothing."""
 _OFFSETS: Final = (math.inf, *(2.0 ** (half / 2) for half in range(6, 27)), 0.0)
 """Candidate overheads, in characters of text; with the first, the length of the text does not matter."""
-_OFFSET_EVIDENCE: Final = 3.0
-"""Minimum gain in log-likelihood for an overhead over ignoring the length of the text."""
-_LEAST_SIGMA: Final = 0.02
-"""Smallest deviation of logarithms that counts when overheads are compared: 2 %, as polls can hardly show less."""
-_LEAST_SECONDS: Final = 1e-3
-_SCOUTS: Final = 32
-"""Once this many tasks have outlived an age and none has ended, no other is polled before that age: the probability
-that the next one has ended by then is about 1 in 30 (Laplace's rule of succession). This many, to cover short texts
-and long ones."""
-_STRANGE: Final = 0.006
-"""A task is far quicker or slower than expected beyond these quantiles, two and a half standard deviations."""
+_EVIDENCE: Final = 5.0
+"""Least log-likelihood ratio for a new hypothesis: a change of durations, or an overhead. Chance reaches it at
+most once in e^5 = 150 tasks on average (Lorden, 1971)."""
 _SHIFT: Final = 2.0
-"""The change to detect, in deviations."""
-_ALARM: Final = 9.0
-_MOST_EVIDENCE: Final = 5.0
-"""Maximum log-likelihood ratio that one task contributes to a change; less than `_ALARM`."""
-_SUSPICION: Final = 3.0
-_RARE: Final = 1e-6
-"""Probabilities below this are not told apart."""
-_BLUR: Final = 0.02
-"""Every interval is widened by this number of deviations each way, so that exactly known durations count too."""
-_NORMAL: Final = NormalDist()
+"""The change to detect: logarithms of durations that grow or shrink by this many of their deviations."""
+_RARE: Final = 0.006
+"""Probabilities below this, that of two and a half deviations, are not told apart. So one strange task contributes at
+most log(1 / 0.006) = 5 to the evidence of a change."""
+_PRECISION: Final = 0.02
+"""Share of a duration within which polls can hardly locate it: bounds are widened by it, and no smaller deviation
+counts when overheads are compared."""
+_LEAST_SECONDS: Final = 1e-3
+"""Shortest duration, since its logarithm is needed."""
 
 
 class Durations:
@@ -62,7 +49,6 @@ class Durations:
 
     def __init__(self) -> None:
         self.known: Distribution | None = None
-        self.suspect = False  # a change may be under way
         self._scouts: list[Course] = []
         self._courses: deque[Course] = deque()
         self._ended = 0
@@ -75,15 +61,9 @@ class Durations:
 
     def running(self, course: Course, age_seconds: float) -> None:
         """Record that the task was running at this age."""
-        before, course.low = course.low, max(course.low, age_seconds)
+        course.low = max(course.low, age_seconds)
         if self.known is None:
             self._scout(course)
-        if (
-            course.remembered
-            and self.known is not None
-            and before <= self.known.quantile(course.size, 1.0 - _STRANGE) < course.low
-        ):
-            self._notice(_LATE_COUNTS)
 
     def ended(self, course: Course, low_seconds: float, high_seconds: float) -> None:
         """Record that the task took more than `low_seconds` and at most `high_seconds`; exactly that if equal."""
@@ -93,40 +73,37 @@ class Durations:
             self._ended += 1
             while self._ended > WINDOW:
                 self._forget()
-            quick = self.known is not None and course.high < self.known.quantile(course.size, _STRANGE)
-            self._notice(WINDOW if quick else 1)
+            self._news += 1
+            if self._news >= max(1, self._ended // _REFITS):
+                self._news = 0
+                self._learn()
 
     def ended_tasks(self) -> list[tuple[int, float, float]]:
         """Size, low and high of the remembered ended tasks, in the order in which they began."""
         return [(course.size, course.low, course.high) for course in self._courses if course.ended]
 
     def remember(self, tasks: Sequence[tuple[int, float, float]]) -> None:
-        """Restore the ended tasks of an earlier run."""
+        """Restore the ended tasks of an earlier run. They are fitted as often as when they were new."""
         self._courses.extend(Course(size, low, high, remembered=True) for size, low, high in tasks)
         self._ended = len(tasks)
-        self._learn()
+        for _ in range(_REFITS if tasks else 0):
+            self._learn()
 
     @property
     def outlived_seconds(self) -> float:
         """The age that enough tasks have outlived before any has ended; 0 if there is none."""
-        return min(course.low for course in self._scouts) if len(self._scouts) == _SCOUTS else 0.0
+        return min(course.low for course in self._scouts) if len(self._scouts) == WINDOW // 2 else 0.0
 
     def _scout(self, course: Course) -> None:
         """Remember the few tasks that were running at the greatest ages."""
         if course not in self._scouts:
             self._scouts.append(course)
-            if len(self._scouts) > _SCOUTS:
+            if len(self._scouts) > WINDOW // 2:
                 self._scouts.remove(min(self._scouts, key=lambda scout: scout.low))
-
-    def _notice(self, news: int) -> None:
-        self._news += news
-        if self._ended and self._news >= max(1, self._ended // _REFITS):
-            self._news = 0
-            self._learn()
 
     def _learn(self) -> None:
         if self.known is not None:
-            changed, self.suspect = _change(self.known, self._sample())
+            changed = _change(self.known, self._sample())
             while changed is not None and self._courses[0] is not changed:
                 self._forget()
         sample = self._sample()
@@ -138,8 +115,11 @@ class Durations:
         self._ended -= course.ended
 
     def _sample(self) -> list[tuple[Course, int]]:
-        """The tasks with known bounds and their weights, in the order in which they began."""
-        every = -(-len(self._courses) // _MOST_WEIGHED)
+        """The tasks with known bounds and their weights, in the order in which they began.
+
+        Of very many open ones, some stand for the others.
+        """
+        every = -(-len(self._courses) // (4 * WINDOW))
         return [
             (course, 1 if course.ended else every)
             for index, course in enumerate(self._courses)
@@ -152,7 +132,7 @@ def _best_offset(known: Distribution | None, sample: Sequence[tuple[Course, int]
     ended = [course for course, _ in sample if course.ended]
     middles = [_log_middle(known, course) for course in ended]
     blur = sum((math.log(course.high) - middle) ** 2 for course, middle in zip(ended, middles, strict=True)) / 3.0
-    blur += _LEAST_SIGMA**2
+    blur += _PRECISION**2
     pairs = list(zip(ended, middles, strict=True))
     scatters = {
         offset: len(ended) * variance([log - worth(course.size, offset) for course, log in pairs])
@@ -160,7 +140,7 @@ def _best_offset(known: Distribution | None, sample: Sequence[tuple[Course, int]
     }
     best = min(_OFFSETS, key=lambda offset: scatters[offset])
     gain = 0.5 * len(ended) * math.log((scatters[math.inf] + blur) / (scatters[best] + blur))
-    return best if gain >= _OFFSET_EVIDENCE else math.inf
+    return best if gain >= _EVIDENCE else math.inf
 
 
 def _log_middle(known: Distribution | None, course: Course) -> float:
@@ -171,35 +151,26 @@ def _log_middle(known: Distribution | None, course: Course) -> float:
     return math.log(min(max(known.quantile(course.size, share), course.low, _LEAST_SECONDS), course.high))
 
 
-def _change(known: Distribution, sample: Sequence[tuple[Course, int]]) -> tuple[Course | None, bool]:
-    """The first task of a change that at least two ended tasks support, and whether a change may be under way."""
-    suspect = False
-    bounds = [(course, *_deviations(known, course)) for course, _ in sample]
+def _change(known: Distribution, sample: Sequence[tuple[Course, int]]) -> Course | None:
+    """The first task of a change that at least two ended tasks support; None if durations have not changed."""
     for shift in (_SHIFT, -_SHIFT):
+        factor = math.exp(shift * known.scatter)
         total, ended, first = 0.0, 0, 0
-        for index, (course, low, high) in enumerate(bounds):
-            total += min(_shift_evidence(low, high, shift), _MOST_EVIDENCE)
+        for index, (course, _) in enumerate(sample):
+            total += _evidence(known, course, factor)
             ended += course.ended
             if total <= 0.0:
                 total, ended, first = 0.0, 0, index + 1
-        if total > _ALARM and ended > 1:
-            return sample[first][0], False
-        suspect = suspect or total > _SUSPICION
-    return None, suspect
+        if total > _EVIDENCE and ended > 1:
+            return sample[first][0]
+    return None
 
 
-def _deviations(known: Distribution, course: Course) -> tuple[float, float]:
-    """The bounds of a task as standard normal deviations of the same probability."""
-    low, high = (min(max(known.ended_by(course.size, age), _RARE), 1.0 - _RARE) for age in (course.low, course.high))
-    return (
-        _NORMAL.inv_cdf(low) if course.low > 0.0 else -math.inf,
-        _NORMAL.inv_cdf(high) if course.ended else math.inf,
+def _evidence(known: Distribution, course: Course, factor: float) -> float:
+    """Log-likelihood ratio of what is known of a task if durations are multiplied by the factor."""
+    low, high = course.low * (1.0 - _PRECISION), course.high * (1.0 + _PRECISION)
+    before, after = (
+        max(known.ended_by(course.size, high / by) - known.ended_by(course.size, low / by), _RARE)
+        for by in (1.0, factor)
     )
-
-
-def _shift_evidence(low: float, high: float, shift: float) -> float:
-    """Log-likelihood ratio of a value between `low` and `high` if its normal distribution is shifted by `shift`."""
-    low, high = low - _BLUR, high + _BLUR
-    likely = _NORMAL.cdf(high) - _NORMAL.cdf(low)
-    shifted = _NORMAL.cdf(high - shift) - _NORMAL.cdf(low - shift)
-    return math.log(max(shifted, _RARE) / max(likely, _RARE))
+    return math.log(after / before)

@@ -8,8 +8,7 @@ task has ended, only a few are polled on behalf of all. A due poll is delayed if
 it is too early.
 
 A schedule that polls only when a task has almost certainly ended would never learn that tasks have become quicker.
-Hence one task in twenty is polled once at an age at which few have ended, and every second one while a change is
-suspected.
+Hence one task in twenty is polled once at an age at which few have ended.
 
 When more polls are due than can be sent, each second of delay costs, for each task, the probability that it has already
 ended. So the next poll goes to the task with the greatest probability. For a waiting task it approaches 1, so each task
@@ -40,7 +39,6 @@ _OVERDUE_SHARE: Final = 0.99
 _WORTH_WAITING: Final = 0.1
 """A due poll is delayed only if it is early by more than this share of the whole wait."""
 _EXPLORED: Final = 1 / 20
-_EXPLORED_IN_SUSPICION: Final = 1 / 2
 _FEW: Final = 0.16
 """Such a poll comes at an age at which at most this share of the tasks has ended."""
 _JITTER: Final = 0.2
@@ -114,9 +112,8 @@ class Pace:
     def _scheduled_age(self, known: Distribution, age: float, load: Load) -> float:
         """The age of the next poll, given known durations."""
         size = self._course.size
-        explored = _EXPLORED_IN_SUSPICION if self._durations.suspect else _EXPLORED
-        if self._polls == 0 and self._chance < explored:
-            early = known.quantile(size, _FEW * (1.0 - self._chance / explored))
+        if self._polls == 0 and self._chance < _EXPLORED:
+            early = known.quantile(size, _FEW * (1.0 - self._chance / _EXPLORED))
             if early > age:
                 return early
         at = known.next_poll(size, age, load.poll_cost(known.median(size)))

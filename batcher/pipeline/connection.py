@@ -41,6 +41,7 @@ def reach(settings: Settings) -> Iterator[tuple[Endpoint, str]]:
         token=settings.require_token(),
         allow_http=settings.allow_http,
         no_credits_codes=settings.no_credits_codes,
+        audio_hosts=settings.audio_hosts,
     )
     yield endpoint, endpoint.origin
 

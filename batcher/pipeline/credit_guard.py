@@ -85,9 +85,8 @@ class Guard:
         self._suspected_at = self._clock.steady()
         with self._clock.limit(SUSPECT_SECONDS):
             profile = (await client.profile()).profile
-            balance = profile.balance if profile is not None else None
             what = "a task failed without an error code"
-            await self._halt_if_short(profile, balance, task.key, what, from_task=True)
+            await self._halt_if_short(profile, task.key, what, from_task=True)
 
     def answered(self) -> None:
         """A create was answered other than by 429."""
@@ -103,20 +102,19 @@ class Guard:
             return
         with self._clock.limit(SUSPECT_SECONDS):
             profile = (await client.profile()).profile
-            balance = profile.api_balance if profile is not None else None
             what = f"{SUSPECT_THROTTLED} creates in a row were refused (HTTP 429)"
-            await self._halt_if_short(profile, balance, key, what)
+            await self._halt_if_short(profile, key, what)
 
-    async def _halt_if_short(
-        self, profile: Profile | None, balance: float | None, key: str, what: str, *, from_task: bool = False
-    ) -> None:
+    async def _halt_if_short(self, profile: Profile | None, key: str, what: str, *, from_task: bool = False) -> None:
         await self.note(profile)
-        if balance is not None and await self._ledger.do(
+        if profile is None or profile.balance is None:
+            return
+        if await self._ledger.do(
             halts.after_unexplained,
             self._account_id,
             key,
             what,
-            balance=balance,
+            balance=profile.balance,
             at=self._clock.now(),
             run_id=self._run_id,
             from_task=from_task,

@@ -1,28 +1,39 @@
 """From rendered to done: downloads the audio, verifies it, makes it durable, and links it to its rows.
 
-If an audio URL is missing, expired, refused or wrong, the task is read again for a fresh one. Audio that cannot be
+If an audio URL is missing, expired, refused or wrong, the task is read again for a fresh one. An item whose download
+failed waits behind those that were never tried, in the next run too, and holds no slot meanwhile. Audio that cannot be
 downloaded in this run stays rendered for the next.
 """
 
 from __future__ import annotations
 
 import hashlib
+import heapq
+import itertools
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-import anyio.to_thread
 import structlog
+from anyio.abc import TaskGroup
 
 from batcher.audio import checks
+from batcher.audio.verdict import End
+from batcher.clock import Wakeup, local
 from batcher.errors import StorageError
+from batcher.formatting import counted
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.records import FileRecord, OpenTask, TaskEnd
 from batcher.pipeline.connection import token_rejected
 from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.delivery import Delivery
+from batcher.pipeline.refusal import refused
 from batcher.pipeline.stop import Reason
-from batcher.provider.answers import Answer, Cause, Fetched, Phase
+from batcher.provider.answers import ApiError, Cause, Fetched, Phase
+from batcher.provider.limits import PATIENT_RETRY_AFTER_SECONDS
+from batcher.throttle.gate import PATIENCE_SECONDS, Sent
 
 if TYPE_CHECKING:
     from batcher.provider.client import Client
@@ -35,14 +46,51 @@ _SAMPLE_BYTES: Final = 1 << 20
 """Maximum bytes stored for inspection of audio that is too long."""
 TRIES: Final = 6
 """Attempts to download the audio of one task in one run; then it is left to the next run."""
+FIRST_WAIT_SECONDS: Final = 0.5
+"""Wait after the first failed attempt; it doubles with each."""
+MAX_STORED_WAIT_SECONDS: Final = 60.0
+"""Longest wait for a next attempt that an earlier run has stored."""
 
 
 class TooLongError(Exception):
     """The audio is longer than any speech of the text."""
 
 
-class _GoneError(Exception):
-    """The audio has been unusable for over a day, so the item is given up."""
+class _FailedError(Exception):
+    """An attempt failed.
+
+    `unusable`: the API returned no audio, or something else, which is `stored` for inspection. `asked_seconds`: wait at
+    least this long. `is_last`: leave the rest to the next run.
+    """
+
+    def __init__(
+        self,
+        why: str,
+        *,
+        unusable: bool = False,
+        stored: Path | None = None,
+        error: ApiError | None = None,
+        asked_seconds: float = 0.0,
+        is_last: bool = False,
+    ) -> None:
+        super().__init__(why)
+        self.why = why
+        self.unusable = unusable
+        self.stored = stored
+        self.error = error or ApiError()
+        self.asked_seconds = asked_seconds
+        self.is_last = is_last
+
+
+@dataclass(kw_only=True, eq=False)
+class _Wanted:
+    """Audio to be collected. `url` is from the latest poll of its task, None once it was used."""
+
+    task: OpenTask
+    url: str | None
+    expires_at: float | None
+    failures: int = 0  # in this run
+    unproven: str | None = None  # SHA-256 of a download that may be incomplete
 
 
 class Downloader:
@@ -53,135 +101,234 @@ class Downloader:
         self.api = api
         self.gate = api.throttle.download
         self._delivery = delivery
-        self._waiting: list[tuple[OpenTask, str | None, float | None]] = []
-        self._more = anyio.Event()
+        self._queue: list[tuple[float, int, _Wanted]] = []  # by due time in steady seconds
+        self._order = itertools.count()
+        self._changed = Wakeup()
         self._closing = False
-        self._fetching = 0
+        self._fetching = 0  # slots taken
+        self._unfinished = 0  # items that may be queued again
+        self._left = 0  # items left to the next run
+        self._refused_since: float | None = None  # steady seconds; None after a success
 
     def add(self, task: OpenTask, url: str | None, *, expires_at: float | None = None) -> None:
         """Collect the audio of `task`; the task is read for a URL if there is none, or if it has expired by then."""
-        self._waiting.append((task, url, expires_at))
-        self._more.set()
+        self._enqueue(_Wanted(task=task, url=url, expires_at=expires_at), self._stored_wait(task))
 
     def no_more(self) -> None:
         """Accept no more tasks: finish when all audio is collected."""
         self._closing = True
-        self._more.set()
+        self._changed.ring()
 
     async def run(self) -> None:
         """Collect the audio of added tasks, until `no_more` was called and none is left."""
-        async with anyio.create_task_group() as fetches:
-            while self._waiting or not self._closing:
-                if not self._waiting or self._fetching >= self.gate.size:
-                    self._more = anyio.Event()
-                    await self._more.wait()
-                    continue
-                self._fetching += 1
-                fetches.start_soon(self._collect, *self._waiting.pop(0))
-
-    async def _collect(self, task: OpenTask, url: str | None, expires_at: float | None) -> None:
-        # A fresh URL is tried even if it seems to have expired: the clocks may differ.
-        if expires_at is not None and expires_at <= self.ctx.clock.now():
-            url = None
         try:
-            file = await self._fetched(task, url)
-            if file is not None:
+            async with anyio.create_task_group() as fetches:
+                while self._queue or self._unfinished or not self._closing:
+                    await self._step(fetches)
+        finally:
+            if self._left:
+                what = counted(self._left, "finished task")
+                message = f"the audio of {what} could not be downloaded; run it again later"
+                self.ctx.stop.reasons.setdefault(Reason.TROUBLE, message)
+
+    async def _step(self, fetches: TaskGroup) -> None:
+        """Start the next download that is due, or wait for one."""
+        if not self._queue or self._fetching >= self.gate.size:
+            await self._changed.wait(self.ctx.clock)
+        elif (wait := self._queue[0][0] - self.ctx.clock.steady()) > 0:
+            await self._changed.wait(self.ctx.clock, seconds=wait)
+        else:
+            self._fetching += 1
+            self._unfinished += 1
+            fetches.start_soon(self._collect, heapq.heappop(self._queue)[2])
+
+    def _enqueue(self, wanted: _Wanted, wait: float) -> None:
+        heapq.heappush(self._queue, (self.ctx.clock.steady() + wait, next(self._order), wanted))
+        self._changed.ring()
+
+    def _stored_wait(self, task: OpenTask) -> float:
+        """Seconds until the next attempt is due; the longer ago, the sooner. An item that was never tried is first."""
+        if not task.next_try_at:
+            return -math.inf
+        return min(task.next_try_at - self.ctx.clock.now(), MAX_STORED_WAIT_SECONDS)
+
+    async def _collect(self, wanted: _Wanted) -> None:
+        """Make one attempt: deliver the audio, or note why that failed and when to try again."""
+        try:
+            try:
+                file = await self._attempt(wanted)
+            except _FailedError as failure:
+                await self._note_failure(wanted, failure)
+            else:
                 with anyio.CancelScope(shield=True):
-                    await self._delivery.deliver(task, file)
-        except _GoneError:
-            pass
+                    await self._delivery.deliver(wanted.task, file)
         except StorageError as error:
             self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
         except OSError as error:
             # Unlike an open, a failed write does not name its file.
-            where = error.filename or self.ctx.store.part(self.ctx.store.item_path(task.key, task.format))
+            where = error.filename or self.ctx.store.part(self._path(wanted.task))
             hint = "Free some space or fix the folder, then run it again."
             self.ctx.stop.stop_all(Reason.TROUBLE, f"cannot write audio to {where}: {error.strerror}. {hint}")
+        finally:
+            self._unfinished -= 1
+            self._changed.ring()
 
-    async def _fetched(self, task: OpenTask, url: str | None) -> FileRecord | None:
-        """The item's verified part file; None if it is left to the next run."""
+    async def _attempt(self, wanted: _Wanted) -> FileRecord:
+        """The item's verified part file.
+
+        Raises:
+            _FailedError: there is none; whatever one item's URL, answer or file brings about ends only its attempt.
+            StorageError: the ledger cannot be written.
+            OSError: the audio cannot be written.
+        """
         try:
-            return await self._try_repeatedly(task, url)
+            return await self._verified(wanted, *await self._downloaded(wanted))
+        except (_FailedError, StorageError, OSError):
+            raise
+        except Exception as error:
+            _log(wanted.task).error("unexpected error in a download", kind=type(error).__name__)
+            raise _FailedError(f"unexpected {type(error).__name__}") from error
+
+    async def _downloaded(self, wanted: _Wanted) -> tuple[Fetched, str]:
+        """Download into the part file, while holding a slot. Returns the result and the SHA-256."""
+        try:
+            async with self.gate.slot() as sent:
+                # The slot comes first: a URL may be valid for only seconds.
+                url, wanted.url = self._unexpired(wanted), None
+                if url is not None:
+                    fetched, sha256 = await self._stream(wanted.task, url)
+                if url is None or fetched.http_status in _REFUSALS:
+                    fetched, sha256 = await self._stream(wanted.task, await self._fresh_url(wanted.task))
+                if fetched.ok:
+                    self.gate.succeeded(sent)
+                    self._refused_since = None
+                    return fetched, sha256
+                if fetched.http_status in (429, 503):
+                    self._note_refusal(sent)
+        except anyio.get_cancelled_exc_class():
+            await self._note_tried(wanted.task)
+            raise
         finally:
             self._fetching -= 1
-            self._more.set()
+            self._changed.ring()
+        raise self._failure(fetched)
 
-    async def _try_repeatedly(self, task: OpenTask, url: str | None) -> FileRecord | None:
-        wait = 0.5
-        for _ in range(TRIES):
-            if url is None:
-                url = await self._fresh_url(task)
-            if url is not None and (file := await self._fetch(task, url)) is not None:
-                return file
-            url = None
-            await self.ctx.clock.sleep(wait * (1 + 0.25 * self.ctx.clock.chance()))
-            wait *= 2
-        self.ctx.stop.reasons.setdefault(Reason.TROUBLE, "the audio of finished tasks could not be downloaded")
-        return None
+    def _note_refusal(self, sent: Sent) -> None:
+        """Pause all downloads, only briefly: other audio may be elsewhere. Drop what waits if that does not help."""
+        self.gate.close(sent)
+        now = self.ctx.clock.steady()
+        self._refused_since = self._refused_since or now
+        if now - self._refused_since >= PATIENCE_SECONDS:
+            waiting = [entry for entry in self._queue if entry[2].failures]
+            self._left += len(waiting)
+            self._queue = [entry for entry in self._queue if not entry[2].failures]
+            heapq.heapify(self._queue)
 
-    async def _fresh_url(self, task: OpenTask) -> str | None:
-        async with self.api.throttle.poll.slot() as sent:
+    def _unexpired(self, wanted: _Wanted) -> str | None:
+        # A fresh URL is tried even if it seems to have expired: the clocks may differ.
+        has_expired = wanted.expires_at is not None and wanted.expires_at <= self.ctx.clock.now()
+        return None if has_expired else wanted.url
+
+    def _failure(self, fetched: Fetched) -> _FailedError:
+        error = ApiError(http_status=fetched.http_status)
+        if fetched.http_status in _REFUSALS:
+            return _FailedError(f"its URL returns HTTP {fetched.http_status}", unusable=True, error=error)
+        asked, why = fetched.retry_after_seconds or 0.0, fetched.reason or "no answer"
+        if 200 < (fetched.http_status or 0) < 300:  # something other than the whole file
+            return _FailedError(why, unusable=True, error=error)
+        if fetched.http_status in (429, 503) and asked > PATIENT_RETRY_AFTER_SECONDS:
+            why = f"{why}; it asks to wait until {local(self.ctx.clock.now() + asked)}"
+            return _FailedError(why, error=error, is_last=True)
+        return _FailedError(why, error=error, asked_seconds=asked, is_last=fetched.is_late)
+
+    async def _note_failure(self, wanted: _Wanted, failure: _FailedError) -> None:
+        task, now = wanted.task, self.ctx.clock.now()
+        stored = f"; stored as {failure.stored} for inspection" if failure.stored is not None else ""
+        _log(task).warning("download failed", status=failure.error.http_status, why=f"{failure.why}{stored}")
+        wait = FIRST_WAIT_SECONDS * 2**wanted.failures * (1 + 0.25 * self.ctx.clock.chance())
+        wait = max(wait, failure.asked_seconds)
+        ending = TaskEnd(
+            task=task,
+            at=now,
+            run_id=self.ctx.run_id,
+            polls=0,
+            error_code="no_audio",
+            error_message=failure.why,
+            request_id=failure.error.request_id,
+            http_status=failure.error.http_status,
+        )
+        is_gone = await self.ctx.ledger.do(
+            collection.record_undelivered, ending, next_try_at=now + wait, unusable=failure.unusable
+        )
+        wanted.failures += 1
+        if not is_gone and wanted.failures < TRIES and not failure.is_last:
+            self._enqueue(wanted, wait)
+        else:
+            self._left += not is_gone
+
+    async def _note_tried(self, task: OpenTask) -> None:
+        with anyio.CancelScope(shield=True):
+            await self.ctx.ledger.do(collection.record_tried, task, at=self.ctx.clock.now())
+
+    async def _fresh_url(self, task: OpenTask) -> str:
+        """Read the task for a URL.
+
+        Raises:
+            _FailedError: the API returns none.
+        """
+        poll = self.api.throttle.poll
+        async with poll.slot() as sent:
             answer = await self.api.client.read(task.task_id)
         self.ctx.tally.polls += 1
         found = answer.task
         if answer.cause is Cause.OK and found is not None:
-            self.api.throttle.poll.succeeded(sent)
-            if found.audio_url is None or found.phase is Phase.FAILED:
-                await self._unusable(task, answer, f"status {found.word}, no audio URL")
-            return found.audio_url if found.phase is Phase.SUCCEEDED else None
+            poll.succeeded(sent)
+            if found.phase is Phase.SUCCEEDED and found.audio_url is not None:
+                return found.audio_url
+            is_running = found.phase is Phase.RUNNING and found.audio_url is not None
+            why = f"status {found.word}" if found.audio_url is not None else f"status {found.word}, no audio URL"
+            raise _FailedError(why, unusable=not is_running, error=answer.error)
         if answer.cause is Cause.CREDENTIALS:
             self.ctx.stop.stop_all(Reason.CREDENTIALS, token_rejected(answer).one_line())
         elif answer.cause is Cause.THROTTLED:
-            self.ctx.tally.throttled += 1
-            self.api.throttle.poll.close(sent, answer.retry_after_seconds)
+            stop = self.ctx.stop.stop_all
+            refused(self.ctx, poll, sent, answer.retry_after_seconds, what="polling", stop=stop)
         elif answer.cause is Cause.NOT_FOUND:
-            await self._unusable(task, answer, "the API does not know the task")
-        return None
+            raise _FailedError("the API does not know the task", unusable=True, error=answer.error)
+        raise _FailedError(f"cannot read its task: {answer.explain()}", error=answer.error)
 
-    async def _unusable(self, task: OpenTask, answer: Answer | None, why: str) -> None:
-        _log(task).warning("no usable audio", why=why)
-        error = answer.error if answer is not None else None
-        ending = TaskEnd(
-            task=task,
-            at=self.ctx.clock.now(),
-            run_id=self.ctx.run_id,
-            polls=0,
-            error_code="no_audio",
-            error_message=why,
-            request_id=error.request_id if error is not None else None,
-            http_status=error.http_status if error is not None else None,
-        )
-        if await self.ctx.ledger.do(collection.record_unusable, ending):
-            raise _GoneError
-
-    async def _fetch(self, task: OpenTask, url: str) -> FileRecord | None:
-        """Download into a part file and verify it. None if the audio is unusable."""
-        path = self.ctx.store.item_path(task.key, task.format)
-        part = self.ctx.store.part(path)
+    async def _stream(self, task: OpenTask, url: str) -> tuple[Fetched, str]:
         try:
-            async with self.gate.slot() as sent:
-                fetched, sha256 = await stream(self.api.client, url, part, task.chars)
+            return await stream(self.api.client, url, self.ctx.store.part(self._path(task)), task.chars)
         except TooLongError:
-            await self._not_audio(task, path, "longer than any speech of its text")
-            return None
+            raise self._not_audio(task, "longer than any speech of its text") from None
         finally:
             self.ctx.tally.downloads += 1
-        if not fetched.ok:
-            if fetched.http_status in (429, 503):
-                self.gate.close(sent, fetched.retry_after_seconds)
-            _log(task).warning("download failed", status=fetched.http_status, why=fetched.reason)
-            if fetched.http_status in _REFUSALS:
-                await self._unusable(task, None, f"its URL returns HTTP {fetched.http_status}")
-            return None
-        if (why := checks.fault(part, task.format, task.chars)) is not None:
-            await self._not_audio(task, path, why)
-            return None
-        self.gate.succeeded(sent)
+
+    async def _verified(self, wanted: _Wanted, fetched: Fetched, sha256: str) -> FileRecord:
+        """Check the downloaded part.
+
+        Raises:
+            _FailedError: it is not the audio, or may not be all of it.
+        """
+        task, path = wanted.task, self._path(wanted.task)
+        examine = self._delivery.linker.disk.do
+        verdict = await examine(checks.examine, self.ctx.store.part(path), task.format, task.chars)
+        if verdict.fault is not None:
+            raise self._not_audio(task, verdict.fault)
+        if not fetched.is_whole and verdict.end is End.CUT:
+            raise self._not_audio(task, f"it was cut off: {verdict.end.value}")
+        if not fetched.is_whole and verdict.end is End.OPEN and wanted.unproven != sha256:
+            wanted.unproven = sha256
+            raise _FailedError("neither HTTP nor the format shows that it is complete; downloading again to compare")
         return FileRecord(path=path, sha256=sha256, bytes=fetched.bytes)
 
-    async def _not_audio(self, task: OpenTask, path: str, why: str) -> None:
-        bad = self.ctx.store.keep_bad(path).relative_to(self.ctx.store.folder)
-        await self._unusable(task, None, f"{why}; stored as {bad} for inspection")
+    def _not_audio(self, task: OpenTask, why: str) -> _FailedError:
+        bad = self.ctx.store.keep_bad(self._path(task)).relative_to(self.ctx.store.folder)
+        return _FailedError(why, unusable=True, stored=bad)
+
+    def _path(self, task: OpenTask) -> str:
+        return self.ctx.store.item_path(task.key, task.format)
 
 
 def _log(task: OpenTask) -> Any:
@@ -207,5 +354,5 @@ async def stream(client: Client, url: str, part: Path, chars: int) -> tuple[Fetc
             seen.update(chunk)
             file.write(chunk)
 
-        fetched = await client.fetch(url, sink)
+        fetched = await client.fetch(url, sink, chars=chars)
     return fetched, seen.hexdigest()

@@ -21,6 +21,7 @@ from batcher.pacing.pace import Pace, Pacing
 from batcher.pipeline.connection import token_rejected
 from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.downloader import Downloader
+from batcher.pipeline.refusal import refused
 from batcher.pipeline.stop import Reason
 from batcher.provider.answers import Answer, Cause, Phase, Task
 from batcher.throttle.gate import Sent
@@ -172,8 +173,8 @@ class Poller:
             case Cause.CREDENTIALS:
                 self.ctx.stop.stop_all(Reason.CREDENTIALS, token_rejected(answer).one_line())
             case Cause.THROTTLED:
-                self.ctx.tally.throttled += 1
-                self.gate.close(sent, answer.retry_after_seconds)
+                stop = self.ctx.stop.stop_all
+                refused(self.ctx, self.gate, sent, answer.retry_after_seconds, what="polling", stop=stop)
             case _:
                 why = answer.transport or answer.explain()
                 self._log(watched).warning("poll unanswered", cause=answer.cause, why=why)

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from batcher.clock import local
 from batcher.errors import TroubleError
 from batcher.ledger.lifecycle import runs
 from batcher.ledger.queries import attention
 from batcher.ledger.records import Balance, Batch
 from batcher.pipeline.connection import profile_error
 from batcher.pipeline.context import RunContext
+from batcher.pipeline.refusal import too_long
 from batcher.pipeline.stop import Reason
-from batcher.provider.answers import Cause, Profile
+from batcher.provider.answers import Cause, Profile, ProfileAnswer
+from batcher.provider.limits import PATIENT_RETRY_AFTER_SECONDS, PROFILE_SECONDS
 
 if TYPE_CHECKING:
     from batcher.provider.client import Client
@@ -78,11 +81,16 @@ class Preflight:
         return account_id
 
     async def _profile(self) -> Profile:
-        for wait in (*_WAITS_SECONDS, None):
-            answer = await self.client.profile()
-            if answer.profile is not None:
-                return answer.profile
-            if answer.cause in (Cause.CREDENTIALS, Cause.WRONG_HOST) or wait is None:
-                break
-            await self.ctx.clock.sleep(max(wait, min(answer.retry_after_seconds or 0.0, _MAX_WAIT_SECONDS)))
+        answer = ProfileAnswer(cause=Cause.UNCLEAR, transport=f"no answer within {PROFILE_SECONDS:g} s")
+        with self.ctx.clock.limit(PROFILE_SECONDS):
+            for wait in (*_WAITS_SECONDS, None):
+                answer = await self.client.profile()
+                if answer.profile is not None:
+                    return answer.profile
+                asked = answer.retry_after_seconds or 0.0
+                if asked > PATIENT_RETRY_AFTER_SECONDS:
+                    raise TroubleError(too_long(local(self.ctx.clock.now() + asked)))
+                if answer.cause in (Cause.CREDENTIALS, Cause.WRONG_HOST) or wait is None:
+                    break
+                await self.ctx.clock.sleep(max(wait, min(asked, _MAX_WAIT_SECONDS)))
         raise profile_error(answer, self.origin)

@@ -21,6 +21,7 @@ from batcher.ledger.records import AnswerRecord, Batch, Claimed, OpenTask
 from batcher.pipeline.connection import token_rejected
 from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.poller import Poller
+from batcher.pipeline.refusal import refused
 from batcher.pipeline.stop import Reason
 from batcher.pipeline.waiting import Situation, Wait, why_waiting
 from batcher.provider.answers import Answer, Cause
@@ -111,8 +112,6 @@ class Submitter:
                 return False
             case Wait.BUDGET | Wait.ANSWERS | Wait.PROBE:
                 await self.api.changed.wait(self.ctx.clock, ring=changed)
-            case Wait.NOT_YET if found.due_at is not None:
-                await self.api.changed.wait(self.ctx.clock, seconds=found.due_at - found.now, ring=changed)
             case Wait.BLOCKED:
                 await self.api.guard.refresh()
                 await self.ctx.clock.sleep(_BLOCKED_SECONDS)
@@ -121,10 +120,10 @@ class Submitter:
     async def _situation(self) -> Situation:
         searched_all, price_unknown, over_budget = self._searched_all, self._price_unknown(), self._over_budget
         affordable = [batch for batch in self.wanted if batch.batch_id not in over_budget]
-        due_at = None
+        pending = False
         if searched_all and not price_unknown:
-            due_at = await self.ctx.ledger.do(
-                claims.next_due_at, self.ctx.run_id, affordable, only_chosen=self._only_chosen
+            pending = await self.ctx.ledger.do(
+                claims.has_claimable, self.ctx.run_id, affordable, only_chosen=self._only_chosen
             )
         return Situation(
             searched_all=searched_all,
@@ -134,8 +133,7 @@ class Submitter:
             has_open_tasks=not self.api.slots.all_free,
             waits_for_tasks=self.ctx.settings.wait,
             probing=self.api.guard.probing,
-            due_at=due_at,
-            now=self.ctx.clock.now(),
+            pending=pending,
         )
 
     @property
@@ -217,8 +215,8 @@ class Submitter:
             case Cause.NO_CREDITS:
                 self.api.guard.trip()
             case Cause.THROTTLED:
-                self.ctx.tally.throttled += 1
-                self.gate.close(sent, answer.retry_after_seconds)
+                stop = self.ctx.stop.stop_creating
+                refused(self.ctx, self.gate, sent, answer.retry_after_seconds, what="creating", stop=stop)
             case Cause.CREDENTIALS:
                 self.ctx.stop.stop_all(Reason.CREDENTIALS, token_rejected(answer).one_line())
             case Cause.WRONG_HOST:
@@ -251,11 +249,6 @@ class Submitter:
         return event
 
     def _to_record(self, claimed: Claimed, answer: Answer) -> AnswerRecord:
-        later = (
-            self.ctx.clock.now() + self.gate.closed_seconds
-            if answer.cause is Cause.THROTTLED and answer.retry_after_seconds
-            else 0.0
-        )
         return AnswerRecord(
             key=claimed.key,
             attempt=claimed.attempt,
@@ -271,7 +264,6 @@ class Submitter:
             error_message=answer.error.message or answer.transport,
             request_id=answer.error.request_id,
             credits=answer.credits_used,
-            not_before_at=later,
             ignored=",".join(answer.ignored) or None,
             raw=answer.raw,
         )

@@ -17,8 +17,7 @@ class Wait(Enum):
     NOTHING_LEFT = "no item is left to create: finish"
     PROBE = "a halt is being probed: wait for the probe's result"
     UNSEEN_PROBE = "a halt is being probed, but a later run will see the result: finish"
-    NOT_YET = "the next item may be created later: wait until then"
-    BLOCKED = "an item is due, but the ledger permits no claim: check the halts and try again"
+    BLOCKED = "an item is pending, but the ledger permits no claim: check the halts and try again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +37,8 @@ class Situation:
     """This run polls the tasks that it creates (no `--no-wait`)."""
     probing: bool
     """A halt is open, and this run may send one create at a time."""
-    due_at: float | None
-    """When the next affordable item may be claimed, in unix seconds; None if no affordable item is pending."""
-    now: float
+    pending: bool
+    """An affordable item is pending."""
 
 
 def why_waiting(found: Situation) -> Wait:
@@ -49,12 +47,12 @@ def why_waiting(found: Situation) -> Wait:
         return Wait.SEARCH_AGAIN
     if found.price_unknown:
         return Wait.BALANCE
-    if found.over_budget and found.due_at is None:
+    if found.over_budget and not found.pending:
         return Wait.BUDGET if found.in_flight or found.has_open_tasks else Wait.BUDGET_SPENT
     if found.in_flight:
         return Wait.ANSWERS
-    if found.due_at is None:
+    if not found.pending:
         return Wait.NOTHING_LEFT
     if found.probing:
         return Wait.PROBE if found.has_open_tasks and found.waits_for_tasks else Wait.UNSEEN_PROBE
-    return Wait.NOT_YET if found.due_at > found.now else Wait.BLOCKED
+    return Wait.BLOCKED

@@ -159,11 +159,6 @@ class Profile:
 
     @property
     def balance(self) -> float | None:
-        """The credits if reported, else the quota."""
-        return self.quota if self.credits is None else self.credits
-
-    @property
-    def api_balance(self) -> float | None:
         """The quota, which is what API requests are charged to, if reported; else the credits."""
         return self.credits if self.quota is None else self.quota
 
@@ -205,12 +200,17 @@ class SchemaAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """The outcome of a download. `ok`: a 2xx whose `bytes` all reached the sink. `reason` is set otherwise; no URLs."""
+    """The outcome of a download. `ok`: a 200 whose `bytes` all reached the sink. `reason` is set otherwise; no URLs.
+
+    `is_whole`: HTTP itself shows that nothing is missing. `is_late`: the total deadline has passed.
+    """
 
     ok: bool
     http_status: int | None = None
     content_type: str | None = None
     bytes: int = 0
+    is_whole: bool = False
+    is_late: bool = False
     retry_after_seconds: float | None = None
     reason: str | None = None
 

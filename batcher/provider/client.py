@@ -16,16 +16,25 @@ import httpcore
 import httpx
 
 from batcher.item import Inputs, canonical
+from batcher.provider.addresses import AddressError, AudioHosts
 from batcher.provider.answers import CREATE_RULES, READ_RULES, Answer, Fetched, ProfileAnswer, Received, SchemaAnswer
 from batcher.provider.catalogue import CatalogueAnswer
-from batcher.provider.connections import Headers, Pool, address, named_proxies, trusting
+from batcher.provider.codings import CodingError, Decoder
+from batcher.provider.connections import (
+    ApiNetwork,
+    AudioNetwork,
+    Headers,
+    Pool,
+    address,
+    named_proxies,
+    trusting,
+)
 from batcher.provider.endpoint import Endpoint, is_loopback
 from batcher.provider.exchange import Exchange
+from batcher.provider.limits import MAX_REDIRECTS, REQUEST_SECONDS, DownloadLimits
 from batcher.provider.parsing import Reader, retry_after
 
-FETCH_SECONDS: Final = 30.0
 ABORT_GRACE_SECONDS: Final = 0.25
-MAX_REDIRECTS: Final = 5
 
 _NO_HEADERS: Final[Headers] = ()
 _JSON: Final[Headers] = ((b"Content-Type", b"application/json"),)
@@ -37,8 +46,6 @@ _BROKEN: Final = (
     httpcore.ProxyError,
     httpcore.TimeoutException,
     httpcore.UnsupportedProtocol,
-    httpx.DecodingError,
-    httpx.InvalidURL,
     anyio.BrokenResourceError,
     anyio.ClosedResourceError,
     ssl.SSLError,
@@ -56,6 +63,7 @@ class Client:
         create_connections: maximum creates in flight at once (likewise for polls and downloads); more wait.
         now: the wall clock, in unix seconds, to which dates in answers are compared.
         deadline_seconds: total time limit of any request except a download.
+        downloads: the limits of a download.
 
     Raises:
         UsageError: the environment names a proxy or certificates that cannot be used.
@@ -69,13 +77,16 @@ class Client:
         poll_connections: int = 8,
         fetch_connections: int = 4,
         now: Callable[[], float] = time.time,
-        deadline_seconds: float = 60.0,
+        deadline_seconds: float = REQUEST_SECONDS,
+        downloads: DownloadLimits | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._base = httpx.URL(endpoint.url.rstrip("/"))
         self._reader = Reader(endpoint.origin, endpoint.token, endpoint.no_credits_codes)
         self._now = now
         self._deadline_seconds = deadline_seconds
+        self._downloads = downloads or DownloadLimits()
+        self._hosts = AudioHosts(self._base, endpoint.audio_hosts)
         if self._base.scheme == "https":
             trusting()
         # No proxy for this machine itself: it would receive the token unencrypted.
@@ -87,10 +98,12 @@ class Client:
         ]
         # Cancelling a TLS handshake leaks its socket, so the connect timeout must end it before the deadline does.
         timeouts = {"connect": deadline_seconds / 4}
-        self._create_pool = Pool(create_connections, headers, timeouts, proxies)
-        self._poll_pool = Pool(poll_connections, headers, timeouts, proxies)
-        timeouts = dict.fromkeys(("connect", "read", "write"), FETCH_SECONDS)
-        self._download_pool = Pool(fetch_connections, [(b"Accept", b"*/*")], timeouts, proxies)
+        network = ApiNetwork(self._hosts)
+        self._create_pool = Pool(create_connections, headers, timeouts, proxies, network)
+        self._poll_pool = Pool(poll_connections, headers, timeouts, proxies, network)
+        timeouts = dict.fromkeys(("connect", "read", "write"), self._downloads.window_seconds)
+        accept = [(b"Accept", b"*/*")]
+        self._download_pool = Pool(fetch_connections, accept, timeouts, proxies, AudioNetwork(self._hosts))
         self._creates: set[Exchange] = set()
         self._aborted = False
 
@@ -162,43 +175,46 @@ class Client:
             end_at = anyio.current_time() + ABORT_GRACE_SECONDS if exchange.left else -math.inf
             exchange.scope.deadline = min(exchange.scope.deadline, end_at)
 
-    async def fetch(self, url: str, sink: Callable[[bytes], object]) -> Fetched:
-        """Streams the audio at `url` into `sink`, without credentials. Errors of the sink propagate.
+    async def fetch(self, url: str, sink: Callable[[bytes], object], *, chars: int = 0) -> Fetched:
+        """Streams the audio at `url`, of a text of `chars` characters, into `sink`, without credentials.
 
-        Follows up to 5 redirects, each only to addresses that the endpoint permits.
+        Follows up to 5 redirects, each only to an address that is permitted. Errors of the sink propagate.
         """
-        target: str | httpx.URL = url
-        for _ in range(MAX_REDIRECTS + 1):
-            outcome = await self._hop(target, sink)
-            if isinstance(outcome, Fetched):
-                return outcome
-            target = outcome
-        return Fetched(ok=False, reason=f"more than {MAX_REDIRECTS} redirects")
-
-    async def _hop(self, target: str | httpx.URL, sink: Callable[[bytes], object]) -> Fetched | httpx.URL:
-        """One request of a download: its outcome, or the address that it redirects to."""
-        status, got = None, 0
+        download = _Download(sink, self._downloads, chars)
         try:
-            url = httpx.URL(target)
-            if not self._endpoint.permits(url):
-                return Fetched(ok=False, reason=f"the audio URL ({url.host or 'no host'}) is not https")
-            async with self._download_pool.send("GET", address(url), [(b"Host", url.netloc)]) as response:
-                status = response.status_code
-                if response.has_redirect_location:
-                    return url.join(response.headers["Location"])
-                if response.is_success:
-                    async for chunk in response.aiter_bytes():
-                        got += len(chunk)
-                        sink(chunk)
+            with download.scope:
+                target = self._hosts.url(url)
+                for _ in range(MAX_REDIRECTS + 1):
+                    outcome = await self._hop(target, download)
+                    if isinstance(outcome, Fetched):
+                        return outcome
+                    target = outcome
+                raise AddressError(f"more than {MAX_REDIRECTS} redirects")
+        except (AddressError, CodingError) as error:
+            reason = str(error)
         except _BROKEN as error:
-            why = _URL.sub("[URL]", self._reader.clean(_describe(error)))
-            return Fetched(ok=False, http_status=status, bytes=got, reason=why)
-        reason = _defect(response, url.host, got)
+            reason = _URL.sub("[URL]", self._reader.clean(_describe(error)))
+        else:
+            reason = download.why_late()
+        return Fetched(
+            ok=False, http_status=download.status, bytes=download.bytes, reason=reason, is_late=download.is_late
+        )
+
+    async def _hop(self, url: httpx.URL, download: _Download) -> Fetched | httpx.URL:
+        """One request of a download: its outcome, or the address that it redirects to."""
+        async with self._download_pool.send("GET", address(url), [(b"Host", url.netloc)]) as response:
+            if response.has_redirect_location:
+                return self._hosts.url(response.headers["Location"], base=url)
+            download.status = response.status_code
+            if response.status_code == httpx.codes.OK:
+                await download.take(response)
+        reason = _defect(response, url.host, download)
         return Fetched(
             ok=reason is None,
-            http_status=status,
+            http_status=response.status_code,
             content_type=response.headers.get("Content-Type"),
-            bytes=got,
+            bytes=download.bytes,
+            is_whole=_is_framed(response),
             retry_after_seconds=retry_after(response.headers.get("Retry-After"), self._now()),
             reason=reason,
         )
@@ -227,6 +243,7 @@ class Client:
             exchange.error = error
 
     def _received(self, exchange: Exchange) -> Received:
+        body, undecoded = exchange.body()
         transport: str | None = None
         if exchange.error is not None and not exchange.whole:
             transport = self._reader.clean(_describe(exchange.error))
@@ -235,12 +252,63 @@ class Client:
         return Received(
             unsent=exchange.unsent,
             held=exchange.held,
-            whole=exchange.whole,
+            whole=exchange.whole and undecoded is None,
             status=exchange.status,
             headers=exchange.headers,
-            body=bytes(exchange.body),
-            transport=transport,
+            body=body,
+            transport=transport or undecoded,
         )
+
+
+class _Download:
+    """The progress of one download through its redirects, against its limits."""
+
+    def __init__(self, sink: Callable[[bytes], object], limits: DownloadLimits, chars: int) -> None:
+        self.status: int | None = None
+        self.arrived = 0
+        """Bytes of the body as they arrived, in its content coding."""
+        self.bytes = 0
+        """Bytes that reached the sink."""
+        self._sink = sink
+        self._limits = limits
+        self._seconds = limits.deadline_seconds(chars)
+        self._ends_at = anyio.current_time() + self._seconds
+        self._in_window = 0
+        self.scope = anyio.CancelScope()
+        self._begin_window()
+
+    async def take(self, response: httpx.Response) -> None:
+        """Pass the decoded body on as it arrives.
+
+        Raises:
+            CodingError: its content coding is refused, or wrong, or not complete.
+        """
+        decoder = Decoder(response.headers.get("Content-Encoding"))
+        async for chunk in response.aiter_raw():
+            self.arrived += len(chunk)
+            for piece in decoder.feed(chunk):
+                self._sink(piece)
+                self.bytes += len(piece)
+            self._in_window += len(chunk)
+            if self._in_window >= self._limits.window_seconds * self._limits.bytes_per_second:
+                self._begin_window()
+        decoder.end()
+
+    def _begin_window(self) -> None:
+        self._in_window = 0
+        self.scope.deadline = min(self._ends_at, anyio.current_time() + self._limits.window_seconds)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the total deadline has passed."""
+        return anyio.current_time() >= self._ends_at
+
+    def why_late(self) -> str:
+        """Why the scope has ended the download."""
+        if self.is_late:
+            return f"not complete within {self._seconds:g} s ({self.bytes:,} bytes arrived)"
+        window, least = self._limits.window_seconds, self._limits.bytes_per_second
+        return f"slower than {least:,.0f} bytes a second for {window:g} s ({self.bytes:,} bytes arrived)"
 
 
 def _never_held() -> bool:
@@ -252,11 +320,17 @@ def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
-def _defect(response: httpx.Response, host: str, got: int) -> str | None:
+def _defect(response: httpx.Response, host: str, download: _Download) -> str | None:
     """Why a finished download is unusable. None if it is fine."""
     length = response.headers.get("Content-Length")
-    if not response.is_success:
+    if response.status_code != httpx.codes.OK:
         return f"HTTP {response.status_code} from {host}"
-    if length is not None and "Content-Encoding" not in response.headers and length != str(got):
-        return f"{got} bytes arrived, Content-Length is {length}"
+    if length is not None and length != str(download.arrived):
+        return f"{download.arrived} bytes arrived, Content-Length is {length}"
     return None
+
+
+def _is_framed(response: httpx.Response) -> bool:
+    """Whether HTTP shows where the body ends. Otherwise it ends where the connection does, or breaks."""
+    headers = response.headers
+    return "Content-Length" in headers or "chunked" in headers.get("Transfer-Encoding", "").lower()

@@ -8,9 +8,11 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Final
 from urllib.request import getproxies, proxy_bypass
@@ -20,11 +22,14 @@ import httpcore
 import httpx
 
 from batcher.errors import UsageError
+from batcher.provider.addresses import AddressError, AudioHosts
+from batcher.provider.limits import MAX_ADDRESSES
 
 USER_AGENT: Final = f"tts-batcher/{version('tts-batcher')} (+python-httpx)"
 KEEPALIVE_SECONDS: Final = 3.5  # servers commonly close after 5 s, and a create that hits the close ends in doubt
 
 _STATUS_LINE: Final = b"HTTP/"  # start of every answer
+_NEXT_ADDRESS_SECONDS: Final = 0.25  # before the next address of a host is tried beside a slow one
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -32,11 +37,17 @@ Headers = Sequence[tuple[bytes, bytes]]
 class Pool:
     """Connections that carry one request at a time. The most recently used one is reused first: it is the warmest.
 
-    `headers` are added to every request; `timeouts` are in seconds, by httpcore's names of the phases.
+    `headers` are added to every request; `timeouts` are in seconds, by httpcore's names of the phases. `network` makes
+    the connections.
     """
 
     def __init__(
-        self, connections: int, headers: Headers, timeouts: Mapping[str, float], proxies: Mapping[str, httpcore.Proxy]
+        self,
+        connections: int,
+        headers: Headers,
+        timeouts: Mapping[str, float],
+        proxies: Mapping[str, httpcore.Proxy],
+        network: WatchedNetwork,
     ) -> None:
         self._slots = anyio.Semaphore(connections, fast_acquire=True)
         self._idle: list[_Connection] = []
@@ -44,6 +55,7 @@ class Pool:
         self._headers = [(b"User-Agent", USER_AGENT.encode()), (b"Accept-Encoding", b"identity"), *headers]
         self._extensions = {"timeout": timeouts}
         self._proxies = proxies
+        self._network = network
 
     @asynccontextmanager
     async def send(
@@ -68,7 +80,7 @@ class Pool:
                 self._idle.append(connection)
 
     def _new(self) -> _Connection:
-        connection = _Connection(self._proxies)
+        connection = _Connection(self._proxies, self._network)
         self._all.append(connection)
         return connection
 
@@ -81,8 +93,9 @@ class Pool:
 class _Connection:
     """At most one open connection, replaced when it has ended or the origin changes."""
 
-    def __init__(self, proxies: Mapping[str, httpcore.Proxy]) -> None:
+    def __init__(self, proxies: Mapping[str, httpcore.Proxy], network: WatchedNetwork) -> None:
         self._proxies = proxies
+        self._network = network
         self._origin: httpcore.Origin | None = None
         self._connection: httpcore.AsyncHTTPConnection | httpcore.AsyncConnectionPool | None = None
 
@@ -104,14 +117,15 @@ class _Connection:
         proxy = self._proxies.get(origin.scheme.decode())
         if proxy is None or is_near(origin):
             return httpcore.AsyncHTTPConnection(
-                origin, context, keepalive_expiry=KEEPALIVE_SECONDS, network_backend=_Network()
+                origin, context, keepalive_expiry=KEEPALIVE_SECONDS, network_backend=self._network
             )
+        self._network.check_proxied(origin.host.decode())
         return httpcore.AsyncConnectionPool(
             context,
             proxy=proxy,
             max_connections=1,
             keepalive_expiry=KEEPALIVE_SECONDS,
-            network_backend=_Network(),
+            network_backend=WatchedNetwork(),
         )
 
     async def aclose(self) -> None:
@@ -120,11 +134,97 @@ class _Connection:
             await connection.aclose()
 
 
-class _Network(httpcore.AnyIOBackend):
+class WatchedNetwork(httpcore.AnyIOBackend):
     """httpcore's default network, with watched streams."""
 
     async def connect_tcp(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
         return _Watched(await super().connect_tcp(*args, **options))
+
+    def check_proxied(self, host: str) -> None:
+        """Check a host that is reached through a proxy."""
+
+
+class ApiNetwork(WatchedNetwork):
+    """The network of the API's own calls, which notes where the API is."""
+
+    def __init__(self, hosts: AudioHosts) -> None:
+        self._hosts = hosts
+
+    async def connect_tcp(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
+        stream = await super().connect_tcp(*args, **options)
+        peer = stream.get_extra_info("server_addr")
+        if isinstance(peer, tuple):
+            self._hosts.note_api(peer[0])
+        return stream
+
+
+class AudioNetwork(WatchedNetwork):
+    """The network of downloads: looks a name up once, judges the addresses, and connects to one that it has judged.
+
+    Raises AddressError beside httpcore's errors.
+    """
+
+    def __init__(self, hosts: AudioHosts) -> None:
+        self._hosts = hosts
+
+    async def connect_tcp(self, host: str, port: int, **options: Any) -> httpcore.AsyncNetworkStream:  # type: ignore[override]
+        connect = partial(super().connect_tcp, port=port, **options)
+        return await _first_connected(await self._permitted(host, port), connect)
+
+    def check_proxied(self, host: str) -> None:
+        """Judge the host as far as that is possible: the proxy looks up its name."""
+        self._hosts.judge_name(host)
+
+    async def _permitted(self, host: str, port: int) -> list[str]:
+        """The permitted addresses of the host.
+
+        Raises:
+            AddressError: it has addresses, and none is permitted.
+        """
+        try:
+            found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
+        addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
+        permitted = [address for address in addresses if self._permits(host, address)][:MAX_ADDRESSES]
+        if not permitted:
+            self._hosts.judge(host, addresses[0])  # raises the reason
+        return permitted
+
+    def _permits(self, host: str, address: str) -> bool:
+        try:
+            self._hosts.judge(host, address)
+        except AddressError:
+            return False
+        return True
+
+
+async def _first_connected(
+    addresses: Sequence[str], connect: Callable[[str], Awaitable[httpcore.AsyncNetworkStream]]
+) -> httpcore.AsyncNetworkStream:
+    """The first connection that succeeds; each attempt starts when the one before has failed or is slow."""
+    streams: list[httpcore.AsyncNetworkStream] = []
+    errors: list[Exception] = []
+
+    async def attempt(address: str, failed: anyio.Event) -> None:
+        try:
+            streams.append(await connect(address))
+            attempts.cancel_scope.cancel()
+        except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+            errors.append(error)
+            failed.set()
+
+    async with anyio.create_task_group() as attempts:
+        for address in addresses:
+            failed = anyio.Event()
+            attempts.start_soon(attempt, address, failed)
+            with anyio.move_on_after(_NEXT_ADDRESS_SECONDS):
+                await failed.wait()
+    for surplus in streams[1:]:
+        await surplus.aclose()
+    if not streams:
+        raise errors[0]
+    return streams[0]
 
 
 class _Watched(httpcore.AsyncNetworkStream):

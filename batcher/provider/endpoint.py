@@ -1,4 +1,4 @@
-"""The API's address and token, and which URLs may be called."""
+"""The API's address and token."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ class Endpoint:
     token: str = field(repr=False)
     allow_http: bool = False
     no_credits_codes: frozenset[str] = frozenset()
+    audio_hosts: frozenset[str] = frozenset()  # hosts of audio that are permitted wherever they are
 
     def __post_init__(self) -> None:
         try:
             url = httpx.URL(self.url)
-        except httpx.InvalidURL as error:
+            url.host  # noqa: B018 - a name that is not valid in IDNA shows only here
+        except (httpx.InvalidURL, ValueError) as error:
             raise UsageError(f"the API URL is invalid: {error}") from None
         if url.scheme not in ("http", "https") or not url.host:
             raise UsageError("the API URL must start with https:// and contain a host")
         if url.userinfo or "?" in self.url or "#" in self.url:
             raise UsageError("the API URL must not contain a user, query or fragment", "Pass the token separately.")
-        if not self.permits(url):
+        if url.scheme == "http" and not self.allow_http and not is_loopback(url.host):
             raise UsageError(f"the token would be sent to {url.host} unencrypted", "Use https, or pass --allow-http.")
         if not re.fullmatch(r"[!-~]+", self.token):
             raise UsageError("the API token is empty or contains invalid characters", "Copy it again.")
@@ -43,10 +45,6 @@ class Endpoint:
         """`scheme://host[:port]` in lower case, without the scheme's default port."""
         url = httpx.URL(self.url)
         return f"{url.scheme}://{url.netloc.decode('ascii')}"
-
-    def permits(self, url: httpx.URL) -> bool:
-        """Whether `url` may be called: https, this machine, or http if the user allows it."""
-        return url.scheme == "https" or (url.scheme == "http" and (self.allow_http or is_loopback(url.host)))
 
 
 def is_loopback(host: str) -> bool:

@@ -10,6 +10,9 @@ import anyio.lowlevel
 import httpcore
 import httpx
 
+from batcher.provider.codings import CodingError, Decoder
+from batcher.provider.limits import MAX_BODY_BYTES
+
 NEVER_SENT: Final = (
     httpcore.ConnectError,
     httpcore.ConnectTimeout,
@@ -18,8 +21,6 @@ NEVER_SENT: Final = (
     httpcore.LocalProtocolError,
 )
 """httpcore errors that prove the request was not sent. Its other errors prove nothing."""
-
-MAX_BODY_BYTES: Final = 1 << 20
 
 
 class Exchange:
@@ -31,8 +32,8 @@ class Exchange:
         self.left = False  # from here on a byte may be on its way
         self.status: int | None = None
         self.headers: Mapping[str, str] = {}
-        self.body = bytearray()
-        self.whole = False
+        self.raw = bytearray()  # the body as it arrived, in its content coding
+        self.whole = False  # whether all of it arrived
         self.error: Exception | None = None
         self._hold = hold
         self._head_sent = False
@@ -56,11 +57,31 @@ class Exchange:
     async def take(self, response: httpx.Response) -> None:
         """Reads the answer as it arrives, up to the maximum body size."""
         self.status, self.headers = response.status_code, dict(response.headers)
-        async for chunk in response.aiter_bytes():
-            self.body += chunk
-            if len(self.body) > MAX_BODY_BYTES:
-                raise _StopError(f"the answer is longer than {MAX_BODY_BYTES:,} bytes")
+        async for chunk in response.aiter_raw():
+            self.raw += chunk[: MAX_BODY_BYTES + 1 - len(self.raw)]
+            if len(self.raw) > MAX_BODY_BYTES:
+                raise _StopError(_TOO_LONG)
         self.whole = True
+
+    def body(self) -> tuple[bytes, str | None]:
+        """The body without its content coding, as far as it arrived, and why it is not complete; None if it is.
+
+        A body whose coding is refused or wrong is returned as it arrived.
+        """
+        body = bytearray()
+        try:
+            decoder = Decoder(self.headers.get("content-encoding"))
+            for piece in decoder.feed(bytes(self.raw)):
+                body += piece
+                if len(body) > MAX_BODY_BYTES:
+                    return bytes(body[:MAX_BODY_BYTES]), _TOO_LONG
+            decoder.end()
+        except CodingError as error:
+            return bytes(body or self.raw), str(error)
+        return bytes(body), None
+
+
+_TOO_LONG: Final = f"the answer is longer than {MAX_BODY_BYTES:,} bytes"
 
 
 class _StopError(Exception):

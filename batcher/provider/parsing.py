@@ -6,13 +6,13 @@ places, used if it is plausible, and unknown otherwise.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from itertools import islice
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
@@ -35,9 +35,16 @@ from batcher.provider.answers import (
     plain_code,
 )
 from batcher.provider.catalogue import CATALOGUE_RULES, CatalogueAnswer, read_catalogue
-
-MAX_RAW_BYTES: Final = 1 << 16
-RETRY_AFTER_MAX_SECONDS: Final = 86_400.0
+from batcher.provider.json_text import json_object
+from batcher.provider.limits import (
+    MAX_CREDITS,
+    MAX_IGNORED,
+    MAX_OPERATIONS,
+    MAX_RAW_BYTES,
+    MAX_RETRY_AFTER_SECONDS,
+    MAX_SERVERS,
+    MAX_URL_CHARACTERS,
+)
 
 _AUDIO_FIELDS: Final = ("audioUrl", "audio_url", "result_url")
 _CREDITS: Final = ("creditsUsed", "credits_used", "x-openapi-credits-used")
@@ -51,7 +58,10 @@ _CODE_LIKE: Final = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _SECONDS: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _BRACES: Final = re.compile(r"\{[^{}]*\}")
 _QUERY: Final = re.compile(r"(?<=\S)\?[^\s\"'<>]+")
-_MAX_IGNORED: Final = 50  # names in one header
+_RUN: Final = re.compile(rb"[^\s\"'<>]+")
+_RAW_QUERY: Final = re.compile(rb"\?|\\u003f", re.IGNORECASE)
+_RAW_SLASH: Final = re.compile(rb"/|\\u002f", re.IGNORECASE)
+_METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 _LEAST_SECRET: Final = 8  # replacing anything shorter would garble ordinary words
 
 _Object = dict[str, Any]
@@ -63,6 +73,7 @@ class Reader:
     def __init__(self, origin: str, token: str, no_credits_codes: frozenset[str]) -> None:
         self._origin = origin
         self._secret = token if len(token) >= _LEAST_SECRET else None
+        self._raw_secret = _spellings(self._secret) if self._secret else None
         self._no_credits = NO_CREDITS_CODES | {plain_code(code) for code in no_credits_codes}
 
     def clean(self, text: str, most: int = 500) -> str:
@@ -73,6 +84,13 @@ class Reader:
 
     def answer(self, wire: Received, rules: Rules, now: float, asked: str | None = None) -> Answer:
         """The answer to a create, or to a poll of the task `asked`, classified by `rules`; `now` is in unix seconds."""
+        try:
+            return self._answer(wire, rules, now, asked)
+        except Exception as error:  # noqa: BLE001 - the answer to a create must be stored, whatever it does to us
+            cause = Cause.HELD if wire.held else Cause.UNSENT if wire.unsent else Cause.UNCLEAR
+            return Answer(cause=cause, raw=self._raw(wire), transport=f"unreadable: {type(error).__name__}")
+
+    def _answer(self, wire: Received, rules: Rules, now: float, asked: str | None) -> Answer:
         reply = self._reply(wire, asked)
         cause = judge(reply, rules)
         error = reply.error
@@ -86,7 +104,7 @@ class Reader:
             error=error,
             raw=self._raw(wire),
             retry_after_seconds=retry_after(wire.headers.get("retry-after"), now),
-            credits_used=_usage(reply.json, wire, _CREDITS),
+            credits_used=_cost(reply.json, wire),
             quota_remaining=_usage(reply.json, wire, _QUOTA),
             ignored=self._ignored(wire.headers.get(_IGNORED)),
             transport=wire.transport,
@@ -98,7 +116,7 @@ class Reader:
         cause = judge(reply, PROFILE_RULES)
         places = [reply.json, _dig(reply.json, "data"), _dig(reply.json, "user"), _dig(reply.json, "data", "user")]
         profile = Profile(
-            user_id=_identifier(_first(places, "user_id", "userId")),
+            user_id=self._identifier(_first(places, "user_id", "userId")),
             credits=_number(_first(places, "credits")),
             quota=_number(_first(places, "api_quota_remaining")),
             tier=self._text(_first(places, "tier")),
@@ -125,7 +143,7 @@ class Reader:
         return SchemaAnswer(operations=found, error=reply.error, transport=wire.transport)
 
     def _reply(self, wire: Received, asked: str | None) -> Reply:
-        body = _json_object(wire.body)
+        body = json_object(wire.body)
         code, message = self._error([body])
         named = _first([body, _dig(body, "error")], "requestId", "request_id")
         error = ApiError(
@@ -142,7 +160,7 @@ class Reader:
     def _task(self, body: _Object | None, wire: Received, outer: ApiError) -> Task | None:
         """The task in a body of any of the three shapes; `outer` is the error of the body itself."""
         places = (_dig(body, "task"), _dig(body, "data"), body)
-        found = ((place, _identifier(place.get("id"))) for place in places if place)
+        found = ((place, self._identifier(place.get("id"))) for place in places if place)
         place, task_id = next((pair for pair in found if pair[1]), (None, None))
         if place is None or task_id is None:
             return None
@@ -156,7 +174,7 @@ class Reader:
             audio_url=self._audio_url(_insides(place) + _insides(body)),
             audio_expires_at=_instant(_first(_insides(place) + _insides(body), *_EXPIRES)),
             error=replace(outer, code=code or outer.code, message=message) if phase is Phase.FAILED else None,
-            credits_used=_usage(body, wire, _CREDITS),
+            credits_used=_cost(body, wire),
             took_seconds=_took(_insides(place)),
             known_word=word in STATUS_WORDS,
             no_credits_codes=self._no_credits,
@@ -177,7 +195,7 @@ class Reader:
 
     def _ignored(self, header: str | None) -> tuple[str, ...]:
         """Names of parameters from a comma-separated header, without repetitions."""
-        names = (self.clean(name, most=64) for name in (header or "").split(",")[:_MAX_IGNORED])
+        names = (self.clean(name, most=64) for name in (header or "").split(",")[:MAX_IGNORED])
         return tuple(dict.fromkeys(name for name in names if name))
 
     def _text(self, value: object, most: int = 500) -> str | None:
@@ -192,9 +210,31 @@ class Reader:
         except ValueError:
             return None
 
+    def _identifier(self, value: object) -> str | None:
+        """A string or an integer usable as an id: 1 to 200 printable characters, without the token in them."""
+        text = str(value) if _is_plain(value) else ""
+        if not text.isprintable() or not 0 < len(text) <= 200 or (self._secret is not None and self._secret in text):
+            return None
+        return text
+
     def _raw(self, wire: Received) -> bytes:
-        raw = wire.body.replace(self._secret.encode(), b"***") if self._secret else wire.body
-        return raw[:MAX_RAW_BYTES]
+        """The start of the body for the ledger, without the token in any spelling of JSON, and without URL queries."""
+        raw = wire.body[: 2 * MAX_RAW_BYTES]
+        if self._raw_secret is not None:
+            raw = self._raw_secret.sub(b"***", raw)
+        return _RUN.sub(_without_query, raw)[:MAX_RAW_BYTES] if _RAW_QUERY.search(raw) else raw[:MAX_RAW_BYTES]
+
+
+def _without_query(run: re.Match[bytes]) -> bytes:
+    """A run of characters in undecoded JSON; if it is a URL, without its query."""
+    query = _RAW_QUERY.search(run[0])
+    is_url = query is not None and _RAW_SLASH.search(run[0], 0, query.start()) is not None
+    return run[0][: query.start()] + b"?..." if query is not None and is_url else run[0]
+
+
+def _spellings(secret: str) -> re.Pattern[bytes]:
+    """Matches the secret in undecoded JSON, where each character may be escaped."""
+    return re.compile(b"".join(rb"(?:\\?%b|\\u00(?i:%02x))" % (re.escape(char.encode()), ord(char)) for char in secret))
 
 
 def _http_date(text: str | None) -> float | None:
@@ -211,23 +251,36 @@ def _operations(document: _Object) -> frozenset[tuple[str, str]] | None:
     paths = document.get("paths")
     if not isinstance(paths, dict):
         return None
-    return frozenset(
+    found = (
         (method.upper(), base + _BRACES.sub("{}", path))
         for path, operations in paths.items()
         if isinstance(operations, dict)
         for method in operations
+        if method.lower() in _METHODS
         for base in _bases(operations.get("servers")) or _bases(document.get("servers")) or [""]
     )
+    return frozenset(islice(found, MAX_OPERATIONS))
 
 
 def _bases(servers: object) -> list[str]:
-    """The paths of an OpenAPI object's servers."""
-    urls = [server.get("url") for server in servers if isinstance(server, dict)] if isinstance(servers, list) else []
-    return [urlsplit(url).path.rstrip("/") for url in urls if isinstance(url, str)]
+    """The paths of an OpenAPI object's first servers. A server whose URL cannot be read has none."""
+    urls = (
+        [server.get("url") for server in servers[:MAX_SERVERS] if isinstance(server, dict)]
+        if isinstance(servers, list)
+        else []
+    )
+    return [path for url in urls if isinstance(url, str) and (path := _path(url)) is not None]
+
+
+def _path(url: str) -> str | None:
+    try:
+        return urlsplit(url[:MAX_URL_CHARACTERS]).path.rstrip("/")
+    except ValueError:
+        return None
 
 
 def retry_after(value: str | None, now: float) -> float | None:
-    """Seconds to wait according to a Retry-After header, 0 to a day. None if it cannot be parsed.
+    """Seconds to wait according to a Retry-After header, 0 to a year. None if it cannot be parsed.
 
     The header contains seconds or an HTTP date, which is compared to `now`, in unix seconds.
     """
@@ -241,16 +294,7 @@ def retry_after(value: str | None, now: float) -> float | None:
         if date is None:
             return None
         seconds = date - now
-    return min(max(seconds, 0.0), RETRY_AFTER_MAX_SECONDS)
-
-
-def _json_object(body: bytes) -> _Object | None:
-    """The body as a JSON object. Invalid bytes inside its strings do not hide a task id."""
-    try:
-        value = json.loads(body.decode("utf-8-sig", "replace"), strict=False)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
 
 
 def _dig(value: object, *names: str) -> _Object | None:
@@ -276,6 +320,12 @@ def _usage(body: _Object | None, wire: Received, names: tuple[str, ...]) -> floa
     """A number from the task, the body around it or, failing these, a header."""
     places = _insides(_dig(body, "task")) + _insides(_dig(body, "data")) + _insides(body)
     return _number(_first([*places, wire.headers], *names))
+
+
+def _cost(body: _Object | None, wire: Received) -> float | None:
+    """The reported cost of a task. A negative one is none."""
+    cost = _usage(body, wire, _CREDITS)
+    return None if cost is None or cost < 0 else cost
 
 
 def _took(places: list[_Object]) -> tuple[float, float] | None:
@@ -304,16 +354,10 @@ def _is_plain(value: object) -> bool:
     return isinstance(value, str | int) and not isinstance(value, bool)
 
 
-def _identifier(value: object) -> str | None:
-    """A string or an integer usable as an id: 1 to 200 printable characters."""
-    text = str(value) if _is_plain(value) else ""
-    return text if text.isprintable() and 0 < len(text) <= 200 else None
-
-
 def _number(value: object) -> float | None:
-    """A finite number from a number or a string."""
+    """A credible number from a number or a string: finite, and at most `MAX_CREDITS` from zero."""
     try:
         number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
     except (ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) <= MAX_CREDITS else None

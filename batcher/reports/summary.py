@@ -99,6 +99,7 @@ def print_summary(conn: Connection, progress: Progress, words: SummaryInput, bat
         progress.say(statement)
     for one in ignored.ignored_in_run(conn, result.run_id or ""):
         progress.warn(f"{one.line()}; see `batcher help account`")
+    _print_undelivered(conn, progress, words, batches)
     _print_groups(conn, progress, words, batches)
     if counts.invalid:
         progress.say(f"{counted(counts.invalid, 'row')} skipped as invalid; fix them in the manifest and run it again")
@@ -132,6 +133,16 @@ def _print_groups(conn: Connection, progress: Progress, words: SummaryInput, bat
         examples = attention.needing_attention(conn, batches, state, _SHOWN + 1, only_chosen=words.only_chosen)
         show(f"{counted(number, 'item')} {label}: {_examples(examples)}")
         show(f"    {command} {words.where}")
+
+
+def _print_undelivered(conn: Connection, progress: Progress, words: SummaryInput, batches: Sequence[Batch]) -> None:
+    """Print the items whose audio could not be downloaded, with the reasons. The next run tries them again."""
+    if not words.counts.states[State.RENDERED]:
+        return
+    number, found = attention.undelivered(conn, batches, _SHOWN + 1, only_chosen=words.only_chosen)
+    if number:
+        show = progress.warn if words.is_news else progress.say
+        show(f"{counted(number, 'item')} finished, but without usable audio so far: {_examples(found)}")
 
 
 def _first_line(result: RunReport, counts: item_counts.Counts) -> str:

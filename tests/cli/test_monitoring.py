@@ -11,13 +11,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 
+from batcher.cli import monitoring
 from batcher.ledger.storage.lock import owner_lock
 from batcher.reports import metrics
 from batcher.reports.logs import LogFile
 from batcher.reports.run_report import RunReport
 from tests.support.fake_tts import TOKEN, FakeTTS, refusal
+from tests.support.raw_server import Connection, raw_server
 
 if TYPE_CHECKING:
     from tests.conftest import Project
@@ -182,3 +185,18 @@ def test_with_quiet_only_new_problems_are_reported(project: Project, provider: F
     assert (first.exit_code, second.exit_code) == (3, 3)
     assert "1 item rejected by the API" in first.err
     assert second.err == ""
+
+
+@pytest.mark.parametrize(("status", "why"), [(200, None), (500, "HTTP 500")])
+async def test_the_answer_to_a_ping_is_not_read(status: int, why: str | None) -> None:
+    """It may be endless."""
+
+    async def script(connection: Connection) -> None:
+        await connection.request()
+        await connection.send(b"HTTP/1.1 %d Said\r\ntransfer-encoding: chunked\r\n\r\n" % status)
+        while True:
+            await connection.send(b"5\r\nabcde\r\n")
+
+    async with raw_server(script) as server:
+        with anyio.fail_after(5):
+            assert await monitoring._post(server.origin, "start", "x") == why

@@ -17,12 +17,16 @@ from batcher.audio.fingerprints import stamp
 from batcher.clock import Clock
 from batcher.errors import ManifestError
 from batcher.item import Event, State
-from batcher.ledger.imports import importer
+from batcher.ledger.imports import importer, rebuys
+from batcher.ledger.imports.conflicts import other_batches, reject_conflicts
+from batcher.ledger.imports.staging import stage_changes
 from batcher.ledger.ledger import Connection, open_ledger
 from batcher.ledger.lifecycle import claims, collection, runs
 from batcher.ledger.queries import attention, item_counts, outputs, purchases, selection
 from batcher.ledger.records import Balance, Batch
 from batcher.ledger.storage import cached_facts, database
+from batcher.ledger.storage.schema import items
+from batcher.manifest.reader import Manifest
 from batcher.manifest.rules import Rules
 from batcher.pipeline.ingest import Ingest
 from batcher.settings import Settings, Source
@@ -225,6 +229,26 @@ def _unlinked_outputs(conn: Connection, batch: Batch) -> list[tuple[str, str, bo
     return list(outputs.row_outputs(conn, batch, unlinked=True))
 
 
+def _stage(conn: Connection, batch: Batch, file: Path, *, check: bool) -> None:
+    """Compare a manifest with its batch, and check what has changed unless `check` is false."""
+    rules = Rules(batch=batch.name, voice="anna")
+    manifest = Manifest(file, rules)
+    staging = stage_changes(conn, manifest, batch.name, batch.batch_id, items, AT)
+    if check:
+        reject_conflicts(conn, staging, manifest.faults, other_batches(conn, batch.name), batch.out_dir)
+        importer.refuse_renames_of(conn, staging, manifest, rules)
+        rebuys.refuse_rebuys(conn, staging, manifest, rules, {}, same_file=False)
+        rebuys.changed_rows(conn, staging)
+
+
+def _steps_of_checks(book: Book) -> int:
+    """Steps of the checks of an import that adds three rows."""
+    file = book.path.with_name("m.csv")
+    file.write_text(file.read_text() + "one more sentence\nanother\nand a third\n")
+    read, checked = (_steps(book, _stage, book.wanted[0], file, check=check) for check in (False, True))
+    return checked - read
+
+
 def _all_but_one_done(folder: Path, rows: int) -> Iterator[dict[str, int]]:
     folder.mkdir()
     with book_in(folder) as book:
@@ -238,7 +262,7 @@ def _all_but_one_done(folder: Path, rows: int) -> Iterator[dict[str, int]]:
         who = {"run_id": RUN, "account_id": book.account_id, "wanted": book.wanted}
         yield {
             "claim": _steps(book, claims.claim, prepare, **who, cursor=(0, 0), limit=5, at=AT),
-            "next_due_at": _steps(book, claims.next_due_at, RUN, book.wanted),
+            "has_claimable": _steps(book, claims.has_claimable, RUN, book.wanted),
             "rechecks": _steps(book, claims.rechecks, book.account_id, book.wanted),
             "open_tasks": _steps(book, collection.open_tasks, book.account_id, book.wanted),
             "foreign_tasks": _steps(book, attention.foreign_tasks, book.wanted, book.account_id),
@@ -248,6 +272,7 @@ def _all_but_one_done(folder: Path, rows: int) -> Iterator[dict[str, int]]:
             "folders": _steps(book, outputs.folders, book.wanted[0], 9, unlinked=True),
             "to_link": _steps(book, outputs.to_link, book.wanted[0], 0, 9),
             "latest_takes": _steps(book, importer.latest_takes, "m"),
+            "checks of three new rows": _steps_of_checks(book),
         }
 
 
@@ -265,7 +290,7 @@ def _two_chosen(folder: Path, rows: int) -> dict[str, int]:
         who = {"run_id": RUN, "account_id": book.account_id, "wanted": book.wanted, "only_chosen": True}
         return {
             "claim": _steps(book, claims.claim, prepare, **who, cursor=(0, 0), limit=5, at=AT),
-            "next_due_at": _steps(book, claims.next_due_at, RUN, book.wanted, only_chosen=True),
+            "has_claimable": _steps(book, claims.has_claimable, RUN, book.wanted, only_chosen=True),
             "count": _steps(book, item_counts.count_chosen, book.wanted),
             "purchases": _steps(book, purchases.purchases, book.wanted, only_chosen=True),
             "attention": _steps(book, attention.needing_attention, book.wanted, State.FAILED, 5, only_chosen=True),

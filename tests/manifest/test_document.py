@@ -128,11 +128,64 @@ def test_a_path_may_pass_through_a_list_and_names_with_dots(tmp_path: Path) -> N
     assert read(tmp_path, content, "m.jsonl", columns={"text": "x.y.z"})[0] == [("000001", "Dotted.")]
 
 
-def test_without_a_text_the_paths_of_nested_values_are_listed(tmp_path: Path) -> None:
+def test_without_a_text_the_error_names_the_path_of_one(tmp_path: Path) -> None:
     manifest = read(tmp_path, json.dumps(BATCH), "m.jsonl")[1]
-    assert "(it has custom_id, body.model, body.Input, body.voice, body.list)" in errors(manifest)[0]
+    assert errors(manifest) == ["m.jsonl: no `text` column: pass --column text=body.Input"]
 
 
 def test_a_path_that_leads_nowhere_is_an_error(tmp_path: Path) -> None:
     manifest = read(tmp_path, json.dumps(BATCH), "m.jsonl", columns={"text": "body.nothing"})[1]
     assert "--column text=body.nothing: the file has no column `body.nothing`" in errors(manifest)[0]
+
+
+ARB = {
+    "@@locale": "en",
+    "@@last_modified": "2026-01-01",
+    "gate": "Closed.",
+    "@gate": {"description": "At night", "placeholders": {"n": {"type": "int"}}},
+    "river": "Cold.",
+}
+
+
+@pytest.mark.parametrize("name", ["m.arb", "m.json"])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_the_texts_of_an_arb_file_are_rows_with_their_attributes(tmp_path: Path, name: str, indent: int | None) -> None:
+    (tmp_path / name).write_text(json.dumps(ARB, indent=indent), encoding="utf-8")
+    manifest = Manifest(tmp_path / name, Rules(batch="m", voice="anna"))
+    rows = [(row.id, row.inputs.text, row.extra) for row in manifest.rows() if row.inputs]
+    attributes = {"@description": "At night", "@placeholders": {"n": {"type": "int"}}}
+    assert rows == [("gate", "Closed.", attributes), ("river", "Cold.", {})]
+    assert errors(manifest) == []
+
+
+def test_a_value_of_an_arb_file_that_is_no_text_is_an_error(tmp_path: Path) -> None:
+    _, manifest = read(tmp_path, json.dumps({"@@locale": "en", "a": 7, "b": "One."}, indent=1))
+    assert errors(manifest)[0].endswith("7 is neither an object nor a text: write an object with a text")
+
+
+@pytest.mark.parametrize(
+    ("value", "ids"),
+    [
+        ({"$schema": "http://x.y", "_comment": "For translators.", "a": "One."}, ["a"]),
+        ({"version": 2, "locale": "en", "strings": {"a": "One.", "b": {"c": "Two."}}}, ["a", "b.c"]),
+        ({"language": "Language", "version": "Version", "start": "Start"}, ["language", "version", "start"]),
+        ({"menu": {"a": "One."}, "title": "Two."}, ["menu.a", "title"]),
+        ({"data": {"items": ROWS}}, ["a", "b"]),
+        ({"id": "a", "text": "One.", "voice": "ben"}, ["a"]),
+        ({"text": "One."}, ["000001"]),
+    ],
+)
+def test_what_is_noted_beside_the_texts_of_a_document_is_no_row(tmp_path: Path, value: Any, ids: list[str]) -> None:
+    rows, manifest = read(tmp_path, json.dumps(value, indent=1))
+    assert ([row_id for row_id, _ in rows], errors(manifest)) == (ids, [])
+
+
+def test_descriptions_of_texts_are_not_taken_for_texts(tmp_path: Path) -> None:
+    value = {f"m{n}": {"message": f"This is line {n}.", "description": "Shown at the top of it."} for n in range(3)}
+    _, manifest = read(tmp_path, json.dumps(value, indent=1))
+    assert errors(manifest)[0] == (
+        "m.json: no `text` column: pass --column text=message; or, if another column has the texts, "
+        "--column text=description"
+    )
+    rows, manifest = read(tmp_path, json.dumps(value, indent=1), columns={"text": "message"})
+    assert (rows[0], errors(manifest)) == (("m0", "This is line 0."), [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,11 @@ def test_a_first_column_without_a_name_is_carried(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "line", "words"),
     [
-        ("id,text\n1,Hi\nid,text\n2,Ho\n", 3, "repeats the header, so the file holds several tables"),
+        (
+            "id,text\n1,Hi\nid,text\n2,Ho\n",
+            3,
+            "repeats the header, so the file holds several tables: save each as a file; or, ",
+        ),
         ("id,text\n1,Hi\n\nspeaker,voice\nanna,v1\n", 4, "another table seems to begin here"),
         ("id,text\n1,Hi\n,\n,\nid,text,voice\n2,Ho,anna\n", 5, "another table seems to begin here"),
     ],
@@ -151,6 +156,44 @@ def test_a_file_with_several_tables_is_an_error(tmp_path: Path, content: str, li
     assert rows == [("1", "Hi")]
     assert said(manifest)[0].startswith(f"{line}: {words}")
     assert manifest.faults.fatal
+
+
+def test_with_consent_all_rows_are_one_table(tmp_path: Path) -> None:
+    """What looks like a header is a row then, but a repeated header is still not spoken."""
+    rows, manifest = read(tmp_path, "id,text\n1,Hi\nid,text\n\nid,text\n\nname,voice\n2,Ho\n", single_table=True)
+    assert (rows, manifest.faults.lines()) == ([("1", "Hi"), ("name", "voice"), ("2", "Ho")], [])
+    assert read(tmp_path, "text\nHi\ntext\n")[0] == [("000002", "Hi"), ("000003", "text")]
+
+
+def test_a_row_of_types_below_the_header_is_left_out(tmp_path: Path) -> None:
+    rows, manifest = read(tmp_path, "id,text,loud\nint,string,bool\n1,Hi.,x\n")
+    assert (rows, manifest.notes) == ([("1", "Hi.")], ["row 2 has the types of the columns: left out"])
+    assert read(tmp_path, "id,text\nkey,number\n1,Hi.\n")[0] == [("key", "number"), ("1", "Hi.")]
+
+
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        ("Key,Line\na,One day it rained.\nb,It did so again.\n", "--column text=Line --column id=Key"),
+        ("id,Line\na,One day it rained.\n", "--column text=Line"),
+        ("Key,Line\na,Hello {name}.\nb,It <b>rained</b>.\n", "--column text=Line --column id=Key --strip html,braces"),
+        ('Key,"Line\n(new)"\na,One day it rained.\na,It did.\n', "--column 'text=Line (new)'"),
+        ("Notes,Script\nPlease check it again.,One day it rained.\n", "--column text=Script"),
+        ("a,b\nHund,dog\n", "--column text=a"),
+        ("no,词\n1,今晚城门关闭\n", "--column 'text=词'"),
+    ],
+)
+def test_the_error_has_the_options_for_the_likely_columns(tmp_path: Path, content: str, options: str) -> None:
+    """Of the text, and of an id that is a name of the row."""
+    _, manifest = read(tmp_path, content)
+    words = said(manifest)[0].removeprefix("1: no `text` column: pass ")
+    assert re.split(r"; or, | \(--allow ", words)[0] == options
+
+
+@pytest.mark.parametrize("header", ["label start:", "title: Start", "0:01:02.000", "one two three four five six seven"])
+def test_a_line_of_another_format_is_not_offered_as_a_column(tmp_path: Path, header: str) -> None:
+    _, manifest = read(tmp_path, f"{header}\nOne day.\n", "m.xyz")
+    assert "text=" + header not in said(manifest)[0]
 
 
 def test_blank_rows_between_rows_are_no_second_table(tmp_path: Path) -> None:
@@ -208,9 +251,10 @@ def test_the_first_lines_of_an_anki_export_are_read(tmp_path: Path) -> None:
 
 def test_an_anki_export_without_named_columns_is_told_how_to_name_them(tmp_path: Path) -> None:
     _, manifest = read(tmp_path, CARDS + NOTES, "m.txt")
-    assert said(manifest) == ["4: no `text` column: name the columns with --no-header --columns id,text,_"] or said(
-        manifest
-    ) == ["4: no `text` column: name the columns with --no-header --columns _,text,_"]
+    assert said(manifest) == [
+        "4: no `text` column: name the columns with --no-header --columns _,text,_; or, if another column has the"
+        " texts, --no-header --columns text,_,_"
+    ]
 
 
 def test_a_card_of_sounds_has_no_text(tmp_path: Path) -> None:
@@ -245,3 +289,10 @@ def test_all_columns_come_back_under_their_names(tmp_path: Path) -> None:
 class _Pipe(io.BytesIO):
     def seekable(self) -> bool:
         return False
+
+
+def test_where_a_semicolon_separates_cells_numbers_may_have_a_decimal_comma(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("text;speed;note\nOne, two.;0,9;1,5\nThree.;1.1;\n", encoding="utf-8")
+    manifest = Manifest(tmp_path / "m.csv", Rules(batch="m", voice="anna"))
+    rows = [(row.inputs.text, row.inputs.params, row.extra["note"]) for row in manifest.rows() if row.inputs]
+    assert rows == [("One, two.", {"speed": 0.9}, "1,5"), ("Three.", {"speed": 1.1}, "")]

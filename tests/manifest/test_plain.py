@@ -104,3 +104,53 @@ def test_other_formats_in_a_text_file_are_not_spoken_line_by_line(tmp_path: Path
 def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
     _, manifest = read(tmp_path, "\n \n")
     assert manifest.faults.lines() == [f"{tmp_path}/m.txt: empty: write one text per line"]
+
+
+WRAPPED = (
+    "It was late in the evening when the ferry came in, and nobody\n"
+    "stood on the pier but an old man with a lantern, half-\n"
+    "asleep, who did not turn round.\n"
+)
+
+
+def test_prose_with_broken_lines_is_read_by_paragraph(tmp_path: Path) -> None:
+    """A row has the number of the paragraph's first line."""
+    rows, manifest = read(tmp_path, f"CHAPTER ONE\n\n{WRAPPED}\n\n{WRAPPED}")
+    text = " ".join(WRAPPED.split()).replace("half- ", "half-")
+    assert rows == [(1, "CHAPTER ONE"), (3, text), (8, text)]
+    assert manifest.notes == ["each paragraph is one text, its lines joined; if each line is a text, pass --no-header"]
+    assert [number for number, _ in read(tmp_path, WRAPPED, counted=True)[0]] == [1]
+
+
+def test_prose_can_be_read_by_line(tmp_path: Path) -> None:
+    assert len(read(tmp_path, WRAPPED, no_header=True)[0]) == 3
+
+
+def test_lines_of_chinese_and_japanese_are_joined_without_a_space(tmp_path: Path) -> None:
+    line = "门今夜关闭没有人独自过河带上灯笼快点走过去看看码头上有没有人在等船如果没有就回来"
+    assert read(tmp_path, f"{line}\n{line}\n{line[:9]}。\n")[0] == [(1, f"{line}{line}{line[:9]}。")]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "Turn left at the next crossing, go straight on.\nTurn right at the last one, and stop right there.\n",
+        "please hold the line\nyour call is important to us\nall agents are busy now\n",
+        "Whose woods are far below\nand whose the house with open door\n\nThe owner keeps the meadow\nand sees me\n",
+        "A long first sentence that goes to the edge of it.\nShort.\n\nOne more that goes to the edge of it.\nNo.\n",
+    ],
+)
+def test_lines_that_are_not_broken_at_a_width_are_texts(tmp_path: Path, content: str) -> None:
+    rows, manifest = read(tmp_path, content)
+    assert [text for _, text in rows] == [line for line in content.splitlines() if line]
+    assert manifest.notes == ["each line is one text"]
+
+
+def test_lines_that_begin_with_ids_are_not_spoken_unseen(tmp_path: Path) -> None:
+    content = "utt_01 THE GATE\nutt_02 THE RIVER\nutt_03 THE END\n"
+    _, manifest = read(tmp_path, content)
+    assert "1: each line begins with what looks like its id, which would be spoken" in manifest.faults.lines()[0]
+    assert manifest.faults.fatal
+    rows, manifest = read(tmp_path, content, no_header=True)
+    assert (rows[0], manifest.faults.lines()) == ((1, "utt_01 THE GATE"), [])
+    assert not read(tmp_path, "5 apples\n7 days a week\n5 apples\n")[1].faults

@@ -344,7 +344,7 @@ def test_a_mapping_of_an_unknown_field_or_header_is_fatal(tmp_path: Path, chosen
         (
             "m.csv",
             "id,txt2\n1,a\n2,b\n",
-            "m.csv:1: no `text` column: name the column of the texts with --column text=HEADER (it has id, txt2)",
+            "m.csv:1: no `text` column: pass --column text=txt2",
         ),
         ("m.csv", "\n ,;\n", "m.csv: empty: the first line must name the columns"),
         (

@@ -24,8 +24,7 @@ def office() -> bytes:
 @pytest.mark.parametrize(
     ("name", "content", "kind", "command"),
     [
-        ("my lines.po", b'msgid "a"\nmsgstr "b"\n', "gettext PO", "po2csv '{path}' lines.csv"),
-        ("m.ARB", b'{"a": "b", "@a": {}}', "ARB", "jq "),
+        ("my lines.xlf", b"<xliff/>", "XLIFF", "xliff2po '{path}' lines.po"),
         ("m.docx", office(), "a Word document", "pandoc -t plain"),
         ("m.doc", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a Word document", "soffice --headless --convert-to txt:Text"),
         ("m.pdf", b"%PDF-1.7\n", "PDF", "pdftotext "),

@@ -256,7 +256,8 @@ def test_a_cell_far_from_the_others_is_refused(tmp_path: Path, cell: str) -> Non
     row = "".join(re.findall(r'r="[A-Z]+(\d+)"', cell))
     _edit(path, "</sheetData>", f'<row r="{row}"><c {cell}</c></row></sheetData>')
     with pytest.raises(
-        ManifestError, match=f"its sheet has {int(row):,} rows by [0-9,]+ columns: delete the cell far away"
+        ManifestError,
+        match=f"too large: its sheet has {int(row):,} rows by [0-9,]+ columns: delete the cell far away",
     ):
         read(path)
 
@@ -465,6 +466,12 @@ def test_a_second_table_of_a_sheet_is_an_error(tmp_path: Path) -> None:
     )
 
 
+def test_with_consent_all_rows_of_a_sheet_are_one_table(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "m.xlsx", [["id", "text"], ["1", "Hi."], ["id", "text"], [], ["speaker", "voice"]])
+    rows, faults = read(path, single_table=True)
+    assert ([(row.number, row.id) for row in rows], faults) == ([(2, "1"), (5, "speaker")], [])
+
+
 def two_sheets(path: Path, *, text: str = "text") -> Path:
     with Workbook(path) as book:
         book.add_worksheet("Cast").write_column(0, 0, ["Name", "Mara"])
@@ -589,5 +596,5 @@ def test_a_merged_cell_of_an_open_document_is_an_error(tmp_path: Path) -> None:
 def test_an_open_document_that_expands_without_bounds_is_refused(tmp_path: Path) -> None:
     wide = ods_row("x", more='table:number-columns-repeated="16000"')
     many = wide.replace("<table:table-row>", '<table:table-row table:number-rows-repeated="100000">')
-    with pytest.raises(ManifestError, match="100,000 rows by 16,000 columns: delete the cell far away"):
+    with pytest.raises(ManifestError, match="too large: its sheet has 100,000 rows by 16,000 columns: delete"):
         read(ods(tmp_path / "m.ods", many))

@@ -382,6 +382,12 @@ def test_the_learned_state_survives_json() -> None:
     assert lateness_of(seen) < 1.3
 
 
+def test_an_earlier_run_without_ended_tasks_teaches_nothing() -> None:
+    durations = Durations()
+    durations.remember([])
+    assert durations.known is None
+
+
 def test_only_the_last_tasks_are_remembered() -> None:
     """However many have ended, or were never seen to end."""
     durations = Durations()

@@ -149,6 +149,19 @@ def test_a_budget_without_any_price_stops_after_a_few_creates(project: Project, 
     assert "cannot be enforced" in ended.report["message"]
 
 
+def test_the_balance_is_that_of_the_api_and_not_of_a_membership(project: Project, provider: FakeTTS) -> None:
+    """Where a profile has both, only the API's pays for items, also for the plan, the halt and the price."""
+    provider.shape, provider.membership, provider.credits = "flat", 5000.0, 2.5
+    manifest = project.manifest(project.rows(9, first=10))
+    ended = project.run(manifest)
+    assert (ended.exit_code, ended.report["credits"]["start"], ended.report["credits"]["end"]) == (4, 2.5, 0.5)
+    planned = project.batcher("plan", manifest, "--api-url", provider.url, "--json").report
+    assert (planned["balance"], planned["suffices"]) == (0.5, False)
+    assert planned["estimate"]["credits"] == pytest.approx(7)
+    shown = project.batcher("status", "--json").report
+    assert (shown["credits"]["start"], shown["credits"]["end"]) == (2.5, 0.5)
+
+
 def test_a_halt_is_explained_in_one_line(project: Project, provider: FakeTTS) -> None:
     """Since when, balance then and now, credits needed, items done and to go, what to do."""
     manifest = project.manifest(project.rows(9, first=10))

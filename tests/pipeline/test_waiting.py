@@ -8,7 +8,6 @@ import pytest
 
 from batcher.pipeline.waiting import Situation, Wait, why_waiting
 
-NOW = 1_800_000_000.0
 IDLE = Situation(
     searched_all=True,
     price_unknown=False,
@@ -17,8 +16,7 @@ IDLE = Situation(
     has_open_tasks=False,
     waits_for_tasks=True,
     probing=False,
-    due_at=None,
-    now=NOW,
+    pending=False,
 )
 """Everything was searched, nothing is under way, and no item is pending."""
 
@@ -29,27 +27,25 @@ IDLE = Situation(
         pytest.param({}, Wait.NOTHING_LEFT, id="nothing is pending or in flight"),
         pytest.param({"has_open_tasks": True}, Wait.NOTHING_LEFT, id="open tasks are the poller's"),
         pytest.param({"in_flight": True}, Wait.ANSWERS, id="an answer may return its item"),
-        pytest.param({"in_flight": True, "due_at": NOW + 9}, Wait.ANSWERS, id="an answer comes before a later item"),
-        pytest.param({"due_at": NOW + 9}, Wait.NOT_YET, id="the next item is due later"),
-        pytest.param({"due_at": NOW}, Wait.BLOCKED, id="an item is due and was not claimed"),
-        pytest.param({"due_at": NOW - 9}, Wait.BLOCKED, id="an item is overdue and was not claimed"),
+        pytest.param({"in_flight": True, "pending": True}, Wait.ANSWERS, id="an answer comes before a blocked item"),
+        pytest.param({"pending": True}, Wait.BLOCKED, id="an item is pending and was not claimed"),
         pytest.param({"searched_all": False}, Wait.SEARCH_AGAIN, id="the search began behind the first row"),
         pytest.param({"searched_all": False, "price_unknown": True}, Wait.SEARCH_AGAIN, id="search before the balance"),
-        pytest.param({"price_unknown": True, "due_at": NOW}, Wait.BALANCE, id="the balance may show the price"),
+        pytest.param({"price_unknown": True, "pending": True}, Wait.BALANCE, id="the balance may show the price"),
         pytest.param({"over_budget": True}, Wait.BUDGET_SPENT, id="nothing can free any budget"),
         pytest.param({"over_budget": True, "has_open_tasks": True}, Wait.BUDGET, id="a task may cost less than feared"),
         pytest.param({"over_budget": True, "in_flight": True}, Wait.BUDGET, id="a create may be rejected"),
-        pytest.param({"over_budget": True, "due_at": NOW + 9}, Wait.NOT_YET, id="another batch can still afford one"),
+        pytest.param({"over_budget": True, "pending": True}, Wait.BLOCKED, id="another batch can still afford one"),
         pytest.param(
-            {"probing": True, "due_at": NOW, "has_open_tasks": True}, Wait.PROBE, id="this run polls the probe's task"
+            {"probing": True, "pending": True, "has_open_tasks": True}, Wait.PROBE, id="this run polls the probe's task"
         ),
-        pytest.param({"probing": True, "due_at": NOW}, Wait.UNSEEN_PROBE, id="the probe's task has ended"),
+        pytest.param({"probing": True, "pending": True}, Wait.UNSEEN_PROBE, id="the probe's task has ended"),
         pytest.param(
-            {"probing": True, "due_at": NOW, "has_open_tasks": True, "waits_for_tasks": False},
+            {"probing": True, "pending": True, "has_open_tasks": True, "waits_for_tasks": False},
             Wait.UNSEEN_PROBE,
             id="with --no-wait nobody polls the probe's task",
         ),
-        pytest.param({"probing": True, "in_flight": True, "due_at": NOW}, Wait.ANSWERS, id="the probe has no answer"),
+        pytest.param({"probing": True, "in_flight": True, "pending": True}, Wait.ANSWERS, id="the probe has no answer"),
         pytest.param({"probing": True}, Wait.NOTHING_LEFT, id="a halt does not matter once nothing is pending"),
     ],
 )

@@ -137,7 +137,8 @@ async def test_redirects_are_not_followed() -> None:
 
 
 async def fetched(script: Script, path: str = "/a.mp3?sig=abc") -> tuple[Any, bytes, RawServer]:
-    async with raw_server(script) as audio, Client(Endpoint("https://api.test", TOKEN), create_connections=1) as client:
+    api = Endpoint("http://127.0.0.1:9", TOKEN)
+    async with raw_server(script) as audio, Client(api, create_connections=1) as client:
         got = bytearray()
         return await client.fetch(audio.origin + path, got.extend), bytes(got), audio
 

@@ -42,6 +42,7 @@ def test_spellings_of_one_address_have_one_origin(url: str, origin: str) -> None
         "https://fishaudio.org/?",
         "https://fishaudio.org/#top",
         "https://fishaudio.org:port",
+        "https://xn--/api",
         "https://fish\naudio.org",
         "http://fishaudio.org",
         "http://localhost.example.test",

@@ -101,6 +101,7 @@ class FakeTTS:
     token: str = TOKEN
     user_id: str = "user-1"
     credits: float = 1_000_000.0  # each create costs one
+    membership: float | None = None  # credits of the profile, where they are another balance than the API's
     hidden: tuple[str, ...] = ()  # fields left out of the profile
     task_seconds: float = 0.05
     create_seconds: float = 0.0  # between the charge and the answer
@@ -236,7 +237,8 @@ class FakeTTS:
         self.profiles += 1
         if (twist := self.on_profile(self.profiles)) is not None:
             return twist
-        whole = {"user_id": self.user_id, "credits": self.credits, "api_quota_remaining": self.credits, "tier": "pro"}
+        whole = {"user_id": self.user_id, "api_quota_remaining": self.credits, "tier": "pro"}
+        whole["credits"] = self.credits if self.membership is None else self.membership
         return Twist(status=200, body={name: value for name, value in whole.items() if name not in self.hidden})
 
     def _shaped(self, task: dict[str, Any]) -> dict[str, Any]:

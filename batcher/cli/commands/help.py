@@ -21,6 +21,7 @@ TOPICS: Final = (
     "guarantees",
     "operations",
     "files",
+    "security",
     "report",
     "json",
     "sandbox",

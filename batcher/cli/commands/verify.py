@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import click
 
-from batcher.cli.api_options import api_options
+from batcher.cli.api_options import allow_audio_host_option, api_options
 from batcher.cli.json_output import JsonCommand, reply
 from batcher.cli.ledger_path import find_ledger_only
 from batcher.cli.locked_ledger import locked_ledger
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.argument("manifest", nargs=-1, metavar="[MANIFEST]")
 @click.option("--heal", is_flag=True, help="Repair files from copies on disk, or download them again from their tasks.")
 @api_options
+@allow_audio_host_option
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, /, manifest: tuple[str, ...], heal: bool, **_: Any) -> None:

@@ -84,10 +84,9 @@ def _folders(conn: Connection) -> set[str]:
 
 
 _RELATED: Final = (
-    "rows WHERE rows.id IN (SELECT id FROM staged)",
-    "rows WHERE rows.output IN (SELECT output FROM staged)",
-    # Outputs below a staged output ('0' follows '/'); CROSS JOIN makes SQLite go from staged rows to `rows_output`.
-    "staged AS other CROSS JOIN rows WHERE rows.output > other.output || '/' AND rows.output < other.output || '0'",
+    "rows.batch_id = :batch_id AND rows.id = other.id",
+    "rows.output = other.output",
+    "rows.output > other.output || '/' AND rows.output < other.output || '0'",  # below it ('0' follows '/')
 )
 
 
@@ -96,7 +95,10 @@ def _stage_related(conn: Connection, staging: Staging, folders: set[str]) -> Non
     columns = ", ".join(f"rows.{name}" for name in ROW_COLUMNS)
     insert = f"INSERT INTO staged SELECT DISTINCT {columns}, '' FROM"
     for related in _RELATED:
-        conn.exec_driver_sql(f"{insert} {related} AND {UNCHANGED}", staging.parameters)
+        # CROSS JOIN makes SQLite go from staged rows to the others.
+        conn.exec_driver_sql(
+            f"{insert} staged AS other CROSS JOIN rows WHERE {related} AND {UNCHANGED}", staging.parameters
+        )
     for folder in sorted(folders):
         where = f"rows WHERE rows.output = :folder AND {UNCHANGED}"
         conn.exec_driver_sql(f"{insert} {where}", staging.parameters | {"folder": folder})

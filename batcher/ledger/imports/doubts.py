@@ -26,8 +26,8 @@ _ADDED: Final = (
 def find_doubts(conn: Connection, staging: Staging, rules: Rules) -> list[Doubt]:
     """Doubts about the texts that the import adds."""
     added, parameters = _added(staging)
-    voices = conn.exec_driver_sql(f"SELECT DISTINCT item.voice FROM {added}", parameters).scalars()  # noqa: S608
-    doubts = Doubts({*voices, *rules.voices})
+    new = f"SELECT DISTINCT voice FROM {staging.items} WHERE rowid > :newest"  # noqa: S608
+    doubts = Doubts({*conn.exec_driver_sql(new, parameters).scalars(), *rules.voices})
     query = f"SELECT staged.number, staged.line, item.text FROM {added} ORDER BY staged.number"  # noqa: S608
     for row in conn.exec_driver_sql(query, parameters):
         doubts.add(row.number, row.line, row.text)

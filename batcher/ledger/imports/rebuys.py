@@ -15,7 +15,7 @@ from batcher.formatting import amount, counted
 from batcher.item import State
 from batcher.ledger.imports.staging import UNCHANGED, Staging, staged
 from batcher.ledger.money.prices import prices
-from batcher.ledger.storage.planner import NOT_PENDING
+from batcher.ledger.storage.planner import NOT_PENDING, once_known
 from batcher.ledger.storage.schema import batches, items, recalled, rows
 from batcher.manifest.columns import normalised
 from batcher.manifest.faults import printable
@@ -66,7 +66,7 @@ def rebuys(conn: Connection, staging: Staging, *, same_file: bool) -> Iterator[C
     if conn.execute(select(items.c.key).where(items.c.state.in_(MAYBE_PAID)).limit(1)).first() is None:
         return
     other, new_item = staged.alias("other"), staging.items.alias("new_item")
-    same_row = and_(_old_row.c.batch_id == staging.batch_id, _old_row.c.id == staged.c.id)
+    same_row = _has_same_id(staging)
     by_id = _to_buy(new_item).join(_old_row, same_row).join(_old_item, _old_item.c.key == _old_row.c.item_key)
     still_used = or_(
         exists().where(other.c.item_key == _old_item.c.key),
@@ -84,6 +84,11 @@ def rebuys(conn: Connection, staging: Staging, *, same_file: bool) -> Iterator[C
             if row.number != last and (change := _change(row, same_file=same_file)) is not None:
                 last = row.number
                 yield change
+
+
+def _has_same_id(staging: Staging) -> ColumnElement[bool]:
+    """Joins the batch's row with the id of the staged one."""
+    return and_(_old_row.c.batch_id == once_known(staging.batch_id, staged.c.number), _old_row.c.id == staged.c.id)
 
 
 def _both_items(new_item: FromClause) -> list[ColumnElement[Any]]:
@@ -111,7 +116,7 @@ def changed_rows(conn: Connection, staging: Staging) -> dict[str, list[str]]:
     query = (
         select(staged.c.id, *_both_items(new_item))
         .select_from(staged)
-        .join(_old_row, and_(_old_row.c.batch_id == staging.batch_id, _old_row.c.id == staged.c.id))
+        .join(_old_row, _has_same_id(staging))
         .join(_old_item, _old_item.c.key == _old_row.c.item_key)
         .join(new_item, new_item.c.key == staged.c.item_key)
         .where(_old_item.c.key != staged.c.item_key)

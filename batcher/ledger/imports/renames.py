@@ -20,8 +20,9 @@ _MAX_SHOWN: Final = 5
 
 _SAME_ID: Final = """
     SELECT staged.number, staged.line, staged.id, staged.output, old.id AS old_id, old.output AS old_output,
-        old.take FROM staged JOIN rows AS old ON old.batch_id = :batch_id AND old.id = staged.id AND old.is_current = 1
-    WHERE old.item_key = staged.item_key AND old.output <> staged.output AND old.linked_output IS NOT NULL
+        old.take FROM staged CROSS JOIN rows AS old ON old.batch_id = :batch_id AND old.id = staged.id
+    WHERE old.is_current = 1 AND old.item_key = staged.item_key AND old.output <> staged.output
+    AND old.linked_output IS NOT NULL
     AND NOT EXISTS (SELECT 1 FROM items WHERE key = old.linked_key AND take <> old.take)"""
 """Rows with another file name, except retakes that are not linked yet: a template with `{take}` renames them."""
 _VANISHED: Final = """

@@ -46,10 +46,12 @@ gaps: Final = Table("gaps", MetaData(), Column("number", Integer, primary_key=Tr
 ROW_COLUMNS: Final = ("number", "line", "id", "take", "item_key", "skipped", "reason", "output", "extra")
 """Columns that `staged` has in common with `rows`."""
 UNCHANGED: Final = (
-    "rows.batch_id = :batch_id AND rows.is_current = 1 AND rows.number <= :last "
+    "+rows.batch_id = :batch_id AND +rows.is_current = 1 AND +rows.number <= :last "
     "AND rows.number NOT IN (SELECT number FROM staged) AND rows.number NOT IN (SELECT number FROM gaps)"
 )
-"""Selects the batch's rows that the manifest leaves as they are, given `Staging.parameters`; only before the merge."""
+"""Selects the batch's rows that the manifest leaves as they are, given `Staging.parameters`; only before the merge.
+
+With the plus signs SQLite finds rows by the condition beside this one, instead of going through the whole batch."""
 
 _KEY: Final = ROW_COLUMNS.index("item_key")
 _ITEM_COLUMNS: Final = ("key", "text_hash", "text", "voice", "model", "format", "params", "bytes", "take")

@@ -101,7 +101,7 @@ def _move_item(conn: Connection, record: AnswerRecord, event: Event) -> None:
 
 def _item_values(record: AnswerRecord, event: Event) -> dict[str, Any]:
     if event is Event.DEFERRED:
-        return {"not_before_at": record.not_before_at}
+        return {}
     if event is Event.ACCEPTED:
         return NO_ERROR | {
             "task_id": record.task_id,

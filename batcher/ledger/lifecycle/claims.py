@@ -41,15 +41,14 @@ def claim(
     `only_chosen`, items of rows in the table `chosen`.
 
     Checks in the same transaction that the run is alive and that no halt is open. With a halt that this run may probe,
-    claims at most one item until its answer is recorded; with a budget, one item that its batch can afford. Claims
-    nothing if nothing is due.
+    claims at most one item until its answer is recorded; with a budget, one item that its batch can afford.
     """
     alive = _ALIVE.run(conn, {"_run": run_id}).fetchone()
     allowed = halts.allowance(conn, account_id, run_id, limit)
     if alive is None or allowed == 0:
         return [], cursor
     query = _next_chosen_rows() if only_chosen else _next_rows(few_items_in(conn, State.PENDING, _SORT_UP_TO))
-    found, cursor = _pending(conn, query, run_id, wanted, cursor, allowed if budget is None else 1, at, budget)
+    found, cursor = _pending(conn, query, run_id, wanted, cursor, allowed if budget is None else 1, budget)
     claimed = [_claimed(row, prepare) for row in found]
     for item, row in zip(claimed, found, strict=True):
         intent = {
@@ -82,7 +81,6 @@ def _pending(
     wanted: Sequence[Batch],
     cursor: Cursor,
     limit: int,
-    at: float,
     budget: Budget | None,
 ) -> tuple[list[Any], Cursor]:
     found: dict[str, Any] = {}
@@ -93,7 +91,6 @@ def _pending(
             "_number": number,
             "_limit": limit - len(found),
             "_run": run_id,
-            "_at": at,
         }
         page = query.rows(conn, parameters)
         if budget is not None:
@@ -110,7 +107,7 @@ def _next_rows(by_item: bool) -> Prepared:
         select(items, rows.c.number, rows.c.batch_id)
         .join(rows, rows.c.item_key == items.c.key)
         .where(of_batch(bindparam("_batch"), by_item=by_item), rows.c.number > bindparam("_number"))
-        .where(_claimable(bindparam("_run")), items.c.not_before_at <= bindparam("_at"))
+        .where(_claimable(bindparam("_run")))
         .order_by(rows.c.number)
         .limit(bindparam("_limit"))
     )
@@ -122,7 +119,7 @@ def _next_chosen_rows() -> Prepared:
     return Prepared(
         with_items(select(items, rows.c.number, rows.c.batch_id))
         .where(chosen.c.batch_id == bindparam("_batch"), chosen.c.number > bindparam("_number"))
-        .where(_claimable(bindparam("_run"), only_chosen=True), items.c.not_before_at <= bindparam("_at"))
+        .where(_claimable(bindparam("_run"), only_chosen=True))
         .order_by(chosen.c.number)
         .limit(bindparam("_limit"))
     )
@@ -134,19 +131,15 @@ def _claimable(run_id: str | BindParameter[str], *, only_chosen: bool = False) -
     return and_(in_state(State.PENDING) if only_chosen else items.c.state == State.PENDING, rechecked)
 
 
-def next_due_at(conn: Connection, run_id: str, wanted: Sequence[Batch], *, only_chosen: bool = False) -> float | None:
-    """Time, perhaps past, at which the next wanted item may be claimed; None if none is waiting to be created.
-
-    With `only_chosen`, items of rows in the table `chosen`.
-    """
-    query = select(func.min(items.c.not_before_at))
+def has_claimable(conn: Connection, run_id: str, wanted: Sequence[Batch], *, only_chosen: bool = False) -> bool:
+    """Whether a wanted item is waiting to be created; with `only_chosen`, an item of a row in the table `chosen`."""
+    query = select(items.c.key)
     if only_chosen:
         query = with_items(query).where(of_chosen(wanted))
     else:
         query = query.join(rows, rows.c.item_key == items.c.key)
         query = query.where(of_wanted(wanted, by_item=few_items_in(conn, State.PENDING)))
-    due: float | None = conn.execute(query.where(_claimable(run_id, only_chosen=only_chosen))).scalar()
-    return due
+    return conn.execute(query.where(_claimable(run_id, only_chosen=only_chosen)).limit(1)).first() is not None
 
 
 def _claimed(row: Any, prepare: Callable[[Inputs], bytes]) -> Claimed:

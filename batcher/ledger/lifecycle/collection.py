@@ -11,7 +11,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.item import COLLECTABLE, Event, State
 from batcher.ledger.lifecycle import halts
-from batcher.ledger.lifecycle.transitions import move
+from batcher.ledger.lifecycle.transitions import NO_ERROR, move
 from batcher.ledger.records import Batch, FileRecord, OpenTask, TaskEnd
 from batcher.ledger.storage.chosen import is_chosen
 from batcher.ledger.storage.filters import of_wanted
@@ -31,7 +31,7 @@ def record_rendered(conn: Connection, ending: TaskEnd) -> bool:
     """The task succeeded. Returns whether the item moved."""
     _end_task(conn, ending)
     halts.after_ending(conn, ending.task, ending.at, rendered=True)
-    return _move(conn, Event.RENDERED, ending)
+    return _move(conn, Event.RENDERED, ending, {"not_before_at": 0.0})
 
 
 def record_failed(conn: Connection, ending: TaskEnd) -> bool:
@@ -81,12 +81,28 @@ def record_found(conn: Connection, task: OpenTask) -> None:
     conn.execute(update(tasks).where(_is_task(task)).values(missing_since_at=None, missing_looks=0))
 
 
-def record_unusable(conn: Connection, ending: TaskEnd) -> bool:
-    """A read returned no usable audio. Returns whether that has lasted long enough, and the item is gone."""
-    since, polls = _count(conn, ending, "unusable")
-    if ending.at - since < UNCOLLECTABLE_AFTER_SECONDS or polls < UNCOLLECTABLE_AFTER_POLLS:
-        return False
-    return _move(conn, Event.UNCOLLECTABLE, ending, _error(ending))
+def record_undelivered(conn: Connection, ending: TaskEnd, *, next_try_at: float, unusable: bool) -> bool:
+    """The audio could not be downloaded, for the reason in the error of `ending`; the next try is due later.
+
+    `unusable`: the API returned no audio, or something else. Returns whether that has lasted long enough, and the item
+    is gone.
+    """
+    if unusable:
+        since, polls = _count(conn, ending, "unusable")
+        if ending.at - since >= UNCOLLECTABLE_AFTER_SECONDS and polls >= UNCOLLECTABLE_AFTER_POLLS:
+            return _move(conn, Event.UNCOLLECTABLE, ending, _error(ending))
+    _update_rendered(conn, ending.task, _error(ending) | {"not_before_at": next_try_at})
+    return False
+
+
+def record_tried(conn: Connection, task: OpenTask, *, at: float) -> None:
+    """The run ends during the download of the audio: the next run begins with items that were never tried."""
+    _update_rendered(conn, task, {"not_before_at": at})
+
+
+def _update_rendered(conn: Connection, task: OpenTask, values: Mapping[str, Any]) -> None:
+    same = (items.c.key == task.key, items.c.attempt == task.attempt, items.c.task_id == task.task_id)
+    conn.execute(update(items).where(*same, items.c.state == State.RENDERED).values(values))
 
 
 def record_file(conn: Connection, task: OpenTask, file: FileRecord, *, out_dir: str, at: float) -> None:
@@ -106,7 +122,8 @@ def record_file(conn: Connection, task: OpenTask, file: FileRecord, *, out_dir: 
 def record_saved(conn: Connection, task: OpenTask, *, at: float, run_id: str) -> bool:
     """The recorded file is at its final path, durably. Returns whether the item moved."""
     _FILE_SAVED.run(conn, {"_key": task.key, "saved_at": at})
-    return move(conn, Event.SAVED, task.key, task.attempt, at=at, run_id=run_id, of_task=task.task_id)
+    key, attempt = task.key, task.attempt
+    return move(conn, Event.SAVED, key, attempt, at=at, run_id=run_id, of_task=task.task_id, values=NO_ERROR)
 
 
 Link = tuple[int, str, str, str]
@@ -236,6 +253,7 @@ def open_tasks(
             func.length(items.c.text).label("chars"),
             tasks.c.accepted_at,
             (items.c.state == State.RENDERED).label("rendered"),
+            items.c.not_before_at.label("next_try_at"),
             is_wanted.label("wanted"),
         )
         .join(tasks, and_(tasks.c.account_id == items.c.account_id, tasks.c.task_id == items.c.task_id))

@@ -62,7 +62,7 @@ def balance_evidence(conn: Connection, case: Row[Any]) -> BalanceEvidence:
     before, after = _balances_around(conn, case)
     reported, unreported = _cost_of_others(conn, case, before, after)
     estimate = prices(conn).estimate([(case.model, case.bytes)])
-    unit = "credits" if before is not None and before.credits is not None else "quota"
+    unit = "quota" if before is not None and before.quota is not None else "credits"
     return BalanceEvidence(
         before=getattr(before, unit, None),
         before_at=None if before is None else before.at,

@@ -91,9 +91,9 @@ def _measure(conn: Connection) -> tuple[float, float, float] | None:
 def _fall(
     credits_before: float | None, credits_after: float | None, quota_before: float | None, quota_after: float | None
 ) -> float:
-    """The fall of the credits, or of the quota if the credits are unknown."""
-    if credits_before is not None and credits_after is not None:
-        return credits_before - credits_after
+    """The fall of the quota, or of the credits if the quota is unknown."""
     if quota_before is not None and quota_after is not None:
         return quota_before - quota_after
+    if credits_before is not None and credits_after is not None:
+        return credits_before - credits_after
     return 0.0

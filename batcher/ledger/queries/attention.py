@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
 
 from batcher.item import COLLECTABLE, State
 from batcher.ledger.queries.item_counts import few_items_in
@@ -52,3 +53,22 @@ def needing_attention(
         conn, name, "rows", lambda: [list(row) for row in conn.execute(query)]
     )
     return found
+
+
+def undelivered(
+    conn: Connection, wanted: Sequence[Batch], limit: int, *, only_chosen: bool = False
+) -> tuple[int, list[list[str]]]:
+    """Number of items whose audio could not be downloaded so far, and id and reason of the first `limit` rows; with
+    `only_chosen`, of those in the table `chosen`."""
+
+    def over(*columns: ColumnElement[Any]) -> Select[Any]:
+        query = select(*columns).where(items.c.error_message.is_not(None))
+        if only_chosen:
+            return with_items(query).where(of_chosen(wanted), in_state(State.RENDERED))
+        of_batches = of_wanted(wanted, by_item=few_items_in(conn, State.RENDERED))
+        joined = query.select_from(rows).join(items, items.c.key == rows.c.item_key)
+        return joined.where(of_batches, items.c.state == State.RENDERED)
+
+    number = conn.execute(over(func.count(items.c.key.distinct()))).scalar() or 0
+    first = over(rows.c.id, items.c.error_message).order_by(rows.c.batch_id, rows.c.number).limit(limit)
+    return number, [list(row) for row in conn.execute(first)]

@@ -13,7 +13,7 @@ from batcher.item import State
 from batcher.ledger.queries.ignored import names
 from batcher.ledger.records import Batch, Output
 from batcher.ledger.storage.filters import of_wanted
-from batcher.ledger.storage.planner import UNLINKED, with_index, without_index
+from batcher.ledger.storage.planner import IGNORED, UNLINKED, with_index, without_index
 from batcher.ledger.storage.schema import REPEAT_MARK, batches, files, items, recalled, rows, tasks
 from batcher.ledger.storage.statements import Prepared
 
@@ -93,13 +93,14 @@ def has_audio(conn: Connection, key: str) -> bool:
 def results(conn: Connection, batch: Batch) -> Iterator[dict[str, Any]]:
     """The batch's result lines, in manifest order; `output` is relative to the output folder, None until linked."""
     errors = (items.c.error_code, items.c.error_message, items.c.error_request_id, items.c.error_http_status)
+    own_task = and_(without_index(tasks.c.account_id) == items.c.account_id, tasks.c.task_id == items.c.task_id)
     query = (
         select(rows.c.number, rows.c.id, func.coalesce(rows.c.skipped, items.c.state))
         .add_columns(case((_is_linked, rows.c.output)), rows.c.item_key, items.c.task_id, rows.c.take)
         .add_columns(files.c.sha256, files.c.bytes, files.c.audio_seconds, rows.c.reason, rows.c.extra)
         .add_columns(tasks.c.ignored, *errors)
         .outerjoin(items, items.c.key == rows.c.item_key)
-        .outerjoin(tasks, and_(tasks.c.account_id == items.c.account_id, tasks.c.task_id == items.c.task_id))
+        .outerjoin(tasks, and_(tasks.c.item_key == rows.c.item_key, own_task, IGNORED.of(tasks)))
         .outerjoin(files, and_(files.c.item_key == rows.c.item_key, items.c.state == State.DONE))
         .where(of_wanted([batch]))
         .order_by(rows.c.number)

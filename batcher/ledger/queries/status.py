@@ -172,9 +172,9 @@ def precompute(conn: Connection) -> None:
 
 
 def balance_of(profile: str | None) -> float | None:
-    """The credits of a recorded profile, or else its quota; None if it has neither."""
+    """The quota of a recorded profile, or else its credits; None if it has neither."""
     found = json.loads(profile or "{}")
-    balance: float | None = found.get("quota") if found.get("credits") is None else found["credits"]
+    balance: float | None = found.get("credits") if found.get("quota") is None else found["quota"]
     return balance
 
 

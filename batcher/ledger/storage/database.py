@@ -18,7 +18,7 @@ from sqlalchemy.pool import StaticPool
 
 from batcher.errors import LedgerError, StorageError, TroubleError, UsageError
 from batcher.ledger.storage.schema import REVISION, meta
-from batcher.ledger.storage.triggers import tables
+from batcher.ledger.storage.triggers import create_tables
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -65,7 +65,7 @@ def create(path: Path, world: World) -> None:
     try:
         with _translating(path), engine.begin() as connection:
             # The schema that the migrations build, word for word, without importing Alembic.
-            tables.create_all(connection)
+            create_tables(connection)
             connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
             connection.execute(text("INSERT INTO alembic_version VALUES (:revision)"), {"revision": REVISION})
             facts = {"world": world, "ledger_id": uuid.uuid4().hex, "created_at": str(time.time())}

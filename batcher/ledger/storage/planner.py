@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, TextClause, text
+from sqlalchemy import ColumnElement, Integer, TextClause, literal, text
 from sqlalchemy.sql.selectable import NamedFromClause
 
 
@@ -33,6 +33,14 @@ def with_index(column: ColumnElement[int]) -> ColumnElement[bool]:
     begins with the batch may be used instead of `rows_unlinked`.
     """
     return column > 0
+
+
+def once_known(value: int | None, column: ColumnElement[int]) -> ColumnElement[int]:
+    """The value as an expression of another table's column, so that SQLite reads that table first.
+
+    Without it, rows with the ids of a few staged ones are searched among all rows of the batch, by `rows_order`.
+    """
+    return literal(value, Integer) + column * 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,16 +19,26 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    event,
     text,
 )
 
 from batcher.item import Event, State
 from batcher.ledger.storage.planner import IGNORED, LATER_TAKE, NOT_PENDING, OPEN_TASK, UNCLEAR, UNLINKED
 
-REVISION: Final = "0007"
+REVISION: Final = "0008"
 """The latest migration, which results in these tables."""
 
 metadata = MetaData()
+INDEXES: Final[list[Index]] = []
+"""Indexes in the order in which ledgers have them, new or migrated: between two that seem equally good, SQLite uses the
+one created later. A table lists them in the order in which the migrations created them."""
+
+
+@event.listens_for(Index, "after_parent_attach")
+def _list_index(index: Index, table: Table) -> None:
+    if table.metadata is metadata:
+        INDEXES.append(index)
 
 
 def _one_of(column: str, words: type[State] | type[Event] | tuple[str, ...]) -> str:
@@ -84,7 +94,7 @@ items = Table(
     Column("task_id", Text),
     Column("recheck_task_id", Text),  # task that failed for lack of credits; polled before a new create request
     Column("recheck_run_id", Text),  # run that polled that task and found it still failed
-    Column("not_before_at", Float, nullable=False),
+    Column("not_before_at", Float, nullable=False),  # next download of a rendered item; 0: none has failed
     Column("deferrals", Integer, nullable=False),
     Column("error_code", Text),
     Column("error_message", Text),
@@ -126,8 +136,8 @@ rows = Table(
     CheckConstraint("(item_key IS NULL) = (skipped IS NOT NULL)", name="rows_item"),
     CheckConstraint("skipped IN ('invalid', 'empty')", name="rows_skipped"),
     Index("rows_order", "batch_id", "is_current", "number"),
-    Index("rows_item", "item_key", "batch_id", "is_current"),
     Index("rows_output", "output"),
+    Index("rows_item", "item_key", "batch_id", "is_current"),
     Index("rows_takes", "batch_id", sqlite_where=LATER_TAKE.of_index),
     Index("rows_unlinked", "batch_id", "number", sqlite_where=UNLINKED.of_index),
 )

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import DDL, CheckConstraint, Column, Float, Index, Integer, Table, Text, event
+from sqlalchemy import CheckConstraint, Column, Connection, Float, Index, Integer, Table, Text
+from sqlalchemy.schema import CreateIndex, CreateTable
 
-from batcher.ledger.storage.schema import metadata
+from batcher.ledger.storage.schema import INDEXES, metadata
 
 standing = Table(
     "standing",
@@ -127,12 +128,12 @@ _TRIGGERS: Final = {
 }
 
 
-def _after_create(statement: str) -> None:
-    event.listen(metadata, "after_create", DDL(statement))  # type: ignore[no-untyped-call]
-
-
-_after_create(_ENDINGS)
-for _name, (_when, _then) in _TRIGGERS.items():
-    _after_create(f"CREATE TRIGGER {_name} AFTER {_when} BEGIN {_then}; END")
-tables: Final = metadata
-"""All of the ledger's tables, with the triggers of these."""
+def create_tables(conn: Connection) -> None:
+    """Create the ledger's tables, with their indexes, triggers and view, in the same order each time."""
+    for table in metadata.sorted_tables:
+        conn.execute(CreateTable(table))
+    for index in INDEXES:
+        conn.execute(CreateIndex(index))
+    conn.exec_driver_sql(_ENDINGS)
+    for name, (when, then) in _TRIGGERS.items():
+        conn.exec_driver_sql(f"CREATE TRIGGER {name} AFTER {when} BEGIN {then}; END")

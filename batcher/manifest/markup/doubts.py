@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from batcher.formatting import counted
 from batcher.manifest.faults import Spans, literal
-from batcher.manifest.markup.markup import NOUNS, SPEAKER, find
+from batcher.manifest.markup.markup import find
+from batcher.manifest.markup.nouns import NOUNS, SPEAKER
 from batcher.manifest.markup.speakers import Speaker, speaker_of
 
 _EXAMPLES: Final = 3

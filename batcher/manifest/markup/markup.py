@@ -11,8 +11,9 @@ from typing import Final, NamedTuple
 
 from batcher.manifest.markup.tags import BREAK, REMOVED, Span, html_spans, ssml_spans
 
-_SUSPICIOUS: Final = re.compile(r"[<&{\[%\\`]|\*\*|TODO|TBD|FIXME|[Ll]orem [Ii]psum")
-"""What every find in a text of more than a few words contains: most texts have none of it."""
+_SUSPICIOUS: Final = (*"<&{[%\\`", "**", "TODO", "TBD", "FIXME", "orem ipsum", "orem Ipsum")
+"""What every find in a text of more than a few words contains: most texts have none of it. Searching for one after the
+other takes a quarter of the time of one regular expression."""
 _FEW_WORDS: Final = 24
 """Characters of a text that may be nothing but a draft's mark."""
 
@@ -50,7 +51,10 @@ _ESCAPE: Final = re.compile(rf"{_ADDRESS}|(?P<found>\\(?:[nNrt]|[\"']|u[0-9a-fA-
 _BOLD: Final = re.compile(r"(?<![\w*])\*\*(?=[^\s*])([^*\n]+?)(?<=\S)\*\*(?![\w*])")
 _LINK: Final = re.compile(r"!?\[([^\[\]\n]*)\]\((?:https?://|mailto:|[./#])[^()\s]*\)")
 _FENCE: Final = re.compile(r"```\w*")
-_DRAFT_WORD: Final = r"(?:TODO|FIXME|XXX+|PLACEHOLDER|TK|\?\?\?+|(?i:tbd|tba|tbc|fixme|n/a))"
+_DRAFT_WORD: Final = (
+    r"(?:TODO|FIXME|XXX+|PLACEHOLDER|TK|\?\?\?+|(?i:tbd|tba|tbc|fixme|n/a)|NULL|NaN|nan"
+    r"|#(?:REF!|VALUE!|NAME\?|DIV/0!|NUM!))"
+)
 _DRAFT: Final = re.compile(
     rf"[\s\[\](){{}}<>#*:.…_-]*{_DRAFT_WORD}[\s\[\](){{}}<>#*:.…_-]*\Z"  # nothing else
     r"|\W{0,2}(?:TODO|TBD|FIXME)\b\s*[:(\u2013\u2014-]"  # TODO: …
@@ -123,28 +127,23 @@ def _drafts(text: str) -> Iterator[Span]:
 
 
 class _Type(NamedTuple):
-    """A type of markup: what messages call it, how it is found, and signs without which a text has none."""
+    """A type of markup: how it is found, and signs without which a text has none."""
 
-    noun: str
     spans: Callable[[str], Iterable[Span]]
     signs: str
 
 
 _TYPES: Final = {
-    "html": _Type("HTML tags or entities", html_spans, "<&"),
-    "ssml": _Type("SSML tags", ssml_spans, "<"),
-    "braces": _Type("text in braces", _braces, "{"),
-    "bbcode": _Type("BBCode", _bbcode, "["),
-    "sound": _Type("references to media", _matches(_SOUND), "["),
-    "placeholders": _Type("placeholders", _placeholders, "%<["),
-    "escapes": _Type("escape sequences", _escapes, "\\"),
-    "markdown": _Type("Markdown", _markdown, "*[`"),
-    "todo": _Type("drafts", _drafts, "TFXPLtfln?"),
+    "html": _Type(html_spans, "<&"),
+    "ssml": _Type(ssml_spans, "<"),
+    "braces": _Type(_braces, "{"),
+    "bbcode": _Type(_bbcode, "["),
+    "sound": _Type(_matches(_SOUND), "["),
+    "placeholders": _Type(_placeholders, "%<["),
+    "escapes": _Type(_escapes, "\\"),
+    "markdown": _Type(_markdown, "*[`"),
+    "todo": _Type(_drafts, "TFXPLNtfln?#"),
 }
-SPEAKER: Final = "speaker"
-"""The type of speaker names, such as `Anna: `, which `speakers` finds by comparing texts."""
-NOUNS: Final = {name: one.noun for name, one in _TYPES.items()} | {SPEAKER: "speaker names"}
-"""All types, and what each is called in messages."""
 
 
 def find(text: str) -> dict[str, list[str]]:
@@ -173,7 +172,12 @@ def strip(text: str, types: Collection[str]) -> str:
 
 
 def _is_suspicious(text: str) -> bool:
-    return len(text) <= _FEW_WORDS or _SUSPICIOUS.search(text) is not None
+    if len(text) <= _FEW_WORDS:
+        return True
+    for sign in _SUSPICIOUS:  # noqa: SIM110 - `any` takes twice as long
+        if sign in text:
+            return True
+    return False
 
 
 def _likely(text: str) -> Iterator[tuple[str, _Type]]:

@@ -78,17 +78,16 @@ def test_items_are_claimed_in_the_order_of_manifests_and_rows(book: Book) -> Non
     assert book.claim(5) == []
 
 
-def test_a_deferred_item_behind_the_cursor_is_claimed_once_due(book: Book) -> None:
+def test_a_deferred_item_behind_the_cursor_is_claimed_again(book: Book) -> None:
     book.take_in(sheet("one", "two"))
     first, second = book.claim(2)
-    book.record(book.answer(first, Event.DEFERRED, "throttled", not_before_at=AT + 60))
+    book.record(book.answer(first, Event.DEFERRED, "throttled"))
     book.record(book.accepted(second, "t2"))
     assert book.claim(2) == []
-    assert book.claim_anew(2, at=AT + 59) == []
-    assert book.do(claims.next_due_at, RUN, book.wanted) == AT + 60
-    (again,) = book.claim_anew(2, at=AT + 60)
+    assert book.do(claims.has_claimable, RUN, book.wanted)
+    (again,) = book.claim_anew(2)
     assert (again.key, again.attempt) == (first.key, 2)
-    assert book.do(claims.next_due_at, RUN, book.wanted) is None
+    assert not book.do(claims.has_claimable, RUN, book.wanted)
 
 
 def test_rows_with_the_same_inputs_are_claimed_once(book: Book) -> None:
@@ -108,8 +107,8 @@ def test_only_chosen_rows_are_claimed(book: Book) -> None:
     bodies = [one.body for limit in (2, 5) for one in book.claim(limit, only_chosen=True)]
     assert [body.split(b'"text":"')[1].split(b'"')[0].decode() for body in bodies] == ["one", "three", "four"]
     assert book.claim(5, only_chosen=True) == []
-    assert book.do(claims.next_due_at, RUN, book.wanted, only_chosen=True) is None
-    assert book.do(claims.next_due_at, RUN, book.wanted) is not None
+    assert not book.do(claims.has_claimable, RUN, book.wanted, only_chosen=True)
+    assert book.do(claims.has_claimable, RUN, book.wanted)
     assert len(book.claim_anew(5)) == 2
 
 
@@ -124,4 +123,4 @@ def test_removed_skipped_and_other_batches_rows_are_not_claimed(book: Book) -> N
     assert [row["text"] for row in left] == ["old", "other"]
     book.wanted = []
     assert book.claim_anew(10) == []
-    assert book.do(claims.next_due_at, RUN, []) is None
+    assert not book.do(claims.has_claimable, RUN, [])

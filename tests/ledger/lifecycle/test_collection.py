@@ -147,7 +147,8 @@ def test_audio_is_given_up_after_ten_unusable_polls_over_a_day(book: Book, looks
     book.take_in(sheet("one"))
     task = book.submitted("t1")
     book.do(collection.record_rendered, ending(task, word="completed"))
-    says = [book.do(collection.record_unusable, ending(task, at=AT + after)) for after in looks]
+    late: dict[str, Any] = {"next_try_at": AT, "unusable": True}
+    says = [book.do(collection.record_undelivered, ending(task, at=AT + after), **late) for after in looks]
     assert says == [False] * (len(looks) - 1) + [gone]
     assert book.state(task.key) == ("gone" if gone else "rendered")
 

@@ -41,6 +41,24 @@ def test_migrations_build_the_schema(tmp_path: Path) -> None:
             assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(schema.REVISION,)]
 
 
+def _indexes(path: Path) -> dict[str, list[str]]:
+    """Names of each table's indexes, in the order of their creation."""
+    with closing(sqlite3.connect(path)) as connection:
+        found: dict[str, list[str]] = {}
+        for table, name in connection.execute(
+            "SELECT tbl_name, name FROM sqlite_master WHERE type = 'index' ORDER BY rowid"
+        ):
+            found.setdefault(table, []).append(name)
+    return found
+
+
+def test_new_and_migrated_ledgers_have_their_indexes_in_one_order(tmp_path: Path) -> None:
+    """SQLite chooses between equally good indexes by their order, so all ledgers get the same plans."""
+    database.create(tmp_path / "new.db", "real")
+    _old_ledger(tmp_path / "migrated.db", schema.REVISION)
+    assert _indexes(tmp_path / "migrated.db") == _indexes(tmp_path / "new.db")
+
+
 def test_revision_is_the_newest_migration() -> None:
     """The program's revision is that of the newest migration."""
     assert max(database._known_revisions()) == schema.REVISION
@@ -96,13 +114,21 @@ RELEASED = {1: ("0001", "bdd09c08d6c3c543989f24473c36d7ab91ff0a7e9e06d83383d3e74
 """For every released key version: the revision of its ledgers, and one key that they contain."""
 
 
-def _old_ledger(path: Path, revision: str) -> None:
-    """Create a ledger as an earlier program left it."""
+def _migrate_to(path: Path, revision: str) -> None:
+    """Bring a ledger to the revision of an earlier program."""
     engine = create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
         config = database._config()
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
+    engine.dispose()
+
+
+def _old_ledger(path: Path, revision: str) -> None:
+    """Create a ledger as an earlier program left it."""
+    _migrate_to(path, revision)
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
         connection.exec_driver_sql("INSERT INTO meta VALUES ('world', 'real'), ('ledger_id', 'x'), ('created_at', '1')")
     engine.dispose()
 
@@ -144,6 +170,28 @@ def test_the_migration_to_0002_loses_nothing(tmp_path: Path) -> None:
         assert connection.execute("SELECT * FROM events").fetchall() == before
         assert connection.execute("SELECT batch_id FROM attempts").fetchall() == [(1,)]
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+
+
+def test_the_migration_to_0008_forgets_when_creates_were_due_and_incredible_costs(tmp_path: Path) -> None:
+    """A day's Retry-After stored by an earlier version binds no run."""
+    path = tmp_path / "batcher.db"
+    _old_ledger(path, "0001")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for statement in _ONE_DONE.format(version=1, key="k" * 64).split(";"):
+            connection.execute(statement)
+    _migrate_to(path, "0007")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE items SET not_before_at = 4e9")
+        connection.execute("UPDATE tasks SET credits = 1e308")
+        connection.execute("UPDATE attempts SET credits = -1")
+        connection.execute("INSERT INTO balances (account_id, at, credits, quota) VALUES (1, 1.0, -1e300, 7)")
+    database.upgrade(path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT state, not_before_at FROM items").fetchall() == [("done", 0.0)]
+        for table in ("tasks", "attempts"):
+            assert connection.execute(f"SELECT credits FROM {table}").fetchall() == [(None,)]
+        assert connection.execute("SELECT credits, quota FROM balances").fetchall() == [(None, 7.0)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0008",)]
 
 
 _ONE_DONE = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from functools import partial
 from pathlib import Path
@@ -49,6 +50,13 @@ def test_records_are_read_back_unchanged_by_another_process(tmp_path: Path) -> N
     assert Spill(path).records() == []
     other.append(_spilled(4))
     assert Spill(path).records() == [_spilled(4)]
+
+
+def test_a_record_of_another_version_is_read() -> None:
+    """With fields that this version does not have: its task id must not be lost in an upgrade."""
+    record = _spilled(1)
+    values = json.loads(record.to_json()) | {"not_before_at": 5.0, "later": [1]}
+    assert AnswerRecord.from_json(json.dumps(values).encode()) == record
 
 
 def test_a_record_fits_the_reserved_space(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from batcher.manifest.markup.markup import NOUNS, find, strip
+from batcher.manifest.markup.markup import find, strip
+from batcher.manifest.markup.nouns import NOUNS
 
 MARKUP = [
     ("html", "Hello <b>there</b>, traveller.", "Hello there, traveller."),

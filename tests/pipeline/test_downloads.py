@@ -1,0 +1,348 @@
+"""Downloads share their slots fairly: nothing that is wrong with one item's audio affects another."""
+
+from __future__ import annotations
+
+import mmap
+import stat
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from batcher.clock import Clock, Wakeup
+from batcher.ledger.ledger import open_ledger
+from batcher.ledger.lifecycle import collection
+from batcher.ledger.queries import attention
+from batcher.ledger.records import OpenTask
+from batcher.pipeline.context import ApiContext
+from batcher.pipeline.credit_guard import Guard
+from batcher.pipeline.delivery import Delivery
+from batcher.pipeline.downloader import MAX_STORED_WAIT_SECONDS, TRIES, Downloader
+from batcher.pipeline.slots import Slots
+from batcher.pipeline.stop import Reason
+from batcher.provider.client import Client
+from batcher.provider.endpoint import Endpoint
+from batcher.provider.limits import DownloadLimits
+from batcher.settings import Settings
+from batcher.throttle.gate import Throttle
+from tests.support.fake_tts import TOKEN, FakeTTS, Job, Twist, audio_of, refusal
+from tests.support.ledger_kit import AT, RUN, Book, book_in, ending, run_context, sheet
+from tests.support.raw_server import Connection, Script, raw_server
+
+TEXTS = [f"text {number}" for number in range(8)]
+WAV = audio_of("anything", "wav")
+STREAMED = WAV[:4] + b"\xff\xff\xff\xff" + WAV[8:40] + b"\xff\xff\xff\xff" + WAV[44:]
+"""WAV whose header was written before its length was known."""
+
+
+class HastyClock(Clock):
+    """A clock on which waits take a thousandth of their time."""
+
+    def steady(self) -> float:
+        return super().steady() * 1000
+
+    def now(self) -> float:
+        return AT + self.steady()
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds / 1000)
+
+    def limit(self, seconds: float) -> anyio.CancelScope:
+        return super().limit(seconds / 1000)
+
+
+@pytest.fixture
+def book(tmp_path: Path, provider: FakeTTS) -> Iterator[Book]:
+    """A ledger with eight rendered items, whose tasks the provider has."""
+    with book_in(tmp_path) as made:
+        made.take_in(sheet(*TEXTS))
+        for number, text in enumerate(TEXTS):
+            task = made.submitted(f"task_{number}")
+            provider.jobs[task.task_id] = Job(task.task_id, text, "mp3", 0.0)
+            made.do(collection.record_rendered, ending(task, word="completed"))
+        yield made
+
+
+Run = Callable[..., AbstractAsyncContextManager[Downloader]]
+
+
+@pytest.fixture
+def run(book: Book, provider: FakeTTS) -> Run:
+    """Starts a run's downloader, which has all open tasks."""
+
+    @asynccontextmanager
+    async def started(
+        clock: Clock | None = None, limits: DownloadLimits | None = None, at_once: int = 2
+    ) -> AsyncIterator[Downloader]:
+        clock, changed, out_dir = clock or HastyClock(), Wakeup(), book.path.parent / "audio"
+        with open_ledger(book.path, "real") as ledger:
+            endpoint = Endpoint(provider.url, TOKEN)
+            async with Client(endpoint, create_connections=1, downloads=limits) as client:
+                ctx = run_context(ledger, Settings(sources=(), ledger=book.path, out_dir=out_dir), clock)
+                api = ApiContext(
+                    client=client,
+                    account_id=book.account_id,
+                    guard=Guard(ledger, clock, account_id=book.account_id, run_id=RUN),
+                    throttle=Throttle(clock, creates_at_once=1, polls_at_once=4, downloads_at_once=at_once),
+                    slots=Slots(4, changed, ctx.tally, clock),
+                    changed=changed,
+                )
+                downloader = Downloader(ctx, api, Delivery(ctx=ctx, named=[]))
+                for task in book.do(collection.open_tasks, book.account_id, book.wanted):
+                    downloader.add(task, None)
+                downloader.no_more()
+                yield downloader
+
+    return started
+
+
+def tasks_of(book: Book) -> list[OpenTask]:
+    return book.do(collection.open_tasks, book.account_id, book.wanted)
+
+
+def states(book: Book) -> list[str]:
+    """The items' states, in the order of their texts."""
+    return [row["state"] for row in book.all("SELECT state FROM items ORDER BY length(text), text")]
+
+
+def bad_first(provider: FakeTTS, number: int, twist: Twist) -> list[str]:
+    """Let the first tasks' audio be bad; return the list of the tasks whose audio is asked for, as it grows."""
+    asked: list[str] = []
+
+    def audio(job: Job) -> Twist | None:
+        asked.append(job.id)
+        return twist if int(job.id.removeprefix("task_")) < number else None
+
+    provider.on_audio = audio
+    return asked
+
+
+BAD = [
+    pytest.param(Twist(status=200, body=WAV), "it does not start like mp3", id="another format"),
+    pytest.param(Twist(status=200, body=b"<html>" * 50), "it is a web page or an error message, not audio", id="html"),
+    pytest.param(Twist(status=206, body=audio_of("half", "mp3")), "HTTP 206 from 127.0.0.1", id="half of a file"),
+    pytest.param(Twist(status=403), "its URL returns HTTP 403", id="refused"),
+    pytest.param(Twist(status=500), "HTTP 500 from 127.0.0.1", id="error"),
+    pytest.param(Twist(), "RemoteProtocolError: Server disconnected without sending a response.", id="no answer"),
+    pytest.param(
+        Twist(status=302, headers={"location": "http://xn--/x"}), "the audio URL cannot be read", id="unreadable URL"
+    ),
+    pytest.param(Twist(status=302, headers={"location": "file:///etc/passwd"}), "is not https but file", id="file"),
+    pytest.param(
+        Twist(status=200, body=b"x" * 99, headers={"content-encoding": "gzip, gzip"}), "2 content codings", id="codings"
+    ),
+    pytest.param(refusal(429, "slow", Retry_After="5"), "HTTP 429 from 127.0.0.1", id="throttled"),
+    pytest.param(refusal(503, "slow", Retry_After="31536000"), "it asks to wait until 20", id="asks for a year"),
+]
+
+
+@pytest.mark.parametrize(("twist", "why"), BAD)
+async def test_good_audio_is_collected_before_bad_audio_is_tried_again(
+    book: Book, provider: FakeTTS, run: Run, twist: Twist, why: str
+) -> None:
+    """Bad items hold no slot while they wait; at the end each has its reason in the ledger, and the good ones none."""
+    asked = bad_first(provider, 5, twist)
+    async with run(at_once=1) as downloader:
+        await downloader.run()
+    assert states(book) == ["rendered"] * 5 + ["done"] * 3
+    assert len(dict.fromkeys(asked[:8])) == 8
+    reasons = [row["error_message"] for row in book.all("SELECT error_message FROM items ORDER BY length(text), text")]
+    assert all(why in reason for reason in reasons[:5])
+    assert reasons[5:] == [None] * 3
+    number, listed = book.do(attention.undelivered, book.wanted, 3)
+    assert (number, [row_id for row_id, _ in listed]) == (5, ["a", "b", "c"])
+    assert downloader.ctx.stop.reasons == {
+        Reason.TROUBLE: "the audio of 5 finished tasks could not be downloaded; run it again later"
+    }
+    assert max(asked.count(task) for task in asked) <= TRIES
+
+
+@pytest.mark.parametrize(
+    ("twist", "counts"),
+    [
+        (Twist(status=403), True),
+        (Twist(status=206, body=audio_of("half", "mp3")), True),
+        (Twist(status=200, body=WAV), True),
+        (Twist(status=500), False),
+        (Twist(), False),
+        (refusal(429, "slow"), False),
+    ],
+)
+async def test_only_answers_without_the_audio_count_towards_giving_it_up(
+    book: Book, provider: FakeTTS, run: Run, twist: Twist, counts: bool
+) -> None:
+    """A host that is down or busy may have it tomorrow."""
+    bad_first(provider, 1, twist)
+    async with run() as downloader:
+        await downloader.run()
+    looks = book.one("SELECT unusable_looks FROM tasks WHERE task_id = 'task_0'")["unusable_looks"]
+    assert looks == (TRIES if counts else 0)
+
+
+async def test_the_next_run_begins_with_what_was_never_tried(book: Book, provider: FakeTTS, run: Run) -> None:
+    """Even if the run before ended during its first downloads; then with the one that failed longest ago."""
+    asked = bad_first(provider, 0, Twist())
+    tasks = tasks_of(book)
+    late, early, cancelled = tasks[0], tasks[1], tasks[2]
+    for task, at in ((late, AT + 50.0), (early, AT - 50.0)):
+        book.do(collection.record_undelivered, ending(task, error_message="x"), next_try_at=at, unusable=False)
+    book.do(collection.record_tried, cancelled, at=AT - 10.0)
+
+    class Frozen(HastyClock):
+        def now(self) -> float:
+            return AT
+
+    async with run(Frozen(), at_once=1) as downloader:
+        await downloader.run()
+    assert states(book) == ["done"] * 8
+    order = list(dict.fromkeys(asked))
+    assert set(order[:5]) == {task.task_id for task in tasks[3:]}
+    assert order[5:] == [early.task_id, cancelled.task_id, late.task_id]
+    assert book.all("SELECT error_message FROM items WHERE error_message IS NOT NULL") == []
+
+
+async def test_a_stored_time_never_binds_the_next_run(book: Book, provider: FakeTTS, run: Run) -> None:
+    """A clock that was set back, or a server that asked for a year."""
+    (task, *_) = tasks_of(book)
+    book.do(collection.record_undelivered, ending(task), next_try_at=AT + 3e9, unusable=False)
+    async with run() as downloader:
+        assert downloader._queue[-1][0] - downloader.ctx.clock.steady() <= MAX_STORED_WAIT_SECONDS
+        await downloader.run()
+    assert states(book) == ["done"] * 8
+
+
+async def test_a_run_that_is_stopped_notes_the_downloads_under_way(book: Book, provider: FakeTTS, run: Run) -> None:
+    """So four endless downloads do not begin every run of a limited time."""
+    asked = bad_first(provider, 2, Twist(status=200, body=b"x", headers={"content-length": "9999"}))
+    async with raw_server(_dripping) as endless:
+        provider.ending = lambda job: (
+            {"audioUrl": f"{endless.origin}/{job.id}"} if job.id in ("task_0", "task_1") else {}
+        )
+        async with run() as downloader:
+            await run_until(downloader, lambda: endless.connections == 2)
+        assert asked == []
+        tried = book.all("SELECT task_id FROM items WHERE not_before_at > 0 ORDER BY task_id")
+        assert [row["task_id"] for row in tried] == ["task_0", "task_1"]
+        async with run() as downloader:
+            await run_until(downloader, lambda: states(book).count("done") == 6)
+
+
+async def run_until(downloader: Downloader, holds: Callable[[], bool]) -> None:
+    """Run until the condition holds, and then stop as `--max-runtime` does."""
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            group.start_soon(downloader.run)
+            while not holds():  # noqa: ASYNC110 - what it waits for is in the ledger
+                await anyio.sleep(0.02)
+            group.cancel_scope.cancel()
+
+
+async def _dripping(connection: Connection) -> None:
+    await connection.request()
+    await connection.send(b"HTTP/1.1 200 OK\r\ncontent-length: 999999\r\n\r\n")
+    while True:
+        await connection.send(b"x" * 100)
+        await anyio.sleep(0.01)
+
+
+async def test_a_late_download_is_left_to_the_next_run(book: Book, provider: FakeTTS, run: Run) -> None:
+    """A second attempt would take as long; a slow one may have met a short trouble and is tried again."""
+    async with raw_server(_dripping) as endless:
+        provider.ending = lambda job: {"audioUrl": f"{endless.origin}/{job.id}"} if job.id == "task_5" else {}
+        late = DownloadLimits(seconds=0.2, seconds_per_character=0.0, window_seconds=9.0)
+        async with run(limits=late) as downloader:
+            await downloader.run()
+        assert endless.connections == 1
+        slow = DownloadLimits(window_seconds=0.05, bytes_per_second=1e6)
+        async with run(limits=slow) as downloader:
+            await downloader.run()
+        assert endless.connections == 1 + TRIES
+    assert states(book).count("done") == 7
+    reason = book.one("SELECT error_message FROM items WHERE state = 'rendered'")["error_message"]
+    assert reason.startswith("slower than 1,000,000 bytes a second")
+
+
+async def test_an_expired_url_is_replaced_at_once(book: Book, provider: FakeTTS, run: Run) -> None:
+    """It is no failure: nothing waits, and nothing counts towards giving the audio up."""
+    provider.on_audio = lambda job: Twist(status=403) if job.reads == 0 else None
+    async with run() as downloader:
+        for due, order, wanted in downloader._queue:
+            wanted.url = f"{provider._audio_origin}/{wanted.task.task_id}.mp3?old"
+            assert (due, order >= 0) == (float("-inf"), True)
+        await downloader.run()
+    assert states(book) == ["done"] * 8
+    assert book.one("SELECT max(unusable_looks) AS most FROM tasks") == {"most": 0}
+    assert {job.downloads for job in provider.jobs.values()} == {2}
+
+
+async def test_an_unexpected_error_ends_only_its_own_attempt(
+    book: Book, provider: FakeTTS, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = mmap.mmap, iter(range(999))
+
+    def fail_once(*args: Any, **options: Any) -> mmap.mmap:
+        if next(calls) == 0:
+            raise ValueError("made up")
+        return real(*args, **options)
+
+    monkeypatch.setattr(mmap, "mmap", fail_once)
+    async with run() as downloader:
+        await downloader.run()
+    assert states(book) == ["done"] * 8
+    assert sum(job.downloads for job in provider.jobs.values()) == 9
+
+
+async def test_rejected_audio_is_readable_only_by_its_owner(book: Book, provider: FakeTTS, run: Run) -> None:
+    bad_first(provider, 1, Twist(status=200, body=b"<html>" * 50))
+    async with run() as downloader:
+        await downloader.run()
+        (bad,) = downloader.ctx.store.bad()
+    assert stat.S_IMODE(bad.stat().st_mode) == 0o600
+
+
+def delimited_by_its_end(*bodies: bytes) -> Script:
+    """Answer with these bodies in turn, each of which ends where its connection does; the last one repeats."""
+    left = list(bodies)
+
+    async def script(connection: Connection) -> None:
+        await connection.request()
+        body = left.pop(0) if len(left) > 1 else left[0]
+        await connection.send(b"HTTP/1.1 200 OK\r\n\r\n" + body)
+
+    return script
+
+
+MP3 = audio_of("text 0", "mp3")
+
+
+@pytest.mark.parametrize(
+    ("audio_format", "bodies", "downloads", "why"),
+    [
+        ("mp3", [MP3], 1, None),
+        ("mp3", [MP3[:-1], MP3], 2, None),
+        ("mp3", [MP3[:-1]], TRIES, "it was cut off: its last frame is not complete"),
+        ("wav", [WAV], 1, None),
+        ("wav", [WAV[:-1]], TRIES, "it was cut off: "),
+        ("wav", [STREAMED], 2, None),
+        ("wav", [STREAMED[:-4], STREAMED], 3, None),
+        ("pcm", [WAV[44:]], 2, None),
+    ],
+)
+async def test_audio_that_http_does_not_delimit_is_verified_by_its_frames_or_by_a_second_download(
+    book: Book, provider: FakeTTS, run: Run, audio_format: str, bodies: list[bytes], downloads: int, why: str | None
+) -> None:
+    task = replace(tasks_of(book)[0], format=audio_format)
+    async with raw_server(delimited_by_its_end(*bodies)) as audio:
+        provider.ending = lambda _: {"audioUrl": f"{audio.origin}/x"}
+        async with run() as downloader:
+            downloader._queue.clear()
+            downloader.add(task, None)
+            await downloader.run()
+        assert audio.connections == downloads
+    item = book.item(task.key)
+    assert item["state"] == ("done" if why is None else "rendered")
+    assert (item["error_message"] or "").startswith(why or "")
