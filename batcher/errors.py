@@ -89,3 +89,11 @@ class TroubleError(BatcherError):
 
 class StorageError(TroubleError):
     """A write that must be durable before the next step failed."""
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The most important error in a group raised by task groups: bugs come before errors that a user can fix."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    leaves = [root_cause(one) for one in error.exceptions]
+    return next((leaf for leaf in leaves if not isinstance(leaf, BatcherError)), leaves[0])

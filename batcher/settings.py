@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, BinaryIO, Final, Literal
 
 from batcher.errors import CredentialsError, ManifestError, UsageError
 from batcher.manifest.faults import printable
@@ -27,20 +27,25 @@ _DURATION: Final = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s?)?",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One manifest of a run (`path` None: standard input) and the rules for reading it."""
+    """One manifest of a run and the rules for reading it: the file at `path`, or else `content`, called `title`.
+
+    Without either, `content` is still to be read from standard input.
+    """
 
     path: Path | None
     rules: Rules
+    content: BinaryIO | None = field(default=None, repr=False, compare=False)
+    title: str = "<stdin>"
 
     @property
     def name(self) -> str:
         """The batch's source in the ledger."""
-        return str(self.path.absolute()) if self.path is not None else "<stdin>"
+        return str(self.path.absolute()) if self.path is not None else self.title
 
     @property
     def label(self) -> str:
         """The manifest as it was named on the command line."""
-        return str(self.path) if self.path is not None else "<stdin>"
+        return str(self.path) if self.path is not None else self.title
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

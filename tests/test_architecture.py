@@ -29,6 +29,7 @@ LAYERS = {
         "manifest",
         "pacing",
         "clock",
+        "log",
         "formatting",
         "item",
         "errors",
@@ -38,11 +39,12 @@ LAYERS = {
 """Parts of each folder, the highest first. A part imports only itself and those below it."""
 
 OWNERS = {
+    "structlog": ["batcher.log"],
     "httpcore": ["batcher.provider"],
     "httpx": ["batcher.provider", "batcher.cli.monitoring"],
     "sqlalchemy": ["batcher.ledger"],
     "alembic": ["batcher.ledger"],
-    "tqdm": ["batcher.reports.progress"],
+    "tqdm": ["batcher.cli.screen"],
     "click": ["batcher.cli"],
     "jinja2": ["batcher.reports.page"],
     "python_calamine": ["batcher.manifest"],

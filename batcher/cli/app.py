@@ -16,7 +16,15 @@ from batcher import __version__
 from batcher.cli import colours
 from batcher.cli.epilogs import epilog
 from batcher.cli.options import DEBUG
-from batcher.errors import BatcherError, CredentialsError, LockedError, StorageError, TroubleError, UsageError
+from batcher.errors import (
+    BatcherError,
+    CredentialsError,
+    LockedError,
+    StorageError,
+    TroubleError,
+    UsageError,
+    root_cause,
+)
 
 COMMANDS: Final = {
     "run": "Create audio for the rows of a manifest. This can charge.",
@@ -118,7 +126,7 @@ def _run(arguments: list[str]) -> int:
 
 def explain(error: BaseException) -> tuple[int, str, str]:
     """Exit code, message and hint for an error that ended a command."""
-    leaf = _root_cause(error)
+    leaf = root_cause(error)
     if isinstance(leaf, OSError) and leaf.errno in (errno.ENOSPC, errno.EDQUOT):
         where = leaf.filename or "a file or standard output"
         leaf = StorageError(f"cannot write {where}: {leaf.strerror}", "Free some space, then run it again.")
@@ -138,14 +146,6 @@ def exit_code_of(error: BatcherError) -> int:
     """The exit code for an error that batcher raised."""
     codes: dict[type[BatcherError], int] = {LockedError: 7, UsageError: 2, CredentialsError: 5, TroubleError: 8}
     return next(code for kind, code in codes.items() if isinstance(error, kind))
-
-
-def _root_cause(error: BaseException) -> BaseException:
-    """The most important error in a group raised by task groups: bugs come before errors that a user can fix."""
-    if not isinstance(error, BaseExceptionGroup):
-        return error
-    leaves = [_root_cause(one) for one in error.exceptions]
-    return next((leaf for leaf in leaves if not isinstance(leaf, BatcherError)), leaves[0])
 
 
 def _print_error(code: int, message: str, hint: str) -> int:

@@ -13,7 +13,7 @@ from batcher.ledger.ledger import Ledger
 from batcher.pipeline.credit_guard import Guard
 from batcher.pipeline.slots import Slots
 from batcher.pipeline.stop import Stop
-from batcher.reports.progress import Progress
+from batcher.reports.observer import Observer
 from batcher.reports.tally import Tally
 from batcher.settings import Settings
 from batcher.throttle.gate import Throttle
@@ -32,7 +32,7 @@ class RunContext:
     settings: Settings
     ledger: Ledger
     store: Store
-    progress: Progress
+    progress: Observer
     clock: Clock
     stop: Stop = field(default_factory=Stop)
     tally: Tally = field(default_factory=Tally)

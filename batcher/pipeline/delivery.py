@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from batcher.audio import checks
 from batcher.audio.store import Store
 from batcher.ledger.ledger import Connection, Ledger
@@ -18,10 +16,9 @@ from batcher.ledger.queries import item_counts
 from batcher.ledger.queries.outputs import outputs_of, to_link
 from batcher.ledger.records import Batch, FileRecord, OpenTask, Output
 from batcher.ledger.storage import cached_facts
+from batcher.log import log
 from batcher.pipeline.context import RunContext
 from batcher.pipeline.linking import Linker
-
-log = structlog.get_logger()
 
 _CHUNK: Final = 500
 """Outputs linked in one step."""

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-import structlog
 from anyio.abc import TaskGroup
 
 from batcher.audio import checks
@@ -26,6 +25,7 @@ from batcher.errors import StorageError
 from batcher.formatting import counted
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.records import FileRecord, OpenTask, TaskEnd
+from batcher.log import log
 from batcher.pipeline.connection import token_rejected
 from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.delivery import Delivery
@@ -37,8 +37,6 @@ from batcher.throttle.gate import PATIENCE_SECONDS, Sent
 
 if TYPE_CHECKING:
     from batcher.provider.client import Client
-
-log = structlog.get_logger()
 
 _REFUSALS: Final = (400, 401, 403, 404, 410)
 """HTTP statuses that make a URL count as unusable."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anyio
+import anyio.to_thread
 
 from batcher.audio.store import Store
 from batcher.clock import Clock
@@ -25,12 +25,12 @@ from batcher.ledger.money.prices import Prices, prices
 from batcher.ledger.storage import database
 from batcher.manifest.faults import Faults
 from batcher.manifest.markup.doubts import Doubt
-from batcher.manifest.reader import Manifest
 from batcher.pipeline.catalogue import Catalogue, Verdict
 from batcher.pipeline.connection import reach, why_no_profile
 from batcher.pipeline.purchase_check import CACHE, FIX_VOICES, add_fault, warnings
 from batcher.pipeline.restore import why_outdated
 from batcher.pipeline.selection import Selection, need_known
+from batcher.pipeline.startup import open_manifest
 from batcher.provider.answers import Profile
 from batcher.settings import Settings
 
@@ -78,7 +78,7 @@ class Plan:
     stops_after: int | None = None  # items that the balance pays for, if not all
 
 
-def plan(settings: Settings) -> Plan:
+async def plan(settings: Settings) -> Plan:
     """Plan a run with these settings. Creates neither tasks nor a ledger.
 
     Raises:
@@ -86,9 +86,9 @@ def plan(settings: Settings) -> Plan:
         UsageError: a setting is invalid, or names a row that does not exist.
     """
     with _ledger(settings) as path, open_readonly(path, settings.world) as conn:
-        planner = _Planner(settings, conn)
-        anyio.run(planner.ask_api)
-        return planner.finish()
+        planner = await anyio.to_thread.run_sync(_Planner, settings, conn)
+        await planner.ask_api()
+        return await anyio.to_thread.run_sync(planner.finish)
 
 
 @contextmanager
@@ -121,7 +121,7 @@ class _Planner:
     def _preview_imports(self) -> None:
         for source in self._settings.sources:
             rules = importer.with_history(self._conn, source.rules)
-            manifest = Manifest(source.path, rules)
+            manifest = open_manifest(source, rules)
             self._plan.batches.append(rules.batch)
             try:
                 out_dir, at = self._store.out_dir, Clock().now()

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import anyio
-import structlog
 
 from batcher.errors import StorageError
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.records import OpenTask, TaskEnd
+from batcher.log import log
 from batcher.pacing.due_queue import Due
 from batcher.pacing.load import Load
 from batcher.pacing.pace import Pace, Pacing
@@ -25,8 +25,6 @@ from batcher.pipeline.refusal import refused
 from batcher.pipeline.stop import Reason
 from batcher.provider.answers import Answer, Cause, Phase, Task
 from batcher.throttle.gate import Sent
-
-log = structlog.get_logger()
 
 MISSED_SECONDS: Final = 50.0
 """Time in seconds between two polls that count as separate misses of a task, so that it is gone after minutes."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, BinaryIO, Final
+from contextlib import ExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
+import anyio.to_thread
 
 from batcher.audio.store import Store
 from batcher.clock import Clock, Wakeup
-from batcher.errors import CredentialsError, TroubleError, UsageError
+from batcher.errors import BatcherError, CredentialsError, LockedError, TroubleError, UsageError, root_cause
 from batcher.formatting import amount, counted
 from batcher.item import State
 from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import collection, restored_rows, runs
 from batcher.ledger.queries import item_counts, status
+from batcher.ledger.queries.selection import selected_rows
 from batcher.ledger.records import Halt
 from batcher.ledger.storage.lock import owner_lock
 from batcher.pacing.pace import Pacing
@@ -25,18 +27,18 @@ from batcher.pipeline.context import ApiContext, Confirm, RunContext
 from batcher.pipeline.credit_guard import Guard
 from batcher.pipeline.delivery import Delivery, recover_files
 from batcher.pipeline.downloader import Downloader
+from batcher.pipeline.drain import limit_runtime, obey
 from batcher.pipeline.finish import Finish
 from batcher.pipeline.ingest import Ingest
 from batcher.pipeline.poller import Poller
 from batcher.pipeline.preflight import Preflight
 from batcher.pipeline.purchase_check import check_purchases
-from batcher.pipeline.signals import block_signals, handle_signals, limit_runtime
 from batcher.pipeline.slots import Slots
-from batcher.pipeline.startup import need_manifests, ready_ledger, spool
-from batcher.pipeline.stop import Reason
+from batcher.pipeline.startup import need_manifests, ready_ledger
+from batcher.pipeline.stop import Reason, StopRequests
 from batcher.pipeline.submitter import Submitter
 from batcher.provider.answers import Profile
-from batcher.reports.progress import Progress
+from batcher.reports.observer import Observer, Work
 from batcher.reports.run_report import RunReport
 from batcher.settings import Settings
 from batcher.throttle.gate import Throttle
@@ -50,13 +52,26 @@ _CREATES_AT_ONCE: Final = 128
 """Create requests in flight at most, whatever `--concurrency` permits: each has a connection of its own."""
 _POLLS_AT_ONCE: Final = 16
 _DOWNLOADS_AT_ONCE: Final = 4
+_LOCK_SECONDS: Final = 0.1
+"""Time between two attempts to take the lock."""
+_COULD_NOT_BEGIN: Final = (2, 5, 8)
+"""Exit codes of runs that an error may have kept from creating anything."""
 
 
-def run(settings: Settings, progress: Progress, *, confirm: Confirm | None = None) -> RunReport:
+class Ended(NamedTuple):
+    """The report of a run, and the error that kept it from creating and collecting, if one did."""
+
+    report: RunReport
+    error: BatcherError | None
+
+
+async def run(
+    settings: Settings, progress: Observer, requests: StopRequests, *, confirm: Confirm | None = None
+) -> Ended:
     """Process the manifests' rows as far as is possible now. Running it again continues from there.
 
-    `confirm` asks a person about doubtful texts, and before many new items are created for real money; without it
-    nobody is asked.
+    `requests` end it early. `confirm` asks a person about doubtful texts, and before many new items are created for
+    real money; without it nobody is asked.
 
     Raises:
         LockedError: another run holds the ledger.
@@ -65,47 +80,68 @@ def run(settings: Settings, progress: Progress, *, confirm: Confirm | None = Non
     """
     if not settings.ledger.exists():
         need_manifests(settings)
-    stdin = spool() if any(source.path is None for source in settings.sources) else None
-    with owner_lock(settings.ledger, wait_seconds=settings.wait_lock_seconds):
-        new = ready_ledger(settings, progress)
+    clock = Clock()
+    with ExitStack() as held:
+        await _lock(held, settings, clock)
+        new = await anyio.to_thread.run_sync(ready_ledger, settings, progress)
         api = f", API {settings.other_api}" if settings.other_api else ""
         progress.say(f"ledger {settings.ledger}{' (NEW)' if new else ''}, output folder {settings.out_dir}{api}")
         outdated = restore.need_consent(settings)
-        with open_ledger(settings.ledger, settings.world) as ledger:
-            store = Store(settings.ledger.parent, settings.out_dir)
-            ctx = RunContext(settings=settings, ledger=ledger, store=store, progress=progress, clock=Clock())
-            return anyio.run(_Run(ctx, confirm, stdin).run, outdated)
+        ledger = held.enter_context(open_ledger(settings.ledger, settings.world))
+        store = Store(settings.ledger.parent, settings.out_dir)
+        ctx = RunContext(settings=settings, ledger=ledger, store=store, progress=progress, clock=clock)
+        try:
+            return await _Run(ctx, confirm).run(outdated, requests)
+        except BaseExceptionGroup as errors:
+            raise root_cause(errors) from errors
+
+
+async def _lock(held: ExitStack, settings: Settings, clock: Clock) -> None:
+    """Take the owner's lock, waiting for it as long as the settings say."""
+    give_up_at = clock.steady() + settings.wait_lock_seconds
+    while True:
+        try:
+            held.enter_context(owner_lock(settings.ledger))
+        except LockedError:
+            if clock.steady() >= give_up_at:
+                raise
+        else:
+            return
+        await clock.sleep(_LOCK_SECONDS)
 
 
 class _Run:
     """The steps of one run, and what they pass on to its end."""
 
-    def __init__(self, ctx: RunContext, confirm: Confirm | None, stdin: BinaryIO | None) -> None:
+    def __init__(self, ctx: RunContext, confirm: Confirm | None) -> None:
         self.ctx = ctx
         self.confirm = confirm
-        self.ingest = Ingest(ctx, stdin, confirm)
+        self.ingest = Ingest(ctx, confirm)
+        self.error: BatcherError | None = None  # that kept it from reaching the account
         self.client: Client | None = None
         self.profiles: list[Profile] = []
         self.halts: list[Halt] = []
         self.overdue: list[str] = []
         self.last_end: tuple[int | None, str | None] = (None, None)  # exit code and message of the run before
 
-    async def run(self, outdated: bool) -> RunReport:
+    async def run(self, outdated: bool, requests: StopRequests) -> Ended:
         started_at = self.ctx.clock.now()
         async with anyio.create_task_group() as watchers:
-            await watchers.start(handle_signals, self.ctx, self._abort_creates, watchers)
+            await watchers.start(requests.listen)
+            watchers.start_soon(obey, self.ctx, requests, self._abort_creates, watchers)
             watchers.start_soon(limit_runtime, self.ctx)
             await self._recover(started_at)
             if outdated or self.ctx.settings.restored:
                 await restore.import_rows(self.ctx, outdated=outdated)
             await self.ingest.run()
             delivery = await self._deliver_leftovers()
+            await self._announce()
             if await self._has_work():
                 await self._work(delivery)
             report = await self._finish(started_at)
-            block_signals()
             watchers.cancel_scope.cancel()
-        return report
+        error = self.ingest.error() or self.error
+        return Ended(report, error if report.exit_code in _COULD_NOT_BEGIN else None)
 
     def _abort_creates(self) -> None:
         if self.client is not None:
@@ -130,6 +166,13 @@ class _Run:
         await delivery.link_saved(self.ingest.checked)
         return delivery
 
+    async def _announce(self) -> None:
+        """Tell the observer which rows the run works on."""
+        ledger, selection = self.ctx.ledger, self.ingest.selection
+        chosen = frozenset(await ledger.do(selected_rows)) if selection.is_limited else None
+        work = Work(self.ctx.run_id, [] if self.ingest.refused else self.ingest.named, chosen, ledger.committed)
+        self.ctx.progress.begin(work)
+
     async def _has_work(self) -> bool:
         ledger = self.ctx.ledger
         counts = await ledger.do(self.ingest.selection.count, self.ingest.named)
@@ -147,8 +190,10 @@ class _Run:
         except UsageError as error:
             self.ingest.refuse(error.message, [], error.hint)
         except CredentialsError as error:
+            self.error = error
             self.ctx.stop.stop_all(Reason.CREDENTIALS, error.one_line())
         except TroubleError as error:
+            self.error = error
             self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
 
     @asynccontextmanager

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Final
 
 import anyio
-import structlog
 from anyio.abc import TaskGroup
 
 from batcher.errors import StorageError
@@ -18,6 +17,7 @@ from batcher.item import Event
 from batcher.ledger.lifecycle import claims
 from batcher.ledger.money.spending import Budget
 from batcher.ledger.records import AnswerRecord, Batch, Claimed, OpenTask
+from batcher.log import log
 from batcher.pipeline.connection import token_rejected
 from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.poller import Poller
@@ -26,8 +26,6 @@ from batcher.pipeline.stop import Reason
 from batcher.pipeline.waiting import Situation, Wait, why_waiting
 from batcher.provider.answers import Answer, Cause
 from batcher.throttle.gate import Sent
-
-log = structlog.get_logger()
 
 _BLOCKED_SECONDS: Final = 1.0
 """Pause before the halts are checked again when an item is due and the ledger permits no claim."""

@@ -16,7 +16,7 @@ from batcher.ledger.money import spending
 from batcher.ledger.queries import attention, ignored, item_counts, names
 from batcher.ledger.queries.eta import Forecast, forecast
 from batcher.ledger.records import Batch, Halt
-from batcher.reports.progress import Progress
+from batcher.reports.observer import Observer
 from batcher.reports.run_report import RunReport
 
 _SHOWN: Final = 5
@@ -86,7 +86,7 @@ def overdue_message(conn: Connection, batches: Sequence[Batch], keys: Sequence[s
     return f"; overdue: {', '.join(found[:_SHOWN])}{', …' * (len(found) > _SHOWN)}; run it again later"
 
 
-def print_summary(conn: Connection, progress: Progress, words: SummaryInput, batches: Sequence[Batch]) -> None:
+def print_summary(conn: Connection, progress: Observer, words: SummaryInput, batches: Sequence[Batch]) -> None:
     """Print how the run ended. A quiet run prints only news that needs attention."""
     result, counts = words.result, words.counts
     if counts.rows or result.exit_code != 2:
@@ -112,7 +112,7 @@ def print_summary(conn: Connection, progress: Progress, words: SummaryInput, bat
         progress.say(f"{counted(result.not_selected, 'other row')} of the manifest {verb} not part of this run")
 
 
-def _print_end(progress: Progress, words: SummaryInput) -> None:
+def _print_end(progress: Observer, words: SummaryInput) -> None:
     result = words.result
     if result.exit_code == 0:
         return
@@ -122,7 +122,7 @@ def _print_end(progress: Progress, words: SummaryInput) -> None:
         show(f"  {hint}")
 
 
-def _print_groups(conn: Connection, progress: Progress, words: SummaryInput, batches: Sequence[Batch]) -> None:
+def _print_groups(conn: Connection, progress: Observer, words: SummaryInput, batches: Sequence[Batch]) -> None:
     """Print the items that need attention, by state, each with the command to use."""
     for state, (label, command) in _GROUPS.items():
         number = words.counts.states[state]
@@ -135,7 +135,7 @@ def _print_groups(conn: Connection, progress: Progress, words: SummaryInput, bat
         show(f"    {command} {words.where}")
 
 
-def _print_undelivered(conn: Connection, progress: Progress, words: SummaryInput, batches: Sequence[Batch]) -> None:
+def _print_undelivered(conn: Connection, progress: Observer, words: SummaryInput, batches: Sequence[Batch]) -> None:
     """Print the items whose audio could not be downloaded, with the reasons. The next run tries them again."""
     if not words.counts.states[State.RENDERED]:
         return

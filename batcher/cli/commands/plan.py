@@ -33,10 +33,13 @@ def plan(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
 
 def show_plan(ctx: click.Context, manifests: tuple[str, ...]) -> int:
     """Print the plan. Returns the exit code."""
+    import anyio
+
+    from batcher.cli.standard_input import with_standard_input
     from batcher.pipeline import plan
 
-    settings = run_settings(ctx, manifests)
-    found = plan.plan(settings)
+    settings = with_standard_input(run_settings(ctx, manifests))
+    found = anyio.run(plan.plan, settings)
     refused = (
         bool(found.refused or found.refused_doubts)
         or (found.rebuy is not None and not settings.rebuy)

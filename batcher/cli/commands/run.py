@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +21,7 @@ from batcher.cli.saved_settings import SavedSettings
 from batcher.errors import BatcherError, UsageError
 
 if TYPE_CHECKING:
-    from batcher.reports.progress import Progress
+    from batcher.cli.screen import Screen
     from batcher.reports.run_report import RunReport
 
 _REFUSED: Final = 2
@@ -77,13 +78,13 @@ def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     MANIFEST is a table, workbook, JSON, text or subtitle file, or - for standard input; see `batcher help manifest`.
     Run it again at any time: it creates new and changed rows, collects open tasks, and never buys the same thing twice.
     """
-    from batcher.reports.progress import Progress
+    from batcher.cli.screen import Screen
 
     if ctx.params["dry_run"]:
         if ctx.params["save_settings"]:
             raise UsageError("--save-settings needs a run that is not dry", "Remove --dry-run or --save-settings.")
         ctx.exit(show_plan(ctx, manifests))
-    progress = Progress(quiet=ctx.params["quiet"])
+    progress = Screen(quiet=ctx.params["quiet"])
     try:
         report = _execute(ctx, manifests, progress)
     except BaseException as error:
@@ -94,18 +95,22 @@ def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     ctx.exit(report.exit_code)
 
 
-def _finish(ctx: click.Context, report: RunReport, progress: Progress) -> None:
+def _finish(ctx: click.Context, report: RunReport, progress: Screen) -> None:
     report_end(ctx.params, report, progress.say)
     if ctx.params["as_json"]:
         with suppress(BrokenPipeError):  # the exit code carries the result too
             print_object(ctx, report.facts())
 
 
-def _execute(ctx: click.Context, manifests: tuple[str, ...], progress: Progress) -> RunReport:
+def _execute(ctx: click.Context, manifests: tuple[str, ...], progress: Screen) -> RunReport:
+    import anyio
+
+    from batcher.cli.signals import SignalRequests
+    from batcher.cli.standard_input import with_standard_input
     from batcher.pipeline import runner
     from batcher.reports import logs
 
-    settings = run_settings(ctx, manifests)
+    settings = with_standard_input(run_settings(ctx, manifests))
     saved = _settings_to_save(ctx, manifests)
     file = logs.LogFile(ctx.params["log_file"]) if ctx.params["log_file"] is not None else None
     logs.configure(
@@ -117,13 +122,13 @@ def _execute(ctx: click.Context, manifests: tuple[str, ...], progress: Progress)
     )
     asks = not ctx.params["yes"] and all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
     report_start(ctx.params, progress.say)
-    report = runner.run(settings, progress, confirm=_confirm if asks else None)
-    if saved is not None and report.exit_code != _REFUSED:
+    ended = anyio.run(partial(runner.run, settings, progress, SignalRequests(), confirm=_confirm if asks else None))
+    if saved is not None and ended.report.exit_code != _REFUSED:
         _save(saved, progress)
-    return report
+    return ended.report
 
 
-def _save(saved: SavedSettings, progress: Progress) -> None:
+def _save(saved: SavedSettings, progress: Screen) -> None:
     """Save the options. The run counts, whether or not that succeeds."""
     try:
         saved.save()

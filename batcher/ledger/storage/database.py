@@ -17,6 +17,7 @@ from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from batcher.errors import LedgerError, StorageError, TroubleError, UsageError
+from batcher.ledger.storage.open_files import TrackedConnection, beginning
 from batcher.ledger.storage.schema import REVISION, meta
 from batcher.ledger.storage.triggers import create_tables
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 World = Literal["real", "sandbox"]
 _CHOOSE_ANOTHER: Final = "Choose another with --ledger."
 _BUSY_TIMEOUT_SECONDS: Final = 30
+_MAGIC: Final = b"SQLite format 3\0"
 _DISK_ERRORS: Final = (
     "SQLITE_FULL",
     "SQLITE_IOERR",
@@ -87,9 +89,9 @@ def set_stray_journal_aside(path: Path) -> None:
     if not journal.exists():
         return
     if path.exists():
-        with path.open("rb") as file:
-            if file.read(20)[18:] != b"\1\1":
-                return
+        header = beginning(path, 20)
+        if header is None or header[18:] != b"\1\1":
+            return
     journal.replace(journal.with_name(f"{journal.name}.stray-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"))
     path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
 
@@ -200,9 +202,16 @@ def _engine(path: Path, *, readonly: bool = False, wal: bool = True) -> Engine:
     uri = f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rw'}"
 
     def connect() -> sqlite3.Connection:
-        return sqlite3.connect(
-            uri, uri=True, check_same_thread=False, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None
+        connection = sqlite3.connect(
+            uri,
+            uri=True,
+            check_same_thread=False,
+            timeout=_BUSY_TIMEOUT_SECONDS,
+            isolation_level=None,
+            factory=TrackedConnection,
         )
+        connection.track(path)
+        return connection
 
     engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool, hide_parameters=True)
 
@@ -224,13 +233,12 @@ def _engine(path: Path, *, readonly: bool = False, wal: bool = True) -> Engine:
 def _check_header(path: Path) -> None:
     """Check the file before SQLite opens it for writing, which would turn an empty file into a database."""
     try:
-        with path.open("rb") as file:
-            header = file.read(16)
+        header = beginning(path, len(_MAGIC))
     except (FileNotFoundError, IsADirectoryError):
         raise LedgerError(
             f"no ledger at {path}", "`batcher run MANIFEST` creates one; --ledger chooses another."
         ) from None
-    if header != b"SQLite format 3\0":
+    if header not in (None, _MAGIC):
         raise LedgerError(f"{path} is not a batcher ledger", _CHOOSE_ANOTHER)
 
 
