@@ -51,12 +51,13 @@ class Finish:
         try:
             result = await self._close_run()
             await self.ctx.ledger.do(self._print_summary, result)
-            return result
         except StorageError as error:
             # Purchases are in the spill file by now; report even if nothing more can be written.
             message = self.ctx.stop.reasons.get(Reason.TROUBLE, error.one_line())
             self.ctx.progress.warn(f"exit 8: {message}")
-            return self._build_report(8, message)
+            result = self._build_report(8, message)
+        run_report.log_end(result)
+        return result
 
     async def _close_run(self) -> run_report.RunReport:
         ledger = self.ctx.ledger

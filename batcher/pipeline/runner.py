@@ -20,6 +20,7 @@ from batcher.ledger.queries import item_counts, status
 from batcher.ledger.queries.selection import selected_rows
 from batcher.ledger.records import Halt
 from batcher.ledger.storage.lock import owner_lock
+from batcher.log import log, within_run
 from batcher.pacing.pace import Pacing
 from batcher.pipeline import restore
 from batcher.pipeline.connection import reach
@@ -91,7 +92,8 @@ async def run(
         store = Store(settings.ledger.parent, settings.out_dir)
         ctx = RunContext(settings=settings, ledger=ledger, store=store, progress=progress, clock=clock)
         try:
-            return await _Run(ctx, confirm).run(outdated, requests)
+            with within_run(ctx.run_id):
+                return await _Run(ctx, confirm).run(outdated, requests)
         except BaseExceptionGroup as errors:
             raise root_cause(errors) from errors
 
@@ -125,7 +127,9 @@ class _Run:
         self.last_end: tuple[int | None, str | None] = (None, None)  # exit code and message of the run before
 
     async def run(self, outdated: bool, requests: StopRequests) -> Ended:
-        started_at = self.ctx.clock.now()
+        started_at, settings = self.ctx.clock.now(), self.ctx.settings
+        batches = [source.rules.batch for source in settings.sources]
+        log.info("run started", ledger=str(settings.ledger), out_dir=str(settings.out_dir), batches=batches)
         async with anyio.create_task_group() as watchers:
             await watchers.start(requests.listen)
             watchers.start_soon(obey, self.ctx, requests, self._abort_creates, watchers)
@@ -319,6 +323,7 @@ class _Run:
         tasks = await self.ctx.ledger.do(
             collection.open_tasks, api.account_id, self.ingest.named, only_chosen=only_chosen
         )
+        await self.ctx.ledger.do(self.ctx.items.read, [task.key for task in tasks])
         for task in tasks:
             if task.rendered:
                 downloader.add(task, None)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from batcher.clock import utc
 from batcher.ledger.records import Halt
+from batcher.log import log
 from batcher.reports.tally import Tally
 
 SCHEMA: Final = 1
@@ -61,6 +62,11 @@ class RunReport:
     def facts(self) -> dict[str, Any]:
         """The object of `run --json`."""
         return asdict(self)
+
+
+def log_end(report: RunReport) -> None:
+    """Log the report of a run that has ended: a warning, unless it is finished or may simply go on."""
+    (log.info if report.exit_code in (0, 6) else log.warning)("run ended", **report.facts())
 
 
 def halt_of(halts: Sequence[Halt]) -> dict[str, Any] | None:

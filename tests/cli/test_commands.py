@@ -6,9 +6,13 @@ import contextlib
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -463,3 +467,77 @@ def test_status_of_several_batches_has_a_line_for_each(project: Project, provide
         ("lines", 2, 2, 0),
         ("more", 3, 1, 1),
     ]
+
+
+@pytest.mark.parametrize(
+    ("how", "file", "code"),
+    [
+        (["--ok-exit", "3,6"], "", 0),
+        (["--ok-exit", "6"], "", 3),
+        ([], "ok-exit = [3, 7]", 0),
+        ([], "ok-exit = 3", 0),
+        (["--ok-exit", "7"], "ok-exit = [3]", 3),
+    ],
+)
+def test_ok_exit_codes_become_0_for_the_process_alone(
+    project: Project, provider: FakeTTS, how: list[str], file: str, code: int
+) -> None:
+    """Report and ledger keep the real one."""
+    provider.on_create = lambda _: refusal(422, "too_odd")
+    (project.folder / "batcher.toml").write_text(file, encoding="utf-8")
+    ended = project.run(project.manifest(1), *how)
+    assert (ended.exit_code, ended.report["exit_code"]) == (code, 3)
+    assert project.query("SELECT exit_code FROM runs") == [(3,)]
+
+
+def test_ok_exit_covers_a_ledger_that_is_held_and_never_a_wrong_command_line(project: Project) -> None:
+    manifest, accepted = project.manifest(1), {"BATCHER_OK_EXIT": "3,6,7"}
+    with owner_lock(project.ledger):
+        held = project.run(manifest, environment=accepted)
+    assert (held.exit_code, held.report["exit_code"], "another run" in held.err) == (0, 7, True)
+    assert project.run(manifest, "--no-such-option", environment=accepted).exit_code == 2
+    refused = project.run(manifest, "--ok-exit", "2,3")
+    assert (refused.exit_code, "'2' cannot count as success" in refused.err) == (2, True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs a PID namespace")
+@pytest.mark.parametrize("held", [False, True])
+def test_process_1_of_a_container_obeys_sigterm(project: Project, provider: FakeTTS, held: bool) -> None:
+    """While it waits for the ledger it ends at once; while a task is open it collects that first."""
+    provider.task_seconds = 0.5
+    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-m", "batcher", "run"]
+    command += [str(project.manifest(1)), "--api-url", provider.url, "--json", "--wait-lock", "60s"]
+    with owner_lock(project.ledger) if held else nullcontext():
+        how: dict[str, Any] = {"cwd": project.folder, "env": project.environment, "encoding": "utf-8"}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **how) as started:
+            (process,) = _children(started.pid)
+            if held:
+                _until(lambda: _catches(process, signal.SIGTERM))
+            else:
+                provider.until(lambda: bool(provider.jobs))
+            os.kill(process, signal.SIGTERM)
+            out, err = started.communicate(timeout=30)
+    if held:
+        assert started.returncode == 130, err
+    else:
+        assert (started.returncode, json.loads(out)["states"]["done"]) == (0, 1), err
+
+
+def _children(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    _until(lambda: bool(path.read_text(encoding="ascii").split()))
+    return [int(child) for child in path.read_text(encoding="ascii").split()]
+
+
+def _catches(pid: int, number: signal.Signals) -> bool:
+    """Whether the process handles the signal."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    ends_at = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < ends_at
+        time.sleep(0.02)

@@ -157,7 +157,7 @@ def test_the_log_file_holds_every_step_and_no_secret(project: Project, provider:
     text = there.read_text(encoding="utf-8")
     lines = [json.loads(line) for line in text.splitlines()]
     assert [line["task_id"] for line in lines if line["event"] == "saved"] == ["task_1"]
-    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", line["at"]) for line in lines)
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["timestamp"]) for line in lines)
     assert not [secret for secret in (TOKEN, "Line number", "signature") if secret in text]
     assert project.run(project.folder / "lines.csv", "--log-file", "/proc/no/log").exit_code == 2
 

@@ -14,7 +14,7 @@ from batcher.cli.commands.plan import show_plan
 from batcher.cli.json_output import print_object
 from batcher.cli.ledger_path import project_folder
 from batcher.cli.monitoring import failure_report, report_end, report_start
-from batcher.cli.option_types import WebAddress
+from batcher.cli.option_types import ExitCodes, WebAddress
 from batcher.cli.options import option
 from batcher.cli.run_options import GroupedCommand, manifest_options, run_settings
 from batcher.cli.saved_settings import SavedSettings
@@ -60,6 +60,12 @@ class _RunCommand(GroupedCommand):
     "--log-file", type=click.Path(path_type=Path), metavar="FILE", help="Log every step to FILE, which may be rotated."
 )
 @option(
+    "--ok-exit",
+    type=ExitCodes(),
+    metavar="CODES",
+    help="Exit with 0 in place of these exit codes, such as 3,6,7; the report keeps them.",
+)
+@option(
     "--ping",
     type=WebAddress(),
     metavar="URL",
@@ -79,6 +85,7 @@ def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     Run it again at any time: it creates new and changed rows, collects open tasks, and never buys the same thing twice.
     """
     from batcher.cli.screen import Screen
+    from batcher.reports.run_report import log_end
 
     if ctx.params["dry_run"]:
         if ctx.params["save_settings"]:
@@ -89,7 +96,9 @@ def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
         report = _execute(ctx, manifests, progress)
     except BaseException as error:
         with suppress(OSError):  # the error that ended the run counts
-            _finish(ctx, failure_report(error), progress)
+            failed = failure_report(error)
+            log_end(failed)
+            _finish(ctx, failed, progress)
         raise
     _finish(ctx, report, progress)
     ctx.exit(report.exit_code)
@@ -110,7 +119,10 @@ def _execute(ctx: click.Context, manifests: tuple[str, ...], progress: Screen) -
     from batcher.pipeline import runner
     from batcher.reports import logs
 
-    settings = with_standard_input(run_settings(ctx, manifests))
+    settings = run_settings(ctx, manifests)
+    if ctx.params["ok_exit"]:
+        ctx.find_root().obj.update(ctx.params["ok_exit"])
+    settings = with_standard_input(settings)
     saved = _settings_to_save(ctx, manifests)
     file = logs.LogFile(ctx.params["log_file"]) if ctx.params["log_file"] is not None else None
     logs.configure(
