@@ -62,6 +62,10 @@ class ManifestError(UsageError):
         self.faults = faults
         self.suggestion = suggestion
 
+    def __str__(self) -> str:
+        lines = [self.message, *self.faults, *filter(None, [self.hint])]
+        return "\n  ".join(dict.fromkeys(lines))
+
 
 class DoubtError(ManifestError):
     """Texts of a manifest have contents of these `types` that are hardly meant to be spoken."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
@@ -120,6 +121,27 @@ class Settings:
         return self.token
 
 
+def project_folder(manifest: Path | None) -> Path:
+    """The manifest's folder, or the current one for standard input."""
+    return (manifest.parent if manifest is not None else Path()).absolute()
+
+
+def ledger_path(value: str | None, folder: Path, *, sandbox: bool) -> Path:
+    """Resolve `--ledger`; without it, the ledger of the project folder. Follows symbolic links.
+
+    Raises:
+        UsageError: the value is a URL, but not an SQLite URL.
+    """
+    if value is None:
+        return (folder / ("batcher-sandbox.db" if sandbox else "batcher.db")).resolve()
+    if "://" in value:
+        if not value.startswith("sqlite:///"):
+            scheme = value.partition(":")[0]
+            raise UsageError(f"unsupported ledger {scheme}://…", "Pass a path or sqlite:///PATH.")
+        value = value.removeprefix("sqlite:///")
+    return Path(value).expanduser().resolve()
+
+
 def changed_command(command: Sequence[str], options: Mapping[str, Sequence[str]]) -> str:
     """The command line with these values for the options, in the place of its own; without passwords and control
     characters."""
@@ -144,6 +166,21 @@ def duration(text: str) -> float:
         raise ValueError(f"{text!r} is not a duration: write 90s, 50m or 1h30m")
     hours, minutes, seconds = (int(group or 0) for group in match.groups())
     return float(hours * 3600 + minutes * 60 + seconds)
+
+
+def rate(value: Any) -> float:
+    """A number of requests per second, above 0 and finite.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise ValueError(f"{value!r} is not a number above 0")
+    return number
 
 
 def duration_text(seconds: float) -> str:

@@ -16,6 +16,12 @@ LAYERS = {
     "batcher": [
         "__main__",
         "cli",
+        "api",
+        "project",
+        "row_output",
+        "row_input",
+        "options",
+        "run_settings",
         "maintenance",
         "doctor",
         "pipeline",

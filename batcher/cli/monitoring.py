@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _summary(report: RunReport) -> str:
         lines.append(f"batches: {', '.join(report.batches)}; ledger: {report.ledger}")
     lines += [f"{state}: {number}" for state, number in report.states.items() if number]
     lines.append(f"created {report.created}, collected {report.collected} in {report.elapsed_seconds:.1f} s")
-    lines += [f"credits {name}: {amount(value)}" for name, value in report.credits.items() if value is not None]
+    lines += [f"credits {name}: {amount(value)}" for name, value in asdict(report.credits).items() if value is not None]
     return "\n".join(lines) + "\n"
 
 

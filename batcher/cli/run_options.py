@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -21,12 +20,11 @@ from batcher.cli.api_options import (
 )
 from batcher.cli.config_file import apply_config_file, merged_columns
 from batcher.cli.json_output import JsonCommand
-from batcher.cli.ledger_path import ledger_path, project_folder
-from batcher.cli.option_types import TABLE, ColumnNames, Delimiter, Duration, MarkupTypes, Rate, RowIds, Where
+from batcher.cli.option_types import ColumnNames, Delimiter, Duration, MarkupTypes, Rate, RowIds, Where
 from batcher.cli.options import DEBUG, option
 from batcher.errors import UsageError
-from batcher.manifest import packed
-from batcher.manifest.rules import Rules
+from batcher.manifest.markup.nouns import TABLE
+from batcher.run_settings import settings_of, sources_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -272,106 +270,18 @@ def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path
         UsageError: options contradict each other, or a value is invalid.
     """
     paths = [None if name == "-" else Path(name) for name in manifests]
-    folder = project_folder(paths[0] if paths else beside)
+    folder = settings.project_folder(paths[0] if paths else beside)
     config = apply_config_file(ctx, folder)
     params = ctx.params
     if not paths and beside is None and not params["collect_only"]:
         raise UsageError("no manifest given", "Name one, such as lines.csv; or pass --collect-only.")
-    if math.isnan(params["max_credits"] or 0.0):
-        raise UsageError("--max-credits must be a number", "For example: --max-credits 5000")
-    only = tuple(dict.fromkeys(chain.from_iterable(params["only"])))
-    _need_one_selection(params)
-    sandbox = params["sandbox"]
-    need_one_api(ctx, sandbox=sandbox)
-    out_dir = params["out_dir"] or folder / ("audio-sandbox" if sandbox else "audio")
-    return settings.Settings(
-        sources=_sources(params, paths, config, folder),
-        ledger=ledger_path(params["ledger"], folder, sandbox=sandbox),
-        out_dir=Path(out_dir).resolve(),
-        sandbox=sandbox,
-        api_url=params["api_url"],
-        token=find_token(ctx),
-        allow_http=params["allow_http"],
-        audio_hosts=frozenset(params["allow_audio_host"]),
-        no_credits_codes=frozenset(params["no_credits_code"]),
-        concurrency=params["concurrency"],
-        create_rate=params["create_rate"],
-        poll_rate=params["poll_rate"],
-        only=only,
-        sample=params["sample"],
-        max_items=params["max_items"],
-        max_credits=params["max_credits"],
-        max_in_doubt=params["max_in_doubt"],
-        max_runtime_seconds=params["max_runtime"],
-        wait=not params["no_wait"],
-        collect_only=params["collect_only"],
-        override_halt=params["override_halt"],
-        rebuy=params["rebuy"],
-        allow=frozenset(chain.from_iterable(params["allow"])),
-        rename=params["rename"],
-        refilter=params["refilter"],
-        restored=params["restored"],
-        rescan=params["rescan"],
-        wait_lock_seconds=params["wait_lock"],
-        command=ctx.meta.get(_COMMAND, ()),
-    )
-
-
-def _need_one_selection(params: dict[str, Any]) -> None:
-    given = [f"--{name.replace('_', '-')}" for name in ("only", "sample", "collect_only") if params[name]]
-    if len(given) > 1:
-        hint = (
-            "--collect-only creates nothing, and collects everything." if "--collect-only" in given else "Choose one."
-        )
-        raise UsageError(f"{given[0]} and {given[1]} contradict each other", hint)
-
-
-def _sources(
-    params: dict[str, Any], paths: list[Path | None], config: dict[str, Any], folder: Path
-) -> tuple[settings.Source, ...]:
-    names = _batch_names(params["batch"], paths)
-    if params["columns"] and not params["no_header"]:
-        hint = "Add --no-header if the first row is data. To rename a column, use --column FIELD=HEADER."
-        raise UsageError("--columns names the columns of a file without a header", hint)
-    if params["header_row"] and params["no_header"]:
-        raise UsageError("--header-row and --no-header contradict each other", "Choose one.")
-    columns = merged_columns(params["column"], config, folder)
-    voices = settings.string_table(config.get("voices"), "voices", folder / settings.FILE_NAME)
-    return tuple(
-        settings.Source(
-            path=path,
-            rules=Rules(
-                batch=name,
-                voice=params["voice"],
-                model=params["model"],
-                format=(params["audio_format"] or "").lower() or None,
-                columns=columns,
-                voices=voices,
-                encoding=params["encoding"],
-                delimiter=params["delimiter"],
-                quotes=None if params["quotes"] == "auto" else params["quotes"],
-                header_row=params["header_row"],
-                no_header=params["no_header"],
-                names=params["columns"] or (),
-                sheet=params["sheet"],
-                single_table=TABLE in chain.from_iterable(params["allow"]),
-                where=params["where"],
-                filename=params["filename"],
-                skip_invalid=params["skip_invalid"],
-                skip_empty=params["skip_empty"],
-                strip=tuple(sorted(set(chain.from_iterable(params["strip"])))),
-            ),
-        )
-        for path, name in zip(paths, names, strict=True)
-    )
-
-
-def _batch_names(batch: str | None, paths: list[Path | None]) -> list[str]:
-    if batch is not None and len(paths) > 1:
-        raise UsageError("--batch names one batch, but there are several manifests", "Run them one by one.")
-    names = [settings.batch_name(batch or (packed.stem(path) if path is not None else "stdin")) for path in paths]
-    if len(set(names)) < len(names):
-        raise UsageError(
-            f"two manifests have the same batch name ({', '.join(names)})", "Run them one by one, each with --batch."
-        )
-    return names
+    need_one_api(ctx, sandbox=params["sandbox"])
+    values = params | {
+        "format": params["audio_format"],
+        "column": merged_columns(params["column"], config, folder),
+        "voices": settings.string_table(config.get("voices"), "voices", folder / settings.FILE_NAME),
+    }
+    values |= {name: tuple(chain.from_iterable(params[name])) for name in ("only", "allow", "strip")}
+    sources = sources_of(values, paths)
+    command = ctx.meta.get(_COMMAND, ())
+    return settings_of(values, sources, folder=folder, token=find_token(ctx), command=command)

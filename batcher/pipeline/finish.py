@@ -147,7 +147,7 @@ class Finish:
             now = self.profiles[-1].balance if self.profiles else None
             self.ctx.stop.reasons.setdefault(reason, summary.halt_line(halt, counts, balance=now, need=need))
 
-    def _credits(self, conn: Connection) -> dict[str, float | None]:
+    def _credits(self, conn: Connection) -> run_report.Credits:
         start = self.profiles[0].balance if self.profiles else None
         end = self.profiles[-1].balance if len(self.profiles) > 1 else None
         spent, known = spending.spent_in_run(conn, self.ctx.run_id)
@@ -155,7 +155,7 @@ class Finish:
             spent = start - end if start is not None and end is not None else None
         needed = self.ingest.selection.estimated_need(conn, self.ingest.named)
         found = {"start": start, "end": end, "spent": spent, "estimated_needed": needed}
-        return {name: rounded(number) for name, number in found.items()}
+        return run_report.Credits(**{name: rounded(number) for name, number in found.items()})
 
     def _note_end(self, conn: Connection, result: run_report.RunReport) -> None:
         runs.end_run(

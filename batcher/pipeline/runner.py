@@ -174,7 +174,7 @@ class _Run:
         """Tell the observer which rows the run works on."""
         ledger, selection = self.ctx.ledger, self.ingest.selection
         chosen = frozenset(await ledger.do(selected_rows)) if selection.is_limited else None
-        work = Work(self.ctx.run_id, [] if self.ingest.refused else self.ingest.named, chosen, ledger.committed)
+        work = Work(ledger.path, [] if self.ingest.refused else self.ingest.named, chosen, ledger.committed)
         self.ctx.progress.begin(work)
 
     async def _has_work(self) -> bool:

@@ -85,6 +85,11 @@ class StopRequests:
         self._number += 1
         self._changed.ring()
 
+    def request_once(self) -> None:
+        """Request that the run ends, unless that has been requested."""
+        if not self._number:
+            self.request()
+
     async def reach(self, number: int) -> None:
         """Wait for the request with this number, counted from 1."""
         while self._number < number:

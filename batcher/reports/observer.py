@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from batcher.clock import Clock, Wakeup
@@ -14,12 +15,12 @@ from batcher.reports.tally import Tally
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a run works on: the batches, all of their rows or those `chosen` (batch id and number).
+    """What a run works on: a ledger's batches, all of their rows or those `chosen` (batch id and number).
 
     `committed` rings after each change of the ledger.
     """
 
-    run_id: str
+    ledger: Path
     batches: Sequence[Batch]
     chosen: frozenset[tuple[int, int]] | None
     committed: Wakeup

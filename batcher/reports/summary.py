@@ -156,16 +156,16 @@ def _first_line(result: RunReport, counts: item_counts.Counts) -> str:
         parts.append(f"{open_:,} created and not collected yet")
     if counts.states[State.ABANDONED]:
         parts.append(f"{counts.states[State.ABANDONED]:,} abandoned")
-    if result.credits["spent"]:
-        parts.append(f"{amount(result.credits['spent'])} credits spent")
-    if result.credits["end"] is not None:
-        parts.append(f"{amount(result.credits['end'])} credits left")
+    if result.credits.spent:
+        parts.append(f"{amount(result.credits.spent)} credits spent")
+    if result.credits.end is not None:
+        parts.append(f"{amount(result.credits.end)} credits left")
     return f"{', '.join(parts)}; audio in {result.out_dir}"
 
 
 def _statement(conn: Connection, result: RunReport) -> str | None:
     """The balances around the run compared with the reported cost of its tasks. None if unknown or unchanged."""
-    start, end = result.credits["start"], result.credits["end"]
+    start, end = result.credits.start, result.credits.end
     if start is None or end is None:
         return None
     reported, complete = spending.spent_in_run(conn, result.run_id or "")

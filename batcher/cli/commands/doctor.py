@@ -15,12 +15,11 @@ from click.core import ParameterSource
 from batcher.cli.colours import ERROR, GOOD, WARNING
 from batcher.cli.config_file import FILES
 from batcher.cli.json_output import reply
-from batcher.cli.ledger_path import ledger_path
 from batcher.cli.options import is_flag
 from batcher.cli.run_options import GroupedCommand, manifest_options, run_settings
 from batcher.doctor.finding import Finding, Level
 from batcher.formatting import counted
-from batcher.settings import FILE_NAME, user_folder
+from batcher.settings import FILE_NAME, ledger_path, user_folder
 
 _SOURCES: Final[dict[ParameterSource | None, str]] = {
     ParameterSource.COMMANDLINE: "flag",

@@ -24,6 +24,7 @@ TOPICS: Final = (
     "security",
     "report",
     "json",
+    "python",
     "sandbox",
     "troubleshooting",
 )

@@ -12,13 +12,13 @@ import click
 
 from batcher.cli.commands.plan import show_plan
 from batcher.cli.json_output import print_object
-from batcher.cli.ledger_path import project_folder
 from batcher.cli.monitoring import failure_report, report_end, report_start
 from batcher.cli.option_types import ExitCodes, WebAddress
 from batcher.cli.options import option
 from batcher.cli.run_options import GroupedCommand, manifest_options, run_settings
 from batcher.cli.saved_settings import SavedSettings
 from batcher.errors import BatcherError, UsageError
+from batcher.settings import project_folder
 
 if TYPE_CHECKING:
     from batcher.cli.screen import Screen
