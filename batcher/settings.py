@@ -22,6 +22,8 @@ NEW_CREDENTIALS: Final = (
     "create one at https://fishaudio.org/en/account?section=api."
 )
 """What to do about a missing or rejected token."""
+RESULT_FORMATS: Final = ("jsonl", "csv")
+"""The formats of results files; `ledger recover` and `--restored` read the first."""
 FILE_NAME: Final = "batcher.toml"
 _DURATION: Final = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s?)?", re.IGNORECASE)
 
@@ -80,6 +82,7 @@ class Settings:
     allow: frozenset[str] = frozenset()  # types of markup that are bought as they are
     restored: bool = False
     rescan: bool = False
+    results: tuple[str, ...] = RESULT_FORMATS
     wait_lock_seconds: float = 0.0
     command: tuple[str, ...] = ("batcher", "run")  # the command line, for suggesting another
 

@@ -39,6 +39,7 @@ _COMMANDS: Final[dict[str, tuple[tuple[int, ...], tuple[str, ...]]]] = {
     "plan": (_COMMON, ("batcher plan lines.csv --voice VOICE_ID", "batcher plan lines.csv --json")),
     "status": (_COMMON, ("batcher status lines.csv", "batcher status --ledger /srv/book/batcher.db --json")),
     "show": (_COMMON, ("batcher show line-17", "batcher show --state failed --json")),
+    "changes": (_COMMON, ("batcher changes lines.csv", "batcher changes --since 3f2a9c --json")),
     "voices": ((*_COMMON, 5), ("batcher voices", "batcher voices narrator --json", "batcher voices --sandbox")),
     "report": (
         _COMMON,
@@ -85,6 +86,7 @@ _TOPICS: Final = {
     "plan": ("manifest",),
     "status": ("guarantees", "json"),
     "show": ("guarantees", "json"),
+    "changes": ("files", "json"),
     "voices": ("account",),
     "report": ("report",),
     "resolve": ("guarantees", "troubleshooting"),

@@ -168,6 +168,13 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     ),
     option("--no-wait", is_flag=True, help="Create tasks and exit; a later run collects them."),
     option("--collect-only", is_flag=True, help="Collect open tasks and create nothing; needs no manifest."),
+    option(
+        "--results",
+        type=click.Choice(["all", "none", "jsonl", "csv"]),
+        default="all",
+        show_default=True,
+        help="Results files to write after each run.",
+    ),
     option("--rescan", is_flag=True, help="Ignore caches: reread every manifest and recheck every output."),
     option(
         "--rebuy",
@@ -219,7 +226,7 @@ _GROUPS: Final = {
         *("where", "skip_invalid", "skip_empty", "allow", "strip", "rescan"),
     ),
     "Defaults for rows without their own": ("voice", "model", "audio_format"),
-    "Files": ("ledger", "out_dir", "filename"),
+    "Files": ("ledger", "out_dir", "filename", "results"),
     "Rows of this run (command line only)": ("only", "sample"),
     "Limits": (
         *("concurrency", "create_rate", "poll_rate", "max_items", "max_credits", "max_in_doubt", "max_runtime"),

@@ -69,7 +69,7 @@ class Retakes:
         [(_, why)] = await linker.link([output])
         if why is None:
             link = (output.batch_id, output.row_id, output.key, output.output)
-            await self.ledger.do(collection.record_links, [link])
+            await self.ledger.do(collection.record_links, [link], at=self.clock.now())
         return why
 
 

@@ -65,7 +65,7 @@ class Delivery:
     async def link(self, outputs: Sequence[Output]) -> None:
         """Link done items to these outputs of rows, and record the links."""
         if links := await self._link(outputs):
-            await self.ctx.ledger.do(collection.record_links, links)
+            await self.ctx.ledger.do(collection.record_links, links, at=self.ctx.clock.now())
 
     async def _link(self, outputs: Sequence[Output], publish: str | None = None) -> list[collection.Link]:
         """Link outputs on disk, after publishing the part of the item path `publish`. Returns the links to record.

@@ -116,7 +116,7 @@ class Finish:
         )
 
     def _write_results(self, conn: Connection) -> list[str]:
-        """Returns the batches whose results are up to date: none while rows are still to be restored from them."""
+        """Returns the batches whose JSONL results are current: none while rows are still to be restored from them."""
         if restored_rows.due(conn):
             return []
         written = []
@@ -124,7 +124,7 @@ class Finish:
             out_dir = self.ctx.settings.ledger.parent / batch.out_dir
             try:
                 self._write(conn, batch, out_dir)
-                written.append(batch.name)
+                written += [batch.name] * ("jsonl" in self.ctx.settings.results)
             except OSError as error:
                 self.ctx.tally.unwritten += 1
                 message = f"cannot write the results of {batch.name}: {error.strerror}"
@@ -135,10 +135,11 @@ class Finish:
         """Write the results of the batch, unless neither the batch nor its results files have changed."""
         name = f"results {batch.batch_id}"
         paths = results.results_paths(out_dir, [batch.name])
-        known = cached_facts.get(conn, name)
-        if self.ctx.settings.rescan or known is None or known != [stamp(path) for path in paths]:
-            results.write_results(out_dir, batch.name, outputs.results(conn, batch))
-            cached_facts.put(conn, name, "rows", [stamp(path) for path in paths])
+        known, formats = cached_facts.get(conn, name), self.ctx.settings.results
+        if self.ctx.settings.rescan or known is None or known != [list(formats), *map(stamp, paths)]:
+            if formats:
+                results.write_results(out_dir, batch.name, outputs.results(conn, batch), formats)
+            cached_facts.put(conn, name, "rows", [list(formats), *map(stamp, paths)])
 
     def _note_halts(self, conn: Connection, counts: item_counts.Counts) -> None:
         for halt in self.halts:

@@ -10,6 +10,8 @@ from typing import IO, Any, Final
 
 import msgspec
 
+from batcher.settings import RESULT_FORMATS
+
 _RESULT_COLUMNS: Final = (
     *("batch", "row", "id", "state", "output", "key", "task_id", "take"),
     *("sha256", "bytes", "audio_seconds", "error"),
@@ -25,11 +27,13 @@ RESERVED_ENDINGS: Final = (f"{RESULTS}.jsonl", f"{RESULTS}.csv", f"{REPORT}.html
 
 def results_paths(out_dir: Path, batches: Sequence[str]) -> list[Path]:
     """Paths of the results files of these batches."""
-    return [out_dir / f"{batch}{RESULTS}.{ending}" for batch in batches for ending in ("jsonl", "csv")]
+    return [out_dir / f"{batch}{RESULTS}.{ending}" for batch in batches for ending in RESULT_FORMATS]
 
 
-def write_results(out_dir: Path, batch: str, lines: Iterator[dict[str, Any]]) -> None:
-    """Replace `BATCH.results.jsonl` and `.csv` in the output folder, each atomically.
+def write_results(
+    out_dir: Path, batch: str, lines: Iterator[dict[str, Any]], formats: Sequence[str] = RESULT_FORMATS
+) -> None:
+    """Replace `BATCH.results.jsonl` and `.csv` in the output folder, or one of them, each atomically.
 
     Raises:
         OSError: they cannot be written; the old ones stay.
@@ -44,7 +48,8 @@ def write_results(out_dir: Path, batch: str, lines: Iterator[dict[str, Any]]) ->
                 file.flush()
                 os.fsync(file.fileno())
         for draft, path in zip(drafts, paths, strict=True):
-            draft.replace(path)
+            if path.suffix.removeprefix(".") in formats:
+                draft.replace(path)
     finally:
         for draft in drafts:
             draft.unlink(missing_ok=True)

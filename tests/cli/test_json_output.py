@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 import pytest
@@ -13,14 +13,15 @@ from jsonschema import Draft202012Validator
 from batcher.cli.app import cli
 from batcher.cli.commands.help import command_schema
 from tests.conftest import Project
+from tests.support.contract import checked
 from tests.support.fake_tts import FakeTTS, Twist, refusal
-from tests.support.processes import Ended
 
 FAILURES: Final = {
     "run": ["no-such.csv"],
     "plan": ["--no-such-option"],
     "status": ["--no-such-option"],
     "show": ["no-such-row"],
+    "changes": ["--since", "no-such-run"],
     "voices": ["--limit", "0"],
     "report": ["--batch", "no-such-batch"],
     "resolve": ["no-such-row"],
@@ -39,26 +40,6 @@ def json_commands() -> list[str]:
     context = click.Context(cli)
     found = {name: cli.get_command(context, name) for name in cli.list_commands(context)}
     return [name for name, command in found.items() if command and any("--json" in one.opts for one in command.params)]
-
-
-def closed(schema: Any) -> Any:
-    """The schema, strict: a key that it does not name is an error."""
-    if isinstance(schema, dict):
-        found = {name: closed(value) for name, value in schema.items()}
-        if "properties" in found and "type" in found:
-            found["additionalProperties"] = False
-        return found
-    return [closed(one) for one in schema] if isinstance(schema, list) else schema
-
-
-def checked(ended: Ended, name: str) -> dict[str, Any]:
-    """What was printed, after checking it against the command's schema and against the exit code."""
-    found: dict[str, Any] = ended.report
-    errors = Draft202012Validator(closed(command_schema(name))).iter_errors(found)
-    assert [str(error) for error in errors] == []
-    assert (found["command"], found["exit_code"]) == (name, ended.exit_code)
-    assert next(iter(found)) == "schema"
-    return found
 
 
 @pytest.fixture
