@@ -234,7 +234,7 @@ _GROUPS: Final = {
     ),
     "Consent (command line only)": ("yes", "rebuy", "rename", "refilter", "restored", "override_halt"),
     "API": ("api_url", "token_file", "sandbox", "allow_http", "allow_audio_host", "no_credits_code"),
-    "Monitoring": ("ok_exit", "ping", "metrics", "log_format", "log_file"),
+    "Monitoring": ("ok_exit", "ping", "notify", "metrics", "log_format", "log_file"),
     "Output": ("dry_run", "save_settings", "as_json", "quiet", "verbose", "debug"),
 }
 """Headings of the help, with the options below each; options in none of them come last, under "Output"."""

@@ -8,6 +8,7 @@ and decides whether a halt may be probed.
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from batcher.clock import Clock, utc
@@ -27,10 +28,17 @@ SUSPECT_THROTTLED: Final = 12
 """After this many creates in a row were throttled (429), the balance is read: the API may mean that it is empty."""
 
 
+OnHalt = Callable[[Halt], Awaitable[None]]
+"""Learns of a halt that this run has caused."""
+
+
 class Guard:
     """Decides for one run whether its account may create."""
 
-    def __init__(self, ledger: Ledger, clock: Clock, *, account_id: int, run_id: str) -> None:
+    def __init__(
+        self, ledger: Ledger, clock: Clock, *, account_id: int, run_id: str, on_halt: OnHalt | None = None
+    ) -> None:
+        self._on_halt = on_halt
         self._ledger = ledger
         self._clock = clock
         self._account_id = account_id
@@ -78,6 +86,8 @@ class Guard:
         for halt in self.halts:
             if before.pop(halt.id, None) is None:
                 log.warning("halted", **_facts(halt))
+                if self._on_halt is not None:
+                    await self._on_halt(halt)
         for halt in before.values():
             log.info("resumed", **_facts(halt))
         permitted = await self._ledger.do(halts.allowance, self._account_id, self._run_id, 1, busy=True)

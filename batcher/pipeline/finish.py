@@ -24,6 +24,7 @@ from batcher.pipeline import restore
 from batcher.pipeline.context import RunContext
 from batcher.pipeline.delivery import SWEPT, sweep
 from batcher.pipeline.ingest import Ingest
+from batcher.pipeline.outbox import Outbox
 from batcher.pipeline.stop import Reason, Stop
 from batcher.provider.answers import Profile
 from batcher.reports import results, run_report, summary
@@ -39,6 +40,7 @@ class Finish:
 
     ctx: RunContext
     ingest: Ingest
+    outbox: Outbox
     started_at: float
     profiles: list[Profile]
     halts: list[Halt]
@@ -58,6 +60,12 @@ class Finish:
             result = self._build_report(8, message)
         run_report.log_end(result)
         return result
+
+    async def report_halt(self, halt: Halt) -> None:
+        """Put the report as it is at this halt into the outbox."""
+        counts = await self.ctx.ledger.do(self.ingest.selection.count, self.ingest.named)
+        result = self._with_counts(self._build_report(4 if halt.kind == "credits" else 8, halt.detail), counts)
+        await self.ctx.ledger.do(self.outbox.add, "halted", replace(result, halt=run_report.halt_of([halt])))
 
     async def _close_run(self) -> run_report.RunReport:
         ledger = self.ctx.ledger
@@ -88,16 +96,21 @@ class Finish:
             message = "all selected rows are done or settled"
         message += await self.ctx.ledger.do(summary.overdue_message, self.ingest.named, self.overdue)
         return replace(
-            self._build_report(code, message),
+            self._with_counts(self._build_report(code, message), counts),
             hint="\n".join(self.ingest.hints) or None if code == 2 else None,
+            left_out=await self.ctx.ledger.do(rows_left_out, self.ingest.named),
+            halt=run_report.halt_of(self.halts),
+            credits=await self.ctx.ledger.do(self._credits),
+        )
+
+    def _with_counts(self, report: run_report.RunReport, counts: Counts) -> run_report.RunReport:
+        return replace(
+            report,
             batches=[batch.name for batch in self.ingest.named],
             rows=counts.rows,
             items=counts.items,
             states=counts.states,
             not_selected=self.ingest.selection.others,
-            left_out=await self.ctx.ledger.do(rows_left_out, self.ingest.named),
-            halt=run_report.halt_of(self.halts),
-            credits=await self.ctx.ledger.do(self._credits),
         )
 
     def _build_report(self, code: int, message: str) -> run_report.RunReport:
@@ -169,6 +182,7 @@ class Finish:
             created=result.created,
             collected=result.collected,
         )
+        self.outbox.add(conn, "run ended", result)
 
     def _print_summary(self, conn: Connection, result: run_report.RunReport) -> None:
         words = summary.SummaryInput(

@@ -12,7 +12,7 @@ import click
 
 from batcher.cli.commands.plan import show_plan
 from batcher.cli.json_output import print_object
-from batcher.cli.monitoring import failure_report, report_end, report_start
+from batcher.cli.monitoring import failure_report, post_notice, report_end, report_start
 from batcher.cli.option_types import ExitCodes, WebAddress
 from batcher.cli.options import option
 from batcher.cli.run_options import GroupedCommand, manifest_options, run_settings
@@ -70,6 +70,12 @@ class _RunCommand(GroupedCommand):
     type=WebAddress(),
     metavar="URL",
     help="Ping a monitor: URL/start, then URL/EXIT_CODE with a summary (URL/log if another run holds the ledger).",
+)
+@option(
+    "--notify",
+    type=WebAddress(),
+    metavar="URL",
+    help="POST the report as JSON at a halt and at the end; the next run repeats what was not received.",
 )
 @option(
     "--metrics",
@@ -134,7 +140,10 @@ def _execute(ctx: click.Context, manifests: tuple[str, ...], progress: Screen) -
     )
     asks = not ctx.params["yes"] and all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
     report_start(ctx.params, progress.say)
-    ended = anyio.run(partial(runner.run, settings, progress, SignalRequests(), confirm=_confirm if asks else None))
+    url = ctx.params["notify"]
+    post = partial(post_notice, url) if url is not None else None
+    confirm = _confirm if asks else None
+    ended = anyio.run(partial(runner.run, settings, progress, SignalRequests(), confirm=confirm, post=post))
     if saved is not None and ended.report.exit_code != _REFUSED:
         _save(saved, progress)
     return ended.report
