@@ -5,18 +5,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.conftest import Project
-from tests.support import killing
 from tests.support.fake_tts import NO_CREDITS, TOKEN, FakeTTS
 from tests.support.monitor import Monitor, listening
+from tests.support.processes import killed
 
 
 @pytest.fixture
@@ -95,10 +92,8 @@ def test_a_run_that_is_killed_around_the_post_loses_no_notice(
 ) -> None:
     """The next run posts it again; killed after it was received, it arrives a second time with the same id."""
     manifest = project.manifest(1)
-    command = [sys.executable, killing.__file__, f"{point} 1", "--", "run", str(manifest)]
-    command += ["--api-url", provider.url, "--notify", receiver.url]
-    ended = subprocess.run(command, cwd=project.folder, env=project.environment, capture_output=True, check=False)
-    assert ended.returncode == -signal.SIGKILL, ended
+    options = ["--api-url", provider.url, "--notify", receiver.url]
+    killed(f"{point} 1", ["run", str(manifest), *options], project.folder, project.environment)
     last = project.run(manifest, "--notify", receiver.url).report["run_id"]
     found = [one for one in _notices(receiver) if one["report"]["run_id"] != last]
     assert (len(found), len({one["id"] for one in found})) == (times, 1)
