@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import Final
 
 _CLASS: Final = re.compile(r"[A-Z]\w*(?:Error|Timeout|Exception)")
+
+
+def escape(text: str) -> str:
+    """Each UTF-16 unit of the text as `\\u` with four hex digits: readable anywhere, and valid in JSON strings."""
+    units = text.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at] << 8 | units[at + 1]:04x}" for at in range(0, len(units), 2))
+
+
+def _escape_unencodable(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return escape(error.object[error.start : error.end]), error.end
+
+
+ESCAPE_UNENCODABLE: Final = "batcher.escape"
+"""Error handler that writes what an encoding lacks as `escape` does."""
+codecs.register_error(ESCAPE_UNENCODABLE, _escape_unencodable)
 
 
 def counted(number: int, word: str) -> str:

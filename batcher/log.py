@@ -13,6 +13,8 @@ import structlog
 import structlog.contextvars
 
 LOGGER: Final = logging.getLogger("batcher")
+_WRAPPERS: Final = 4
+"""Calls between an event's place in the code and the standard library."""
 LOGGER.addHandler(logging.NullHandler())  # without any handler, Python would print warnings
 
 
@@ -20,7 +22,7 @@ def _to_record(_logger: Any, _name: str, event: structlog.typing.EventDict) -> t
     """The arguments of a record: its message, its `event`, and the `facts` about it that are known."""
     what = event.pop("event")
     facts = {name: value for name, value in event.items() if value is not None}
-    return (line(what, facts),), {"extra": {"event": what, "facts": facts}}
+    return (line(what, facts),), {"extra": {"event": what, "facts": facts}, "stacklevel": _WRAPPERS}
 
 
 def line(what: str, facts: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from batcher import files
 from batcher.errors import UsageError
 from batcher.manifest import packed
 from batcher.manifest.markup.nouns import TABLE
@@ -55,7 +56,7 @@ def settings_of(
     return Settings(
         sources=sources,
         ledger=ledger_path(values["ledger"], folder, sandbox=sandbox),
-        out_dir=Path(out_dir).resolve(),
+        out_dir=files.resolved(Path(out_dir)),
         sandbox=sandbox,
         api_url=values["api_url"],
         token=token,

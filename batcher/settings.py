@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
+from batcher import files
 from batcher.errors import CredentialsError, ManifestError, UsageError
 from batcher.manifest.faults import printable
 from batcher.manifest.rules import Rules
@@ -39,11 +40,6 @@ class Source:
     rules: Rules
     content: BinaryIO | None = field(default=None, repr=False, compare=False)
     title: str = "<stdin>"
-
-    @property
-    def name(self) -> str:
-        """The batch's source in the ledger."""
-        return str(self.path.absolute()) if self.path is not None else self.title
 
     @property
     def label(self) -> str:
@@ -86,6 +82,17 @@ class Settings:
     wait_lock_seconds: float = 0.0
     command: tuple[str, ...] = ("batcher", "run")  # the command line, for suggesting another
 
+    def __post_init__(self) -> None:
+        """Check the paths, which the ledger and the reports hold as text.
+
+        Raises:
+            UsageError: the name of a file or a folder is not UTF-8.
+        """
+        for path in (self.ledger, self.out_dir, *(source.path.absolute() for source in self.sources if source.path)):
+            if not _is_text(str(path)):
+                shown = str(path).encode(errors="backslashreplace").decode()
+                raise UsageError(f"the name is not UTF-8: {shown}", "Rename that file or folder; nothing was created.")
+
     @property
     def world(self) -> Literal["real", "sandbox"]:
         """Which API the ledger must belong to."""
@@ -124,6 +131,14 @@ class Settings:
         return self.token
 
 
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def project_folder(manifest: Path | None) -> Path:
     """The manifest's folder, or the current one for standard input."""
     return (manifest.parent if manifest is not None else Path()).absolute()
@@ -136,13 +151,13 @@ def ledger_path(value: str | None, folder: Path, *, sandbox: bool) -> Path:
         UsageError: the value is a URL, but not an SQLite URL.
     """
     if value is None:
-        return (folder / ("batcher-sandbox.db" if sandbox else "batcher.db")).resolve()
+        return files.resolved(folder / ("batcher-sandbox.db" if sandbox else "batcher.db"))
     if "://" in value:
         if not value.startswith("sqlite:///"):
             scheme = value.partition(":")[0]
             raise UsageError(f"unsupported ledger {scheme}://…", "Pass a path or sqlite:///PATH.")
         value = value.removeprefix("sqlite:///")
-    return Path(value).expanduser().resolve()
+    return files.resolved(Path(value).expanduser())
 
 
 def changed_command(command: Sequence[str], options: Mapping[str, Sequence[str]]) -> str:
@@ -231,7 +246,7 @@ def read_token(token: str | None, file: Path | None) -> str | None:
     """
     if not (token or "").strip() and file is not None:
         try:
-            token = file.read_text(encoding="utf-8").strip().partition("\n")[0]
+            token = files.read_config(file).decode().strip().partition("\n")[0]
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not a UTF-8 text file"
             raise UsageError(f"cannot read the token from {file}: {why}") from None
@@ -249,11 +264,12 @@ def read_file(folder: Path) -> dict[str, Any]:
     """
     path = folder / FILE_NAME
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        return tomllib.loads(files.read_config(path).decode())
     except FileNotFoundError:
         return {}
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", "Fix or remove it.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path}: {error}") from None
 
 

@@ -75,6 +75,7 @@ def test_the_log_has_each_step_with_its_facts(
     (create,) = [record for record in caplog.records if getattr(record, "event", None) == "create"]
     facts = vars(create)["facts"]
     assert (facts["task_id"], facts["attempt"], create.levelname) == ("task_1", 1, "INFO")
+    assert create.module == "submitter"
     assert f"task_id={facts['task_id']}" in create.getMessage()
     assert "Line number" not in caplog.text
     assert TOKEN not in caplog.text

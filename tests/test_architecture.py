@@ -38,6 +38,7 @@ LAYERS = {
         "log",
         "formatting",
         "item",
+        "files",
         "errors",
     ],
     "batcher.ledger": ["imports", "ledger", "lifecycle", "queries", "money", "storage", "records"],

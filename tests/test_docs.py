@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import pytest
 
+from batcher import files
 from batcher.cli.app import cli
 from batcher.cli.commands.help import TOPICS, summary, topic_text
 from batcher.cli.config_file import SECTIONS
 from batcher.cli.epilogs import MEANINGS
 from batcher.cli.markdown import render
 from batcher.item import FORMATS, PARAMETERS, State
+from batcher.pipeline.descriptors import SPARE_DESCRIPTORS
 from batcher.reports.run_report import OUTCOMES
 from tests.support.fake_tts import TOKEN, FakeTTS, Job
 
@@ -283,3 +285,11 @@ def test_references_lead_somewhere() -> None:
     links = [link for link in LINK.findall(README) if "://" not in link]
     assert links
     assert [link for link in links if not (ROOT / link).is_file()] == []
+
+
+def test_the_manual_names_each_limit_of_files() -> None:
+    """With the value that it has in the code."""
+    text = MANUAL["security"]
+    assert f"| `MAX_CONFIG_BYTES` | {files.MAX_CONFIG_BYTES >> 20} MiB |" in text
+    assert f"| `SHARED_MODE` | 0{files.SHARED_MODE:o} |" in text
+    assert f"| `SPARE_DESCRIPTORS` | {SPARE_DESCRIPTORS} |" in text

@@ -277,6 +277,20 @@ async def test_leaving_a_run_early_drains_it(project: Project, provider: FakeTTS
     project.assert_whole(rows)
 
 
+async def test_the_answer_to_a_create_in_flight_survives_a_cancellation(project: Project, provider: FakeTTS) -> None:
+    """It is recorded, and its task collected."""
+    provider.create_seconds = 0.3
+    where: Any = {"out_dir": project.audio, "api_url": provider.url, "token": TOKEN, "concurrency": 1}
+    async with batcher.open(project.ledger, **where) as speech:
+        run = speech.run(project.rows(3))
+        task = asyncio.create_task(_finish(run))
+        await anyio.to_thread.run_sync(provider.until, lambda: bool(provider.creates))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert (len(provider.creates), run.report.states["done"], run.report.states["in_doubt"]) == (1, 1, 0)
+
+
 async def test_a_second_cancellation_ends_a_run_at_once(project: Project, provider: FakeTTS) -> None:
     """A create without an answer is in doubt, and is not created again."""
     provider.create_seconds = NEVER

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,13 +150,6 @@ def test_a_run_is_real_unless_it_asks_for_the_sandbox(tmp_path: Path) -> None:
     assert make(tmp_path, sandbox=True).world == "sandbox"
 
 
-def test_a_manifest_is_known_by_its_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Standard input has a name that no file can have."""
-    monkeypatch.chdir(tmp_path)
-    assert Source(path=Path("m.csv"), rules=Rules(batch="m")).name == str(tmp_path / "m.csv")
-    assert Source(path=None, rules=Rules(batch="m")).name == "<stdin>"
-
-
 def test_batcher_toml_is_read_from_its_folder(tmp_path: Path) -> None:
     """A missing one means no settings."""
     assert settings.read_file(tmp_path) == {}
@@ -210,3 +204,29 @@ def test_columns_in_the_environment_are_separated_by_spaces(project: Project, pr
     chosen = {"BATCHER_COLUMN": "text=MeinText id=no", "BATCHER_VOICE": "anna"}
     assert project.run("lines.csv", environment=chosen).exit_code == 0
     assert (project.audio / "7.mp3").is_file()
+
+
+def test_lock_files_that_a_pattern_includes_are_skipped(project: Project, provider: FakeTTS) -> None:
+    """Somebody has the workbook open, or a Mac has copied it."""
+    project.manifest(1)
+    for name in ("~$lines.xlsx", "._lines.csv", ".~lock.lines.ods#"):
+        (project.folder / name).write_bytes(b"\x05Somebody")
+    ended = project.run("._lines.csv", "lines.csv", "~$lines.xlsx", ".~lock.lines.ods#")
+    assert ended.exit_code == 0
+    assert "skipped ~$lines.xlsx: it is the lock file of a document that is open in Microsoft Office" in ended.err
+    alone = project.run("~$lines.xlsx")
+    assert (alone.exit_code, "is the lock file" in alone.err) == (2, True)
+
+
+def test_a_name_that_is_not_utf_8_is_refused_before_anything_is_written(project: Project) -> None:
+    folder = project.folder / os.fsdecode(b"gr\xfcn")
+    folder.mkdir()
+    manifest = project.manifest(1).rename(folder / "lines.csv")
+    for command in ("run", "plan"):
+        ended = project.batcher(command, manifest, "--sandbox")
+        assert (ended.exit_code, "Traceback" in ended.err) == (2, False)
+        assert "the name is not UTF-8" in ended.err
+        assert "gr\\udcfcn" in ended.err
+    assert list(folder.iterdir()) == [manifest]
+    with pytest.raises(UsageError, match="not UTF-8"):
+        settings.Settings(sources=(), ledger=manifest, out_dir=project.folder)

@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 from typing import Final
 
+from batcher import files
 from batcher.audio import mp3, ogg, wav
 from batcher.audio.verdict import Verdict
 
@@ -29,7 +30,7 @@ def examine(path: Path, audio_format: str, chars: int) -> Verdict:
     least = max(_MIN_BYTES, chars * _MIN_BYTES_PER_CHARACTER)
     if size < least:
         return Verdict(fault=f"{size:,} bytes are too few for {chars:,} characters")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with files.reading(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if data[:512].lstrip()[:16].lower().startswith(_MARKUP) and not _is_pcm(audio_format, data[:512]):
             return Verdict(fault="it is a web page or an error message, not audio")
         verdict = _CHECKS[audio_format](data)

@@ -6,10 +6,12 @@ A run compares it with its own ledger to detect a restored backup, a new ledger,
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
+from batcher import files
 from batcher.audio import store
 from batcher.errors import StorageError
 
@@ -33,9 +35,10 @@ def owner(out_dir: Path) -> Owner | None:
     """The owner that the folder's mark names. None if there is no readable mark."""
     mark = _path(out_dir)
     try:
-        found = json.loads(mark.read_text(encoding="utf-8"))
-        return Owner(**found | {"original": found.pop("inode") == mark.parent.stat().st_ino})
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        found = json.loads(files.read_config(mark))
+        found["original"] = found.pop("inode") == mark.parent.stat().st_ino
+        return msgspec.convert(found, Owner, strict=True)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 
@@ -46,15 +49,11 @@ def sign(out_dir: Path, owner: Owner) -> None:
         StorageError: the folder cannot be written.
     """
     mark = _path(out_dir)
-    draft = mark.with_name(f"{mark.name}.part")
     content = {"ledger_id": owner.ledger_id, "run_id": owner.run_id, "batches": owner.batches, "world": owner.world}
     try:
         mark.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("w", encoding="utf-8") as file:
+        with files.replacing(mark, encoding="utf-8") as file:
             json.dump(content | {"inode": mark.parent.stat().st_ino}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(mark)
         store.sync_folder(mark.parent)
     except OSError as error:
         raise StorageError(f"cannot write {mark}: {error.strerror}", "Free some space.") from error

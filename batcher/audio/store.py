@@ -14,10 +14,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from batcher import files
 from batcher.audio.fingerprints import AddedNames, read_names
 from batcher.clock import Clock
 from batcher.errors import StorageError, UsageError
 from batcher.ledger.records import FolderNames, Output
+from batcher.manifest.confusable import folded
 
 ITEMS: Final = ".items"
 _BAD: Final = ".bad"
@@ -30,6 +32,7 @@ class Store:
     def __init__(self, home: Path, out_dir: Path) -> None:
         self._home = home
         self._free_folder: str | None = None
+        self._inside: set[Path] = set()  # folders of items' files
         self._items_by_inode: dict[str, dict[int, str]] = {}  # by output folder
         self.folder = out_dir
         self.out_dir = os.path.relpath(out_dir, home)
@@ -42,10 +45,23 @@ class Store:
         return f"{ITEMS}/{key[:2]}/{key}.{audio_format}"
 
     def part(self, path: str) -> Path:
-        """Path of the unfinished download for the item path `path`. Creates its folder."""
+        """Path of the unfinished download for the item path `path`. Creates its folder.
+
+        Raises:
+            StorageError: a link in the output folder leads out of it.
+        """
         final = self.folder / path
+        self._need_inside(self.folder, final)
         final.parent.mkdir(parents=True, exist_ok=True)
         return final.with_name(f".{final.name}.part")
+
+    def _need_inside(self, folder: Path, item: Path) -> None:
+        """Check that the folder of an item's file is really inside the output folder `folder`, once for each."""
+        if item.parent in self._inside:
+            return
+        if files.leads_out(folder, item):
+            raise StorageError(f"{item.parent} leads out of the output folder", "Replace the link by a folder.")
+        self._inside.add(item.parent)
 
     def keep_bad(self, path: str) -> Path:
         """Set aside a download that failed its checks, for inspection, until good audio arrives. Returns its path.
@@ -71,7 +87,7 @@ class Store:
         final, aside = self.folder / path, None
         part = self.part(path)
         self._bad(path).unlink(missing_ok=True)
-        if final.exists() and digest(final) != digest(part):
+        if os.path.lexists(final) and not (final.is_file() and digest(final) == digest(part)):
             aside = set_aside(final)
         part.replace(final)
         sync_folder(final.parent)
@@ -91,7 +107,8 @@ class Store:
         if not self.holds(out_dir, path, sha256):
             if not from_row.is_file() or digest(from_row) != sha256:
                 return None
-            if final.is_file():
+            self._need_inside(self._home / out_dir, final)
+            if os.path.lexists(final):
                 set_aside(final)
             place(from_row, final)
         sync_folder(final.parent)
@@ -104,15 +121,27 @@ class Store:
             UsageError: the output folder is not writable.
             StorageError: the disk is full.
         """
-        probe = self.folder / ITEMS / ".probe.part"
+        probe = self.part(f"{ITEMS}/probe")
         try:
-            probe.parent.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"x")
+            with os.fdopen(files.create(probe), "wb") as file:
+                file.write(b"x")
             probe.unlink()
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StorageError(f"cannot write to {self.folder}: {error.strerror}", "Free some space.") from error
             raise UsageError(f"cannot write to {self.folder}: {error.strerror}", "Choose another --out-dir.") from error
+
+    def ignores_case(self) -> bool:
+        """Whether names in the output folder, or in the folder that will contain it, that differ by case are one."""
+        folder = next(path for path in (self.folder / ITEMS, self.folder, *self.folder.parents) if path.exists())
+        return _ignores_case(folder)
+
+    def is_same_entry(self, output: Output, out_dir: str, path: str) -> bool:
+        """Whether the row's output and the output `path` in `out_dir` are one file under two names."""
+        target, twin = self._target(output), self._home / out_dir / path
+        if os.path.realpath(target.parent) != os.path.realpath(twin.parent):
+            return False
+        return target.name == twin.name or (folded(target.name) == folded(twin.name) and _ignores_case(target))
 
     def holds(self, out_dir: str, path: str, sha256: str) -> bool:
         """Whether the item path `path` below `out_dir` holds this content."""
@@ -122,7 +151,7 @@ class Store:
     def leftovers(self) -> Iterator[Path]:
         """Files left behind by unfinished downloads."""
         for one in self._item_entries(self.out_dir):
-            if one.name.startswith(".") and one.name.endswith(".part"):
+            if one.name.startswith(".") and one.name.endswith(".part") and not one.is_dir(follow_symlinks=False):
                 yield Path(one.path)
 
     def folder_of(self, out_dir: str, output: str) -> str:
@@ -142,8 +171,10 @@ class Store:
     def conflict(self, output: Output) -> str | None:
         """Why the row's output path cannot be written, usually because a foreign file is there. None if it can."""
         target = self._target(output)
+        if (why := self._blocked(self._home / output.out_dir, target)) is not None:
+            return why
         if not target.exists() and not target.is_symlink():
-            return self._blocked(target)
+            return None
         if self._is_copy(target, output.source, output.sha256):
             return None
         if output.linked_output == output.output and self._is_copy(target, output.linked_source, output.linked_sha256):
@@ -190,7 +221,8 @@ class Store:
         if target.exists() and _same_file(target, source):
             _draft_of(target).unlink(missing_ok=True)  # of a link that was cut short, to another take
             return None
-        if not replace and (reason := self.conflict(output)) is not None:
+        reason = self._blocked(self._home / output.out_dir, target) if replace else self.conflict(output)
+        if reason is not None:
             return reason
         for own, sha256 in ((output.source, output.sha256), (output.linked_source, output.linked_sha256)):
             if own is not None and target.is_file() and not _same_file(target, self._home / own):
@@ -216,7 +248,7 @@ class Store:
         """Link or copy `target`, if it has this content, to the item's path `final`, unless that has it already."""
         if digest(target) != sha256 or (final.is_file() and digest(final) == sha256):
             return
-        if final.is_file():
+        if os.path.lexists(final):
             set_aside(final)
         place(target, final)
         sync_folder(final.parent)
@@ -232,7 +264,7 @@ class Store:
             return False
         folder = target.rpartition("/")[0]
         if folder != self._free_folder:
-            self._free_folder = folder if self._blocked(Path(target)) is None else None
+            self._free_folder = folder if self._blocked(self._home / out_dir, Path(target)) is None else None
         return folder == self._free_folder
 
     def _target(self, output: Output) -> Path:
@@ -243,7 +275,10 @@ class Store:
             return False
         return _same_file(target, self._home / source) or digest(target) == sha256
 
-    def _blocked(self, target: Path) -> str | None:
+    def _blocked(self, out_dir: Path, target: Path) -> str | None:
+        """Why the folder of an output cannot be used. None if it can."""
+        if target.parent != out_dir and files.leads_out(out_dir, target):
+            return f"{target.parent} leads out of the output folder: replace the link by a folder"
         for parent in target.parents:
             if parent.exists() or parent.is_symlink():
                 return None if parent.is_dir() else f"{parent} is in the way: it is not a folder"
@@ -252,7 +287,7 @@ class Store:
 
 def digest(path: Path) -> str:
     """SHA-256 of a file's content, in hex."""
-    with path.open("rb") as file:
+    with files.reading(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -269,10 +304,13 @@ def _draft_of(target: Path) -> Path:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename the file after its content, in the same folder, without overwriting anything. Returns the new path."""
-    name, number = f"{path.stem}.{digest(path)[:8]}", 0
+    """Rename the file after its content, in the same folder, without overwriting anything. Returns the new path.
+
+    What is not a regular file, or a link to one, is renamed too.
+    """
+    name, number = f"{path.stem}.{digest(path)[:8] if path.is_file() else 'aside'}", 0
     aside = path.with_name(f"{name}{path.suffix}")
-    while aside.exists():
+    while os.path.lexists(aside):
         number += 1
         aside = path.with_name(f"{name}-{number}{path.suffix}")
     return path.rename(aside)
@@ -289,9 +327,19 @@ def _link(source: Path, draft: Path) -> None:
 
 
 def _copy(source: Path, draft: Path) -> None:
-    shutil.copyfile(source, draft)
-    with draft.open("rb+") as file:
-        os.fsync(file.fileno())
+    with files.reading(source) as original, os.fdopen(files.create(draft), "wb") as copy:
+        shutil.copyfileobj(original, copy)
+        copy.flush()
+        os.fsync(copy.fileno())
+
+
+def _ignores_case(path: Path) -> bool:
+    """Whether the file or folder, which exists, is also found under its name in the other case."""
+    name = path.name.swapcase()
+    if name == path.name:  # no letters, as in `/`
+        return False
+    other = path.with_name(name)
+    return os.path.lexists(other) and other.samefile(path)
 
 
 def _same_file(one: Path, other: Path) -> bool:

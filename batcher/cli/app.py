@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import click
 
-from batcher import __version__
-from batcher.cli import colours
+from batcher import __version__, files
+from batcher.cli import colours, streams
 from batcher.cli.epilogs import epilog
 from batcher.cli.options import DEBUG
 from batcher.errors import (
@@ -93,6 +93,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the `batcher` command with the arguments of this process, then exit."""
+    streams.prepare()
     if os.getpid() == 1:  # in a container, where the kernel drops signals that have no handler
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.default_int_handler)
@@ -103,8 +104,6 @@ def main() -> None:
 
 def _discard_unwritten() -> None:
     """Drop buffered output that cannot be written: Python would retry at exit and change the exit code."""
-    if sys.stdout is None:
-        return
     try:
         sys.stdout.flush()
     except OSError:
@@ -140,9 +139,8 @@ def _exit_code(arguments: list[str], accepted: set[int]) -> int:
 def explain(error: BaseException) -> tuple[int, str, str]:
     """Exit code, message and hint for an error that ended a command."""
     leaf = root_cause(error)
-    if isinstance(leaf, OSError) and leaf.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = leaf.filename or "a file or standard output"
-        leaf = StorageError(f"cannot write {where}: {leaf.strerror}", "Free some space, then run it again.")
+    if isinstance(leaf, OSError):
+        leaf = _of_file(leaf) or leaf
     if isinstance(leaf, BatcherError):
         return exit_code_of(leaf), leaf.message, leaf.hint
     if isinstance(leaf, KeyboardInterrupt):
@@ -153,6 +151,22 @@ def explain(error: BaseException) -> tuple[int, str, str]:
         "This is a bug: please report it with the lines above. Purchases are in the ledger, so running again is safe."
     )
     return 1, f"unexpected error: {leaf!r}", hint
+
+
+def _of_file(error: OSError) -> BatcherError | None:
+    """The error to show for one of the file system. None for others, which are bugs."""
+    where = error.filename if isinstance(error.filename, str) else None
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = where or "a file or standard output"
+        return StorageError(f"cannot write {where}: {error.strerror}", "Free some space, then run it again.")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return TroubleError(f"cannot open {where or 'a file'}: {error.strerror}", "Raise the limit: `ulimit -n 1024`.")
+    if where is None:
+        return None
+    if error.errno in files.PERMANENT:
+        hint = "Check the path, its permissions, and which account runs batcher."
+        return UsageError(f"cannot use {where}: {error.strerror}", hint)
+    return TroubleError(f"cannot use {where}: {error.strerror}", "Run it again later.")
 
 
 def exit_code_of(error: BatcherError) -> int:

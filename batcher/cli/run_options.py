@@ -22,6 +22,7 @@ from batcher.cli.config_file import apply_config_file, merged_columns
 from batcher.cli.json_output import JsonCommand
 from batcher.cli.option_types import ColumnNames, Delimiter, Duration, MarkupTypes, Rate, RowIds, Where
 from batcher.cli.options import DEBUG, option
+from batcher.cli.side_files import without_side_files
 from batcher.errors import UsageError
 from batcher.manifest.markup.nouns import TABLE
 from batcher.run_settings import settings_of, sources_of
@@ -276,7 +277,9 @@ def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path
     Raises:
         UsageError: options contradict each other, or a value is invalid.
     """
-    paths = [None if name == "-" else Path(name) for name in manifests]
+    quiet = ctx.params["quiet"]
+    named = without_side_files(manifests, lambda line: None if quiet else click.echo(line, err=True))
+    paths = [None if name == "-" else Path(name) for name in named]
     folder = settings.project_folder(paths[0] if paths else beside)
     config = apply_config_file(ctx, folder)
     params = ctx.params

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
+import stat
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from batcher import settings
+from batcher import files, settings
 from batcher.audio.store import sync_folder
 from batcher.cli import trust
 from batcher.cli.option_types import Duration
@@ -78,7 +78,7 @@ class SavedSettings:
             UsageError: the file cannot be read, or not be edited safely.
         """
         try:
-            text = self.path.read_bytes().decode() if self.path.exists() else ""
+            text = files.read_config(self.path).decode() if self.path.exists() else ""
             return set_values(text, self._values, {"columns": self._columns} if self._columns else {})
         except UsageError as error:
             raise UsageError(f"{self.path}: {error.message}", error.hint) from None
@@ -92,20 +92,14 @@ class SavedSettings:
             UsageError: it cannot be edited safely.
             StorageError: it, or the record that it is trusted, cannot be written.
         """
-        path, text = self.path.resolve(), self.edited()
+        path, text = files.resolved(self.path), self.edited()
         before = settings.read_file(self.path.parent)
-        draft = path.with_name(f".{path.name}.part")
         try:
-            with draft.open("w", encoding="utf-8", newline="") as file:
+            mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644
+            with files.replacing(path, mode=mode, encoding="utf-8") as file:
                 file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            if path.exists():
-                shutil.copymode(path, draft)
-            draft.replace(path)
             sync_folder(path.parent)
         except OSError as error:
-            draft.unlink(missing_ok=True)
             raise StorageError(f"cannot write {path}: {error.strerror}", "The settings were not saved.") from error
         self._keep_trust(before)
 

@@ -20,7 +20,7 @@ class Screen:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._terminal = sys.stderr.isatty()
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
         self._bar: Any = None
 
     def begin(self, work: Work) -> None:
@@ -37,7 +37,7 @@ class Screen:
         with suppress(OSError):
             if self._bar is not None:
                 self._bar.write(line, file=sys.stderr)
-            else:
+            elif sys.stderr is not None:
                 sys.stderr.write(line + "\n")
                 sys.stderr.flush()
 
@@ -79,10 +79,10 @@ class Screen:
             self._bar.refresh()
 
     async def _print(self, tally: Tally, clock: Clock) -> None:
-        started_at, before = clock.now(), tally.done
+        begun, before = clock.steady(), tally.done
         while True:
             await clock.sleep(_LINE_SECONDS)
-            rate = (tally.done - before) / max(1.0, clock.now() - started_at) * 60
+            rate = (tally.done - before) / max(1.0, clock.steady() - begun) * 60
             self.say(f"{tally.done:,} of {tally.total:,} done, {rate:,.0f}/min, {_state(tally)}")
 
 

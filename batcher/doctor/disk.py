@@ -9,7 +9,7 @@ from typing import Final
 
 from batcher.audio.store import Store
 from batcher.doctor.finding import Finding, hint, ok, problem
-from batcher.errors import BatcherError
+from batcher.errors import BatcherError, StorageError
 from batcher.formatting import counted, size
 from batcher.ledger.ledger import open_readonly
 from batcher.ledger.queries import outputs
@@ -119,13 +119,18 @@ def _expected_bytes(ledger: Path) -> float:
 
 def _check_leftovers(settings: Settings, now: float) -> list[Finding]:
     store = Store(settings.ledger.parent, settings.out_dir)
-    found = [
-        _check_parts(store),
-        _check_bad_audio(store),
-        _check_spill(settings.ledger),
-        _check_backups(settings.ledger, now),
-        _check_journals(settings.ledger),
-    ]
+    try:
+        found = [
+            _check_parts(store),
+            _check_bad_audio(store),
+            _check_spill(settings.ledger),
+            _check_backups(settings.ledger, now),
+            _check_journals(settings.ledger),
+        ]
+    except OSError as error:
+        return [problem("leftovers", f"cannot read {error.filename}: {error.strerror}", "Check its permissions.")]
+    except StorageError as error:
+        return [problem("leftovers", error.message, error.hint)]
     return [one for one in found if one is not None] or [ok("leftovers", "there are no leftover files")]
 
 

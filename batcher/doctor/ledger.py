@@ -10,7 +10,7 @@ from batcher.formatting import counted
 from batcher.item import State
 from batcher.ledger.ledger import Connection, open_readonly, world_of
 from batcher.ledger.queries import integrity, names
-from batcher.ledger.storage import database
+from batcher.ledger.storage import access, database
 from batcher.ledger.storage.schema import REVISION
 from batcher.settings import Settings
 
@@ -18,14 +18,17 @@ from batcher.settings import Settings
 def check_ledger(settings: Settings) -> list[Finding]:
     """Check the ledger, which a run may be using."""
     path = settings.ledger
-    if not path.exists():
-        return [ok("ledger", f"there is no ledger at {path} yet; the first run creates it")]
     try:
+        if not path.exists():
+            return [ok("ledger", f"there is no ledger at {path} yet; the first run creates it")]
+        access.check_files(path, readonly=False)
         if database.needs_upgrade(path):
             message = f"{path} was written by an older version of batcher"
             return [hint("ledger", message, "The next run, or `batcher ledger upgrade`, backs it up and migrates it.")]
         with open_readonly(path) as conn:
             return _check_content(conn, path, settings.world)
+    except OSError as error:
+        return [problem("ledger", f"cannot read {error.filename}: {error.strerror}", "Check its folder's permissions.")]
     except BatcherError as error:
         return [problem("ledger", error.message, error.hint, passing=isinstance(error, TroubleError))]
 

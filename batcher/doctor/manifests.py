@@ -25,7 +25,7 @@ def check_manifests(settings: Settings) -> list[Finding]:
         found = anyio.run(plan, settings)
     except BatcherError as error:
         return [hint("manifest", f"not checked: {error.message}", "Fix that first.")]
-    names = ", ".join(str(source.path or source.name) for source in settings.sources)
+    names = ", ".join(source.label for source in settings.sources)
     return [*_check_faults(found), *_check_consents(found, settings), *_check_purchases(found)] or [
         ok("manifest", f"{names}: {counted(found.rows, 'row')}, {counted(found.items, 'item')}")
     ]

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -68,6 +68,7 @@ class Ledger:
         self.path = path
         self.spill = Spill(path.with_name(path.name + ".spill"))
         self._engine = engine
+        self._inode = _inode(path)
         self._waiting: list[_Call[Any]] = []
         self.group_commits = False
         self.committed = Wakeup()
@@ -153,6 +154,18 @@ class Ledger:
             self.spill.clear()
         return await self.do(doubt_unanswered, at=at, run_id=run_id)
 
+    async def rescue(self) -> Path | None:
+        """If the file at `path` is not this ledger any more, copy this one beside it. Returns the copy's path, or None.
+
+        Raises:
+            StorageError: it cannot be copied.
+        """
+        if _inode(self.path) == self._inode:
+            return None
+        with closing(self._engine.raw_connection()) as connection:
+            driver = cast(sqlite3.Connection, connection.driver_connection)
+            return await anyio.to_thread.run_sync(database.rescue, driver, self.path, limiter=self._thread)
+
     def close(self) -> None:
         """Merge the journal into the file and close it."""
         # On a full disk the journal stays beside the file, which is just as durable.
@@ -185,6 +198,14 @@ class Ledger:
         finally:
             for call in batch:
                 call.settled = True
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _apply(connection: Connection, call: _Call[Any]) -> None:

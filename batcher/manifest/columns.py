@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn
 from batcher.errors import ManifestError
 from batcher.item import PARAMETERS
 from batcher.manifest import limits
+from batcher.manifest.confusable import trimmed, without_invisible
 from batcher.manifest.faults import Faults, Problem, code, printable
 from batcher.manifest.nested import MISSING, paths_in, value_at
 
@@ -32,9 +33,9 @@ _HEADERS_LISTED: Final = 12
 
 @lru_cache(maxsize=1024)
 def normalised(header: str) -> str:
-    """The header without case, blanks, `_` and `-`, unless it has nothing else."""
-    normal = re.sub(r"[\s_-]+", "", unicodedata.normalize("NFC", header)).casefold()
-    return normal or header.strip()
+    """The header without case, blanks, `_`, `-` and invisible characters, unless it has nothing else."""
+    normal = re.sub(r"[\s_-]+", "", unicodedata.normalize("NFC", without_invisible(header))).casefold()
+    return normal or trimmed(header)
 
 
 _NAMES: Final = {name: name for name in FIELDS} | {"voiceid": "voice", "enginemodelid": "model"}
@@ -154,7 +155,7 @@ class Columns:
         """
         if len(headers) > limits.MAX_COLUMNS:
             self._raise_too_many()
-        headers = [header.strip() for header in headers]
+        headers = [trimmed(header) for header in headers]
         while headers and not headers[-1]:
             headers.pop()
         headers = with_first_named(headers)

@@ -79,6 +79,9 @@ def _table_records(source: Input, chosen: dialect.Dialect, header: Header) -> It
                 return
             if cells == names and source.rules.single_table:
                 continue
+        if lines.is_split:
+            _add_split(faults, lines.seen)
+            continue
         if guarded and lines.seen > begins and swallows(cells, delimiter, layout.width):
             _add_swallowed(faults, begins, lines.seen, alone=len(cells) == 1)
             continue
@@ -91,6 +94,11 @@ def _add_swallowed(faults: Faults, began: int, seen: int, *, alone: bool) -> Non
     reason = f"a quoted cell {what} up to {seen}, probably rows: close its quote"
     hint = f"{dialect.QUOTES_HINT} If such cells are right, pass --quotes on."
     faults.add(began, None, reason, cause="swallowed", fatal=True, hint=hint)
+
+
+def _add_split(faults: Faults, line: int) -> None:
+    reason = "a carriage return that ends no line cuts this row in two: remove it, or put quotes around its cell"
+    faults.add(line, None, reason, cause="split", fatal=True)
 
 
 def _add_fault(faults: Faults, error: csv.Error, began: int, seen: int) -> bool:

@@ -10,11 +10,13 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
+from batcher.manifest.confusable import BIDI
+
 CAUSES_SHOWN: Final = 50
 """Faults of one manifest that are listed; the rest are only counted."""
 NOT_READ: Final = "(the rest of the file was not read)"
-CONTROLS: Final = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
-"""Control characters, as in a set of a regular expression."""
+CONTROLS: Final = rf"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{BIDI}"
+"""Control characters, those of text direction too, as in a set of a regular expression."""
 _CONTROL: Final = re.compile(f"[{CONTROLS}]")
 _SPANS_SHOWN: Final = 5
 _LENGTH_SHOWN: Final = 40

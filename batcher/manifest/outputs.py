@@ -32,6 +32,7 @@ _UNSAFE: Final = re.compile(rf'[/\\:*?"<>|{CONTROLS}]|^\.+')
 _PLAIN: Final = re.compile(r"\w[\w.-]{0,199}", re.ASCII)  # fast path: a plain file name
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
 _RESULTS: Final = re.compile(r"[^/]*\.(results\.(jsonl|csv)|report\.(html|xlsx))", re.IGNORECASE)
+_WIDE: Final = re.compile(r"\d{4}")
 _MAX_NAME_BYTES: Final = 249  # of 255: an unfinished file's name adds a dot and `.part`
 _MAX_PATH_BYTES: Final = 1000  # leaves room for the path of the output folder
 
@@ -115,6 +116,8 @@ class OutputNames:
                     raise ValueError(f"there is no field {{{printable(name)}}}")
             if any("{" in (spec or "") for _, _, spec, _ in parts):
                 raise ValueError("a format cannot contain braces")
+            if any(_WIDE.search(spec or "") for _, _, spec, _ in parts):
+                raise ValueError("the width or precision of a field has at most three digits")
             template.format_map(sample)
         except ValueError as error:
             fields = ", ".join(TEMPLATE_FIELDS)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import IO, BinaryIO, Final, cast
 
+from batcher import files
 from batcher.errors import ManifestError
 from batcher.manifest import limits
 from batcher.manifest.faults import printable
@@ -40,7 +41,7 @@ def content_digest(path: Path) -> str:
         OSError: the file cannot be read.
         ManifestError: it cannot be unpacked.
     """
-    with path.open("rb") as stream, unpacked(stream, str(path)) as (content, _):
+    with files.reading(path) as stream, unpacked(stream, str(path)) as (content, _):
         digest = hashlib.sha256()
         while data := content.read(_CHUNK):
             digest.update(data)

@@ -35,6 +35,9 @@ def records(source: Input) -> Iterator[Record]:
     layout = source.columns.read_header(["text"], 1)
     count = 0
     for number, line in enumerate(source.lines, 1):
+        if source.lines.is_split:
+            reason = "a carriage return that ends no line cuts this text in two: remove it"
+            source.faults.add(number, None, reason, cause="split", fatal=True)
         text = line.strip()
         if text:
             count += 1

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from batcher import files
 from batcher.errors import ManifestError
 from batcher.manifest import formats
 from batcher.manifest.columns import FIELDS, Columns
@@ -26,8 +27,8 @@ class Manifest:
     """One manifest: a file, or (`path` None) standard input or what `stdin` contains, called `name`.
 
     `columns_sent` (header to field) and `columns_carried` are complete after the first row of a table or the last of
-    JSONL. `notes` are what was decided about the file's format. `digest` (SHA-256, hex) and `size` (bytes) are those of
-    the unpacked content, and set once `rows` is exhausted.
+    JSONL. `notes` are what was decided about the file's format; `hints`, about names, are added when it is staged.
+    `digest` (SHA-256, hex) and `size` (bytes) are those of the unpacked content, and set once `rows` is exhausted.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Manifest:
         self.digest: str | None = None
         self.size = 0
         self.notes: list[str] = []
+        self.hints: list[str] = []
         self._path = path
         self._stdin = stdin
         self._rules = rules
@@ -81,7 +83,9 @@ class Manifest:
     def _records(self) -> Iterator[Record]:
         try:
             with (
-                nullcontext(self._stdin or sys.stdin.buffer) if self._path is None else self._path.open("rb") as stream,
+                nullcontext(self._stdin or sys.stdin.buffer)
+                if self._path is None
+                else files.reading(self._path) as stream,
                 seekable(stream) as seeking,
                 unpacked(seeking, self.name) as (content, ending),
             ):
@@ -91,7 +95,13 @@ class Manifest:
                 self.digest, self.size = source.tap.sha256.hexdigest(), source.tap.size
         except OSError as error:
             message = f"{self.name}: cannot be read: {error.strerror or error}"
-            raise ManifestError(message, [message]) from error
+            hint = "" if self._path is None or not self._path.is_fifo() else "Pass - to read standard input."
+            raise ManifestError(message, [message], hint) from error
+
+    def _opened(self) -> AbstractContextManager[BinaryIO]:
+        if self._path is not None:
+            return files.reading(self._path)
+        return nullcontext(self._stdin or sys.stdin.buffer)
 
     def _input(self, stream: BinaryIO, ending: str) -> Input:
         return Input(

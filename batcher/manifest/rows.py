@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from batcher.item import PARAMETERS, Inputs
 from batcher.manifest.columns import Columns
+from batcher.manifest.confusable import is_seen
 from batcher.manifest.faults import Faults, InvalidValueError, Problem, code, literal, printable
 from batcher.manifest.markup.markup import strip
 from batcher.manifest.markup.nouns import SPEAKER
@@ -110,6 +111,7 @@ class RowValidator:
         has_text, problems = self._columns.has_text, record.problems
         if problems and not record.given:
             return self._invalid(record, record_id(record.number), "")
+        _drop_unseen(record.given)
         no_text = self._strip(record)
         empty = has_text and "text" not in record.given
         to_skip = empty and self._rules.skip_empty and not problems
@@ -152,7 +154,7 @@ class RowValidator:
         if kept != text:
             self.stripped += 1
             record.given["text"] = kept
-        if not kept:
+        if not is_seen(kept):
             del record.given["text"]
         return _NOTHING_LEFT
 
@@ -263,6 +265,14 @@ class RowValidator:
             output=output,
             extra=record.extra,
         )
+
+
+def _drop_unseen(given: dict[str, Any]) -> None:
+    """Remove values of invisible characters alone: they look blank."""
+    unseen = [name for name, value in given.items() if isinstance(value, str) and not value.isascii()]
+    for name in unseen:
+        if not is_seen(given[name]):
+            del given[name]
 
 
 def record_id(number: int) -> str:

@@ -101,6 +101,9 @@ class Tap(io.BufferedIOBase):
 class Lines:
     """The decoded lines of a stream, without a byte order mark; `seen` counts them. `encoding` is the codec's name.
 
+    `is_split` is whether the last line ends in a carriage return alone although the first one does not: it stood within
+    a line, and cut it in two.
+
     With `longest`, they end with the first that has as many characters; it is `cut` off there.
 
     Raises, when constructed or iterated:
@@ -110,6 +113,7 @@ class Lines:
     def __init__(self, tap: Tap, encoding: str | None, *, longest: int | None = None) -> None:
         self.seen = 0
         self.cut = False
+        self.is_split = False
         self._longest = longest
         self._tap = tap
         marked = next((codec for mark, codec in _BOMS.items() if tap.head.startswith(mark)), "utf-8")
@@ -128,9 +132,11 @@ class Lines:
 
     def __iter__(self) -> Iterator[str]:
         try:
-            longest = self._longest or limits.MAX_LINE_CHARACTERS
+            longest, feeds = self._longest or limits.MAX_LINE_CHARACTERS, False
             for line in iter(partial(self._text.readline, longest), ""):
                 self.seen += 1
+                feeds = feeds or (self.seen == 1 and line[-1] == "\n")
+                self.is_split = feeds and line[-1] == "\r"
                 self.cut = len(line) == longest
                 if self.cut and self._longest is None:
                     self._raise_fault(

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from batcher import files
 from batcher.audio import checks
 from batcher.audio.store import Store
+from batcher.errors import StorageError
 from batcher.ledger.ledger import Connection, Ledger
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.queries import item_counts
@@ -95,7 +97,7 @@ class Delivery:
 
 def sync_part(part: Path, audio_format: str) -> float | None:
     """Make the part durable. Returns the duration of its audio in seconds, None if unknown."""
-    descriptor = os.open(part, os.O_RDONLY)
+    descriptor = files.open_regular(part, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         os.fsync(descriptor)
     finally:
@@ -125,7 +127,15 @@ async def recover_files(delivery: Delivery) -> None:
 
 
 async def sweep(ledger: Ledger, store: Store) -> None:
-    """Remove unfinished parts, and record that there are none."""
-    for part in list(store.leftovers()):
-        part.unlink(missing_ok=True)
+    """Remove unfinished parts, and record that there are none.
+
+    Raises:
+        StorageError: they cannot be removed.
+    """
+    try:
+        for part in list(store.leftovers()):
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        hint = "Check the permissions of the output folder, then run it again."
+        raise StorageError(f"cannot clean up {error.filename}: {error.strerror}", hint) from error
     await ledger.do(cached_facts.put, SWEPT, "rows", True)

@@ -11,6 +11,7 @@ import hashlib
 import heapq
 import itertools
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 from anyio.abc import TaskGroup
 
+from batcher import files
 from batcher.audio import checks
 from batcher.audio.verdict import End
 from batcher.clock import Wakeup, local
@@ -341,7 +343,7 @@ async def stream(client: Client, url: str, part: Path, chars: int) -> tuple[Fetc
     seen = hashlib.sha256()
     limit = checks.most_bytes(chars)
 
-    with part.open("wb") as file:
+    with os.fdopen(files.create(part), "wb") as file:
 
         def sink(chunk: bytes) -> None:
             if file.tell() + len(chunk) > limit:

@@ -34,6 +34,7 @@ from batcher.reports import results, run_report, summary
 class Finish:
     """The end of one run: the facts that it reports besides its counts.
 
+    `begun` is when it began, by the steady clock: the time of day may be set meanwhile.
     `profiles` are those that it read, the first and the last of which give its balances; `halts` are open at its end;
     `overdue` are keys of items whose tasks show no progress; `last_end` is the exit code and message of the run before.
     """
@@ -41,7 +42,7 @@ class Finish:
     ctx: RunContext
     ingest: Ingest
     outbox: Outbox
-    started_at: float
+    begun: float
     profiles: list[Profile]
     halts: list[Halt]
     overdue: list[str]
@@ -51,7 +52,7 @@ class Finish:
         """Write the results, record the end of the run, and print the summary."""
         self.ctx.progress.close()
         try:
-            result = await self._close_run()
+            result = await self._check_ledger(await self._close_run())
             await self.ctx.ledger.do(self._print_summary, result)
         except StorageError as error:
             # Purchases are in the spill file by now; report even if nothing more can be written.
@@ -66,6 +67,16 @@ class Finish:
         counts = await self.ctx.ledger.do(self.ingest.selection.count, self.ingest.named)
         result = self._with_counts(self._build_report(4 if halt.kind == "credits" else 8, halt.detail), counts)
         await self.ctx.ledger.do(self.outbox.add, "halted", replace(result, halt=run_report.halt_of([halt])))
+
+    async def _check_ledger(self, result: run_report.RunReport) -> run_report.RunReport:
+        """The report, which says so if the ledger was deleted or replaced: what it holds was bought."""
+        rescued, path = await self.ctx.ledger.rescue(), self.ctx.settings.ledger
+        if rescued is None:
+            return result
+        self.ingest.hints.append(f"To continue with it: mv {shlex.quote(str(rescued))} {shlex.quote(str(path))}")
+        message = f"the ledger {path} was deleted or replaced during this run; what it held is in {rescued}"
+        hint = "\n".join(self.ingest.hints)
+        return replace(result, exit_code=8, outcome=run_report.OUTCOMES[8], message=message, hint=hint)
 
     async def _close_run(self) -> run_report.RunReport:
         ledger = self.ctx.ledger
@@ -125,7 +136,7 @@ class Finish:
             created=self.ctx.tally.created,
             collected=self.ctx.tally.collected,
             requests=self.ctx.tally.requests(),
-            elapsed_seconds=round(self.ctx.clock.now() - self.started_at, 3),
+            elapsed_seconds=round(self.ctx.clock.steady() - self.begun, 3),
         )
 
     def _write_results(self, conn: Connection) -> list[str]:

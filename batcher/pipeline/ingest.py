@@ -10,7 +10,9 @@ from batcher.formatting import counted
 from batcher.ledger.imports import importer
 from batcher.ledger.ledger import Connection
 from batcher.ledger.queries.batches import current_batches
+from batcher.ledger.queries.manifest_paths import source_name
 from batcher.ledger.records import Batch
+from batcher.manifest.faults import printable
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rules import Rules
 from batcher.pipeline.context import Confirm, RunContext
@@ -67,11 +69,11 @@ class Ingest:
     async def _import(self, source: Source, before: Batch | None) -> Batch:
         if before is None and not self._ctx.settings.restored:
             self._need_free_results(source.rules.batch)
-        rules = await self._ctx.ledger.do(importer.with_history, source.rules)
+        rules, stored = await self._ctx.ledger.do(importer.with_history, source.rules), self._stored_name(source)
         trusted = self._stamp(source)
         if trusted is not None and not (self._ctx.settings.rescan or self._ctx.settings.restored):
             unchanged = await self._ctx.ledger.do(
-                importer.find_unchanged, rules, source=source.name, out_dir=self._ctx.store.out_dir, trusted=trusted
+                importer.find_unchanged, rules, source=stored, out_dir=self._ctx.store.out_dir, trusted=trusted
             )
             if unchanged is not None:
                 return unchanged
@@ -83,6 +85,8 @@ class Ingest:
         show = self._ctx.progress.say if imported == before else self._ctx.progress.warn
         for line in manifest.faults.lines():
             show(f"skipped: {line}")
+        for hint in manifest.hints:
+            show(hint)
         if before is None:
             self._describe(manifest, rules.filename)
         if manifest.stripped and imported != before:
@@ -98,13 +102,14 @@ class Ingest:
             importer.import_manifest,
             manifest,
             rules,
-            source=source.name,
+            source=self._stored_name(source),
             out_dir=self._ctx.store.out_dir,
             at=self._ctx.clock.now(),
             rebuy=self._ctx.settings.rebuy,
             rename=self._ctx.settings.rename,
             refilter=self._ctx.settings.refilter,
             allow=allow,
+            ignores_case=self._ctx.store.ignores_case(),
             trusted=trusted if trusted == self._stamp(source) else None,
         )
         return manifest, imported
@@ -131,9 +136,10 @@ class Ingest:
         for note in manifest.notes:
             self._ctx.progress.say(note)
         sent = ", ".join(
-            header if header == name else f"{header} (as {name})" for header, name in manifest.columns_sent.items()
+            name if header == name else f"{printable(header)} (as {name})"
+            for header, name in manifest.columns_sent.items()
         )
-        carried = ", ".join(manifest.columns_carried)
+        carried = ", ".join(map(printable, manifest.columns_carried))
         self._ctx.progress.say(
             f"columns used: {sent}" + (f"; only copied to the results: {carried}" if carried else "")
         )
@@ -141,6 +147,9 @@ class Ingest:
             self._ctx.progress.say(
                 "no id column: outputs are named by row number, so inserting a row renames the outputs after it"
             )
+
+    def _stored_name(self, source: Source) -> str:
+        return source_name(source.path, self._ctx.settings.ledger.parent)
 
     def _stamp(self, source: Source) -> str | None:
         """The file's stamp, by which the next run detects a change. None if it was changed too recently for that."""
@@ -167,7 +176,7 @@ class Ingest:
         """Why nothing was created, as an error; None if the run was not refused."""
         if self.refused is None:
             return None
-        if [error.message for error in self._errors] == [self.refused]:
+        if [error.message for error in self._errors] == [self.refused] and self._errors[0].suggestion is None:
             return self._errors[0]
         hint = "\n  ".join(self.hints)
         return ManifestError(self.refused, self._faults, hint) if self._faults else UsageError(self.refused, hint)

@@ -15,7 +15,7 @@ from batcher.audio.io_threads import Disk
 from batcher.audio.store import Store
 from batcher.ledger.ledger import Connection, Ledger
 from batcher.ledger.lifecycle import collection
-from batcher.ledger.queries.outputs import has_audio, places_of_audio
+from batcher.ledger.queries.outputs import has_audio, linked_elsewhere, places_of_audio
 from batcher.ledger.records import Output
 
 Linked = tuple[Output, str | None]
@@ -46,6 +46,8 @@ class Linker:
     async def _replace_known(self, output: Output, why: str) -> str | None:
         """Replace the file at the output if it is audio that the ledger has. Returns why not, or None."""
         owners = await self.ledger.do(owners_at, self.store, output)
+        if owners and (other := await self.ledger.do(row_at, self.store, output, owners)) is not None:
+            return other
         return await self.disk.do(self._link_one, output, owners) if owners else why
 
     def _publish_and_link(self, path: str | None, outputs: Sequence[Output]) -> list[Linked]:
@@ -74,6 +76,17 @@ def owners_at(conn: Connection, store: Store, output: Output) -> list[tuple[str,
         return [(output.out_dir, *item)]
     sha256 = store.digest_at(output)
     return [] if sha256 is None else places_of_audio(conn, sha256)
+
+
+def row_at(conn: Connection, store: Store, output: Output, owners: Sequence[tuple[str, str, str]]) -> str | None:
+    """Why the output must not be replaced although the audio of `owners` there is ours, or None.
+
+    By a link, or on a disk that ignores case, it is also the output of another current row.
+    """
+    for batch, row_id, out_dir, path in linked_elsewhere(conn, [key for _, key, _ in owners], output):
+        if store.is_same_entry(output, out_dir, path):
+            return f"{output.output} is one file with the output of row {row_id} of {batch}: choose another path"
+    return None
 
 
 def _forget(conn: Connection, outputs: Sequence[Output]) -> None:

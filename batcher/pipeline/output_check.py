@@ -12,7 +12,7 @@ from batcher.ledger.lifecycle import collection
 from batcher.ledger.queries import outputs
 from batcher.ledger.records import Batch, FolderNames
 from batcher.ledger.storage import cached_facts, known_folders
-from batcher.pipeline.linking import owners_at
+from batcher.pipeline.linking import owners_at, row_at
 from batcher.reports import results
 
 _CONFLICTS_SHOWN: Final = 50
@@ -104,7 +104,10 @@ class OutputCheck:
     def _conflict(self, conn: Connection, batch: Batch, row_id: str) -> str | None:
         output = outputs.output_of(conn, batch, row_id)
         why = self._store.conflict(output)
-        return None if why is None or owners_at(conn, self._store, output) else why
+        if why is None:
+            return None
+        owners = owners_at(conn, self._store, output)
+        return row_at(conn, self._store, output, owners) if owners else why
 
 
 def _same_names(found: FolderNames | None, known: FolderNames) -> bool:

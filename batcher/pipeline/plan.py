@@ -125,8 +125,8 @@ class _Planner:
             self._plan.batches.append(rules.batch)
             try:
                 out_dir, at = self._store.out_dir, Clock().now()
-                refilter = self._settings.refilter
-                found = self._preview.add(manifest, rules, out_dir=out_dir, at=at, refilter=refilter)
+                how = {"refilter": self._settings.refilter, "ignores_case": self._store.ignores_case()}
+                found = self._preview.add(manifest, rules, out_dir=out_dir, at=at, **how)
             except ManifestError as error:
                 self._plan.faults += error.faults
                 self._plan.refused[rules.batch] = "\n".join(self._settings.ways_out(error))
@@ -140,6 +140,7 @@ class _Planner:
             for name, ids in found.changed.items():
                 self._plan.changed.setdefault(name, []).extend(ids)
             self._plan.notes += manifest.notes
+            self._plan.warnings += manifest.hints
             self._plan.columns_sent |= manifest.columns_sent
             self._plan.columns_carried += manifest.columns_carried
 
@@ -204,7 +205,7 @@ class _Planner:
         plan.voices = self._preview.voices()
         plan.parameters = {name: values._asdict() for name, values in self._preview.parameters().items()}
         known = prices(self._conn)
-        plan.warnings = warnings(self._to_buy, self._verdict, None if self._settings.sandbox else known)
+        plan.warnings += warnings(self._to_buy, self._verdict, None if self._settings.sandbox else known)
         if self._verdict.unknown:
             self._reject_unknown()
         plan.characters = sum(one.chars for one in self._to_buy)

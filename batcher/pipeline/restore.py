@@ -6,6 +6,7 @@ shows to be bought.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -18,6 +19,7 @@ from typing import Any, Final
 
 import anyio.to_thread
 
+from batcher import files
 from batcher.audio import folder_mark
 from batcher.audio.folder_mark import Owner
 from batcher.audio.store import Store, digest
@@ -160,7 +162,7 @@ def read_results(paths: Sequence[Path], home: Path) -> Iterator[dict[str, Any]]:
         out_dir = Store(home, path.absolute().parent).out_dir
         try:
             # Only "\n" ends a line: texts may contain other characters at which str.splitlines would split.
-            with path.open(encoding="utf-8", newline="\n") as file:
+            with io.TextIOWrapper(files.reading(path), encoding="utf-8", newline="\n") as file:
                 for text in iter(partial(file.readline, _MAX_LINE_CHARACTERS), ""):
                     yield _parse_line(text) | {"out_dir": out_dir}
         except OSError as error:

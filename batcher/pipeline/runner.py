@@ -27,6 +27,7 @@ from batcher.pipeline.connection import reach
 from batcher.pipeline.context import ApiContext, Confirm, RunContext
 from batcher.pipeline.credit_guard import Guard
 from batcher.pipeline.delivery import Delivery, recover_files
+from batcher.pipeline.descriptors import InFlight, fit, preload
 from batcher.pipeline.downloader import Downloader
 from batcher.pipeline.drain import limit_runtime, obey
 from batcher.pipeline.finish import Finish
@@ -50,10 +51,8 @@ if TYPE_CHECKING:
 
 ASK_ABOVE: Final = 50
 """A person at a terminal is asked before more new items than this are created for real money."""
-_CREATES_AT_ONCE: Final = 128
-"""Create requests in flight at most, whatever `--concurrency` permits: each has a connection of its own."""
-_POLLS_AT_ONCE: Final = 16
-_DOWNLOADS_AT_ONCE: Final = 4
+_AT_ONCE: Final = InFlight(creates=128, polls=16, downloads=4)
+"""Requests in flight at most, whatever `--concurrency` permits: each has a connection of its own."""
 _LOCK_SECONDS: Final = 0.1
 """Time between two attempts to take the lock."""
 _COULD_NOT_BEGIN: Final = (2, 5, 8)
@@ -125,8 +124,9 @@ class _Run:
         self.ctx = ctx
         self.confirm = confirm
         self.outbox = Outbox(ctx.ledger, ctx.clock, ctx.progress, post)
-        self.started_at = ctx.clock.now()
+        self.begun = ctx.clock.steady()
         self.ingest = Ingest(ctx, confirm)
+        self.at_once = _AT_ONCE._replace(creates=min(ctx.settings.concurrency, _AT_ONCE.creates))
         self.error: BatcherError | None = None  # that kept it from reaching the account
         self.client: Client | None = None
         self.profiles: list[Profile] = []
@@ -135,14 +135,14 @@ class _Run:
         self.last_end: tuple[int | None, str | None] = (None, None)  # exit code and message of the run before
 
     async def run(self, outdated: bool, requests: StopRequests) -> Ended:
-        settings = self.ctx.settings
+        settings, started_at = self.ctx.settings, self.ctx.clock.now()
         batches = [source.rules.batch for source in settings.sources]
         log.info("run started", ledger=str(settings.ledger), out_dir=str(settings.out_dir), batches=batches)
         async with anyio.create_task_group() as watchers:
             await watchers.start(requests.listen)
             watchers.start_soon(obey, self.ctx, requests, self._abort_creates, watchers)
             watchers.start_soon(limit_runtime, self.ctx)
-            await self._recover(self.started_at)
+            await self._recover(started_at)
             watchers.start_soon(self.outbox.run)
             if outdated or self.ctx.settings.restored:
                 await restore.import_rows(self.ctx, outdated=outdated)
@@ -199,6 +199,8 @@ class _Run:
         """Create and collect. An error that prevents it is a reason to stop like any other: the run still reports."""
         try:
             self.ctx.store.prepare()
+            preload()
+            self.at_once = fit(self.at_once, self.ctx.progress.warn, ends=2 if self.ctx.settings.sandbox else 1)
             async with self._connected() as (client, preflight):
                 await self._work_for_account(client, preflight, delivery)
         except UsageError as error:
@@ -219,16 +221,12 @@ class _Run:
         with reach(ctx.settings) as (endpoint, origin):
             async with Client(
                 endpoint,
-                create_connections=self._creates_at_once,
-                poll_connections=_POLLS_AT_ONCE,
-                fetch_connections=_DOWNLOADS_AT_ONCE,
+                create_connections=self.at_once.creates,
+                poll_connections=self.at_once.polls,
+                fetch_connections=self.at_once.downloads,
                 now=ctx.clock.now,
             ) as self.client:
                 yield self.client, Preflight(ctx=ctx, client=self.client, origin=origin, token=endpoint.token)
-
-    @property
-    def _creates_at_once(self) -> int:
-        return min(self.ctx.settings.concurrency, _CREATES_AT_ONCE)
 
     async def _work_for_account(self, client: Client, preflight: Preflight, delivery: Delivery) -> None:
         profile, account_id = await self._enter_account(preflight)
@@ -318,9 +316,9 @@ class _Run:
     async def _throttle(self, account_id: int) -> Throttle:
         return Throttle(
             self.ctx.clock,
-            creates_at_once=self._creates_at_once,
-            polls_at_once=_POLLS_AT_ONCE,
-            downloads_at_once=_DOWNLOADS_AT_ONCE,
+            creates_at_once=self.at_once.creates,
+            polls_at_once=self.at_once.polls,
+            downloads_at_once=self.at_once.downloads,
             create_rate=self.ctx.settings.create_rate,
             poll_rate=self.ctx.settings.poll_rate,
             learned=await self.ctx.ledger.do(runs.learned_value, account_id, "throttle"),
@@ -379,7 +377,7 @@ class _Run:
             ctx=self.ctx,
             ingest=self.ingest,
             outbox=self.outbox,
-            started_at=self.started_at,
+            begun=self.begun,
             profiles=self.profiles,
             halts=self.halts,
             overdue=self.overdue,

@@ -21,11 +21,15 @@ def need_manifests(settings: Settings) -> None:
     """Check that the manifests exist, so that a mistyped name does not create a ledger.
 
     Raises:
-        UsageError: one does not exist.
+        UsageError: one does not exist, or is no file.
     """
     for source in settings.sources:
-        if source.path is not None and not source.path.is_file():
-            raise UsageError(f"file not found: {source.path}", "Nothing was created.")
+        if source.path is None or source.path.is_file():
+            continue
+        if source.path.exists():
+            hint = "Nothing was created. To read a pipe, pass - and redirect it: `batcher run - < PIPE`."
+            raise UsageError(f"{source.path} is not a regular file", hint)
+        raise UsageError(f"file not found: {source.path}", "Nothing was created.")
 
 
 def ready_ledger(settings: Settings, progress: Observer) -> bool:

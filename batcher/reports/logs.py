@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from io import FileIO, TextIOWrapper
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Any
 
 from batcher.errors import UsageError
+from batcher.files import SHARED_MODE
 from batcher.log import LOGGER
 from batcher.log import line as on_one_line
 
@@ -70,9 +73,17 @@ class LogFile(WatchedFileHandler):
 
     def __init__(self, path: Path) -> None:
         try:
-            super().__init__(path, encoding="utf-8")
+            super().__init__(path, encoding="utf-8", delay=True)
+            self.stream = self._open()
         except OSError as error:
             raise UsageError(f"cannot write the log {path}: {error.strerror}", "Name another --log-file.") from error
+
+    def _open(self) -> TextIOWrapper:
+        """Open the log, created with permissions that keep it from other accounts; of a pipe, wait for no reader."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(self.baseFilename, flags, SHARED_MODE)
+        os.set_blocking(descriptor, True)
+        return TextIOWrapper(FileIO(descriptor, "w"), encoding="utf-8", write_through=True)
 
     def write(self, line: str) -> None:
         """Append a line. Errors are ignored: a full disk must not stop the run."""

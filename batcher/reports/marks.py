@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from batcher import files
 from batcher.errors import UsageError
 
 VERSION: Final = 1
@@ -34,7 +35,8 @@ def read_marks(path: Path, ledger_id: str) -> list[Mark]:
         UsageError: it is not a marks file, or it comes from another ledger's page.
     """
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=_Marks)
+        with files.reading(path) as file:
+            found = msgspec.json.decode(file.read(), type=_Marks)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     except msgspec.MsgspecError as error:

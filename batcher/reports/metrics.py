@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from batcher import files
 from batcher.reports.run_report import RunReport
 
 _HELP: Final = {
@@ -42,14 +43,13 @@ def render(report: RunReport, *, at: float) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace the file at `path` atomically. The collector ignores the name of the draft.
+    """Replace the file at `path` atomically. The collector, of another account, may read it; it ignores the draft.
 
     Raises:
         OSError: it cannot be written.
     """
-    draft = path.with_name(f".{path.name}.part")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    with files.replacing(path, mode=0o644, encoding="utf-8") as file:
+        file.write(text)
 
 
 def _samples(report: RunReport, at: float) -> Iterator[_Sample]:

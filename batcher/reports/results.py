@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, Final
 
 import msgspec
 
+from batcher import files
 from batcher.settings import RESULT_FORMATS
 
 _RESULT_COLUMNS: Final = (
@@ -40,19 +42,16 @@ def write_results(
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     paths = results_paths(out_dir, [batch])
-    drafts = [path.with_name(f".{path.name}.part") for path in paths]
-    try:
-        with drafts[0].open("wb") as jsonl, drafts[1].open("w", encoding="utf-8", newline="") as table:
-            _write_lines(jsonl, table, lines)
-            for file in (jsonl, table):
-                file.flush()
-                os.fsync(file.fileno())
-        for draft, path in zip(drafts, paths, strict=True):
-            if path.suffix.removeprefix(".") in formats:
-                draft.replace(path)
-    finally:
-        for draft in drafts:
-            draft.unlink(missing_ok=True)
+    with ExitStack() as opened:
+        jsonl, table = (
+            opened.enter_context(files.replacing(path, encoding=encoding) if kind in formats else _nowhere(encoding))
+            for path, kind, encoding in zip(paths, RESULT_FORMATS, (None, "utf-8"), strict=True)
+        )
+        _write_lines(jsonl, table, lines)
+
+
+def _nowhere(encoding: str | None) -> IO[Any]:
+    return Path(os.devnull).open("w" if encoding else "wb", encoding=encoding)
 
 
 def _write_lines(jsonl: IO[bytes], table: IO[str], lines: Iterator[dict[str, Any]]) -> None:

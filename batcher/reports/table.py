@@ -13,7 +13,8 @@ from typing import IO, TYPE_CHECKING, Any, Final, Literal
 from batcher.errors import ManifestError, UsageError
 from batcher.ledger.imports.parse_options import last_parse_options
 from batcher.ledger.ledger import Connection
-from batcher.ledger.queries.report import ReportRow, report_rows, source_of
+from batcher.ledger.queries.manifest_paths import source_of
+from batcher.ledger.queries.report import ReportRow, report_rows
 from batcher.ledger.records import Batch
 from batcher.manifest.columns import REPORT_PREFIX
 from batcher.manifest.packed import content_digest

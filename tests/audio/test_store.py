@@ -295,3 +295,13 @@ def test_an_output_on_another_file_system_is_a_durable_copy(
         copy = (elsewhere / "a.mp3").stat().st_ino
         assert disk_calls[-2:] == [("sync", copy), ("rename", copy)]
         assert store.conflict(row) is None
+
+
+def test_case_is_ignored_where_a_folder_is_also_found_in_the_other_case(tmp_path: Path) -> None:
+    """Here by a link; a folder that does not exist yet is judged by the one that will contain it."""
+    (tmp_path / "audio").mkdir()
+    assert not Store(tmp_path, tmp_path / "audio").ignores_case()
+    (tmp_path / "AUDIO").symlink_to("audio")
+    assert Store(tmp_path, tmp_path / "audio").ignores_case()
+    assert Store(tmp_path, tmp_path / "audio" / "1").ignores_case()
+    assert not Store(Path("/"), Path("/no-such-folder-of-batcher")).ignores_case()

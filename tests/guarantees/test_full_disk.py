@@ -385,6 +385,7 @@ def test_the_spill_files_space_is_reserved_whole_or_not_at_all(project: Project,
     with pytest.raises(StorageError, match="cannot write"):
         spill.append(record)
     assert Spill(spill.path).records() == [record]
+    spill.close()
 
 
 @pytest.mark.slow

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -187,3 +189,24 @@ def test_a_cause_shared_by_many_doubts_is_reported_once(project: Project, provid
 def test_the_class_name_of_an_error_is_put_into_words(said: str, words: str) -> None:
     """It is dropped where a message follows it; other messages stay the same."""
     assert plain_error(said) == words
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_ledger_deleted_in_mid_run_is_noticed_and_rescued(project: Project, replaced: bool) -> None:
+    """Putting the copy back continues without buying anything again."""
+    project.provider.task_seconds = 1.0
+    started = project.start_run(project.manifest(3))
+    started.until(lambda: len(project.provider.creates) == 3)
+    project.ledger.rename(project.folder / "moved.db")
+    if replaced:
+        shutil.copyfile(project.folder / "moved.db", project.ledger)
+    ended = started.end()
+    assert ended.exit_code == 8
+    assert f"{project.ledger} was deleted or replaced during this run" in ended.err
+    (rescued,) = project.folder.glob("batcher.db.rescued-*")
+    assert stat.S_IMODE(rescued.stat().st_mode) == 0o600
+    for aside in project.folder.glob("batcher.db-*"):
+        aside.unlink()
+    rescued.replace(project.ledger)
+    assert project.run("lines.csv").exit_code == 0
+    assert len(project.provider.creates) == 3

@@ -109,9 +109,10 @@ def _preview(found: Any) -> list[str]:
         more = ", …" if len(ids) > 5 else ""
         lines.append(f"{name} changed since the last run in {counted(len(ids), 'row')}: {', '.join(ids[:5])}{more}")
     lines += found.notes
-    sent = (header if header == name else f"{header} (as {name})" for header, name in found.columns_sent.items())
-    carried = f"; only copied to the results: {', '.join(found.columns_carried)}" if found.columns_carried else ""
-    lines.append(f"columns used: {', '.join(sent)}{carried}")
+    columns = found.columns_sent.items()
+    sent = (name if header == name else f"{printable(header)} (as {name})" for header, name in columns)
+    carried = ", ".join(map(printable, found.columns_carried))
+    lines.append(f"columns used: {', '.join(sent)}" + (f"; only copied to the results: {carried}" if carried else ""))
     lines += [f"voices: {_voices(found.voices)}"] if found.voices else []
     if found.parameters:
         shown = (f"{printable(name)} {_values(one)}" for name, one in found.parameters.items())

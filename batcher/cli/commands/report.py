@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from batcher import files
 from batcher.cli.json_output import JsonCommand, reply
 from batcher.cli.ledger_path import find_ledger_only
 from batcher.cli.options import json_option, ledger_options, option
@@ -97,13 +99,13 @@ def _select_batches(conn: Connection, manifest: tuple[str, ...], batch: str | No
     Raises:
         UsageError: the ledger does not have them.
     """
-    from batcher.ledger.queries import report
+    from batcher.ledger.queries import manifest_paths
     from batcher.ledger.queries.batches import current_batches
 
     current = current_batches(conn)
     names = [batch] if batch is not None else [one.name for one in current]
     if manifest and batch is None:
-        names = report.batches_of(conn, Path(manifest[0]))
+        names = manifest_paths.batches_of(conn, Path(manifest[0]))
     found = [one for one in current if one.name in names]
     if not found:
         missing = f"no batch from {manifest[0]}" if manifest and batch is None else f"no batch {batch or ''}".rstrip()
@@ -114,10 +116,10 @@ def _select_batches(conn: Connection, manifest: tuple[str, ...], batch: str | No
 
 
 def _check_target(conn: Connection, target: Path, ledger: Path, batches: list[Batch]) -> None:
-    from batcher.ledger.queries import report
+    from batcher.ledger.queries import manifest_paths
 
-    inputs = [ledger, *(Path(report.source_of(conn, batch)[0]).resolve() for batch in batches)]
-    if target.resolve() in inputs:
+    inputs = [ledger, *(files.resolved(Path(manifest_paths.source_of(conn, batch)[0])) for batch in batches)]
+    if files.resolved(target) in inputs:
         raise UsageError(f"{target} is an input of the report", "Pass another --output.")
 
 
@@ -154,7 +156,7 @@ def _sheet(conn: Connection, batches: list[Batch], params: dict[str, Any]) -> Sh
 
 
 def _write_workbook(sheet: Sheet, target: Path) -> None:
-    with _atomic(target) as draft, draft.open("wb") as file:
+    with _writing(target), files.replacing(target) as file:
         cut = sheet.write_workbook(file)
     if cut:
         click.echo(
@@ -166,25 +168,26 @@ def _write_workbook(sheet: Sheet, target: Path) -> None:
 
 def _write_data(sheet: Sheet, target: Path | None, kind: Plain) -> None:
     if target is None:
-        with suppress(BrokenPipeError):  # the reader has seen enough
-            sheet.write(sys.stdout, kind)
+        with suppress(BrokenPipeError), _exact_output() as output:  # the reader may have seen enough
+            sheet.write(output, kind)
         return
     # The byte order mark lets spreadsheets detect the encoding.
     encoding = "utf-8-sig" if kind == "csv" else "utf-8"
-    with _atomic(target) as draft, draft.open("w", encoding=encoding, newline="") as file:
+    with _writing(target), files.replacing(target, encoding=encoding) as file:
         sheet.write(file, kind)
 
 
 @contextmanager
-def _atomic(target: Path) -> Iterator[Path]:
-    """A temporary path that replaces `target` at the end, so that `target` is never incomplete."""
-    draft = target.with_name(f".{target.name}.part")
-    with _writing(target):
-        try:
-            yield draft
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
+def _exact_output() -> Iterator[TextIO]:
+    """Standard output for data: in UTF-8 and with every character as it is, unless it is a terminal."""
+    if sys.stdout.isatty():
+        yield sys.stdout
+        return
+    output = TextIOWrapper(sys.stdout.buffer, encoding="utf-8", newline="", write_through=True)
+    try:
+        yield output
+    finally:
+        output.detach()
 
 
 @contextmanager

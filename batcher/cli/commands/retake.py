@@ -18,7 +18,7 @@ from batcher.errors import ManifestError
 from batcher.formatting import counted
 from batcher.ledger.imports.parse_options import last_parse_options
 from batcher.ledger.ledger import Connection, Ledger, open_ledger, open_readonly
-from batcher.ledger.queries import names, report
+from batcher.ledger.queries import manifest_paths, names
 from batcher.ledger.queries.batches import current_batches
 from batcher.ledger.queries.identity import identity
 from batcher.ledger.storage.lock import owner_lock
@@ -117,7 +117,7 @@ def _manifest_takes(conn: Connection, rows: _Rows) -> _ManifestTakes:
     for batch in current_batches(conn):
         if not any(batch_id == batch.batch_id for batch_id, _ in wanted):
             continue
-        path, rules = Path(report.source_of(conn, batch)[0]), last_parse_options(conn, batch)
+        path, rules = Path(manifest_paths.source_of(conn, batch)[0]), last_parse_options(conn, batch)
         with suppress(ManifestError):
             named = {(batch.batch_id, row_id): take for row_id, take in explicit_takes(path, rules)}
             found |= {row: named[row] for row in wanted & named.keys()}

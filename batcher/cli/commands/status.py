@@ -38,12 +38,12 @@ def status(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
     `credits.spent` covers all tasks of the ledger; `start` and `end` are the balances of the last run.
     """
     from batcher.ledger.ledger import open_readonly
-    from batcher.ledger.queries import report, status
+    from batcher.ledger.queries import manifest_paths, status
     from batcher.reports.summary import forecast_message
 
     path = find_ledger_only(ctx, manifest)
     with open_readonly(path) as conn:
-        if manifest and not report.batches_of(conn, Path(manifest[0])):
+        if manifest and not manifest_paths.batches_of(conn, Path(manifest[0])):
             click.echo(f"the ledger has no batch from {manifest[0]}", err=True)
         found = status.status(conn)
         ahead = _forecast(conn, found)

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, select
 
+from batcher.ledger.imports.lookalikes import add_functions, lookalikes
 from batcher.ledger.imports.staging import ROW_COLUMNS, UNCHANGED, Staging
 from batcher.ledger.storage.schema import REPEAT_MARK, batches
 from batcher.manifest.faults import Faults, literal
@@ -47,19 +48,28 @@ def other_batches(conn: Connection, batch: str) -> list[OtherBatch]:
 
 
 def reject_conflicts(
-    conn: Connection, staging: Staging, faults: Faults, others: Sequence[OtherBatch], out_dir: str
+    conn: Connection,
+    staging: Staging,
+    faults: Faults,
+    others: Sequence[OtherBatch],
+    out_dir: str,
+    *,
+    ignores_case: bool = False,
 ) -> bool:
     """Reject staged rows that clash with a row of the same manifest or with an output of another batch.
 
-    Each becomes one of `faults`. Returns whether there are any.
+    Each becomes one of `faults`. `ignores_case`: in the output folder, names that differ only by case are one file.
+    Returns whether there are any.
     """
     count = faults.count
+    add_functions(conn)
     folders = _folders(conn)
     if staging.changed < staging.rows:
         _stage_related(conn, staging, folders)
     for check in (
         _repeated_ids(conn),
         _repeated_outputs(conn),
+        _outputs_that_look_the_same(conn, ignores_case=ignores_case),
         _outputs_used_as_folders(conn, folders),
         *(_outputs_of_other_batch(conn, out_dir, other) for other in others),
     ):
@@ -90,8 +100,15 @@ _RELATED: Final = (
 )
 
 
+_LOOKALIKE: Final = (
+    "rows WHERE (lower(rows.output) IN (SELECT folded(output) FROM staged) "
+    "OR (rows.output GLOB '*[^ -~]*' AND folded(rows.output) IN (SELECT folded(output) FROM staged)))"
+)
+"""Rows with an output that looks like a staged one. All rows are read, of which few need more than SQLite's `lower`."""
+
+
 def _stage_related(conn: Connection, staging: Staging, folders: set[str]) -> None:
-    """Stage unchanged rows that share an id, an output or a folder with a changed one."""
+    """Stage unchanged rows that share an id, an output or a folder with a changed one, or look like it."""
     columns = ", ".join(f"rows.{name}" for name in ROW_COLUMNS)
     insert = f"INSERT INTO staged SELECT DISTINCT {columns}, '' FROM"
     for related in _RELATED:
@@ -99,6 +116,7 @@ def _stage_related(conn: Connection, staging: Staging, folders: set[str]) -> Non
         conn.exec_driver_sql(
             f"{insert} staged AS other CROSS JOIN rows WHERE {related} AND {UNCHANGED}", staging.parameters
         )
+    conn.exec_driver_sql(f"{insert} {_LOOKALIKE} AND {UNCHANGED}", staging.parameters)
     for folder in sorted(folders):
         where = f"rows WHERE rows.output = :folder AND {UNCHANGED}"
         conn.exec_driver_sql(f"{insert} {where}", staging.parameters | {"folder": folder})
@@ -128,6 +146,16 @@ def _repeated_outputs(conn: Connection) -> Iterator[_Conflict]:
     for row in conn.exec_driver_sql(_REPEATED_OUTPUTS).all():
         reason = f"{literal(row.value)} is taken by line {row.first_line}"
         yield _Conflict(row.number, row.line, "output", reason, f"output path {row.value}")
+
+
+def _outputs_that_look_the_same(conn: Connection, *, ignores_case: bool) -> Iterator[_Conflict]:
+    for one in lookalikes(conn):
+        if ignores_case or not one.by_case:
+            reason = (
+                f"{literal(one.output)} looks like {literal(one.first_output)} of line {one.first_line}: they differ "
+                "only by case, variants of letters or invisible characters: choose another id or output"
+            )
+            yield _Conflict(one.number, one.line, "output", reason, f"looks like {one.first_output}")
 
 
 def _outputs_used_as_folders(conn: Connection, folders: set[str]) -> Iterator[_Conflict]:

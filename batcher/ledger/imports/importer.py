@@ -16,6 +16,7 @@ from batcher.item import KEY_VERSION
 from batcher.ledger.imports import rebuys
 from batcher.ledger.imports.conflicts import OtherBatch, other_batches, reject_conflicts
 from batcher.ledger.imports.doubts import refuse_doubts, refuse_unlisted_voices
+from batcher.ledger.imports.lookalikes import name_hints
 from batcher.ledger.imports.parse_options import (
     counts_records,
     last_columns,
@@ -62,10 +63,12 @@ def import_manifest(
     rename: bool = False,
     refilter: bool = False,
     allow: Collection[str] = (),
+    ignores_case: bool = False,
     trusted: str | None = None,
 ) -> Batch:
     """Import the manifest, read by `rules`, as the newest version of its batch.
 
+    `ignores_case`: in the output folder, names that differ only by case are one file.
     `trusted` is the fingerprint of its file. It is stored if the manifest has no faults, for `find_unchanged`.
 
     Raises:
@@ -77,7 +80,7 @@ def import_manifest(
     """
     if not refilter:
         refuse_other_filter(conn, rules, manifest.name)
-    staging = stage(conn, manifest, rules, out_dir, at)
+    staging = stage(conn, manifest, rules, out_dir, at, ignores_case=ignores_case)
     if not rename:
         refuse_renames_of(conn, staging, manifest, rules)
     if not rebuy:
@@ -120,10 +123,12 @@ def stage(
     *,
     requested: Table = items,
     others: Sequence[OtherBatch] | None = None,
+    ignores_case: bool = False,
 ) -> Staging:
     """Stage the manifest's rows, with the items that they request in `requested`.
 
-    `others` are the batches whose outputs they must leave alone, by default all others of the ledger.
+    `others` are the batches whose outputs they must leave alone, by default all others of the ledger. Hints about
+    names are added to the manifest's.
 
     Raises:
         ManifestError: it has faults that are not skipped, or voices that `[voices]` lacks.
@@ -133,7 +138,7 @@ def stage(
     batch_id = _batch_id(conn, rules.batch)
     staging = stage_changes(conn, manifest, rules.batch, batch_id, requested, at, all_rows=restored is not None)
     others = other_batches(conn, rules.batch) if others is None else others
-    if reject_conflicts(conn, staging, manifest.faults, others, out_dir):
+    if reject_conflicts(conn, staging, manifest.faults, others, out_dir, ignores_case=ignores_case):
         delete_unused_items(conn, staging)
     if manifest.faults.fatal or (manifest.faults and not rules.skip_invalid):
         hint = "Fix them; --skip-invalid cannot skip all of them."
@@ -142,6 +147,7 @@ def stage(
         message = f"{manifest.name}: {counted(manifest.faults.count, 'fault')}; nothing was created"
         raise ManifestError(message, manifest.faults.lines(), " ".join([hint, *manifest.faults.hints]))
     refuse_unlisted_voices(conn, staging, manifest.name, rules)
+    manifest.hints += name_hints(conn)
     return staging
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Final, NamedTuple, ParamSpec
 
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text
@@ -92,9 +93,16 @@ class ImportPreview:
             self._create_view()
 
     def add(
-        self, manifest: Manifest, rules: Rules, *, out_dir: str, at: float, refilter: bool = False
+        self,
+        manifest: Manifest,
+        rules: Rules,
+        *,
+        out_dir: str,
+        at: float,
+        refilter: bool = False,
+        ignores_case: bool = False,
     ) -> ManifestPreview:
-        """Preview the import of one more manifest.
+        """Preview the import of one more manifest. `ignores_case`: see `importer.import_manifest`.
 
         Raises:
             ManifestError: it has faults that are not skipped; or, without `refilter`, it selects rows otherwise than
@@ -104,7 +112,8 @@ class ImportPreview:
             refuse_other_filter(self._conn, rules, manifest.name)
         with _writable(self._conn):
             others = self._others(rules.batch)
-            staging = importer.stage(self._conn, manifest, rules, out_dir, at, requested=_preview_items, others=others)
+            how = partial(importer.stage, requested=_preview_items, others=others, ignores_case=ignores_case)
+            staging = how(self._conn, manifest, rules, out_dir, at)
             self._conn.exec_driver_sql(_COPY_STATES)
             self._add_rows(staging)
         self._out_dirs[rules.batch] = out_dir

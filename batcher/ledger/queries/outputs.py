@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, and_, bindparam, case, false, func, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    case,
+    false,
+    func,
+    or_,
+    select,
+)
 
 from batcher.item import State
 from batcher.ledger.queries.ignored import names
@@ -83,6 +96,14 @@ def places_of_audio(conn: Connection, sha256: str) -> list[tuple[str, str, str]]
     restored = select(recalled.c.out_dir, recalled.c.item_key, recalled.c.output).where(recalled.c.sha256 == sha256)
     found = [row for query in (recorded, restored) for row in conn.execute(query)]
     return [(row[0], row[1], PurePosixPath(row[2] or "").suffix.removeprefix(".")) for row in found]
+
+
+def linked_elsewhere(conn: Connection, keys: Sequence[str], output: Output) -> list[tuple[str, str, str, str]]:
+    """Batch, id, output folder and output of other current rows, to whose outputs one of these items is linked."""
+    other = or_(rows.c.batch_id != output.batch_id, rows.c.id != output.row_id)
+    query = select(batches.c.name, rows.c.id, batches.c.out_dir, rows.c.output).join(batches)
+    found = conn.execute(query.where(rows.c.item_key.in_(keys), is_linked, rows.c.is_current == 1, other))
+    return [(row[0], row[1], row[2], row[3]) for row in found]
 
 
 def has_audio(conn: Connection, key: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Literal
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, null, or_, select
@@ -97,18 +96,6 @@ class RunFacts:
     spent: float | None
     exit_code: int | None
     message: str | None
-
-
-def source_of(conn: Connection, batch: Batch) -> tuple[str, str]:
-    """The manifest of the batch's last import, and the SHA-256 of its content."""
-    row = conn.execute(select(batches.c.source, batches.c.digest).where(batches.c.id == batch.batch_id)).one()
-    return row.source, row.digest
-
-
-def batches_of(conn: Connection, source: Path) -> list[str]:
-    """Names of the batches that were imported from this manifest."""
-    query = select(batches.c.name, batches.c.source).order_by(batches.c.id)
-    return [row.name for row in conn.execute(query) if Path(row.source).resolve() == source.resolve()]
 
 
 def report_rows(conn: Connection, chosen: Sequence[Batch]) -> Iterator[ReportRow]:

@@ -16,7 +16,9 @@ from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect
 from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.pool import StaticPool
 
+from batcher import files
 from batcher.errors import LedgerError, StorageError, TroubleError, UsageError
+from batcher.ledger.storage.access import CHOOSE_ANOTHER, check_files, side_files, uri
 from batcher.ledger.storage.open_files import TrackedConnection, beginning
 from batcher.ledger.storage.schema import REVISION, meta
 from batcher.ledger.storage.triggers import create_tables
@@ -25,9 +27,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 World = Literal["real", "sandbox"]
-_CHOOSE_ANOTHER: Final = "Choose another with --ledger."
 _BUSY_TIMEOUT_SECONDS: Final = 30
-_MAGIC: Final = b"SQLite format 3\0"
 _DISK_ERRORS: Final = (
     "SQLITE_FULL",
     "SQLITE_IOERR",
@@ -44,7 +44,7 @@ def open_existing(path: Path, *, world: World | None = None, readonly: bool = Fa
     Raises:
         LedgerError: the file is missing or no ledger, of an older or newer version, or of the other world.
     """
-    _check_header(path)
+    check_files(path, readonly=readonly)
     engine = _engine(path, readonly=readonly)
     try:
         with _translating(path), engine.connect() as connection:
@@ -61,8 +61,9 @@ def create(path: Path, world: World) -> None:
     draft = path.with_name(f".{path.name}.new")
     with _translating(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.unlink(missing_ok=True)
-        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        for side in side_files(draft):
+            side.unlink()  # SQLite would apply it
+        os.close(files.create(draft, 0o600))
     engine = _engine(draft, wal=False)
     try:
         with _translating(path), engine.begin() as connection:
@@ -102,7 +103,7 @@ def needs_upgrade(path: Path) -> bool:
     Raises:
         LedgerError: it is of a newer version, or no ledger.
     """
-    _check_header(path)
+    check_files(path, readonly=True)
     engine = _engine(path, readonly=True)
     try:
         with _translating(path), engine.connect() as connection:
@@ -137,11 +138,14 @@ def copy(path: Path, target: Path) -> None:
         LedgerError: the file is missing or no ledger.
         StorageError: there is not enough space for the copy; it is removed.
     """
-    _check_header(path)
+    check_files(path, readonly=True)
     with _translating(target):
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         try:
-            with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(target)) as copied:
+            with (
+                closing(sqlite3.connect(uri(path, readonly=True), uri=True)) as source,
+                closing(sqlite3.connect(target)) as copied,
+            ):
                 source.backup(copied)
         except BaseException:
             target.unlink()  # half a copy is useless, and space may be short
@@ -177,6 +181,21 @@ def back_up(path: Path, target: Path) -> None:
         sync(target.parent)
 
 
+def rescue(connection: sqlite3.Connection, path: Path) -> Path:
+    """Copy a ledger, whose file at `path` was deleted or replaced, beside that. Returns the copy's path.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    target = path.with_name(f"{path.name}.rescued-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}")
+    with _translating(target):
+        os.close(files.create(target, 0o600))
+        with closing(sqlite3.connect(target)) as copied:
+            connection.backup(copied)
+        sync(target)
+    return target
+
+
 def sync(path: Path) -> None:
     """Make a file's content, or the names in a folder, survive a power cut.
 
@@ -199,11 +218,11 @@ def _back_up(path: Path) -> Path:
 
 
 def _engine(path: Path, *, readonly: bool = False, wal: bool = True) -> Engine:
-    uri = f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rw'}"
+    address = uri(path, readonly=readonly)
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(
-            uri,
+            address,
             uri=True,
             check_same_thread=False,
             timeout=_BUSY_TIMEOUT_SECONDS,
@@ -230,18 +249,6 @@ def _engine(path: Path, *, readonly: bool = False, wal: bool = True) -> Engine:
     return engine
 
 
-def _check_header(path: Path) -> None:
-    """Check the file before SQLite opens it for writing, which would turn an empty file into a database."""
-    try:
-        header = beginning(path, len(_MAGIC))
-    except (FileNotFoundError, IsADirectoryError):
-        raise LedgerError(
-            f"no ledger at {path}", "`batcher run MANIFEST` creates one; --ledger chooses another."
-        ) from None
-    if header not in (None, _MAGIC):
-        raise LedgerError(f"{path} is not a batcher ledger", _CHOOSE_ANOTHER)
-
-
 def _revision(connection: Connection, path: Path) -> str:
     try:
         if inspect(connection).has_table("alembic_version"):
@@ -249,8 +256,8 @@ def _revision(connection: Connection, path: Path) -> str:
     except DatabaseError as error:
         if "locked" in str(error.orig):
             raise TroubleError(f"the ledger {path} is locked by another program", "Try again in a moment.") from error
-        raise LedgerError(f"{path} cannot be read as a ledger: {error.orig}", _CHOOSE_ANOTHER) from error
-    raise LedgerError(f"{path} is a database but not a batcher ledger", _CHOOSE_ANOTHER)
+        raise LedgerError(f"{path} cannot be read as a ledger: {error.orig}", CHOOSE_ANOTHER) from error
+    raise LedgerError(f"{path} is a database but not a batcher ledger", CHOOSE_ANOTHER)
 
 
 def _check_revision(connection: Connection, path: Path) -> None:
@@ -327,10 +334,10 @@ def _ledger_error(path: Path, error: BaseException | None) -> StorageError | Led
         return LedgerError(
             f"the ledger {path} does not match this program: {error}", "Was it written by another version?"
         )
-    return StorageError(
-        f"the ledger {path} cannot be written: {error}",
-        "Free some space or fix the disk, then run it again.",
-    )
+    hint = "Free some space or fix the disk, then run it again."
+    if name.startswith("SQLITE_READONLY"):
+        hint = "Check the permissions of the ledger and its folder, and that the disk is not mounted read-only."
+    return StorageError(f"the ledger {path} cannot be written: {error}", hint)
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from batcher.errors import LockedError, StorageError
+from batcher import files
+from batcher.errors import LedgerError, LockedError, StorageError
 
 
 @contextmanager
@@ -25,19 +26,26 @@ def owner_lock(ledger: Path) -> Iterator[None]:
 
     Raises:
         LockedError: another process, named in the message, holds it.
+        LedgerError: this account cannot use the lock's file.
+        StorageError: the disk is full, or does not support locks.
     """
     real = ledger.resolve()
     path = real.with_name(real.name + ".lock")
     lock = FileLock(path, timeout=0, fallback_to_soft=False, mode=0o600)
     try:
         real.parent.mkdir(parents=True, exist_ok=True)
+        os.close(files.open_own(path))
         lock.acquire()
     except Timeout:
         raise LockedError(
             f"another run holds the ledger {ledger}{_holder(path)}", "Pass --wait-lock 5m to wait for it."
         ) from None
     except OSError as error:
-        raise StorageError(f"cannot lock {ledger}: {error.strerror}", "Free some space or fix the folder.") from error
+        message = f"cannot lock {ledger}: {error.filename or path}: {error.strerror}"
+        if error.errno not in files.PERMANENT:
+            raise StorageError(message, "Free some space or fix the folder.") from error
+        hint = "Run batcher as the account that the ledger belongs to, or choose another with --ledger."
+        raise LedgerError(message, hint) from error
     try:
         _write_holder(path)
         yield
@@ -53,7 +61,7 @@ def _write_holder(path: Path) -> None:
 
 def _holder(path: Path) -> str:
     try:
-        who = json.loads(path.read_text())
+        who = json.loads(files.read_config(path))
         since = datetime.fromtimestamp(who["started_at"]).astimezone().isoformat(" ", "seconds")
         return f" (pid {who['pid']} on {who['host']}, since {since})"
     except (OSError, ValueError, KeyError, TypeError):

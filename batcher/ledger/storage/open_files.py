@@ -13,6 +13,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Final
 
+from batcher import files
+
 _guard: Final = threading.Lock()
 _open: Final[Counter[tuple[int, int]]] = Counter()
 
@@ -46,7 +48,7 @@ def beginning(path: Path, size: int) -> bytes | None:
     with _guard:
         if _open[_identity(path)]:
             return None
-        with path.open("rb") as file:
+        with files.reading(path) as file:
             return file.read(size)
 
 

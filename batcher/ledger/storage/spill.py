@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from batcher import files
 from batcher.errors import StorageError
 from batcher.ledger.records import AnswerRecord
 from batcher.ledger.storage.database import sync
@@ -32,28 +33,39 @@ class Spill:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._end: int | None = None  # offset of the next record; None until the file is read
+        self._descriptor: int | None = None  # once open: there may be none left when the file is needed
 
     def reserve(self) -> None:
-        """Reserve the space on disk.
+        """Reserve the space on disk, and keep the file open.
 
         Raises:
-            StorageError: there is not enough space.
+            StorageError: there is not enough space, or the file cannot be used.
         """
-        if self.path.exists() and self.path.stat().st_size >= _SIZE:
-            return
         try:
-            descriptor = os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600)
-            try:
-                size = os.fstat(descriptor).st_size
+            descriptor = self._opened()
+            size = os.fstat(descriptor).st_size
+            if size < _SIZE:
                 _write(descriptor, bytes(_SIZE - size), size)
                 os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            sync(self.path.parent)
+                sync(self.path.parent)
         except OSError as error:
-            raise StorageError(
-                f"cannot write {self.path}: {error.strerror}", "Free some space. Nothing was created."
-            ) from error
+            self.close()
+            hint = "Free some space, or move the file away. Nothing was created."
+            raise StorageError(f"cannot write {self.path}: {error.strerror}", hint) from error
+
+    def _opened(self) -> int:
+        """The descriptor of the file, opened once; opened again if the file was deleted since."""
+        if self._descriptor is not None and os.fstat(self._descriptor).st_nlink == 0:
+            self.close()
+        if self._descriptor is None:
+            self._descriptor = files.open_own(self.path)
+        return self._descriptor
+
+    def close(self) -> None:
+        """Close the file if it is open."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
     def append(self, record: AnswerRecord) -> None:
         """Make `record` durable, after the records already here.
@@ -67,22 +79,27 @@ class Spill:
         payload = _shortened(record).to_json()
         data = _HEADER.pack(_MAGIC, len(payload), zlib.crc32(payload)) + payload
         try:
-            descriptor = os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600)
-            try:
-                _write(descriptor, data, end)
-                os.fdatasync(descriptor)
-            finally:
-                os.close(descriptor)
+            descriptor = self._opened()
+            _write(descriptor, data, end)
+            os.fdatasync(descriptor)
         except OSError as error:
             raise StorageError(f"cannot write {self.path}: {error.strerror}") from error
         self._end = end + len(data)
 
     def records(self) -> list[AnswerRecord]:
-        """All complete records, in the order written. The next record will follow them."""
+        """All complete records, in the order written. The next record will follow them.
+
+        Raises:
+            StorageError: the file cannot be read, or is not a regular file.
+        """
         try:
-            data = self.path.read_bytes()
+            with files.reading(self.path) as file:
+                data = file.read()
         except FileNotFoundError:
             data = b""
+        except OSError as error:
+            hint = "It stores answers to create requests. If it is not batcher's, move it away."
+            raise StorageError(f"cannot read {self.path}: {error.strerror}", hint) from error
         found: list[AnswerRecord] = []
         at = 0
         while at + _HEADER.size <= len(data):
@@ -99,16 +116,17 @@ class Spill:
         """Delete all records; only once each of them is committed."""
         if not self._end:
             return
-        descriptor = os.open(self.path, os.O_WRONLY)
         try:
+            descriptor = self._opened()
             _write(descriptor, bytes(self._end), 0)
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        except OSError as error:
+            raise StorageError(f"cannot write {self.path}: {error.strerror}") from error
         self._end = 0
 
     def remove(self) -> None:
-        """Remove the file, unless it holds records or has not been read."""
+        """Close the file, and remove it unless it holds records or has not been read."""
+        self.close()
         if self._end == 0:
             self.path.unlink(missing_ok=True)
 

@@ -16,6 +16,7 @@ NOUNS: Final = {
     "placeholders": "placeholders",
     "escapes": "escape sequences",
     "markdown": "Markdown",
+    "controls": "control characters",
     "todo": "drafts",
     SPEAKER: "speaker names",
 }

@@ -115,7 +115,7 @@ def _statement(start: float | None, end: float | None, cost: float | None) -> st
 
 
 def _run(run: RunFacts) -> dict[str, str]:
-    duration = "running or killed" if run.ended_at is None else span(run.ended_at - run.started_at)
+    duration = "running or killed" if run.ended_at is None else span(max(0.0, run.ended_at - run.started_at))
     return {
         "started": local(run.started_at)[:-9],
         "duration": duration,

@@ -18,6 +18,7 @@ from urllib.parse import quote
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
+from batcher import files
 from batcher.clock import local
 from batcher.formatting import plain_error
 from batcher.ledger.ledger import Connection
@@ -109,8 +110,9 @@ class _Rows:
         """The audio of each item once, if it is on disk."""
         for key, (path, media) in self.audio.items():
             try:
-                yield {"key": key, "media": media, "base64": base64.b64encode(path.read_bytes()).decode()}
-            except FileNotFoundError:
+                with files.reading(path) as file:
+                    yield {"key": key, "media": media, "base64": base64.b64encode(file.read()).decode()}
+            except OSError:
                 continue
 
 
@@ -121,13 +123,8 @@ def write_page(conn: Connection, chosen: Sequence[Batch], choices: Choices) -> N
         OSError: it cannot be written; the old file stays.
     """
     choices.path.parent.mkdir(parents=True, exist_ok=True)
-    draft = choices.path.with_name(f".{choices.path.name}.part")
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.writelines(_render(conn, chosen, choices))
-        draft.replace(choices.path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with files.replacing(choices.path, encoding="utf-8") as file:
+        file.writelines(_render(conn, chosen, choices))
 
 
 def _render(conn: Connection, chosen: Sequence[Batch], choices: Choices) -> Iterable[str]:

@@ -1,0 +1,81 @@
+"""Outputs of staged rows whose names are one name on some systems, or are not accepted by some."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from sqlalchemy import Connection
+
+from batcher.formatting import counted
+from batcher.ledger.storage.statements import driver
+from batcher.manifest.confusable import differ_by_case, folded, is_reserved_on_windows
+from batcher.manifest.faults import literal
+
+_EXAMPLES: Final = 3
+_TABLE: Final = (
+    "DROP TABLE IF EXISTS temp.lookalikes",
+    # Most names are in the folded form already, and need no second look unless another name has that form.
+    """CREATE TEMP TABLE lookalikes AS SELECT folded(output) AS form, number, line, output FROM staged
+    WHERE skipped IS NULL AND folded(output) <> output""",
+    """INSERT INTO lookalikes SELECT output, number, line, output FROM staged
+    WHERE skipped IS NULL AND output IN (SELECT form FROM lookalikes) AND folded(output) = output""",
+    "CREATE INDEX temp.lookalikes_form ON lookalikes (form)",
+)
+_PAIRS: Final = """
+    WITH first AS (
+        SELECT form, min(number) AS number FROM lookalikes GROUP BY form HAVING min(output) <> max(output))
+    SELECT other.number, other.line, other.output, one.output AS first_output, one.line AS first_line
+    FROM first JOIN lookalikes AS one USING (form, number)
+    JOIN lookalikes AS other ON other.form = first.form AND other.output <> one.output ORDER BY other.number"""
+_RESERVED: Final = "SELECT output, line FROM staged WHERE skipped IS NULL AND reserved(output) ORDER BY number"
+
+
+class Lookalike(NamedTuple):
+    """An output, and one of an earlier row whose name looks the same."""
+
+    number: int
+    line: int
+    output: str
+    first_output: str
+    first_line: int
+
+    @property
+    def by_case(self) -> bool:
+        """Whether they differ only by case, which is seen and on some systems enough."""
+        return differ_by_case(self.output, self.first_output)
+
+    def __str__(self) -> str:
+        return f"{literal(self.output)} and {literal(self.first_output)} of line {self.first_line}"
+
+
+def add_functions(conn: Connection) -> None:
+    """Make `folded(NAME)` and `reserved(PATH)` known to SQL on this connection."""
+    for name, function in (("folded", folded), ("reserved", is_reserved_on_windows)):
+        driver(conn).create_function(name, 1, function, deterministic=True)
+
+
+def lookalikes(conn: Connection) -> Iterator[Lookalike]:
+    """The staged outputs that look like the output of an earlier row; exact repeats are not among them."""
+    for statement in _TABLE:
+        conn.exec_driver_sql(statement)
+    return _pairs(conn)
+
+
+def _pairs(conn: Connection) -> Iterator[Lookalike]:
+    return (Lookalike(*row) for row in conn.exec_driver_sql(_PAIRS).all())
+
+
+def name_hints(conn: Connection) -> list[str]:
+    """What to know about names that are used as they are, for people; after `lookalikes` has found pairs."""
+    by_case = [one for one in _pairs(conn) if one.by_case]
+    reserved = conn.exec_driver_sql(_RESERVED).all()
+    hints = []
+    if by_case:
+        shown = "; ".join(map(str, by_case[:_EXAMPLES])) + "; …" * (len(by_case) > _EXAMPLES)
+        hints.append(f"names that differ only by case are one file on Windows and macOS: {shown}")
+    if reserved:
+        shown = ", ".join(f"{literal(row.output)} in line {row.line}" for row in reserved[:_EXAMPLES])
+        more = ", …" * (len(reserved) > _EXAMPLES)
+        hints.append(f"Windows does not accept the names of {counted(len(reserved), 'output')}: {shown}{more}")
+    return hints
