@@ -26,6 +26,8 @@ NEW_CREDENTIALS: Final = (
 RESULT_FORMATS: Final = ("jsonl", "csv")
 """The formats of results files; `ledger recover` and `--restored` read the first."""
 FILE_NAME: Final = "batcher.toml"
+SANDBOX_CONCURRENCY: Final = 20
+"""Default of `--concurrency` with `--sandbox`, whose tasks take about a second each."""
 _DURATION: Final = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s?)?", re.IGNORECASE)
 
 

@@ -21,7 +21,7 @@ from batcher.cli.api_options import (
 from batcher.cli.config_file import apply_config_file, merged_columns
 from batcher.cli.json_output import JsonCommand
 from batcher.cli.option_types import ColumnNames, Delimiter, Duration, MarkupTypes, Rate, RowIds, Where
-from batcher.cli.options import DEBUG, option
+from batcher.cli.options import DEBUG, is_default, option
 from batcher.cli.side_files import without_side_files
 from batcher.errors import UsageError
 from batcher.manifest.markup.nouns import TABLE
@@ -120,7 +120,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         default=5,
         show_default=True,
         metavar="N",
-        help="Maximum tasks open at the provider at once.",
+        help=f"Maximum tasks open at the provider at once; {settings.SANDBOX_CONCURRENCY} by default with --sandbox.",
     ),
     option(
         "--create-rate",
@@ -286,6 +286,8 @@ def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path
     if not paths and beside is None and not params["collect_only"]:
         raise UsageError("no manifest given", "Name one, such as lines.csv; or pass --collect-only.")
     need_one_api(ctx, sandbox=params["sandbox"])
+    if params["sandbox"] and is_default(ctx, "concurrency"):
+        params["concurrency"] = settings.SANDBOX_CONCURRENCY
     values = params | {
         "format": params["audio_format"],
         "column": merged_columns(params["column"], config, folder),
