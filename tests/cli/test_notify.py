@@ -83,7 +83,7 @@ def test_a_secret_of_the_environment_signs_each_notice(project: Project, provide
 @pytest.mark.parametrize(
     ("point", "times"),
     [
-        ("before batcher.cli.monitoring:post_notice", 1),
+        ("before batcher.pipeline.outbox:Outbox.flush", 1),
         ("before batcher.ledger.lifecycle.notices:remove", 2),
     ],
 )
