@@ -14,7 +14,7 @@ from batcher.options import Options, StrPath, checked, token_of
 from batcher.pipeline import plan as planning
 from batcher.pipeline import runner
 from batcher.pipeline.stop import StopRequests
-from batcher.project import Project, closing_content, read_batches, read_rows, read_status, settings_for
+from batcher.project import Project, closing_content, ledger_folder, read_batches, read_rows, read_status, settings_for
 from batcher.reports.observer import LogObserver
 from batcher.reports.run_report import RunReport
 from batcher.row_input import SyncRows, paths_of, spool_now
@@ -95,6 +95,8 @@ def open(ledger: StrPath | None = None, /, **options: Unpack[Options]) -> Projec
         UsageError: an option is invalid.
     """
     if ledger is not None:
+        if "ledger" in options:
+            raise TypeError("open() got two values for 'ledger'")
         options["ledger"] = ledger
     return Project(options)
 
@@ -112,8 +114,8 @@ def _settings(rows: Any, options: Options, function: str) -> Settings:
     values = checked(options, function)
     paths = paths_of(rows)
     content = None if paths or rows is None else spool_now(rows)
-    beside = paths[0] if paths else None if values["ledger"] is None else Path(values["ledger"])
-    return settings_for(rows is not None, paths, content, values, project_folder(beside))
+    folder = project_folder(paths[0]) if paths else ledger_folder(values)
+    return settings_for(rows is not None, paths, content, values, folder)
 
 
 def _of_ledger(manifest: StrPath | None, ledger: StrPath | None, *, sandbox: bool) -> Settings:

@@ -16,7 +16,7 @@ from batcher.errors import UsageError
 from batcher.manifest.markup.nouns import TABLE, types
 from batcher.manifest.row_filter import condition
 from batcher.manifest.rules import delimiter
-from batcher.settings import DEFAULT_URL, duration, rate, read_token, token_from_environment
+from batcher.settings import DEFAULT_URL, SANDBOX_CONCURRENCY, duration, rate, read_token, token_from_environment
 
 StrPath = str | os.PathLike[str]
 
@@ -98,6 +98,8 @@ def checked(given: Mapping[str, Any], function: str) -> dict[str, Any]:
                 values[name] = _OPTIONS[name].check(value)
             except ValueError as error:
                 raise UsageError(f"{name}: {error}") from None
+    if values["sandbox"] and given.get("concurrency") is None:
+        values["concurrency"] = SANDBOX_CONCURRENCY
     return values
 
 

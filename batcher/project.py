@@ -27,7 +27,7 @@ from batcher.reports.run_report import RunReport
 from batcher.row_input import TITLE, Rows, paths_of, spool
 from batcher.row_output import Row, Status, row_of, status_of
 from batcher.run_settings import settings_of, sources_of
-from batcher.settings import Settings, project_folder
+from batcher.settings import Settings, ledger_path, project_folder
 
 CHUNK: Final = 500
 """Rows or events read from the ledger at a time."""
@@ -43,8 +43,7 @@ class Project:
 
     def __init__(self, options: Options) -> None:
         values = checked(options, "open")
-        folder = project_folder(None if values["ledger"] is None else Path(values["ledger"]))
-        self._settings = settings_of(values, (), folder=folder, token=token_of(values))
+        self._settings = settings_of(values, (), folder=ledger_folder(values), token=token_of(values))
         self._options: dict[str, Any] = dict(options)
         self._runs: list[Run] = []
         self._is_open = False
@@ -62,8 +61,14 @@ class Project:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._is_open = False
+        cancelled = None
         for run in self._runs:
-            await run.drain()
+            try:
+                await run.drain()
+            except asyncio.CancelledError as again:  # the other runs are to end, too
+                cancelled = again
+        if cancelled is not None:
+            raise cancelled
 
     def run(self, rows: Rows | None = None, /, **options: Unpack[Options]) -> Run:
         """A run of these rows, which begins when it is iterated over or awaited. This can charge.
@@ -115,6 +120,8 @@ class Project:
                     yield row
 
     def _values(self, options: Mapping[str, Any], function: str) -> dict[str, Any]:
+        if "ledger" in options:
+            raise TypeError(f"{function}() got an unexpected keyword argument 'ledger': that of the project is used")
         return checked({**self._options, **options, "ledger": str(self._settings.ledger)}, function)
 
 
@@ -301,6 +308,12 @@ class _Reader:
             seen.extend(bytes(number + 1 - len(seen)))
         was_seen, seen[number] = seen[number], 1
         return not was_seen
+
+
+def ledger_folder(values: Mapping[str, Any]) -> Path:
+    """The folder of the ledger that is given, or the current one."""
+    ledger = values["ledger"]
+    return project_folder(None if ledger is None else ledger_path(ledger, Path(), sandbox=False))
 
 
 async def _settings(rows: Rows | None, values: Mapping[str, Any], folder: Path) -> Settings:

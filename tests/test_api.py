@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import click
 import pytest
+import structlog
 
 import batcher
 from batcher.cli.commands.help import topic_text
@@ -80,6 +81,19 @@ def test_the_log_has_each_step_with_its_facts(
     assert f"task_id={facts['task_id']}" in create.getMessage()
     assert "Line number" not in caplog.text
     assert TOKEN not in caplog.text
+
+
+def test_the_log_does_not_depend_on_how_the_host_logs(project: Project, options: dict[str, Any]) -> None:
+    """The library that both may use is configured by the host alone."""
+
+    def explode(*_: Any) -> Any:
+        raise AssertionError
+
+    structlog.configure(processors=[explode])
+    try:
+        assert batcher.run(project.manifest(1), **options).exit_code == 0
+    finally:
+        structlog.reset_defaults()
 
 
 def _in_thread(function: Callable[[], Any]) -> Any:
@@ -259,6 +273,8 @@ def test_an_unknown_parameter_is_a_type_error_with_a_suggestion(project: Project
     expected = r"run\(\) got an unexpected keyword argument 'max_credit'. Did you mean 'max_credits'\?"
     with pytest.raises(TypeError, match=expected):
         batcher.run(project.manifest(1), max_credit=5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="two values"):
+        batcher.open("speech.db", ledger="other.db")
     with pytest.raises(TypeError, match=r"^open\(\) got an unexpected keyword argument 'zzz'$"):
         batcher.open("speech.db", zzz=5)  # type: ignore[call-arg]
 

@@ -205,6 +205,11 @@ async def _finish(run: batcher.Run) -> None:
 async def test_a_project_is_used_within_its_block(project: Project) -> None:
     with pytest.raises(RuntimeError, match="async with"):
         batcher.open(project.ledger).run(project.rows(1))
+    async with batcher.open(project.ledger) as opened:
+        with pytest.raises(TypeError, match="that of the project is used"):
+            opened.run(project.rows(1), ledger="other.db")
+        with pytest.raises(TypeError, match="Did you mean 'max_items'"):
+            opened.run(project.rows(1), max_item=1)  # type: ignore[call-arg]
 
 
 async def _leave(run: batcher.Run) -> None:
@@ -309,6 +314,14 @@ async def test_a_second_cancellation_ends_a_run_at_once(project: Project, provid
     async with batcher.open(project.ledger, **where) as speech:
         assert [row.state async for row in speech.run(project.rows(1))] == ["in_doubt"]
     assert len(provider.creates) == 1
+
+
+async def test_the_ledger_may_be_named_by_its_url(project: Project) -> None:
+    """The audio is beside it."""
+    where: Any = {"api_url": project.provider.url, "token": TOKEN}
+    async with batcher.open(f"sqlite:///{project.ledger}", **where) as speech:
+        assert (await speech.run(project.rows(1))).exit_code == 0
+    assert (project.audio / "r1.mp3").is_file()
 
 
 async def test_no_ledger_is_made_by_looking(project: Project, speech: batcher.Project) -> None:

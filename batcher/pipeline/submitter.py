@@ -124,6 +124,8 @@ class Submitter:
 
     async def _situation(self) -> Situation:
         searched_all, price_unknown, over_budget = self._searched_all, self._price_unknown(), self._over_budget
+        # Before the ledger is read: a task that ends meanwhile must be waited for, and then looked at.
+        in_flight, has_open_tasks = self._in_flight > 0, not self.api.slots.all_free
         affordable = [batch for batch in self.wanted if batch.batch_id not in over_budget]
         pending = False
         if searched_all and not price_unknown:
@@ -134,8 +136,8 @@ class Submitter:
             searched_all=searched_all,
             price_unknown=price_unknown,
             over_budget=bool(over_budget),
-            in_flight=self._in_flight > 0,
-            has_open_tasks=not self.api.slots.all_free,
+            in_flight=in_flight,
+            has_open_tasks=has_open_tasks,
             waits_for_tasks=self.ctx.settings.wait,
             probing=self.api.guard.probing,
             pending=pending,
