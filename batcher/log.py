@@ -33,6 +33,10 @@ def line(what: str, facts: dict[str, Any]) -> str:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(map(_shown, value))
+    if isinstance(value, dict):
+        return ",".join(f"{name}:{_shown(one)}" for name, one in value.items() if one) or "-"
     text = str(value)
     return repr(text) if " " in text or not text.isprintable() else text
 

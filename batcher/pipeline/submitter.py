@@ -309,7 +309,9 @@ class Submitter:
         """Poll tasks that failed for lack of credits once more; their items may be created only if they still do."""
         if self.api.guard.tripped:
             return
-        for task in await self.ctx.ledger.do(claims.rechecks, self.api.account_id, self.wanted):
+        tasks = await self.ctx.ledger.do(claims.rechecks, self.api.account_id, self.wanted)
+        await self.ctx.ledger.do(self.ctx.items.read, [task.key for task in tasks])
+        for task in tasks:
             answer = await self.api.client.read(task.task_id)
             self.ctx.tally.polls += 1
             if answer.cause is Cause.OK and answer.task is not None and answer.task.unfunded:

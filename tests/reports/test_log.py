@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from batcher.cli.commands.help import topic_text
+from batcher.log import line as on_one_line
 from tests.conftest import Project
 from tests.support.fake_tts import NO_CREDITS, FakeTTS, refusal
 
@@ -101,3 +102,8 @@ def test_the_manual_lists_every_event() -> None:
     logged |= set(re.findall(r'\b(?:answered|logged)\.warning\)\(\s*"([^"]+)"', text)) | {"run ended"}
     section = topic_text("operations").split("\n## Log\n")[1].split("\n## ")[0]
     assert set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)) == logged
+
+
+def test_a_line_for_people_has_lists_and_counts_in_short() -> None:
+    facts = {"ids": ["r1", "r 2"], "states": {"done": 2, "failed": 0}, "credits": {"start": None}}
+    assert on_one_line("saved", facts) == "saved: ids=r1,'r 2' states=done:2 credits=-"
