@@ -10,6 +10,7 @@ from typing import Final
 import anyio
 
 from batcher.clock import Clock, Wakeup, utc
+from batcher.errors import StorageError
 from batcher.ledger.ledger import Connection, Ledger
 from batcher.ledger.lifecycle import notices
 from batcher.reports.observer import Observer
@@ -31,7 +32,6 @@ class Outbox:
         self._post = post
         self._added = Wakeup()
         self._posting = anyio.Lock()
-        self._failed: str | None = None  # why the last one was not received
 
     def add(self, conn: Connection, event: str, report: RunReport) -> None:
         """Store a notice about the run, in the transaction of what it reports. Nothing without a receiver."""
@@ -56,17 +56,23 @@ class Outbox:
         """Post what is left, as far as the receiver is there."""
         if self._post is None:
             return
+        why: str | None = "no answer in time"
         with self._clock.limit(_FLUSH_SECONDS):
-            await self._deliver(self._post)
-        if await self._ledger.do(notices.oldest) is not None:
-            why = self._failed or "no answer in time"
+            why = await self._deliver(self._post)
+        if why is not None:
             self._progress.say(f"the report was not received ({why}); the next run posts it again")
 
-    async def _deliver(self, post: Post) -> None:
-        """Post the oldest notices until none is left or one is not received."""
-        async with self._posting:
-            while (waiting := await self._ledger.do(notices.oldest)) is not None:
-                self._failed = await post(waiting[1].encode())
-                if self._failed is not None:
-                    return
-                await self._ledger.do(notices.remove, waiting[0])
+    async def _deliver(self, post: Post) -> str | None:
+        """Post the oldest notices until none is left or one is not received. Returns why that was.
+
+        No trouble of a notice may end the run: not even a ledger that cannot be written.
+        """
+        try:
+            async with self._posting:
+                while (waiting := await self._ledger.do(notices.oldest)) is not None:
+                    if (why := await post(waiting[1].encode())) is not None:
+                        return why
+                    await self._ledger.do(notices.remove, waiting[0])
+        except StorageError as error:
+            return error.message
+        return None

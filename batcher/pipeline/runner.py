@@ -152,7 +152,8 @@ class _Run:
             if await self._has_work():
                 await self._work(delivery)
             report = await self._finish().report()
-            await self.outbox.flush()
+            if not self.ctx.stop.interrupted:
+                await self.outbox.flush()
             watchers.cancel_scope.cancel()
         error = self.ingest.error() or self.error
         return Ended(report, error if report.exit_code in _COULD_NOT_BEGIN else None)

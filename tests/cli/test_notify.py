@@ -6,14 +6,16 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from tests.conftest import Project
 from tests.support.fake_tts import NO_CREDITS, TOKEN, FakeTTS
 from tests.support.monitor import Monitor, listening
-from tests.support.processes import killed
+from tests.support.processes import killed, struck
+
+REMOVE: Final = "batcher.ledger.lifecycle.notices:remove"
 
 
 @pytest.fixture
@@ -84,7 +86,7 @@ def test_a_secret_of_the_environment_signs_each_notice(project: Project, provide
     ("point", "times"),
     [
         ("before batcher.pipeline.outbox:Outbox.flush", 1),
-        ("before batcher.ledger.lifecycle.notices:remove", 2),
+        (f"before {REMOVE}", 2),
     ],
 )
 def test_a_run_that_is_killed_around_the_post_loses_no_notice(
@@ -97,3 +99,13 @@ def test_a_run_that_is_killed_around_the_post_loses_no_notice(
     last = project.run(manifest, "--notify", receiver.url).report["run_id"]
     found = [one for one in _notices(receiver) if one["report"]["run_id"] != last]
     assert (len(found), len({one["id"] for one in found})) == (times, 1)
+
+
+def test_a_notice_that_cannot_be_removed_ends_no_run(project: Project, provider: FakeTTS, receiver: Monitor) -> None:
+    """The receiver gets it again from the next run."""
+    manifest = project.manifest(1)
+    options = ["--api-url", provider.url, "--notify", receiver.url, "--json"]
+    ended = struck(f"full {REMOVE} 1", ["run", str(manifest), *options], project.folder, project.environment)
+    assert (ended.exit_code, ended.report["states"]["done"], len(receiver.bodies)) == (0, 1, 1)
+    assert project.run(manifest, "--notify", receiver.url).exit_code == 0
+    assert receiver.bodies[0] == receiver.bodies[1]
