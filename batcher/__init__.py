@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from batcher.pipeline.plan import Plan
     from batcher.project import Project, Run
     from batcher.reports.run_report import Credits, OpenHalt, RunReport
-    from batcher.row_output import LastRun, Row, RowError, Status
+    from batcher.row_output import LastRun, LedgerCredits, Row, RowError, Status
 
 __version__ = "0.1.0"
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "Credits",
     "DoubtError",
     "LastRun",
+    "LedgerCredits",
     "LedgerError",
     "LockedError",
     "ManifestError",

@@ -6,9 +6,11 @@ Never texts, tokens or URL queries.
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 import structlog
+import structlog.contextvars
 
 LOGGER: Final = logging.getLogger("batcher")
 _WRAPPERS: Final = 4
@@ -31,14 +33,23 @@ def line(what: str, facts: dict[str, Any]) -> str:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(map(_shown, value))
+    if isinstance(value, dict):
+        return ",".join(f"{name}:{_shown(one)}" for name, one in value.items() if one) or "-"
     text = str(value)
     return repr(text) if " " in text or not text.isprintable() else text
 
 
 log: Final = structlog.wrap_logger(
     LOGGER,
-    processors=[structlog.stdlib.filter_by_level, _to_record],
+    processors=[structlog.stdlib.filter_by_level, structlog.contextvars.merge_contextvars, _to_record],
     wrapper_class=structlog.stdlib.BoundLogger,
     context_class=dict,
 )
 """Logs events with their facts: `log.info("saved", key=key)`. Independent of how the host configures the library."""
+
+
+def within_run(run_id: str) -> AbstractContextManager[None]:
+    """A context in which every line carries the id of the run; so do those of the tasks that it starts."""
+    return structlog.contextvars.bound_contextvars(run_id=run_id)

@@ -52,6 +52,7 @@ class Options(TypedDict, total=False):
     ledger: StrPath | None
     out_dir: StrPath | None
     filename: str
+    results: Literal["all", "none", "jsonl", "csv"]
     # Rows and limits of the run.
     only: str | Iterable[str]
     sample: int | None
@@ -228,6 +229,7 @@ _OPTIONS: Final = {
     "ledger": _Option(_ledger),
     "out_dir": _Option(_path),
     "filename": _Option(_text, "{id}.{format}"),
+    "results": _Option(_choice("all", "none", "jsonl", "csv"), "all"),
     "only": _Option(_words, ()),
     "sample": _Option(_whole(1)),
     "concurrency": _Option(_whole(1, 20_000), 5),

@@ -65,6 +65,14 @@ class LastRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerCredits(Credits):
+    """Credits of a whole ledger, with what open tasks and items in doubt cost or may have cost."""
+
+    in_flight: float | None = None
+    in_doubt: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """A ledger: its batches, their rows and items, items by state, the open halt, credits, and the last run.
 
@@ -76,7 +84,7 @@ class Status:
     items: int
     states: dict[str, int]
     halt: OpenHalt | None
-    credits: Credits
+    credits: LedgerCredits
     last_run: LastRun | None
 
 
@@ -98,7 +106,7 @@ def status_of(found: Mapping[str, Any]) -> Status:
     halt, run = found["halt"], found["last_run"]
     typed = {
         "halt": None if halt is None else OpenHalt(**halt),
-        "credits": Credits(**found["credits"]),
+        "credits": LedgerCredits(**found["credits"]),
         "last_run": None if run is None else LastRun(**run),
     }
     return Status(**dict(found) | typed)

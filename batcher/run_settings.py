@@ -12,7 +12,7 @@ from batcher.errors import UsageError
 from batcher.manifest import packed
 from batcher.manifest.markup.nouns import TABLE
 from batcher.manifest.rules import Rules
-from batcher.settings import Settings, Source, batch_name, ledger_path
+from batcher.settings import RESULT_FORMATS, Settings, Source, batch_name, ledger_path
 
 
 def sources_of(
@@ -81,6 +81,7 @@ def settings_of(
         refilter=values["refilter"],
         restored=values["restored"],
         rescan=values["rescan"],
+        results={"all": RESULT_FORMATS, "none": ()}.get(values["results"], (values["results"],)),
         wait_lock_seconds=values["wait_lock"],
         command=command,
     )

@@ -23,6 +23,8 @@ NEW_CREDENTIALS: Final = (
     "create one at https://fishaudio.org/en/account?section=api."
 )
 """What to do about a missing or rejected token."""
+RESULT_FORMATS: Final = ("jsonl", "csv")
+"""The formats of results files; `ledger recover` and `--restored` read the first."""
 FILE_NAME: Final = "batcher.toml"
 SANDBOX_CONCURRENCY: Final = 20
 """Default of `--concurrency` with `--sandbox`, whose tasks take about a second each."""
@@ -78,6 +80,7 @@ class Settings:
     allow: frozenset[str] = frozenset()  # types of markup that are bought as they are
     restored: bool = False
     rescan: bool = False
+    results: tuple[str, ...] = RESULT_FORMATS
     wait_lock_seconds: float = 0.0
     command: tuple[str, ...] = ("batcher", "run")  # the command line, for suggesting another
 

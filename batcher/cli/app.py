@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import signal
 import sys
 import traceback
 from contextlib import suppress
@@ -32,6 +33,7 @@ COMMANDS: Final = {
     "plan": "Show what a run would do and cost. Creates nothing.",
     "status": "Show progress: items by state, credits and the last run.",
     "show": "Show items: state, task, rows, error and history.",
+    "changes": "List the files that a run has made or replaced.",
     "voices": "List the voices that the API offers.",
     "report": "Write a report page to read and listen to, or export a table.",
     "resolve": "Settle items that may have been bought. This can charge twice.",
@@ -93,6 +95,9 @@ def cli() -> None:
 def main() -> None:
     """Run the `batcher` command with the arguments of this process, then exit."""
     streams.prepare()
+    if os.getpid() == 1:  # in a container, where the kernel drops signals that have no handler
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.default_int_handler)
     code = _run(sys.argv[1:])
     _discard_unwritten()
     sys.exit(code)
@@ -107,8 +112,16 @@ def _discard_unwritten() -> None:
 
 
 def _run(arguments: list[str]) -> int:
+    """Run a command. Returns the exit code of the process: 0 in place of those that `--ok-exit` names."""
+    accepted: set[int] = set()  # filled by the command
+    code = _exit_code(arguments, accepted)
+    return 0 if code in accepted else code
+
+
+def _exit_code(arguments: list[str], accepted: set[int]) -> int:
+    how: dict[str, Any] = {"standalone_mode": False, "color": colours.forced(), "obj": accepted}
     try:
-        result = cli.main(arguments, prog_name="batcher", standalone_mode=False, color=colours.forced())
+        result = cli.main(arguments, prog_name="batcher", **how)
         return result if isinstance(result, int) else 0
     except (click.exceptions.Exit, click.exceptions.Abort) as error:
         return getattr(error, "exit_code", 130)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -35,6 +35,25 @@ class Rate(click.ParamType[float]):
             return settings.rate(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class ExitCodes(click.ParamType[tuple[int, ...]]):
+    """Exit codes of runs that could begin, separated by commas; in `batcher.toml` also a list."""
+
+    name = "codes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Parse the numbers."""
+        parts = value if isinstance(value, list | tuple) else str(value).split(",")
+        found = [str(part).strip() for part in parts]
+        if unknown := [code for code in found if code not in _MAY_BE_OK]:
+            hint = "1, 2 and 130 stay as they are" if unknown[0] in ("1", "2", "130") else "it is not an exit code"
+            self.fail(f"{unknown[0]!r} cannot count as success ({hint}): use {', '.join(_MAY_BE_OK)}", param, ctx)
+        return tuple(sorted(set(map(int, found))))
+
+
+_MAY_BE_OK: Final = ("3", "4", "5", "6", "7", "8")
+"""A bug, a wrong command line and an interruption never count as success."""
 
 
 class Delimiter(click.ParamType[str]):

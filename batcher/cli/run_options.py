@@ -19,6 +19,7 @@ from batcher.cli.api_options import (
     token_file_option,
 )
 from batcher.cli.config_file import apply_config_file, merged_columns
+from batcher.cli.json_output import JsonCommand
 from batcher.cli.option_types import ColumnNames, Delimiter, Duration, MarkupTypes, Rate, RowIds, Where
 from batcher.cli.options import DEBUG, is_default, option
 from batcher.cli.side_files import without_side_files
@@ -168,6 +169,13 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     ),
     option("--no-wait", is_flag=True, help="Create tasks and exit; a later run collects them."),
     option("--collect-only", is_flag=True, help="Collect open tasks and create nothing; needs no manifest."),
+    option(
+        "--results",
+        type=click.Choice(["all", "none", "jsonl", "csv"]),
+        default="all",
+        show_default=True,
+        help="Results files to write after each run.",
+    ),
     option("--rescan", is_flag=True, help="Ignore caches: reread every manifest and recheck every output."),
     option(
         "--rebuy",
@@ -219,7 +227,7 @@ _GROUPS: Final = {
         *("where", "skip_invalid", "skip_empty", "allow", "strip", "rescan"),
     ),
     "Defaults for rows without their own": ("voice", "model", "audio_format"),
-    "Files": ("ledger", "out_dir", "filename"),
+    "Files": ("ledger", "out_dir", "filename", "results"),
     "Rows of this run (command line only)": ("only", "sample"),
     "Limits": (
         *("concurrency", "create_rate", "poll_rate", "max_items", "max_credits", "max_in_doubt", "max_runtime"),
@@ -227,13 +235,13 @@ _GROUPS: Final = {
     ),
     "Consent (command line only)": ("yes", "rebuy", "rename", "refilter", "restored", "override_halt"),
     "API": ("api_url", "token_file", "sandbox", "allow_http", "allow_audio_host", "no_credits_code"),
-    "Monitoring": ("ping", "metrics", "log_format", "log_file"),
+    "Monitoring": ("ok_exit", "ping", "notify", "metrics", "log_format", "log_file"),
     "Output": ("dry_run", "save_settings", "as_json", "quiet", "verbose", "debug"),
 }
 """Headings of the help, with the options below each; options in none of them come last, under "Output"."""
 
 
-class GroupedCommand(click.Command):
+class GroupedCommand(JsonCommand):
     """A command whose help lists its options in groups, and which remembers its command line."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -14,6 +14,7 @@ import anyio.to_thread
 from batcher.audio.store import Store
 from batcher.clock import Clock
 from batcher.errors import CredentialsError, ManifestError
+from batcher.formatting import rounded
 from batcher.item import NEEDS_ATTENTION, OPEN, State
 from batcher.ledger.imports import importer
 from batcher.ledger.imports.doubts import hint_of
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 class Plan:
     """What a run would do. The fields are the keys of `plan --json`; None is unknown."""
 
-    schema: int = 1
     batches: list[str] = field(default_factory=list)
     rows: int = 0  # that the run works on
     not_selected: int = 0  # other rows of the manifests
@@ -205,7 +205,7 @@ class _Planner:
         except CredentialsError as error:
             plan.balance_unknown = error.message
             return
-        plan.balance = answer.profile.balance
+        plan.balance = rounded(answer.profile.balance)
         plan.balance_unknown = "the profile has no balance" if plan.balance is None else None
 
     async def _check_purchases(self, client: Client, profile: Profile, origin: str) -> None:
@@ -255,10 +255,11 @@ class _Planner:
         plan, estimate = self._plan, known.estimate((one.model, one.bytes) for one in self._to_buy)
         if estimate is None:
             if not self._settings.sandbox:
-                listed = sum(one.listed_credits for one in self._to_buy)
+                listed = rounded(sum(one.listed_credits for one in self._to_buy)) or 0.0
                 plan.estimate, plan.estimate_source = {"credits": listed, "low": listed, "high": listed}, "price rule"
             return
-        plan.estimate = {"credits": estimate.credits, "low": estimate.low, "high": estimate.high}
+        found = {"credits": estimate.credits, "low": estimate.low, "high": estimate.high}
+        plan.estimate = {name: rounded(number) or 0.0 for name, number in found.items()}
         plan.estimate_source = "tasks"
         if plan.balance is not None and not plan.refused:
             plan.suffices = plan.balance >= estimate.credits

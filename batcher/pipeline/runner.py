@@ -20,6 +20,7 @@ from batcher.ledger.queries import item_counts, status
 from batcher.ledger.queries.selection import selected_rows
 from batcher.ledger.records import Halt
 from batcher.ledger.storage.lock import owner_lock
+from batcher.log import log, within_run
 from batcher.pacing.pace import Pacing
 from batcher.pipeline import restore
 from batcher.pipeline.connection import reach
@@ -31,6 +32,7 @@ from batcher.pipeline.downloader import Downloader
 from batcher.pipeline.drain import limit_runtime, obey
 from batcher.pipeline.finish import Finish
 from batcher.pipeline.ingest import Ingest
+from batcher.pipeline.outbox import Outbox, Post
 from batcher.pipeline.poller import Poller
 from batcher.pipeline.preflight import Preflight
 from batcher.pipeline.purchase_check import check_purchases
@@ -66,12 +68,17 @@ class Ended(NamedTuple):
 
 
 async def run(
-    settings: Settings, progress: Observer, requests: StopRequests, *, confirm: Confirm | None = None
+    settings: Settings,
+    progress: Observer,
+    requests: StopRequests,
+    *,
+    confirm: Confirm | None = None,
+    post: Post | None = None,
 ) -> Ended:
     """Process the manifests' rows as far as is possible now. Running it again continues from there.
 
     `requests` end it early. `confirm` asks a person about doubtful texts, and before many new items are created for
-    real money; without it nobody is asked.
+    real money; without it nobody is asked. `post` receives the run's report at a halt and at its end.
 
     Raises:
         LockedError: another run holds the ledger.
@@ -91,7 +98,8 @@ async def run(
         store = Store(settings.ledger.parent, settings.out_dir)
         ctx = RunContext(settings=settings, ledger=ledger, store=store, progress=progress, clock=clock)
         try:
-            return await _Run(ctx, confirm).run(outdated, requests)
+            with within_run(ctx.run_id):
+                return await _Run(ctx, confirm, post).run(outdated, requests)
         except BaseExceptionGroup as errors:
             raise root_cause(errors) from errors
 
@@ -113,9 +121,11 @@ async def _lock(held: ExitStack, settings: Settings, clock: Clock) -> None:
 class _Run:
     """The steps of one run, and what they pass on to its end."""
 
-    def __init__(self, ctx: RunContext, confirm: Confirm | None) -> None:
+    def __init__(self, ctx: RunContext, confirm: Confirm | None, post: Post | None) -> None:
         self.ctx = ctx
         self.confirm = confirm
+        self.outbox = Outbox(ctx.ledger, ctx.clock, ctx.progress, post)
+        self.begun = ctx.clock.steady()
         self.ingest = Ingest(ctx, confirm)
         self.at_once = _AT_ONCE._replace(creates=min(ctx.settings.concurrency, _AT_ONCE.creates))
         self.error: BatcherError | None = None  # that kept it from reaching the account
@@ -126,12 +136,15 @@ class _Run:
         self.last_end: tuple[int | None, str | None] = (None, None)  # exit code and message of the run before
 
     async def run(self, outdated: bool, requests: StopRequests) -> Ended:
-        started_at, begun = self.ctx.clock.now(), self.ctx.clock.steady()
+        settings, started_at = self.ctx.settings, self.ctx.clock.now()
+        batches = [source.rules.batch for source in settings.sources]
+        log.info("run started", ledger=str(settings.ledger), out_dir=str(settings.out_dir), batches=batches)
         async with anyio.create_task_group() as watchers:
             await watchers.start(requests.listen)
             watchers.start_soon(obey, self.ctx, requests, self._abort_creates, watchers)
             watchers.start_soon(limit_runtime, self.ctx)
             await self._recover(started_at)
+            watchers.start_soon(self.outbox.run)
             if outdated or self.ctx.settings.restored:
                 await restore.import_rows(self.ctx, outdated=outdated)
             await self.ingest.run()
@@ -139,7 +152,9 @@ class _Run:
             await self._announce()
             if await self._has_work():
                 await self._work(delivery)
-            report = await self._finish(begun)
+            report = await self._finish().report()
+            if not self.ctx.stop.interrupted:
+                await self.outbox.flush()
             watchers.cancel_scope.cancel()
         error = self.ingest.error() or self.error
         return Ended(report, error if report.exit_code in _COULD_NOT_BEGIN else None)
@@ -266,7 +281,8 @@ class _Run:
             await restore.sign(ctx, here, whole=False)
 
     async def _arm_guard(self, profile: Profile, account_id: int) -> Guard:
-        guard = Guard(self.ctx.ledger, self.ctx.clock, account_id=account_id, run_id=self.ctx.run_id)
+        ctx = self.ctx
+        guard = Guard(ctx.ledger, ctx.clock, account_id=account_id, run_id=ctx.run_id, on_halt=self._report_halt)
         await guard.begin(profile, override=self.ctx.settings.override_halt)
         self.ctx.ledger.spill.reserve()
         return guard
@@ -315,6 +331,7 @@ class _Run:
         tasks = await self.ctx.ledger.do(
             collection.open_tasks, api.account_id, self.ingest.named, only_chosen=only_chosen
         )
+        await self.ctx.ledger.do(self.ctx.items.read, [task.key for task in tasks])
         for task in tasks:
             if task.rendered:
                 downloader.add(task, None)
@@ -350,17 +367,22 @@ class _Run:
                 if guard is not None:
                     await guard.note(profile)
 
-    async def _finish(self, begun: float) -> RunReport:
-        finish = Finish(
+    async def _report_halt(self, halt: Halt) -> None:
+        """Post the report as it is at a halt: the run may collect open tasks for a long time yet."""
+        await self._finish().report_halt(halt)
+        self.outbox.ring()
+
+    def _finish(self) -> Finish:
+        return Finish(
             ctx=self.ctx,
             ingest=self.ingest,
-            begun=begun,
+            outbox=self.outbox,
+            begun=self.begun,
             profiles=self.profiles,
             halts=self.halts,
             overdue=self.overdue,
             last_end=self.last_end,
         )
-        return await finish.report()
 
 
 async def _record_halt_balance(client: Client, guard: Guard) -> None:

@@ -13,7 +13,6 @@ from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Any
 
-from batcher.clock import utc
 from batcher.errors import UsageError
 from batcher.files import SHARED_MODE
 from batcher.log import LOGGER
@@ -96,9 +95,10 @@ class LogFile(WatchedFileHandler):
 
 
 def _console(at: float, severity: str, what: str, facts: dict[str, Any]) -> str:
-    when = datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%dT%H:%M:%S")
+    when = datetime.fromtimestamp(at, UTC).astimezone().isoformat(timespec="milliseconds")
     return f"{when} {severity:<7} {on_one_line(what, facts)}"
 
 
 def _json(at: float, severity: str, what: str, facts: dict[str, Any]) -> str:
-    return json.dumps({"at": utc(at), "level": severity, "event": what} | facts, ensure_ascii=False, default=str)
+    when = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return json.dumps({"timestamp": when, "level": severity, "event": what} | facts, ensure_ascii=False, default=str)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from batcher.clock import utc
 from batcher.ledger.records import Halt
+from batcher.log import log
 from batcher.reports.tally import Tally
 
 SCHEMA: Final = 1
+"""Version of the JSON of all commands; raised when a key changes its meaning or disappears."""
 OUTCOMES: Final = {
     0: "done",
     1: "bug",
@@ -54,10 +55,12 @@ class RunReport:
     """
 
     schema: int = SCHEMA
+    command: str = "run"
     run_id: str | None = None
     exit_code: int
     outcome: str
     message: str
+    hint: str | None = None
     ledger: str | None = None
     out_dir: str | None = None
     batches: list[str] = field(default_factory=list)
@@ -73,9 +76,14 @@ class RunReport:
     requests: dict[str, int] = field(default_factory=lambda: Tally().requests())
     elapsed_seconds: float = 0.0
 
-    def to_json(self) -> str:
-        """One JSON object on one line."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+    def facts(self) -> dict[str, Any]:
+        """The object of `run --json`."""
+        return asdict(self)
+
+
+def log_end(report: RunReport) -> None:
+    """Log the report of a run that has ended: a warning, unless it is finished or may simply go on."""
+    (log.info if report.exit_code in (0, 6) else log.warning)("run ended", **report.facts())
 
 
 def halt_of(halts: Sequence[Halt]) -> OpenHalt | None:

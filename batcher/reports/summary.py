@@ -14,7 +14,7 @@ from batcher.item import UNFINISHED, State
 from batcher.ledger.ledger import Connection
 from batcher.ledger.money import spending, top_ups
 from batcher.ledger.queries import attention, ignored, item_counts, names
-from batcher.ledger.queries.eta import forecast
+from batcher.ledger.queries.eta import Forecast, forecast
 from batcher.ledger.records import Batch, Halt
 from batcher.reports.observer import Observer
 from batcher.reports.run_report import RunReport
@@ -70,15 +70,12 @@ def halt_line(halt: Halt, counts: item_counts.Counts, *, balance: float | None, 
     return "; ".join(parts)
 
 
-def forecast_message(conn: Connection, run_id: str, remaining: int) -> str | None:
-    """The run's latest rate and an estimate of the time for the remaining items. None if there is no estimate."""
-    found = forecast(conn, run_id, remaining)
-    if found is None:
-        return None
+def forecast_message(found: Forecast) -> str:
+    """The run's latest rate and an estimate of the time for the remaining items."""
     rate = found.per_second * 60
     least, most = span(found.least_seconds), span(found.most_seconds)
     return (
-        f"{rate:,.{0 if rate >= 10 else 1}f} items a minute: the remaining {remaining:,} need about "
+        f"{rate:,.{0 if rate >= 10 else 1}f} items a minute: the remaining {found.remaining:,} need about "
         f"{span(found.seconds)} more ({least} to {most})"
     )
 
@@ -101,8 +98,8 @@ def print_summary(conn: Connection, progress: Observer, words: SummaryInput, bat
         progress.say(_first_line(result, counts), "green" if result.exit_code == 0 else None)
     _print_end(progress, words)
     remaining = sum(counts.states[state] for state in UNFINISHED)
-    if result.exit_code == 6 and (ahead := forecast_message(conn, result.run_id or "", remaining)) is not None:
-        progress.say(ahead)
+    if result.exit_code == 6 and (ahead := forecast(conn, result.run_id or "", remaining)) is not None:
+        progress.say(forecast_message(ahead))
     if (statement := _statement(conn, result)) is not None:
         progress.say(statement)
     for one in ignored.ignored_in_run(conn, result.run_id or ""):

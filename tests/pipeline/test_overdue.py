@@ -64,7 +64,7 @@ def run_hastily(project: Project, manifest: Path, provider: FakeTTS, **changes: 
         with open_ledger(settings.ledger, settings.world) as ledger:
             store, clock = Store(settings.ledger.parent, settings.out_dir), HastyClock()
             ctx = RunContext(settings=settings, ledger=ledger, store=store, progress=progress, clock=clock)
-            return anyio.run(runner._Run(ctx, None).run, False, StopRequests()).report
+            return anyio.run(runner._Run(ctx, None, None).run, False, StopRequests()).report
 
 
 def stuck(*texts: str) -> Callable[[Job], Twist | None]:

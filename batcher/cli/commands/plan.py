@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any, Final
 
 import click
 
 from batcher.cli.colours import ERROR, GOOD, WARNING
+from batcher.cli.json_output import reply
 from batcher.cli.run_options import GroupedCommand, manifest_options, run_settings
 from batcher.cli.terminal import show
 from batcher.formatting import amount, counted
@@ -50,11 +50,19 @@ def show_plan(ctx: click.Context, manifests: tuple[str, ...]) -> int:
         or (found.outdated is not None and not settings.restored)
     )
     if ctx.params["as_json"]:
-        click.echo(json.dumps(asdict(found), ensure_ascii=False))
+        reply(ctx, _message(found, refused=refused), exit_code=2 if refused else 0, **asdict(found))
     else:
         for line in _lines(found, settings):
             show(line)
     return 2 if refused else 0
+
+
+def _message(found: Any, *, refused: bool) -> str:
+    if found.refused:
+        return f"{', '.join(found.refused)}: errors; nothing will be created until they are fixed"
+    if refused:
+        return "a run would be refused: see doubts, outdated, rename and rebuy"
+    return f"{counted(found.items, 'item')}, {found.new:,} to create"
 
 
 def _lines(found: Any, settings: Settings) -> list[str]:

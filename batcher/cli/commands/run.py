@@ -12,8 +12,9 @@ import click
 
 from batcher.cli.colours import forced
 from batcher.cli.commands.plan import show_plan
-from batcher.cli.monitoring import failure_report, report_end, report_start
-from batcher.cli.option_types import WebAddress
+from batcher.cli.json_output import print_object
+from batcher.cli.monitoring import failure_report, post_notice, report_end, report_start
+from batcher.cli.option_types import ExitCodes, WebAddress
 from batcher.cli.options import option
 from batcher.cli.run_options import GroupedCommand, manifest_options, run_settings
 from batcher.cli.saved_settings import SavedSettings
@@ -30,19 +31,13 @@ _REFUSED: Final = 2
 
 
 class _RunCommand(GroupedCommand):
-    """Prints the JSON object of `run --json` even if the command line cannot be parsed."""
+    """Prints the report of a run, with all its keys, even if it could not begin."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments; on an error, parse them leniently to find `--json`."""
-        try:
-            return super().parse_args(ctx, list(args))
-        except click.UsageError as error:
-            lenient = click.Context(self, parent=ctx.parent, resilient_parsing=True, ignore_unknown_options=True)
-            super().parse_args(lenient, args)
-            if lenient.params["as_json"]:
-                with suppress(OSError):
-                    _print_json(failure_report(error))
-            raise
+    def failure(self, ctx: click.Context, error: BaseException) -> dict[str, Any]:
+        """The report of a run that `error` ended; of a dry run, its envelope."""
+        if ctx.params["dry_run"]:
+            return super().failure(ctx, error)
+        return failure_report(error).facts()
 
 
 @click.command(cls=_RunCommand)
@@ -67,10 +62,22 @@ class _RunCommand(GroupedCommand):
     "--log-file", type=click.Path(path_type=Path), metavar="FILE", help="Log every step to FILE, which may be rotated."
 )
 @option(
+    "--ok-exit",
+    type=ExitCodes(),
+    metavar="CODES",
+    help="Exit with 0 in place of these exit codes, such as 3,6,7; the report keeps them.",
+)
+@option(
     "--ping",
     type=WebAddress(),
     metavar="URL",
     help="Ping a monitor: URL/start, then URL/EXIT_CODE with a summary (URL/log if another run holds the ledger).",
+)
+@option(
+    "--notify",
+    type=WebAddress(),
+    metavar="URL",
+    help="POST the report as JSON at a halt and at the end; the next run repeats what was not received.",
 )
 @option(
     "--metrics",
@@ -86,6 +93,7 @@ def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     Run it again at any time: it creates new and changed rows, collects open tasks, and never buys the same thing twice.
     """
     from batcher.cli.screen import Screen
+    from batcher.reports.run_report import log_end
 
     if ctx.params["dry_run"]:
         if ctx.params["save_settings"]:
@@ -96,7 +104,9 @@ def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
         report = _execute(ctx, manifests, progress)
     except BaseException as error:
         with suppress(OSError):  # the error that ended the run counts
-            _finish(ctx, failure_report(error), progress)
+            failed = failure_report(error)
+            log_end(failed)
+            _finish(ctx, failed, progress)
         raise
     _finish(ctx, report, progress)
     ctx.exit(report.exit_code)
@@ -105,12 +115,8 @@ def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
 def _finish(ctx: click.Context, report: RunReport, progress: Screen) -> None:
     report_end(ctx.params, report, progress.say)
     if ctx.params["as_json"]:
-        _print_json(report)
-
-
-def _print_json(report: RunReport) -> None:
-    with suppress(BrokenPipeError):  # the exit code carries the result too
-        click.echo(report.to_json())
+        with suppress(BrokenPipeError):  # the exit code carries the result too
+            print_object(ctx, report.facts())
 
 
 def _execute(ctx: click.Context, manifests: tuple[str, ...], progress: Screen) -> RunReport:
@@ -122,7 +128,10 @@ def _execute(ctx: click.Context, manifests: tuple[str, ...], progress: Screen) -
     from batcher.pipeline.stop import CANCELLED
     from batcher.reports import logs
 
-    settings = with_standard_input(run_settings(ctx, manifests))
+    settings = run_settings(ctx, manifests)
+    if ctx.params["ok_exit"]:
+        ctx.find_root().obj.update(ctx.params["ok_exit"])
+    settings = with_standard_input(settings)
     saved = _settings_to_save(ctx, manifests)
     file = logs.LogFile(ctx.params["log_file"]) if ctx.params["log_file"] is not None else None
     logs.configure(
@@ -134,7 +143,10 @@ def _execute(ctx: click.Context, manifests: tuple[str, ...], progress: Screen) -
     )
     asks = not ctx.params["yes"] and all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
     report_start(ctx.params, progress.say)
-    ended = anyio.run(partial(runner.run, settings, progress, SignalRequests(), confirm=_confirm if asks else None))
+    url = ctx.params["notify"]
+    post = partial(post_notice, url) if url is not None else None
+    confirm = _confirm if asks else None
+    ended = anyio.run(partial(runner.run, settings, progress, SignalRequests(), confirm=confirm, post=post))
     if saved is not None and ended.report.exit_code != _REFUSED and ended.report.message != CANCELLED:
         _save(saved, progress)
     return ended.report

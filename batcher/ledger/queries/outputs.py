@@ -48,7 +48,7 @@ def to_link(conn: Connection, batch: Batch, after: int, limit: int) -> list[Outp
     return [Output(**row._mapping) for row in conn.execute(query.limit(limit))]
 
 
-_is_linked = and_(rows.c.linked_key == rows.c.item_key, rows.c.linked_output == rows.c.output)
+is_linked = and_(rows.c.linked_key == rows.c.item_key, rows.c.linked_output == rows.c.output)
 
 
 def _select_outputs() -> Select[Any]:
@@ -64,7 +64,7 @@ def _select_outputs() -> Select[Any]:
             (items.c.state == State.DONE).label("saved"),
             (files.c.out_dir + "/" + files.c.path).label("source"),
             files.c.sha256,
-            func.coalesce(_is_linked, false()).label("linked"),
+            func.coalesce(is_linked, false()).label("linked"),
             rows.c.linked_output,
             (linked_file.c.out_dir + "/" + linked_file.c.path).label("linked_source"),
             linked_file.c.sha256.label("linked_sha256"),
@@ -102,7 +102,7 @@ def linked_elsewhere(conn: Connection, keys: Sequence[str], output: Output) -> l
     """Batch, id, output folder and output of other current rows, to whose outputs one of these items is linked."""
     other = or_(rows.c.batch_id != output.batch_id, rows.c.id != output.row_id)
     query = select(batches.c.name, rows.c.id, batches.c.out_dir, rows.c.output).join(batches)
-    found = conn.execute(query.where(rows.c.item_key.in_(keys), _is_linked, rows.c.is_current == 1, other))
+    found = conn.execute(query.where(rows.c.item_key.in_(keys), is_linked, rows.c.is_current == 1, other))
     return [(row[0], row[1], row[2], row[3]) for row in found]
 
 
@@ -129,7 +129,7 @@ def select_results(start: FromClause = rows) -> Select[Any]:
 
 _RESULT: Final = (
     *(rows.c.number, rows.c.id, func.coalesce(rows.c.skipped, items.c.state).label("state")),
-    *(case((_is_linked, rows.c.output)).label("output"), rows.c.item_key, items.c.task_id, rows.c.take),
+    *(case((is_linked, rows.c.output)).label("output"), rows.c.item_key, items.c.task_id, rows.c.take),
     *(files.c.sha256, files.c.bytes, files.c.audio_seconds, rows.c.reason, rows.c.extra, tasks.c.ignored),
     *(items.c.error_code, items.c.error_message, items.c.error_request_id, items.c.error_http_status),
 )
@@ -171,7 +171,7 @@ def row_outputs(conn: Connection, batch: Batch, *, unlinked: bool) -> Iterator[t
 
     The number of steps grows with the rows returned.
     """
-    query = _rows_with_items(batch, unlinked, rows.c.id, rows.c.output, func.coalesce(_is_linked, false()))
+    query = _rows_with_items(batch, unlinked, rows.c.id, rows.c.output, func.coalesce(is_linked, false()))
     for row in conn.execute(query.order_by(rows.c.number)):
         yield row[0], row[1], row[2]
 
