@@ -154,7 +154,7 @@ def test_settings_are_shown_as_people_write_them(project: Project, provider: Fak
     ):
         assert f"         {shown} (batcher.toml)\n" in settings
     found = {one["name"]: one["value"] for one in doctor(project).report["settings"]}
-    assert (found["max-runtime"], found["allow"], found["[voices] Anna"]) == (3000.0, ["html", "braces"], "5f3c")
+    assert (found["max-runtime"], found["allow"], found["[voices] Anna"]) == (3000.0, "html, braces", "5f3c")
 
 
 def test_a_halt_is_a_problem_with_the_credits_that_it_takes(project: Project, provider: FakeTTS) -> None:

@@ -79,8 +79,8 @@ def _settings(ctx: click.Context) -> list[dict[str, Any]]:
         if isinstance(param, click.Option) and param.envvar is not None and param.name is not None:
             value = ctx.params[param.name]
             if isinstance(value, tuple):
-                value = list(chain.from_iterable(one if isinstance(one, tuple) else (one,) for one in value))
-            plain = value if isinstance(value, bool | int | float | list | None) else str(value)
+                value = ", ".join(chain.from_iterable(one if isinstance(one, tuple) else (one,) for one in value))
+            plain = value if isinstance(value, bool | int | float | None) else str(value)
             name = max(param.opts, key=len).removeprefix("--")
             found.append({"name": name, "value": plain, "source": _source(ctx, param.name)})
     for table, entries in ctx.meta.get(TABLES, {}).items():
@@ -125,6 +125,4 @@ def _as_written(kind: object, value: Any) -> str:
         return duration_text(value)
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
