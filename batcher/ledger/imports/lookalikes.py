@@ -13,6 +13,8 @@ from batcher.manifest.confusable import differ_by_case, folded, is_reserved_on_w
 from batcher.manifest.faults import literal
 
 _EXAMPLES: Final = 3
+_KNOWN: Final = "batcher.lookalikes"
+"""Marks a connection that knows the functions."""
 _TABLE: Final = (
     "DROP TABLE IF EXISTS temp.lookalikes",
     # Most names are in the folded form already, and need no second look unless another name has that form.
@@ -51,8 +53,11 @@ class Lookalike(NamedTuple):
 
 def add_functions(conn: Connection) -> None:
     """Make `folded(NAME)` and `reserved(PATH)` known to SQL on this connection."""
+    if _KNOWN in conn.info:  # SQLite replaces no function while a statement is open
+        return
     for name, function in (("folded", folded), ("reserved", is_reserved_on_windows)):
         driver(conn).create_function(name, 1, function, deterministic=True)
+    conn.info[_KNOWN] = True
 
 
 def lookalikes(conn: Connection) -> Iterator[Lookalike]:
