@@ -14,19 +14,7 @@ from hypothesis import strategies as st
 from tests.manifest.test_any_file import CHOICES, CONTENT, FORMATS, HEADLESS, of, read
 
 _SHEET: Final = "xl/worksheets/sheet1.xml"
-_XML: Final = [
-    *"<>&;/= \"'",
-    "<row>",
-    "</row>",
-    '<c r="A1"',
-    ' t="s">',
-    "<v>0</v>",
-    "</c>",
-    "<t>a",
-    "]]>",
-    "<!--",
-    "<?",
-]
+_XML = [*"<>&;/= \"'", "<row>", "</row>", '<c r="A1"', ' t="s">', "<v>0</v>", "</c>", "<t>a", "]]>", "<!--", "<?"]
 _XML += [
     "&#0;",
     "&#xD800;",

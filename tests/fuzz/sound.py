@@ -16,7 +16,7 @@ from batcher.sandbox.speech import engine
 from tests.fuzz.readers import edited, edits
 from tests.support.fake_tts import audio_of
 
-_PIECES: Final = [b"\xff\xfb\x90\x00" + bytes(413), b"\xff\xfb", b"\xff\xff\xff\xff", b"ID3\x04\x00\x00", b"\x7f" * 4]
+_PIECES = [b"\xff\xfb\x90\x00" + bytes(413), b"\xff\xfb", b"\xff\xff\xff\xff", b"ID3\x04\x00\x00", b"\x7f" * 4]
 _PIECES += [b"ID3\x03\x00\x10\x00\x00\x00\x05", b"TAG" + bytes(125), b"APETAGEX", b"Xing\x00\x00\x00\x01", b"\xff" * 4]
 _PIECES += [b"RIFF", b"WAVE", b"RF64", b"fmt \x10\x00\x00\x00", b"data", b"\x00\x00\x00\x00", b"LIST\x05\x00\x00\x00"]
 _PIECES += [b"OggS\x00\x02", b"OggS\x00\x04" + bytes(20) + b"\x01\x05hello", b"OpusHead", b"\x1a\x45\xdf\xa3", b"<html"]
