@@ -6,7 +6,76 @@ downloads and checks the audio, `pipeline.delivery` links it to the row. `pipeli
 contents; `pipeline.credit_guard` stops it when credits run out.
 
 Each folder's `__init__` states what the folder hides. Imports point downwards only, in the order of
-`.github/CONTRIBUTING.md`.
+`.github/CONTRIBUTING.md`. The names in `__all__` are for programs that use batcher: see `batcher help python`.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from batcher.api import open, plan, results, run, status  # noqa: A004 - its public name
+    from batcher.errors import (
+        BatcherError,
+        CredentialsError,
+        DoubtError,
+        LedgerError,
+        LockedError,
+        ManifestError,
+        StorageError,
+        TroubleError,
+        UsageError,
+    )
+    from batcher.options import Options
+    from batcher.pipeline.plan import Plan
+    from batcher.project import Project, Run
+    from batcher.reports.run_report import Credits, OpenHalt, RunReport
+    from batcher.row_output import LastRun, LedgerCredits, Row, RowError, Status
+
 __version__ = "0.1.0"
+__all__ = [
+    "BatcherError",
+    "CredentialsError",
+    "Credits",
+    "DoubtError",
+    "LastRun",
+    "LedgerCredits",
+    "LedgerError",
+    "LockedError",
+    "ManifestError",
+    "OpenHalt",
+    "Options",
+    "Plan",
+    "Project",
+    "Row",
+    "RowError",
+    "Run",
+    "RunReport",
+    "Status",
+    "StorageError",
+    "TroubleError",
+    "UsageError",
+    "__version__",
+    "open",
+    "plan",
+    "results",
+    "run",
+    "status",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: the command line starts without most of them."""
+    if name not in __all__:
+        raise AttributeError(f"module 'batcher' has no attribute {name!r}")
+    from batcher import api, errors, options, project, row_output
+    from batcher.pipeline import plan
+    from batcher.reports import run_report
+
+    homes = (api, errors, options, project, row_output, plan, run_report)
+    found = globals()[name] = next(getattr(home, name) for home in homes if hasattr(home, name))
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -62,6 +62,10 @@ class ManifestError(UsageError):
         self.faults = faults
         self.suggestion = suggestion
 
+    def __str__(self) -> str:
+        lines = [self.message, *self.faults, *filter(None, [self.hint])]
+        return "\n  ".join(dict.fromkeys(lines))
+
 
 class DoubtError(ManifestError):
     """Texts of a manifest have contents of these `types` that are hardly meant to be spoken."""
@@ -89,3 +93,11 @@ class TroubleError(BatcherError):
 
 class StorageError(TroubleError):
     """A write that must be durable before the next step failed."""
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The most important error in a group raised by task groups: bugs come before errors that a user can fix."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    leaves = [root_cause(one) for one in error.exceptions]
+    return next((leaf for leaf in leaves if not isinstance(leaf, BatcherError)), leaves[0])

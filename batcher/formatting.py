@@ -45,8 +45,16 @@ def plain_error(text: str) -> str:
 
 def amount(number: float) -> str:
     """Credits: `1,000,000`, `0.25`. Two decimals at most, six for amounts below 0.01."""
-    decimals = 2 if abs(number) >= 0.01 else 6
-    return f"{number:,.{decimals}f}".rstrip("0").rstrip(".")
+    return f"{number:,.{_decimals(number)}f}".rstrip("0").rstrip(".")
+
+
+def rounded(number: float | None) -> float | None:
+    """Credits as `amount` prints them, as a number; None if unknown."""
+    return None if number is None else round(number, _decimals(number))
+
+
+def _decimals(number: float) -> int:
+    return 2 if abs(number) >= 0.01 else 6
 
 
 def span(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
@@ -9,7 +10,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, BinaryIO, Final, Literal
 
 from batcher import files
 from batcher.errors import CredentialsError, ManifestError, UsageError
@@ -22,21 +23,30 @@ NEW_CREDENTIALS: Final = (
     "create one at https://fishaudio.org/en/account?section=api."
 )
 """What to do about a missing or rejected token."""
+RESULT_FORMATS: Final = ("jsonl", "csv")
+"""The formats of results files; `ledger recover` and `--restored` read the first."""
 FILE_NAME: Final = "batcher.toml"
+SANDBOX_CONCURRENCY: Final = 20
+"""Default of `--concurrency` with `--sandbox`, whose tasks take about a second each."""
 _DURATION: Final = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s?)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One manifest of a run (`path` None: standard input) and the rules for reading it."""
+    """One manifest of a run and the rules for reading it: the file at `path`, or else `content`, called `title`.
+
+    Without either, `content` is still to be read from standard input.
+    """
 
     path: Path | None
     rules: Rules
+    content: BinaryIO | None = field(default=None, repr=False, compare=False)
+    title: str = "<stdin>"
 
     @property
     def label(self) -> str:
         """The manifest as it was named on the command line."""
-        return str(self.path) if self.path is not None else "<stdin>"
+        return str(self.path) if self.path is not None else self.title
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +80,7 @@ class Settings:
     allow: frozenset[str] = frozenset()  # types of markup that are bought as they are
     restored: bool = False
     rescan: bool = False
+    results: tuple[str, ...] = RESULT_FORMATS
     wait_lock_seconds: float = 0.0
     command: tuple[str, ...] = ("batcher", "run")  # the command line, for suggesting another
 
@@ -130,6 +141,27 @@ def _is_text(name: str) -> bool:
     return True
 
 
+def project_folder(manifest: Path | None) -> Path:
+    """The manifest's folder, or the current one for standard input."""
+    return (manifest.parent if manifest is not None else Path()).absolute()
+
+
+def ledger_path(value: str | None, folder: Path, *, sandbox: bool) -> Path:
+    """Resolve `--ledger`; without it, the ledger of the project folder. Follows symbolic links.
+
+    Raises:
+        UsageError: the value is a URL, but not an SQLite URL.
+    """
+    if value is None:
+        return files.resolved(folder / ("batcher-sandbox.db" if sandbox else "batcher.db"))
+    if "://" in value:
+        if not value.startswith("sqlite:///"):
+            scheme = value.partition(":")[0]
+            raise UsageError(f"unsupported ledger {scheme}://…", "Pass a path or sqlite:///PATH.")
+        value = value.removeprefix("sqlite:///")
+    return files.resolved(Path(value).expanduser())
+
+
 def changed_command(command: Sequence[str], options: Mapping[str, Sequence[str]]) -> str:
     """The command line with these values for the options, in the place of its own; without passwords and control
     characters."""
@@ -154,6 +186,21 @@ def duration(text: str) -> float:
         raise ValueError(f"{text!r} is not a duration: write 90s, 50m or 1h30m")
     hours, minutes, seconds = (int(group or 0) for group in match.groups())
     return float(hours * 3600 + minutes * 60 + seconds)
+
+
+def rate(value: Any) -> float:
+    """A number of requests per second, above 0 and finite.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise ValueError(f"{value!r} is not a number above 0")
+    return number
 
 
 def duration_text(seconds: float) -> str:

@@ -109,7 +109,7 @@ def test_environment_names_follow_the_stated_rule() -> None:
     """Each environment variable in README or manual is read, and options follow the rule given there."""
     named = set(re.findall(r"(?<!_)\bBATCHER_[A-Z_]+", TEXT)) - {"BATCHER_"}
     rule = {f"BATCHER_{name[2:].upper().replace('-', '_')}": option.envvar for name, option in options()}
-    special = {"BATCHER_API_TOKEN", "BATCHER_API_TOKEN_FILE", "BATCHER_TRUST"}
+    special = {"BATCHER_API_TOKEN", "BATCHER_API_TOKEN_FILE", "BATCHER_TRUST", "BATCHER_NOTIFY_SECRET"}
     assert named - set(rule) - special == set()
     assert special <= named
     given = {envvar for envvar in rule.values() if envvar is not None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import signal
 import sys
 import traceback
 from contextlib import suppress
@@ -16,13 +17,22 @@ from batcher import __version__, files
 from batcher.cli import colours, streams
 from batcher.cli.epilogs import epilog
 from batcher.cli.options import DEBUG
-from batcher.errors import BatcherError, CredentialsError, LockedError, StorageError, TroubleError, UsageError
+from batcher.errors import (
+    BatcherError,
+    CredentialsError,
+    LockedError,
+    StorageError,
+    TroubleError,
+    UsageError,
+    root_cause,
+)
 
 COMMANDS: Final = {
     "run": "Create audio for the rows of a manifest. This can charge.",
     "plan": "Show what a run would do and cost. Creates nothing.",
     "status": "Show progress: items by state, credits and the last run.",
     "show": "Show items: state, task, rows, error and history.",
+    "changes": "List the files that a run has made or replaced.",
     "voices": "List the voices that the API offers.",
     "report": "Write a report page to read and listen to, or export a table.",
     "resolve": "Settle items that may have been bought. This can charge twice.",
@@ -84,6 +94,9 @@ def cli() -> None:
 def main() -> None:
     """Run the `batcher` command with the arguments of this process, then exit."""
     streams.prepare()
+    if os.getpid() == 1:  # in a container, where the kernel drops signals that have no handler
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.default_int_handler)
     code = _run(sys.argv[1:])
     _discard_unwritten()
     sys.exit(code)
@@ -98,8 +111,16 @@ def _discard_unwritten() -> None:
 
 
 def _run(arguments: list[str]) -> int:
+    """Run a command. Returns the exit code of the process: 0 in place of those that `--ok-exit` names."""
+    accepted: set[int] = set()  # filled by the command
+    code = _exit_code(arguments, accepted)
+    return 0 if code in accepted else code
+
+
+def _exit_code(arguments: list[str], accepted: set[int]) -> int:
+    how: dict[str, Any] = {"standalone_mode": False, "color": colours.forced(), "obj": accepted}
     try:
-        result = cli.main(arguments, prog_name="batcher", standalone_mode=False, color=colours.forced())
+        result = cli.main(arguments, prog_name="batcher", **how)
         return result if isinstance(result, int) else 0
     except (click.exceptions.Exit, click.exceptions.Abort) as error:
         return getattr(error, "exit_code", 130)
@@ -117,7 +138,7 @@ def _run(arguments: list[str]) -> int:
 
 def explain(error: BaseException) -> tuple[int, str, str]:
     """Exit code, message and hint for an error that ended a command."""
-    leaf = _root_cause(error)
+    leaf = root_cause(error)
     if isinstance(leaf, OSError):
         leaf = _of_file(leaf) or leaf
     if isinstance(leaf, BatcherError):
@@ -152,14 +173,6 @@ def exit_code_of(error: BatcherError) -> int:
     """The exit code for an error that batcher raised."""
     codes: dict[type[BatcherError], int] = {LockedError: 7, UsageError: 2, CredentialsError: 5, TroubleError: 8}
     return next(code for kind, code in codes.items() if isinstance(error, kind))
-
-
-def _root_cause(error: BaseException) -> BaseException:
-    """The most important error in a group raised by task groups: bugs come before errors that a user can fix."""
-    if not isinstance(error, BaseExceptionGroup):
-        return error
-    leaves = [_root_cause(one) for one in error.exceptions]
-    return next((leaf for leaf in leaves if not isinstance(leaf, BatcherError)), leaves[0])
 
 
 def _print_error(code: int, message: str, hint: str) -> int:

@@ -39,6 +39,7 @@ _COMMANDS: Final[dict[str, tuple[tuple[int, ...], tuple[str, ...]]]] = {
     "plan": (_COMMON, ("batcher plan lines.csv --voice VOICE_ID", "batcher plan lines.csv --json")),
     "status": (_COMMON, ("batcher status lines.csv", "batcher status --ledger /srv/book/batcher.db --json")),
     "show": (_COMMON, ("batcher show line-17", "batcher show --state failed --json")),
+    "changes": (_COMMON, ("batcher changes lines.csv", "batcher changes --since 3f2a9c --json")),
     "voices": ((*_COMMON, 5), ("batcher voices", "batcher voices narrator --json", "batcher voices --sandbox")),
     "report": (
         _COMMON,
@@ -77,14 +78,15 @@ _COMMANDS: Final[dict[str, tuple[tuple[int, ...], tuple[str, ...]]]] = {
         ("batcher doctor lines.csv --voice VOICE_ID", "batcher doctor --ledger /srv/book/batcher.db --json"),
     ),
     "sandbox": (_COMMON, ("batcher sandbox --credits 2000 --fail 0.05", "batcher sandbox --top-up 5000")),
-    "help": ((0, 1, 2, 130), ("batcher help", "batcher help manifest")),
+    "help": ((0, 1, 2, 130), ("batcher help", "batcher help manifest", "batcher help json run")),
 }
 """Exit codes and examples by command."""
 _TOPICS: Final = {
     "run": ("manifest", "settings", "guarantees"),
     "plan": ("manifest",),
-    "status": ("guarantees",),
-    "show": ("guarantees",),
+    "status": ("guarantees", "json"),
+    "show": ("guarantees", "json"),
+    "changes": ("files", "json"),
     "voices": ("account",),
     "report": ("report",),
     "resolve": ("guarantees", "troubleshooting"),

@@ -1,4 +1,4 @@
-"""Where the project folder and its ledger are."""
+"""Where the ledger of a command is."""
 
 from __future__ import annotations
 
@@ -6,30 +6,9 @@ from pathlib import Path
 
 import click
 
-from batcher import files
 from batcher.cli.config_file import apply_config_file
 from batcher.errors import UsageError
-
-
-def project_folder(manifest: Path | None) -> Path:
-    """The manifest's folder, or the current one for standard input."""
-    return (manifest.parent if manifest is not None else Path()).absolute()
-
-
-def ledger_path(value: str | None, folder: Path, *, sandbox: bool) -> Path:
-    """Resolve `--ledger`; without it, the ledger of the project folder. Follows symbolic links.
-
-    Raises:
-        UsageError: the value is a URL, but not an SQLite URL.
-    """
-    if value is None:
-        return files.resolved(folder / ("batcher-sandbox.db" if sandbox else "batcher.db"))
-    if "://" in value:
-        if not value.startswith("sqlite:///"):
-            scheme = value.partition(":")[0]
-            raise UsageError(f"unsupported ledger {scheme}://…", "Pass a path or sqlite:///PATH.")
-        value = value.removeprefix("sqlite:///")
-    return files.resolved(Path(value).expanduser())
+from batcher.settings import ledger_path, project_folder
 
 
 def find_ledger(ctx: click.Context, names: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from batcher.cli.api_options import api_settings
+from batcher.cli.json_output import reply
+from batcher.formatting import counted
 
 if TYPE_CHECKING:
     from batcher.ledger.ledger import Ledger
-    from batcher.maintenance.decisions import Decisions
+    from batcher.maintenance.decisions import Decisions, Outcome
     from batcher.settings import Settings
 
 
@@ -33,8 +36,8 @@ def locked_ledger(ctx: click.Context, path: Path) -> Iterator[tuple[Ledger, Sett
             yield ledger, settings
 
 
-def decide(ctx: click.Context, path: Path, decision: Callable[[Decisions], Awaitable[list[str]]]) -> list[str]:
-    """Carry out a decision in the ledger at `path`. Returns the lines to print.
+def decide(ctx: click.Context, path: Path, decision: Callable[[Decisions], Awaitable[list[Outcome]]]) -> list[Outcome]:
+    """Carry out a decision in the ledger at `path`. Returns the outcomes, one for each item.
 
     Raises:
         LockedError: a run holds the ledger.
@@ -46,3 +49,14 @@ def decide(ctx: click.Context, path: Path, decision: Callable[[Decisions], Await
 
     with locked_ledger(ctx, path) as (ledger, settings):
         return anyio.run(decision, Decisions(ledger=ledger, settings=settings, clock=Clock()))
+
+
+def print_outcomes(ctx: click.Context, outcomes: Sequence[Outcome]) -> None:
+    """Print what was decided, item by item."""
+    if ctx.params["as_json"]:
+        changed = sum(one.changed for one in outcomes)
+        message = f"{changed:,} of {counted(len(outcomes), 'item')} changed"
+        reply(ctx, message, outcomes=[asdict(one) for one in outcomes])
+        return
+    for one in outcomes:
+        click.echo(one.line())

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hmac
+import os
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from batcher.reports.run_report import RunReport
 
+SECRET_VARIABLE: Final = "BATCHER_NOTIFY_SECRET"  # noqa: S105 - a name
+"""Environment variable with the key of the signature of notices; no file may hold it."""
 PING_SECONDS: Final = 5.0
 """Total time for a ping in seconds: a monitor that is down must not delay a run."""
 
@@ -39,8 +44,8 @@ def failure_report(error: BaseException) -> RunReport:
     from batcher.cli.app import explain
     from batcher.reports.run_report import OUTCOMES, RunReport
 
-    code, message, _hint = explain(error)
-    return RunReport(exit_code=code, outcome=OUTCOMES[code], message=message)
+    code, message, hint = explain(error)
+    return RunReport(exit_code=code, outcome=OUTCOMES[code], message=message, hint=hint or None)
 
 
 def _ping(params: dict[str, Any], event: str, body: str, say: Callable[[str], None]) -> None:
@@ -58,7 +63,7 @@ def _summary(report: RunReport) -> str:
         lines.append(f"batches: {', '.join(report.batches)}; ledger: {report.ledger}")
     lines += [f"{state}: {number}" for state, number in report.states.items() if number]
     lines.append(f"created {report.created}, collected {report.collected} in {report.elapsed_seconds:.1f} s")
-    lines += [f"credits {name}: {amount(value)}" for name, value in report.credits.items() if value is not None]
+    lines += [f"credits {name}: {amount(value)}" for name, value in asdict(report.credits).items() if value is not None]
     return "\n".join(lines) + "\n"
 
 
@@ -69,10 +74,18 @@ def ping(url: str, event: str, body: str = "") -> str | None:
     """
     import anyio
 
-    return anyio.run(_post, url, event, body)
+    return anyio.run(_post, url, event, body.encode(), {"Content-Type": "text/plain; charset=utf-8"})
 
 
-async def _post(url: str, event: str, body: str) -> str | None:
+async def post_notice(url: str, body: bytes) -> str | None:
+    """POST a notice, signed if there is a secret. Returns None, or why it was not received, without the URL."""
+    headers = {"Content-Type": "application/json"}
+    if secret := os.environ.get(SECRET_VARIABLE):
+        headers["X-Batcher-Signature"] = f"sha256={hmac.new(secret.encode(), body, 'sha256').hexdigest()}"
+    return await _post(url, "", body, headers)
+
+
+async def _post(url: str, event: str, body: bytes, headers: dict[str, str]) -> str | None:
     import anyio
     import httpx
 
@@ -82,19 +95,20 @@ async def _post(url: str, event: str, body: str) -> str | None:
     from batcher.provider.endpoint import is_loopback
 
     try:
-        base = httpx.URL(url)
-        target = base.copy_with(path=f"{base.path.rstrip('/')}/{event}")
+        target = httpx.URL(url)
+        if event:
+            target = target.copy_with(path=f"{target.path.rstrip('/')}/{event}")
         verify = trusting() if target.scheme == "https" else False
         with anyio.fail_after(PING_SECONDS):
             async with (
                 httpx.AsyncClient(
                     verify=verify,
                     timeout=PING_SECONDS,
-                    headers={"User-Agent": USER_AGENT, "Content-Type": "text/plain; charset=utf-8"},
+                    headers={"User-Agent": USER_AGENT} | headers,
                     trust_env=not is_loopback(target.host),
                 ) as client,
                 # The body of the answer is not read: it may be of any size.
-                client.stream("POST", target, content=body.encode()) as answer,
+                client.stream("POST", target, content=body) as answer,
             ):
                 return None if answer.is_success else f"HTTP {answer.status_code}"
     except UsageError as error:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Final
 
 import click
 
 from batcher import settings
-from batcher.manifest.markup.nouns import NOUNS
-from batcher.manifest.rules import DELIMITER_NAMES
+from batcher.manifest.markup.nouns import types
+from batcher.manifest.rules import delimiter
 
 
 class Duration(click.ParamType[float]):
@@ -33,12 +32,28 @@ class Rate(click.ParamType[float]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Parse the number."""
         try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = 0.0
-        if not 0 < number < math.inf:
-            self.fail(f"{value!r} is not a number above 0", param, ctx)
-        return number
+            return settings.rate(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class ExitCodes(click.ParamType[tuple[int, ...]]):
+    """Exit codes of runs that could begin, separated by commas; in `batcher.toml` also a list."""
+
+    name = "codes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Parse the numbers."""
+        parts = value if isinstance(value, list | tuple) else str(value).split(",")
+        found = [str(part).strip() for part in parts]
+        if unknown := [code for code in found if code not in _MAY_BE_OK]:
+            hint = "1, 2 and 130 stay as they are" if unknown[0] in ("1", "2", "130") else "it is not an exit code"
+            self.fail(f"{unknown[0]!r} cannot count as success ({hint}): use {', '.join(_MAY_BE_OK)}", param, ctx)
+        return tuple(sorted(set(map(int, found))))
+
+
+_MAY_BE_OK: Final = ("3", "4", "5", "6", "7", "8")
+"""A bug, a wrong command line and an interruption never count as success."""
 
 
 class Delimiter(click.ParamType[str]):
@@ -48,10 +63,10 @@ class Delimiter(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Look up the name."""
-        found = next((mark for mark, name in DELIMITER_NAMES.items() if str(value).lower() == name), str(value))
-        if len(found) != 1 or found in '"\r\n':
-            self.fail(f"{value!r} is not a delimiter: use one character, or tab", param, ctx)
-        return found
+        try:
+            return delimiter(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class ColumnNames(click.ParamType[tuple[str, ...]]):
@@ -97,26 +112,22 @@ class RowIds(click.ParamType[tuple[str, ...]]):
         return ids
 
 
-TABLE: Final = "table"
-"""The type that accepts rows that look like the header of another table."""
-
-
 class MarkupTypes(click.ParamType[tuple[str, ...]]):
     """Types of markup, separated by commas; `more` are further types."""
 
     name = "types"
 
     def __init__(self, *more: str) -> None:
-        self._types = [*NOUNS, *more]
+        self._more = more
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         """Check each type."""
         if isinstance(value, tuple):
             return value
-        types = tuple(name.strip().lower() for name in str(value).split(",") if name.strip())
-        if unknown := [name for name in types if name not in self._types]:
-            self.fail(f"{unknown[0]!r} is not a type of markup: use {', '.join(self._types)}", param, ctx)
-        return types
+        try:
+            return types(str(value).split(","), *self._more)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class WebAddress(click.ParamType[str]):

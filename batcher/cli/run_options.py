@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from batcher import files, settings
+from batcher import settings
 from batcher.cli.api_options import (
     allow_audio_host_option,
     allow_http_option,
@@ -20,13 +19,13 @@ from batcher.cli.api_options import (
     token_file_option,
 )
 from batcher.cli.config_file import apply_config_file, merged_columns
-from batcher.cli.ledger_path import ledger_path, project_folder
-from batcher.cli.option_types import TABLE, ColumnNames, Delimiter, Duration, MarkupTypes, Rate, RowIds, Where
-from batcher.cli.options import DEBUG, option
+from batcher.cli.json_output import JsonCommand
+from batcher.cli.option_types import ColumnNames, Delimiter, Duration, MarkupTypes, Rate, RowIds, Where
+from batcher.cli.options import DEBUG, is_default, option
 from batcher.cli.side_files import without_side_files
 from batcher.errors import UsageError
-from batcher.manifest import packed
-from batcher.manifest.rules import Rules
+from batcher.manifest.markup.nouns import TABLE
+from batcher.run_settings import settings_of, sources_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -121,7 +120,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         default=5,
         show_default=True,
         metavar="N",
-        help="Maximum tasks open at the provider at once.",
+        help=f"Maximum tasks open at the provider at once; {settings.SANDBOX_CONCURRENCY} by default with --sandbox.",
     ),
     option(
         "--create-rate",
@@ -170,6 +169,13 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     ),
     option("--no-wait", is_flag=True, help="Create tasks and exit; a later run collects them."),
     option("--collect-only", is_flag=True, help="Collect open tasks and create nothing; needs no manifest."),
+    option(
+        "--results",
+        type=click.Choice(["all", "none", "jsonl", "csv"]),
+        default="all",
+        show_default=True,
+        help="Results files to write after each run.",
+    ),
     option("--rescan", is_flag=True, help="Ignore caches: reread every manifest and recheck every output."),
     option(
         "--rebuy",
@@ -221,7 +227,7 @@ _GROUPS: Final = {
         *("where", "skip_invalid", "skip_empty", "allow", "strip", "rescan"),
     ),
     "Defaults for rows without their own": ("voice", "model", "audio_format"),
-    "Files": ("ledger", "out_dir", "filename"),
+    "Files": ("ledger", "out_dir", "filename", "results"),
     "Rows of this run (command line only)": ("only", "sample"),
     "Limits": (
         *("concurrency", "create_rate", "poll_rate", "max_items", "max_credits", "max_in_doubt", "max_runtime"),
@@ -229,13 +235,13 @@ _GROUPS: Final = {
     ),
     "Consent (command line only)": ("yes", "rebuy", "rename", "refilter", "restored", "override_halt"),
     "API": ("api_url", "token_file", "sandbox", "allow_http", "allow_audio_host", "no_credits_code"),
-    "Monitoring": ("ping", "metrics", "log_format", "log_file"),
+    "Monitoring": ("ok_exit", "ping", "notify", "metrics", "log_format", "log_file"),
     "Output": ("dry_run", "save_settings", "as_json", "quiet", "verbose", "debug"),
 }
 """Headings of the help, with the options below each; options in none of them come last, under "Output"."""
 
 
-class GroupedCommand(click.Command):
+class GroupedCommand(JsonCommand):
     """A command whose help lists its options in groups, and which remembers its command line."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -274,106 +280,20 @@ def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path
     quiet = ctx.params["quiet"]
     named = without_side_files(manifests, lambda line: None if quiet else click.echo(line, err=True))
     paths = [None if name == "-" else Path(name) for name in named]
-    folder = project_folder(paths[0] if paths else beside)
+    folder = settings.project_folder(paths[0] if paths else beside)
     config = apply_config_file(ctx, folder)
     params = ctx.params
     if not paths and beside is None and not params["collect_only"]:
         raise UsageError("no manifest given", "Name one, such as lines.csv; or pass --collect-only.")
-    if math.isnan(params["max_credits"] or 0.0):
-        raise UsageError("--max-credits must be a number", "For example: --max-credits 5000")
-    only = tuple(dict.fromkeys(chain.from_iterable(params["only"])))
-    _need_one_selection(params)
-    sandbox = params["sandbox"]
-    need_one_api(ctx, sandbox=sandbox)
-    out_dir = params["out_dir"] or folder / ("audio-sandbox" if sandbox else "audio")
-    return settings.Settings(
-        sources=_sources(params, paths, config, folder),
-        ledger=ledger_path(params["ledger"], folder, sandbox=sandbox),
-        out_dir=files.resolved(Path(out_dir)),
-        sandbox=sandbox,
-        api_url=params["api_url"],
-        token=find_token(ctx),
-        allow_http=params["allow_http"],
-        audio_hosts=frozenset(params["allow_audio_host"]),
-        no_credits_codes=frozenset(params["no_credits_code"]),
-        concurrency=params["concurrency"],
-        create_rate=params["create_rate"],
-        poll_rate=params["poll_rate"],
-        only=only,
-        sample=params["sample"],
-        max_items=params["max_items"],
-        max_credits=params["max_credits"],
-        max_in_doubt=params["max_in_doubt"],
-        max_runtime_seconds=params["max_runtime"],
-        wait=not params["no_wait"],
-        collect_only=params["collect_only"],
-        override_halt=params["override_halt"],
-        rebuy=params["rebuy"],
-        allow=frozenset(chain.from_iterable(params["allow"])),
-        rename=params["rename"],
-        refilter=params["refilter"],
-        restored=params["restored"],
-        rescan=params["rescan"],
-        wait_lock_seconds=params["wait_lock"],
-        command=ctx.meta.get(_COMMAND, ()),
-    )
-
-
-def _need_one_selection(params: dict[str, Any]) -> None:
-    given = [f"--{name.replace('_', '-')}" for name in ("only", "sample", "collect_only") if params[name]]
-    if len(given) > 1:
-        hint = (
-            "--collect-only creates nothing, and collects everything." if "--collect-only" in given else "Choose one."
-        )
-        raise UsageError(f"{given[0]} and {given[1]} contradict each other", hint)
-
-
-def _sources(
-    params: dict[str, Any], paths: list[Path | None], config: dict[str, Any], folder: Path
-) -> tuple[settings.Source, ...]:
-    names = _batch_names(params["batch"], paths)
-    if params["columns"] and not params["no_header"]:
-        hint = "Add --no-header if the first row is data. To rename a column, use --column FIELD=HEADER."
-        raise UsageError("--columns names the columns of a file without a header", hint)
-    if params["header_row"] and params["no_header"]:
-        raise UsageError("--header-row and --no-header contradict each other", "Choose one.")
-    columns = merged_columns(params["column"], config, folder)
-    voices = settings.string_table(config.get("voices"), "voices", folder / settings.FILE_NAME)
-    return tuple(
-        settings.Source(
-            path=path,
-            rules=Rules(
-                batch=name,
-                voice=params["voice"],
-                model=params["model"],
-                format=(params["audio_format"] or "").lower() or None,
-                columns=columns,
-                voices=voices,
-                encoding=params["encoding"],
-                delimiter=params["delimiter"],
-                quotes=None if params["quotes"] == "auto" else params["quotes"],
-                header_row=params["header_row"],
-                no_header=params["no_header"],
-                names=params["columns"] or (),
-                sheet=params["sheet"],
-                single_table=TABLE in chain.from_iterable(params["allow"]),
-                where=params["where"],
-                filename=params["filename"],
-                skip_invalid=params["skip_invalid"],
-                skip_empty=params["skip_empty"],
-                strip=tuple(sorted(set(chain.from_iterable(params["strip"])))),
-            ),
-        )
-        for path, name in zip(paths, names, strict=True)
-    )
-
-
-def _batch_names(batch: str | None, paths: list[Path | None]) -> list[str]:
-    if batch is not None and len(paths) > 1:
-        raise UsageError("--batch names one batch, but there are several manifests", "Run them one by one.")
-    names = [settings.batch_name(batch or (packed.stem(path) if path is not None else "stdin")) for path in paths]
-    if len(set(names)) < len(names):
-        raise UsageError(
-            f"two manifests have the same batch name ({', '.join(names)})", "Run them one by one, each with --batch."
-        )
-    return names
+    need_one_api(ctx, sandbox=params["sandbox"])
+    if params["sandbox"] and is_default(ctx, "concurrency"):
+        params["concurrency"] = settings.SANDBOX_CONCURRENCY
+    values = params | {
+        "format": params["audio_format"],
+        "column": merged_columns(params["column"], config, folder),
+        "voices": settings.string_table(config.get("voices"), "voices", folder / settings.FILE_NAME),
+    }
+    values |= {name: tuple(chain.from_iterable(params[name])) for name in ("only", "allow", "strip")}
+    sources = sources_of(values, paths)
+    command = ctx.meta.get(_COMMAND, ())
+    return settings_of(values, sources, folder=folder, token=find_token(ctx), command=command)

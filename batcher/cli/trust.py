@@ -23,7 +23,7 @@ VARIABLE: Final = "BATCHER_TRUST"
 """Environment variable that trusts every project's settings, for containers."""
 _TOKEN_FILE: Final = "token-file"  # noqa: S105 - an option
 """Needs trust only together with another API address: the default one cannot do anything with a stranger's file."""
-_ALWAYS: Final = frozenset(("allow-audio-host", "allow-http", "api-url", "log-file", "metrics", "ping"))
+_ALWAYS: Final = frozenset(("allow-audio-host", "allow-http", "api-url", "log-file", "metrics", "notify", "ping"))
 _PATHS: Final = frozenset(("ledger", "out-dir"))
 _YES: Final = frozenset(("1", "on", "true", "yes"))
 

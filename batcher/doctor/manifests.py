@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import anyio
+
 from batcher.doctor.finding import Finding, hint, ok, problem
 from batcher.errors import BatcherError
 from batcher.formatting import counted
@@ -20,7 +22,7 @@ def check_manifests(settings: Settings) -> list[Finding]:
     if not settings.sources:
         return []
     try:
-        found = plan(settings)
+        found = anyio.run(plan, settings)
     except BatcherError as error:
         return [hint("manifest", f"not checked: {error.message}", "Fix that first.")]
     names = ", ".join(source.label for source in settings.sources)

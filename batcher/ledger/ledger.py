@@ -16,20 +16,19 @@ from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, cast
 
 import anyio
 import anyio.to_thread
-import structlog
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from batcher.clock import Wakeup
 from batcher.errors import StorageError
 from batcher.ledger.lifecycle.answers import doubt_unanswered, record_answer
 from batcher.ledger.records import AnswerRecord
 from batcher.ledger.storage import database, statements
 from batcher.ledger.storage.schema import meta
 from batcher.ledger.storage.spill import Spill
+from batcher.log import log
 
 __all__ = ["Connection", "Ledger", "open_ledger", "open_readonly", "world_of"]
-
-log = structlog.get_logger()
 
 _COMMIT_INTERVAL_SECONDS: Final = 0.005
 """Shortest time between two group commits: verbs that arrive meanwhile share the next. A single call does not wait."""
@@ -58,7 +57,7 @@ class _Call(Generic[T]):
 
 
 class Ledger:
-    """An open ledger, owned by this process. `path` is its file.
+    """An open ledger, owned by this process. `path` is its file; `committed` rings after each commit.
 
     `group_commits` is for many concurrent callers: a commit waits a moment so that more verbs can share it. The verbs
     are brief and run on the event loop's thread; only the commit runs on another. SQLite releases the interpreter lock
@@ -72,6 +71,7 @@ class Ledger:
         self._inode = _inode(path)
         self._waiting: list[_Call[Any]] = []
         self.group_commits = False
+        self.committed = Wakeup()
         self._committed_at = -math.inf
         self._has_leader = False
         self._thread = anyio.CapacityLimiter(1)
@@ -120,6 +120,7 @@ class Ledger:
             self._has_leader = bool(urgent)
             for call in (*batch, *urgent[:1]):
                 call.turn.set()
+            self.committed.ring()
 
     async def record(self, record: AnswerRecord, *, max_in_doubt: int) -> Any:
         """Make the answer to a create durable: in the database, or else in the spill file. Returns the recorded event.

@@ -29,24 +29,38 @@ SETTLED_BY_RETRY = (*ENDED_BADLY, State.ABANDONED)
 """States that `retry` applies to."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a decision did to an item: whether it `changed` it, its `state` now, and a `message` that says so."""
+
+    key: str
+    changed: bool
+    state: State
+    message: str
+
+    def line(self) -> str:
+        """The outcome on one line."""
+        return f"{self.key[:16]}  {self.message}"
+
+
 @dataclass(kw_only=True)
 class Decisions:
-    """Carries out a person's decisions in one ledger. Each method returns one line per item with the outcome."""
+    """Carries out a person's decisions in one ledger. Each method returns the outcome for each item."""
 
     ledger: Ledger
     settings: Settings
     clock: Clock
 
-    async def buy_again(self, keys: Sequence[str]) -> list[str]:
+    async def buy_again(self, keys: Sequence[str]) -> list[Outcome]:
         """Allow items in doubt to be created again; each may cost twice."""
-        outcome = "the next run creates it again; it may cost twice"
-        return await settle(self.ledger, self.clock, keys, decisions.buy_again, outcome)
+        message = "the next run creates it again; it may cost twice"
+        return await settle(self.ledger, self.clock, keys, decisions.buy_again, State.PENDING, message)
 
-    async def abandon(self, keys: Sequence[str]) -> list[str]:
+    async def abandon(self, keys: Sequence[str]) -> list[Outcome]:
         """Give up items in doubt."""
-        return await settle(self.ledger, self.clock, keys, decisions.abandon, "abandoned")
+        return await settle(self.ledger, self.clock, keys, decisions.abandon, State.ABANDONED, "abandoned")
 
-    async def adopt(self, key: str, task_id: str) -> list[str]:
+    async def adopt(self, key: str, task_id: str) -> list[Outcome]:
         """Assign an existing task of the account that sent the item's create to the item.
 
         Raises:
@@ -64,30 +78,33 @@ class Decisions:
                     f"task {task_id} belongs to another item ({owner[:16]})", f"`batcher show {owner[:16]}` shows it."
                 )
             adopted = await self._adopt(case, account_id, task_id)
-        return [_line(key, "adopted; the next run collects it" if adopted else "has changed meanwhile; skipped")]
+        if adopted:
+            return [_moved(key, State.SUBMITTED, "adopted; the next run collects it")]
+        return [_skipped(await self._case(key), "has changed meanwhile; skipped")]
 
-    async def retry(self, keys: Sequence[str]) -> list[str]:
+    async def retry(self, keys: Sequence[str]) -> list[Outcome]:
         """Allow items that ended badly to be created again, after reading their tasks once more."""
-        return [_line(key, await self._retry(await self._case(key))) for key in keys]
+        return [await self._retry(await self._case(key)) for key in keys]
 
-    async def _retry(self, case: Any) -> str:
+    async def _retry(self, case: Any) -> Outcome:
         if case.task_id is not None and (succeeded := await self._adopt_unless_failed(case)) is not None:
             return succeeded
         at, who = self.clock.now(), person()
         if not await self.ledger.do(decisions.retry, case.key, case.attempt, at=at, who=who):
-            return f"is {case.state}; skipped"
+            return _skipped(case, f"is {case.state}; skipped")
+        message = "the next run creates it again and pays for it"
         if case.state == State.ABANDONED and case.outcome == "lost":
-            return "the next run creates it again; it may have been bought before, and cost twice"
-        return "the next run creates it again and pays for it"
+            message = "the next run creates it again; it may have been bought before, and cost twice"
+        return _moved(case.key, State.PENDING, message)
 
-    async def _adopt_unless_failed(self, case: Any) -> str | None:
+    async def _adopt_unless_failed(self, case: Any) -> Outcome | None:
         """Read the item's task, and adopt it unless it has failed or is gone. Returns the outcome if it was adopted."""
         async with self._account(case) as (client, account_id):
             answer = await client.read(case.task_id)
             if answer.cause is Cause.NOT_FOUND or (task := _need_task(answer)).phase is Phase.FAILED:
                 return None
             await self._adopt(case, account_id, case.task_id)
-            return f"its task is {task.word} after all; the next run collects it"
+            return _moved(case.key, State.SUBMITTED, f"its task is {task.word} after all; the next run collects it")
 
     async def _adopt(self, case: Any, account_id: int, task_id: str) -> bool:
         return await self.ledger.do(
@@ -127,14 +144,16 @@ class Decisions:
                 yield client, account_id
 
 
-async def settle(ledger: Ledger, clock: Clock, keys: Sequence[str], decision: Any, outcome: str) -> list[str]:
-    """Apply a decision of `ledger.lifecycle.decisions` to items. Returns a line for each, with the outcome."""
-    lines = []
+async def settle(
+    ledger: Ledger, clock: Clock, keys: Sequence[str], decision: Any, state: State, message: str
+) -> list[Outcome]:
+    """Apply a decision of `ledger.lifecycle.decisions`, which leads to `state`, to items. Returns their outcomes."""
+    outcomes = []
     for key in keys:
         case = await _case(ledger, key)
         moved = await ledger.do(decision, key, case.attempt, at=clock.now(), who=person())
-        lines.append(_line(key, outcome if moved else f"is {case.state}; skipped"))
-    return lines
+        outcomes.append(_moved(key, state, message) if moved else _skipped(case, f"is {case.state}; skipped"))
+    return outcomes
 
 
 async def _case(ledger: Ledger, key: str) -> Any:
@@ -149,8 +168,12 @@ def _need_task(answer: Answer) -> Task:
     return answer.task
 
 
-def _line(key: str, outcome: str) -> str:
-    return f"{key[:16]}  {outcome}"
+def _moved(key: str, state: State, message: str) -> Outcome:
+    return Outcome(key=key, changed=True, state=state, message=message)
+
+
+def _skipped(case: Any, message: str) -> Outcome:
+    return Outcome(key=case.key, changed=False, state=State(case.state), message=message)
 
 
 def person() -> str:

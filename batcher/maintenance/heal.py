@@ -225,7 +225,8 @@ class Healer:
         if why is not None:
             hint = "Fix that, then run `batcher verify --heal` again."
             return Repair(fault=fault, healed=False, how=why, hint=hint)
-        await self.ledger.do(collection.record_links, [(output.batch_id, output.row_id, output.key, output.output)])
+        link = (output.batch_id, output.row_id, output.key, output.output)
+        await self.ledger.do(collection.record_links, [link], at=self.clock.now())
         return await self._healed(fault, f"linked again{_aside_note(aside)}")
 
     async def _healed(self, fault: Fault, how: str) -> Repair:

@@ -24,15 +24,17 @@ from batcher.manifest.stream import seekable
 
 
 class Manifest:
-    """One manifest: a file, or standard input (`path` None), which may hold the same formats.
+    """One manifest: a file, or (`path` None) standard input or what `stdin` contains, called `name`.
 
     `columns_sent` (header to field) and `columns_carried` are complete after the first row of a table or the last of
     JSONL. `notes` are what was decided about the file's format; `hints`, about names, are added when it is staged.
     `digest` (SHA-256, hex) and `size` (bytes) are those of the unpacked content, and set once `rows` is exhausted.
     """
 
-    def __init__(self, path: Path | None, rules: Rules, *, stdin: BinaryIO | None = None) -> None:
-        self.name = "<stdin>" if path is None else str(path)
+    def __init__(
+        self, path: Path | None, rules: Rules, *, stdin: BinaryIO | None = None, name: str = "<stdin>"
+    ) -> None:
+        self.name = name if path is None else str(path)
         self.faults = Faults(self.name)
         self.digest: str | None = None
         self.size = 0

@@ -23,6 +23,18 @@ DELIMITER_NAMES: Final = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "|",
 """What delimiters are called in messages; `--delimiter` accepts these names."""
 
 
+def delimiter(value: str) -> str:
+    """One character, or that which has this name, such as `tab`.
+
+    Raises:
+        ValueError: it is none that can separate cells.
+    """
+    found = next((mark for mark, name in DELIMITER_NAMES.items() if value.lower() == name), value)
+    if len(found) != 1 or found in '"\r\n':
+        raise ValueError(f"{value!r} is not a delimiter: use one character, or tab")
+    return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """How to read a manifest, and the defaults for its rows.

@@ -11,9 +11,10 @@ from batcher.audio.store import Store
 from batcher.clock import Clock, Wakeup
 from batcher.ledger.ledger import Ledger
 from batcher.pipeline.credit_guard import Guard
+from batcher.pipeline.item_log import ItemLog
 from batcher.pipeline.slots import Slots
 from batcher.pipeline.stop import Stop
-from batcher.reports.progress import Progress
+from batcher.reports.observer import Observer
 from batcher.reports.tally import Tally
 from batcher.settings import Settings
 from batcher.throttle.gate import Throttle
@@ -32,10 +33,11 @@ class RunContext:
     settings: Settings
     ledger: Ledger
     store: Store
-    progress: Progress
+    progress: Observer
     clock: Clock
     stop: Stop = field(default_factory=Stop)
     tally: Tally = field(default_factory=Tally)
+    items: ItemLog = field(default_factory=ItemLog)
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
 

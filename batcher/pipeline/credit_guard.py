@@ -8,12 +8,15 @@ and decides whether a halt may be probed.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
 
-from batcher.clock import Clock
+from batcher.clock import Clock, utc
+from batcher.formatting import rounded
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.lifecycle import halts, runs
 from batcher.ledger.records import Balance, Halt, OpenTask
+from batcher.log import log
 from batcher.provider.answers import Profile
 
 if TYPE_CHECKING:
@@ -25,10 +28,17 @@ SUSPECT_THROTTLED: Final = 12
 """After this many creates in a row were throttled (429), the balance is read: the API may mean that it is empty."""
 
 
+OnHalt = Callable[[Halt], Awaitable[None]]
+"""Learns of a halt that this run has caused."""
+
+
 class Guard:
     """Decides for one run whether its account may create."""
 
-    def __init__(self, ledger: Ledger, clock: Clock, *, account_id: int, run_id: str) -> None:
+    def __init__(
+        self, ledger: Ledger, clock: Clock, *, account_id: int, run_id: str, on_halt: OnHalt | None = None
+    ) -> None:
+        self._on_halt = on_halt
         self._ledger = ledger
         self._clock = clock
         self._account_id = account_id
@@ -38,6 +48,7 @@ class Guard:
         self._suspected_at = -math.inf
         self._throttled = 0  # creates in a row
         self.halts: list[Halt] = []
+        self._balance: float | None = None  # at the latest read, also of an earlier run
 
     @property
     def tripped(self) -> bool:
@@ -56,7 +67,10 @@ class Guard:
     async def begin(self, profile: Profile, *, override: bool) -> None:
         """Permit probes of the halts whose balance has risen or whose wait is over; with `override`, of all halts."""
         self.halts = await self._ledger.do(halts.open_halts, self._account_id)
+        self._balance = await self._ledger.do(runs.balance_before, self._account_id, self._run_id)
+        self._notice_top_up(profile)
         for halt in self.halts:
+            log.info("still halted", **_facts(halt))
             if override or await self._may_probe(halt, profile):
                 await self._ledger.do(halts.permit_probe, halt.id, self._run_id)
                 self._permitted.add(halt.id)
@@ -67,16 +81,34 @@ class Guard:
 
         A tripped guard stays tripped for the rest of the run: a reload that overlaps a trip must not undo it.
         """
+        before = {halt.id: halt for halt in self.halts}
         self.halts = await self._ledger.do(halts.open_halts, self._account_id)
+        for halt in self.halts:
+            if before.pop(halt.id, None) is None:
+                log.warning("halted", **_facts(halt))
+                if self._on_halt is not None:
+                    await self._on_halt(halt)
+        for halt in before.values():
+            log.info("resumed", **_facts(halt))
         permitted = await self._ledger.do(halts.allowance, self._account_id, self._run_id, 1, busy=True)
         self._tripped = self._tripped or (bool(self.halts) and permitted == 0)
 
     async def note(self, profile: Profile | None) -> None:
         """Record a balance that was read during the run, as evidence for creates in doubt."""
         if profile is not None:
+            self._notice_top_up(profile)
             balance = Balance(credits=profile.credits, quota=profile.quota, tier=profile.tier)
             now = self._clock.now()
             await self._ledger.do(runs.note_balance, self._run_id, self._account_id, balance, at=now)
+
+    def _notice_top_up(self, profile: Profile) -> None:
+        """Log a balance that is above the one read before it."""
+        before, now = self._balance, profile.balance
+        if now is None:
+            return
+        self._balance = now
+        if before is not None and now > before:
+            log.info("top-up noticed", before=rounded(before), balance=rounded(now), credits=rounded(now - before))
 
     async def suspect(self, client: Client, task: OpenTask) -> None:
         """A task failed without an error code: halt if the balance is too low for it. Messages are not interpreted."""
@@ -142,6 +174,11 @@ class Guard:
             return True
         await self.settle(profile)
         return False
+
+
+def _facts(halt: Halt) -> dict[str, Any]:
+    """The halt as a log line has it."""
+    return {"kind": halt.kind, "since": utc(halt.since_at), "detail": halt.detail}
 
 
 def _risen(profile: Profile, credits_: float | None, quota: float | None) -> bool:

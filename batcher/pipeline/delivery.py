@@ -6,9 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
-
-import structlog
+from typing import Any, Final
 
 from batcher import files
 from batcher.audio import checks
@@ -20,10 +18,9 @@ from batcher.ledger.queries import item_counts
 from batcher.ledger.queries.outputs import outputs_of, to_link
 from batcher.ledger.records import Batch, FileRecord, OpenTask, Output
 from batcher.ledger.storage import cached_facts
+from batcher.log import log
 from batcher.pipeline.context import RunContext
 from batcher.pipeline.linking import Linker
-
-log = structlog.get_logger()
 
 _CHUNK: Final = 500
 """Outputs linked in one step."""
@@ -52,22 +49,25 @@ class Delivery:
         seconds = await self.linker.disk.do(sync_part, self.ctx.store.part(file.path), task.format)
         file = replace(file, audio_seconds=seconds)
         outputs = await self.ctx.ledger.do_soon(_record_file, task, file, self.ctx.store.out_dir, self.ctx.clock.now())
-        await self._save(task, await self._link(outputs, publish=file.path))
+        facts = {"bytes": file.bytes, "audio_seconds": file.audio_seconds, "sha256": file.sha256}
+        await self._save(task, await self._link(outputs, publish=file.path), facts)
 
     async def save(self, task: OpenTask) -> None:
         """Link an item's recorded file, which is already at its path, to its rows, and record the item as saved."""
-        await self._save(task, await self._link(await self.ctx.ledger.do(outputs_of, task.key)))
+        await self._save(task, await self._link(await self.ctx.ledger.do(outputs_of, task.key)), {})
 
-    async def _save(self, task: OpenTask, links: Sequence[collection.Link]) -> None:
+    async def _save(self, task: OpenTask, links: Sequence[collection.Link], facts: dict[str, Any]) -> None:
         at = self.ctx.clock.now()
         await self.ctx.ledger.do_soon(collection.record_delivered, task, links, at=at, run_id=self.ctx.run_id)
         self.ctx.tally.saved(wanted=task.wanted)
-        log.info("saved", endpoint="download", key=task.key, attempt=task.attempt, task_id=task.task_id)
+        logged = self.ctx.items.of(task.key, task.attempt, task.task_id, endpoint="download")
+        logged.info("saved", seconds=round(max(0.0, at - task.accepted_at), 3), rows_linked=len(links), **facts)
+        self.ctx.items.forget(task.key)
 
     async def link(self, outputs: Sequence[Output]) -> None:
         """Link done items to these outputs of rows, and record the links."""
         if links := await self._link(outputs):
-            await self.ctx.ledger.do(collection.record_links, links)
+            await self.ctx.ledger.do(collection.record_links, links, at=self.ctx.clock.now())
 
     async def _link(self, outputs: Sequence[Output], publish: str | None = None) -> list[collection.Link]:
         """Link outputs on disk, after publishing the part of the item path `publish`. Returns the links to record.
@@ -83,7 +83,7 @@ class Delivery:
                 links.append((output.batch_id, output.row_id, output.key, output.output))
             else:
                 self.ctx.tally.unwritten += output.batch_id in self.named
-                log.error("output not written", row=output.row_id, why=why)
+                log.error("output not written", ids=[output.row_id], key=output.key, why=why)
         return links
 
     async def link_saved(self, batches: Sequence[Batch]) -> None:

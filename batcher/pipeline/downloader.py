@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-import structlog
 from anyio.abc import TaskGroup
 
 from batcher import files
@@ -39,8 +38,6 @@ from batcher.throttle.gate import PATIENCE_SECONDS, Sent
 
 if TYPE_CHECKING:
     from batcher.provider.client import Client
-
-log = structlog.get_logger()
 
 _REFUSALS: Final = (400, 401, 403, 404, 410)
 """HTTP statuses that make a URL count as unusable."""
@@ -188,8 +185,11 @@ class Downloader:
         except (_FailedError, StorageError, OSError):
             raise
         except Exception as error:
-            _log(wanted.task).error("unexpected error in a download", kind=type(error).__name__)
+            self._log(wanted.task).error("unexpected error in a download", kind=type(error).__name__)
             raise _FailedError(f"unexpected {type(error).__name__}") from error
+
+    def _log(self, task: OpenTask) -> Any:
+        return self.ctx.items.of(task.key, task.attempt, task.task_id, endpoint="download")
 
     async def _downloaded(self, wanted: _Wanted) -> tuple[Fetched, str]:
         """Download into the part file, while holding a slot. Returns the result and the SHA-256."""
@@ -252,7 +252,7 @@ class Downloader:
     async def _note_failure(self, wanted: _Wanted, failure: _FailedError) -> None:
         task, now = wanted.task, self.ctx.clock.now()
         stored = f"; stored as {failure.stored} for inspection" if failure.stored is not None else ""
-        _log(task).warning("download failed", status=failure.error.http_status, why=f"{failure.why}{stored}")
+        self._log(task).warning("download failed", status=failure.error.http_status, why=f"{failure.why}{stored}")
         wait = FIRST_WAIT_SECONDS * 2**wanted.failures * (1 + 0.25 * self.ctx.clock.chance())
         wait = max(wait, failure.asked_seconds)
         ending = TaskEnd(
@@ -337,10 +337,6 @@ class Downloader:
 
     def _path(self, task: OpenTask) -> str:
         return self.ctx.store.item_path(task.key, task.format)
-
-
-def _log(task: OpenTask) -> Any:
-    return log.bind(endpoint="download", key=task.key, attempt=task.attempt, task_id=task.task_id)
 
 
 async def stream(client: Client, url: str, part: Path, chars: int) -> tuple[Fetched, str]:

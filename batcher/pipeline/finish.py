@@ -10,7 +10,7 @@ from typing import Final
 from batcher.audio import folder_mark
 from batcher.audio.fingerprints import stamp
 from batcher.errors import StorageError
-from batcher.formatting import counted
+from batcher.formatting import counted, rounded
 from batcher.item import NEEDS_ATTENTION, UNFINISHED, State
 from batcher.ledger.imports.parse_options import rows_left_out
 from batcher.ledger.ledger import Connection
@@ -24,6 +24,7 @@ from batcher.pipeline import restore
 from batcher.pipeline.context import RunContext
 from batcher.pipeline.delivery import SWEPT, sweep
 from batcher.pipeline.ingest import Ingest
+from batcher.pipeline.outbox import Outbox
 from batcher.pipeline.stop import Reason, Stop
 from batcher.provider.answers import Profile
 from batcher.reports import results, run_report, summary
@@ -40,6 +41,7 @@ class Finish:
 
     ctx: RunContext
     ingest: Ingest
+    outbox: Outbox
     begun: float
     profiles: list[Profile]
     halts: list[Halt]
@@ -52,12 +54,19 @@ class Finish:
         try:
             result = await self._check_ledger(await self._close_run())
             await self.ctx.ledger.do(self._print_summary, result)
-            return result
         except StorageError as error:
             # Purchases are in the spill file by now; report even if nothing more can be written.
             message = self.ctx.stop.reasons.get(Reason.TROUBLE, error.one_line())
             self.ctx.progress.warn(f"exit 8: {message}")
-            return self._build_report(8, message)
+            result = self._build_report(8, message)
+        run_report.log_end(result)
+        return result
+
+    async def report_halt(self, halt: Halt) -> None:
+        """Put the report as it is at this halt into the outbox."""
+        counts = await self.ctx.ledger.do(self.ingest.selection.count, self.ingest.named)
+        result = self._with_counts(self._build_report(4 if halt.kind == "credits" else 8, halt.detail), counts)
+        await self.ctx.ledger.do(self.outbox.add, "halted", replace(result, halt=run_report.halt_of([halt])))
 
     async def _check_ledger(self, result: run_report.RunReport) -> run_report.RunReport:
         """The report, which says so if the ledger was deleted or replaced: what it holds was bought."""
@@ -66,7 +75,8 @@ class Finish:
             return result
         self.ingest.hints.append(f"To continue with it: mv {shlex.quote(str(rescued))} {shlex.quote(str(path))}")
         message = f"the ledger {path} was deleted or replaced during this run; what it held is in {rescued}"
-        return replace(result, exit_code=8, outcome=run_report.OUTCOMES[8], message=message)
+        hint = "\n".join(self.ingest.hints)
+        return replace(result, exit_code=8, outcome=run_report.OUTCOMES[8], message=message, hint=hint)
 
     async def _close_run(self) -> run_report.RunReport:
         ledger = self.ctx.ledger
@@ -97,15 +107,21 @@ class Finish:
             message = "all selected rows are done or settled"
         message += await self.ctx.ledger.do(summary.overdue_message, self.ingest.named, self.overdue)
         return replace(
-            self._build_report(code, message),
+            self._with_counts(self._build_report(code, message), counts),
+            hint="\n".join(self.ingest.hints) or None if code == 2 else None,
+            left_out=await self.ctx.ledger.do(rows_left_out, self.ingest.named),
+            halt=run_report.halt_of(self.halts),
+            credits=await self.ctx.ledger.do(self._credits),
+        )
+
+    def _with_counts(self, report: run_report.RunReport, counts: Counts) -> run_report.RunReport:
+        return replace(
+            report,
             batches=[batch.name for batch in self.ingest.named],
             rows=counts.rows,
             items=counts.items,
             states=counts.states,
             not_selected=self.ingest.selection.others,
-            left_out=await self.ctx.ledger.do(rows_left_out, self.ingest.named),
-            halt=run_report.halt_of(self.halts),
-            credits=await self.ctx.ledger.do(self._credits),
         )
 
     def _build_report(self, code: int, message: str) -> run_report.RunReport:
@@ -124,7 +140,7 @@ class Finish:
         )
 
     def _write_results(self, conn: Connection) -> list[str]:
-        """Returns the batches whose results are up to date: none while rows are still to be restored from them."""
+        """Returns the batches whose JSONL results are current: none while rows are still to be restored from them."""
         if restored_rows.due(conn):
             return []
         written = []
@@ -132,7 +148,7 @@ class Finish:
             out_dir = self.ctx.settings.ledger.parent / batch.out_dir
             try:
                 self._write(conn, batch, out_dir)
-                written.append(batch.name)
+                written += [batch.name] * ("jsonl" in self.ctx.settings.results)
             except OSError as error:
                 self.ctx.tally.unwritten += 1
                 message = f"cannot write the results of {batch.name}: {error.strerror}"
@@ -143,10 +159,11 @@ class Finish:
         """Write the results of the batch, unless neither the batch nor its results files have changed."""
         name = f"results {batch.batch_id}"
         paths = results.results_paths(out_dir, [batch.name])
-        known = cached_facts.get(conn, name)
-        if self.ctx.settings.rescan or known is None or known != [stamp(path) for path in paths]:
-            results.write_results(out_dir, batch.name, outputs.results(conn, batch))
-            cached_facts.put(conn, name, "rows", [stamp(path) for path in paths])
+        known, formats = cached_facts.get(conn, name), self.ctx.settings.results
+        if self.ctx.settings.rescan or known is None or known != [list(formats), *map(stamp, paths)]:
+            if formats:
+                results.write_results(out_dir, batch.name, outputs.results(conn, batch), formats)
+            cached_facts.put(conn, name, "rows", [list(formats), *map(stamp, paths)])
 
     def _note_halts(self, conn: Connection, counts: item_counts.Counts) -> None:
         for halt in self.halts:
@@ -155,14 +172,15 @@ class Finish:
             now = self.profiles[-1].balance if self.profiles else None
             self.ctx.stop.reasons.setdefault(reason, summary.halt_line(halt, counts, balance=now, need=need))
 
-    def _credits(self, conn: Connection) -> dict[str, float | None]:
+    def _credits(self, conn: Connection) -> run_report.Credits:
         start = self.profiles[0].balance if self.profiles else None
         end = self.profiles[-1].balance if len(self.profiles) > 1 else None
         spent, known = spending.spent_in_run(conn, self.ctx.run_id)
         if not known:
             spent = start - end if start is not None and end is not None else None
         needed = self.ingest.selection.estimated_need(conn, self.ingest.named)
-        return {"start": start, "end": end, "spent": spent, "estimated_needed": needed}
+        found = {"start": start, "end": end, "spent": spent, "estimated_needed": needed}
+        return run_report.Credits(**{name: rounded(number) for name, number in found.items()})
 
     def _note_end(self, conn: Connection, result: run_report.RunReport) -> None:
         runs.end_run(
@@ -175,6 +193,7 @@ class Finish:
             created=result.created,
             collected=result.collected,
         )
+        self.outbox.add(conn, "run ended", result)
 
     def _print_summary(self, conn: Connection, result: run_report.RunReport) -> None:
         words = summary.SummaryInput(

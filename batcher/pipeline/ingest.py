@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import BinaryIO
 
 from batcher.audio.fingerprints import is_settled, stamp
 from batcher.errors import DoubtError, ManifestError, UsageError
@@ -19,6 +18,7 @@ from batcher.manifest.rules import Rules
 from batcher.pipeline.context import Confirm, RunContext
 from batcher.pipeline.output_check import OutputCheck
 from batcher.pipeline.selection import Selection, need_known
+from batcher.pipeline.startup import open_manifest
 from batcher.reports import results
 from batcher.settings import Source
 
@@ -31,9 +31,8 @@ class Ingest:
     about a refusal. `last_message` is that of the run before: the same one again is not news.
     """
 
-    def __init__(self, ctx: RunContext, stdin: BinaryIO | None, confirm: Confirm | None = None) -> None:
+    def __init__(self, ctx: RunContext, confirm: Confirm | None = None) -> None:
         self._ctx = ctx
-        self._stdin = stdin
         self._confirm = confirm
         self._outputs = OutputCheck(ctx.ledger, ctx.store, ctx.clock)
         self.named: list[Batch] = []
@@ -41,6 +40,8 @@ class Ingest:
         self.selection = Selection(ctx.settings)
         self.refused: str | None = None
         self.hints: list[str] = []
+        self._faults: list[str] = []
+        self._errors: list[ManifestError] = []
         self.last_message: str | None = None
 
     @property
@@ -58,6 +59,7 @@ class Ingest:
             try:
                 self.named.append(await self._import(source, known.get(batch)))
             except ManifestError as error:
+                self._errors.append(error)
                 self.refuse(error.message, error.faults, *self._ctx.settings.ways_out(error))
                 self.named += [known[batch]] if batch in known else []
         await self._check_outputs()
@@ -95,9 +97,7 @@ class Ingest:
         self, source: Source, rules: Rules, trusted: str | None, allow: frozenset[str]
     ) -> tuple[Manifest, Batch]:
         """Read the manifest to its end, and import it."""
-        if self._stdin is not None:
-            self._stdin.seek(0)
-        manifest = Manifest(source.path, rules, stdin=self._stdin)
+        manifest = open_manifest(source, rules)
         imported = await self._ctx.ledger.do(
             importer.import_manifest,
             manifest,
@@ -172,6 +172,15 @@ class Ingest:
         except UsageError as error:
             self.refuse(error.message, [], error.hint)
 
+    def error(self) -> UsageError | None:
+        """Why nothing was created, as an error; None if the run was not refused."""
+        if self.refused is None:
+            return None
+        if [error.message for error in self._errors] == [self.refused] and self._errors[0].suggestion is None:
+            return self._errors[0]
+        hint = "\n  ".join(self.hints)
+        return ManifestError(self.refused, self._faults, hint) if self._faults else UsageError(self.refused, hint)
+
     def record_end(self, conn: Connection, *, unwritten: int) -> None:
         """Record which outputs this run has linked, and whether any could not be written: the next run checks less."""
         self._outputs.record_end(conn, self.named, complete=self.refused is None and not unwritten)
@@ -182,6 +191,7 @@ class Ingest:
         for line in lines:
             if line != message:
                 show(line)
+        self._faults += lines
         self.hints += [hint for hint in hints if hint and hint not in self.hints]
         self.refused = message if self.refused is None else f"{self.refused}; {message}"
         self.wanted = []

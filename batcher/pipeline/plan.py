@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anyio
+import anyio.to_thread
 
 from batcher.audio.store import Store
 from batcher.clock import Clock
 from batcher.errors import CredentialsError, ManifestError
+from batcher.formatting import rounded
 from batcher.item import NEEDS_ATTENTION, OPEN, State
 from batcher.ledger.imports import importer
 from batcher.ledger.imports.doubts import hint_of
@@ -24,12 +25,12 @@ from batcher.ledger.money.prices import Prices, prices
 from batcher.ledger.storage import database
 from batcher.manifest.faults import Faults
 from batcher.manifest.markup.doubts import Doubt
-from batcher.manifest.reader import Manifest
 from batcher.pipeline.catalogue import Catalogue, Verdict
 from batcher.pipeline.connection import reach, why_no_profile
 from batcher.pipeline.purchase_check import CACHE, FIX_VOICES, add_fault, warnings
 from batcher.pipeline.restore import why_outdated
 from batcher.pipeline.selection import Selection, need_known
+from batcher.pipeline.startup import open_manifest
 from batcher.provider.answers import Profile
 from batcher.settings import Settings
 
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 class Plan:
     """What a run would do. The fields are the keys of `plan --json`; None is unknown."""
 
-    schema: int = 1
     batches: list[str] = field(default_factory=list)
     rows: int = 0  # that the run works on
     not_selected: int = 0  # other rows of the manifests
@@ -78,7 +78,7 @@ class Plan:
     stops_after: int | None = None  # items that the balance pays for, if not all
 
 
-def plan(settings: Settings) -> Plan:
+async def plan(settings: Settings) -> Plan:
     """Plan a run with these settings. Creates neither tasks nor a ledger.
 
     Raises:
@@ -86,9 +86,9 @@ def plan(settings: Settings) -> Plan:
         UsageError: a setting is invalid, or names a row that does not exist.
     """
     with _ledger(settings) as path, open_readonly(path, settings.world) as conn:
-        planner = _Planner(settings, conn)
-        anyio.run(planner.ask_api)
-        return planner.finish()
+        planner = await anyio.to_thread.run_sync(_Planner, settings, conn)
+        await planner.ask_api()
+        return await anyio.to_thread.run_sync(planner.finish)
 
 
 @contextmanager
@@ -121,7 +121,7 @@ class _Planner:
     def _preview_imports(self) -> None:
         for source in self._settings.sources:
             rules = importer.with_history(self._conn, source.rules)
-            manifest = Manifest(source.path, rules)
+            manifest = open_manifest(source, rules)
             self._plan.batches.append(rules.batch)
             try:
                 out_dir, at = self._store.out_dir, Clock().now()
@@ -183,7 +183,7 @@ class _Planner:
         except CredentialsError as error:
             plan.balance_unknown = error.message
             return
-        plan.balance = answer.profile.balance
+        plan.balance = rounded(answer.profile.balance)
         plan.balance_unknown = "the profile has no balance" if plan.balance is None else None
 
     async def _check_purchases(self, client: Client, profile: Profile, origin: str) -> None:
@@ -233,10 +233,11 @@ class _Planner:
         plan, estimate = self._plan, known.estimate((one.model, one.bytes) for one in self._to_buy)
         if estimate is None:
             if not self._settings.sandbox:
-                listed = sum(one.listed_credits for one in self._to_buy)
+                listed = rounded(sum(one.listed_credits for one in self._to_buy)) or 0.0
                 plan.estimate, plan.estimate_source = {"credits": listed, "low": listed, "high": listed}, "price rule"
             return
-        plan.estimate = {"credits": estimate.credits, "low": estimate.low, "high": estimate.high}
+        found = {"credits": estimate.credits, "low": estimate.low, "high": estimate.high}
+        plan.estimate = {name: rounded(number) or 0.0 for name, number in found.items()}
         plan.estimate_source = "tasks"
         if plan.balance is not None and not plan.refused:
             plan.suffices = plan.balance >= estimate.credits

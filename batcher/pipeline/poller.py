@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import anyio
-import structlog
 
 from batcher.errors import StorageError
+from batcher.formatting import rounded
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.records import OpenTask, TaskEnd
 from batcher.pacing.due_queue import Due
@@ -25,8 +25,6 @@ from batcher.pipeline.refusal import refused
 from batcher.pipeline.stop import Reason
 from batcher.provider.answers import Answer, Cause, Phase, Task
 from batcher.throttle.gate import Sent
-
-log = structlog.get_logger()
 
 MISSED_SECONDS: Final = 50.0
 """Time in seconds between two polls that count as separate misses of a task, so that it is gone after minutes."""
@@ -206,7 +204,7 @@ class Poller:
                 self._log(watched).warning("unknown status, taken for running", status=task.word)
             self._note_running(watched, task.word)
             return False
-        self._log(watched).info("task ended", status=task.word)
+        self._log_end(watched, ending, task.phase)
         if task.phase is Phase.SUCCEEDED:
             if not self.api.guard.halts:
                 self._free_slot(watched)  # already now, so that the next claim shares the commit that records this end
@@ -263,7 +261,13 @@ class Poller:
 
     def _log(self, watched: _Watched) -> Any:
         task = watched.task
-        return log.bind(endpoint="poll", key=task.key, attempt=task.attempt, task_id=task.task_id)
+        return self.ctx.items.of(task.key, task.attempt, task.task_id, endpoint="poll")
+
+    def _log_end(self, watched: _Watched, ending: TaskEnd, phase: Phase) -> None:
+        facts: dict[str, Any] = {"status": ending.word, "seconds": round(self._age(watched), 3), "polls": watched.polls}
+        facts |= {"credits": rounded(ending.credits), "code": ending.error_code, "request_id": ending.request_id}
+        logged = self._log(watched)
+        (logged.info if phase is Phase.SUCCEEDED else logged.warning)("task ended", **facts)
 
 
 def _asked_seconds(answer: Answer) -> float:

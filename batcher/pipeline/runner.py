@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, BinaryIO, Final
+from contextlib import ExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
+import anyio.to_thread
 
 from batcher.audio.store import Store
 from batcher.clock import Clock, Wakeup
-from batcher.errors import CredentialsError, TroubleError, UsageError
+from batcher.errors import BatcherError, CredentialsError, LockedError, TroubleError, UsageError, root_cause
 from batcher.formatting import amount, counted
 from batcher.item import State
 from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import collection, restored_rows, runs
 from batcher.ledger.queries import item_counts, status
+from batcher.ledger.queries.selection import selected_rows
 from batcher.ledger.records import Halt
 from batcher.ledger.storage.lock import owner_lock
+from batcher.log import log, within_run
 from batcher.pacing.pace import Pacing
 from batcher.pipeline import restore
 from batcher.pipeline.connection import reach
@@ -26,18 +29,19 @@ from batcher.pipeline.credit_guard import Guard
 from batcher.pipeline.delivery import Delivery, recover_files
 from batcher.pipeline.descriptors import InFlight, fit, preload
 from batcher.pipeline.downloader import Downloader
+from batcher.pipeline.drain import limit_runtime, obey
 from batcher.pipeline.finish import Finish
 from batcher.pipeline.ingest import Ingest
+from batcher.pipeline.outbox import Outbox, Post
 from batcher.pipeline.poller import Poller
 from batcher.pipeline.preflight import Preflight
 from batcher.pipeline.purchase_check import check_purchases
-from batcher.pipeline.signals import block_signals, handle_signals, limit_runtime
 from batcher.pipeline.slots import Slots
-from batcher.pipeline.startup import need_manifests, ready_ledger, spool
-from batcher.pipeline.stop import Reason
+from batcher.pipeline.startup import need_manifests, ready_ledger
+from batcher.pipeline.stop import Reason, StopRequests
 from batcher.pipeline.submitter import Submitter
 from batcher.provider.answers import Profile
-from batcher.reports.progress import Progress
+from batcher.reports.observer import Observer, Work
 from batcher.reports.run_report import RunReport
 from batcher.settings import Settings
 from batcher.throttle.gate import Throttle
@@ -49,13 +53,31 @@ ASK_ABOVE: Final = 50
 """A person at a terminal is asked before more new items than this are created for real money."""
 _AT_ONCE: Final = InFlight(creates=128, polls=16, downloads=4)
 """Requests in flight at most, whatever `--concurrency` permits: each has a connection of its own."""
+_LOCK_SECONDS: Final = 0.1
+"""Time between two attempts to take the lock."""
+_COULD_NOT_BEGIN: Final = (2, 5, 8)
+"""Exit codes of runs that an error may have kept from creating anything."""
 
 
-def run(settings: Settings, progress: Progress, *, confirm: Confirm | None = None) -> RunReport:
+class Ended(NamedTuple):
+    """The report of a run, and the error that kept it from creating and collecting, if one did."""
+
+    report: RunReport
+    error: BatcherError | None
+
+
+async def run(
+    settings: Settings,
+    progress: Observer,
+    requests: StopRequests,
+    *,
+    confirm: Confirm | None = None,
+    post: Post | None = None,
+) -> Ended:
     """Process the manifests' rows as far as is possible now. Running it again continues from there.
 
-    `confirm` asks a person about doubtful texts, and before many new items are created for real money; without it
-    nobody is asked.
+    `requests` end it early. `confirm` asks a person about doubtful texts, and before many new items are created for
+    real money; without it nobody is asked. `post` receives the run's report at a halt and at its end.
 
     Raises:
         LockedError: another run holds the ledger.
@@ -64,48 +86,77 @@ def run(settings: Settings, progress: Progress, *, confirm: Confirm | None = Non
     """
     if not settings.ledger.exists():
         need_manifests(settings)
-    stdin = spool() if any(source.path is None for source in settings.sources) else None
-    with owner_lock(settings.ledger, wait_seconds=settings.wait_lock_seconds):
-        new = ready_ledger(settings, progress)
+    clock = Clock()
+    with ExitStack() as held:
+        await _lock(held, settings, clock)
+        new = await anyio.to_thread.run_sync(ready_ledger, settings, progress)
         api = f", API {settings.other_api}" if settings.other_api else ""
         progress.say(f"ledger {settings.ledger}{' (NEW)' if new else ''}, output folder {settings.out_dir}{api}")
         outdated = restore.need_consent(settings)
-        with open_ledger(settings.ledger, settings.world) as ledger:
-            store = Store(settings.ledger.parent, settings.out_dir)
-            ctx = RunContext(settings=settings, ledger=ledger, store=store, progress=progress, clock=Clock())
-            return anyio.run(_Run(ctx, confirm, stdin).run, outdated)
+        ledger = held.enter_context(open_ledger(settings.ledger, settings.world))
+        store = Store(settings.ledger.parent, settings.out_dir)
+        ctx = RunContext(settings=settings, ledger=ledger, store=store, progress=progress, clock=clock)
+        try:
+            with within_run(ctx.run_id):
+                return await _Run(ctx, confirm, post).run(outdated, requests)
+        except BaseExceptionGroup as errors:
+            raise root_cause(errors) from errors
+
+
+async def _lock(held: ExitStack, settings: Settings, clock: Clock) -> None:
+    """Take the owner's lock, waiting for it as long as the settings say."""
+    give_up_at = clock.steady() + settings.wait_lock_seconds
+    while True:
+        try:
+            held.enter_context(owner_lock(settings.ledger))
+        except LockedError:
+            if clock.steady() >= give_up_at:
+                raise
+        else:
+            return
+        await clock.sleep(_LOCK_SECONDS)
 
 
 class _Run:
     """The steps of one run, and what they pass on to its end."""
 
-    def __init__(self, ctx: RunContext, confirm: Confirm | None, stdin: BinaryIO | None) -> None:
+    def __init__(self, ctx: RunContext, confirm: Confirm | None, post: Post | None) -> None:
         self.ctx = ctx
         self.confirm = confirm
-        self.ingest = Ingest(ctx, stdin, confirm)
+        self.outbox = Outbox(ctx.ledger, ctx.clock, ctx.progress, post)
+        self.begun = ctx.clock.steady()
+        self.ingest = Ingest(ctx, confirm)
         self.at_once = _AT_ONCE._replace(creates=min(ctx.settings.concurrency, _AT_ONCE.creates))
+        self.error: BatcherError | None = None  # that kept it from reaching the account
         self.client: Client | None = None
         self.profiles: list[Profile] = []
         self.halts: list[Halt] = []
         self.overdue: list[str] = []
         self.last_end: tuple[int | None, str | None] = (None, None)  # exit code and message of the run before
 
-    async def run(self, outdated: bool) -> RunReport:
-        started_at, begun = self.ctx.clock.now(), self.ctx.clock.steady()
+    async def run(self, outdated: bool, requests: StopRequests) -> Ended:
+        settings, started_at = self.ctx.settings, self.ctx.clock.now()
+        batches = [source.rules.batch for source in settings.sources]
+        log.info("run started", ledger=str(settings.ledger), out_dir=str(settings.out_dir), batches=batches)
         async with anyio.create_task_group() as watchers:
-            await watchers.start(handle_signals, self.ctx, self._abort_creates, watchers)
+            await watchers.start(requests.listen)
+            watchers.start_soon(obey, self.ctx, requests, self._abort_creates, watchers)
             watchers.start_soon(limit_runtime, self.ctx)
             await self._recover(started_at)
+            watchers.start_soon(self.outbox.run)
             if outdated or self.ctx.settings.restored:
                 await restore.import_rows(self.ctx, outdated=outdated)
             await self.ingest.run()
             delivery = await self._deliver_leftovers()
+            await self._announce()
             if await self._has_work():
                 await self._work(delivery)
-            report = await self._finish(begun)
-            block_signals()
+            report = await self._finish().report()
+            if not self.ctx.stop.interrupted:
+                await self.outbox.flush()
             watchers.cancel_scope.cancel()
-        return report
+        error = self.ingest.error() or self.error
+        return Ended(report, error if report.exit_code in _COULD_NOT_BEGIN else None)
 
     def _abort_creates(self) -> None:
         if self.client is not None:
@@ -130,6 +181,13 @@ class _Run:
         await delivery.link_saved(self.ingest.checked)
         return delivery
 
+    async def _announce(self) -> None:
+        """Tell the observer which rows the run works on."""
+        ledger, selection = self.ctx.ledger, self.ingest.selection
+        chosen = frozenset(await ledger.do(selected_rows)) if selection.is_limited else None
+        work = Work(ledger.path, [] if self.ingest.refused else self.ingest.named, chosen, ledger.committed)
+        self.ctx.progress.begin(work)
+
     async def _has_work(self) -> bool:
         ledger = self.ctx.ledger
         counts = await ledger.do(self.ingest.selection.count, self.ingest.named)
@@ -149,8 +207,10 @@ class _Run:
         except UsageError as error:
             self.ingest.refuse(error.message, [], error.hint)
         except CredentialsError as error:
+            self.error = error
             self.ctx.stop.stop_all(Reason.CREDENTIALS, error.one_line())
         except TroubleError as error:
+            self.error = error
             self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
 
     @asynccontextmanager
@@ -223,7 +283,8 @@ class _Run:
             await restore.sign(ctx, here, whole=False)
 
     async def _arm_guard(self, profile: Profile, account_id: int) -> Guard:
-        guard = Guard(self.ctx.ledger, self.ctx.clock, account_id=account_id, run_id=self.ctx.run_id)
+        ctx = self.ctx
+        guard = Guard(ctx.ledger, ctx.clock, account_id=account_id, run_id=ctx.run_id, on_halt=self._report_halt)
         await guard.begin(profile, override=self.ctx.settings.override_halt)
         self.ctx.ledger.spill.reserve()
         return guard
@@ -272,6 +333,7 @@ class _Run:
         tasks = await self.ctx.ledger.do(
             collection.open_tasks, api.account_id, self.ingest.named, only_chosen=only_chosen
         )
+        await self.ctx.ledger.do(self.ctx.items.read, [task.key for task in tasks])
         for task in tasks:
             if task.rendered:
                 downloader.add(task, None)
@@ -306,17 +368,22 @@ class _Run:
                 if guard is not None:
                     await guard.note(profile)
 
-    async def _finish(self, begun: float) -> RunReport:
-        finish = Finish(
+    async def _report_halt(self, halt: Halt) -> None:
+        """Post the report as it is at a halt: the run may collect open tasks for a long time yet."""
+        await self._finish().report_halt(halt)
+        self.outbox.ring()
+
+    def _finish(self) -> Finish:
+        return Finish(
             ctx=self.ctx,
             ingest=self.ingest,
-            begun=begun,
+            outbox=self.outbox,
+            begun=self.begun,
             profiles=self.profiles,
             halts=self.halts,
             overdue=self.overdue,
             last_end=self.last_end,
         )
-        return await finish.report()
 
 
 async def _record_halt_balance(client: Client, guard: Guard) -> None:

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-import tempfile
-from typing import BinaryIO
-
-from batcher.errors import StorageError, UsageError
+from batcher.errors import UsageError
 from batcher.ledger.storage import database
-from batcher.reports.progress import Progress
-from batcher.settings import Settings
+from batcher.manifest.reader import Manifest
+from batcher.manifest.rules import Rules
+from batcher.reports.observer import Observer
+from batcher.settings import Settings, Source
 
 
-def spool() -> BinaryIO:
-    """Read standard input to its end into a temporary file, before the run takes the lock.
-
-    Raises:
-        UsageError: standard input is closed.
-        StorageError: the temporary file cannot be written.
-    """
-    if sys.stdin is None:
-        raise UsageError("standard input is closed", "Pipe JSONL into it, or name a manifest file.")
-    try:
-        spooled = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the run
-        shutil.copyfileobj(sys.stdin.buffer, spooled)
-        spooled.seek(0)
-    except OSError as error:
-        hint = "Free some space for temporary files, or set TMPDIR to another folder."
-        raise StorageError(f"cannot store standard input in a temporary file: {error.strerror}", hint) from error
-    return spooled
+def open_manifest(source: Source, rules: Rules) -> Manifest:
+    """The manifest of a source, to be read from its beginning by these rules."""
+    if source.content is not None:
+        source.content.seek(0)
+    return Manifest(source.path, rules, stdin=source.content, name=source.title)
 
 
 def need_manifests(settings: Settings) -> None:
@@ -47,7 +32,7 @@ def need_manifests(settings: Settings) -> None:
         raise UsageError(f"file not found: {source.path}", "Nothing was created.")
 
 
-def ready_ledger(settings: Settings, progress: Progress) -> bool:
+def ready_ledger(settings: Settings, progress: Observer) -> bool:
     """Create the ledger, or migrate it to this version. Returns whether it is new. The caller holds the lock."""
     if not settings.ledger.exists():
         database.create(settings.ledger, settings.world)

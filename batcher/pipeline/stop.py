@@ -5,6 +5,9 @@ from __future__ import annotations
 from enum import IntEnum
 
 import anyio
+from anyio.abc import TaskStatus
+
+from batcher.clock import Wakeup
 
 
 class Reason(IntEnum):
@@ -21,8 +24,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.reasons: dict[Reason, str] = {}
-        self.signalled = False
-        self.interrupted = False  # by a second signal
+        self.interrupted = False  # by a second request
         self._scopes: dict[str, list[anyio.CancelScope]] = {"creating": [], "collecting": []}
         self._set: set[str] = set()
 
@@ -46,7 +48,7 @@ class Stop:
         self._stop("collecting", reason, message)
 
     def interrupt(self) -> None:
-        """Stop at once after a second signal: only answers that have arrived are recorded."""
+        """Stop at once after a second request: only answers that have arrived are recorded."""
         self.interrupted = True
         self.stop_all(Reason.ASKED, "interrupted")
 
@@ -63,3 +65,36 @@ class Stop:
         self._set.add(what)
         for scope in self._scopes[what]:
             scope.cancel()
+
+
+class StopRequests:
+    """What ends a run from outside: the first request lets it drain, the second ends it at once.
+
+    `message` is the run's reason to stop; `way_out`, if any, tells a person how to request it again.
+    """
+
+    message = "stopped as requested; run it again to continue"
+    way_out = ""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._changed = Wakeup()
+
+    def request(self) -> None:
+        """Request that the run ends. Call it on the thread of the run's event loop."""
+        self._number += 1
+        self._changed.ring()
+
+    def request_once(self) -> None:
+        """Request that the run ends, unless that has been requested."""
+        if not self._number:
+            self.request()
+
+    async def reach(self, number: int) -> None:
+        """Wait for the request with this number, counted from 1."""
+        while self._number < number:
+            await self._changed.next().wait()
+
+    async def listen(self, *, task_status: TaskStatus[None]) -> None:
+        """Receive requests from elsewhere while the run works; for subclasses."""
+        task_status.started()

@@ -7,14 +7,15 @@ else happens with it; nothing that stops a run comes between an answer and its r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import anyio
-import structlog
 from anyio.abc import TaskGroup
 
 from batcher.errors import StorageError
+from batcher.formatting import rounded
 from batcher.item import Event
+from batcher.ledger.ledger import Connection
 from batcher.ledger.lifecycle import claims
 from batcher.ledger.money.spending import Budget
 from batcher.ledger.records import AnswerRecord, Batch, Claimed, OpenTask
@@ -26,8 +27,6 @@ from batcher.pipeline.stop import Reason
 from batcher.pipeline.waiting import Situation, Wait, why_waiting
 from batcher.provider.answers import Answer, Cause
 from batcher.throttle.gate import Sent
-
-log = structlog.get_logger()
 
 _BLOCKED_SECONDS: Final = 1.0
 """Pause before the halts are checked again when an item is due and the ledger permits no claim."""
@@ -83,7 +82,7 @@ class Submitter:
     async def _claim(self, room: int) -> list[Claimed]:
         self._searched_all = self._cursor == (0, 0)
         claimed, self._cursor = await self.ctx.ledger.do(
-            claims.claim,
+            self._claim_named,
             self.api.client.prepare,
             run_id=self.ctx.run_id,
             account_id=self.api.account_id,
@@ -98,6 +97,12 @@ class Submitter:
         self._in_flight += len(claimed)
         self._claimed += len(claimed)
         return claimed
+
+    def _claim_named(self, conn: Connection, *arguments: Any, **how: Any) -> tuple[list[Claimed], claims.Cursor]:
+        """Claim items, and read their rows for the log."""
+        claimed, cursor = claims.claim(conn, *arguments, **how)
+        self.ctx.items.read(conn, [one.key for one in claimed])
+        return claimed, cursor
 
     async def _wait(self) -> bool:
         """Wait until an item may have become claimable. Returns False if none can."""
@@ -119,6 +124,8 @@ class Submitter:
 
     async def _situation(self) -> Situation:
         searched_all, price_unknown, over_budget = self._searched_all, self._price_unknown(), self._over_budget
+        # Before the ledger is read: a task that ends meanwhile must be waited for, and then looked at.
+        in_flight, has_open_tasks = self._in_flight > 0, not self.api.slots.all_free
         affordable = [batch for batch in self.wanted if batch.batch_id not in over_budget]
         pending = False
         if searched_all and not price_unknown:
@@ -129,8 +136,8 @@ class Submitter:
             searched_all=searched_all,
             price_unknown=price_unknown,
             over_budget=bool(over_budget),
-            in_flight=self._in_flight > 0,
-            has_open_tasks=not self.api.slots.all_free,
+            in_flight=in_flight,
+            has_open_tasks=has_open_tasks,
             waits_for_tasks=self.ctx.settings.wait,
             probing=self.api.guard.probing,
             pending=pending,
@@ -177,7 +184,7 @@ class Submitter:
             answer = await self.api.client.create(claimed.body, hold=self._hold)
             self.gate.leave(sent)
             self._react(answer, sent)
-            event = await self._record(claimed, answer)
+            event = await self._record(claimed, answer, self.ctx.clock.steady() - sent.at)
             self._balance_due |= event is Event.LOST and not self.ctx.stop.interrupted
             if answer.cause is Cause.THROTTLED:
                 await self._suspect_empty(claimed)
@@ -226,13 +233,16 @@ class Submitter:
                 if self.gate.failed():
                     self.ctx.stop.stop_creating(Reason.TROUBLE, f"cannot reach the API: {answer.explain()}")
 
-    async def _record(self, claimed: Claimed, answer: Answer) -> Event | None:
+    async def _record(self, claimed: Claimed, answer: Answer, seconds: float) -> Event | None:
         record = self._to_record(claimed, answer)
-        answered = log.bind(
+        answered = self.ctx.items.of(
+            claimed.key,
+            claimed.attempt,
+            record.task_id,
             endpoint="create",
-            key=claimed.key,
-            attempt=claimed.attempt,
-            task_id=record.task_id,
+            seconds=round(seconds, 3),
+            chars=claimed.chars,
+            credits=rounded(record.credits),
             cause=record.cause,
             status=record.http_status,
             code=record.error_code,
@@ -245,7 +255,10 @@ class Submitter:
             answered.error("answer not in the ledger", why=error.message)
             self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
             return None
-        (answered.info if event is Event.ACCEPTED else answered.warning)("create", outcome=event)
+        if answer.cause is Cause.HELD:
+            answered.debug("create", outcome=event)
+        else:
+            (answered.info if event is Event.ACCEPTED else answered.warning)("create", outcome=event)
         return event
 
     def _to_record(self, claimed: Claimed, answer: Answer) -> AnswerRecord:
@@ -296,7 +309,9 @@ class Submitter:
         """Poll tasks that failed for lack of credits once more; their items may be created only if they still do."""
         if self.api.guard.tripped:
             return
-        for task in await self.ctx.ledger.do(claims.rechecks, self.api.account_id, self.wanted):
+        tasks = await self.ctx.ledger.do(claims.rechecks, self.api.account_id, self.wanted)
+        await self.ctx.ledger.do(self.ctx.items.read, [task.key for task in tasks])
+        for task in tasks:
             answer = await self.api.client.read(task.task_id)
             self.ctx.tally.polls += 1
             if answer.cause is Cause.OK and answer.task is not None and answer.task.unfunded:

@@ -1,4 +1,4 @@
-"""Structured logs: what happened to which item, attempt and task. Never texts, tokens or URL queries."""
+"""The log of the command line: what happened to which item, attempt and task, as lines for people or as JSON."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Any
 
-import structlog
-
-from batcher.clock import utc
 from batcher.errors import UsageError
 from batcher.files import SHARED_MODE
+from batcher.log import LOGGER
+from batcher.log import line as on_one_line
 
 _Line = Callable[[float, str, str, dict[str, Any]], str]
 
@@ -38,21 +37,31 @@ def configure(
     lowest = min(level, logging.INFO) if file is not None else level
     line: _Line = _json if as_json else _console
 
-    def emit(_logger: Any, _name: str, event: structlog.typing.EventDict) -> str:
-        at, severity, what = event.pop("timestamp"), event.pop("level"), event.pop("event")
-        text = line(at, severity, what, {name: value for name, value in event.items() if value is not None})
-        if logging.getLevelNamesMapping()[severity.upper()] >= level:
-            write(text)
-        if file is not None:
-            file(text)
-        raise structlog.DropEvent
+    LOGGER.addHandler(_Lines(write, file, line, level))
+    LOGGER.setLevel(lowest)
+    LOGGER.propagate = False
 
-    structlog.configure(
-        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt=None), emit],
-        wrapper_class=structlog.make_filtering_bound_logger(lowest),
-        logger_factory=structlog.ReturnLoggerFactory(),  # the default one needs standard output
-        cache_logger_on_first_use=False,
-    )
+
+class _Lines(logging.Handler):
+    """Writes each record as a line: from `level` on to `write`, and all of them to `file`."""
+
+    def __init__(
+        self, write: Callable[[str], object], file: Callable[[str], object] | None, line: _Line, level: int
+    ) -> None:
+        super().__init__()
+        self._write = write
+        self._file = file
+        self._line = line
+        self._level = level
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        what, facts = getattr(record, "event", record.getMessage()), getattr(record, "facts", {})
+        text = self._line(record.created, record.levelname.lower(), what, facts)
+        if record.levelno >= self._level:
+            self._write(text)
+        if self._file is not None:
+            self._file(text)
 
 
 class LogFile(WatchedFileHandler):
@@ -86,14 +95,10 @@ class LogFile(WatchedFileHandler):
 
 
 def _console(at: float, severity: str, what: str, facts: dict[str, Any]) -> str:
-    when = datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{when} {severity:<7} {what}: {' '.join(f'{name}={_shown(value)}' for name, value in facts.items())}"
+    when = datetime.fromtimestamp(at, UTC).astimezone().isoformat(timespec="milliseconds")
+    return f"{when} {severity:<7} {on_one_line(what, facts)}"
 
 
 def _json(at: float, severity: str, what: str, facts: dict[str, Any]) -> str:
-    return json.dumps({"at": utc(at), "level": severity, "event": what} | facts, ensure_ascii=False, default=str)
-
-
-def _shown(value: object) -> str:
-    text = str(value)
-    return repr(text) if " " in text or not text.isprintable() else text
+    when = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return json.dumps({"timestamp": when, "level": severity, "event": what} | facts, ensure_ascii=False, default=str)

@@ -56,12 +56,12 @@ def _samples(report: RunReport, at: float) -> Iterator[_Sample]:
     for state, number in report.states.items():
         yield "batcher_items", {"state": state}, number
     for kind in ("credits", "unstable"):
-        halted = report.halt is not None and report.halt["kind"] == kind
+        halted = report.halt is not None and report.halt.kind == kind
         yield "batcher_halted", {"kind": kind}, float(halted)
     yield "batcher_last_run_created_items", {}, report.created
     yield "batcher_last_run_collected_items", {}, report.collected
     for when in ("start", "end", "spent"):
-        yield "batcher_last_run_credits", {"kind": when}, report.credits[when]
+        yield "batcher_last_run_credits", {"kind": when}, getattr(report.credits, when)
     for kind, number in report.requests.items():
         yield "batcher_last_run_requests", {"kind": kind}, number
     yield "batcher_last_run_timestamp_seconds", {}, at

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, Final
 
 import msgspec
 
 from batcher import files
+from batcher.settings import RESULT_FORMATS
 
 _RESULT_COLUMNS: Final = (
     *("batch", "row", "id", "state", "output", "key", "task_id", "take"),
@@ -26,19 +29,29 @@ RESERVED_ENDINGS: Final = (f"{RESULTS}.jsonl", f"{RESULTS}.csv", f"{REPORT}.html
 
 def results_paths(out_dir: Path, batches: Sequence[str]) -> list[Path]:
     """Paths of the results files of these batches."""
-    return [out_dir / f"{batch}{RESULTS}.{ending}" for batch in batches for ending in ("jsonl", "csv")]
+    return [out_dir / f"{batch}{RESULTS}.{ending}" for batch in batches for ending in RESULT_FORMATS]
 
 
-def write_results(out_dir: Path, batch: str, lines: Iterator[dict[str, Any]]) -> None:
-    """Replace `BATCH.results.jsonl` and `.csv` in the output folder, each atomically.
+def write_results(
+    out_dir: Path, batch: str, lines: Iterator[dict[str, Any]], formats: Sequence[str] = RESULT_FORMATS
+) -> None:
+    """Replace `BATCH.results.jsonl` and `.csv` in the output folder, or one of them, each atomically.
 
     Raises:
         OSError: they cannot be written; the old ones stay.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     paths = results_paths(out_dir, [batch])
-    with files.replacing(paths[0]) as jsonl, files.replacing(paths[1], encoding="utf-8") as table:
+    with ExitStack() as opened:
+        jsonl, table = (
+            opened.enter_context(files.replacing(path, encoding=encoding) if kind in formats else _nowhere(encoding))
+            for path, kind, encoding in zip(paths, RESULT_FORMATS, (None, "utf-8"), strict=True)
+        )
         _write_lines(jsonl, table, lines)
+
+
+def _nowhere(encoding: str | None) -> IO[Any]:
+    return Path(os.devnull).open("w" if encoding else "wb", encoding=encoding)
 
 
 def _write_lines(jsonl: IO[bytes], table: IO[str], lines: Iterator[dict[str, Any]]) -> None:

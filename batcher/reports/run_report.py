@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from batcher.clock import utc
 from batcher.ledger.records import Halt
+from batcher.log import log
 from batcher.reports.tally import Tally
 
 SCHEMA: Final = 1
+"""Version of the JSON of all commands; raised when a key changes its meaning or disappears."""
 OUTCOMES: Final = {
     0: "done",
     1: "bug",
@@ -27,6 +28,25 @@ OUTCOMES: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Credits:
+    """Credits of a run: the balance at its start and end, what it spent, and what the rest is estimated to need."""
+
+    start: float | None = None
+    end: float | None = None
+    spent: float | None = None
+    estimated_needed: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenHalt:
+    """Why and since when (ISO 8601, UTC) an account is halted: `credits` or `unstable`."""
+
+    kind: str
+    since: str | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
     """The result of a run. Its fields, in this order, are the keys of `run --json`. None means unknown.
 
@@ -35,10 +55,12 @@ class RunReport:
     """
 
     schema: int = SCHEMA
+    command: str = "run"
     run_id: str | None = None
     exit_code: int
     outcome: str
     message: str
+    hint: str | None = None
     ledger: str | None = None
     out_dir: str | None = None
     batches: list[str] = field(default_factory=list)
@@ -49,21 +71,24 @@ class RunReport:
     left_out: int | None = None
     created: int = 0
     collected: int = 0
-    halt: dict[str, Any] | None = None
-    credits: dict[str, float | None] = field(
-        default_factory=lambda: dict.fromkeys(("start", "end", "spent", "estimated_needed"))
-    )
+    halt: OpenHalt | None = None
+    credits: Credits = Credits()
     requests: dict[str, int] = field(default_factory=lambda: Tally().requests())
     elapsed_seconds: float = 0.0
 
-    def to_json(self) -> str:
-        """One JSON object on one line."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+    def facts(self) -> dict[str, Any]:
+        """The object of `run --json`."""
+        return asdict(self)
 
 
-def halt_of(halts: Sequence[Halt]) -> dict[str, Any] | None:
+def log_end(report: RunReport) -> None:
+    """Log the report of a run that has ended: a warning, unless it is finished or may simply go on."""
+    (log.info if report.exit_code in (0, 6) else log.warning)("run ended", **report.facts())
+
+
+def halt_of(halts: Sequence[Halt]) -> OpenHalt | None:
     """The value of `halt` in a report: the account's oldest open halt."""
     if not halts:
         return None
     halt = halts[0]
-    return {"kind": halt.kind, "since": utc(halt.since_at), "detail": halt.detail}
+    return OpenHalt(kind=halt.kind, since=utc(halt.since_at), detail=halt.detail)

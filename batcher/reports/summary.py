@@ -14,9 +14,9 @@ from batcher.item import UNFINISHED, State
 from batcher.ledger.ledger import Connection
 from batcher.ledger.money import spending
 from batcher.ledger.queries import attention, ignored, item_counts, names
-from batcher.ledger.queries.eta import forecast
+from batcher.ledger.queries.eta import Forecast, forecast
 from batcher.ledger.records import Batch, Halt
-from batcher.reports.progress import Progress
+from batcher.reports.observer import Observer
 from batcher.reports.run_report import RunReport
 
 _SHOWN: Final = 5
@@ -68,15 +68,12 @@ def halt_line(halt: Halt, counts: item_counts.Counts, *, balance: float | None, 
     return "; ".join(parts)
 
 
-def forecast_message(conn: Connection, run_id: str, remaining: int) -> str | None:
-    """The run's latest rate and an estimate of the time for the remaining items. None if there is no estimate."""
-    found = forecast(conn, run_id, remaining)
-    if found is None:
-        return None
+def forecast_message(found: Forecast) -> str:
+    """The run's latest rate and an estimate of the time for the remaining items."""
     rate = found.per_second * 60
     least, most = span(found.least_seconds), span(found.most_seconds)
     return (
-        f"{rate:,.{0 if rate >= 10 else 1}f} items a minute: the remaining {remaining:,} need about "
+        f"{rate:,.{0 if rate >= 10 else 1}f} items a minute: the remaining {found.remaining:,} need about "
         f"{span(found.seconds)} more ({least} to {most})"
     )
 
@@ -89,15 +86,15 @@ def overdue_message(conn: Connection, batches: Sequence[Batch], keys: Sequence[s
     return f"; overdue: {', '.join(found[:_SHOWN])}{', …' * (len(found) > _SHOWN)}; run it again later"
 
 
-def print_summary(conn: Connection, progress: Progress, words: SummaryInput, batches: Sequence[Batch]) -> None:
+def print_summary(conn: Connection, progress: Observer, words: SummaryInput, batches: Sequence[Batch]) -> None:
     """Print how the run ended. A quiet run prints only news that needs attention."""
     result, counts = words.result, words.counts
     if counts.rows or result.exit_code != 2:
         progress.say(_first_line(result, counts))
     _print_end(progress, words)
     remaining = sum(counts.states[state] for state in UNFINISHED)
-    if result.exit_code == 6 and (ahead := forecast_message(conn, result.run_id or "", remaining)) is not None:
-        progress.say(ahead)
+    if result.exit_code == 6 and (ahead := forecast(conn, result.run_id or "", remaining)) is not None:
+        progress.say(forecast_message(ahead))
     if (statement := _statement(conn, result)) is not None:
         progress.say(statement)
     for one in ignored.ignored_in_run(conn, result.run_id or ""):
@@ -115,7 +112,7 @@ def print_summary(conn: Connection, progress: Progress, words: SummaryInput, bat
         progress.say(f"{counted(result.not_selected, 'other row')} of the manifest {verb} not part of this run")
 
 
-def _print_end(progress: Progress, words: SummaryInput) -> None:
+def _print_end(progress: Observer, words: SummaryInput) -> None:
     result = words.result
     if result.exit_code == 0:
         return
@@ -125,7 +122,7 @@ def _print_end(progress: Progress, words: SummaryInput) -> None:
         show(f"  {hint}")
 
 
-def _print_groups(conn: Connection, progress: Progress, words: SummaryInput, batches: Sequence[Batch]) -> None:
+def _print_groups(conn: Connection, progress: Observer, words: SummaryInput, batches: Sequence[Batch]) -> None:
     """Print the items that need attention, by state, each with the command to use."""
     for state, (label, command) in _GROUPS.items():
         number = words.counts.states[state]
@@ -138,7 +135,7 @@ def _print_groups(conn: Connection, progress: Progress, words: SummaryInput, bat
         show(f"    {command} {words.where}")
 
 
-def _print_undelivered(conn: Connection, progress: Progress, words: SummaryInput, batches: Sequence[Batch]) -> None:
+def _print_undelivered(conn: Connection, progress: Observer, words: SummaryInput, batches: Sequence[Batch]) -> None:
     """Print the items whose audio could not be downloaded, with the reasons. The next run tries them again."""
     if not words.counts.states[State.RENDERED]:
         return
@@ -159,16 +156,16 @@ def _first_line(result: RunReport, counts: item_counts.Counts) -> str:
         parts.append(f"{open_:,} created and not collected yet")
     if counts.states[State.ABANDONED]:
         parts.append(f"{counts.states[State.ABANDONED]:,} abandoned")
-    if result.credits["spent"]:
-        parts.append(f"{amount(result.credits['spent'])} credits spent")
-    if result.credits["end"] is not None:
-        parts.append(f"{amount(result.credits['end'])} credits left")
+    if result.credits.spent:
+        parts.append(f"{amount(result.credits.spent)} credits spent")
+    if result.credits.end is not None:
+        parts.append(f"{amount(result.credits.end)} credits left")
     return f"{', '.join(parts)}; audio in {result.out_dir}"
 
 
 def _statement(conn: Connection, result: RunReport) -> str | None:
     """The balances around the run compared with the reported cost of its tasks. None if unknown or unchanged."""
-    start, end = result.credits["start"], result.credits["end"]
+    start, end = result.credits.start, result.credits.end
     if start is None or end is None:
         return None
     reported, complete = spending.spent_in_run(conn, result.run_id or "")

@@ -6,9 +6,13 @@ import contextlib
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +27,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(os.sep)
 REPORT = (
-    *("schema", "run_id", "exit_code", "outcome", "message", "ledger", "out_dir", "batches", "rows", "items"),
+    *("schema", "command", "run_id", "exit_code", "outcome", "message", "hint"),
+    *("ledger", "out_dir", "batches", "rows", "items"),
     *("states", "not_selected", "left_out", "created", "collected", "halt", "credits", "requests", "elapsed_seconds"),
 )
 STATES = {
@@ -89,7 +94,7 @@ def test_a_bad_manifest_reports_all_errors_at_once(project: Project, provider: F
 
 
 def test_a_hint_follows_its_error_once(project: Project, provider: FakeTTS) -> None:
-    """It names the option, and is not in the JSON."""
+    """It names the option, and is a key of its own in the JSON."""
     manifest = project.manifest(1)
     command = ("run", manifest, "--json", "--api-url", "http://example.org/api")
     refused = project.batcher(*command)
@@ -97,6 +102,7 @@ def test_a_hint_follows_its_error_once(project: Project, provider: FakeTTS) -> N
     said = "the token would be sent to example.org unencrypted"
     assert f"exit 2: {said}\n  Use https, or pass --allow-http.\n" in refused.err
     assert (refused.err.count("Use https"), refused.report["message"]) == (1, said)
+    assert refused.report["hint"] == "Use https, or pass --allow-http."
     project.manifest([{"id": "a", "text": "", "voice": "anna"}])
     ended = project.run(manifest).err
     assert ended.index("lines.csv:2") < ended.index("exit 2: ") < ended.index("  Fix them, or pass --skip-invalid")
@@ -317,9 +323,9 @@ def test_status_has_the_documented_keys(project: Project, provider: FakeTTS) -> 
     provider.credits = 0
     project.run(project.manifest(2))
     status = project.batcher("status", "--json").report
-    assert set(status) == {"batches", "rows", "items", "states", "halt", "credits", "last_run"}
+    assert {"batches", "rows", "items", "states", "halt", "credits", "last_run"} <= set(status)
     assert set(status["states"]) == STATES
-    assert set(status["credits"]) == CREDITS
+    assert set(status["credits"]) == CREDITS | {"in_flight", "in_doubt"}
     assert set(status["halt"]) == {"kind", "since", "detail"}
     assert (status["batches"], status["rows"], status["states"]["pending"]) == (["lines"], 2, 2)
     assert (status["last_run"]["exit_code"], status["last_run"]["outcome"]) == (4, "halted")
@@ -334,16 +340,16 @@ def test_show_lists_items_by_row_by_state_or_all(project: Project, provider: Fak
     provider.on_create = lambda create: refusal(400, "bad_text") if create.text == bad else None
     manifest = project.manifest(2)
     assert project.run(manifest).exit_code == 3
-    shown = project.batcher("show", manifest, "--json").report
+    shown = project.batcher("show", manifest, "--json").report["items"]
     assert len(shown) == 2
     for item in shown:
         assert set(item) == {"key", "state", "attempt", "task_id", "account", "take", "chars", "rows", "error"}
-    good = _only(project.batcher("show", "r1", "--json").report)
+    good = _only(project.batcher("show", "r1", "--json").report["items"])
     assert (good["state"], good["account"], good["attempt"], good["take"]) == ("done", "user-1", 1, 1)
     assert [good["task_id"]] == provider.paid[project.rows(1)[0]["text"]]
     assert good["rows"] == [{"batch": "lines", "row": 2, "id": "r1", "output": "r1.mp3"}]
     assert good["error"] is None
-    failed = _only(project.batcher("show", "--state", "rejected", "--json").report)
+    failed = _only(project.batcher("show", "--state", "rejected", "--json").report["items"])
     error = {"code": "bad_text", "message": "this is bad_text", "request_id": "req_0123", "http_status": 400}
     assert (failed["error"], failed["chars"]) == (error, len(bad))
 
@@ -446,7 +452,7 @@ def test_a_pipe_closed_early_is_no_error(project: Project, provider: FakeTTS, co
 
 
 def test_status_of_several_batches_has_a_line_for_each(project: Project, provider: FakeTTS) -> None:
-    """The JSON keys stay the same."""
+    """The JSON has the same in `by_batch`, beside the keys of the whole."""
     project.manifest(2)
     project.manifest([*project.rows(2, first=7), {"id": "e", "text": "", "voice": "anna"}], "more.csv")
     provider.on_create = lambda create: refusal(400, "bad") if "number 7" in create.text else None
@@ -455,5 +461,83 @@ def test_status_of_several_batches_has_a_line_for_each(project: Project, provide
     assert told[1] == "2 batches: 5 rows, 4 items"
     assert "  lines: 2 rows: 2 done" in told
     assert "  more: 3 rows: 1 done, 1 rejected, 1 row skipped" in told
-    keys = ["batches", "rows", "items", "states", "halt", "credits", "last_run"]
-    assert list(project.batcher("status", "--json").report) == keys
+    found = project.batcher("status", "--json").report
+    assert {"batches", "rows", "items", "states", "halt", "credits", "last_run"} <= set(found)
+    assert [(one["batch"], one["rows"], one["states"]["done"], one["empty"]) for one in found["by_batch"]] == [
+        ("lines", 2, 2, 0),
+        ("more", 3, 1, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("how", "file", "code"),
+    [
+        (["--ok-exit", "3,6"], "", 0),
+        (["--ok-exit", "6"], "", 3),
+        ([], "ok-exit = [3, 7]", 0),
+        ([], "ok-exit = 3", 0),
+        (["--ok-exit", "7"], "ok-exit = [3]", 3),
+    ],
+)
+def test_ok_exit_codes_become_0_for_the_process_alone(
+    project: Project, provider: FakeTTS, how: list[str], file: str, code: int
+) -> None:
+    """Report and ledger keep the real one."""
+    provider.on_create = lambda _: refusal(422, "too_odd")
+    (project.folder / "batcher.toml").write_text(file, encoding="utf-8")
+    ended = project.run(project.manifest(1), *how)
+    assert (ended.exit_code, ended.report["exit_code"]) == (code, 3)
+    assert project.query("SELECT exit_code FROM runs") == [(3,)]
+
+
+def test_ok_exit_covers_a_ledger_that_is_held_and_never_a_wrong_command_line(project: Project) -> None:
+    manifest, accepted = project.manifest(1), {"BATCHER_OK_EXIT": "3,6,7"}
+    with owner_lock(project.ledger):
+        held = project.run(manifest, environment=accepted)
+    assert (held.exit_code, held.report["exit_code"], "another run" in held.err) == (0, 7, True)
+    assert project.run(manifest, "--no-such-option", environment=accepted).exit_code == 2
+    refused = project.run(manifest, "--ok-exit", "2,3")
+    assert (refused.exit_code, "'2' cannot count as success" in refused.err) == (2, True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs a PID namespace")
+@pytest.mark.parametrize("held", [False, True])
+def test_process_1_of_a_container_obeys_sigterm(project: Project, provider: FakeTTS, held: bool) -> None:
+    """While it waits for the ledger it ends at once; while a task is open it collects that first."""
+    provider.task_seconds = 0.5
+    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-m", "batcher", "run"]
+    command += [str(project.manifest(1)), "--api-url", provider.url, "--json", "--wait-lock", "60s"]
+    with owner_lock(project.ledger) if held else nullcontext():
+        how: dict[str, Any] = {"cwd": project.folder, "env": project.environment, "encoding": "utf-8"}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **how) as started:
+            (process,) = _children(started.pid)
+            if held:
+                _until(lambda: _catches(process, signal.SIGTERM))
+            else:
+                provider.until(lambda: bool(provider.jobs))
+            os.kill(process, signal.SIGTERM)
+            out, err = started.communicate(timeout=30)
+    if held:
+        assert started.returncode == 130, err
+    else:
+        assert (started.returncode, json.loads(out)["states"]["done"]) == (0, 1), err
+
+
+def _children(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    _until(lambda: bool(path.read_text(encoding="ascii").split()))
+    return [int(child) for child in path.read_text(encoding="ascii").split()]
+
+
+def _catches(pid: int, number: signal.Signals) -> bool:
+    """Whether the process handles the signal."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    ends_at = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < ends_at
+        time.sleep(0.02)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,49 +17,13 @@ from batcher.reports import metrics
 from batcher.reports.logs import LogFile
 from batcher.reports.run_report import RunReport
 from tests.support.fake_tts import TOKEN, FakeTTS, refusal
+from tests.support.monitor import Monitor, listening
 from tests.support.raw_server import Connection, raw_server
 
 if TYPE_CHECKING:
     from tests.conftest import Project
 
 SAMPLE = re.compile(r'(\w+)\{(?:\w+="(?:[^"\\\n]|\\[\\n"])*",?)+\} (\S+)')
-
-
-class Monitor:
-    """A monitoring service: records each ping with its body and headers, and answers with `status`."""
-
-    def __init__(self) -> None:
-        self.status = 200
-        self.paths: list[str] = []
-        self.bodies: list[str] = []
-        self.headers: list[str] = []
-        self.url = ""
-
-
-@contextmanager
-def listening() -> Iterator[Monitor]:
-    """A monitor that listens until the context ends."""
-    monitor = Monitor()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            monitor.paths.append(self.path)
-            monitor.bodies.append(self.rfile.read(int(self.headers["content-length"])).decode())
-            monitor.headers.append(str(self.headers))
-            self.send_response(monitor.status)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        monitor.url = f"http://127.0.0.1:{server.server_address[1]}/check"
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield monitor
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -157,7 +118,7 @@ def test_the_log_file_holds_every_step_and_no_secret(project: Project, provider:
     text = there.read_text(encoding="utf-8")
     lines = [json.loads(line) for line in text.splitlines()]
     assert [line["task_id"] for line in lines if line["event"] == "saved"] == ["task_1"]
-    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", line["at"]) for line in lines)
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["timestamp"]) for line in lines)
     assert not [secret for secret in (TOKEN, "Line number", "signature") if secret in text]
     assert project.run(project.folder / "lines.csv", "--log-file", "/proc/no/log").exit_code == 2
 
@@ -199,4 +160,4 @@ async def test_the_answer_to_a_ping_is_not_read(status: int, why: str | None) ->
 
     async with raw_server(script) as server:
         with anyio.fail_after(5):
-            assert await monitoring._post(server.origin, "start", "x") == why
+            assert await monitoring._post(server.origin, "start", b"x", {}) == why

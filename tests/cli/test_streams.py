@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from batcher.cli import streams
+from batcher.cli.screen import Screen
 from batcher.formatting import ESCAPE_UNENCODABLE, escape
-from batcher.reports.progress import Progress
 from tests.conftest import Project
 
 
@@ -44,7 +44,7 @@ def test_json_and_tables_are_exact_in_every_locale(project: Project) -> None:
     ended = _shell(project, f"$BATCHER run {manifest} $API --json && $BATCHER show --json", **latin)
     assert ended.returncode == 0
     report, shown = (json.loads(line) for line in ended.stdout.decode("latin-1").splitlines())
-    assert (report["exit_code"], shown[0]["rows"][0]["id"]) == (0, row["id"])
+    assert (report["exit_code"], shown["items"][0]["rows"][0]["id"]) == (0, row["id"])
     plain = _shell(project, "$BATCHER show && $BATCHER status", **latin)
     assert (plain.returncode, b"zeile-\\u8a71-\\ud83d\\ude00" in plain.stdout) == (0, True)
     table = _shell(project, "$BATCHER report --format csv", **latin)
@@ -85,7 +85,7 @@ def test_escapes_are_those_of_json() -> None:
 
 def test_progress_needs_no_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
-    progress = Progress()
+    progress = Screen()
     progress.warn("nobody reads this")
     progress.close()
 

@@ -27,6 +27,7 @@ def configure(project: Project, text: str) -> None:
         ({"allow-http": True, "allow-audio-host": ["10.0.0.1"]}, {"allow-http", "allow-audio-host"}),
         ({"allow-http": False, "concurrency": 50, "voice": "anna", "columns": {"text": "A"}}, set()),
         ({"ping": "https://example.com", "metrics": "m.prom", "log-file": "l.log"}, {"ping", "metrics", "log-file"}),
+        ({"notify": "https://example.com"}, {"notify"}),
         ({"ledger": "state/jobs.db", "out-dir": "audio"}, set()),
         ({"ledger": "../jobs.db", "out-dir": "/srv/audio"}, {"ledger", "out-dir"}),
         ({"ledger": "inside/../../x.db", "out-dir": "link"}, {"ledger", "out-dir"}),

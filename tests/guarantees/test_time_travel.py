@@ -474,7 +474,7 @@ def test_the_balances_around_a_restored_doubt_span_the_unknown_time(project: Pro
     for path in project.audio.glob("*.results.*"):
         path.unlink()
     project.run(manifest, "--restored")
-    case, *_ = project.batcher("resolve", "--json", "--ledger", project.ledger).report
+    case, *_ = project.batcher("resolve", "--json", "--ledger", project.ledger).report["doubts"]
     assert case["money"]["unexplained"] == ROWS - 4
     assert "may have been sent between" in project.batcher("resolve", "--ledger", project.ledger).out
 

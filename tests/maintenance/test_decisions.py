@@ -35,7 +35,7 @@ def test_resolve_without_a_decision_only_lists_doubts(project: Project, provider
     told = _decide(project, "resolve")
     assert "r2 of lines" in told.out
     assert ": sent at 20" in told.out
-    (case,) = _decide(project, "resolve", "--json").report
+    (case,) = _decide(project, "resolve", "--json").report["doubts"]
     assert case["attempt"] == 1
     assert case["account"] == "user-1"
     assert project.states() == {"done": 2, "in_doubt": 1}
@@ -406,7 +406,7 @@ def test_one_unknown_row_stops_a_retake_or_retry_of_all(
         assert ended.out == ""
     assert project.states() == {"done": 2, "failed": 1}
     project.run(project.manifest(2))  # r9's row is not touched
-    (key,) = (item["key"] for item in project.batcher("show", "r9", "--json").report)
+    (key,) = (item["key"] for item in project.batcher("show", "r9", "--json").report["items"])
     assert project.run(project.manifest(project.rows(1, first=10), "more.csv")).exit_code == 0
     assert project.batcher("retake", "r1", key[:16]).exit_code == 2  # that item has no row any more
 

@@ -201,7 +201,7 @@ def test_resolve_shows_the_balances_around_a_doubt(project: Project, provider: F
     manifest = project.manifest(project.rows(3, first=10))
     provider.on_create = lambda create: CHARGED_AND_DROPPED if create.number == 2 else None
     assert project.run(manifest, "--concurrency", "1").exit_code == 3
-    (case,) = project.batcher("resolve", "--json", "--ledger", project.ledger).report
+    (case,) = project.batcher("resolve", "--json", "--ledger", project.ledger).report["doubts"]
     money = case["money"]
     assert money["before"] - money["after"] - money["told"] == money["unexplained"] == 1
     assert (money["untold"], money["estimate"]) == (0, 1)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import anyio
 import pytest
 
+from batcher.cli.screen import Screen
 from batcher.item import State
 from batcher.pipeline import runner
-from batcher.reports.progress import Progress
+from batcher.pipeline.stop import StopRequests
+from batcher.reports.observer import LogObserver
 from batcher.reports.tally import Tally
 from tests.conftest import Project
 from tests.support.fake_tts import TOKEN
@@ -35,7 +38,7 @@ def test_a_run_is_not_disturbed_when_the_clock_is_set(
         api_url=project.provider.url,
         token=TOKEN,
     )
-    report = runner.run(settings, Progress(quiet=True))
+    report = anyio.run(runner.run, settings, LogObserver(), StopRequests()).report
     assert (report.exit_code, report.states[State.DONE], len(project.provider.creates)) == (0, 12, 12)
     assert 0 < report.elapsed_seconds < 60
 
@@ -59,11 +62,9 @@ def test_rates_are_those_of_the_time_that_passed(capsys: pytest.CaptureFixture[s
     tally.begin(100, done=10, in_doubt=0)
 
     async def follow() -> Any:
-        import anyio
-
         clock = _Set(jump)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(Progress()._print, tally, clock)
+            tasks.start_soon(Screen()._print, tally, clock)
             await clock.sleep(10.0)
             for _ in range(15):
                 tally.saved(wanted=True)

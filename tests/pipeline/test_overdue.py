@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -18,7 +17,8 @@ from batcher.manifest.rules import Rules
 from batcher.pipeline import runner
 from batcher.pipeline.context import RunContext
 from batcher.pipeline.startup import ready_ledger
-from batcher.reports.progress import Progress
+from batcher.pipeline.stop import StopRequests
+from batcher.reports.observer import LogObserver
 from batcher.reports.run_report import RunReport
 from batcher.settings import Settings, Source
 from tests.support.fake_tts import TOKEN, Create, FakeTTS, Job, Twist, refusal
@@ -58,18 +58,13 @@ def run_hastily(project: Project, manifest: Path, provider: FakeTTS, **changes: 
         token=TOKEN,
         **changes,  # type: ignore[arg-type]
     )
-    progress = Progress(quiet=True)
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    try:
-        with owner_lock(settings.ledger, wait_seconds=0.0):
-            ready_ledger(settings, progress)
-            with open_ledger(settings.ledger, settings.world) as ledger:
-                store, clock = Store(settings.ledger.parent, settings.out_dir), HastyClock()
-                ctx = RunContext(settings=settings, ledger=ledger, store=store, progress=progress, clock=clock)
-                return anyio.run(runner._Run(ctx, None, None).run, False)
-    finally:
-        # A run blocks signals at its end, because its process is about to exit; this process goes on.
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    progress = LogObserver()
+    with owner_lock(settings.ledger):
+        ready_ledger(settings, progress)
+        with open_ledger(settings.ledger, settings.world) as ledger:
+            store, clock = Store(settings.ledger.parent, settings.out_dir), HastyClock()
+            ctx = RunContext(settings=settings, ledger=ledger, store=store, progress=progress, clock=clock)
+            return anyio.run(runner._Run(ctx, None, None).run, False, StopRequests()).report
 
 
 def stuck(*texts: str) -> Callable[[Job], Twist | None]:

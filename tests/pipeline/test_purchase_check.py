@@ -236,7 +236,7 @@ def test_known_rules_warn_where_the_api_publishes_no_models(project: Project) ->
 def test_voices_are_listed_and_searched(project: Project, provider: FakeTTS) -> None:
     """Page by page, up to the limit."""
     provider.voices = tuple(f"voice-{number:03}" for number in range(230))
-    everything = project.batcher("voices", "--api-url", provider.url, "--limit", "999", "--json").report
+    everything = project.batcher("voices", "--api-url", provider.url, "--limit", "999", "--json").report["voices"]
     assert [voice["id"] for voice in everything] == list(provider.voices)
     assert everything[0] == {"id": "voice-000", "name": "Voice-000", "provider": "fish"}
     some = project.batcher("voices", "--api-url", provider.url, "--limit", "2")
@@ -265,5 +265,5 @@ def test_voices_that_cannot_be_read_are_an_error(
 
 def test_voices_of_the_sandbox_need_no_token_and_leave_nothing(project: Project) -> None:
     listed = project.batcher("voices", "EN-US", "--sandbox", "--json", environment={"BATCHER_API_TOKEN": ""})
-    assert "en-us" in [voice["id"] for voice in listed.report]
+    assert "en-us" in [voice["id"] for voice in listed.report["voices"]]
     assert list(project.folder.iterdir()) == []

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
+from batcher.cli.screen import Screen
 from batcher.clock import Clock, local
 from batcher.errors import TroubleError
 from batcher.ledger.ledger import open_ledger
@@ -19,7 +20,6 @@ from batcher.pipeline.stop import Reason
 from batcher.provider.client import Client
 from batcher.provider.endpoint import Endpoint
 from batcher.provider.limits import PATIENT_RETRY_AFTER_SECONDS, PROFILE_SECONDS
-from batcher.reports.progress import Progress
 from batcher.settings import Settings
 from batcher.throttle.gate import Gate
 from tests.support.fake_tts import TOKEN, FakeTTS, refusal
@@ -123,7 +123,7 @@ def _after_refusals(tmp_path: Path, *asked: float, stop: Callable[[Reason, str],
 
     with book_in(tmp_path) as book, open_ledger(book.path, "real") as ledger:
         settings = Settings(sources=(), ledger=book.path, out_dir=tmp_path / "audio")
-        ctx = replace(run_context(ledger, settings, clock), progress=Progress())
+        ctx = replace(run_context(ledger, settings, clock), progress=Screen())
         anyio.run(refuse_all)
     return gate
 

@@ -8,15 +8,9 @@ from __future__ import annotations
 import base64
 import csv
 import hashlib
-import importlib.util
 import io
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Final
@@ -25,45 +19,12 @@ from urllib.parse import unquote
 import pytest
 
 from batcher.ledger.queries.report import TaskTimes
-from batcher.reports.page.charts import TimeAxis, scatter, throughput
-from tests.bench.page import made_up
+from batcher.reports.page.charts import Dot, TimeAxis, scatter, throughput
 from tests.conftest import Project
+from tests.reports.conftest import HOSTILE, ROWS, batcher
 from tests.support.fake_tts import FakeTTS, Twist
-from tests.support.processes import Ended
 
-HOSTILE: Final = "<img src=x onerror=\"document.title='owned'\"></script><!--<script>document.title='owned'</script>"
 FORMULAS: Final = ("=HYPERLINK(1)", "+1+2", "-1+2", "@SUM(1)", "\tcmd", "\rcmd", "＝1+2")  # noqa: RUF001
-ROWS: Final = (
-    {"id": "r1", "text": HOSTILE, "voice": "en-gb", "scene": "one"},
-    {"id": "r2", "text": "The fog.", "voice": "en-us", "scene": "one"},
-    {"id": "r3", "text": "Nobody here.", "voice": "en-us", "scene": "two", "pitch": 99},
-    {"id": "a#b%20 c?", "text": "The lamp.", "voice": "en-us", "scene": "two"},
-)
-BROWSER: Final = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-def _batcher(folder: Path, *arguments: str | Path) -> Ended:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("BATCHER_")}
-    command = [sys.executable, "-m", "batcher", *map(str, arguments)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=False)
-    return Ended(done.returncode, done.stdout, done.stderr)
-
-
-@pytest.fixture(scope="module")
-def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose manifest the sandbox has run, except for one row with an invalid parameter."""
-    folder = tmp_path_factory.mktemp("spoken")
-    (folder / "lines.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
-    assert _batcher(folder, "run", "lines.jsonl", "--sandbox", "--allow", "html").exit_code == 3
-    return folder
-
-
-@pytest.fixture(scope="module")
-def page(spoken: Path) -> Path:
-    """The page, at its default path."""
-    ended = _batcher(spoken, "report", "lines.jsonl", "--sandbox")
-    assert ended.exit_code == 0, ended.err
-    return spoken / "audio-sandbox" / "lines.report.html"
 
 
 class _Elements(HTMLParser):
@@ -151,7 +112,7 @@ def test_no_text_leaves_texts_out_of_page_and_data(project: Project, provider: F
 
 def test_embed_puts_the_bytes_of_each_file_into_the_page_once(spoken: Path) -> None:
     """The message shows the page's size."""
-    ended = _batcher(spoken, "report", "--sandbox", "--embed", "--output", "elsewhere.html")
+    ended = batcher(spoken, "report", "--sandbox", "--embed", "--output", "elsewhere.html")
     assert "MB" in ended.err
     inside = _Elements((spoken / "elsewhere.html").read_text(encoding="utf-8")).inside
     found = {base64.b64decode(data) for attributes, data in inside if "data-media" in attributes}
@@ -160,7 +121,7 @@ def test_embed_puts_the_bytes_of_each_file_into_the_page_once(spoken: Path) -> N
 
 def test_a_page_in_another_folder_links_to_the_audio(spoken: Path) -> None:
     (spoken / "for you").mkdir()
-    assert _batcher(spoken, "report", "--sandbox", "--output", "for you/p.html").exit_code == 0
+    assert batcher(spoken, "report", "--sandbox", "--output", "for you/p.html").exit_code == 0
     links = [row[6] for row in _rows(spoken / "for you/p.html") if row[6]]
     assert len(links) == 3
     assert all((spoken / "for you" / unquote(link)).is_file() for link in links)
@@ -168,7 +129,7 @@ def test_a_page_in_another_folder_links_to_the_audio(spoken: Path) -> None:
 
 def test_the_data_begin_with_the_manifests_columns(spoken: Path) -> None:
     """In its order and unchanged; the outcome of the rows follows."""
-    table = list(csv.DictReader(io.StringIO(_batcher(spoken, "report", "--sandbox", "--format", "csv").out)))
+    table = list(csv.DictReader(io.StringIO(batcher(spoken, "report", "--sandbox", "--format", "csv").out)))
     assert list(table[0])[:5] == ["id", "text", "voice", "scene", "pitch"]
     assert all(name.startswith("batcher_") for name in list(table[0])[5:])
     assert [(row["id"], row["scene"], row["batcher_state"]) for row in table] == [
@@ -177,7 +138,7 @@ def test_the_data_begin_with_the_manifests_columns(spoken: Path) -> None:
         ("r3", "two", "rejected"),
         ("a#b%20 c?", "two", "done"),
     ]
-    lines = _batcher(spoken, "report", "--sandbox", "--format", "jsonl").out.splitlines()
+    lines = batcher(spoken, "report", "--sandbox", "--format", "jsonl").out.splitlines()
     assert [list(json.loads(line))[:4] for line in lines] == [["id", "text", "voice", "scene"]] * 4
 
 
@@ -291,186 +252,15 @@ def test_marks_that_do_not_fit_change_nothing(project: Project) -> None:
     assert project.states() == {"done": 1}
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A real browser."""
-    if importlib.util.find_spec("playwright") is None:
-        pytest.skip("playwright is not installed: pip install -e '.[browser]'")
-    if BROWSER is None:
-        pytest.skip("no chromium, chromium-browser or google-chrome on PATH")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        # As root, as in many containers, Chromium does not start with its own sandbox; the page is trusted.
-        started = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
-class Opened:
-    """The page in a tab, with the browser's complaints and every address it requested."""
-
-    def __init__(self, tab: Any, path: Path) -> None:
-        self.tab = tab
-        self.complaints: list[str] = []
-        self.asked: list[str] = []
-        tab.on("console", lambda message: self.complaints.append(message.text))
-        tab.on("pageerror", lambda error: self.complaints.append(str(error)))
-        tab.on("request", lambda request: self.asked.append(request.url))
-        tab.goto(path.as_uri())
-
-    def ids(self) -> list[str]:
-        """The ids of the rows shown."""
-        found: list[str] = self.tab.locator("#window .id b").all_inner_texts()
-        return found
-
-
-@pytest.fixture
-def opened(browser: Any, page: Path) -> Iterator[Opened]:
-    """The page, opened as a file, in its own browser profile."""
-    context = browser.new_context()
-    found = Opened(context.new_page(), page)
-    yield found
-    assert found.complaints == []
-    assert all(url.startswith(("file:", "data:", "blob:")) for url in found.asked)
-    context.close()
-
-
-def test_browser_shows_hostile_text_as_text(opened: Opened) -> None:
-    """The page opens without a complaint, and markup in a text is not run."""
-    assert opened.ids() == [row["id"] for row in ROWS]
-    assert opened.tab.locator("#window .text q").first.inner_text() == HOSTILE
-    assert opened.tab.locator("#window img").count() == 0
-    assert opened.tab.title() == "lines – batcher report"  # noqa: RUF001
-
-
-def test_browser_filters_and_searches_rows(opened: Opened) -> None:
-    """By state, voice, error and words; all rows come back."""
-    for select, label, ids in (
-        ("#by-state", "rejected (1)", ["r3"]),
-        ("#by-voice", "en-us (2)", ["r2", "a#b%20 c?"]),
-        ("#by-error", re.compile("."), ["r3"]),
-    ):
-        choice = opened.tab.locator(f"{select} option").filter(has_text=label).last.get_attribute("value")
-        opened.tab.select_option(select, choice)
-        assert opened.ids() == ids
-        opened.tab.select_option(select, "")
-    opened.tab.fill("#search", "LAMP")
-    assert opened.ids() == ["a#b%20 c?"]
-    assert opened.tab.inner_text("#found") == "1 of 4 rows"
-    opened.tab.fill("#search", "")
-    assert len(opened.ids()) == 4
-
-
-def test_browser_plays_a_row_to_its_end_and_goes_on(opened: Opened) -> None:
-    """By keys alone, past rows without audio."""
-    tab = opened.tab
-    note = "() => ended.push([audio.src, audio.currentTime, audio.duration])"
-    tab.evaluate(f"() => {{ window.ended = []; audio.addEventListener('ended', {note}, true); }}")
-    tab.focus("#table")
-    tab.keyboard.press("ArrowDown")
-    tab.keyboard.press("ArrowDown")
-    tab.keyboard.press("Shift+Enter")
-    tab.wait_for_function("() => ended.length === 2 && audio.paused", timeout=20_000)
-    ended = tab.evaluate("ended")
-    assert [Path(name).name for name, _, _ in ended] == ["r2.mp3", "a%23b%2520%20c_.mp3"]
-    assert all(at == length > 0.3 for _, at, length in ended)
-    assert tab.get_attribute("#onward", "aria-pressed") == "false"
-
-
-def test_browser_exports_marks_that_retake_accepts(opened: Opened, spoken: Path, tmp_path: Path) -> None:
-    """Marks set by keys survive a reload."""
-    tab = opened.tab
-    tab.focus("#table")
-    for key in ("ArrowDown", "g", "ArrowDown", "r", "n"):
-        tab.keyboard.press(key)
-    tab.keyboard.type("too fast")
-    tab.reload()
-    assert tab.locator("#window .mark").nth(1).inner_text() == "retake: too fast"
-    with tab.expect_download() as waiting:
-        tab.click("#export")
-    path = tmp_path / waiting.value.suggested_filename
-    waiting.value.save_as(path)
-    found = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    assert [(one["id"], one["mark"], one["note"]) for one in found] == [
-        ("r1", "good", ""),
-        ("r2", "retake", "too fast"),
-    ]
-    copy = tmp_path / "copy"
-    shutil.copytree(spoken, copy)
-    told = _batcher(copy, "retake", "--sandbox", "--marks", path)
-    assert told.out == "r2 of lines  take 2: the next run creates and pays for it\n", told.err
-
-
-def test_browser_plays_embedded_audio(browser: Any, spoken: Path, tmp_path: Path) -> None:
-    """Far from any file."""
-    _batcher(spoken, "report", "--sandbox", "--embed", "--output", tmp_path / "alone.html")
-    context = browser.new_context()
-    opened = Opened(context.new_page(), tmp_path / "alone.html")
-    opened.tab.click("#window .row:nth-child(2) button")
-    opened.tab.wait_for_function("() => audio.ended", timeout=20_000)
-    assert opened.tab.evaluate("audio.src.slice(0, 22)") == "data:audio/mpeg;base64"
-    assert opened.complaints == []
-    context.close()
-
-
-def test_browser_renders_only_the_rows_in_view(browser: Any, tmp_path: Path) -> None:
-    """Of thousands; a key reaches the last one."""
-    made_up(tmp_path / "batcher.db", 3000)
-    told = _batcher(tmp_path, "report", "--output", "p.html")
-    assert told.exit_code == 0, told.err
-    tab = browser.new_page()
-    tab.goto((tmp_path / "p.html").as_uri())
-    for key, last in (("End", "n003000"), ("Home", "n000001")):
-        tab.focus("#table")
-        tab.keyboard.press(key)
-        tab.locator("#window .chosen b").filter(has_text=last).wait_for()
-        assert tab.locator("#window .row").count() < 100
-    tab.close()
-
-
-def test_browser_prints_every_row(browser: Any, page: Path) -> None:
-    """Regardless of what is in view; afterwards the page is as before."""
-    tab = browser.new_page(viewport={"width": 800, "height": 200})
-    tab.goto(page.as_uri())
-    tab.evaluate(
-        "addEventListener('beforeprint', () => { window.printed = document.querySelectorAll('#window .row').length })"
-    )
-    tab.pdf()
-    assert tab.evaluate("printed") == len(ROWS)
-    tab.close()
-
-
 def test_numbers_on_axes_are_round_and_fit() -> None:
     times = [1e9 + number / 30 for number in range(4000)]
     tasks = [
-        TaskTimes(created_at=at, rendered_at=at + 6, saved_at=at + 6, polls=1, chars=9, audio_seconds=6) for at in times
+        TaskTimes(key="k", created_at=at, rendered_at=at + 6, saved_at=at + 6, polls=1, chars=9, audio_seconds=6)
+        for at in times
     ]
-    drawn = throughput(tasks, TimeAxis(times)) + scatter([(9, 6.0), (9, 3.0)], "Time", "characters")
+    dots = [Dot(x=9, y=seconds, key="k", oddity=seconds) for seconds in (6, 3)]
+    drawn = throughput(tasks, TimeAxis(times)) + scatter(dots, "Time", "characters")
     values = re.findall(r'class="value"[^>]*>([^<]*)<', drawn)
     assert values[3:] == ["0", "3 s", "6 s"]
     assert re.fullmatch(r"\d,\d{3}", values[2])
     assert all(len(value) <= 6 and "e" not in value for value in values)
-
-
-def test_browser_marks_the_button_of_the_row_that_plays(opened: Opened) -> None:
-    """It shows a pause sign in a colour that stands out, also under the pointer."""
-    button = opened.tab.locator("#window .row:nth-child(2) button")
-    button.click()
-    opened.tab.locator("#window .row:nth-child(2).sounding").wait_for()
-    shown = "one => { const style = getComputedStyle(one, '::before'); return [style.content, style.color]; }"
-    content, colour = button.evaluate(shown)
-    assert content == '"❚❚"'
-    assert colour != button.evaluate("one => getComputedStyle(one).backgroundColor")
-
-
-def test_browser_prints_rows_in_columns(browser: Any, page: Path) -> None:
-    """Paper is not treated as a phone, and errors are not broken up."""
-    tab = browser.new_page(viewport={"width": 640, "height": 900})
-    tab.goto(page.as_uri())
-    tab.emulate_media(media="print")
-    columns = tab.evaluate("getComputedStyle(document.querySelector('.row.head')).gridTemplateColumns").split()
-    assert len(columns) == 6
-    heights = tab.evaluate("[...document.querySelectorAll('small.error')].map((one) => one.getClientRects()[0].height)")
-    assert max(heights) < 20
-    tab.close()

@@ -12,7 +12,7 @@ A point is `WHEN MODULE:NAME NTH`, where NAME is a function, or a method as `Cla
     crammed  the same, and the folder `links` takes every further file or link that the disk could hold
 
 Several points are separated by semicolons. Nothing else about the program changes, and a point that the run does not
-reach has no effect.
+reach has no effect. Instead of the program's arguments, a script may be named that uses the package.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import inspect
 import itertools
 import os
 import resource
+import runpy
 import signal
 import sys
 import uuid
@@ -114,9 +115,13 @@ def _wrapped(function: Callable[..., Any], happens: Callable[[], None], nth: int
 
 
 def run(points: str, arguments: Sequence[str]) -> None:
-    """Run `batcher` with these arguments and with the points armed."""
+    """Run `batcher` with these arguments, or a script that uses it, with the points armed."""
     for point in filter(None, points.split(";")):
         arm(point)
+    if arguments and arguments[0].endswith(".py"):
+        sys.argv = [*arguments]
+        runpy.run_path(arguments[0], run_name="__main__")
+        return
     sys.argv = ["batcher", *arguments]
     main()
 

@@ -22,7 +22,7 @@ from batcher.ledger.storage import database
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rules import Rules
 from batcher.pipeline.context import RunContext
-from batcher.reports.progress import Progress
+from batcher.reports.observer import LogObserver
 from batcher.settings import Settings
 
 P = ParamSpec("P")
@@ -208,7 +208,7 @@ def run_context(ledger: Ledger, settings: Settings, clock: Clock | None = None) 
         settings=settings,
         ledger=ledger,
         store=Store(settings.ledger.parent, settings.out_dir),
-        progress=Progress(quiet=True),
+        progress=LogObserver(),
         clock=clock or Clock(),
         run_id=RUN,
     )

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 from click.core import ParameterSource
 
 from batcher.cli.colours import ERROR, GOOD, WARNING
 from batcher.cli.config_file import FILES
-from batcher.cli.ledger_path import ledger_path
+from batcher.cli.json_output import reply
 from batcher.cli.options import is_flag
 from batcher.cli.run_options import GroupedCommand, manifest_options, run_settings
-from batcher.settings import FILE_NAME, user_folder
-
-if TYPE_CHECKING:
-    from batcher.doctor.finding import Finding
+from batcher.doctor.finding import Finding, Level
+from batcher.formatting import counted
+from batcher.settings import FILE_NAME, ledger_path, user_folder
 
 _SOURCES: Final[dict[ParameterSource | None, str]] = {
     ParameterSource.COMMANDLINE: "flag",
@@ -52,8 +50,8 @@ def doctor(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     found = run_checks(run_settings(ctx, manifests, beside=beside), Clock())
     code, settings = exit_code(found), _settings(ctx)
     if ctx.params["as_json"]:
-        facts = {"schema": 1, "exit_code": code, "findings": [asdict(one) for one in found], "settings": settings}
-        click.echo(json.dumps(facts, ensure_ascii=False))
+        findings = [asdict(one) for one in found]
+        reply(ctx, _message(found), exit_code=code, findings=findings, settings=settings)
     else:
         _print(found, settings)
     ctx.exit(code)
@@ -65,6 +63,11 @@ def exit_code(found: Sequence[Finding]) -> int:
     if any(not one.passing for one in problems):
         return 2
     return 8 if problems else 0
+
+
+def _message(found: Sequence[Finding]) -> str:
+    levels = [one.level for one in found]
+    return f"{counted(levels.count(Level.PROBLEM), 'problem')}, {counted(levels.count(Level.HINT), 'hint')}"
 
 
 def _settings(ctx: click.Context) -> list[dict[str, Any]]:

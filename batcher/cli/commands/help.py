@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import json
 import shutil
 import sys
 from importlib import resources
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -22,6 +23,8 @@ TOPICS: Final = (
     "files",
     "security",
     "report",
+    "json",
+    "python",
     "sandbox",
     "troubleshooting",
 )
@@ -32,13 +35,19 @@ _MOST_WIDTH: Final = 100
 
 @click.command()
 @click.argument("topic", required=False)
+@click.argument("command", required=False)
 @click.pass_context
-def help(ctx: click.Context, topic: str | None) -> None:  # noqa: A001 - the command's name
+def help(ctx: click.Context, topic: str | None, command: str | None) -> None:  # noqa: A001 - the command's name
     """Show a topic of the manual, or list the topics. Creates nothing.
 
-    TOPIC may also be a command, which shows its --help.
+    TOPIC may also be a command, which shows its --help. `help json COMMAND` prints the JSON Schema of the command's
+    output with --json.
     """
-    if topic is None:
+    if command is not None:
+        if topic != "json":
+            raise UsageError("name one topic only", "Only `batcher help json` takes a command.")
+        click.echo(json.dumps(command_schema(command), indent=2, ensure_ascii=False))
+    elif topic is None:
         with_summaries = [(name, summary(topic_text(name))) for name in TOPICS]
         formatter = click.HelpFormatter(width=_width())
         with formatter.section("Topics"):
@@ -55,7 +64,36 @@ def help(ctx: click.Context, topic: str | None) -> None:  # noqa: A001 - the com
 
 def topic_text(name: str) -> str:
     """The Markdown text of a topic."""
-    return resources.files("batcher.cli").joinpath("help", f"{name}.md").read_text(encoding="utf-8")
+    text = resources.files("batcher.cli").joinpath("help", f"{name}.md").read_text(encoding="utf-8")
+    return f"{text}\n```json\n{_schema_text()}```\n" if name == "json" else text
+
+
+def command_schema(name: str) -> dict[str, Any]:
+    """The JSON Schema of what a command prints with --json.
+
+    Raises:
+        UsageError: it prints no JSON, or does not exist.
+    """
+    schema: dict[str, Any] = json.loads(_schema_text())
+    defs: dict[str, Any] = schema["$defs"]
+    printed = {title: _commands(found) for title, found in defs.items()}
+    known = sorted({command for commands in printed.values() for command in commands})
+    if name not in known:
+        raise UsageError(f"no command {name!r} prints JSON", f"Those that do: {', '.join(known)}.")
+    titles = [title for title, commands in printed.items() if name in commands]
+    titles += ["failure"] * (name != "run")
+    return schema | {"title": f"batcher {name} --json", "anyOf": [{"$ref": f"#/$defs/{title}"} for title in titles]}
+
+
+def _commands(found: dict[str, Any]) -> list[str]:
+    """The commands whose output a definition of the schema describes."""
+    command = found.get("properties", {}).get("command", {})
+    named: list[str] = command.get("enum", [])
+    return [command["const"]] if "const" in command else named
+
+
+def _schema_text() -> str:
+    return resources.files("batcher.cli").joinpath("output_schema.json").read_text(encoding="utf-8")
 
 
 def summary(text: str) -> str:

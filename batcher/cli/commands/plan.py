@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any, Final
 
 import click
 
 from batcher.cli.colours import ERROR, GOOD, WARNING
+from batcher.cli.json_output import reply
 from batcher.cli.run_options import GroupedCommand, manifest_options, run_settings
 from batcher.formatting import amount, counted
 from batcher.manifest.faults import printable
@@ -33,10 +33,13 @@ def plan(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
 
 def show_plan(ctx: click.Context, manifests: tuple[str, ...]) -> int:
     """Print the plan. Returns the exit code."""
+    import anyio
+
+    from batcher.cli.standard_input import with_standard_input
     from batcher.pipeline import plan
 
-    settings = run_settings(ctx, manifests)
-    found = plan.plan(settings)
+    settings = with_standard_input(run_settings(ctx, manifests))
+    found = anyio.run(plan.plan, settings)
     refused = (
         bool(found.refused or found.refused_doubts)
         or (found.rebuy is not None and not settings.rebuy)
@@ -44,11 +47,19 @@ def show_plan(ctx: click.Context, manifests: tuple[str, ...]) -> int:
         or (found.outdated is not None and not settings.restored)
     )
     if ctx.params["as_json"]:
-        click.echo(json.dumps(asdict(found), ensure_ascii=False))
+        reply(ctx, _message(found, refused=refused), exit_code=2 if refused else 0, **asdict(found))
     else:
         for line in _lines(found):
             click.echo(line)
     return 2 if refused else 0
+
+
+def _message(found: Any, *, refused: bool) -> str:
+    if found.refused:
+        return f"{', '.join(found.refused)}: errors; nothing will be created until they are fixed"
+    if refused:
+        return "a run would be refused: see doubts, outdated, rename and rebuy"
+    return f"{counted(found.items, 'item')}, {found.new:,} to create"
 
 
 def _lines(found: Any) -> list[str]:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from batcher import files
+from batcher.cli.json_output import JsonCommand, reply
 from batcher.cli.ledger_path import find_ledger_only
-from batcher.cli.options import ledger_options, option
+from batcher.cli.options import json_option, ledger_options, option
 from batcher.clock import Clock
 from batcher.errors import StorageError, UsageError
 from batcher.formatting import counted
@@ -27,7 +28,7 @@ _EMBED_WARN_BYTES = 200_000_000
 """Embedded audio above this size in bytes makes a page slow to open."""
 
 
-@click.command()
+@click.command(cls=JsonCommand)
 @click.argument("manifest", nargs=-1, metavar="[MANIFEST]")
 @option("--batch", metavar="NAME", help="Report only this batch.")
 @click.option(
@@ -47,6 +48,7 @@ _EMBED_WARN_BYTES = 200_000_000
 @click.option("--embed", is_flag=True, help="Embed the audio in the page instead of linking to it.")
 @click.option("--no-text", is_flag=True, help="Omit texts, and error messages, which may quote them.")
 @ledger_options
+@json_option
 @click.pass_context
 def report(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
     """Write a report page to read and listen to, or export a table. Creates no audio.
@@ -65,19 +67,30 @@ def report(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
     params = ctx.params
     if params["as_format"] != "html" and params["embed"]:
         raise click.UsageError("--embed needs --format html", ctx)
+    if params["as_json"] and params["as_format"] in ("csv", "jsonl") and params["target"] is None:
+        raise click.UsageError(f"--json with --format {params['as_format']} needs --output", ctx)
     with open_readonly(path) as conn:
         batches = _select_batches(conn, manifest, params["batch"])
         target = params["target"]
         if target is not None:
             _check_target(conn, target, path, batches)
         if params["as_format"] == "html":
-            _write_page(conn, batches, path, target or _beside_results(path, batches, "html"), params)
-            return
-        sheet = _sheet(conn, batches, params)
-        if params["as_format"] == "xlsx":
-            _write_workbook(sheet, target or _beside_results(path, batches, "xlsx"))
+            target = target or _beside_results(path, batches, "html")
+            _write_page(conn, batches, path, target, params)
+        elif params["as_format"] == "xlsx":
+            target = target or _beside_results(path, batches, "xlsx")
+            _write_workbook(_sheet(conn, batches, params), target)
         else:
-            _write_data(sheet, target, params["as_format"])
+            _write_data(_sheet(conn, batches, params), target, params["as_format"])
+    if params["as_json"]:
+        written = target.absolute()
+        reply(
+            ctx,
+            f"wrote {written}",
+            format=params["as_format"],
+            path=str(written),
+            batches=[one.name for one in batches],
+        )
 
 
 def _select_batches(conn: Connection, manifest: tuple[str, ...], batch: str | None) -> list[Batch]:

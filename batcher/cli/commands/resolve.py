@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -10,22 +9,23 @@ import click
 
 from batcher.cli.api_options import api_options
 from batcher.cli.colours import in_state
+from batcher.cli.json_output import JsonCommand, reply
 from batcher.cli.ledger_path import find_ledger
-from batcher.cli.locked_ledger import decide
+from batcher.cli.locked_ledger import decide, print_outcomes
 from batcher.cli.options import json_option
 from batcher.clock import local, utc
 from batcher.errors import UsageError
-from batcher.formatting import amount, plain_error
+from batcher.formatting import amount, counted, plain_error, rounded
 from batcher.item import State
 from batcher.ledger.ledger import open_readonly
 from batcher.ledger.money.evidence import BalanceEvidence, balance_evidence, evidence
 from batcher.ledger.queries import names, status
 
 if TYPE_CHECKING:
-    from batcher.maintenance.decisions import Decisions
+    from batcher.maintenance.decisions import Decisions, Outcome
 
 
-@click.command()
+@click.command(cls=JsonCommand)
 @click.argument("arguments", nargs=-1, metavar="[ID...]")
 @click.option("--adopt", metavar="TASK_ID", help="Assign this task to the item, after checking with the API.")
 @click.option("--buy-again", is_flag=True, help="Create the items again; each may be charged twice.")
@@ -61,7 +61,7 @@ def resolve(
     if ids and not keys:
         raise UsageError("none of these items is in doubt", "`batcher show` lists items by state.")
     if not (adopt or buy_again or abandon):
-        _list(cases, rows, money, as_json=ctx.params["as_json"])
+        _list(ctx, cases, rows, money)
         return
     if not ids and not everything:
         raise click.UsageError("name items by ID" + ("" if adopt is not None else ", or pass --all"), ctx)
@@ -69,14 +69,12 @@ def resolve(
         raise click.UsageError(f"--adopt needs exactly one item in doubt, not {len(keys):,}", ctx)
     if not keys:
         click.echo("no items in doubt", err=True)
-        return
-    for line in decide(ctx, path, _decision(keys, adopt, buy_again=buy_again)):
-        click.echo(line)
+    print_outcomes(ctx, decide(ctx, path, _decision(keys, adopt, buy_again=buy_again)) if keys else [])
 
 
 def _decision(
     keys: list[str], adopt: str | None, *, buy_again: bool
-) -> Callable[[Decisions], Coroutine[Any, Any, list[str]]]:
+) -> Callable[[Decisions], Coroutine[Any, Any, list[Outcome]]]:
     if adopt is not None:
         return lambda decisions: decisions.adopt(keys[0], adopt)
     if buy_again:
@@ -85,11 +83,14 @@ def _decision(
 
 
 def _list(
-    cases: list[Any], rows: dict[str, list[dict[str, Any]]], money: dict[str, BalanceEvidence], *, as_json: bool
+    ctx: click.Context,
+    cases: list[Any],
+    rows: dict[str, list[dict[str, Any]]],
+    money: dict[str, BalanceEvidence],
 ) -> None:
-    if as_json:
-        facts = (_facts(case) | {"rows": rows[case.key], "money": _money_facts(money[case.key])} for case in cases)
-        click.echo(json.dumps(list(facts), ensure_ascii=False))
+    if ctx.params["as_json"]:
+        facts = [_facts(case) | {"rows": rows[case.key], "money": _money_facts(money[case.key])} for case in cases]
+        reply(ctx, f"{counted(len(facts), 'item')} in doubt" if facts else "no items in doubt", doubts=facts)
         return
     if not cases:
         click.echo("no items in doubt")
@@ -144,14 +145,14 @@ def _money(found: BalanceEvidence) -> list[str]:
 
 def _money_facts(found: BalanceEvidence) -> dict[str, Any]:
     return {
-        "before": found.before,
+        "before": rounded(found.before),
         "before_at": utc(found.before_at),
-        "after": found.after,
+        "after": rounded(found.after),
         "after_at": utc(found.after_at),
-        "told": found.reported,
+        "told": rounded(found.reported),
         "untold": found.unreported,
-        "unexplained": found.unexplained,
-        "estimate": found.estimate,
+        "unexplained": rounded(found.unexplained),
+        "estimate": rounded(found.estimate),
     }
 
 

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import click
 
+from batcher.cli.json_output import JsonCommand, reply
 from batcher.cli.ledger_path import find_ledger
-from batcher.cli.options import ledger_options, option
+from batcher.cli.options import json_option, ledger_options, option
 from batcher.clock import Clock
 from batcher.errors import ManifestError
+from batcher.formatting import counted
 from batcher.ledger.imports.parse_options import last_parse_options
 from batcher.ledger.ledger import Connection, Ledger, open_ledger, open_readonly
 from batcher.ledger.queries import manifest_paths, names
 from batcher.ledger.queries.batches import current_batches
 from batcher.ledger.queries.identity import identity
 from batcher.ledger.storage.lock import owner_lock
-from batcher.maintenance.retakes import Retakes
+from batcher.maintenance.retakes import Retake, Retakes
 from batcher.manifest.reader import explicit_takes
 from batcher.reports.marks import Mark, read_marks
 
@@ -27,9 +30,12 @@ _Rows = list[tuple[int, str, str]]
 """Batch id, batch name and row id of each row."""
 _ManifestTakes = dict[tuple[int, str], Any]
 """Takes that manifests set, by batch id and row id."""
+_Outcome = tuple[str, str, Retake]
+"""Batch name, row id, and what became of the row's retake."""
+_STALE: Final = "already retaken since it was marked; skipped"
 
 
-@click.command()
+@click.command(cls=JsonCommand)
 @click.argument("arguments", nargs=-1, metavar="ID...")
 @option("--batch", metavar="NAME", help="Only rows of this batch.")
 @click.option("--take", type=click.IntRange(1), metavar="N", help="Switch back to this existing take, at no cost.")
@@ -40,6 +46,7 @@ _ManifestTakes = dict[tuple[int, str], Any]
     help="Retake the rows marked in this file, exported from a report page.",
 )
 @ledger_options
+@json_option
 @click.pass_context
 def retake(
     ctx: click.Context,
@@ -67,18 +74,28 @@ def retake(
         raise click.UsageError("name rows by ID, or pass --marks FILE", ctx)
     if marks is not None and take is not None:
         raise click.UsageError("--take needs rows named by ID, not --marks", ctx)
+    outcomes: list[_Outcome] = []
     with open_readonly(path) as conn:
         if marks is None:
             rows = names.find_rows(conn, ids, batch=batch)
         else:
             marked = read_marks(marks, identity(conn).ledger_id)
             rows, stale = _marked(conn, [mark for mark in marked if batch in (None, mark.batch)])
-            for mark in stale:
-                click.echo(f"{mark.id} of {mark.batch}  already retaken since it was marked; skipped")
+            outcomes = [(mark.batch, mark.id, Retake(message=_STALE)) for mark in stale]
         takes = _manifest_takes(conn, rows)
     with owner_lock(path), open_ledger(path) as ledger:
-        for line in anyio.run(_retake, ledger, rows, takes, take):
-            click.echo(line)
+        outcomes += anyio.run(_retake, ledger, rows, takes, take)
+    _print(ctx, outcomes)
+
+
+def _print(ctx: click.Context, outcomes: list[_Outcome]) -> None:
+    if ctx.params["as_json"]:
+        facts = [{"batch": batch, "id": row_id, **asdict(found)} for batch, row_id, found in outcomes]
+        changed = sum(found.take is not None for *_, found in outcomes)
+        reply(ctx, f"{changed:,} of {counted(len(facts), 'row')} changed", outcomes=facts)
+        return
+    for batch, row_id, found in outcomes:
+        click.echo(f"{row_id} of {batch}  {found.message}")
 
 
 def _marked(conn: Connection, marks: list[Mark]) -> tuple[_Rows, list[Mark]]:
@@ -107,16 +124,17 @@ def _manifest_takes(conn: Connection, rows: _Rows) -> _ManifestTakes:
     return found
 
 
-async def _retake(ledger: Ledger, rows: _Rows, takes: _ManifestTakes, take: int | None) -> list[str]:
-    lines = []
+async def _retake(ledger: Ledger, rows: _Rows, takes: _ManifestTakes, take: int | None) -> list[_Outcome]:
+    outcomes: list[_Outcome] = []
     retakes = Retakes(ledger=ledger, clock=Clock())
     batches = {batch.batch_id: batch for batch in await ledger.do(current_batches)}
     for batch_id, name, row_id in rows:
         if (own := takes.get((batch_id, row_id))) is not None:
-            result = f"the manifest sets take {own}; change it there, and the next run creates the new take"
+            message = f"the manifest sets take {own}; change it there, and the next run creates the new take"
+            result = Retake(message=message)
         elif take is None:
             result = await retakes.request(batches[batch_id], row_id)
         else:
             result = await retakes.switch(batches[batch_id], row_id, take)
-        lines.append(f"{row_id} of {name}  {result}")
-    return lines
+        outcomes.append((name, row_id, result))
+    return outcomes

@@ -8,13 +8,16 @@ import click
 
 from batcher.cli.api_options import api_options
 from batcher.cli.item_choice import choose_items, item_options
-from batcher.cli.locked_ledger import decide
+from batcher.cli.json_output import JsonCommand
+from batcher.cli.locked_ledger import decide, print_outcomes
+from batcher.cli.options import json_option
 from batcher.maintenance.decisions import SETTLED_BY_RETRY
 
 
-@click.command()
+@click.command(cls=JsonCommand)
 @item_options(SETTLED_BY_RETRY)
 @api_options
+@json_option
 @click.pass_context
 def retry(ctx: click.Context, /, **_: Any) -> None:
     """Retry failed items. The next run creates and charges for them.
@@ -23,5 +26,4 @@ def retry(ctx: click.Context, /, **_: Any) -> None:
     item still has a task, the API is asked about it first: a task that succeeded after all is collected instead.
     """
     path, keys = choose_items(ctx, "retry", SETTLED_BY_RETRY, "`batcher show` lists items by state.")
-    for line in decide(ctx, path, lambda decisions: decisions.retry(keys)):
-        click.echo(line)
+    print_outcomes(ctx, decide(ctx, path, lambda decisions: decisions.retry(keys)))

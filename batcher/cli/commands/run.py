@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from batcher.cli.commands.plan import show_plan
-from batcher.cli.ledger_path import project_folder
-from batcher.cli.monitoring import failure_report, report_end, report_start
-from batcher.cli.option_types import WebAddress
+from batcher.cli.json_output import print_object
+from batcher.cli.monitoring import failure_report, post_notice, report_end, report_start
+from batcher.cli.option_types import ExitCodes, WebAddress
 from batcher.cli.options import option
 from batcher.cli.run_options import GroupedCommand, manifest_options, run_settings
 from batcher.cli.saved_settings import SavedSettings
 from batcher.errors import BatcherError, UsageError
+from batcher.settings import project_folder
 
 if TYPE_CHECKING:
-    from batcher.reports.progress import Progress
+    from batcher.cli.screen import Screen
     from batcher.reports.run_report import RunReport
 
 _REFUSED: Final = 2
@@ -27,19 +29,13 @@ _REFUSED: Final = 2
 
 
 class _RunCommand(GroupedCommand):
-    """Prints the JSON object of `run --json` even if the command line cannot be parsed."""
+    """Prints the report of a run, with all its keys, even if it could not begin."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments; on an error, parse them leniently to find `--json`."""
-        try:
-            return super().parse_args(ctx, list(args))
-        except click.UsageError as error:
-            lenient = click.Context(self, parent=ctx.parent, resilient_parsing=True, ignore_unknown_options=True)
-            super().parse_args(lenient, args)
-            if lenient.params["as_json"]:
-                with suppress(OSError):
-                    _print_json(failure_report(error))
-            raise
+    def failure(self, ctx: click.Context, error: BaseException) -> dict[str, Any]:
+        """The report of a run that `error` ended; of a dry run, its envelope."""
+        if ctx.params["dry_run"]:
+            return super().failure(ctx, error)
+        return failure_report(error).facts()
 
 
 @click.command(cls=_RunCommand)
@@ -64,10 +60,22 @@ class _RunCommand(GroupedCommand):
     "--log-file", type=click.Path(path_type=Path), metavar="FILE", help="Log every step to FILE, which may be rotated."
 )
 @option(
+    "--ok-exit",
+    type=ExitCodes(),
+    metavar="CODES",
+    help="Exit with 0 in place of these exit codes, such as 3,6,7; the report keeps them.",
+)
+@option(
     "--ping",
     type=WebAddress(),
     metavar="URL",
     help="Ping a monitor: URL/start, then URL/EXIT_CODE with a summary (URL/log if another run holds the ledger).",
+)
+@option(
+    "--notify",
+    type=WebAddress(),
+    metavar="URL",
+    help="POST the report as JSON at a halt and at the end; the next run repeats what was not received.",
 )
 @option(
     "--metrics",
@@ -82,39 +90,45 @@ def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     MANIFEST is a table, workbook, JSON, text or subtitle file, or - for standard input; see `batcher help manifest`.
     Run it again at any time: it creates new and changed rows, collects open tasks, and never buys the same thing twice.
     """
-    from batcher.reports.progress import Progress
+    from batcher.cli.screen import Screen
+    from batcher.reports.run_report import log_end
 
     if ctx.params["dry_run"]:
         if ctx.params["save_settings"]:
             raise UsageError("--save-settings needs a run that is not dry", "Remove --dry-run or --save-settings.")
         ctx.exit(show_plan(ctx, manifests))
-    progress = Progress(quiet=ctx.params["quiet"])
+    progress = Screen(quiet=ctx.params["quiet"])
     try:
         report = _execute(ctx, manifests, progress)
     except BaseException as error:
         with suppress(OSError):  # the error that ended the run counts
-            _finish(ctx, failure_report(error), progress)
+            failed = failure_report(error)
+            log_end(failed)
+            _finish(ctx, failed, progress)
         raise
     _finish(ctx, report, progress)
     ctx.exit(report.exit_code)
 
 
-def _finish(ctx: click.Context, report: RunReport, progress: Progress) -> None:
+def _finish(ctx: click.Context, report: RunReport, progress: Screen) -> None:
     report_end(ctx.params, report, progress.say)
     if ctx.params["as_json"]:
-        _print_json(report)
+        with suppress(BrokenPipeError):  # the exit code carries the result too
+            print_object(ctx, report.facts())
 
 
-def _print_json(report: RunReport) -> None:
-    with suppress(BrokenPipeError):  # the exit code carries the result too
-        click.echo(report.to_json())
+def _execute(ctx: click.Context, manifests: tuple[str, ...], progress: Screen) -> RunReport:
+    import anyio
 
-
-def _execute(ctx: click.Context, manifests: tuple[str, ...], progress: Progress) -> RunReport:
+    from batcher.cli.signals import SignalRequests
+    from batcher.cli.standard_input import with_standard_input
     from batcher.pipeline import runner
     from batcher.reports import logs
 
     settings = run_settings(ctx, manifests)
+    if ctx.params["ok_exit"]:
+        ctx.find_root().obj.update(ctx.params["ok_exit"])
+    settings = with_standard_input(settings)
     saved = _settings_to_save(ctx, manifests)
     file = logs.LogFile(ctx.params["log_file"]) if ctx.params["log_file"] is not None else None
     logs.configure(
@@ -126,13 +140,16 @@ def _execute(ctx: click.Context, manifests: tuple[str, ...], progress: Progress)
     )
     asks = not ctx.params["yes"] and all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
     report_start(ctx.params, progress.say)
-    report = runner.run(settings, progress, confirm=_confirm if asks else None)
-    if saved is not None and report.exit_code != _REFUSED:
+    url = ctx.params["notify"]
+    post = partial(post_notice, url) if url is not None else None
+    confirm = _confirm if asks else None
+    ended = anyio.run(partial(runner.run, settings, progress, SignalRequests(), confirm=confirm, post=post))
+    if saved is not None and ended.report.exit_code != _REFUSED:
         _save(saved, progress)
-    return report
+    return ended.report
 
 
-def _save(saved: SavedSettings, progress: Progress) -> None:
+def _save(saved: SavedSettings, progress: Screen) -> None:
     """Save the options. The run counts, whether or not that succeeds."""
     try:
         saved.save()

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from batcher.cli.colours import in_state
+from batcher.cli.json_output import JsonCommand, reply
 from batcher.cli.ledger_path import find_ledger
 from batcher.cli.options import json_option, ledger_options, option
 from batcher.clock import local_time
-from batcher.formatting import plain_error
+from batcher.formatting import counted, plain_error
 from batcher.item import State
 
 _SHOWN: Final = 200
@@ -21,7 +21,7 @@ _LABELS: Final = {"looks": "polls"}
 """Labels of facts that are not printed under their own names."""
 
 
-@click.command()
+@click.command(cls=JsonCommand)
 @click.argument("arguments", nargs=-1, metavar="[ID...]")
 @option(
     "--state",
@@ -54,12 +54,13 @@ def show(
         found = list(status.show(conn, keys))
         histories = {key: status.story(conn, key) for key in keys} if ids else {}
         stores = [Store(path.parent, path.parent / out_dir) for out_dir in status.out_dirs(conn)] if ids else []
+    in_states = f" in state {' or '.join(states)}" if states else ""
+    nothing = f"no matching items{in_states}{f' in batch {batch}' if batch else ''}"
     if ctx.params["as_json"]:
-        click.echo(json.dumps(found, ensure_ascii=False))
+        reply(ctx, counted(len(found), "item") if found else nothing, items=found)
         return
     if not found:
-        in_states = f" in state {' or '.join(states)}" if states else ""
-        click.echo(f"no matching items{in_states}{f' in batch {batch}' if batch else ''}", err=True)
+        click.echo(nothing, err=True)
     for item in found:
         _print(item)
         if item["key"] in histories:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from batcher.cli.colours import ERROR, in_state
+from batcher.cli.json_output import JsonCommand, reply
 from batcher.cli.ledger_path import find_ledger_only
 from batcher.cli.options import json_option, ledger_options
 from batcher.clock import local_time
@@ -18,10 +19,14 @@ from batcher.formatting import amount, counted
 
 if TYPE_CHECKING:
     from batcher.ledger.ledger import Connection
+    from batcher.ledger.queries.eta import Forecast
     from batcher.ledger.queries.item_counts import Counts
 
 
-@click.command()
+_COSTS: Final = ("spent", "in_flight", "in_doubt")
+
+
+@click.command(cls=JsonCommand)
 @click.argument("manifest", nargs=-1, metavar="[MANIFEST]")
 @ledger_options
 @json_option
@@ -33,30 +38,34 @@ def status(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
     `credits.spent` covers all tasks of the ledger; `start` and `end` are the balances of the last run.
     """
     from batcher.ledger.ledger import open_readonly
-    from batcher.ledger.money import spending
     from batcher.ledger.queries import manifest_paths, status
+    from batcher.reports.summary import forecast_message
 
     path = find_ledger_only(ctx, manifest)
     with open_readonly(path) as conn:
         if manifest and not manifest_paths.batches_of(conn, Path(manifest[0])):
             click.echo(f"the ledger has no batch from {manifest[0]}", err=True)
         found = status.status(conn)
-        spent = spending.spending(conn)
-        eta = _eta(conn, found)
-        batches = status.by_batch(conn) if len(found["batches"]) > 1 and not ctx.params["as_json"] else []
-    if ctx.params["as_json"]:
-        click.echo(json.dumps(found, ensure_ascii=False))
-        return
-    click.echo(f"ledger {path}")
+        ahead = _forecast(conn, found)
+        batches = status.by_batch(conn) if len(found["batches"]) > 1 or ctx.params["as_json"] else []
+    if found["last_run"] is not None:
+        found["last_run"]["state"] = _state_of(found["last_run"])
     name = f" ({found['batches'][0]})" if len(found["batches"]) == 1 else ""
     rows, items = counted(found["rows"], "row"), counted(found["items"], "item")
-    click.echo(f"{counted(len(found['batches']), 'batch')}{name}: {rows}, {items}")
+    message = f"{counted(len(found['batches']), 'batch')}{name}: {rows}, {items}"
+    if ctx.params["as_json"]:
+        by_batch = [{"batch": batch, **asdict(counts)} for batch, counts in batches]
+        facts = found | {"ledger": str(path), "by_batch": by_batch, "forecast": ahead and asdict(ahead)}
+        reply(ctx, message, **facts)
+        return
+    click.echo(f"ledger {path}")
+    click.echo(message)
     for state, number in found["states"].items():
         if number:
             click.echo(in_state(state, f"  {number:>9,}  {state}"))
     for name, counts in batches:
         click.echo(_batch(name, counts))
-    click.echo(_credits(spent, found["credits"]["estimated_needed"]))
+    click.echo(_credits(found["credits"]))
     if found["halt"] is not None:
         halted = (
             f"halted ({found['halt']['kind']}) since {local_time(found['halt']['since'])}: {found['halt']['detail']}"
@@ -64,8 +73,8 @@ def status(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
         click.echo(click.style(halted, fg=ERROR))
     if found["last_run"] is not None:
         click.echo(_last_run(found["last_run"]))
-    if eta is not None:
-        click.echo(eta)
+    if ahead is not None:
+        click.echo(forecast_message(ahead))
 
 
 def _batch(name: str, counts: Counts) -> str:
@@ -76,31 +85,38 @@ def _batch(name: str, counts: Counts) -> str:
     return f"  {name}: {counted(counts.rows, 'row')}: {', '.join(parts) or 'no items'}"
 
 
-def _credits(spent: Any, needed: float | None) -> str:
-    parts = {"spent": spent.spent, "in flight": spent.in_flight, "in doubt": spent.in_doubt}
+def _credits(found: dict[str, float | None]) -> str:
+    parts, needed = {name.replace("_", " "): found[name] for name in _COSTS}, found["estimated_needed"]
     parts["still needed" if needed is None else "still needed (estimate)"] = needed
     return "credits: " + ", ".join(
         f"{name} unknown" if number is None else f"{amount(number)} {name}" for name, number in parts.items()
     )
 
 
-def _eta(conn: Connection, found: dict[str, Any]) -> str | None:
+def _forecast(conn: Connection, found: dict[str, Any]) -> Forecast | None:
     """When the rest will be done at the last run's pace; None while the account is halted."""
     from batcher.item import UNFINISHED
-    from batcher.reports.summary import forecast_message
+    from batcher.ledger.queries.eta import forecast
 
     if found["last_run"] is None or found["halt"] is not None:
         return None
-    return forecast_message(conn, found["last_run"]["run_id"], sum(found["states"][state] for state in UNFINISHED))
+    return forecast(conn, found["last_run"]["run_id"], sum(found["states"][state] for state in UNFINISHED))
 
 
 def _last_run(run: dict[str, Any]) -> str:
     started = f"last run {run['run_id']}: started {local_time(run['started_at'])}"
-    if run["ended_at"] is not None:
+    if run["state"] == "ended":
         return f"{started}, ended {local_time(run['ended_at'])}, exit {run['exit_code']}: {run['message']}"
-    if run["host"] == socket.gethostname() and not _is_alive(run["pid"]):
+    if run["state"] == "crashed":
         return f"{started}, was killed or crashed; the next run continues"
     return f"{started}, running (pid {run['pid']} on {run['host']})"
+
+
+def _state_of(run: dict[str, Any]) -> str:
+    """`ended`, `crashed` (killed, too), or `running`, as far as this host can tell."""
+    if run["ended_at"] is not None:
+        return "ended"
+    return "crashed" if run["host"] == socket.gethostname() and not _is_alive(run["pid"]) else "running"
 
 
 def _is_alive(pid: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,17 +10,19 @@ import anyio
 import click
 
 from batcher.cli.api_options import allow_audio_host_option, api_options
+from batcher.cli.json_output import JsonCommand, reply
 from batcher.cli.ledger_path import find_ledger_only
 from batcher.cli.locked_ledger import locked_ledger
 from batcher.cli.options import json_option
 from batcher.formatting import counted
 
 if TYPE_CHECKING:
+    from batcher.errors import BatcherError
     from batcher.maintenance.heal import Healer, Repair
     from batcher.maintenance.verify import Fault, Findings
 
 
-@click.command()
+@click.command(cls=JsonCommand)
 @click.argument("manifest", nargs=-1, metavar="[MANIFEST]")
 @click.option("--heal", is_flag=True, help="Repair files from copies on disk, or download them again from their tasks.")
 @api_options
@@ -46,17 +47,19 @@ def verify(ctx: click.Context, /, manifest: tuple[str, ...], heal: bool, **_: An
             expected = expected_files(conn)
         found = compare(expected, path.parent)
         repairs, code, trouble = [], 3 if found.faults else 0, None
+    *lines, summary = _lines(found, repairs, heal=heal)
     if ctx.params["as_json"]:
-        click.echo(json.dumps(_facts(path, found, repairs, code), ensure_ascii=False))
+        message, hint = (summary, "") if trouble is None else (trouble.message, trouble.hint)
+        reply(ctx, message, exit_code=code, hint=hint, **_facts(path, found, repairs))
     else:
-        for line in _lines(found, repairs, heal=heal):
+        for line in (*lines, summary):
             click.echo(line)
     if trouble is not None:
         raise trouble
     ctx.exit(code)
 
 
-def _heal(ctx: click.Context, path: Path) -> tuple[Findings, Sequence[Repair], int, Exception | None]:
+def _heal(ctx: click.Context, path: Path) -> tuple[Findings, Sequence[Repair], int, BatcherError | None]:
     from batcher.clock import Clock
     from batcher.maintenance.heal import Healer
     from batcher.maintenance.verify import compare, expected_files
@@ -97,8 +100,8 @@ def _label(fault: Fault) -> str:
     return f"{fault.path} ({owner})"
 
 
-def _facts(path: Path, found: Findings, repairs: Sequence[Repair], code: int) -> dict[str, Any]:
-    """The object for `verify --json`; `healed`, `how` and `hint` are null without --heal."""
+def _facts(path: Path, found: Findings, repairs: Sequence[Repair]) -> dict[str, Any]:
+    """The data of `verify --json`; `healed`, `how` and `hint` are null without --heal."""
     by_fault = {id(one.fault): one for one in repairs}
     faults = []
     for fault in found.faults:
@@ -107,11 +110,4 @@ def _facts(path: Path, found: Findings, repairs: Sequence[Repair], code: int) ->
         facts |= {"id": fault.output and fault.output.row_id, "task_id": fault.saved.task_id}
         facts |= {"healed": one and one.healed, "how": one and one.how, "hint": one and one.hint}
         faults.append(facts)
-    return {
-        "schema": 1,
-        "exit_code": code,
-        "ledger": str(path),
-        "items": found.items,
-        "outputs": found.outputs,
-        "faults": faults,
-    }
+    return {"ledger": str(path), "items": found.items, "outputs": found.outputs, "faults": faults}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -11,6 +10,7 @@ import click
 
 from batcher.cli.api_options import allow_http_option, api_url_option, find_token, need_one_api, token_file_option
 from batcher.cli.config_file import apply_config_file
+from batcher.cli.json_output import JsonCommand, reply
 from batcher.cli.options import json_option, option
 from batcher.formatting import counted
 from batcher.settings import Settings
@@ -22,7 +22,7 @@ _PAGE: Final = 100
 """Voices requested at a time."""
 
 
-@click.command()
+@click.command(cls=JsonCommand)
 @click.argument("search", required=False, default="")
 @click.option(
     "--limit", type=click.IntRange(1), default=100, show_default=True, metavar="N", help="Maximum voices to list."
@@ -55,15 +55,21 @@ def voices(ctx: click.Context, /, search: str, limit: int, **_: Any) -> None:
         found, total = anyio.run(_read, settings, search, limit)
     if ctx.params["as_json"]:
         facts = [{"id": voice.id, "name": voice.name, "provider": voice.provider} for voice in found]
-        click.echo(json.dumps(facts, ensure_ascii=False))
+        reply(ctx, _message(found, total, search), voices=facts, total=total)
         return
     widths = [max((len(value) for value in column), default=0) for column in zip(*map(_cells, found), strict=True)]
     for voice in found:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(_cells(voice), widths, strict=True)).rstrip())
+    if not found or (total is not None and total > len(found)):
+        click.echo(_message(found, total, search), err=True)
+
+
+def _message(found: list[Voice], total: int | None, search: str) -> str:
     if not found:
-        click.echo("no matching voices" if search else "the API lists no voices", err=True)
-    elif total is not None and total > len(found):
-        click.echo(f"{len(found):,} of {counted(total, 'voice')}; search, or raise --limit", err=True)
+        return "no matching voices" if search else "the API lists no voices"
+    if total is not None and total > len(found):
+        return f"{len(found):,} of {counted(total, 'voice')}; search, or raise --limit"
+    return counted(len(found), "voice")
 
 
 def _cells(voice: Voice) -> tuple[str, str, str]:

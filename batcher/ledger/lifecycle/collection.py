@@ -133,14 +133,15 @@ Link = tuple[int, str, str, str]
 def record_delivered(conn: Connection, task: OpenTask, links: Sequence[Link], *, at: float, run_id: str) -> bool:
     """The recorded file is at its final path, durably, and linked to these rows. Returns whether the item moved."""
     if links:
-        record_links(conn, links)
+        record_links(conn, links, at=at)
     return record_saved(conn, task, at=at, run_id=run_id)
 
 
-def record_links(conn: Connection, links: Sequence[Link]) -> None:
-    """These rows' outputs now hold their items' audio."""
+def record_links(conn: Connection, links: Sequence[Link], *, at: float) -> None:
+    """These rows' outputs hold their items' audio from now on."""
     for batch_id, row_id, key, output in links:
-        _STORE_LINK.run(conn, {"_batch": batch_id, "_row": row_id, "linked_key": key, "linked_output": output})
+        link = {"linked_key": key, "linked_output": output, "linked_at": at}
+        _STORE_LINK.run(conn, {"_batch": batch_id, "_row": row_id} | link)
 
 
 _file_columns = ("path", "sha256", "bytes", "audio_seconds", "out_dir", "recorded_at")
@@ -158,7 +159,7 @@ _FILE_SAVED: Final = Prepared(
 _STORE_LINK: Final = Prepared(
     update(rows)
     .where(rows.c.batch_id == bindparam("_batch"), rows.c.id == bindparam("_row"))
-    .values(every("linked_key", "linked_output"))
+    .values(every("linked_key", "linked_output", "linked_at"))
 )
 
 

@@ -8,7 +8,7 @@ import os
 import socket
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.ledger.records import Balance
@@ -66,6 +66,14 @@ def _insert_balance(conn: Connection, run_id: str, account_id: int, balance: Bal
             account_id=account_id, at=at, run_id=run_id, credits=balance.credits, quota=balance.quota
         )
         conn.execute(new)
+
+
+def balance_before(conn: Connection, account_id: int, run_id: str) -> float | None:
+    """The account's balance as an earlier run read it last; None if none did."""
+    query = select(func.coalesce(balances.c.credits, balances.c.quota)).order_by(balances.c.at.desc()).limit(1)
+    earlier = (balances.c.account_id == account_id, balances.c.run_id != run_id)
+    found: float | None = conn.execute(query.where(*earlier)).scalar()
+    return found
 
 
 def account_of_token(conn: Connection, *, origin: str, token: str) -> int | None:

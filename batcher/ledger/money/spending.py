@@ -220,11 +220,3 @@ def spent_in_run(conn: Connection, run_id: str) -> tuple[float | None, bool]:
     )
     number, known, total = conn.execute(query).one()
     return total, number == known
-
-
-def reported_spending(conn: Connection) -> Any:
-    """Credits that the ledger's tasks report; None if none reports its cost."""
-    costs = [line["credits"] for line in cached_facts.costs_of_ended(conn)]
-    costs.append(conn.execute(select(func.sum(tasks.c.credits)).where(OPEN_TASK.of(tasks))).scalar())
-    known = [credits_ for credits_ in costs if credits_ is not None]
-    return sum(known) if known else None

@@ -23,6 +23,7 @@ _MIN_PART: Final = 3
 class Forecast:
     """Items done per second, and the seconds that the remaining items will take: estimate, minimum and maximum."""
 
+    remaining: int
     per_second: float
     seconds: float
     least_seconds: float
@@ -42,6 +43,7 @@ def forecast(conn: Connection, run_id: str, remaining: int) -> Forecast | None:
     rates = [_rate(times[start : start + size + 1]) for start in range(0, _PARTS * size, size)]
     per_second = _rate(times)
     return Forecast(
+        remaining=remaining,
         per_second=per_second,
         seconds=remaining / per_second,
         least_seconds=remaining / max(rates),

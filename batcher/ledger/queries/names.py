@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, or_, select
 
 from batcher.errors import UsageError
 from batcher.item import State
 from batcher.ledger.records import Batch
 from batcher.ledger.storage.filters import of_wanted
 from batcher.ledger.storage.schema import batches, items, rows
+from batcher.ledger.storage.statements import Prepared
 
 _MIN_KEY_DIGITS: Final = 8
 """A shorter name is only looked up as a row id."""
@@ -22,6 +23,26 @@ def ids_of(conn: Connection, wanted: Sequence[Batch], keys: Sequence[str]) -> li
     query = select(rows.c.id).join(batches, batches.c.id == rows.c.batch_id)
     query = query.where(of_wanted(wanted), rows.c.item_key.in_(keys)).order_by(rows.c.batch_id, rows.c.number)
     return list(conn.execute(query).scalars())
+
+
+def rows_of_items(conn: Connection, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """By key: the ids of the item's current rows, and the batch of the first of them. Items without rows are left out.
+
+    Reads a few rows for each key, and no others.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for key in keys:
+        for batch, row_id in _ROWS_OF_ITEM.run(conn, {"_key": key}).fetchall():
+            found.setdefault(key, {"batch": batch, "ids": []})["ids"].append(row_id)
+    return found
+
+
+_ROWS_OF_ITEM: Final = Prepared(
+    select(batches.c.name, rows.c.id)
+    .join(batches, batches.c.id == rows.c.batch_id)
+    .where(rows.c.item_key == bindparam("_key"), rows.c.is_current == 1)
+    .order_by(rows.c.batch_id, rows.c.number)
+)
 
 
 def find_keys(

@@ -7,7 +7,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, bindparam, case, false, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    case,
+    false,
+    func,
+    or_,
+    select,
+)
 
 from batcher.item import State
 from batcher.ledger.queries.ignored import names
@@ -35,7 +48,7 @@ def to_link(conn: Connection, batch: Batch, after: int, limit: int) -> list[Outp
     return [Output(**row._mapping) for row in conn.execute(query.limit(limit))]
 
 
-_is_linked = and_(rows.c.linked_key == rows.c.item_key, rows.c.linked_output == rows.c.output)
+is_linked = and_(rows.c.linked_key == rows.c.item_key, rows.c.linked_output == rows.c.output)
 
 
 def _select_outputs() -> Select[Any]:
@@ -51,7 +64,7 @@ def _select_outputs() -> Select[Any]:
             (items.c.state == State.DONE).label("saved"),
             (files.c.out_dir + "/" + files.c.path).label("source"),
             files.c.sha256,
-            func.coalesce(_is_linked, false()).label("linked"),
+            func.coalesce(is_linked, false()).label("linked"),
             rows.c.linked_output,
             (linked_file.c.out_dir + "/" + linked_file.c.path).label("linked_source"),
             linked_file.c.sha256.label("linked_sha256"),
@@ -89,7 +102,7 @@ def linked_elsewhere(conn: Connection, keys: Sequence[str], output: Output) -> l
     """Batch, id, output folder and output of other current rows, to whose outputs one of these items is linked."""
     other = or_(rows.c.batch_id != output.batch_id, rows.c.id != output.row_id)
     query = select(batches.c.name, rows.c.id, batches.c.out_dir, rows.c.output).join(batches)
-    found = conn.execute(query.where(rows.c.item_key.in_(keys), _is_linked, rows.c.is_current == 1, other))
+    found = conn.execute(query.where(rows.c.item_key.in_(keys), is_linked, rows.c.is_current == 1, other))
     return [(row[0], row[1], row[2], row[3]) for row in found]
 
 
@@ -100,37 +113,46 @@ def has_audio(conn: Connection, key: str) -> bool:
 
 def results(conn: Connection, batch: Batch) -> Iterator[dict[str, Any]]:
     """The batch's result lines, in manifest order; `output` is relative to the output folder, None until linked."""
-    errors = (items.c.error_code, items.c.error_message, items.c.error_request_id, items.c.error_http_status)
-    own_task = and_(without_index(tasks.c.account_id) == items.c.account_id, tasks.c.task_id == items.c.task_id)
-    query = (
-        select(rows.c.number, rows.c.id, func.coalesce(rows.c.skipped, items.c.state))
-        .add_columns(case((_is_linked, rows.c.output)), rows.c.item_key, items.c.task_id, rows.c.take)
-        .add_columns(files.c.sha256, files.c.bytes, files.c.audio_seconds, rows.c.reason, rows.c.extra)
-        .add_columns(tasks.c.ignored, *errors)
-        .outerjoin(items, items.c.key == rows.c.item_key)
-        .outerjoin(tasks, and_(tasks.c.item_key == rows.c.item_key, own_task, IGNORED.of(tasks)))
-        .outerjoin(files, and_(files.c.item_key == rows.c.item_key, items.c.state == State.DONE))
-        .where(of_wanted([batch]))
-        .order_by(rows.c.number)
+    query = select_results().where(of_wanted([batch])).order_by(rows.c.number)
+    return (result_line(row, batch.name) for row in conn.execute(query))
+
+
+def select_results(start: FromClause = rows) -> Select[Any]:
+    """Query for `result_line`, from the rows in `start`."""
+    own = and_(without_index(tasks.c.account_id) == items.c.account_id, tasks.c.task_id == items.c.task_id)
+    is_current = and_(tasks.c.item_key == rows.c.item_key, own, IGNORED.of(tasks))
+    saved = and_(files.c.item_key == rows.c.item_key, items.c.state == State.DONE)
+    return select(*_RESULT).select_from(
+        start.outerjoin(items, items.c.key == rows.c.item_key).outerjoin(tasks, is_current).outerjoin(files, saved)
     )
-    for row in conn.execute(query):
-        number, row_id, state, output, key, task_id, take, sha256, size, seconds, reason, extra, ignored, *error = row
-        yield {
-            "batch": batch.name,
-            "row": number,
-            "id": row_id.partition(REPEAT_MARK)[0],
-            "state": state,
-            "output": output,
-            "key": key,
-            "task_id": task_id,
-            "take": take if key else None,
-            "sha256": sha256,
-            "bytes": size,
-            "audio_seconds": seconds,
-            "error": {"code": "invalid", "message": reason} if state == "invalid" else _error(*error),
-            "extra": json.loads(extra) if extra != "{}" else {},
-            "ignored": names(ignored),
-        }
+
+
+_RESULT: Final = (
+    *(rows.c.number, rows.c.id, func.coalesce(rows.c.skipped, items.c.state).label("state")),
+    *(case((is_linked, rows.c.output)).label("output"), rows.c.item_key, items.c.task_id, rows.c.take),
+    *(files.c.sha256, files.c.bytes, files.c.audio_seconds, rows.c.reason, rows.c.extra, tasks.c.ignored),
+    *(items.c.error_code, items.c.error_message, items.c.error_request_id, items.c.error_http_status),
+)
+
+
+def result_line(row: Row[Any], batch: str) -> dict[str, Any]:
+    """One row as the results files have it."""
+    return {
+        "batch": batch,
+        "row": row.number,
+        "id": row.id.partition(REPEAT_MARK)[0],
+        "state": row.state,
+        "output": row.output,
+        "key": row.item_key,
+        "task_id": row.task_id,
+        "take": row.take if row.item_key else None,
+        "sha256": row.sha256,
+        "bytes": row.bytes,
+        "audio_seconds": row.audio_seconds,
+        "error": {"code": "invalid", "message": row.reason} if row.state == "invalid" else error_of(row),
+        "extra": json.loads(row.extra) if row.extra != "{}" else {},
+        "ignored": names(row.ignored),
+    }
 
 
 def error_of(row: Row[Any]) -> dict[str, Any] | None:
@@ -149,7 +171,7 @@ def row_outputs(conn: Connection, batch: Batch, *, unlinked: bool) -> Iterator[t
 
     The number of steps grows with the rows returned.
     """
-    query = _rows_with_items(batch, unlinked, rows.c.id, rows.c.output, func.coalesce(_is_linked, false()))
+    query = _rows_with_items(batch, unlinked, rows.c.id, rows.c.output, func.coalesce(is_linked, false()))
     for row in conn.execute(query.order_by(rows.c.number)):
         yield row[0], row[1], row[2]
 

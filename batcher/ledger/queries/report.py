@@ -57,8 +57,9 @@ class ReportRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskTimes:
-    """Times of one task (unix seconds), its number of polls, and the length of its text and of its audio."""
+    """Times of one task (unix seconds), its item, its number of polls, and the length of its text and of its audio."""
 
+    key: str
     created_at: float
     rendered_at: float | None
     saved_at: float | None
@@ -173,6 +174,7 @@ def task_times(conn: Connection, chosen: Sequence[Batch]) -> Iterator[TaskTimes]
     saved = and_(files.c.item_key == items.c.key, is_current, items.c.state == State.DONE)
     query = (
         select(
+            tasks.c.item_key.label("key"),
             tasks.c.accepted_at.label("created_at"),
             case((ended_well, tasks.c.ended_at)).label("rendered_at"),
             files.c.saved_at,

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from batcher.ledger.records import Batch
-from batcher.ledger.storage.chosen import choose
+from batcher.ledger.storage.chosen import choose, chosen
 
 
 class Candidate(NamedTuple):
@@ -46,6 +46,11 @@ def candidates(conn: Connection, wanted: Sequence[Batch]) -> Iterator[Candidate]
     """The items of wanted rows, each once, in no particular order."""
     found = conn.exec_driver_sql(_CANDIDATES, {"batches": _numbers(wanted)})
     return (Candidate(*row) for row in found)
+
+
+def selected_rows(conn: Connection) -> list[tuple[int, int]]:
+    """The chosen rows, by batch and number."""
+    return [(row.batch_id, row.number) for row in conn.execute(select(chosen.c.batch_id, chosen.c.number))]
 
 
 def choose_places(conn: Connection, wanted: Sequence[Batch], places: Iterable[int]) -> None:

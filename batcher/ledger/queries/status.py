@@ -10,8 +10,9 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, Select, and_, select
 
 from batcher.clock import utc
+from batcher.formatting import rounded
 from batcher.item import Inputs
-from batcher.ledger.money.spending import estimated_need, reported_spending, spending
+from batcher.ledger.money.spending import estimated_need, spending
 from batcher.ledger.queries.batches import current_batches
 from batcher.ledger.queries.item_counts import Counts, count
 from batcher.ledger.queries.outputs import error_of
@@ -139,18 +140,22 @@ def status(conn: Connection) -> dict[str, Any]:
     counts = count(conn, wanted)
     run = conn.execute(select(runs).order_by(runs.c.started_at.desc()).limit(1)).first()
     halt = conn.execute(select(halts).where(halts.c.closed_at.is_(None)).order_by(halts.c.since_at)).first()
+    costs = spending(conn)
+    credits_ = {
+        "start": balance_of(run.profile_start) if run else None,
+        "end": balance_of(run.profile_end) if run else None,
+        "spent": costs.spent,
+        "in_flight": costs.in_flight,
+        "in_doubt": costs.in_doubt,
+        "estimated_needed": estimated_need(conn, wanted),
+    }
     return {
         "batches": [batch.name for batch in wanted],
         "rows": counts.rows,
         "items": counts.items,
         "states": counts.states,
         "halt": halt and {"kind": halt.kind, "since": utc(halt.since_at), "detail": halt.detail},
-        "credits": {
-            "start": balance_of(run.profile_start) if run else None,
-            "end": balance_of(run.profile_end) if run else None,
-            "spent": reported_spending(conn),
-            "estimated_needed": estimated_need(conn, wanted),
-        },
+        "credits": {name: rounded(number) for name, number in credits_.items()},
         "last_run": run and _run_facts(run),
     }
 
@@ -164,7 +169,6 @@ def precompute(conn: Connection) -> None:
     """Compute and cache the facts for `status`: the command itself is read-only and cannot store them."""
     status(conn)
     by_batch(conn)
-    spending(conn)
 
 
 def balance_of(profile: str | None) -> float | None:

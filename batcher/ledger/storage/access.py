@@ -12,10 +12,11 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from batcher import files
 from batcher.errors import LedgerError, TroubleError
+from batcher.ledger.storage.open_files import beginning
 
 CHOOSE_ANOTHER: Final = "Choose another with --ledger."
+_MAGIC: Final = b"SQLite format 3\0"
 _SIDE_FILES: Final = ("-wal", "-shm", "-journal")
 
 
@@ -26,8 +27,7 @@ def check_files(path: Path, *, readonly: bool) -> None:
         LedgerError: there is no ledger, or this account cannot use its files.
     """
     try:
-        with files.reading(path) as file:
-            header = file.read(16)
+        header = beginning(path, len(_MAGIC))
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise LedgerError(
             f"no ledger at {path}", "`batcher run MANIFEST` creates one; --ledger chooses another."
@@ -35,7 +35,7 @@ def check_files(path: Path, *, readonly: bool) -> None:
     except OSError as error:
         hint = _as_owner(path) if error.errno in (errno.EACCES, errno.EPERM) else CHOOSE_ANOTHER
         raise LedgerError(f"cannot read the ledger {path}: {error.strerror}", hint) from None
-    if header != b"SQLite format 3\0":
+    if header not in (None, _MAGIC):
         raise LedgerError(f"{path} is not a batcher ledger", CHOOSE_ANOTHER)
     if not readonly and not os.access(path, os.W_OK, effective_ids=True):
         raise LedgerError(f"cannot write the ledger {path}: this account may only read it", _as_owner(path))

@@ -19,6 +19,7 @@ from sqlalchemy.pool import StaticPool
 from batcher import files
 from batcher.errors import LedgerError, StorageError, TroubleError, UsageError
 from batcher.ledger.storage.access import CHOOSE_ANOTHER, check_files, side_files, uri
+from batcher.ledger.storage.open_files import TrackedConnection, beginning
 from batcher.ledger.storage.schema import REVISION, meta
 from batcher.ledger.storage.triggers import create_tables
 
@@ -89,9 +90,9 @@ def set_stray_journal_aside(path: Path) -> None:
     if not journal.exists():
         return
     if path.exists():
-        with path.open("rb") as file:
-            if file.read(20)[18:] != b"\1\1":
-                return
+        header = beginning(path, 20)
+        if header is None or header[18:] != b"\1\1":
+            return
     journal.replace(journal.with_name(f"{journal.name}.stray-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"))
     path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
 
@@ -220,9 +221,16 @@ def _engine(path: Path, *, readonly: bool = False, wal: bool = True) -> Engine:
     address = uri(path, readonly=readonly)
 
     def connect() -> sqlite3.Connection:
-        return sqlite3.connect(
-            address, uri=True, check_same_thread=False, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None
+        connection = sqlite3.connect(
+            address,
+            uri=True,
+            check_same_thread=False,
+            timeout=_BUSY_TIMEOUT_SECONDS,
+            isolation_level=None,
+            factory=TrackedConnection,
         )
+        connection.track(path)
+        return connection
 
     engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool, hide_parameters=True)
 

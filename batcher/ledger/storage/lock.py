@@ -21,8 +21,8 @@ from batcher.errors import LedgerError, LockedError, StorageError
 
 
 @contextmanager
-def owner_lock(ledger: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
-    """Hold the lock of the ledger at `ledger`, waiting for it up to `wait_seconds`.
+def owner_lock(ledger: Path) -> Iterator[None]:
+    """Hold the lock of the ledger at `ledger`.
 
     Raises:
         LockedError: another process, named in the message, holds it.
@@ -31,7 +31,7 @@ def owner_lock(ledger: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
     """
     real = ledger.resolve()
     path = real.with_name(real.name + ".lock")
-    lock = FileLock(path, timeout=wait_seconds, fallback_to_soft=False, mode=0o600)
+    lock = FileLock(path, timeout=0, fallback_to_soft=False, mode=0o600)
     try:
         real.parent.mkdir(parents=True, exist_ok=True)
         os.close(files.open_own(path))

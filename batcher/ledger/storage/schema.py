@@ -26,7 +26,7 @@ from sqlalchemy import (
 from batcher.item import Event, State
 from batcher.ledger.storage.planner import IGNORED, LATER_TAKE, NOT_PENDING, OPEN_TASK, UNCLEAR, UNLINKED
 
-REVISION: Final = "0008"
+REVISION: Final = "0009"
 """The latest migration, which results in these tables."""
 
 metadata = MetaData()
@@ -133,6 +133,7 @@ rows = Table(
     Column("linked_key", Text),  # item whose audio is at linked_output
     Column("linked_output", Text),
     Column("highest_take", Integer),  # that the row has ever used, if higher than `take`
+    Column("linked_at", Float),
     CheckConstraint("(item_key IS NULL) = (skipped IS NOT NULL)", name="rows_item"),
     CheckConstraint("skipped IN ('invalid', 'empty')", name="rows_skipped"),
     Index("rows_order", "batch_id", "is_current", "number"),
@@ -160,6 +161,14 @@ runs = Table(
     Column("created", Integer),
     Column("collected", Integer),
     Index("runs_started", "started_at"),
+)
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("created_at", Float, nullable=False),
+    Column("body", Text, nullable=False),  # JSON
 )
 
 attempts = Table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 SPEAKER: Final = "speaker"
@@ -20,3 +21,18 @@ NOUNS: Final = {
     SPEAKER: "speaker names",
 }
 """All types, and what each is called in messages."""
+TABLE: Final = "table"
+"""What `--allow` calls rows that look like the header of another table."""
+
+
+def types(names: Iterable[str], *more: str) -> tuple[str, ...]:
+    """These names of types, in lower case; `more` are further types.
+
+    Raises:
+        ValueError: one is none.
+    """
+    found = tuple(name.strip().lower() for name in names if name.strip())
+    known = [*NOUNS, *more]
+    if unknown := [name for name in found if name not in known]:
+        raise ValueError(f"{unknown[0]!r} is not a type of markup: use {', '.join(known)}")
+    return found

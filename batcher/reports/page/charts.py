@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from typing import Final
@@ -16,6 +17,10 @@ from typing import Final
 from batcher.formatting import span
 from batcher.ledger.queries.report import TaskTimes
 
+KEY_DIGITS: Final = 16
+"""Number of hex digits of a key that identify an item on a page."""
+_KEYS: Final = 20
+"""Maximum number of items that one dot leads to: its oddest."""
 _WIDTH, _HEIGHT = 440, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 12, 26
 _INNER_WIDTH: Final = _WIDTH - _LEFT - _RIGHT
@@ -144,19 +149,37 @@ def polls(tasks: Sequence[TaskTimes]) -> str:
     return _chart(f"Polls per task: average {mean:.1f}", [_frame(marks, most, _count), *bars])
 
 
-def scatter(points: Sequence[tuple[float, float]], title: str, unit: str) -> str:
-    """One mark per grid cell with points, darker with more of them. The y axis is in seconds, the x axis in `unit`."""
-    right, high = (max((point[axis] for point in points), default=1.0) or 1.0 for axis in (0, 1))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dot:
+    """One item in a scatter chart. `y` is in seconds; the higher its `oddity`, the further it is from the usual."""
+
+    x: float
+    y: float
+    key: str
+    oddity: float
+
+
+def scatter(dots: Iterable[Dot], title: str, unit: str) -> str:
+    """One mark per grid cell with dots, darker with more of them; the oddest come first. The x axis is in `unit`.
+
+    A mark names the keys of its items in `data-keys`, and the values of the first one in `data-at`.
+    """
+    ordered = sorted(dots, key=lambda dot: -dot.oddity)
+    right, high = max(dot.x for dot in ordered) or 1.0, max(dot.y for dot in ordered) or 1.0
     columns, lines = _GRID
-    cells = Counter((round(columns * x / right), round(lines * y / high)) for x, y in points)
-    most = max(cells.values(), default=1)
+    cells: defaultdict[tuple[int, int], list[Dot]] = defaultdict(list)
+    for dot in ordered:
+        cells[round(columns * dot.x / right), round(lines * dot.y / high)].append(dot)
+    most = max(map(len, cells.values()))
     step = _nice(right / 4)
     marks = [(_LEFT + _INNER_WIDTH * step * n / right, _count(step * n)) for n in range(int(right / step) + 1)]
     parts = [_frame(marks, high, span_of), f'<text class="unit" x="{_WIDTH - _RIGHT}" y="{_TOP - 4}">{unit} →</text>']
-    for (column, line), number in sorted(cells.items()):
-        depth = 1 + min(3, int(4 * math.log1p(number - 1) / math.log1p(most))) if most > 1 else 2
+    for (column, line), found in cells.items():
+        depth = 1 + min(3, int(4 * math.log1p(len(found) - 1) / math.log1p(most))) if most > 1 else 2
         x, y = _LEFT + _INNER_WIDTH * column / columns, _y(line, lines)
-        parts.append(f'<circle class="d{depth}" cx="{x:.1f}" cy="{y:.1f}" r="2.4"/>')
+        keys = " ".join(dict.fromkeys(dot.key[:KEY_DIGITS] for dot in found[:_KEYS]))
+        at = f"{found[0].x:,.0f} {unit}, {span_of(found[0].y)}"
+        parts.append(f'<circle class="d{depth}" cx="{x:.1f}" cy="{y:.1f}" r="2.4" data-keys="{keys}" data-at="{at}"/>')
     return _chart(title, parts)
 
 

@@ -1,15 +1,16 @@
-"""The upper part of the page: status, credits and charts."""
+"""The page without its rows: outcome, states, credits and charts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log
 from statistics import median
 from typing import Any, Final
 
 from batcher.clock import local
-from batcher.formatting import amount, counted, span
-from batcher.item import State
+from batcher.formatting import amount, counted, size, span
+from batcher.item import NEEDS_ATTENTION, State
 from batcher.ledger.ledger import Connection
 from batcher.ledger.queries import ignored, report
 from batcher.ledger.queries.report import RunFacts, Spent, TaskTimes
@@ -31,7 +32,6 @@ STATES: Final[dict[str, tuple[str, str, str]]] = {
     "invalid": ("invalid", "Skipped: fix the row in the manifest.", ""),
 }
 """Every state of a row in the order of the page: its name there, its meaning, and the command to use."""
-NEEDS_PERSON: Final = (State.IN_DOUBT, State.FAILED, State.REJECTED, State.GONE, "invalid")
 _FATES: Final = {
     "produced": "audio produced",
     "open": "in progress",
@@ -42,25 +42,27 @@ _FATES: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A chart with its title and caption."""
+    """A chart with its title and caption. `has_dots`: its dots lead to rows."""
 
     name: str
     title: str
     caption: str
     svg: str
+    has_dots: bool = False
 
 
 def facts_of(conn: Connection, chosen: Sequence[Batch]) -> dict[str, Any]:
-    """The template's values for everything above the table, not yet escaped."""
+    """The template's values for everything but the rows, not yet escaped."""
     found = report.row_states(conn, chosen)
-    seconds, size = report.audio_total(conn, chosen)
+    seconds, size_bytes = report.audio_total(conn, chosen)
     total = sum(found.values())
     return {
         "rows": total,
         "done": found.get(State.DONE, 0),
+        "attention": sum(found.get(state, 0) for state in (*NEEDS_ATTENTION, "invalid")),
         "states": [_state(state, found[state], total) for state in STATES if found.get(state)],
         "audio_length": _length(seconds),
-        "audio_size": _size(size),
+        "audio_size": size(size_bytes),
         "halts": [
             f"Halted since {local(at)} ({kind}): {detail}. Nothing will be created until the halt ends."
             for kind, at, detail in report.open_halts(conn)
@@ -81,7 +83,6 @@ def _state(state: str, number: int, total: int) -> dict[str, Any]:
         "command": command,
         "number": number,
         "share": f"{share:.1f}",
-        "needs_person": state in NEEDS_PERSON,
     }
 
 
@@ -172,23 +173,31 @@ def _latency(tasks: Sequence[TaskTimes]) -> str:
 
 
 def _scatters(tasks: Sequence[TaskTimes]) -> list[Figure]:
-    lengths = [(float(task.chars), task.audio_seconds) for task in tasks if task.audio_seconds]
-    waits = [(float(task.chars), max(0.0, task.rendered_at - task.created_at)) for task in tasks if task.rendered_at]
     figures = []
+    lengths = [(task, task.audio_seconds) for task in tasks if task.audio_seconds]
     if lengths:
-        pace = median(chars / seconds for chars, seconds in lengths)
-        title = "Audio length by text length"
-        caption = f"Median pace: {pace:.1f} characters per second. Listen to the outliers first."
-        figures.append(
-            Figure(name="length", title=title, caption=caption, svg=charts.scatter(lengths, title, "characters"))
+        pace = median(task.chars / seconds for task, seconds in lengths)
+        dots = [_dot(task, seconds, abs(log(max(task.chars, 1) / seconds / pace))) for task, seconds in lengths]
+        caption = (
+            f"Median pace: {pace:.1f} characters per second. Listen to the outliers first: a dot leads to its row."
         )
+        figures.append(_scatter("length", "Audio length by text length", caption, dots))
+    waits = [(task, max(0.0, task.rendered_at - task.created_at)) for task in tasks if task.rendered_at]
     if waits:
-        title = "Render time by text length"
-        caption = f"Median: {span(median(wait for _, wait in waits))}, accurate to the interval between polls."
-        figures.append(
-            Figure(name="wait", title=title, caption=caption, svg=charts.scatter(waits, title, "characters"))
-        )
+        usual = span(median(wait for _, wait in waits))
+        caption = f"Median: {usual}, accurate to the interval between polls. A dot leads to its row."
+        dots = [_dot(task, wait, wait) for task, wait in waits]
+        figures.append(_scatter("wait", "Render time by text length", caption, dots))
     return figures
+
+
+def _dot(task: TaskTimes, seconds: float, oddity: float) -> charts.Dot:
+    return charts.Dot(x=task.chars, y=seconds, key=task.key, oddity=oddity)
+
+
+def _scatter(name: str, title: str, caption: str, dots: Sequence[charts.Dot]) -> Figure:
+    svg = charts.scatter(dots, title, "characters")
+    return Figure(name=name, title=title, caption=caption, svg=svg, has_dots=True)
 
 
 def _number(value: float | None) -> str:
@@ -199,7 +208,3 @@ def _length(seconds: float) -> str:
     """`3:07`, `1:02:45`."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"

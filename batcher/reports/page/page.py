@@ -1,4 +1,4 @@
-"""Writes the page as a stream: status and charts first, then every row as compact JSON, then embedded audio."""
+"""Writes the page as a stream: its frame and charts first, then every row as compact JSON, then embedded audio."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ from batcher.ledger.ledger import Connection
 from batcher.ledger.queries.identity import identity
 from batcher.ledger.queries.report import ReportRow, report_rows
 from batcher.ledger.records import Batch
+from batcher.reports.page.charts import KEY_DIGITS
 from batcher.reports.page.facts import STATES, facts_of
 
-KEY_DIGITS: Final = 16
-"""Number of hex digits of a key that identify an item on a page."""
 _CHUNK: Final = 5000
 """Rows per script element."""
 _MEDIA: Final = {"mp3": "audio/mpeg", "wav": "audio/wav", "opus": "audio/ogg", "ogg": "audio/ogg"}
 """Formats that browsers can play. Raw `pcm` files are only linked."""
+_SCRIPTS: Final = ("data.js", "table.js", "player.js", "page.js")
+"""Parts of the page's script, which share one scope."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,7 @@ class _Rows:
         }
 
     def _short(self, row: ReportRow) -> list[Any]:
-        """Fields in the order of `page.js`: id, text, voice, state, seconds, error, link, key, batch, take."""
+        """Fields in the order of `data.js`: id, text, voice, state, seconds, error, link, key, batch, take, number."""
         inputs = row.inputs
         message = plain_error(row.error_message or "") if self._choices.texts else ""
         error = None if row.error is None else (row.error, message)
@@ -96,6 +97,7 @@ class _Rows:
             None if row.key is None else row.key[:KEY_DIGITS],
             self.batches.number(row.batch),
             row.take,
+            row.number,
         ]
 
     def _link(self, row: ReportRow) -> str | None:
@@ -129,18 +131,16 @@ def write_page(conn: Connection, chosen: Sequence[Batch], choices: Choices) -> N
 
 def _render(conn: Connection, chosen: Sequence[Batch], choices: Choices) -> Iterable[str]:
     rows, who = _Rows(conn, chosen, choices), identity(conn)
-    names = [batch.name for batch in chosen]
-    style, script = _asset("page.css"), _asset("page.js")
+    style, script = _asset("page.css"), _script()
     return _template().generate(
-        title=", ".join(names),
-        batches=names,
+        title=", ".join(batch.name for batch in chosen),
         sandbox=who.world == "sandbox",
         as_of=local(choices.at),
         policy=_policy(style, script),
         style=Markup(style),  # noqa: S704 - our own files
         script=Markup(script),  # noqa: S704
         rows=rows,
-        about=lambda: as_json({"ledger": who.ledger_id, "texts": choices.texts} | rows.shared()),
+        about=lambda: as_json({"ledger": who.ledger_id} | rows.shared()),
         facts=facts_of(conn, chosen),
     )
 
@@ -164,6 +164,11 @@ def _link_to(choices: Choices, out_dir: str) -> str:
     """Relative link from the page to the output folder; never contains a scheme."""
     path = os.path.relpath((choices.home / out_dir).resolve(), choices.path.parent.resolve())
     return f"./{quote(path)}/" if path != "." else "./"
+
+
+def _script() -> str:
+    parts = "\n".join(map(_asset, _SCRIPTS))
+    return f'"use strict";\n(() => {{\n{parts}}})();\n'
 
 
 def _asset(name: str) -> str:

@@ -283,7 +283,7 @@ def test_another_output_folder_clears_the_links(book: Book) -> None:
     """The rows have to be linked again in the new folder."""
     book.take_in(sheet("one"))
     (row,) = rows(book)
-    book.do(collection.record_links, [(row["batch_id"], "a", row["item_key"], "a.mp3")])
+    book.do(collection.record_links, [(row["batch_id"], "a", row["item_key"], "a.mp3")], at=1.0)
     book.take_in(sheet("one"))
     assert rows(book)[0]["linked_key"] == row["item_key"]
     book.take_in(sheet("one"), out_dir="elsewhere")

@@ -191,7 +191,7 @@ def test_the_migration_to_0008_forgets_when_creates_were_due_and_incredible_cost
         for table in ("tasks", "attempts"):
             assert connection.execute(f"SELECT credits FROM {table}").fetchall() == [(None,)]
         assert connection.execute("SELECT credits, quota FROM balances").fetchall() == [(None, 7.0)]
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0008",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(schema.REVISION,)]
 
 
 _ONE_DONE = """

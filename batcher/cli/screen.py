@@ -1,4 +1,4 @@
-"""Progress of a run on standard error: a bar on a terminal, a line every 30 s elsewhere, only problems when quiet."""
+"""A run on standard error: a bar on a terminal, a line every 30 s elsewhere, only problems when quiet."""
 
 from __future__ import annotations
 
@@ -8,19 +8,23 @@ from typing import Any, Final
 
 from batcher.clock import Clock
 from batcher.formatting import amount
+from batcher.reports.observer import Work
 from batcher.reports.tally import Tally
 
 _BAR_SECONDS: Final = 0.2
 _LINE_SECONDS: Final = 30.0
 
 
-class Progress:
+class Screen:
     """Shows a run's tally until closed, and prints messages without tearing the bar."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
         self._bar: Any = None
+
+    def begin(self, work: Work) -> None:
+        """Show nothing: the messages say what is worked on."""
 
     def say(self, line: str) -> None:
         """Print a message, unless quiet."""

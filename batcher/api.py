@@ -1,0 +1,143 @@
+"""The functions of `import batcher`, for programs without an event loop. `batcher help python` explains them."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar, Unpack
+
+from anyio.from_thread import start_blocking_portal
+
+from batcher.options import Options, StrPath, checked, token_of
+from batcher.pipeline import plan as planning
+from batcher.pipeline import runner
+from batcher.pipeline.stop import StopRequests
+from batcher.project import Project, closing_content, ledger_folder, read_batches, read_rows, read_status, settings_for
+from batcher.reports.observer import LogObserver
+from batcher.reports.run_report import RunReport
+from batcher.row_input import SyncRows, paths_of, spool_now
+from batcher.row_output import Row, Status
+from batcher.run_settings import settings_of
+from batcher.settings import Settings, project_folder
+
+T = TypeVar("T")
+
+
+def run(rows: SyncRows | None = None, /, **options: Unpack[Options]) -> RunReport:
+    """Create audio for the rows of a manifest, and return the report. This can charge.
+
+    Run it again at any time: it creates new and changed rows, collects open tasks, and never buys the same thing twice.
+    It works on a thread of its own, so it may be called from any thread, also one whose event loop is running.
+    KeyboardInterrupt lets the run drain: it stops creating, collects open tasks for up to 30 seconds, and then raises.
+
+    Raises:
+        TypeError: an option does not exist.
+        LockedError: another run holds the ledger.
+        ManifestError: rows have faults, which are listed in `faults`; nothing was created.
+        UsageError: the ledger, the rows or the options cannot be used.
+        CredentialsError: the token is missing or was rejected before anything was created.
+        TroubleError: the API cannot be reached, or the disk is full.
+    """
+    settings = _settings(rows, options, "run")
+    with closing_content(settings):
+        ended = _wait_for(lambda requests: runner.run(settings, LogObserver(), requests))
+    if ended.error is not None:
+        raise ended.error
+    return ended.report
+
+
+def plan(rows: SyncRows, /, **options: Unpack[Options]) -> planning.Plan:
+    """What a run would do and cost. Creates nothing, not even a ledger.
+
+    Raises:
+        TypeError: an option does not exist.
+        BatcherError: an option, the rows or the ledger cannot be used. Faults of rows are in the plan.
+    """
+    settings = _settings(rows, options, "plan")
+    with closing_content(settings):
+        return _wait_for(lambda _: planning.plan(settings))
+
+
+def status(manifest: StrPath | None = None, /, *, ledger: StrPath | None = None, sandbox: bool = False) -> Status:
+    """The progress of a ledger: `ledger`, or that beside the manifest, or in the current folder.
+
+    Raises:
+        LedgerError: there is none, or it cannot be used.
+    """
+    return read_status(_of_ledger(manifest, ledger, sandbox=sandbox))
+
+
+def results(
+    manifest: StrPath | None = None,
+    /,
+    *,
+    ledger: StrPath | None = None,
+    sandbox: bool = False,
+    batch: str | None = None,
+) -> Iterator[Row]:
+    """The rows of a ledger, which is found as for `status`, or of one batch of it, in the order of the manifests.
+
+    Raises:
+        LedgerError: there is no ledger, or it cannot be used.
+        UsageError: there is no such batch.
+    """
+    settings = _of_ledger(manifest, ledger, sandbox=sandbox)
+    return _results(settings, read_batches(settings, batch))
+
+
+def open(ledger: StrPath | None = None, /, **options: Unpack[Options]) -> Project:  # noqa: A001 - its public name
+    """A project for programs with an event loop: a ledger, which a run creates, and the options of its runs.
+
+    Raises:
+        TypeError: an option does not exist.
+        UsageError: an option is invalid.
+    """
+    if ledger is not None:
+        if "ledger" in options:
+            raise TypeError("open() got two values for 'ledger'")
+        options["ledger"] = ledger
+    return Project(options)
+
+
+def _results(settings: Settings, batches: list[Any]) -> Iterator[Row]:
+    for batch in batches:
+        after, before = 0, -1
+        while after != before:
+            before = after
+            rows, after = read_rows(settings, batch, after)
+            yield from rows
+
+
+def _settings(rows: Any, options: Options, function: str) -> Settings:
+    values = checked(options, function)
+    paths = paths_of(rows)
+    content = None if paths or rows is None else spool_now(rows)
+    folder = project_folder(paths[0]) if paths else ledger_folder(values)
+    return settings_for(rows is not None, paths, content, values, folder)
+
+
+def _of_ledger(manifest: StrPath | None, ledger: StrPath | None, *, sandbox: bool) -> Settings:
+    values = checked({"ledger": ledger, "sandbox": sandbox}, "status")
+    folder = project_folder(None if manifest is None else Path(os.fspath(manifest)))
+    return settings_of(values, (), folder=folder, token=token_of(values))
+
+
+def _wait_for(function: Callable[[StopRequests], Awaitable[T]]) -> T:
+    """The result of an asynchronous function, which runs in an event loop and a thread of its own.
+
+    What interrupts the wait, such as KeyboardInterrupt, is a request to end, and is raised afterwards.
+    """
+    requests, interrupt = StopRequests(), None
+    with start_blocking_portal() as portal:
+        future = portal.start_task_soon(function, requests)
+        while not future.done():
+            try:
+                concurrent.futures.wait([future])
+            except BaseException as error:  # noqa: BLE001 - raised below
+                interrupt = error
+                portal.start_task_soon(requests.request)
+    if interrupt is not None:
+        raise interrupt
+    return future.result()
