@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, NamedTuple
 
 from batcher.item import PARAMETERS, Inputs
@@ -23,6 +23,8 @@ READER_VERSION: Final = 6
 file is then read again."""
 _WITH_DEFAULTS: Final = ("voice", "model", "format")
 _PARAMETERS: Final = frozenset(PARAMETERS)
+_EARLIER_TAKES: Final = 50
+"""Most takes of a row's inputs that are looked for: a manifest may have given any number."""
 
 
 class Former(NamedTuple):
@@ -35,6 +37,8 @@ class Former(NamedTuple):
 
 FindFormer = Callable[[str], Former | None]
 """Finds what the ledger has for a row id; None if it has no such row."""
+HasItem = Callable[[str], bool]
+"""Whether the ledger has an item with this key."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,11 +106,11 @@ class RowValidator:
         self.stripped = 0
         self._names = OutputNames(rules.filename, rules.batch, faults)
 
-    def row(self, record: Record, find_former: FindFormer) -> Row | None:
+    def row(self, record: Record, find_former: FindFormer, has_item: HasItem) -> Row | None:
         """The row; None if it is invalid and invalid rows are not skipped.
 
         The fault of a table without a text column is not repeated for each row. A row that was bought or named by an
-        earlier version, which `find_former` shows, stays as it is.
+        earlier version, which `find_former` shows, stays as it is. `has_item` shows which takes of its inputs exist.
         """
         has_text, problems = self._columns.has_text, record.problems
         if problems and not record.given:
@@ -118,6 +122,8 @@ class RowValidator:
         checked = self._checked(record, problems)
         problems += self._missing(record, no_text if empty else None)
         complete = has_text and "voice" in checked and not problems
+        if complete and "take" not in record.given and checked["take"] > 1:
+            checked["take"] = self._latest_take(checked, has_item)
         inputs, output, wrong = self._form(record, checked, find_former, complete=complete)
         problems += wrong
         row_id = checked.get("id") or record_id(record.number)
@@ -134,6 +140,17 @@ class RowValidator:
             extra=record.extra,
             defaulted=self._defaulted(record),
         )
+
+    def _latest_take(self, checked: dict[str, Any], has_item: HasItem) -> int:
+        """The latest take of these inputs up to that of the row, which may be of a text that the row had meanwhile.
+
+        If there is none, the take of the row.
+        """
+        latest: int = checked["take"]
+        named = self._names.format_of(checked) or DEFAULT_FORMAT
+        inputs = self._inputs({"format": named} | checked)
+        takes = range(latest, max(0, latest - _EARLIER_TAKES), -1)
+        return next((take for take in takes if has_item(replace(inputs, take=take).key())), latest)
 
     def _strip(self, record: Record) -> Problem:
         """Remove markup from the row's text, and its speaker, who becomes the voice if `voices` has the name.

@@ -207,7 +207,7 @@ class Downloader:
                     self._refused_since = None
                     return fetched, sha256
                 if fetched.http_status in (429, 503):
-                    self._note_refusal(sent)
+                    self._note_refusal(sent, fetched.http_status)
         except anyio.get_cancelled_exc_class():
             await self._note_tried(wanted.task)
             raise
@@ -216,9 +216,15 @@ class Downloader:
             self._changed.ring()
         raise self._failure(fetched)
 
-    def _note_refusal(self, sent: Sent) -> None:
-        """Pause all downloads, only briefly: other audio may be elsewhere. Drop what waits if that does not help."""
-        self.gate.close(sent)
+    def _note_refusal(self, sent: Sent, status: int) -> None:
+        """Pause all downloads, only briefly: other audio may be elsewhere. Drop what waits if that does not help.
+
+        A 503 between successes is the trouble of one file. As a limit it would set the rate to that at which tasks
+        happen to end, and the downloads after it would pile up.
+        """
+        is_single = status == 503 and self._refused_since is None
+        if not is_single:
+            self.gate.close(sent)
         now = self.ctx.clock.steady()
         self._refused_since = self._refused_since or now
         if now - self._refused_since >= PATIENCE_SECONDS:

@@ -129,7 +129,7 @@ def _literal(host: str) -> str | None:
         return plain
     try:
         return socket.inet_ntoa(socket.inet_aton(plain))
-    except (OSError, UnicodeError):
+    except (OSError, ValueError):  # a NUL is a ValueError, and so is what ASCII lacks
         return None
 
 

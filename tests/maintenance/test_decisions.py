@@ -184,6 +184,23 @@ def test_a_retake_buys_a_second_output_once(project: Project, provider: FakeTTS)
     assert project.batcher("verify").exit_code == 0
 
 
+def test_a_text_that_is_put_back_after_a_retake_of_another_is_not_bought_again(
+    project: Project, provider: FakeTTS
+) -> None:
+    """The row's take counts for the texts that have such a take."""
+    texts = ["the first text", "the second text"]
+    for text in texts:
+        project.run(project.manifest([{"id": "a", "text": text, "voice": "anna"}]))
+    _retake(project, "a")
+    project.run(project.folder / "lines.csv")
+    assert provider.asked == [*texts, texts[1]]
+    manifest = project.manifest([{"id": "a", "text": texts[0], "voice": "anna"}])
+    assert project.run(manifest).report["created"] == 0
+    assert project.batcher("verify").exit_code == 0
+    (line,) = project.results()
+    assert (line["take"], line["state"]) == (1, "done")
+
+
 def test_a_row_switches_back_to_an_earlier_take_at_once(project: Project, provider: FakeTTS) -> None:
     """At no cost, as often as wanted. The next retake is a take that the row never had."""
     different_takes(provider)

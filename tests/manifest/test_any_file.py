@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,8 +98,9 @@ HEADLESS = st.fixed_dictionaries(
 )
 
 
-def read(folder: pytest.TempPathFactory, name: str, content: bytes, choices: dict[str, Any]) -> None:
-    path = folder.getbasetemp() / name
+def read(folder: Path, name: str, content: bytes, choices: dict[str, Any]) -> None:
+    """Read all rows of a file with this name and content in `folder`; an error for people is fine."""
+    path = folder / name
     path.write_bytes(content)
     manifest = Manifest(path, Rules(**({"batch": "m", "voice": "anna"} | choices)))
     numbers = [0]
@@ -119,13 +121,13 @@ def read(folder: pytest.TempPathFactory, name: str, content: bytes, choices: dic
 def test_any_text_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, name: str, content: str, choices: dict[str, Any]
 ) -> None:
-    read(tmp_path_factory, name, content.encode("utf-8", "surrogatepass"), choices)
+    read(tmp_path_factory.getbasetemp(), name, content.encode("utf-8", "surrogatepass"), choices)
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(["m.csv", "m.tsv", "m", "m.jsonl", "m.json"]), st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, name: str, content: bytes) -> None:
-    read(tmp_path_factory, name, content, {})
+    read(tmp_path_factory.getbasetemp(), name, content, {})
 
 
 def of(pieces: list[str]) -> st.SearchStrategy[str]:
@@ -146,4 +148,4 @@ FORMATS = {"m.md": MARKDOWN, "m.po": PO, "m.pot": PO, "m.arb": JSON, "m.json": J
 def test_any_text_in_another_format_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, file: tuple[str, str], choices: dict[str, Any]
 ) -> None:
-    read(tmp_path_factory, file[0], file[1].encode("utf-8", "surrogatepass"), choices)
+    read(tmp_path_factory.getbasetemp(), file[0], file[1].encode("utf-8", "surrogatepass"), choices)

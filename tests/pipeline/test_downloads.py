@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -181,6 +182,26 @@ async def test_only_answers_without_the_audio_count_towards_giving_it_up(
         await downloader.run()
     looks = book.one("SELECT unusable_looks FROM tasks WHERE task_id = 'task_0'")["unusable_looks"]
     assert looks == (TRIES if counts else 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "bad", "closes"), [(503, {6}, False), (503, {2, 6}, False), (503, {5, 6}, True), (429, {6}, True)]
+)
+async def test_a_503_between_good_downloads_slows_no_other(
+    book: Book, provider: FakeTTS, run: Run, status: int, bad: set[int], closes: bool
+) -> None:
+    """It is the trouble of one file; several in a row, or a 429, speak of a limit."""
+    downloads: list[str] = []
+
+    def audio(job: Job) -> Twist | None:
+        downloads.append(job.id)
+        return refusal(status, "slow") if len(downloads) in bad else None
+
+    provider.on_audio = audio
+    async with run(at_once=1) as downloader:
+        await downloader.run()
+    assert states(book) == ["done"] * 8
+    assert math.isfinite(downloader.gate._closure.since_at) == closes
 
 
 async def test_the_next_run_begins_with_what_was_never_tried(book: Book, provider: FakeTTS, run: Run) -> None:

@@ -305,6 +305,11 @@ def test_audio_may_be_where_the_api_is(address: str, where: Range) -> None:
                 beside.judge("cdn.test", other)
 
 
+@pytest.mark.parametrize("host", ["a\0b", "\0", "é", "\ud83d", "a" * 300, "", "%"])
+def test_a_host_that_is_no_address_is_judged_by_its_name(host: str) -> None:
+    hosts("https://api.test").judge_name(host)
+
+
 LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "2130706433", "0x7f.1", "127.1", "[::ffff:127.0.0.1]")
 
 

@@ -60,6 +60,8 @@ _FORMER: Final = """
     SELECT output, item_key, (SELECT state <> 'pending' FROM items WHERE key = item_key) AS bought
     FROM rows WHERE batch_id = ? AND id = ?
     UNION ALL SELECT output, item_key, 1 FROM recalled WHERE batch = ? AND row_id = ? AND output IS NOT NULL LIMIT 1"""
+_HAS_ITEM: Final = """
+    SELECT EXISTS (SELECT 1 FROM main.items WHERE key = ?) OR EXISTS (SELECT 1 FROM recalled WHERE item_key = ?)"""
 _STAGE: Final = f"INSERT INTO staged VALUES ({', '.join('?' * len(staged.columns))})"  # noqa: S608
 
 
@@ -150,7 +152,7 @@ class _Comparison:
     def changed(self, manifest: Manifest) -> Iterator[_Changed]:
         """The manifest's rows that the batch does not have with the same number and values; or all of them."""
         current = next(self._current, None)
-        for row in manifest.rows(self._former):
+        for row in manifest.rows(self._former, self._has_item):
             self.rows += 1
             self.last = row.number
             while current is not None and current[0] < row.number:
@@ -177,6 +179,10 @@ class _Comparison:
         """Output and item key that the ledger, or a results file restored into it, has for the row."""
         found = self._conn.exec_driver_sql(_FORMER, (self._batch_id, row_id, self._batch, row_id)).first()
         return None if found is None else Former(found.output, found.item_key, bool(found.bought))
+
+    def _has_item(self, key: str) -> bool:
+        """Whether the ledger, or a results file restored into it, has an item with this key."""
+        return bool(self._conn.exec_driver_sql(_HAS_ITEM, (key, key)).scalar())
 
 
 def _chunks(changed: Iterator[_Changed]) -> Iterator[list[_Changed]]:

@@ -55,6 +55,7 @@ def test_a_forgotten_column_is_refused_with_what_the_last_run_had(book: Book) ->
 def test_a_retake_is_not_lost_silently(book: Book) -> None:
     """Its row would get the first take again, under another name."""
     finished(book, names(2))
+    book.take_in("id,text,take\nk0,Text 0,2\nk1,Text 1,\n")
     book.take_in(content(names(2)), takes={"k0": 2})
     (claimed,) = book.claim_anew()
     book.record(book.accepted(claimed, "retake"))
