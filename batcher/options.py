@@ -190,6 +190,13 @@ def _words(value: Any) -> tuple[str, ...]:
     return tuple(_text(name).strip() for name in names)
 
 
+def _ids(value: Any) -> tuple[str, ...]:
+    ids = tuple(filter(None, _words(value)))
+    if not ids:  # not all rows: whoever computed the list would buy everything
+        raise ValueError("name at least one row, or pass None for all")
+    return ids
+
+
 def _conditions(value: Any) -> tuple[str, ...]:
     given = [value] if isinstance(value, str) else _words(value)
     return tuple(str(condition(one)) for one in given)
@@ -230,7 +237,7 @@ _OPTIONS: Final = {
     "out_dir": _Option(_path),
     "filename": _Option(_text, "{id}.{format}"),
     "results": _Option(_choice("all", "none", "jsonl", "csv"), "all"),
-    "only": _Option(_words, ()),
+    "only": _Option(_ids, ()),
     "sample": _Option(_whole(1)),
     "concurrency": _Option(_whole(1, 20_000), 5),
     "create_rate": _Option(rate),
