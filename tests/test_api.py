@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -140,6 +141,19 @@ def test_two_runs_at_once_in_one_process(project: Project, options: dict[str, An
     assert len(project.provider.creates) == 8
 
 
+def test_an_interrupt_ends_the_wait_for_the_lock(project: Project, options: dict[str, Any]) -> None:
+    """Nothing has begun that could drain."""
+    manifest = project.manifest(1)
+    assert batcher.run(manifest, **options).exit_code == 0
+    this = threading.get_ident()
+    before = time.monotonic()
+    with owner_lock(project.ledger):
+        threading.Timer(0.3, signal.pthread_kill, [this, signal.SIGINT]).start()
+        with pytest.raises(KeyboardInterrupt):
+            batcher.run(manifest, wait_lock=60, **options)
+    assert time.monotonic() - before < 30
+
+
 def test_results_have_every_row_with_its_outcome(project: Project, provider: FakeTTS, options: dict[str, Any]) -> None:
     """Failures are data."""
     provider.ending = lambda job: _failed(job) if "number 2" in job.text else {}
@@ -259,6 +273,9 @@ def test_parameters_are_the_options_of_the_command_line() -> None:
         ({"column": "text=Script"}, "column: 'text=Script' is not a mapping"),
         ({"where": "no condition"}, "where: "),
         ({"quotes": "maybe"}, "quotes: 'maybe' is not one of auto, on, off"),
+        ({"only": []}, "only: name at least one row, or pass None for all"),
+        ({"only": iter(())}, "only: name at least one row"),
+        ({"only": ","}, "only: name at least one row"),
         ({"only": ["a"], "sample": 3}, "--only and --sample contradict each other"),
     ],
 )

@@ -89,7 +89,7 @@ async def run(
         need_manifests(settings)
     clock = Clock()
     with ExitStack() as held:
-        await _lock(held, settings, clock)
+        await _lock(held, settings, clock, requests)
         new = await anyio.to_thread.run_sync(ready_ledger, settings, progress)
         api = f", API {settings.other_api}" if settings.other_api else ""
         progress.say(f"ledger {settings.ledger}{' (NEW)' if new else ''}, output folder {settings.out_dir}{api}")
@@ -104,14 +104,14 @@ async def run(
             raise root_cause(errors) from errors
 
 
-async def _lock(held: ExitStack, settings: Settings, clock: Clock) -> None:
-    """Take the owner's lock, waiting for it as long as the settings say."""
+async def _lock(held: ExitStack, settings: Settings, clock: Clock, requests: StopRequests) -> None:
+    """Take the owner's lock, waiting for it as long as the settings say, or until a request to stop."""
     give_up_at = clock.steady() + settings.wait_lock_seconds
     while True:
         try:
             held.enter_context(owner_lock(settings.ledger))
         except LockedError:
-            if clock.steady() >= give_up_at:
+            if clock.steady() >= give_up_at or requests.any:
                 raise
         else:
             return

@@ -91,6 +91,11 @@ class StopRequests:
         self._number = 0
         self._changed = Wakeup()
 
+    @property
+    def any(self) -> bool:
+        """Whether the run is to end."""
+        return self._number > 0
+
     def request(self) -> None:
         """Request that the run ends. Call it on the thread of the run's event loop."""
         self._number += 1
@@ -98,7 +103,7 @@ class StopRequests:
 
     def request_once(self) -> None:
         """Request that the run ends, unless that has been requested."""
-        if not self._number:
+        if not self.any:
             self.request()
 
     async def reach(self, number: int) -> None:
