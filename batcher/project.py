@@ -42,9 +42,11 @@ class Project:
     """
 
     def __init__(self, options: Options) -> None:
-        values = checked(options, "open")
+        # Every run has the options anew, which an iterator gives only once.
+        given = {name: [*value] if isinstance(value, Iterator) else value for name, value in options.items()}
+        values = checked(given, "open")
         self._settings = settings_of(values, (), folder=ledger_folder(values), token=token_of(values))
-        self._options: dict[str, Any] = dict(options)
+        self._options: dict[str, Any] = given
         self._runs: list[Run] = []
         self._is_open = False
 
@@ -167,6 +169,8 @@ class Run:
         self._feed = _Feed()
         self._task: asyncio.Task[runner.Ended] | None = None
         self._is_told = False  # whether the caller was told how it ended
+        self._beginning = asyncio.Lock()
+        self._is_too_late = False  # to begin, since its project was left
 
     @property
     def report(self) -> RunReport:
@@ -195,8 +199,9 @@ class Run:
         return self._whole().__await__()
 
     async def drain(self) -> None:
-        """Let the run end early, and wait for that."""
+        """Let the run end early, and wait for that. If it has not begun, it never will."""
         if self._task is None:
+            self._is_too_late = True
             return
         self._requests.request_once()
         await self._let_end(self._task)
@@ -230,12 +235,16 @@ class Run:
         _ = self.report  # raises what kept the run from beginning
 
     async def _begin(self) -> asyncio.Task[runner.Ended]:
-        if self._task is None:
-            settings = await _settings(self._rows, self._values, self._folder)
-            # A task of its own, so that no cancellation reaches a create in flight.
-            self._task = asyncio.create_task(self._work(settings), name="batcher run")
-            self._task.add_done_callback(lambda _: self._feed.end())
-        return self._task
+        async with self._beginning:  # its rows can be read only once, and may take a while
+            if self._task is None:
+                settings = await _settings(self._rows, self._values, self._folder)
+                if self._is_too_late:
+                    with closing_content(settings):
+                        raise RuntimeError("the run did not begin: its project was left before; nothing was created")
+                # A task of its own, so that no cancellation reaches a create in flight.
+                self._task = asyncio.create_task(self._work(settings), name="batcher run")
+                self._task.add_done_callback(lambda _: self._feed.end())
+            return self._task
 
     async def _work(self, settings: Settings) -> runner.Ended:
         with closing_content(settings):

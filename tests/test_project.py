@@ -91,6 +91,49 @@ async def test_a_run_of_selected_rows_yields_only_those(project: Project, speech
     assert [row.id async for row in speech.run(project.rows(3), only=["r3", "r1"])] == ["r1", "r3"]
 
 
+async def test_a_selection_that_can_be_read_once_holds_for_every_run_of_the_project(project: Project) -> None:
+    """It is not empty, which would mean all rows, the second time."""
+    where: Any = {"out_dir": project.audio, "api_url": project.provider.url, "token": TOKEN}
+    async with batcher.open(project.ledger, only=iter(["r2"]), **where) as speech:
+        assert (await speech.run(project.rows(3))).created == 1
+        assert (await speech.run(project.rows(3))).created == 0
+    assert len(project.provider.creates) == 1
+
+
+async def test_a_run_that_is_awaited_twice_reads_its_rows_once(project: Project, speech: batcher.Project) -> None:
+    async def rows() -> AsyncIterator[dict[str, Any]]:
+        for row in project.rows(3):
+            await asyncio.sleep(0)
+            yield row
+
+    run = speech.run(rows())
+    reports = await asyncio.gather(_report(run), _report(run))
+    assert [report.created for report in reports] == [3, 3]
+    project.assert_whole(project.rows(3))
+
+
+async def _report(run: batcher.Run) -> batcher.RunReport:
+    return await run
+
+
+async def test_a_run_whose_rows_are_still_read_does_not_begin_once_its_project_is_left(project: Project) -> None:
+    """Nothing is bought behind the back of a program that has left the block."""
+    left, asked = asyncio.Event(), asyncio.Event()
+
+    async def rows() -> AsyncIterator[dict[str, Any]]:
+        yield project.rows(1)[0]
+        asked.set()
+        await left.wait()
+
+    async with batcher.open(project.ledger, out_dir=project.audio, api_url=project.provider.url, token=TOKEN) as speech:
+        report = asyncio.create_task(_report(speech.run(rows())))
+        await asked.wait()
+    left.set()
+    with pytest.raises(RuntimeError, match="its project was left"):
+        await report
+    assert not project.provider.creates
+
+
 async def test_a_run_can_be_awaited(project: Project, speech: batcher.Project) -> None:
     run = speech.run(project.rows(2))
     with pytest.raises(RuntimeError, match="has not ended"):
