@@ -6,6 +6,7 @@ The project's file comes first, then the user's own.
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,9 +16,10 @@ from click.core import ParameterSource
 
 from batcher import settings
 from batcher.cli import trust
-from batcher.cli.option_types import Duration
+from batcher.cli.option_types import ColumnNames, ExitCodes
 from batcher.cli.options import is_default
 from batcher.errors import UsageError
+from batcher.manifest.faults import printable
 
 SECTIONS: Final = ("columns", "voices")
 """Tables of `batcher.toml`; all other keys are option names."""
@@ -128,11 +130,27 @@ def _unknown_key(name: str, known: set[str], path: Path) -> UsageError:
     return UsageError(f"{path}: unknown key {name!r}", hint)
 
 
-def _converted(ctx: click.Context, param: click.Parameter, value: Any, path: Path) -> Any:
-    if param.multiple and isinstance(value, str):
-        value = [value]
+def _as_given(param: click.Option, value: Any) -> Any:
+    """The value as a command line would give it, since that is what the checks of options expect: text, or a flag.
+
+    Raises:
+        click.BadParameter: the option cannot have a value of this kind.
+    """
+    if param.is_flag and isinstance(value, bool):
+        return value
+    takes_list = param.multiple or isinstance(param.type, ColumnNames | ExitCodes)
+    parts = value if takes_list and isinstance(value, list) else [value]
+    texts = [str(part) for part in parts]
+    if any(isinstance(part, bool | list | dict) for part in parts) or "\0" in "".join(texts):
+        shown = printable(json.dumps(value, default=str, ensure_ascii=False))
+        wanted = "true or false" if param.is_flag else "text or a list of texts" if takes_list else "text or a number"
+        raise click.BadParameter(f"{shown} is not a possible value: write {wanted}")
+    return texts if param.multiple or isinstance(value, list) else texts[0]
+
+
+def _converted(ctx: click.Context, param: click.Option, value: Any, path: Path) -> Any:
     try:
-        converted = param.type_cast_value(ctx, str(value) if isinstance(param.type, Duration) else value)
+        converted = param.type_cast_value(ctx, _as_given(param, value))
     except click.BadParameter as error:
         raise UsageError(f"{path}: {_key(param)}: {error.message}") from None
     if isinstance(converted, Path) or (param.name == "ledger" and "://" not in str(converted)):

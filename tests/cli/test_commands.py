@@ -245,6 +245,13 @@ def test_all_settings_may_be_in_batcher_toml(project: Project, provider: FakeTTS
         ('concurrency = "many"', "many"),
         ("voices = 3", "voices"),
         ("voice = ", "batcher.toml"),
+        ("no-header = 7", "no-header: '7' is not a valid boolean"),
+        ("skip-empty = []", "skip-empty: [] is not a possible value: write true or false"),
+        ("concurrency = [3]", "concurrency: [3] is not a possible value: write text or a number"),
+        ("max-items = inf", "max-items: 'inf' is not a valid integer range"),
+        ("where = [[1]]", "where: [[1]] is not a possible value: write text or a list of texts"),
+        ("filename = {a = 1}", 'filename: {"a": 1} is not a possible value'),
+        ('filename = "a\\u0000b"', "filename: "),
     ],
 )
 def test_a_bad_batcher_toml_is_refused_by_key(project: Project, provider: FakeTTS, line: str, words: str) -> None:
