@@ -107,7 +107,7 @@ class Downloader:
         self._fetching = 0  # slots taken
         self._unfinished = 0  # items that may be queued again
         self._left = 0  # items left to the next run
-        self._refused_since: float | None = None  # steady seconds; None after a success
+        self._refused: tuple[float, float] | None = None  # first and last time, in steady seconds; None after a success
 
     def add(self, task: OpenTask, url: str | None, *, expires_at: float | None = None) -> None:
         """Collect the audio of `task`; the task is read for a URL if there is none, or if it has expired by then."""
@@ -204,7 +204,7 @@ class Downloader:
                     fetched, sha256 = await self._stream(wanted.task, await self._fresh_url(wanted.task))
                 if fetched.ok:
                     self.gate.succeeded(sent)
-                    self._refused_since = None
+                    self._refused = None
                     return fetched, sha256
                 if fetched.http_status in (429, 503):
                     self._note_refusal(sent, fetched.http_status)
@@ -219,19 +219,24 @@ class Downloader:
     def _note_refusal(self, sent: Sent, status: int) -> None:
         """Pause all downloads, only briefly: other audio may be elsewhere. Drop what waits if that does not help.
 
+        By then each attempt takes a minute. The next run begins with what was never tried.
+
         A 503 between successes is the trouble of one file. As a limit it would set the rate to that at which tasks
         happen to end, and the downloads after it would pile up.
         """
-        is_single = status == 503 and self._refused_since is None
+        is_single = status == 503 and self._refused is None
         if not is_single:
             self.gate.close(sent)
         now = self.ctx.clock.steady()
-        self._refused_since = self._refused_since or now
-        if now - self._refused_since >= PATIENCE_SECONDS:
-            waiting = [entry for entry in self._queue if entry[2].failures]
-            self._left += len(waiting)
-            self._queue = [entry for entry in self._queue if not entry[2].failures]
-            heapq.heapify(self._queue)
+        first, last = self._refused or (now, now)
+        # After a longer time, nothing was asked for meanwhile.
+        self._refused = (first if now - last <= PATIENCE_SECONDS else now, now)
+        if self._is_refused_for_good():
+            self._left += len(self._queue)
+            self._queue.clear()
+
+    def _is_refused_for_good(self) -> bool:
+        return self._refused is not None and self._refused[1] - self._refused[0] >= PATIENCE_SECONDS
 
     def _unexpired(self, wanted: _Wanted) -> str | None:
         # A fresh URL is tried even if it seems to have expired: the clocks may differ.
@@ -248,7 +253,8 @@ class Downloader:
         if fetched.http_status in (429, 503) and asked > PATIENT_RETRY_AFTER_SECONDS:
             why = f"{why}; it asks to wait until {local(self.ctx.clock.now() + asked)}"
             return _FailedError(why, error=error, is_last=True)
-        return _FailedError(why, error=error, asked_seconds=asked, is_last=fetched.is_late)
+        is_last = fetched.is_late or self._is_refused_for_good()
+        return _FailedError(why, error=error, asked_seconds=asked, is_last=is_last)
 
     async def _note_failure(self, wanted: _Wanted, failure: _FailedError) -> None:
         task, now = wanted.task, self.ctx.clock.now()

@@ -29,7 +29,7 @@ from batcher.provider.client import Client
 from batcher.provider.endpoint import Endpoint
 from batcher.provider.limits import DownloadLimits
 from batcher.settings import Settings
-from batcher.throttle.gate import Throttle
+from batcher.throttle.gate import PATIENCE_SECONDS, Throttle
 from tests.support.fake_tts import TOKEN, FakeTTS, Job, Twist, audio_of, refusal
 from tests.support.ledger_kit import AT, RUN, Book, book_in, ending, run_context, sheet
 from tests.support.raw_server import Connection, Script, raw_server
@@ -367,3 +367,29 @@ async def test_audio_that_http_does_not_delimit_is_verified_by_its_frames_or_by_
     item = book.item(task.key)
     assert item["state"] == ("done" if why is None else "rendered")
     assert (item["error_message"] or "").startswith(why or "")
+
+
+async def test_a_host_that_refuses_everything_does_not_hold_a_run_for_each_file(
+    book: Book, provider: FakeTTS, run: Run
+) -> None:
+    """What it has not asked for by then is left to the next run, which begins with that."""
+    more = [f"more {number}" for number in range(20)]
+    book.take_in(sheet(*TEXTS, *more))
+    for number, text in enumerate(more, len(TEXTS)):
+        task = book.submitted(f"task_{number}")
+        provider.jobs[task.task_id] = Job(task.task_id, text, "mp3", 0.0)
+        book.do(collection.record_rendered, ending(task, word="completed"))
+    asked = bad_first(provider, len(TEXTS) + len(more), refusal(429, "slow"))
+    clock = HastyClock()
+    begun = clock.steady()
+    async with run(clock) as downloader:
+        await downloader.run()
+    assert clock.steady() - begun < 4 * PATIENCE_SECONDS
+    first = set(asked)
+    assert len(first) < len(TEXTS) + len(more)
+    (why,) = downloader.ctx.stop.reasons.values()
+    assert why == "the audio of 28 finished tasks could not be downloaded; run it again later"
+    asked.clear()
+    async with run(HastyClock()) as downloader:
+        await downloader.run()
+    assert asked[0] not in first
