@@ -22,7 +22,7 @@ _MAX_NAMES: Final = 1000
 
 @dataclass(slots=True, kw_only=True)
 class Doubt:
-    """Rows whose texts have something that is hardly meant to be spoken. `line` is that of the first, in the file."""
+    """Rows whose texts contain markup that is unlikely to be meant for speech. `line`: the first row's, in the file."""
 
     type: str
     line: int
@@ -38,7 +38,7 @@ class Doubt:
             if len(self.examples) < _EXAMPLES and part not in self.examples:
                 self.examples.append(part)
 
-    def told(self, manifest: str) -> str:
+    def line_in(self, manifest: str) -> str:
         """The doubt in one line, for a person."""
         shown = ", ".join(map(literal, self.examples))
         what = f"{counted(self.rows, 'row')} with {NOUNS[self.type]} that would be spoken"
