@@ -174,7 +174,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         type=click.Choice(["all", "none", "jsonl", "csv"]),
         default="all",
         show_default=True,
-        help="Results files to write after each run.",
+        help="Results files to write.",
     ),
     option("--rescan", is_flag=True, help="Ignore caches: reread every manifest and recheck every output."),
     option(

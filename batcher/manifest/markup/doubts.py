@@ -15,7 +15,7 @@ from batcher.manifest.markup.speakers import Speaker, speaker_of
 _EXAMPLES: Final = 3
 _MIN_SPEAKER_ROWS: Final = 2
 _MIN_SPEAKER_SHARE: Final = 0.2
-"""Names that are no voices are reported if this many rows share each, and this share of all rows has such a name."""
+"""A name that is no voice counts if this many rows share it, and this share of all rows begins with a shared name."""
 _MAX_NAMES: Final = 1000
 """Distinct names that are counted: a script has few."""
 
