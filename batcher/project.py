@@ -149,9 +149,9 @@ class _Feed(LogObserver):
 class Run:
     """A run of a project: iterate over it to get each row once it has settled, or await it for its report.
 
-    Rows that were settled before come first. Rows that the run leaves open are not among them: `report` says why. If
-    the caller is cancelled or leaves the iteration early, the run stops creating and collects open tasks for up to 30
-    seconds; another cancellation ends it at once.
+    Rows that were settled before come first. Rows that the run leaves open are not yielded: `report` has the reason.
+    If the caller is cancelled or leaves the iteration early, the run stops creating and collects open tasks for up to
+    30 seconds; another cancellation ends it at once.
 
     Raises, from the iteration or the await:
         LockedError: another run holds the ledger.

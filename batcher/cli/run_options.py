@@ -71,7 +71,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         multiple=True,
         type=Where(),
         metavar="COLUMN=VALUE",
-        help="Read only rows with this value, or with COLUMN!=VALUE without it.",
+        help="Read only rows with this value; COLUMN!=VALUE: only rows without it.",
     ),
     option("--skip-invalid", is_flag=True, help="Skip invalid rows and process the others."),
     option("--skip-empty", is_flag=True, help="Skip rows without text."),
@@ -80,7 +80,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         multiple=True,
         type=MarkupTypes(TABLE),
         metavar="TYPE",
-        help="Buy texts with markup of this type as they are, such as html; table: read all rows as one table.",
+        help="Buy texts with this type of markup, such as html, as they are; table: read all rows as one table.",
     ),
     option(
         "--strip", multiple=True, type=MarkupTypes(), metavar="TYPE", help="Remove markup of this type from the texts."
@@ -174,7 +174,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         type=click.Choice(["all", "none", "jsonl", "csv"]),
         default="all",
         show_default=True,
-        help="Results files to write after each run.",
+        help="Results files to write.",
     ),
     option("--rescan", is_flag=True, help="Ignore caches: reread every manifest and recheck every output."),
     option(
@@ -199,7 +199,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
         "--restored",
         consent=True,
         is_flag=True,
-        help="Accept a ledger that is a copy, a backup or new, beside audio it does not list.",
+        help="Accept a copied, older or new ledger beside audio that it does not list.",
     ),
     option(
         "--override-halt", consent=True, is_flag=True, help="Try one create request although the account is halted."

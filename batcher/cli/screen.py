@@ -137,7 +137,7 @@ class _Pace:
 
 
 def bar_text(tally: Tally, per_second: float, columns: int | None = None, *, colours: bool = False) -> str:
-    """What is done and what is next; the least important is left out of a line that has only so many columns."""
+    """What is done and what is next. With `columns`, the least important parts that do not fit are left out."""
     parts = [_Part(f"{tally.done:,} of {tally.total:,} done", 0)]
     if per_second > 0:
         per_minute = per_second * 60

@@ -33,7 +33,7 @@ class _Output(io.TextIOWrapper):
 
 
 def prepare() -> None:
-    """Make the standard streams usable, whatever the process was started with.
+    """Make the standard streams usable, even if they are closed or in another encoding.
 
     A closed one becomes the null device: otherwise, the next file opened would be the stream of its number, and get
     what is printed.

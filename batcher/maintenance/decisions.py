@@ -31,7 +31,7 @@ SETTLED_BY_RETRY = (*ENDED_BADLY, State.ABANDONED)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a decision did to an item: whether it `changed` it, its `state` now, and a `message` that says so."""
+    """Outcome of a decision for an item: whether it `changed`, its `state` now, and a `message` about it."""
 
     key: str
     changed: bool

@@ -18,7 +18,7 @@ from batcher.pipeline.linking import Linker
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retake:
-    """What became of a row's retake: its `take` now (None if it did not change), and a `message` that says so."""
+    """Outcome of a row's retake: its `take` now (None if it did not change), and a `message` about it."""
 
     take: int | None = None
     message: str

@@ -30,8 +30,8 @@ _SHAPES: Final = 'Write an array of objects, such as [{"id": "a1", "text": "Hell
 def is_document(source: Input) -> bool:
     """Whether JSON is a document, and not one object per line.
 
-    An object on a line of its own is a document if it is the only one, the file's name says JSON, and it has no text.
-    A line too long to look at is one if the file's name says JSON.
+    An object on one line is a document if it is the only one, the file's name ends in .json, and it has no text.
+    A line that is too long to parse is one if the file's name ends in .json.
     """
     if source.ending == ".arb" or source.lines.beginning().startswith("["):
         return True

@@ -96,7 +96,7 @@ def _format(source: Input) -> Format:
 
 
 def _of_text(source: Input) -> Format:
-    """The format of a file whose name says no more than text."""
+    """The format of a file whose name shows only that it is text."""
     first = source.lines.beginning()
     if _QUOTED_JSON.match(first):
         return _JSONL

@@ -30,4 +30,4 @@ MAX_BLANK_SHARE: Final = 8
 
 
 class TooLargeError(ValueError):
-    """A workbook is larger than a limit; the message says what is too large."""
+    """A workbook exceeds a limit; the message names the part that is too large."""

@@ -70,7 +70,7 @@ def swallows(cells: list[str], delimiter: str, width: int) -> bool:
 
 
 def _may_be_row(line: str, delimiter: str, begin: str, spaced: bool) -> bool:
-    """Whether the line may be a row in a table with such a row, `spaced` if that has a space behind its delimiter."""
+    """Whether the line resembles a row that starts with `begin`; `spaced`: a space follows the row's delimiters."""
     first, *behind = line.split(delimiter)
     if any(part.startswith(" ") is not spaced for part in behind if part):
         return False
@@ -79,8 +79,8 @@ def _may_be_row(line: str, delimiter: str, begin: str, spaced: bool) -> bool:
 
 
 def escapes_quotes(lines: Iterable[str], delimiter: str) -> bool:
-    """Whether a quote within a quoted cell has a backslash before it, and is not doubled: whether most lines with such
-    a quote can only be read like that."""
+    """Whether a backslash, not a second quote, escapes quotes within cells: most lines with a backslash before a quote
+    are valid only that way."""
     votes = [0, 0]
     for line in islice((line for line in islice(lines, _LINES) if '\\"' in line), _VOTES):
         if _cells(line, delimiter) is None:
@@ -94,8 +94,8 @@ def with_doubled(line: str) -> str:
 
 
 def opens_after_space(lines: Iterable[str], delimiter: str) -> bool:
-    """Whether a quote encloses a cell although a space is before it: whether most lines with such a quote have cells
-    that also end with one."""
+    """Whether quotes enclose cells even after a space: in most lines with a quote after delimiter and space, a
+    quote also ends the cell."""
     votes = [0, 0]
     within = f'{delimiter} "'
     for line in islice((line for line in islice(lines, _LINES) if within in line), _VOTES):

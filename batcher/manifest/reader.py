@@ -70,7 +70,7 @@ class Manifest:
     def description(self) -> list[str]:
         """What was decided about the file that its user may want to check: format, columns, and names of outputs."""
         lines = [*self.notes, *filter(None, [self._columns.guesses()])]
-        if "id" not in self._columns.sent.values() and "{id" in self._rules.filename:
+        if {"id", "output"}.isdisjoint(self._columns.sent.values()) and "{id" in self._rules.filename:
             lines.append(
                 "no id column: outputs are named by row number, so inserting a row renames the outputs after it"
             )

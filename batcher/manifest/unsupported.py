@@ -56,7 +56,7 @@ def refuse_unsupported(name: str, ending: str, head: bytes) -> None:
     """Refuse a manifest whose format is known by its ending or its first bytes, and is not read.
 
     Raises:
-        ManifestError: it is such a format. The hint converts it.
+        ManifestError: the format is not supported. The hint has the command that converts it.
     """
     begins = (kind for beginning, kind in _BEGINNINGS.items() if head.startswith(beginning))
     found = _KNOWN.get(next(begins, ending))

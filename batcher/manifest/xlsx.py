@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 from batcher.manifest import limits
 
 LISTING: Final = "xl/workbook.xml"
-"""The part of the archive that lists the sheets; it tells this format from others."""
+"""The part of the archive that lists the sheets; only this format has it."""
 _Position = tuple[int, int]
 
 

@@ -20,7 +20,7 @@ from typing import Final
 from batcher.pacing.schedule import best_nexts, growth
 
 _BINS: Final = 160
-"""Bins of the histogram: durations that vary by a factor of 100 are told apart to 4 %."""
+"""Bins of the histogram: durations that vary by a factor of 100 are resolved to 4 %."""
 _ROUNDS: Final = 4
 """Rounds per estimate. Estimates begin with the previous one, so rounds add up."""
 _DOUBT: Final = 0.5

@@ -35,7 +35,7 @@ most once in e^5 = 150 tasks on average (Lorden, 1971)."""
 _SHIFT: Final = 2.0
 """The change to detect: logarithms of durations that grow or shrink by this many of their deviations."""
 _RARE: Final = 0.006
-"""Probabilities below this, that of two and a half deviations, are not told apart. So one strange task contributes at
+"""Probabilities below this, that of two and a half deviations, count as this. So one strange task contributes at
 most log(1 / 0.006) = 5 to the evidence of a change."""
 _PRECISION: Final = 0.02
 """Share of a duration within which polls can hardly locate it: bounds are widened by it, and no smaller deviation

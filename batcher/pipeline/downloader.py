@@ -177,7 +177,7 @@ class Downloader:
         """The item's verified part file.
 
         Raises:
-            _FailedError: there is none; whatever one item's URL, answer or file brings about ends only its attempt.
+            _FailedError: there is none. Errors of one item's URL, answer or file end only that attempt.
             StorageError: the ledger cannot be written.
             OSError: the audio cannot be written.
         """

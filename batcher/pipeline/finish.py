@@ -69,7 +69,7 @@ class Finish:
         await self.ctx.ledger.do(self.outbox.add, "halted", replace(result, halt=run_report.halt_of([halt])))
 
     async def _check_ledger(self, result: run_report.RunReport) -> run_report.RunReport:
-        """The report, which says so if the ledger was deleted or replaced: what it holds was bought."""
+        """The report, with the rescued copy's path if the ledger was deleted or replaced: what it holds was bought."""
         rescued, path = await self.ctx.ledger.rescue(), self.ctx.settings.ledger
         if rescued is None:
             return result

@@ -34,8 +34,8 @@ class Ingest:
     """The batches of one run.
 
     `named` are the batches that the run reports on, `wanted` those that it may buy for: none once `refused`, the
-    message that says why, is set. `selection` are the rows of these batches that it works on. `hints` say what to do
-    about a refusal. `last_message` is that of the run before: the same one again is not news.
+    reason for the refusal, is set. `selection` are the rows of these batches that it works on. `hints` are the remedies
+    for a refusal. `last_message` is that of the run before: the same one again is not news.
     """
 
     def __init__(self, ctx: RunContext, confirm: Confirm | None = None) -> None:
@@ -122,7 +122,7 @@ class Ingest:
         return manifest, imported
 
     async def _ask(self, error: DoubtError) -> None:
-        """Ask a person whether to buy the texts as they are. Raises the error again if nobody says yes."""
+        """Ask a person whether to buy the texts as they are. Raises the error again unless the answer is yes."""
         if self._confirm is None:
             raise error
         for line in error.faults:

@@ -159,14 +159,14 @@ class _Planner:
         found = self._preview.add(manifest, rules, out_dir=self._store.out_dir, at=Clock().now(), **how)
         self._plan.faults += manifest.faults.lines()
         self._plan.warnings += manifest.hints
-        self._plan.rebuy = self._plan.rebuy or self._told(found.rebuy)
-        self._plan.rename = self._plan.rename or self._told(found.rename)
+        self._plan.rebuy = self._plan.rebuy or self._refusal(found.rebuy)
+        self._plan.rename = self._plan.rename or self._refusal(found.rename)
         self._add_doubts(manifest.faults.name, found.doubts)
         for name, ids in found.changed.items():
             self._plan.changed.setdefault(name, []).extend(ids)
         return importer.facts_of(manifest)
 
-    def _told(self, error: ManifestError | None) -> str | None:
+    def _refusal(self, error: ManifestError | None) -> str | None:
         """What would be refused, and what to do about it."""
         return None if error is None else "\n".join([*error.faults, *self._settings.ways_out(error)])
 
@@ -179,7 +179,7 @@ class _Planner:
     def _add_doubts(self, name: str, doubts: list[Doubt]) -> None:
         self._plan.doubts += [doubt.to_json() for doubt in doubts]
         refused = [doubt for doubt in doubts if doubt.type not in self._settings.allow]
-        self._plan.refused_doubts += [doubt.told(name) for doubt in refused]
+        self._plan.refused_doubts += [doubt.line_in(name) for doubt in refused]
         self._refused_types |= dict.fromkeys(doubt.type for doubt in refused)
         if self._refused_types:
             self._plan.doubts_hint = hint_of(",".join(self._refused_types))

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 ASK_ABOVE: Final = 50
 """A person at a terminal is asked before more new items than this are created for real money."""
 _AT_ONCE: Final = InFlight(creates=128, polls=16, downloads=4)
-"""Requests in flight at most, whatever `--concurrency` permits: each has a connection of its own."""
+"""Maximum requests in flight, even if `--concurrency` permits more: each has its own connection."""
 _LOCK_SECONDS: Final = 0.1
 """Time between two attempts to take the lock."""
 _COULD_NOT_BEGIN: Final = (2, 5, 8)

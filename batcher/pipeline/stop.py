@@ -54,7 +54,7 @@ class Stop:
         self._stop("collecting", reason, message)
 
     def cancel(self) -> None:
-        """Create nothing, because a person said no."""
+        """Create nothing, because a person answered no."""
         self.cancelled = True
         self.stop_creating(Reason.ASKED, CANCELLED)
 
@@ -81,7 +81,7 @@ class Stop:
 class StopRequests:
     """What ends a run from outside: the first request lets it drain, the second ends it at once.
 
-    `message` is the run's reason to stop; `way_out`, if any, tells a person how to request it again.
+    `message` is the run's reason to stop; `way_out` explains, if not empty, how a person ends the run at once.
     """
 
     message = "stopped as requested; run it again to continue"

@@ -140,7 +140,7 @@ def _controls(item: dict[str, Any]) -> frozenset[str] | None:
 
 
 def _is_used(value: object) -> bool:
-    """Whether a control's description, whose shape is not documented, says that it has an effect."""
+    """Whether a control has an effect, by its description, whose shape is not documented."""
     if isinstance(value, dict):
         return all(value.get(switch) is not False for switch in _SWITCHES)
     return value is not None and value is not False

@@ -30,7 +30,7 @@ def _integer(digits: str) -> int | None:
 
 
 def _shallow(text: str) -> str:
-    """JSON text with null in place of whatever is nested too deeply."""
+    """JSON text with null in place of values that are nested too deeply."""
     parts, depth, start = [], 0, 0
     for found in _PARTS.finditer(text):
         if found[0] in "[{":

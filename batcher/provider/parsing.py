@@ -86,7 +86,7 @@ class Reader:
         """The answer to a create, or to a poll of the task `asked`, classified by `rules`; `now` is in unix seconds."""
         try:
             return self._answer(wire, rules, now, asked)
-        except Exception as error:  # noqa: BLE001 - the answer to a create must be stored, whatever it does to us
+        except Exception as error:  # noqa: BLE001 - the answer to a create must be stored, even if it reveals a bug
             cause = Cause.HELD if wire.held else Cause.UNSENT if wire.unsent else Cause.UNCLEAR
             return Answer(cause=cause, raw=self._raw(wire), transport=f"unreadable: {type(error).__name__}")
 

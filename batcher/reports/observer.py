@@ -1,4 +1,4 @@
-"""Who is told about a run while it works: the screen of the command line, or the log of a program that uses batcher."""
+"""Receivers of a run's messages and counts: the command line's screen, or the log of a program that uses batcher."""
 
 from __future__ import annotations
 

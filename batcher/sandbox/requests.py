@@ -19,7 +19,7 @@ RANGES: Final = {
 }
 """The numeric parameters and their limits."""
 USED: Final = ("speed", "volume", "pitch")
-"""Parameters that have an effect on eSpeak's speech. All others are ignored, as the answer to a create says."""
+"""Parameters that have an effect on eSpeak's speech. The answer to a create lists others as ignored."""
 _WORDS: Final = ("language", "emotion")
 
 

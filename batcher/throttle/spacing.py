@@ -37,5 +37,5 @@ class Spacing:
         self._next_at = max(self._next_at, self._clock.steady() - BURST_SECONDS) + 1 / self._rate.value
 
     def restart(self, seconds: float = 0.0) -> None:
-        """Begin anew in `seconds`, with nothing to make up for."""
+        """Start over in `seconds`, without making up for missed requests."""
         self._next_at = self._clock.steady() + seconds

@@ -304,3 +304,4 @@ def test_columns_are_described_only_where_something_was_decided(tmp_path: Path) 
     assert described(f"id,text,voice,{carried}") == [line]
     assert described("id,text,voice,no\x07te")[0].endswith("no\\x07te")
     assert "outputs are named by row number" in described("text,voice")[0]
+    assert described("text,voice,output") == []

@@ -23,8 +23,8 @@ def changes(ctx: click.Context, /, manifest: tuple[str, ...], since: str | None,
     """List the files that a run has made or replaced. Creates nothing.
 
     Prints the path of each file that was put at its output since the run began, by this run or later: audio that was
-    downloaded, another take, and audio that a changed row has taken over from another. `run --json` and `batcher
-    status` have the id of a run.
+    downloaded, another take, and audio that a changed row now shares with another. `run --json` and `batcher status`
+    have the id of a run.
     """
     from batcher.ledger import ledger
     from batcher.ledger.queries import changes as queries

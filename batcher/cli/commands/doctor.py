@@ -37,7 +37,7 @@ _COLOURS: Final = {"ok": GOOD, "hint": WARNING, "problem": ERROR}
 def doctor(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     """Check the setup and explain how to fix problems. Creates nothing.
 
-    Takes the options of `run` and checks everything that such a run depends on: token, account and host, the clock,
+    Takes the options of `run` and checks everything that a run depends on: token, account and host, the clock,
     the API's published schema, the ledger and its disk, the manifests, free space, leftover files and the sandbox's
     speech. Also prints the source of each setting. Each finding is ok, a hint or a problem.
     """

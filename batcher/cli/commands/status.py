@@ -119,7 +119,7 @@ def _last_run(run: dict[str, Any]) -> str:
 
 
 def _state_of(run: dict[str, Any]) -> str:
-    """`ended`, `crashed` (killed, too), or `running`, as far as this host can tell."""
+    """`ended`, `crashed` (also if killed), or `running`, which is assumed of a run on another host."""
     if run["ended_at"] is not None:
         return "ended"
     return "crashed" if run["host"] == socket.gethostname() and not _is_alive(run["pid"]) else "running"

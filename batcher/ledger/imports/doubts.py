@@ -44,7 +44,9 @@ def refuse_doubts(conn: Connection, staging: Staging, name: str, rules: Rules, a
     if doubts:
         types = ",".join(doubt.type for doubt in doubts)
         message = f"{name}: texts with markup or placeholders ({types.replace(',', ', ')}); nothing was created"
-        raise DoubtError(message, [doubt.told(name) for doubt in doubts], hint_of(types), frozenset(types.split(",")))
+        raise DoubtError(
+            message, [doubt.line_in(name) for doubt in doubts], hint_of(types), frozenset(types.split(","))
+        )
 
 
 def hint_of(types: str) -> str:

@@ -66,7 +66,7 @@ def refuse_other_filter(conn: Connection, rules: Rules, name: str) -> None:
         " ".join(f"--where {printable(one)}" for one in where) or "no --where" for where in (last, rules.where)
     )
     message = f"{name}: the last run of batch {rules.batch} had {before}, and this one has {now}; nothing was created"
-    hint = "To select the rows anew, pass --refilter: new ones will be bought, and others leave the results."
+    hint = "To accept the new selection, pass --refilter: added rows are bought, and removed ones leave the results."
     if not last:
         hint = f"Remove --where, also from batcher.toml and the environment. {hint}"
     suggestion = Suggestion("To select the same rows as before:", {"--where": last}) if last else None

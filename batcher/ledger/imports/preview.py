@@ -190,7 +190,7 @@ class ImportPreview:
     def counts(self) -> Counts:
         """Rows and items of all manifests."""
         if len(self._unchanged) == len(self._out_dirs) and not self._is_limited:
-            return count(self._conn, self._unchanged)  # which the ledger may know
+            return count(self._conn, self._unchanged)  # the ledger may have them cached
         states = dict.fromkeys(map(str, State), 0)
         states |= {row[0]: row[1] for row in self._conn.exec_driver_sql(_ITEMS)}
         rows, invalid, empty = self._conn.exec_driver_sql(_ROWS).one()

@@ -97,6 +97,6 @@ def refuse_renames(
     raise ManifestError(
         message,
         [f"{name}:{row.line}: {row.why()}" for row in first],
-        f"{before}Restore the ids, --column and --filename of the last run, or pass --rename to write the files anew"
-        " under the new names.",
+        f"{before}Restore the ids, --column and --filename of the last run, or pass --rename to give the"
+        " files their new names.",
     )

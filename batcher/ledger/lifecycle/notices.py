@@ -1,4 +1,4 @@
-"""Notices that wait to be posted: each is stored with what it is about, and removed after it was received."""
+"""Notices that wait to be posted: stored in the ledger, and removed once received."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete, func, insert, select
 from batcher.ledger.storage.schema import notices
 
 _MOST: Final = 1000
-"""Of more notices than this that nobody receives, the oldest are dropped."""
+"""Maximum notices that wait; beyond it, the oldest are dropped."""
 
 
 def add(conn: Connection, body: str, *, at: float) -> None:

@@ -44,7 +44,7 @@ def check_files(path: Path, *, readonly: bool) -> None:
 
 
 def side_files(path: Path) -> list[Path]:
-    """The journals that SQLite would use with a database at `path`, whatever kind of file they are."""
+    """The journals that SQLite would use with a database at `path`, including links and other special files."""
     return [side for ending in _SIDE_FILES if os.path.lexists(side := path.with_name(f"{path.name}{ending}"))]
 
 

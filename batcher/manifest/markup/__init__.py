@@ -1,1 +1,1 @@
-"""Hides how markup, placeholders and speaker names are told from ordinary text, and how they are removed from it."""
+"""Hides how markup, placeholders and speaker names are recognised in texts, and how they are removed."""

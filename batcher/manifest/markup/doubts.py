@@ -15,14 +15,14 @@ from batcher.manifest.markup.speakers import Speaker, speaker_of
 _EXAMPLES: Final = 3
 _MIN_SPEAKER_ROWS: Final = 2
 _MIN_SPEAKER_SHARE: Final = 0.2
-"""Names that are no voices are reported if this many rows share each, and this share of all rows has such a name."""
+"""A name that is no voice counts if this many rows share it, and this share of all rows begins with a shared name."""
 _MAX_NAMES: Final = 1000
 """Distinct names that are counted: a script has few."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Doubt:
-    """Rows whose texts have something that is hardly meant to be spoken. `line` is that of the first, in the file."""
+    """Rows whose texts contain markup that is unlikely to be meant for speech. `line`: the first row's, in the file."""
 
     type: str
     line: int
@@ -38,7 +38,7 @@ class Doubt:
             if len(self.examples) < _EXAMPLES and part not in self.examples:
                 self.examples.append(part)
 
-    def told(self, manifest: str) -> str:
+    def line_in(self, manifest: str) -> str:
         """The doubt in one line, for a person."""
         shown = ", ".join(map(literal, self.examples))
         what = f"{counted(self.rows, 'row')} with {NOUNS[self.type]} that would be spoken"

@@ -13,7 +13,7 @@ def doubts(*texts: str, voices: tuple[str, ...] = ()) -> list[str]:
     collected = Doubts(voices)
     for number, text in enumerate(texts, 1):
         collected.add(number, number + 1, text)
-    return [doubt.told("m.csv") for doubt in collected.found()]
+    return [doubt.line_in("m.csv") for doubt in collected.found()]
 
 
 def test_rows_with_the_same_type_are_one_doubt() -> None:
