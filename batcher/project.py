@@ -42,7 +42,7 @@ class Project:
     """
 
     def __init__(self, options: Options) -> None:
-        # Every run has the options anew, which an iterator gives only once.
+        # Every run reads the options, and an iterator can be read only once.
         given = {name: [*value] if isinstance(value, Iterator) else value for name, value in options.items()}
         values = checked(given, "open")
         self._settings = settings_of(values, (), folder=ledger_folder(values), token=token_of(values))
@@ -168,7 +168,7 @@ class Run:
         self._requests = StopRequests()
         self._feed = _Feed()
         self._task: asyncio.Task[runner.Ended] | None = None
-        self._is_told = False  # whether the caller was told how it ended
+        self._is_reported = False  # whether the caller has its report or its error
         self._beginning = asyncio.Lock()
         self._is_too_late = False  # to begin, since its project was left
 
@@ -177,7 +177,7 @@ class Run:
         """The report of the run. Raises RuntimeError before its end, and the error that kept it from beginning."""
         if self._task is None or not self._task.done():
             raise RuntimeError("the run has not ended: iterate over it or await it first")
-        self._is_told = True
+        self._is_reported = True
         report, error = self._task.result()
         if error is not None:
             raise error
@@ -206,7 +206,7 @@ class Run:
         self._requests.request_once()
         await self._let_end(self._task)
         error = None if self._task.cancelled() else self._task.exception()
-        if error is not None and not self._is_told:
+        if error is not None and not self._is_reported:
             log.error("the run failed", why=str(error))
 
     async def _whole(self) -> RunReport:

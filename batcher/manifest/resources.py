@@ -1,4 +1,4 @@
-"""Tells the texts of a JSON object of ids and texts from what is noted beside them, as in ARB and other resource files
+"""Separates the texts of a JSON object of ids and texts from the notes beside them, as in ARB and other resource files
 of programs."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`--notify`: the run's report arrives at least once, signed, whatever happens in between."""
+"""`--notify`: the run's report arrives at least once, signed, also after kills and errors in between."""
 
 from __future__ import annotations
 

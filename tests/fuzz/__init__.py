@@ -1,1 +1,1 @@
-"""Feeds whatever comes from outside with made-up input for minutes: no exception but ours, no memory blow-up."""
+"""Feeds made-up input to everything that reads from outside, for minutes: no exception but ours, no memory blow-up."""

@@ -187,7 +187,7 @@ def test_a_retake_buys_a_second_output_once(project: Project, provider: FakeTTS)
 def test_a_text_that_is_put_back_after_a_retake_of_another_is_not_bought_again(
     project: Project, provider: FakeTTS
 ) -> None:
-    """The row's take counts for the texts that have such a take."""
+    """The row's take counts for the texts that have that take."""
     texts = ["the first text", "the second text"]
     for text in texts:
         project.run(project.manifest([{"id": "a", "text": text, "voice": "anna"}]))

@@ -5,6 +5,7 @@ The kernel releases it when the process ends, so a kill leaves nothing to clean 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -45,6 +46,8 @@ def owner_lock(ledger: Path) -> Iterator[None]:
         if error.errno not in files.PERMANENT:
             raise StorageError(message, "Free some space or fix the folder.") from error
         hint = "Run batcher as the account that the ledger belongs to, or choose another with --ledger."
+        if error.errno == errno.EMLINK:
+            hint = "A copy made with hard links is the same ledger: delete the copy, then make it with cp -a."
         raise LedgerError(message, hint) from error
     try:
         _write_holder(path)

@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from batcher.errors import LockedError, StorageError
+from batcher.errors import LedgerError, LockedError, StorageError
 from batcher.ledger.storage.lock import owner_lock
 from tests.support.ledger_kit import Book
 
@@ -22,6 +22,20 @@ def test_a_second_owner_is_refused_and_shown_the_first(book: Book) -> None:
             pytest.fail("two owners at once")
         assert "--wait-lock" in caught.value.hint
     with owner_lock(link):
+        pass
+
+
+def test_a_copy_made_with_hard_links_is_refused_with_the_way_out(book: Book) -> None:
+    """Both names would be one ledger with two locks."""
+    with owner_lock(book.path):
+        pass
+    lock = book.path.with_name(f"{book.path.name}.lock")
+    lock.with_name("copy.lock").hardlink_to(lock)
+    with pytest.raises(LedgerError, match="also linked under another name") as caught, owner_lock(book.path):
+        pytest.fail("an owner of two ledgers")
+    assert "cp -a" in caught.value.hint
+    lock.with_name("copy.lock").unlink()
+    with owner_lock(book.path):
         pass
 
 
