@@ -69,10 +69,11 @@ class Book:
         out_dir: str = "audio",
         allow: Collection[str] = (),
         rename: bool = False,
+        suffix: str = "csv",
         **rules: Any,
     ) -> Batch:
-        """Import a CSV manifest with this content as the batch, and claim for its rows from now on."""
-        file = self.path.with_name(f"{batch}.csv")
+        """Import a manifest with this content as the batch, and claim for its rows from now on."""
+        file = self.path.with_name(f"{batch}.{suffix}")
         file.write_text(content)
         how = Rules(**({"batch": batch, "voice": "anna"} | rules))
         manifest, source = Manifest(file, how), str(file)
