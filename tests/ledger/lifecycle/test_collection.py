@@ -65,6 +65,11 @@ def test_an_unfunded_item_is_claimed_only_after_a_recheck(book: Book) -> None:
     book.do(claims.recheck_confirmed, old, run_id=RUN)
     (again,) = book.claim_anew()
     assert (again.key, again.attempt) == (task.key, 2)
+    book.record(book.accepted(again, "t2"))
+    book.do(collection.record_failed, ending(replace(task, attempt=2, task_id="t2")))
+    book.do(decisions.retry, task.key, 2, at=AT, who="me")
+    assert book.do(claims.rechecks, book.account_id, book.wanted) == []  # the first task was replaced
+    assert [one.attempt for one in book.claim_anew()] == [3]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 
 from batcher.item import Event
 from batcher.ledger.lifecycle import collection, decisions
+from batcher.ledger.lifecycle.transitions import NO_ERROR
 from batcher.ledger.records import Claimed
 from tests.support.ledger_kit import AT, Book, ending, sheet
 
@@ -66,10 +67,12 @@ def test_an_adoption_that_does_not_fit_changes_nothing(book: Book, case: str) ->
 def test_a_retry_clears_task_error_and_waiting_time(book: Book) -> None:
     book.take_in(sheet("one"))
     task = book.submitted("t1")
-    book.do(collection.record_failed, ending(task, error_code="boom"))
+    error: dict[str, Any] = {"error_code": "boom", "error_message": "m", "request_id": "r", "http_status": 500}
+    book.do(collection.record_failed, ending(task, **error))
     assert book.do(decisions.retry, task.key, 1, at=AT, who="me")
     item = book.item(task.key)
-    assert (item["state"], item["task_id"], item["error_code"], item["not_before_at"]) == ("pending", None, None, 0)
+    assert (item["state"], item["task_id"], item["not_before_at"], item["deferrals"]) == ("pending", None, 0, 0)
+    assert {name: value for name, value in item.items() if name.startswith("error_")} == NO_ERROR
     (again,) = book.claim_anew()
     assert again.attempt == 2
     assert not book.do(collection.record_rendered, ending(task))
