@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -70,6 +71,45 @@ def test_a_record_fits_the_reserved_space(tmp_path: Path) -> None:
     spill.reserve()
     assert (tmp_path / "l.spill").stat().st_size == size
     assert Spill(tmp_path / "l.spill").records() == [_spilled(1)]
+
+
+def test_a_hundred_large_answers_fit_the_reserved_space(tmp_path: Path) -> None:
+    """Their raw bodies are shortened, and their task ids kept."""
+    spill = Spill(tmp_path / "l.spill")
+    spill.reserve()
+    size = spill.path.stat().st_size
+    for number in range(100):
+        spill.append(replace(_spilled(number), raw=bytes(1 << 16)))
+    assert spill.path.stat().st_size == size
+    found = Spill(spill.path).records()
+    assert [record.task_id for record in found] == [_spilled(number).task_id for number in range(100)]
+    assert {len(record.raw) for record in found} == {4096}
+
+
+def test_a_spill_file_that_was_not_read_is_not_removed(tmp_path: Path) -> None:
+    """It may hold answers."""
+    Spill(tmp_path / "l.spill").append(_spilled(1))
+    Spill(tmp_path / "l.spill").remove()
+    assert Spill(tmp_path / "l.spill").records() == [_spilled(1)]
+
+
+def test_an_empty_spill_file_is_removed(tmp_path: Path) -> None:
+    spill = Spill(tmp_path / "l.spill")
+    spill.reserve()
+    assert spill.records() == []
+    spill.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_answer_that_cannot_be_stored_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    spill = Spill(tmp_path / "missing" / "l.spill")
+    assert spill.records() == []
+    with pytest.raises(StorageError, match=r"cannot write .*l\.spill: No such file"):
+        spill.append(_spilled(1))
+    (tmp_path / "folder.spill").mkdir()
+    with pytest.raises(StorageError, match=r"cannot read .*folder\.spill: ") as caught:
+        Spill(tmp_path / "folder.spill").records()
+    assert "move it away" in caught.value.hint
 
 
 def test_the_spill_file_survives_a_power_cut(tmp_path: Path, disk_calls: list[tuple[str, int]]) -> None:
