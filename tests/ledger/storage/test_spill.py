@@ -71,6 +71,9 @@ def test_a_record_fits_the_reserved_space(tmp_path: Path) -> None:
     spill.reserve()
     assert (tmp_path / "l.spill").stat().st_size == size
     assert Spill(tmp_path / "l.spill").records() == [_spilled(1)]
+    os.truncate(tmp_path / "l.spill", size // 2)
+    spill.reserve()
+    assert (tmp_path / "l.spill").stat().st_size == size
 
 
 def test_a_hundred_large_answers_fit_the_reserved_space(tmp_path: Path) -> None:
@@ -97,8 +100,19 @@ def test_an_empty_spill_file_is_removed(tmp_path: Path) -> None:
     spill = Spill(tmp_path / "l.spill")
     spill.reserve()
     assert spill.records() == []
+    descriptor = spill._opened()
     spill.remove()
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+
+
+def test_a_record_of_another_format_ends_the_reading(tmp_path: Path) -> None:
+    path = tmp_path / "l.spill"
+    spill = Spill(path)
+    spill.append(_spilled(1))
+    path.write_bytes(path.read_bytes().replace(b"TTS1", b"TTS2"))
+    assert Spill(path).records() == []
 
 
 def test_an_answer_that_cannot_be_stored_is_an_error_that_names_the_file(tmp_path: Path) -> None:
