@@ -117,7 +117,9 @@ def test_a_record_of_another_format_ends_the_reading(tmp_path: Path) -> None:
 
 def test_an_answer_that_cannot_be_stored_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     spill = Spill(tmp_path / "missing" / "l.spill")
+    spill.clear()
     assert spill.records() == []
+    spill.clear()
     with pytest.raises(StorageError, match=r"cannot write .*l\.spill: No such file"):
         spill.append(_spilled(1))
     (tmp_path / "folder.spill").mkdir()
@@ -178,3 +180,19 @@ def test_reserving_fails_where_the_space_is_missing(tmp_path: Path) -> None:
     (tmp_path / "l.spill").mkdir()
     with pytest.raises(StorageError, match=r"cannot write .*l\.spill: "):
         Spill(tmp_path / "l.spill").reserve()
+
+
+@pytest.mark.parametrize("step", ["reserve", "append", "clear"])
+def test_a_disk_error_is_an_error_that_names_the_file(tmp_path: Path, step: str) -> None:
+    """No record counts as cleared, or as written, before it is."""
+    spill = Spill(tmp_path / "l.spill")
+    spill.append(_spilled(1))
+    spill.close()
+    spill._descriptor = os.open(spill.path, os.O_RDONLY)  # writes to it fail
+    verbs = {"reserve": spill.reserve, "append": partial(spill.append, _spilled(2)), "clear": spill.clear}
+    with pytest.raises(StorageError, match=r"cannot write .*l\.spill: Bad file descriptor"):
+        verbs[step]()
+    spill.close()
+    assert spill.records() == [_spilled(1)]
+    spill.append(_spilled(3))
+    assert Spill(spill.path).records() == [_spilled(1), _spilled(3)]
