@@ -62,6 +62,22 @@ def probe(book: Book, run_id: str = "run-2", *, credits_: float | None = None) -
     return claimed
 
 
+def test_the_open_halts_of_one_or_of_all_accounts_are_listed_oldest_first(book: Book) -> None:
+    """Without those that are closed."""
+    first = book.account_id
+    book.do(halts.open_halt, first, "unstable", AT + 2, "a", RUN)
+    other = book.begin("run-2", user_id="u2")
+    book.do(halts.open_halt, other, "credits", AT + 1, "b", "run-2")
+    book.do(halts.open_halt, other, "unstable", AT + 3, "c", "run-2")
+    assert [halt.detail for halt in book.do(halts.open_halts)] == ["b", "a", "c"]
+    assert [halt.detail for halt in book.do(halts.open_halts, other)] == ["b", "c"]
+    for halt in book.do(halts.open_halts, other):
+        book.do(halts.permit_probe, halt.id, "run-2")
+    (claimed,) = book.claim(run_id="run-2")
+    book.record(book.accepted(claimed, "t1", run_id="run-2"))
+    assert [halt.detail for halt in book.do(halts.open_halts)] == ["a"]
+
+
 # --- credits
 
 

@@ -184,6 +184,16 @@ def test_reserving_fails_where_the_space_is_missing(tmp_path: Path) -> None:
         Spill(tmp_path / "l.spill").reserve()
 
 
+def test_a_record_written_in_pieces_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a nearly full disk, where space is freed meanwhile."""
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, at: write(descriptor, data[:100], at))
+    spill = Spill(tmp_path / "l.spill")
+    for number in range(2):
+        spill.append(_spilled(number))
+    assert Spill(spill.path).records() == [_spilled(number) for number in range(2)]
+
+
 @pytest.mark.parametrize("step", ["reserve", "append", "clear"])
 def test_a_disk_error_is_an_error_that_names_the_file(tmp_path: Path, step: str) -> None:
     """No record counts as cleared, or as written, before it is."""
