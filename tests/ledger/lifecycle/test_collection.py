@@ -107,6 +107,20 @@ def test_a_recheck_that_finds_another_status_collects_the_task(book: Book) -> No
     assert [open_.task_id for open_ in book.do(collection.open_tasks, book.account_id, book.wanted)] == ["t1"]
 
 
+def test_a_recheck_permits_one_create(book: Book) -> None:
+    """If the task is collected after all and lacks credits once more, it is read again before its item is created."""
+    book.take_in(sheet("one"))
+    task = book.submitted("t1")
+    unfunded = ending(task, error_code="insufficient_credits")
+    book.do(collection.record_unfunded, unfunded)
+    book.do(claims.recheck_confirmed, task, run_id=RUN)
+    book.do(claims.readopt, task, at=AT, run_id=RUN, detail="completed")
+    assert book.do(collection.record_unfunded, unfunded)
+    (halt,) = book.do(halts.open_halts, book.account_id)
+    book.do(halts.permit_probe, halt.id, RUN)
+    assert book.claim_anew() == []
+
+
 @pytest.mark.parametrize(
     ("looks", "gone"),
     [
