@@ -152,6 +152,45 @@ def test_finding_a_task_resets_its_missing_polls(book: Book) -> None:
     assert book.do(collection.record_missing, ending(task, at=AT + 360))
 
 
+def test_missing_polls_before_a_task_was_found_never_count_again(book: Book) -> None:
+    """And finding it resets no other task's."""
+    book.take_in(sheet("one", "two"))
+    first, second = book.submitted("t1"), book.submitted("t2")
+    for after in (0, 60, 120):
+        for task in (first, second):
+            book.do(collection.record_missing, ending(task, at=AT + after))
+    book.do(collection.record_found, first)
+    assert not book.do(collection.record_missing, ending(first, at=AT + 180))
+    assert not book.do(collection.record_missing, ending(first, at=AT + 400))
+    assert book.do(collection.record_missing, ending(second, at=AT + 180))
+
+
+def test_audio_that_could_not_be_downloaded_is_tried_again_later(book: Book) -> None:
+    """The reason and the time are its item's alone, and end once the audio is saved."""
+    book.take_in(sheet("one", "two"))
+    first, second = book.submitted("t1"), book.submitted("t2")
+    for task in (first, second):
+        book.do(collection.record_rendered, ending(task))
+    untouched = book.item(second.key)
+    failed = ending(first, error_code="unusable", error_message="no audio", request_id="r", http_status=200)
+    assert not book.do(collection.record_undelivered, failed, next_try_at=AT + 60, unusable=False)
+    item = book.item(first.key)
+    assert (item["state"], item["not_before_at"], item["error_message"]) == ("rendered", AT + 60, "no audio")
+    assert (item["error_code"], item["error_request_id"], item["error_http_status"]) == ("unusable", "r", 200)
+    assert book.one("SELECT unusable_looks FROM tasks WHERE task_id = 't1'") == {"unusable_looks": 0}
+    book.do(collection.record_tried, first, at=AT + 70)
+    found = book.do(collection.open_tasks, book.account_id, book.wanted)
+    assert [(task.task_id, task.next_try_at) for task in found] == [("t1", AT + 70), ("t2", 0.0)]
+    for stale in (replace(first, attempt=2), replace(first, task_id="t9"), replace(first, key=second.key)):
+        book.do(collection.record_tried, stale, at=AT + 80)
+    assert book.item(first.key) == item | {"not_before_at": AT + 70}
+    assert book.item(second.key) == untouched
+    book.do(collection.record_saved, first, at=AT + 90, run_id=RUN)
+    book.do(collection.record_tried, first, at=AT + 99)
+    saved = book.item(first.key)
+    assert (saved["state"], saved["error_message"], saved["not_before_at"]) == ("done", None, AT + 70)
+
+
 @pytest.mark.parametrize(
     ("looks", "gone"),
     [
