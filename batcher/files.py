@@ -22,11 +22,6 @@ SHARED_MODE: Final = 0o640
 more."""
 MAX_CONFIG_BYTES: Final = 1 << 20
 """Maximum size of configuration files: `batcher.toml`, token files, the mark of an output folder."""
-PERMANENT: Final = (
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EMLINK),
-    *(errno.ENAMETOOLONG, errno.ENOENT, errno.EEXIST, errno.EFBIG),
-)
-"""Errors of the file system that stay until somebody changes a path or its permissions; others may pass."""
 
 
 def create(path: Path, mode: int = 0o666) -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from batcher import files
-from batcher.errors import LedgerError, LockedError, StorageError
+from batcher.errors import PERMANENT, LedgerError, LockedError, StorageError
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def owner_lock(ledger: Path) -> Iterator[None]:
         ) from None
     except OSError as error:
         message = f"cannot lock {ledger}: {error.filename or path}: {error.strerror}"
-        if error.errno not in files.PERMANENT:
+        if error.errno not in PERMANENT:
             raise StorageError(message, "Free some space or fix the folder.") from error
         hint = "Run batcher as the account that the ledger belongs to, or choose another with --ledger."
         if error.errno == errno.EMLINK:
