@@ -34,7 +34,7 @@ REPORT = (
 STATES = {
     *("pending", "submitting", "in_doubt", "submitted", "rendered", "done", "rejected", "failed", "gone", "abandoned"),
 }
-CREDITS = {"start", "end", "spent", "estimated_needed"}
+CREDITS = {"start", "end", "spent", "estimated_needed", "topped_up"}
 REQUESTS = {"create", "poll", "download", "throttled"}
 
 

@@ -225,7 +225,7 @@ def test_the_statement_shows_the_unexplained_rest(project: Project, provider: Fa
     provider.on_profile = spend
     ended = project.run(project.manifest(3))
     assert "1,000,000 at the start, 999,990 at the end; reported cost 3; +7 credits unexplained" in ended.err
-    assert ended.report["credits"] == {"start": 1e6, "end": 1e6 - 10, "spent": 3, "estimated_needed": 0}
+    assert ended.report["credits"] == {"start": 1e6, "end": 1e6 - 10, "spent": 3, "estimated_needed": 0, "topped_up": 0}
 
 
 def test_a_run_whose_costs_explain_its_balances_prints_no_statement(project: Project) -> None:

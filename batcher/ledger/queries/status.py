@@ -13,6 +13,7 @@ from batcher.clock import utc
 from batcher.formatting import rounded
 from batcher.item import Inputs
 from batcher.ledger.money.spending import estimated_need, spending
+from batcher.ledger.money.top_ups import topped_up
 from batcher.ledger.queries.batches import current_batches
 from batcher.ledger.queries.item_counts import Counts, count
 from batcher.ledger.queries.outputs import error_of
@@ -148,6 +149,7 @@ def status(conn: Connection) -> dict[str, Any]:
         "in_flight": costs.in_flight,
         "in_doubt": costs.in_doubt,
         "estimated_needed": estimated_need(conn, wanted),
+        "topped_up": topped_up(conn),
     }
     return {
         "batches": [batch.name for batch in wanted],
