@@ -42,7 +42,12 @@ def show_plan(ctx: click.Context, manifests: tuple[str, ...]) -> int:
     from batcher.pipeline import plan
 
     settings = with_standard_input(run_settings(ctx, manifests))
-    found = anyio.run(plan.plan, settings, Screen(quiet=ctx.params["quiet"]).reading)
+    screen = Screen(quiet=ctx.params["quiet"])
+    try:
+        screen.comparing(", ".join(source.label for source in settings.sources))
+        found = anyio.run(plan.plan, settings, screen.reading)
+    finally:
+        screen.close()
     refused = (
         bool(found.refused or found.refused_doubts)
         or (found.rebuy is not None and not settings.rebuy)
