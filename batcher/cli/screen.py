@@ -112,7 +112,8 @@ class Screen:
         from tqdm import tqdm
 
         pace = _Pace()
-        self._bar = tqdm(total=tally.total, bar_format="", dynamic_ncols=True, file=sys.stderr)
+        layout = self._layout(tally, pace, clock)
+        self._bar = tqdm(total=tally.total, initial=tally.done, bar_format=layout, dynamic_ncols=True, file=sys.stderr)
         try:
             while True:
                 self._update(tally, pace, clock)
@@ -123,12 +124,16 @@ class Screen:
     def _update(self, tally: Tally, pace: _Pace, clock: Clock) -> None:
         if self._bar is None:
             return
-        pace.note(tally.done, clock.steady())
-        text = bar_text(tally, pace.per_second(), (_width() or 80) - _BAR_COLUMNS, colours=self._colours)
         with suppress(OSError):
-            self._bar.bar_format = f"{{percentage:3.0f}}%|{{bar}}| {text}"
+            self._bar.bar_format = self._layout(tally, pace, clock)
             self._bar.n = min(tally.done, tally.total)
             self._bar.refresh()
+
+    def _layout(self, tally: Tally, pace: _Pace, clock: Clock) -> str:
+        """The bar's line in the notation of tqdm."""
+        pace.note(tally.done, clock.steady())
+        text = bar_text(tally, pace.per_second(), (_width() or 80) - _BAR_COLUMNS, colours=self._colours)
+        return f"{{percentage:3.0f}}%|{{bar}}| {text}"
 
     async def _print(self, tally: Tally, clock: Clock) -> None:
         pace = _Pace()

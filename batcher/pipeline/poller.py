@@ -160,6 +160,10 @@ class Poller:
 
         Returns whether the task needs no further poll.
         """
+        word = None if answer.task is None else answer.task.word
+        self._log(watched).debug(
+            "poll", cause=answer.cause, status=word, seconds=round(asked_age, 3), polls=watched.polls
+        )
         match answer.cause:
             case Cause.OK if answer.task is not None:
                 self.gate.succeeded(sent)
