@@ -66,10 +66,12 @@ class LastRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerCredits(Credits):
-    """Credits of a whole ledger, with what open tasks and items in doubt cost or may have cost."""
+    """Credits of a whole ledger, with what open tasks and items in doubt cost or may have cost, and the balance that
+    was read last."""
 
     in_flight: float | None = None
     in_doubt: float | None = None
+    left: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -449,6 +449,11 @@ async def main() -> None:
             print(row.id, row.state, row.error.code if row.error is not None else "")
         last: batcher.RunReport = await project.run([Path("a.csv"), Path("b.csv")])
         print(last.exit_code, (await project.status()).states)
+        settled: list[batcher.Outcome] = await project.retry(state=["failed", "gone"])
+        settled += await project.resolve(["a"], buy_again=True)
+        seconds: list[float | None] = [change.audio_seconds for change in await project.changes(batch="a")]
+        takes: list[int | None] = [retake.take for retake in await project.retake("a", take=1)]
+        print(settled, seconds, takes, [note.note for note in (await project.retake_marked("a.json")).notes])
 
 
 asyncio.run(main())
@@ -459,6 +464,7 @@ import batcher
 batcher.run("lines.csv", max_credit=5)
 batcher.run("lines.csv", concurrency="20")
 batcher.run("lines.csv").credits.gone
+batcher.open("a.db").resolve("a", buyagain=True)
 """
 
 
@@ -475,6 +481,7 @@ def test_a_users_script_is_type_checked(tmp_path: Path) -> None:
         ("wrong.py", "4", "call-arg"),
         ("wrong.py", "5", "arg-type"),
         ("wrong.py", "6", "attr-defined"),
+        ("wrong.py", "7", "call-arg"),
     ], ended
 
 

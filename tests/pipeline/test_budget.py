@@ -248,6 +248,9 @@ def test_a_top_up_between_runs_is_no_negative_cost(project: Project, provider: F
     told = project.batcher("status").out
     assert "credits: spent about 8, 0 in flight, 0 in doubt, 0 still needed (estimate), topped up about 500" in told
     assert "topped up about 500, 495 left\n" in told
+    assert project.run(manifest).report["credits"]["start"] is None  # nothing to do: it reads no profile
+    assert "topped up about 500, 495 left\n" in project.batcher("status").out
+    assert project.batcher("status", "--json").report["credits"]["left"] == 495
     assert project.batcher("report").exit_code == 0
     page = (project.audio / "lines.report.html").read_text(encoding="utf-8")
     assert "Spent about 8, topped up about 500, 495 left." in page

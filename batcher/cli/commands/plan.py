@@ -175,7 +175,8 @@ def _cost(found: Any) -> str:
 
 def _sufficiency(found: Any) -> str:
     if found.suffices is None or not found.new:
-        return ""
+        listed = found.estimate["credits"] if found.estimate_source == "price rule" and found.new else 0.0
+        return click.style(", probably not enough", fg=WARNING) if found.balance < listed else ""
     if found.suffices:
         return ", which is enough"
     if not found.stops_after:

@@ -94,7 +94,7 @@ def _credits(found: dict[str, float | None]) -> str:
         spent = parts["spent"]
         words[0] = f"spent {'unknown' if spent is None else f'about {amount(spent)}'}"
         words.append(f"topped up about {amount(added)}")
-    left = found["start"] if found["end"] is None else found["end"]
+    left = found["left"]
     return "credits: " + ", ".join(words + ([] if left is None else [f"{amount(left)} left"]))
 
 
