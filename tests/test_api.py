@@ -482,6 +482,7 @@ def test_a_users_script_is_type_checked(tmp_path: Path) -> None:
         ("wrong.py", "5", "arg-type"),
         ("wrong.py", "6", "attr-defined"),
         ("wrong.py", "7", "call-arg"),
+        ("wrong.py", "7", "unused-coroutine"),
     ], ended
 
 
