@@ -146,7 +146,7 @@ def _wait_for(function: Callable[[StopRequests], Awaitable[T]]) -> T:
 
 
 class _Worker(Generic[T]):
-    """An asynchronous function on a thread of its own.
+    """An asynchronous function on a separate thread.
 
     An interrupt can be raised between any two steps of the waiting thread, so `wait` does every step where an interrupt
     is caught, and only steps that can be repeated. `Thread.join` is none of them: an interrupted one takes the thread

@@ -216,7 +216,7 @@ async def test_decisions_without_a_ledger_make_none(project: Project, speech: ba
 
 @pytest.mark.parametrize("name", ["retry", "abandon", "retake", "resolve", "changes"])
 def test_methods_have_the_options_of_the_commands(name: str) -> None:
-    """Whatever a command decides, a program can decide."""
+    """A program can decide all that a command can."""
     assert name in COMMANDS
     command = cli.get_command(click.Context(cli), name)
     assert command is not None
