@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import anyio.to_thread
-
 from batcher.audio.store import Store
 from batcher.clock import Clock
 from batcher.errors import ManifestError, UsageError
 from batcher.item import State
 from batcher.ledger.imports.parse_options import last_parse_options
-from batcher.ledger.ledger import Connection, Ledger, open_locked, open_readonly
+from batcher.ledger.ledger import Connection, Ledger, open_locked
 from batcher.ledger.lifecycle import collection, decisions
 from batcher.ledger.queries import manifest_paths, names
 from batcher.ledger.queries.batches import current_batches
@@ -76,8 +74,8 @@ async def retake(
     """
     if not ids:
         raise UsageError("name at least one row")
-    rows = await anyio.to_thread.run_sync(_named, settings, ids, batch)
-    return await _retake(settings, rows, take)
+    with open_locked(settings.ledger, settings.world) as ledger:
+        return await _retake(ledger, await ledger.do(_named, ids, batch), take)
 
 
 async def retake_marked(settings: Settings, marks: Path, *, batch: str | None = None) -> MarkedRetakes:
@@ -87,62 +85,59 @@ async def retake_marked(settings: Settings, marks: Path, *, batch: str | None = 
         UsageError: it is not a marks file of this ledger.
         LockedError: a run holds the ledger.
     """
-    marked, rows, stale = await anyio.to_thread.run_sync(_marked, settings, marks, batch)
-    outcomes = [Retake(batch=mark.batch, id=mark.id, message=STALE) for mark in stale]
-    outcomes += await _retake(settings, rows, None)
+    with open_locked(settings.ledger, settings.world) as ledger:
+        marked, rows, stale = await ledger.do(_marked, marks, batch)
+        outcomes = [Retake(batch=mark.batch, id=mark.id, message=STALE) for mark in stale]
+        outcomes += await _retake(ledger, rows, None)
     notes = [Note(batch=mark.batch, id=mark.id, note=mark.note.strip()) for mark in marked if mark.note.strip()]
     return MarkedRetakes(outcomes=outcomes, notes=notes)
 
 
-def _named(settings: Settings, ids: Sequence[str], batch: str | None) -> _Rows:
-    with open_readonly(settings.ledger, settings.world) as conn:
-        batches = {one.batch_id: one for one in current_batches(conn)}
-        return [(batches[number], row_id) for number, _, row_id in names.find_rows(conn, ids, batch=batch)]
+def _named(conn: Connection, ids: Sequence[str], batch: str | None) -> _Rows:
+    batches = {one.batch_id: one for one in current_batches(conn)}
+    return [(batches[number], row_id) for number, _, row_id in names.find_rows(conn, ids, batch=batch)]
 
 
-def _marked(settings: Settings, path: Path, batch: str | None) -> tuple[list[Mark], _Rows, list[Mark]]:
+def _marked(conn: Connection, path: Path, batch: str | None) -> tuple[list[Mark], _Rows, list[Mark]]:
     """The marks of the file, the rows that are marked for a retake, and the marks of rows retaken since."""
     found: _Rows = []
     stale = []
-    with open_readonly(settings.ledger, settings.world) as conn:
-        batches = {one.batch_id: one for one in current_batches(conn)}
-        marks = [one for one in read_marks(path, identity(conn).ledger_id) if batch in (None, one.batch)]
-        for mark in marks:
-            if mark.mark != "retake":
-                continue
-            number = names.row_with(conn, mark.batch, mark.id, mark.key)
-            if number is None:
-                stale.append(mark)
-            else:
-                found.append((batches[number], mark.id))
+    batches = {one.batch_id: one for one in current_batches(conn)}
+    marks = [one for one in read_marks(path, identity(conn).ledger_id) if batch in (None, one.batch)]
+    for mark in marks:
+        if mark.mark != "retake":
+            continue
+        number = names.row_with(conn, mark.batch, mark.id, mark.key)
+        if number is None:
+            stale.append(mark)
+        else:
+            found.append((batches[number], mark.id))
     return marks, found, stale
 
 
-async def _retake(settings: Settings, rows: _Rows, take: int | None) -> list[Retake]:
-    own = await anyio.to_thread.run_sync(_manifest_takes, settings, rows)
+async def _retake(ledger: Ledger, rows: _Rows, take: int | None) -> list[Retake]:
+    own = await ledger.do(_manifest_takes, rows)
+    retakes = _Retakes(ledger=ledger, clock=Clock())
     outcomes = []
-    with open_locked(settings.ledger, settings.world) as ledger:
-        retakes = _Retakes(ledger=ledger, clock=Clock())
-        found: _Outcome
-        for batch, row_id in rows:
-            if (named := own.get((batch.batch_id, row_id))) is not None:
-                found = None, f"the manifest sets take {named}; change it there, and the next run creates the new take"
-            elif take is None:
-                found = await retakes.request(batch, row_id)
-            else:
-                found = await retakes.switch(batch, row_id, take)
-            outcomes.append(Retake(batch=batch.name, id=row_id, take=found[0], message=found[1]))
+    found: _Outcome
+    for batch, row_id in rows:
+        if (named := own.get((batch.batch_id, row_id))) is not None:
+            found = None, f"the manifest sets take {named}; change it there, and the next run creates the new take"
+        elif take is None:
+            found = await retakes.request(batch, row_id)
+        else:
+            found = await retakes.switch(batch, row_id, take)
+        outcomes.append(Retake(batch=batch.name, id=row_id, take=found[0], message=found[1]))
     return outcomes
 
 
-def _manifest_takes(settings: Settings, rows: _Rows) -> dict[tuple[int, str], Any]:
+def _manifest_takes(conn: Connection, rows: _Rows) -> dict[tuple[int, str], Any]:
     """The takes that manifests set for these rows; manifests that cannot be read are ignored."""
     found: dict[tuple[int, str], Any] = {}
-    with open_readonly(settings.ledger, settings.world) as conn:
-        for batch in {one.batch_id: one for one, _ in rows}.values():
-            path, rules = Path(manifest_paths.source_of(conn, batch)[0]), last_parse_options(conn, batch)
-            with suppress(ManifestError):
-                found |= {(batch.batch_id, row_id): take for row_id, take in explicit_takes(path, rules)}
+    for batch in {one.batch_id: one for one, _ in rows}.values():
+        path, rules = Path(manifest_paths.source_of(conn, batch)[0]), last_parse_options(conn, batch)
+        with suppress(ManifestError):
+            found |= {(batch.batch_id, row_id): take for row_id, take in explicit_takes(path, rules)}
     return found
 
 
