@@ -24,6 +24,7 @@ from batcher.errors import StorageError
 from batcher.ledger.lifecycle.answers import doubt_unanswered, record_answer
 from batcher.ledger.records import AnswerRecord
 from batcher.ledger.storage import database, statements
+from batcher.ledger.storage.access import check_files
 from batcher.ledger.storage.lock import owner_lock
 from batcher.ledger.storage.schema import meta
 from batcher.ledger.storage.spill import Spill
@@ -248,6 +249,7 @@ def open_locked(path: Path, world: database.World | None = None) -> Iterator[Led
         LockedError: a run holds it.
         LedgerError: it does not exist, is not up to date or cannot be used.
     """
+    check_files(path, readonly=True)  # before the lock, which makes a file and its folder
     with owner_lock(path), open_ledger(path, world) as ledger:
         yield ledger
 
