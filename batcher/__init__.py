@@ -26,27 +26,39 @@ if TYPE_CHECKING:
         TroubleError,
         UsageError,
     )
+    from batcher.maintenance.decisions import Outcome
+    from batcher.maintenance.doubts import Doubt, DoubtMoney, DoubtRow
+    from batcher.maintenance.retakes import MarkedRetakes, Note, Retake
     from batcher.options import Options
     from batcher.pipeline.plan import Plan
-    from batcher.project import Project, Run
+    from batcher.project import Project
+    from batcher.project_run import Run
     from batcher.reports.run_report import Credits, OpenHalt, RunReport
-    from batcher.row_output import LastRun, LedgerCredits, Row, RowError, Status
+    from batcher.row_output import Change, LastRun, LedgerCredits, Row, RowError, Status
 
 __version__ = "0.1.0"
 __all__ = [
     "BatcherError",
+    "Change",
     "CredentialsError",
     "Credits",
+    "Doubt",
     "DoubtError",
+    "DoubtMoney",
+    "DoubtRow",
     "LastRun",
     "LedgerCredits",
     "LedgerError",
     "LockedError",
     "ManifestError",
+    "MarkedRetakes",
+    "Note",
     "OpenHalt",
     "Options",
+    "Outcome",
     "Plan",
     "Project",
+    "Retake",
     "Row",
     "RowError",
     "Run",
@@ -69,10 +81,11 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'batcher' has no attribute {name!r}")
     from batcher import api, errors, options, project, row_output
+    from batcher.maintenance import decisions, doubts, retakes
     from batcher.pipeline import plan
     from batcher.reports import run_report
 
-    homes = (api, errors, options, project, row_output, plan, run_report)
+    homes = (api, errors, options, project, row_output, plan, run_report, decisions, doubts, retakes)
     found = globals()[name] = next(getattr(home, name) for home in homes if hasattr(home, name))
     return found
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import concurrent.futures
+import asyncio
 import os
+import threading
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar, Unpack
+from typing import Any, Generic, TypeVar, Unpack
 
-from anyio.from_thread import start_blocking_portal
+import anyio
 
+from batcher.errors import own_errors
 from batcher.options import Options, StrPath, checked, token_of
 from batcher.pipeline import plan as planning
 from batcher.pipeline import runner
 from batcher.pipeline.stop import StopRequests
-from batcher.project import Project, closing_content, ledger_folder, read_batches, read_rows, read_status, settings_for
+from batcher.project import Project, ledger_folder, read_batches, read_rows, read_status
 from batcher.reports.observer import LogObserver
 from batcher.reports.run_report import RunReport
-from batcher.row_input import SyncRows, paths_of, spool_now
+from batcher.row_input import SyncRows, closing_content, paths_of, settings_for, spool_now
 from batcher.row_output import Row, Status
 from batcher.run_settings import settings_of
 from batcher.settings import Settings, project_folder
@@ -41,7 +44,7 @@ def run(rows: SyncRows | None = None, /, **options: Unpack[Options]) -> RunRepor
         TroubleError: the API cannot be reached, or the disk is full.
     """
     settings = _settings(rows, options, "run")
-    with closing_content(settings):
+    with closing_content(settings), own_errors():
         ended = _wait_for(lambda requests: runner.run(settings, LogObserver(), requests))
     if ended.error is not None:
         raise ended.error
@@ -56,7 +59,7 @@ def plan(rows: SyncRows, /, **options: Unpack[Options]) -> planning.Plan:
         BatcherError: an option, the rows or the ledger cannot be used. Faults of rows are in the plan.
     """
     settings = _settings(rows, options, "plan")
-    with closing_content(settings):
+    with closing_content(settings), own_errors():
         return _wait_for(lambda _: planning.plan(settings))
 
 
@@ -66,7 +69,8 @@ def status(manifest: StrPath | None = None, /, *, ledger: StrPath | None = None,
     Raises:
         LedgerError: there is none, or it cannot be used.
     """
-    return read_status(_of_ledger(manifest, ledger, sandbox=sandbox))
+    with own_errors():
+        return read_status(_of_ledger(manifest, ledger, sandbox=sandbox))
 
 
 def results(
@@ -84,7 +88,8 @@ def results(
         UsageError: there is no such batch.
     """
     settings = _of_ledger(manifest, ledger, sandbox=sandbox)
-    return _results(settings, read_batches(settings, batch))
+    with own_errors():
+        return _results(settings, read_batches(settings, batch))
 
 
 def open(ledger: StrPath | None = None, /, **options: Unpack[Options]) -> Project:  # noqa: A001 - its public name
@@ -106,7 +111,8 @@ def _results(settings: Settings, batches: list[Any]) -> Iterator[Row]:
         after, before = 0, -1
         while after != before:
             before = after
-            rows, after = read_rows(settings, batch, after)
+            with own_errors():
+                rows, after = read_rows(settings, batch, after)
             yield from rows
 
 
@@ -129,15 +135,78 @@ def _wait_for(function: Callable[[StopRequests], Awaitable[T]]) -> T:
 
     What interrupts the wait, such as KeyboardInterrupt, is a request to end, and is raised afterwards.
     """
-    requests, interrupt = StopRequests(), None
-    with start_blocking_portal() as portal:
-        future = portal.start_task_soon(function, requests)
-        while not future.done():
-            try:
-                concurrent.futures.wait([future])
-            except BaseException as error:  # noqa: BLE001 - raised below
-                interrupt = error
-                portal.start_task_soon(requests.request)
+    worker = _Worker(function)
+    try:
+        interrupt = worker.wait()
+    finally:
+        worker.leave()
     if interrupt is not None:
         raise interrupt
-    return future.result()
+    return worker.result()
+
+
+class _Worker(Generic[T]):
+    """An asynchronous function on a separate thread.
+
+    An interrupt can be raised between any two steps of the waiting thread, so `wait` does every step where an interrupt
+    is caught, and only steps that can be repeated. `Thread.join` is none of them: an interrupted one takes the thread
+    for ended.
+    """
+
+    def __init__(self, function: Callable[[StopRequests], Awaitable[T]]) -> None:
+        self._function = function
+        self._requests = StopRequests()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._decided: dict[str, bool] = {}  # whether it "begins": in one step, by its thread or a request to end
+        self._thread = threading.Thread(target=self._run, name="batcher")
+        self._running = threading.Lock()  # until the end
+        self._running.acquire()
+        self._has_ended = False
+        self._results: list[T] = []
+        self._error: BaseException | None = None
+
+    def wait(self) -> BaseException | None:
+        """Begin, and wait for the end. Returns the last interrupt, each of which is a request to end."""
+        interrupt, act = None, self._thread.start
+        while True:
+            try:
+                act()
+                if self._decided.get("begins", True) and not self._has_ended:
+                    self._running.acquire()
+                if self._has_ended:
+                    self._thread.join()
+            except BaseException as error:  # noqa: BLE001 - raised by the caller
+                interrupt, act = error, self._request
+            else:
+                return interrupt
+
+    def leave(self) -> None:
+        """Request the end of a function that nobody waits for any more."""
+        if not self._has_ended:
+            self._request()
+
+    def result(self) -> T:
+        """What the function returned. Raises what it raised."""
+        if self._error is not None:
+            raise self._error
+        return self._results[0]
+
+    def _request(self) -> None:
+        """Keep the function from beginning; or let a run drain, and end at once if that was requested before."""
+        if self._decided.setdefault("begins", False) and self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed: it has ended
+                self._loop.call_soon_threadsafe(self._requests.request)
+
+    def _run(self) -> None:
+        try:
+            anyio.run(self._main)
+        except BaseException as error:  # noqa: BLE001 - raised by `result`
+            self._error = error
+        finally:
+            self._has_ended = True
+            self._running.release()
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        if self._decided.setdefault("begins", True):
+            self._results.append(await self._function(self._requests))

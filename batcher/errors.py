@@ -17,8 +17,17 @@ Any other exception that escapes is a bug.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import errno
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
+
+PERMANENT: Final = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EMLINK),
+    *(errno.ENAMETOOLONG, errno.ENOENT, errno.EEXIST, errno.EFBIG),
+)
+"""Errors of the file system that stay until somebody changes a path or its permissions; others may pass."""
 
 
 class BatcherError(Exception):
@@ -101,3 +110,30 @@ def root_cause(error: BaseException) -> BaseException:
         return error
     leaves = [root_cause(one) for one in error.exceptions]
     return next((leaf for leaf in leaves if not isinstance(leaf, BatcherError)), leaves[0])
+
+
+def of_file_system(error: OSError) -> BatcherError | None:
+    """What a user can do about an error of the operating system. None if it concerns no file, which is a bug."""
+    where = error.filename if isinstance(error.filename, str) else None
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = where or "a file or standard output"
+        return StorageError(f"cannot write {where}: {error.strerror}", "Free some space, then run it again.")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return TroubleError(f"cannot open {where or 'a file'}: {error.strerror}", "Raise the limit: `ulimit -n 1024`.")
+    if where is None:
+        return None
+    if error.errno in PERMANENT:
+        hint = "Check the path, its permissions, and which account runs batcher."
+        return UsageError(f"cannot use {where}: {error.strerror}", hint)
+    return TroubleError(f"cannot use {where}: {error.strerror}", "Run it again later.")
+
+
+@contextmanager
+def own_errors() -> Iterator[None]:
+    """Raise errors of the file system as errors that say what to do about them."""
+    try:
+        yield
+    except OSError as error:
+        if (own := of_file_system(error)) is None:
+            raise
+        raise own from error

@@ -22,11 +22,6 @@ SHARED_MODE: Final = 0o640
 more."""
 MAX_CONFIG_BYTES: Final = 1 << 20
 """Maximum size of configuration files: `batcher.toml`, token files, the mark of an output folder."""
-PERMANENT: Final = (
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EMLINK),
-    *(errno.ENAMETOOLONG, errno.ENOENT, errno.EEXIST, errno.EFBIG),
-)
-"""Errors of the file system that stay until somebody changes a path or its permissions; others may pass."""
 
 
 def create(path: Path, mode: int = 0o666) -> int:
@@ -121,13 +116,13 @@ def resolved(path: Path) -> Path:
     """The absolute path without symbolic links.
 
     Raises:
-        UsageError: a link leads back to itself.
+        UsageError: a link leads back to itself, or no file can have that name.
     """
     try:
         return path.resolve()
-    except (RuntimeError, OSError) as error:
-        why = error.strerror if isinstance(error, OSError) else "its symbolic links form a loop"
-        raise UsageError(f"cannot use {path}: {why}", "Choose another path, or fix the link.") from None
+    except (RuntimeError, OSError, ValueError) as error:
+        why = "its symbolic links form a loop" if isinstance(error, RuntimeError) else getattr(error, "strerror", error)
+        raise UsageError(f"cannot use {str(path)!r}: {why}", "Choose another path, or fix the link.") from None
 
 
 def leads_out(folder: Path, path: Path) -> bool:

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, time
 from decimal import Decimal
 from pathlib import Path, PurePath
@@ -16,6 +17,9 @@ import anyio.lowlevel
 
 from batcher.errors import ManifestError, StorageError, UsageError
 from batcher.manifest.faults import printable
+from batcher.options import token_of
+from batcher.run_settings import settings_of, sources_of
+from batcher.settings import Settings
 
 TITLE: Final = "<rows>"
 """What messages call such rows, with their number as the line."""
@@ -167,3 +171,34 @@ def _plain(value: Any) -> Any:
     if callable(getattr(value, "item", None)):  # a number of an array
         return _plain(value.item())
     raise TypeError(f"a value of type {type(value).__name__} cannot be stored: pass a string or a number")
+
+
+async def settings_for_rows(rows: Rows | None, values: Mapping[str, Any], folder: Path) -> Settings:
+    """The settings of a run of these rows, which are read to their end if they are not paths."""
+    paths = paths_of(rows)
+    content = None if paths or rows is None else await spool(rows)
+    return settings_for(rows is not None, paths, content, values, folder)
+
+
+def settings_for(has_rows: bool, paths: list[Path], content: Any, values: Mapping[str, Any], folder: Path) -> Settings:
+    """The settings of a run of these manifests, or of the rows in `content`.
+
+    Raises:
+        UsageError: options contradict each other, or there are no rows.
+    """
+    if not has_rows and not values["collect_only"]:
+        raise UsageError("no rows given", "Pass a path or rows; or collect_only=True.")
+    manifests: list[Path | None] = [*paths] if content is None else [None]
+    sources = sources_of(values, manifests, content=content, title=TITLE)
+    return settings_of(values, sources, folder=folder, token=token_of(values))
+
+
+@contextmanager
+def closing_content(settings: Settings) -> Iterator[None]:
+    """Close the temporary file of passed rows at the end."""
+    try:
+        yield
+    finally:
+        for source in settings.sources:
+            if source.content is not None:
+                source.content.close()

@@ -66,10 +66,12 @@ class LastRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerCredits(Credits):
-    """Credits of a whole ledger, with what open tasks and items in doubt cost or may have cost."""
+    """Credits of a whole ledger, with what open tasks and items in doubt cost or may have cost, and the balance that
+    was read last."""
 
     in_flight: float | None = None
     in_doubt: float | None = None
+    left: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,22 @@ class Status:
     last_run: LastRun | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A row whose file was put at its `path` at `linked_at` (ISO 8601, UTC), new or in place of another."""
+
+    batch: str
+    row: int  # number in the manifest
+    id: str
+    path: Path
+    key: str
+    take: int
+    sha256: str | None
+    bytes: int | None
+    audio_seconds: float | None
+    linked_at: str
+
+
 def row_of(result: Result, folder: Path) -> Row:
     """A row of a ledger that lies in this folder."""
     line = dict(result.line)
@@ -99,6 +117,12 @@ def row_of(result: Result, folder: Path) -> Row:
         credits=result.credits,
         error=None if error is None else RowError(**error),
     )
+
+
+def change_of(found: Mapping[str, Any], folder: Path) -> Change:
+    """A change of a ledger that lies in this folder."""
+    facts = dict(found)
+    return Change(path=Path(os.path.normpath(folder / facts.pop("output"))), **facts)
 
 
 def status_of(found: Mapping[str, Any]) -> Status:

@@ -16,6 +16,7 @@ import typing
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 import click
@@ -23,6 +24,7 @@ import pytest
 import structlog
 
 import batcher
+import batcher.api
 from batcher.cli.commands.help import topic_text
 from batcher.cli.commands.run import run as run_command
 from batcher.ledger.storage.lock import owner_lock
@@ -152,6 +154,92 @@ def test_an_interrupt_ends_the_wait_for_the_lock(project: Project, options: dict
         with pytest.raises(KeyboardInterrupt):
             batcher.run(manifest, wait_lock=60, **options)
     assert time.monotonic() - before < 30
+
+
+class _Interrupt:
+    """A trace function that raises KeyboardInterrupt once: before the line with this number of those in `api`."""
+
+    def __init__(self, number: int) -> None:
+        self.lines = 0
+        self._number = number
+
+    def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
+        if frame.f_code.co_filename != batcher.api.__file__ or frame.f_code.co_name not in _WAITING:
+            return None
+        if event == "line":
+            self.lines += 1
+            if self.lines == self._number:
+                raise KeyboardInterrupt
+        return self
+
+
+_WAITING: Final = ("_wait_for", "__init__", "wait", "leave", "result", "_request")
+"""The functions of `api` that the waiting thread is in."""
+
+
+def test_an_interrupt_at_any_step_of_the_wait_drains(
+    project: Project, provider: FakeTTS, options: dict[str, Any]
+) -> None:
+    """Before every line: no run goes on without its caller, and the next finishes what was left."""
+    manifest, number, has_ended = project.manifest(1), 0, False
+    while not has_ended:
+        number += 1
+        trace = _Interrupt(number)
+        sys.settrace(trace)
+        try:
+            batcher.run(manifest, **options)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        has_ended = trace.lines < number
+        _assert_workers_end()
+    assert number > 10
+    assert batcher.run(manifest, **options).exit_code == 0
+    assert len(provider.creates) == 1
+
+
+@pytest.mark.parametrize("when", ["in a request", "between steps"])
+def test_a_second_interrupt_right_after_the_first_ends_a_run_too(
+    project: Project, provider: FakeTTS, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Where the first is just being handled, or where nothing catches it: the run drains all the same."""
+    worker, provider.task_seconds = batcher.api._Worker, 1000.0
+    real, requests = worker._request, []
+
+    def interrupted(self: Any) -> None:
+        requests.append(self)
+        if len(requests) == 1:
+            raise KeyboardInterrupt
+        real(self)
+
+    def wait(self: Any) -> None:
+        self._thread.start()
+        provider.until(lambda: len(provider.jobs) == 1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(worker, *(("_request", interrupted) if when == "in a request" else ("wait", wait)))
+    interrupt = threading.Thread(target=_interrupt_once, args=[provider, threading.get_ident()])
+    if when == "in a request":
+        interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        batcher.run(project.manifest(3), concurrency=1, **options)
+    provider.end_tasks()
+    _assert_workers_end()
+    assert (len(provider.creates), project.states()) == (1, {"done": 1, "pending": 2})
+
+
+def _interrupt_once(provider: FakeTTS, thread: int) -> None:
+    provider.until(lambda: len(provider.jobs) == 1)
+    signal.pthread_kill(thread, signal.SIGINT)
+    provider.end_tasks()
+
+
+def _assert_workers_end() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "batcher":
+            thread.join(20)
+            assert not thread.is_alive()
 
 
 def test_results_have_every_row_with_its_outcome(project: Project, provider: FakeTTS, options: dict[str, Any]) -> None:
@@ -361,6 +449,11 @@ async def main() -> None:
             print(row.id, row.state, row.error.code if row.error is not None else "")
         last: batcher.RunReport = await project.run([Path("a.csv"), Path("b.csv")])
         print(last.exit_code, (await project.status()).states)
+        settled: list[batcher.Outcome] = await project.retry(state=["failed", "gone"])
+        settled += await project.resolve(["a"], buy_again=True)
+        seconds: list[float | None] = [change.audio_seconds for change in await project.changes(batch="a")]
+        takes: list[int | None] = [retake.take for retake in await project.retake("a", take=1)]
+        print(settled, seconds, takes, [note.note for note in (await project.retake_marked("a.json")).notes])
 
 
 asyncio.run(main())
@@ -371,6 +464,7 @@ import batcher
 batcher.run("lines.csv", max_credit=5)
 batcher.run("lines.csv", concurrency="20")
 batcher.run("lines.csv").credits.gone
+batcher.open("a.db").resolve("a", buyagain=True)
 """
 
 
@@ -387,6 +481,8 @@ def test_a_users_script_is_type_checked(tmp_path: Path) -> None:
         ("wrong.py", "4", "call-arg"),
         ("wrong.py", "5", "arg-type"),
         ("wrong.py", "6", "attr-defined"),
+        ("wrong.py", "7", "call-arg"),
+        ("wrong.py", "7", "unused-coroutine"),
     ], ended
 
 
@@ -407,8 +503,10 @@ def test_the_examples_of_the_manual_run(
     assert said[1][0] == "2 items to create"
     folder = project.folder / "speech"
     assert sorted(said[1][1:3]) == [f"{name} done {folder / name}.mp3" for name in ("bye", "hello")]
-    assert said[2][0].endswith("frozenset({'html'})")
-    assert len(said) == 3
+    assert sorted(said[2][:2]) == [f"new: {folder / name}.mp3" for name in ("bye", "hello")]
+    assert said[2][2:] == ["hello 2 take 2: the next run creates and pays for it", "all open tasks are collected"]
+    assert said[3][0].endswith("frozenset({'html'})")
+    assert len(said) == 4
 
 
 def test_the_manual_names_every_function_and_error() -> None:
@@ -416,3 +514,5 @@ def test_the_manual_names_every_function_and_error() -> None:
     errors = [name for name in batcher.__all__ if name.endswith("Error") and name != "RowError"]
     for name in [*errors, "run", "plan", "status", "results", "open", "Project", "Row", "RunReport", "Plan", "Status"]:
         assert f"`{name}" in text, name
+    methods = {name for name in vars(batcher.Project) if not name.startswith("_")} - {"ledger"}
+    assert [name for name in methods if f"`{name}(" not in text and f"project.{name}(" not in text] == []

@@ -18,6 +18,7 @@ LAYERS = {
         "cli",
         "api",
         "project",
+        "project_run",
         "row_output",
         "row_input",
         "options",

@@ -14,7 +14,7 @@ import anyio.to_thread
 import pytest
 
 import batcher
-from batcher.project import CHUNK
+from batcher.project_run import CHUNK
 from tests.conftest import Project
 from tests.support.fake_tts import TOKEN, FakeTTS, Job, Twist, refusal
 

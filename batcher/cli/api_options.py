@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,19 +40,21 @@ def api_options(command: F) -> F:
     return ledger_options(api_url_option(token_file_option(allow_http_option(command))))
 
 
-def api_settings(ctx: click.Context, path: Path) -> settings.Settings:
-    """Settings for the API that the ledger at `path` belongs to: the sandbox or the real one."""
+def ledger_settings(path: Path) -> settings.Settings:
+    """Settings for the ledger at `path`, which may belong to the sandbox; none for its API."""
     from batcher.ledger.ledger import open_readonly, world_of
 
     with open_readonly(path) as conn:
         world = world_of(conn)
-    params = ctx.params
+    return settings.Settings(sources=(), ledger=path, out_dir=path.parent, sandbox=world == "sandbox")
+
+
+def api_settings(ctx: click.Context, path: Path) -> settings.Settings:
+    """Settings for the ledger at `path`, and for the API that it belongs to: the sandbox or the real one."""
+    found, params = ledger_settings(path), ctx.params
     need_one_api(ctx, sandbox=params["sandbox"])
-    return settings.Settings(
-        sources=(),
-        ledger=path,
-        out_dir=path.parent,
-        sandbox=world == "sandbox",
+    return replace(
+        found,
         api_url=params["api_url"],
         token=find_token(ctx),
         allow_http=params["allow_http"],

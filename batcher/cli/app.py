@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import signal
@@ -13,7 +12,7 @@ from typing import Any, Final
 
 import click
 
-from batcher import __version__, files
+from batcher import __version__
 from batcher.cli import colours, streams
 from batcher.cli.epilogs import epilog
 from batcher.cli.options import DEBUG
@@ -22,9 +21,9 @@ from batcher.errors import (
     BatcherError,
     CredentialsError,
     LockedError,
-    StorageError,
     TroubleError,
     UsageError,
+    of_file_system,
     root_cause,
 )
 
@@ -141,7 +140,7 @@ def explain(error: BaseException) -> tuple[int, str, str]:
     """Exit code, message and hint for an error that ended a command."""
     leaf = root_cause(error)
     if isinstance(leaf, OSError):
-        leaf = _of_file(leaf) or leaf
+        leaf = of_file_system(leaf) or leaf
     if isinstance(leaf, BatcherError):
         return exit_code_of(leaf), leaf.message, leaf.hint
     if isinstance(leaf, KeyboardInterrupt):
@@ -152,22 +151,6 @@ def explain(error: BaseException) -> tuple[int, str, str]:
         "This is a bug: please report it with the lines above. Purchases are in the ledger, so running again is safe."
     )
     return 1, f"unexpected error: {leaf!r}", hint
-
-
-def _of_file(error: OSError) -> BatcherError | None:
-    """The error to show for one of the file system. None for others, which are bugs."""
-    where = error.filename if isinstance(error.filename, str) else None
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = where or "a file or standard output"
-        return StorageError(f"cannot write {where}: {error.strerror}", "Free some space, then run it again.")
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return TroubleError(f"cannot open {where or 'a file'}: {error.strerror}", "Raise the limit: `ulimit -n 1024`.")
-    if where is None:
-        return None
-    if error.errno in files.PERMANENT:
-        hint = "Check the path, its permissions, and which account runs batcher."
-        return UsageError(f"cannot use {where}: {error.strerror}", hint)
-    return TroubleError(f"cannot use {where}: {error.strerror}", "Run it again later.")
 
 
 def exit_code_of(error: BatcherError) -> int:

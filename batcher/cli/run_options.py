@@ -214,8 +214,8 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     ),
     option("--json", "as_json", is_flag=True, help="Print the result as one JSON object to standard output."),
     option("--quiet", is_flag=True, help="Print only new problems."),
-    option("-v", "--verbose", is_flag=True, help="Log each create request, poll and download."),
-    option("--debug", is_flag=True, callback=_set_debug, help="Log everything and show tracebacks."),
+    option("-v", "--verbose", is_flag=True, help="Log each create request, the end of each task, and each download."),
+    option("--debug", is_flag=True, callback=_set_debug, help="Log everything, also each poll, and show tracebacks."),
 )
 
 

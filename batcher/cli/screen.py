@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,6 +22,7 @@ _RATE_SECONDS: Final = 60.0
 """The rate and the ETA are those of this time."""
 _READING_SECONDS: Final = 1.0
 """Reading a file shows progress from then on."""
+_TICK_SECONDS: Final = 1.0
 _BAR_COLUMNS: Final = 18
 """Columns of a terminal's line that the text leaves to the bar and the percentage, at least."""
 
@@ -36,9 +38,11 @@ class Screen:
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
         self._colours = self._terminal if colours is None else colours
         self._bar: Any = None
+        self._ticker: _Ticker | None = None
 
-    def begin(self, work: Work) -> None:
+    def begin(self, work: Work) -> None:  # noqa: ARG002
         """Show nothing: the messages say what is worked on."""
+        self._stop_ticker()
 
     def say(self, line: str, colour: str | None = None) -> None:
         """Print a message, unless quiet."""
@@ -53,6 +57,7 @@ class Screen:
 
     def write(self, line: str) -> None:
         """Print a line as it is, such as one of the log."""
+        self._stop_ticker()
         # A closed standard error is no reason to stop the run.
         with suppress(OSError):
             if self._bar is not None:
@@ -62,16 +67,30 @@ class Screen:
                 sys.stderr.flush()
 
     def reading(self, rows: Iterator[T], name: str) -> Iterator[T]:
-        """The same rows; on a terminal their number is shown while they are read, if that takes long."""
-        if self._quiet or not self._terminal:
-            return rows
+        """The same rows; on a terminal their number is shown while they are read, if that takes long.
+
+        Then it shows that they are compared, until anything else is shown or `close` is called.
+        """
+        return rows if self._quiet or not self._terminal else self._shown(rows, name)
+
+    def _shown(self, rows: Iterator[T], name: str) -> Iterator[T]:
         from tqdm import tqdm
 
+        self._stop_ticker()
         layout = "reading {desc}: {n:,} rows"
-        shown: Iterator[T] = iter(
-            tqdm(rows, name, bar_format=layout, delay=_READING_SECONDS, leave=False, dynamic_ncols=True)
-        )
-        return shown
+        yield from tqdm(rows, name, bar_format=layout, delay=_READING_SECONDS, leave=False, dynamic_ncols=True)
+        self.comparing(name)
+
+    def comparing(self, name: str) -> None:
+        """Show on a terminal that the file is compared with the ledger, if that takes long."""
+        if not self._quiet and self._terminal:
+            self._stop_ticker()
+            self._ticker = _Ticker(f"comparing {name} with the ledger")
+
+    def _stop_ticker(self) -> None:
+        if self._ticker is not None:
+            self._ticker.stop()
+            self._ticker = None
 
     async def follow(self, tally: Tally, clock: Clock) -> None:
         """Show the tally until cancelled."""
@@ -84,6 +103,7 @@ class Screen:
 
     def close(self) -> None:
         """Stop updating the bar; it stays visible."""
+        self._stop_ticker()
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -92,7 +112,8 @@ class Screen:
         from tqdm import tqdm
 
         pace = _Pace()
-        self._bar = tqdm(total=tally.total, bar_format="", dynamic_ncols=True, file=sys.stderr)
+        layout = self._layout(tally, pace, clock)
+        self._bar = tqdm(total=tally.total, initial=tally.done, bar_format=layout, dynamic_ncols=True, file=sys.stderr)
         try:
             while True:
                 self._update(tally, pace, clock)
@@ -103,12 +124,16 @@ class Screen:
     def _update(self, tally: Tally, pace: _Pace, clock: Clock) -> None:
         if self._bar is None:
             return
-        pace.note(tally.done, clock.steady())
-        text = bar_text(tally, pace.per_second(), (_width() or 80) - _BAR_COLUMNS, colours=self._colours)
         with suppress(OSError):
-            self._bar.bar_format = f"{{percentage:3.0f}}%|{{bar}}| {text}"
+            self._bar.bar_format = self._layout(tally, pace, clock)
             self._bar.n = min(tally.done, tally.total)
             self._bar.refresh()
+
+    def _layout(self, tally: Tally, pace: _Pace, clock: Clock) -> str:
+        """The bar's line in the notation of tqdm."""
+        pace.note(tally.done, clock.steady())
+        text = bar_text(tally, pace.per_second(), (_width() or 80) - _BAR_COLUMNS, colours=self._colours)
+        return f"{{percentage:3.0f}}%|{{bar}}| {text}"
 
     async def _print(self, tally: Tally, clock: Clock) -> None:
         pace = _Pace()
@@ -117,6 +142,31 @@ class Screen:
             await clock.sleep(_LINE_SECONDS)
             pace.note(tally.done, clock.steady())
             self.say(bar_text(tally, pace.per_second()))
+
+
+class _Ticker:
+    """A line that shows what takes so long, and for how long already; drawn by a thread, since the work blocks."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._draw, name="ticker", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Remove the line."""
+        self._stopped.set()
+        self._thread.join()
+
+    def _draw(self) -> None:
+        if self._stopped.wait(_READING_SECONDS):
+            return
+        from tqdm import tqdm
+
+        layout = "{desc}: {elapsed}"
+        with suppress(OSError), tqdm(desc=self._text, bar_format=layout, leave=False, dynamic_ncols=True) as line:
+            while not self._stopped.wait(_TICK_SECONDS):
+                line.refresh()
 
 
 class _Pace:

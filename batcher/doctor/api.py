@@ -37,8 +37,8 @@ async def check_api(settings: Settings, clock: Clock) -> list[Finding]:
         topic = "token" if isinstance(error, CredentialsError) else "api"
         return [*found, problem(topic, error.message, error.hint)]
     found += [_check_account(profile, origin), *_check_clock(profile, clock.now())]
-    is_same_trouble = schema.operations is None and schema.explain() == profile.explain()
-    return found if is_same_trouble else [*found, *_check_schema(schema)]
+    has_answered = profile.profile is not None or profile.cause is Cause.CREDENTIALS
+    return [*found, *_check_schema(schema)] if has_answered or schema.operations is not None else found
 
 
 def _check_host(url: str) -> Finding:

@@ -24,11 +24,13 @@ from batcher.errors import StorageError
 from batcher.ledger.lifecycle.answers import doubt_unanswered, record_answer
 from batcher.ledger.records import AnswerRecord
 from batcher.ledger.storage import database, statements
+from batcher.ledger.storage.access import check_files
+from batcher.ledger.storage.lock import owner_lock
 from batcher.ledger.storage.schema import meta
 from batcher.ledger.storage.spill import Spill
 from batcher.log import log
 
-__all__ = ["Connection", "Ledger", "open_ledger", "open_readonly", "world_of"]
+__all__ = ["Connection", "Ledger", "open_ledger", "open_locked", "open_readonly", "world_of"]
 
 _COMMIT_INTERVAL_SECONDS: Final = 0.005
 """Shortest time between two group commits: verbs that arrive meanwhile share the next. A single call does not wait."""
@@ -237,6 +239,19 @@ def open_ledger(path: Path, world: database.World | None = None) -> Iterator[Led
         yield ledger
     finally:
         ledger.close()
+
+
+@contextmanager
+def open_locked(path: Path, world: database.World | None = None) -> Iterator[Ledger]:
+    """Take the owner's lock of the ledger at `path` and open it, to change it between runs.
+
+    Raises:
+        LockedError: a run holds it.
+        LedgerError: it does not exist, is not up to date or cannot be used.
+    """
+    check_files(path, readonly=True)  # before the lock, which makes a file and its folder
+    with owner_lock(path), open_ledger(path, world) as ledger:
+        yield ledger
 
 
 @contextmanager

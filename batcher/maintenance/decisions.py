@@ -54,11 +54,11 @@ class Decisions:
     async def buy_again(self, keys: Sequence[str]) -> list[Outcome]:
         """Allow items in doubt to be created again; each may cost twice."""
         message = "the next run creates it again; it may cost twice"
-        return await settle(self.ledger, self.clock, keys, decisions.buy_again, State.PENDING, message)
+        return [await self._settle(key, decisions.buy_again, State.PENDING, message) for key in keys]
 
-    async def abandon(self, keys: Sequence[str]) -> list[Outcome]:
-        """Give up items in doubt."""
-        return await settle(self.ledger, self.clock, keys, decisions.abandon, State.ABANDONED, "abandoned")
+    async def abandon(self, keys: Sequence[str], message: str) -> list[Outcome]:
+        """Give up items that are in doubt or ended badly. `message` is what to report for each."""
+        return [await self._settle(key, decisions.abandon, State.ABANDONED, message) for key in keys]
 
     async def adopt(self, key: str, task_id: str) -> list[Outcome]:
         """Assign an existing task of the account that sent the item's create to the item.
@@ -85,6 +85,12 @@ class Decisions:
     async def retry(self, keys: Sequence[str]) -> list[Outcome]:
         """Allow items that ended badly to be created again, after reading their tasks once more."""
         return [await self._retry(await self._case(key)) for key in keys]
+
+    async def _settle(self, key: str, decision: Any, state: State, message: str) -> Outcome:
+        """Apply a decision of `ledger.lifecycle.decisions`, which leads to `state`."""
+        case = await self._case(key)
+        moved = await self.ledger.do(decision, key, case.attempt, at=self.clock.now(), who=person())
+        return _moved(key, state, message) if moved else _skipped(case, f"is {case.state}; skipped")
 
     async def _retry(self, case: Any) -> Outcome:
         if case.task_id is not None and (succeeded := await self._adopt_unless_failed(case)) is not None:
@@ -118,7 +124,7 @@ class Decisions:
         )
 
     async def _case(self, key: str) -> Any:
-        return await _case(self.ledger, key)
+        return (await self.ledger.do(evidence, [key]))[0]
 
     @asynccontextmanager
     async def _account(self, case: Any) -> AsyncIterator[tuple[Client, int]]:
@@ -142,22 +148,6 @@ class Decisions:
                         "Use a token of that account.",
                     )
                 yield client, account_id
-
-
-async def settle(
-    ledger: Ledger, clock: Clock, keys: Sequence[str], decision: Any, state: State, message: str
-) -> list[Outcome]:
-    """Apply a decision of `ledger.lifecycle.decisions`, which leads to `state`, to items. Returns their outcomes."""
-    outcomes = []
-    for key in keys:
-        case = await _case(ledger, key)
-        moved = await ledger.do(decision, key, case.attempt, at=clock.now(), who=person())
-        outcomes.append(_moved(key, state, message) if moved else _skipped(case, f"is {case.state}; skipped"))
-    return outcomes
-
-
-async def _case(ledger: Ledger, key: str) -> Any:
-    return (await ledger.do(evidence, [key]))[0]
 
 
 def _need_task(answer: Answer) -> Task:

@@ -4,18 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from batcher.errors import CredentialsError, TroubleError
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.lifecycle import runs
 from batcher.provider.answers import Answer, Cause, ProfileAnswer
 from batcher.provider.catalogue import CatalogueAnswer
+from batcher.provider.failures import Obstacle
 from batcher.settings import NEW_CREDENTIALS, Settings
 
 if TYPE_CHECKING:
     from batcher.provider.client import Client
     from batcher.provider.endpoint import Endpoint
+
+
+_REMEDIES: Final = {
+    Obstacle.REFUSED: "Nothing listens at that address: check --api-url. If it is right, the API is down; try later.",
+    Obstacle.UNKNOWN_HOST: "Check the spelling in --api-url, and this machine's network and name service (DNS).",
+    Obstacle.TIMEOUT: "Check the network and any firewall or proxy (HTTPS_PROXY). If they are right, try again later.",
+    Obstacle.CERTIFICATE: (
+        "If a proxy of your network opens TLS, set SSL_CERT_FILE to a file with its certificate. Also check this "
+        "machine's date and --api-url."
+    ),
+    Obstacle.TLS: "Check whether --api-url should begin with http://, and any proxy (HTTPS_PROXY).",
+}
+_REMEDY: Final = "Check the network and --api-url. If both are right, try again later."
+
+
+def remedy(answer: Answer | ProfileAnswer | CatalogueAnswer) -> str:
+    """What to do about an API that did not answer."""
+    return _REMEDY if answer.obstacle is None else _REMEDIES.get(answer.obstacle, _REMEDY)
+
+
+def unreachable(answer: Answer) -> str:
+    """That the API does not answer requests about tasks, why, and what to do."""
+    return f"cannot reach the API: {answer.explain()}. {remedy(answer)}"
 
 
 @contextmanager
@@ -64,7 +88,7 @@ def token_rejected(answer: Answer | ProfileAnswer | CatalogueAnswer) -> Credenti
     return CredentialsError(f"the API rejected the token: {answer.explain()}", NEW_CREDENTIALS)
 
 
-def why_no_profile(answer: ProfileAnswer, origin: str) -> str:
+def _why_no_profile(answer: ProfileAnswer, origin: str) -> str:
     """Why the account's profile could not be read: the token, the host or the connection."""
     reason = answer.explain()
     if answer.cause is Cause.CREDENTIALS:
@@ -78,13 +102,13 @@ def why_no_profile(answer: ProfileAnswer, origin: str) -> str:
 
 def profile_error(answer: ProfileAnswer, origin: str) -> CredentialsError | TroubleError:
     """The error of a command that needs the account's profile."""
-    message = why_no_profile(answer, origin)
+    message = _why_no_profile(answer, origin)
     if answer.cause is Cause.CREDENTIALS:
         return CredentialsError(message, NEW_CREDENTIALS)
     if answer.cause is Cause.WRONG_HOST:
         return TroubleError(message, "Check --api-url and any proxy. If both are right, try again later.")
     if answer.cause is Cause.UNSENT:
-        return TroubleError(message, "Check the network and --api-url. If both are right, try again later.")
+        return TroubleError(message, remedy(answer))
     if answer.error.http_status == 404:
         return TroubleError(message, "Check --api-url.")
     return TroubleError(message, "Try again later.")

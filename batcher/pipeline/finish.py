@@ -176,11 +176,11 @@ class Finish:
         start = self.profiles[0].balance if self.profiles else None
         end = self.profiles[-1].balance if len(self.profiles) > 1 else None
         spent, known = spending.spent_in_run(conn, self.ctx.run_id)
+        topped_up = top_ups.topped_up(conn, run_id=self.ctx.run_id)
         if not known:
-            topped_up = top_ups.topped_up(conn, run_id=self.ctx.run_id)
             spent = start + topped_up - end if start is not None and end is not None else None
         needed = self.ingest.selection.estimated_need(conn, self.ingest.named)
-        found = {"start": start, "end": end, "spent": spent, "estimated_needed": needed}
+        found = {"start": start, "end": end, "spent": spent, "estimated_needed": needed, "topped_up": topped_up}
         return run_report.Credits(**{name: rounded(number) for name, number in found.items()})
 
     def _note_end(self, conn: Connection, result: run_report.RunReport) -> None:

@@ -30,7 +30,7 @@ from batcher.manifest.markup.doubts import Doubt
 from batcher.manifest.reader import Watch
 from batcher.manifest.rules import Rules
 from batcher.pipeline.catalogue import Catalogue, Verdict
-from batcher.pipeline.connection import reach, why_no_profile
+from batcher.pipeline.connection import profile_error, reach
 from batcher.pipeline.ingest import trusted_stamp
 from batcher.pipeline.purchase_check import CACHE, FIX_VOICES, add_fault, warnings
 from batcher.pipeline.restore import why_outdated
@@ -78,7 +78,7 @@ class Plan:
     estimate: dict[str, float] | None = None  # credits, low, high
     estimate_source: str | None = None  # "tasks" that have ended, or else the provider's published "price rule"
     balance: float | None = None
-    balance_unknown: str | None = None  # why the balance could not be read
+    balance_unknown: str | None = None  # why the balance could not be read, and what to do
     suffices: bool | None = None
     stops_after: int | None = None  # items that the balance pays for, if not all
 
@@ -199,7 +199,7 @@ class _Planner:
                 async with Client(endpoint, create_connections=1) as client:
                     answer = await client.profile()
                     if answer.profile is None:
-                        plan.balance_unknown = why_no_profile(answer, origin)
+                        plan.balance_unknown = profile_error(answer, origin).one_line()
                         return
                     await self._check_purchases(client, answer.profile, origin)
         except CredentialsError as error:

@@ -18,7 +18,7 @@ from batcher.ledger.records import OpenTask, TaskEnd
 from batcher.pacing.due_queue import Due
 from batcher.pacing.load import Load
 from batcher.pacing.pace import Pace, Pacing
-from batcher.pipeline.connection import token_rejected
+from batcher.pipeline.connection import token_rejected, unreachable
 from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.downloader import Downloader
 from batcher.pipeline.refusal import refused
@@ -160,6 +160,10 @@ class Poller:
 
         Returns whether the task needs no further poll.
         """
+        word = None if answer.task is None else answer.task.word
+        self._log(watched).debug(
+            "poll", cause=answer.cause, status=word, seconds=round(asked_age, 3), polls=watched.polls
+        )
         match answer.cause:
             case Cause.OK if answer.task is not None:
                 self.gate.succeeded(sent)
@@ -177,7 +181,7 @@ class Poller:
                 why = answer.transport or answer.explain()
                 self._log(watched).warning("poll unanswered", cause=answer.cause, why=why)
                 if self.gate.failed():
-                    self.ctx.stop.stop_all(Reason.TROUBLE, f"cannot reach the API: {answer.explain()}")
+                    self.ctx.stop.stop_all(Reason.TROUBLE, unreachable(answer))
         return False
 
     def _learn(self, watched: _Watched, task: Task, asked_age: float) -> None:

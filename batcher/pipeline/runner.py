@@ -109,7 +109,7 @@ async def _lock(held: ExitStack, settings: Settings, clock: Clock, requests: Sto
     give_up_at = clock.steady() + settings.wait_lock_seconds
     while True:
         try:
-            held.enter_context(owner_lock(settings.ledger))
+            held.enter_context(owner_lock(settings.ledger, hint="Pass --wait-lock 5m to wait for it."))
         except LockedError:
             if clock.steady() >= give_up_at or requests.any:
                 raise

@@ -19,7 +19,7 @@ from batcher.ledger.ledger import Connection
 from batcher.ledger.lifecycle import claims
 from batcher.ledger.money.spending import Budget
 from batcher.ledger.records import AnswerRecord, Batch, Claimed, OpenTask
-from batcher.pipeline.connection import token_rejected
+from batcher.pipeline.connection import token_rejected, unreachable
 from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.poller import Poller
 from batcher.pipeline.refusal import refused
@@ -231,7 +231,7 @@ class Submitter:
                 self.ctx.stop.stop_creating(Reason.TROUBLE, message)
             case Cause.UNSENT | Cause.UNCLEAR:
                 if self.gate.failed():
-                    self.ctx.stop.stop_creating(Reason.TROUBLE, f"cannot reach the API: {answer.explain()}")
+                    self.ctx.stop.stop_creating(Reason.TROUBLE, unreachable(answer))
 
     async def _record(self, claimed: Claimed, answer: Answer, seconds: float) -> Event | None:
         record = self._to_record(claimed, answer)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from batcher.formatting import plain_error
 from batcher.item import Event
+from batcher.provider.failures import Obstacle
 
 NO_CREDITS_CODES: Final = frozenset(
     {
@@ -123,7 +124,8 @@ class Task:
 class Answer:
     """The outcome of a create or a poll. `task` is set exactly when the cause is OK.
 
-    `raw` is the body as far as it arrived, at most 64 KiB; `transport` is the error that cut it short, if any.
+    `raw` is the body as far as it arrived, at most 64 KiB; `transport` is the error that cut it short, if any, and
+    `obstacle` what kept the request from reaching the API.
     `ignored` names the parameters that the model charged for and ignored, according to the API.
     """
 
@@ -136,6 +138,7 @@ class Answer:
     quota_remaining: float | None = None
     ignored: tuple[str, ...] = ()
     transport: str | None = None
+    obstacle: Obstacle | None = None
 
     @property
     def event(self) -> Event:
@@ -176,6 +179,7 @@ class ProfileAnswer:
     error: ApiError = ApiError()
     retry_after_seconds: float | None = None
     transport: str | None = None
+    obstacle: Obstacle | None = None
 
     def explain(self) -> str:
         """The answer in one line, for people."""
@@ -226,6 +230,7 @@ class Received:
     headers: Mapping[str, str]
     body: bytes
     transport: str | None
+    obstacle: Obstacle | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from batcher.provider.answers import ApiError, Cause, Reply, Rules, explained
+from batcher.provider.failures import Obstacle
 
 _VOICE_PATH: Final = re.compile(r".*/voices/\{\}")
 _MODELS_PATH: Final = re.compile(r".*/speech/tts/capabilities")
@@ -57,6 +58,7 @@ class CatalogueAnswer:
     total: int | None = None
     error: ApiError = field(default_factory=ApiError)
     transport: str | None = None
+    obstacle: Obstacle | None = None
 
     def explain(self) -> str:
         """The answer in one line, for people."""
@@ -101,6 +103,7 @@ def read_catalogue(reply: Reply, cause: Cause, clean: Clean) -> CatalogueAnswer:
         total=total,
         error=reply.error,
         transport=reply.wire.transport,
+        obstacle=reply.wire.obstacle,
     )
 
 

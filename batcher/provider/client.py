@@ -31,6 +31,7 @@ from batcher.provider.connections import (
 )
 from batcher.provider.endpoint import Endpoint, is_loopback
 from batcher.provider.exchange import Exchange
+from batcher.provider.failures import describe, obstacle
 from batcher.provider.limits import MAX_REDIRECTS, REQUEST_SECONDS, DownloadLimits
 from batcher.provider.parsing import Reader, retry_after
 
@@ -193,7 +194,7 @@ class Client:
         except (AddressError, CodingError) as error:
             reason = str(error)
         except _BROKEN as error:
-            reason = _URL.sub("[URL]", self._reader.clean(_describe(error)))
+            reason = _URL.sub("[URL]", self._reader.clean(describe(error)))
         else:
             reason = download.why_late()
         return Fetched(
@@ -246,7 +247,7 @@ class Client:
         body, undecoded = exchange.body()
         transport: str | None = None
         if exchange.error is not None and not exchange.whole:
-            transport = self._reader.clean(_describe(exchange.error))
+            transport = self._reader.clean(describe(exchange.error))
         elif not exchange.whole:
             transport = f"aborted or not complete within {self._deadline_seconds:g} s"
         return Received(
@@ -257,6 +258,7 @@ class Client:
             headers=exchange.headers,
             body=body,
             transport=transport or undecoded,
+            obstacle=obstacle(exchange.error),
         )
 
 
@@ -314,10 +316,6 @@ class _Download:
 def _never_held() -> bool:
     """The latch of requests that cannot buy anything: never held."""
     return False
-
-
-def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
 def _defect(response: httpx.Response, host: str, download: _Download) -> str | None:

@@ -108,6 +108,7 @@ class Reader:
             quota_remaining=_usage(reply.json, wire, _QUOTA),
             ignored=self._ignored(wire.headers.get(_IGNORED)),
             transport=wire.transport,
+            obstacle=wire.obstacle,
         )
 
     def profile(self, wire: Received, now: float) -> ProfileAnswer:
@@ -129,6 +130,7 @@ class Reader:
             error=reply.error,
             retry_after_seconds=retry_after(wire.headers.get("retry-after"), now),
             transport=wire.transport,
+            obstacle=wire.obstacle,
         )
 
     def catalogue(self, wire: Received) -> CatalogueAnswer:

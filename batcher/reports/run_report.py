@@ -29,12 +29,14 @@ OUTCOMES: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credits:
-    """Credits of a run: the balance at its start and end, what it spent, and what the rest is estimated to need."""
+    """Credits of a run: the balance at its start and end, what it spent, what the rest is estimated to need, and about
+    how much was topped up meanwhile."""
 
     start: float | None = None
     end: float | None = None
     spent: float | None = None
     estimated_needed: float | None = None
+    topped_up: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

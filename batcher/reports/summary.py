@@ -12,7 +12,7 @@ from batcher.clock import local
 from batcher.formatting import amount, counted, listed, plain_error, span
 from batcher.item import UNFINISHED, State
 from batcher.ledger.ledger import Connection
-from batcher.ledger.money import spending, top_ups
+from batcher.ledger.money import spending
 from batcher.ledger.queries import attention, ignored, item_counts, names
 from batcher.ledger.queries.eta import Forecast, forecast
 from batcher.ledger.records import Batch, Halt
@@ -183,7 +183,7 @@ def _statement(conn: Connection, result: RunReport) -> str | None:
     start, end = result.credits.start, result.credits.end
     if start is None or end is None:
         return None
-    if added := top_ups.topped_up(conn, run_id=result.run_id):
+    if added := result.credits.topped_up:
         spent = f"spent about {amount(start + added - end)}"
         return f"credits: {spent}, topped up about {amount(added)}, {amount(end)} left"
     reported, complete = spending.spent_in_run(conn, result.run_id or "")

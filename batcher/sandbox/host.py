@@ -7,7 +7,7 @@ import contextlib
 import ipaddress
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +42,6 @@ def running(store: Path, options: SandboxOptions = DEFAULTS, *, port: int = 0) -
         UsageError: the extra or eSpeak is not installed, the store cannot be used, or the port is in use.
     """
     with _prepared(store, options, "127.0.0.1", port) as (server, listener):
-        from batcher.sandbox.server import BASE, TOKEN
-
         thread = threading.Thread(target=server.run, args=([listener],), name="sandbox", daemon=True)
         thread.start()
         while not server.started:
@@ -51,14 +49,21 @@ def running(store: Path, options: SandboxOptions = DEFAULTS, *, port: int = 0) -
             if not thread.is_alive():
                 raise RuntimeError("the sandbox's server did not start")
         try:
-            yield Running(url=f"http://127.0.0.1:{listener.getsockname()[1]}{BASE}", token=TOKEN)
+            yield _at(listener)
         finally:
             server.should_exit = True
             thread.join()
 
 
-def serve(store: Path, options: SandboxOptions, *, host: str, port: int) -> None:
-    """Run the sandbox until it receives a signal.
+def serve(
+    store: Path,
+    options: SandboxOptions,
+    *,
+    host: str,
+    port: int,
+    on_ready: Callable[[Running], object] = lambda _: None,
+) -> None:
+    """Run the sandbox until it receives a signal. `on_ready` is called once it accepts connections.
 
     Raises:
         UsageError: as for `running`, or `host` is not a loopback address.
@@ -66,7 +71,15 @@ def serve(store: Path, options: SandboxOptions, *, host: str, port: int) -> None
     if not _is_loopback(host):
         raise UsageError(f"the sandbox does not listen on {host}: its token is public", "Use 127.0.0.1.")
     with _prepared(store, options, host, port) as (server, listener), contextlib.suppress(KeyboardInterrupt):
+        on_ready(_at(listener))
         server.run([listener])
+
+
+def _at(listener: socket.socket) -> Running:
+    from batcher.sandbox.server import BASE, TOKEN
+
+    host, port = listener.getsockname()[:2]
+    return Running(url=f"http://{f'[{host}]' if ':' in host else host}:{port}{BASE}", token=TOKEN)
 
 
 @contextmanager

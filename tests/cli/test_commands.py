@@ -34,7 +34,7 @@ REPORT = (
 STATES = {
     *("pending", "submitting", "in_doubt", "submitted", "rendered", "done", "rejected", "failed", "gone", "abandoned"),
 }
-CREDITS = {"start", "end", "spent", "estimated_needed"}
+CREDITS = {"start", "end", "spent", "estimated_needed", "topped_up"}
 REQUESTS = {"create", "poll", "download", "throttled"}
 
 
@@ -176,7 +176,9 @@ def test_a_locked_ledger_ends_a_run_with_exit_7(project: Project, provider: Fake
     manifest = project.manifest(1)
     with owner_lock(project.ledger):
         assert_contract(project.run(manifest), 7, "locked")
-        assert_contract(project.run(manifest, "--wait-lock", "1s"), 7, "locked")
+        locked = project.run(manifest, "--wait-lock", "1s")
+        assert_contract(locked, 7, "locked")
+        assert "--wait-lock" in locked.err
     assert provider.api_headers == []
 
 
@@ -332,7 +334,7 @@ def test_status_has_the_documented_keys(project: Project, provider: FakeTTS) -> 
     status = project.batcher("status", "--json").report
     assert {"batches", "rows", "items", "states", "halt", "credits", "last_run"} <= set(status)
     assert set(status["states"]) == STATES
-    assert set(status["credits"]) == CREDITS | {"in_flight", "in_doubt"}
+    assert set(status["credits"]) == CREDITS | {"in_flight", "in_doubt", "left"}
     assert set(status["halt"]) == {"kind", "since", "detail"}
     assert (status["batches"], status["rows"], status["states"]["pending"]) == (["lines"], 2, 2)
     assert (status["last_run"]["exit_code"], status["last_run"]["outcome"]) == (4, "halted")

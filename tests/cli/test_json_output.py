@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 from pathlib import Path
 from typing import Final
 
-import click
 import pytest
 from jsonschema import Draft202012Validator
 
-from batcher.cli.app import cli
 from batcher.cli.commands.help import command_schema
 from tests.conftest import Project
 from tests.support.contract import checked
 from tests.support.fake_tts import FakeTTS, Twist, refusal
+from tests.test_docs import commands
 
 FAILURES: Final = {
     "run": ["no-such.csv"],
@@ -28,18 +29,20 @@ FAILURES: Final = {
     "retry": ["no-such-row"],
     "abandon": [],
     "retake": ["no-such-row"],
+    "ledger upgrade": ["--ledger", "no-such.db"],
+    "ledger backup": ["copy.db", "--ledger", "no-such.db"],
+    "ledger recover": ["no-such.jsonl", "--ledger", "no-such.db"],
     "verify": ["no-such-file"],
     "trust": ["no-such-folder"],
     "doctor": ["no-such.csv"],
+    "sandbox": ["--speed", "0"],
 }
 """Arguments with which each command fails."""
 
 
 def json_commands() -> list[str]:
     """The commands with --json."""
-    context = click.Context(cli)
-    found = {name: cli.get_command(context, name) for name in cli.list_commands(context)}
-    return [name for name, command in found.items() if command and any("--json" in one.opts for one in command.params)]
+    return [name for name, command in commands() if any("--json" in one.opts for one in command.params)]
 
 
 @pytest.fixture
@@ -60,12 +63,14 @@ def test_every_command_that_prints_data_has_a_schema() -> None:
     assert json_commands() == list(FAILURES)
     for name in json_commands():
         Draft202012Validator.check_schema(command_schema(name))
+    silent = {name for name, _ in commands()} - set(FAILURES)
+    assert silent == {"ledger", "help"}
 
 
 @pytest.mark.parametrize("name", FAILURES)
 def test_a_command_that_fails_prints_the_envelope(project: Project, name: str) -> None:
     """With the message that people read."""
-    ended = project.batcher(name, *FAILURES[name], "--json")
+    ended = project.batcher(*name.split(), *FAILURES[name], "--json")
     found = checked(ended, name)
     assert found["exit_code"] == 2
     assert found["message"] in ended.err
@@ -143,5 +148,45 @@ def test_help_json_prints_the_schema_of_each_command(project: Project) -> None:
     shown = project.batcher("help", "json").out
     assert '"$schema": "https://json-schema.org/draft/2020-12/schema"' in shown
     assert all(f'"const": "{name}"' in shown for name in json_commands() if name not in ("retry", "abandon"))
-    unknown = project.batcher("help", "json", "sandbox")
-    assert (unknown.exit_code, "no command 'sandbox' prints JSON" in unknown.err) == (2, True)
+    shown = project.batcher("help", "json", "ledger", "backup").out
+    assert json.loads(shown) == command_schema("ledger backup")
+    unknown = project.batcher("help", "json", "ledger")
+    assert (unknown.exit_code, "no command 'ledger' prints JSON" in unknown.err) == (2, True)
+
+
+def test_ledger_commands_print_what_they_did(project: Project, next_version: Path) -> None:
+    project.run(project.manifest(2))
+    found = checked(project.batcher("ledger", "backup", "copy.db", "--json"), "ledger backup")
+    assert (found["ledger"], found["backup"]) == (str(project.ledger), str(project.folder / "copy.db"))
+    assert checked(project.batcher("ledger", "upgrade", "--json"), "ledger upgrade")["backup"] is None
+    later = {"PYTHONPATH": str(next_version)}
+    upgraded = checked(project.batcher("ledger", "upgrade", "--json", environment=later), "ledger upgrade")
+    assert Path(upgraded["backup"]).is_file()
+    results = project.audio / "lines.results.jsonl"
+    found = checked(project.batcher("ledger", "recover", results, "--json", environment=later), "ledger recover")
+    assert found["rows"] == 2
+
+
+def test_a_sandbox_prints_its_address_once_it_listens(project: Project) -> None:
+    """On a free port; and a top-up prints the balance."""
+    sandbox = project.start("sandbox", "--port", "0", "--json", "--store", "tasks.db")
+    sandbox.until_says("Stop it with Ctrl-C")
+    sandbox.send(signal.SIGINT)
+    found = checked(sandbox.end(), "sandbox")
+    assert re.fullmatch(r"http://127\.0\.0\.1:[1-9]\d+/api/open/v1", found["url"])
+    assert (found["token"], found["store"]) == ("sandbox", str(project.folder / "tasks.db"))
+    added = checked(project.batcher("sandbox", "--top-up", "500", "--store", "tasks.db", "--json"), "sandbox")
+    assert (added["added"], added["balance"]) == (500, 1_000_500)
+
+
+def test_top_ups_are_in_the_json_as_in_the_text(project: Project, provider: FakeTTS) -> None:
+    """Of the status, of the run, and of the report."""
+    provider.credits = 100.0
+    project.run(project.manifest(2))
+    provider.credits += 500
+    ended = project.run(project.manifest(3))
+    assert "topped up about 500" in project.batcher("status").out
+    assert checked(project.batcher("status", "--json"), "status")["credits"]["topped_up"] == 500
+    assert checked(ended, "run")["credits"]["topped_up"] == 0
+    written = checked(project.batcher("report", "--json"), "report")["credits"]
+    assert written == {"start": 100, "end": 597, "spent": 3, "topped_up": 500}

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from dataclasses import replace
+from io import StringIO
 
-from batcher.cli.screen import bar_text
+import pytest
+
+from batcher.cli import screen
+from batcher.cli.screen import Screen, bar_text
 from batcher.formatting import columns_of
 from batcher.item import Event, State
 from batcher.reports.tally import Tally
@@ -57,3 +63,49 @@ def test_what_no_run_finishes_is_not_waited_for() -> None:
     assert tally.remaining == len(State) - 6
     tally.answered(Event.REJECTED)
     assert tally.remaining == len(State) - 7
+
+
+class Terminal(StringIO):
+    """A terminal that keeps what it shows."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def until_shows(self, words: str) -> None:
+        """Wait until it shows these words."""
+        give_up_at = time.monotonic() + 10.0
+        while words not in self.getvalue():
+            assert time.monotonic() < give_up_at, self.getvalue()
+            time.sleep(0.005)
+
+
+def terminal(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.0) -> Terminal:
+    """Standard error, on which progress is shown after this time."""
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stderr", shown)
+    monkeypatch.setattr(screen, "_READING_SECONDS", seconds)
+    monkeypatch.setattr(screen, "_TICK_SECONDS", 0.01)
+    return shown
+
+
+def test_a_long_comparison_is_shown_after_the_rows_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the time that it has taken; the next message takes its place."""
+    shown, progress = terminal(monkeypatch), Screen()
+    assert [*progress.reading(iter([1, 2, 3]), "lines.csv")] == [1, 2, 3]
+    shown.until_shows("comparing lines.csv with the ledger: 00:00")
+    assert "reading lines.csv: " in shown.getvalue()
+    progress.say("ready")
+    assert shown.getvalue().endswith("\rready\n")
+
+
+def test_a_quick_comparison_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor one of a quiet command."""
+    shown = terminal(monkeypatch, seconds=60.0)
+    progress = Screen()
+    progress.comparing("lines.csv")
+    progress.close()
+    assert shown.getvalue() == ""
+    shown, quiet = terminal(monkeypatch), Screen(quiet=True)
+    quiet.comparing("lines.csv")
+    assert [*quiet.reading(iter([1]), "lines.csv")] == [1]
+    assert shown.getvalue() == ""

@@ -171,11 +171,20 @@ def test_a_halt_is_a_problem_with_the_credits_that_it_takes(project: Project, pr
     assert "halt" not in levels(doctor(project))
 
 
-def test_the_reason_of_an_unreachable_api_is_given_once(project: Project) -> None:
-    ended = project.batcher("doctor", "--api-url", "http://127.0.0.1:9/api/open/v1")
+def test_the_reason_of_an_unreachable_api_is_given_once(project: Project, provider: FakeTTS) -> None:
+    """In words, and with what to do; also if each request fails in its own way. `plan` says the same."""
+    where = ("--api-url", "http://127.0.0.1:9/api/open/v1")
+    ended = project.batcher("doctor", *where)
     assert ended.exit_code == 8
-    assert ended.out.count("cannot reach the API at http://127.0.0.1:9") == 1
+    assert ended.out.count("cannot reach the API at http://127.0.0.1:9 (connection refused)") == 1
+    assert ended.out.count("Nothing listens at that address: check --api-url.") == 1
     assert "schema" not in ended.out
+    planned = project.batcher("plan", project.manifest(1), *where)
+    assert "balance: unknown, cannot reach the API at http://127.0.0.1:9 (connection refused). Nothing" in planned.out
+    provider.on_profile = lambda _: refusal(502, "bad_gateway")
+    provider.schema = {}
+    ended = project.batcher("doctor", "--api-url", provider.url)
+    assert (ended.exit_code, ended.out.count("HTTP 502"), "schema:" in ended.out) == (8, 1, False)
 
 
 def test_creates_in_doubt_lead_to_resolve(project: Project, provider: FakeTTS) -> None:

@@ -40,7 +40,7 @@ POINTS: Final = {
     "answer-not-committed": "after batcher.ledger.ledger:record_answer 2",
     "answer-committed": f"after {RECORD} 4",
     "file-in-place": "after batcher.audio.store:Store.publish 3",
-    "rows-read": "after batcher.project:_Reader.next_rows 4",
+    "rows-read": "after batcher.project_run:_Reader.next_rows 4",
     "end-not-committed": "after batcher.ledger.lifecycle.runs:end_run 1",
 }
 CORE: Final = {("answer-not-committed", BLOCKING), ("answer-committed", AWAITING), ("claim-committed", AWAITING)}

@@ -40,7 +40,13 @@ def test_three_hundred_rows_are_bought_once_and_reported(project: Project, provi
     ended = project.run(manifest, "--concurrency", "100")
     assert (ended.exit_code, ended.report["created"], ended.report["collected"]) == (0, 300, 300)
     assert Counter(provider.asked) == Counter(row["text"] for row in rows)
-    assert ended.report["credits"] == {"start": 1e6, "end": 1e6 - 300, "spent": 300, "estimated_needed": 0}
+    assert ended.report["credits"] == {
+        "start": 1e6,
+        "end": 1e6 - 300,
+        "spent": 300,
+        "estimated_needed": 0,
+        "topped_up": 0,
+    }
     project.assert_whole(rows)
     for row, result in zip(rows, project.results(), strict=True):
         audio = audio_of(row["text"], "mp3")

@@ -225,7 +225,7 @@ def test_the_statement_shows_the_unexplained_rest(project: Project, provider: Fa
     provider.on_profile = spend
     ended = project.run(project.manifest(3))
     assert "1,000,000 at the start, 999,990 at the end; reported cost 3; +7 credits unexplained" in ended.err
-    assert ended.report["credits"] == {"start": 1e6, "end": 1e6 - 10, "spent": 3, "estimated_needed": 0}
+    assert ended.report["credits"] == {"start": 1e6, "end": 1e6 - 10, "spent": 3, "estimated_needed": 0, "topped_up": 0}
 
 
 def test_a_run_whose_costs_explain_its_balances_prints_no_statement(project: Project) -> None:
@@ -248,6 +248,9 @@ def test_a_top_up_between_runs_is_no_negative_cost(project: Project, provider: F
     told = project.batcher("status").out
     assert "credits: spent about 8, 0 in flight, 0 in doubt, 0 still needed (estimate), topped up about 500" in told
     assert "topped up about 500, 495 left\n" in told
+    assert project.run(manifest).report["credits"]["start"] is None  # nothing to do: it reads no profile
+    assert "topped up about 500, 495 left\n" in project.batcher("status").out
+    assert project.batcher("status", "--json").report["credits"]["left"] == 495
     assert project.batcher("report").exit_code == 0
     page = (project.audio / "lines.report.html").read_text(encoding="utf-8")
     assert "Spent about 8, topped up about 500, 495 left." in page

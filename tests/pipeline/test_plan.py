@@ -45,6 +45,11 @@ def test_a_plan_before_the_first_run_leaves_nothing_behind(project: Project, pro
     probe = f"  batcher run {manifest} --api-url {provider.url} --max-items 1\n"
     assert f"To find out the price, create one item:\n{probe}" in told.out
     assert found["balance"] == provider.credits
+    assert f"balance: {provider.credits:,.0f} credits\n" in told.out
+    provider.credits = 41
+    assert (
+        "balance: 41 credits, probably not enough\n" in project.batcher("plan", manifest, "--api-url", provider.url).out
+    )
     assert found["columns_sent"] == {"id": "id", "text": "text", "voice": "voice"}
     assert provider.creates == []
     assert list(project.folder.iterdir()) == [manifest]

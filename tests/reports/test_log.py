@@ -22,13 +22,16 @@ def lines_of(project: Project) -> list[dict[str, Any]]:
 
 def dashboard(lines: list[dict[str, Any]]) -> dict[str, Any]:
     """What a dashboard shows, from the lines alone: the latest state of each row, durations, failures, halts, runs."""
-    found: dict[str, Any] = {"rows": {}, "render": {}, "bytes": 0, "failures": {}, "halts": [], "runs": []}
+    found: dict[str, Any] = {"rows": {}, "render": {}, "bytes": 0, "failures": {}, "polls": 0, "halts": [], "runs": []}
     for line in lines:
         names = [(line["batch"], row_id) for row_id in line.get("ids", ())] if "batch" in line else []
         match line["event"]:
             case "create":
                 state = "open" if line["outcome"] == "accepted" else line["outcome"]
                 found["rows"] |= dict.fromkeys(names, state)
+            case "poll":
+                found["rows"] |= dict.fromkeys(names, line["status"])
+                found["polls"] += 1
             case "task ended":
                 found["render"] |= dict.fromkeys(names, line["seconds"])
                 if line["level"] == "warning":
@@ -71,6 +74,24 @@ def test_a_dashboard_can_be_built_from_the_log_alone(project: Project, provider:
     assert shown["halts"] == [("halted", "credits"), ("top-up noticed", 493.0), ("resumed", "credits")]
     assert [run[1:] for run in shown["runs"]] == [(4, 2), (3, 3), (2, 3)]
     assert [run[0] for run in shown["runs"]][:2] == [first.report["run_id"], second.report["run_id"]]
+
+
+def test_the_log_of_a_debugged_run_has_each_poll(project: Project, provider: FakeTTS) -> None:
+    """With the rows and the status of a task that is still running; a dashboard can show it."""
+    provider.task_seconds = 1000.0
+    started = project.start_run(project.manifest(2), *LOGGED, "--debug")
+    started.until(
+        lambda: (project.folder / "run.log").exists() and "poll" in [line["event"] for line in lines_of(project)]
+    )
+    shown = dashboard(lines_of(project))
+    assert set(shown["rows"].values()) <= {"open", "processing", "queued"}
+    provider.end_tasks()
+    assert started.end().exit_code == 0
+    lines = [line for line in lines_of(project) if line["event"] == "poll"]
+    assert {(line["level"], line["batch"], line["cause"]) for line in lines} == {("debug", "lines", "ok")}
+    assert {row_id for line in lines for row_id in line["ids"]} == {"r1", "r2"}
+    assert len(lines) == sum(project.query("SELECT sum(looks) FROM tasks")[0])
+    assert all(line["seconds"] >= 0 and line["polls"] >= 1 and line["task_id"] for line in lines)
 
 
 def test_the_last_line_of_a_run_is_its_report(project: Project) -> None:

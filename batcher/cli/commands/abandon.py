@@ -7,16 +7,12 @@ from typing import Any
 import anyio
 import click
 
-from batcher.cli.item_choice import choose_items, item_options
+from batcher.cli.api_options import ledger_settings
+from batcher.cli.decisions import chosen_items, item_options, print_outcomes
 from batcher.cli.json_output import JsonCommand
-from batcher.cli.locked_ledger import print_outcomes
 from batcher.cli.options import json_option, ledger_options
-from batcher.clock import Clock
-from batcher.item import State
-from batcher.ledger.ledger import open_ledger
-from batcher.ledger.lifecycle import decisions
-from batcher.ledger.storage.lock import owner_lock
-from batcher.maintenance.decisions import ENDED_BADLY, settle
+from batcher.maintenance import operations
+from batcher.maintenance.decisions import ENDED_BADLY
 
 
 @click.command(cls=JsonCommand)
@@ -30,9 +26,5 @@ def abandon(ctx: click.Context, /, **_: Any) -> None:
     ID is a row's id or the beginning of an item's key. A run then counts these rows as settled, so it can exit with 0
     again. `batcher retry` takes an abandoned item up again. To give up an item in doubt, use `batcher resolve`.
     """
-    hint = "`batcher show` lists items by state; `batcher resolve --abandon` gives up one in doubt."
-    path, keys = choose_items(ctx, "abandon", ENDED_BADLY, hint)
-    with owner_lock(path), open_ledger(path) as ledger:
-        message = "abandoned; `batcher retry` takes it up again"
-        outcomes = anyio.run(settle, ledger, Clock(), keys, decisions.abandon, State.ABANDONED, message)
-    print_outcomes(ctx, outcomes)
+    path, choice = chosen_items(ctx)
+    print_outcomes(ctx, anyio.run(operations.abandon, ledger_settings(path), choice))

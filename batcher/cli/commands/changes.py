@@ -32,7 +32,7 @@ def changes(ctx: click.Context, /, manifest: tuple[str, ...], since: str | None,
     path = find_ledger_only(ctx, manifest)
     with ledger.open_readonly(path) as conn:
         run_id, started_at = queries.run_named(conn, since)
-        found = [one for one in queries.changes(conn, started_at) if batch in (None, one["batch"])]
+        found = list(queries.changes(conn, started_at, batch))
     for one in found:
         one["output"] = str(path.parent / one["output"])
     if ctx.params["as_json"]:

@@ -35,18 +35,18 @@ _MOST_WIDTH: Final = 100
 
 @click.command()
 @click.argument("topic", required=False)
-@click.argument("command", required=False)
+@click.argument("command", nargs=-1)
 @click.pass_context
-def help(ctx: click.Context, topic: str | None, command: str | None) -> None:  # noqa: A001 - the command's name
+def help(ctx: click.Context, topic: str | None, command: tuple[str, ...]) -> None:  # noqa: A001 - the command's name
     """Show a topic of the manual, or list the topics. Creates nothing.
 
     TOPIC may also be a command, which shows its --help. `help json COMMAND` prints the JSON Schema of the command's
     output with --json.
     """
-    if command is not None:
+    if command:
         if topic != "json":
             raise UsageError("name one topic only", "Only `batcher help json` takes a command.")
-        click.echo(json.dumps(command_schema(command), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(command_schema(" ".join(command)), indent=2, ensure_ascii=False))
     elif topic is None:
         with_summaries = [(name, summary(topic_text(name))) for name in TOPICS]
         formatter = click.HelpFormatter(width=_width())

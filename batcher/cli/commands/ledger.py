@@ -9,8 +9,9 @@ from typing import Any
 import anyio
 import click
 
+from batcher.cli.json_output import JsonCommand, reply
 from batcher.cli.ledger_path import find_ledger
-from batcher.cli.options import ledger_options
+from batcher.cli.options import json_option, ledger_options
 
 
 @click.group()
@@ -18,9 +19,10 @@ def ledger() -> None:
     """Upgrade, back up or recover a ledger."""
 
 
-@ledger.command()
+@ledger.command(cls=JsonCommand)
 @click.argument("manifest", nargs=-1, metavar="[MANIFEST]")
 @ledger_options
+@json_option
 @click.pass_context
 def upgrade(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
     """Upgrade an older ledger to this version. Creates nothing.
@@ -32,17 +34,18 @@ def upgrade(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
 
     path, _rest = find_ledger(ctx, manifest)
     if not database.needs_upgrade(path):
-        click.echo(f"{path} is already up to date")
+        _print(ctx, f"{path} is already up to date", ledger=str(path), backup=None)
         return
     with owner_lock(path):
         backup = database.upgrade(path)
-    click.echo(f"Upgraded {path}; the previous version is in {backup}")
+    _print(ctx, f"Upgraded {path}; the previous version is in {backup}", ledger=str(path), backup=str(backup))
 
 
-@ledger.command()
+@ledger.command(cls=JsonCommand)
 @click.argument("target", metavar="FILE", type=click.Path(path_type=Path))
 @click.argument("manifest", nargs=-1, metavar="[MANIFEST]")
 @ledger_options
+@json_option
 @click.pass_context
 def backup(ctx: click.Context, /, target: Path, manifest: tuple[str, ...], **_: Any) -> None:
     """Copy the ledger to FILE, even during a run. Creates nothing.
@@ -53,12 +56,13 @@ def backup(ctx: click.Context, /, target: Path, manifest: tuple[str, ...], **_: 
 
     path, _rest = find_ledger(ctx, manifest)
     database.back_up(path, target)
-    click.echo(f"Copied {path} to {target}")
+    _print(ctx, f"Copied {path} to {target}", ledger=str(path), backup=str(target.absolute()))
 
 
-@ledger.command()
+@ledger.command(cls=JsonCommand)
 @click.argument("results", nargs=-1, required=True, metavar="RESULTS...", type=click.Path(path_type=Path))
 @ledger_options
+@json_option
 @click.pass_context
 def recover(ctx: click.Context, /, results: tuple[Path, ...], **_: Any) -> None:
     """Recover purchases from results files. Creates nothing.
@@ -68,13 +72,20 @@ def recover(ctx: click.Context, /, results: tuple[Path, ...], **_: Any) -> None:
     """
     from batcher.clock import Clock
     from batcher.formatting import counted
-    from batcher.ledger.ledger import open_ledger
+    from batcher.ledger.ledger import open_locked
     from batcher.ledger.lifecycle import restored_rows
-    from batcher.ledger.storage.lock import owner_lock
     from batcher.pipeline import restore
 
     path, _rest = find_ledger(ctx, ())
-    with owner_lock(path), open_ledger(path) as ledger:
+    with open_locked(path) as ledger:
         lines = restore.read_results(results, path.parent)
         number = anyio.run(partial(ledger.do, restored_rows.add, lines, at=Clock().now()))
-    click.echo(f"Recovered {counted(number, 'row')}; the next run reuses their tasks and audio")
+    message = f"Recovered {counted(number, 'row')}; the next run reuses their tasks and audio"
+    _print(ctx, message, ledger=str(path), rows=number)
+
+
+def _print(ctx: click.Context, message: str, **data: Any) -> None:
+    if ctx.params["as_json"]:
+        reply(ctx, message, **data)
+    else:
+        click.echo(message)

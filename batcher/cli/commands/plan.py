@@ -42,7 +42,12 @@ def show_plan(ctx: click.Context, manifests: tuple[str, ...]) -> int:
     from batcher.pipeline import plan
 
     settings = with_standard_input(run_settings(ctx, manifests))
-    found = anyio.run(plan.plan, settings, Screen(quiet=ctx.params["quiet"]).reading)
+    screen = Screen(quiet=ctx.params["quiet"])
+    try:
+        screen.comparing(", ".join(source.label for source in settings.sources))
+        found = anyio.run(plan.plan, settings, screen.reading)
+    finally:
+        screen.close()
     refused = (
         bool(found.refused or found.refused_doubts)
         or (found.rebuy is not None and not settings.rebuy)
@@ -170,7 +175,8 @@ def _cost(found: Any) -> str:
 
 def _sufficiency(found: Any) -> str:
     if found.suffices is None or not found.new:
-        return ""
+        listed = found.estimate["credits"] if found.estimate_source == "price rule" and found.new else 0.0
+        return click.style(", probably not enough", fg=WARNING) if found.balance < listed else ""
     if found.suffices:
         return ", which is enough"
     if not found.stops_after:

@@ -17,7 +17,7 @@ from batcher.cli.ledger_path import find_ledger_only
 from batcher.cli.options import json_option, ledger_options, option
 from batcher.clock import Clock
 from batcher.errors import StorageError, UsageError
-from batcher.formatting import counted
+from batcher.formatting import counted, rounded
 
 if TYPE_CHECKING:
     from batcher.ledger.ledger import Connection
@@ -82,6 +82,7 @@ def report(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
             _write_workbook(_sheet(conn, batches, params), target)
         else:
             _write_data(_sheet(conn, batches, params), target, params["as_format"])
+        credits_ = _credits(conn, batches) if params["as_json"] else {}
     if params["as_json"]:
         written = target.absolute()
         reply(
@@ -90,6 +91,7 @@ def report(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
             format=params["as_format"],
             path=str(written),
             batches=[one.name for one in batches],
+            credits=credits_,
         )
 
 
@@ -113,6 +115,14 @@ def _select_batches(conn: Connection, manifest: tuple[str, ...], batch: str | No
             f"the ledger has {missing}", f"Its batches: {', '.join(one.name for one in current) or 'none yet'}."
         )
     return found
+
+
+def _credits(conn: Connection, batches: list[Batch]) -> dict[str, float | None]:
+    """The credits of the page, rounded as there."""
+    from batcher.ledger.queries import report
+
+    found = report.report_credits(conn, report.report_runs(conn, batches), report.spent(conn, batches))
+    return {name: rounded(getattr(found, name)) for name in ("start", "end", "spent", "topped_up")}
 
 
 def _check_target(conn: Connection, target: Path, ledger: Path, batches: list[Batch]) -> None:

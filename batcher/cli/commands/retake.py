@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import anyio
 import click
 
+from batcher.cli.api_options import ledger_settings
 from batcher.cli.json_output import JsonCommand, reply
 from batcher.cli.ledger_path import find_ledger
 from batcher.cli.options import json_option, ledger_options, option
 from batcher.cli.terminal import show
-from batcher.clock import Clock
-from batcher.errors import ManifestError
 from batcher.formatting import counted
-from batcher.ledger.imports.parse_options import last_parse_options
-from batcher.ledger.ledger import Connection, Ledger, open_ledger, open_readonly
-from batcher.ledger.queries import manifest_paths, names
-from batcher.ledger.queries.batches import current_batches
-from batcher.ledger.queries.identity import identity
-from batcher.ledger.storage.lock import owner_lock
-from batcher.maintenance.retakes import Retake, Retakes
-from batcher.manifest.reader import explicit_takes
-from batcher.reports.marks import Mark, read_marks
-
-_Rows = list[tuple[int, str, str]]
-"""Batch id, batch name and row id of each row."""
-_ManifestTakes = dict[tuple[int, str], Any]
-"""Takes that manifests set, by batch id and row id."""
-_Outcome = tuple[str, str, Retake]
-"""Batch name, row id, and what became of the row's retake."""
-_STALE: Final = "already retaken since it was marked; skipped"
+from batcher.maintenance import retakes
+from batcher.maintenance.retakes import MarkedRetakes, Note
 
 
 @click.command(cls=JsonCommand)
@@ -75,89 +59,39 @@ def retake(
         raise click.UsageError("name rows by ID, or pass --marks FILE", ctx)
     if marks is not None and take is not None:
         raise click.UsageError("--take needs rows named by ID, not --marks", ctx)
-    outcomes: list[_Outcome] = []
-    remarks: list[str] = []
-    with open_readonly(path) as conn:
-        if marks is None:
-            rows = names.find_rows(conn, ids, batch=batch)
-        else:
-            marked = read_marks(marks, identity(conn).ledger_id)
-            marked = [mark for mark in marked if batch in (None, mark.batch)]
-            rows, stale = _marked(conn, [mark for mark in marked if mark.mark == "retake"])
-            outcomes = [(mark.batch, mark.id, Retake(message=_STALE)) for mark in stale]
-            remarks = _remarks(marked, stale, any_left=bool(rows))
-        takes = _manifest_takes(conn, rows)
-    with owner_lock(path), open_ledger(path) as ledger:
-        outcomes += anyio.run(_retake, ledger, rows, takes, take)
-    _print(ctx, outcomes, remarks)
+    settings = ledger_settings(path)
+    if marks is not None:
+        _print(ctx, anyio.run(partial(retakes.retake_marked, settings, marks, batch=batch)))
+    else:
+        outcomes = anyio.run(partial(retakes.retake, settings, ids, take=take, batch=batch))
+        _print(ctx, MarkedRetakes(outcomes=outcomes, notes=[]))
 
 
-def _print(ctx: click.Context, outcomes: list[_Outcome], remarks: list[str]) -> None:
+def _print(ctx: click.Context, found: MarkedRetakes) -> None:
+    nothing = _why_nothing(found) if ctx.params["marks"] is not None else None
     if ctx.params["as_json"]:
-        facts = [{"batch": batch, "id": row_id, **asdict(found)} for batch, row_id, found in outcomes]
-        changed = sum(found.take is not None for *_, found in outcomes)
-        reply(ctx, f"{changed:,} of {counted(len(facts), 'row')} changed", outcomes=facts)
+        changed = sum(one.take is not None for one in found.outcomes)
+        message = nothing or f"{changed:,} of {counted(len(found.outcomes), 'row')} changed"
+        reply(ctx, message, **asdict(found))
         return
-    for batch, row_id, found in outcomes:
-        show(f"{row_id} of {batch}  {found.message}")
-    for line in remarks:
-        show(line)
+    for one in found.outcomes:
+        show(f"{one.id} of {one.batch}  {one.message}")
+    for note in found.notes:
+        show(_line(note))
+    if nothing is not None:
+        show(nothing)
 
 
-def _marked(conn: Connection, marks: list[Mark]) -> tuple[_Rows, list[Mark]]:
-    """The rows that still use the marked take, and the marks of the others."""
-    found, stale = [], []
-    for mark in marks:
-        batch_id = names.row_with(conn, mark.batch, mark.id, mark.key)
-        if batch_id is None:
-            stale.append(mark)
-        else:
-            found.append((batch_id, mark.batch, mark.id))
-    return found, stale
+def _why_nothing(found: MarkedRetakes) -> str | None:
+    """Why a marks file leads to no retake; None if it leads to some."""
+    if not found.outcomes:
+        return "nothing to retake: the file marks no row for a retake"
+    if all(one.message == retakes.STALE for one in found.outcomes):
+        return "nothing to retake: all marked rows have another take by now"
+    return None
 
 
-def _remarks(marked: list[Mark], stale: list[Mark], *, any_left: bool) -> list[str]:
-    """The notes of the listener, and that nothing is left to retake, if so."""
-    notes = ((mark, " ".join(mark.note.split())) for mark in marked)
-    lines = [f"{mark.id} of {mark.batch}  note: {_plain(note)}" for mark, note in notes if note]
-    if not any_left:
-        lines.append(
-            "nothing to retake: all marked rows have another take by now"
-            if stale
-            else "nothing to retake: the file marks no row for a retake"
-        )
-    return lines
-
-
-def _plain(text: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in text)
-
-
-def _manifest_takes(conn: Connection, rows: _Rows) -> _ManifestTakes:
-    """The takes that manifests set for these rows; manifests that cannot be read are ignored."""
-    wanted = {(batch_id, row_id) for batch_id, _, row_id in rows}
-    found: _ManifestTakes = {}
-    for batch in current_batches(conn):
-        if not any(batch_id == batch.batch_id for batch_id, _ in wanted):
-            continue
-        path, rules = Path(manifest_paths.source_of(conn, batch)[0]), last_parse_options(conn, batch)
-        with suppress(ManifestError):
-            named = {(batch.batch_id, row_id): take for row_id, take in explicit_takes(path, rules)}
-            found |= {row: named[row] for row in wanted & named.keys()}
-    return found
-
-
-async def _retake(ledger: Ledger, rows: _Rows, takes: _ManifestTakes, take: int | None) -> list[_Outcome]:
-    outcomes: list[_Outcome] = []
-    retakes = Retakes(ledger=ledger, clock=Clock())
-    batches = {batch.batch_id: batch for batch in await ledger.do(current_batches)}
-    for batch_id, name, row_id in rows:
-        if (own := takes.get((batch_id, row_id))) is not None:
-            message = f"the manifest sets take {own}; change it there, and the next run creates the new take"
-            result = Retake(message=message)
-        elif take is None:
-            result = await retakes.request(batches[batch_id], row_id)
-        else:
-            result = await retakes.switch(batches[batch_id], row_id, take)
-        outcomes.append((name, row_id, result))
-    return outcomes
+def _line(note: Note) -> str:
+    """A note on one line, without what a terminal would interpret."""
+    text = "".join(char if char.isprintable() else "?" for char in " ".join(note.note.split()))
+    return f"{note.id} of {note.batch}  note: {text}"

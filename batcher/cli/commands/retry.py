@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
 import click
 
-from batcher.cli.api_options import api_options
-from batcher.cli.item_choice import choose_items, item_options
+from batcher.cli.api_options import api_options, api_settings
+from batcher.cli.decisions import chosen_items, item_options, print_outcomes
 from batcher.cli.json_output import JsonCommand
-from batcher.cli.locked_ledger import decide, print_outcomes
 from batcher.cli.options import json_option
+from batcher.maintenance import operations
 from batcher.maintenance.decisions import SETTLED_BY_RETRY
 
 
@@ -25,5 +26,5 @@ def retry(ctx: click.Context, /, **_: Any) -> None:
     For items that were rejected, failed, gone or abandoned. ID is a row's id or the beginning of an item's key. If an
     item still has a task, the API is asked about it first: a task that succeeded after all is collected instead.
     """
-    path, keys = choose_items(ctx, "retry", SETTLED_BY_RETRY, "`batcher show` lists items by state.")
-    print_outcomes(ctx, decide(ctx, path, lambda decisions: decisions.retry(keys)))
+    path, choice = chosen_items(ctx)
+    print_outcomes(ctx, anyio.run(operations.retry, api_settings(ctx, path), choice))

@@ -7,10 +7,12 @@ from typing import Any
 
 import click
 
-from batcher.formatting import amount
+from batcher.cli.json_output import JsonCommand, reply
+from batcher.cli.options import json_option
+from batcher.formatting import amount, rounded
 
 
-@click.command()
+@click.command(cls=JsonCommand)
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8750, show_default=True, metavar="PORT", help="Port to listen on."
 )
@@ -68,7 +70,11 @@ from batcher.formatting import amount
     help="Lifetime of an audio URL.",
 )
 @click.option("--seed", type=int, default=0, metavar="N", help="Seed that selects the tasks to fail or drop.")
-def sandbox(port: int, store: Path, credit: float, top_up: float | None, **options: Any) -> None:
+@json_option
+@click.pass_context
+def sandbox(
+    ctx: click.Context, /, port: int, store: Path, credit: float, top_up: float | None, as_json: bool, **options: Any
+) -> None:
     """Serve the API on this machine, with real speech, at no cost.
 
     Use it from another terminal:
@@ -76,15 +82,27 @@ def sandbox(port: int, store: Path, credit: float, top_up: float | None, **optio
     \b
       export BATCHER_API_TOKEN=sandbox
       batcher run FILE --api-url http://127.0.0.1:8750/api/open/v1
+
+    With --json, prints one object as soon as it accepts connections, with the address: --port 0 picks a free port.
     """
-    from batcher.sandbox.host import serve
+    from batcher.sandbox.host import Running, serve
     from batcher.sandbox.options import SandboxOptions
     from batcher.sandbox.store import top_up as add
 
     if top_up is not None:
-        click.echo(f"Added {amount(top_up)} credits; the balance is now {amount(add(store, top_up))}", err=True)
+        balance = add(store, top_up)
+        message = f"Added {amount(top_up)} credits; the balance is now {amount(balance)}"
+        if as_json:
+            reply(ctx, message, added=rounded(top_up), balance=rounded(balance))
+        else:
+            click.echo(message, err=True)
         return
+
+    def announce(running: Running) -> None:
+        message = f"Sandbox API at {running.url}, with the token {running.token}"
+        if as_json:
+            reply(ctx, message, url=running.url, token=running.token, store=str(store.absolute()))
+        click.echo(f"{message}. Stop it with Ctrl-C.", err=True)
+
     settings = SandboxOptions(credits=credit, **options)
-    url = f"http://127.0.0.1:{port}/api/open/v1"
-    click.echo(f"Sandbox API at {url}, with the token sandbox. Stop it with Ctrl-C.", err=True)
-    serve(store, settings, host="127.0.0.1", port=port)
+    serve(store, settings, host="127.0.0.1", port=port, on_ready=announce)

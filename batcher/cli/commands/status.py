@@ -39,7 +39,6 @@ def status(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
     `credits.spent` covers all tasks of the ledger; `start` and `end` are the balances of the last run.
     """
     from batcher.ledger.ledger import open_readonly
-    from batcher.ledger.money import top_ups
     from batcher.ledger.queries import manifest_paths, status
     from batcher.reports.summary import forecast_message
 
@@ -48,7 +47,7 @@ def status(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
         if manifest and not manifest_paths.batches_of(conn, Path(manifest[0])):
             click.echo(f"the ledger has no batch from {manifest[0]}", err=True)
         found = status.status(conn)
-        ahead, added = _forecast(conn, found), top_ups.topped_up(conn)
+        ahead = _forecast(conn, found)
         batches = status.by_batch(conn) if len(found["batches"]) > 1 or ctx.params["as_json"] else []
     if found["last_run"] is not None:
         found["last_run"]["state"] = _state_of(found["last_run"])
@@ -67,7 +66,7 @@ def status(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
             click.echo(in_state(state, f"  {number:>9,}  {state}"))
     for name, counts in batches:
         show(_batch(name, counts))
-    show(_credits(found["credits"], added))
+    show(_credits(found["credits"]))
     if found["halt"] is not None:
         halted = (
             f"halted ({found['halt']['kind']}) since {local_time(found['halt']['since'])}: {found['halt']['detail']}"
@@ -87,15 +86,15 @@ def _batch(name: str, counts: Counts) -> str:
     return f"  {name}: {counted(counts.rows, 'row')}: {', '.join(parts) or 'no items'}"
 
 
-def _credits(found: dict[str, float | None], added: float) -> str:
+def _credits(found: dict[str, float | None]) -> str:
     parts, needed = {name.replace("_", " "): found[name] for name in _COSTS}, found["estimated_needed"]
     parts["still needed" if needed is None else "still needed (estimate)"] = needed
     words = [f"{name} unknown" if number is None else f"{amount(number)} {name}" for name, number in parts.items()]
-    if added:
+    if added := found["topped_up"]:
         spent = parts["spent"]
         words[0] = f"spent {'unknown' if spent is None else f'about {amount(spent)}'}"
         words.append(f"topped up about {amount(added)}")
-    left = found["start"] if found["end"] is None else found["end"]
+    left = found["left"]
     return "credits: " + ", ".join(words + ([] if left is None else [f"{amount(left)} left"]))
 
 

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import click
 
-from batcher.cli.api_options import allow_audio_host_option, api_options
+from batcher.cli.api_options import allow_audio_host_option, api_options, api_settings
 from batcher.cli.json_output import JsonCommand, reply
 from batcher.cli.ledger_path import find_ledger_only
-from batcher.cli.locked_ledger import locked_ledger
 from batcher.cli.options import json_option
 from batcher.cli.terminal import show
 from batcher.formatting import counted
@@ -62,10 +61,12 @@ def verify(ctx: click.Context, /, manifest: tuple[str, ...], heal: bool, **_: An
 
 def _heal(ctx: click.Context, path: Path) -> tuple[Findings, Sequence[Repair], int, BatcherError | None]:
     from batcher.clock import Clock
+    from batcher.ledger.ledger import open_locked
     from batcher.maintenance.heal import Healer
     from batcher.maintenance.verify import compare, expected_files
 
-    with locked_ledger(ctx, path) as (ledger, settings):
+    settings = api_settings(ctx, path)
+    with open_locked(path, settings.world) as ledger:
         healer = Healer(ledger=ledger, settings=settings, clock=Clock())
         found = compare(anyio.run(ledger.do, expected_files), path.parent)
         repairs = anyio.run(healer.heal, found.faults)

@@ -84,7 +84,7 @@ async def _read(settings: Settings, search: str, limit: int) -> tuple[list[Voice
         TroubleError: the list cannot be read.
     """
     from batcher.errors import TroubleError
-    from batcher.pipeline.connection import reach, token_rejected
+    from batcher.pipeline.connection import reach, remedy, token_rejected
     from batcher.provider.answers import Cause
     from batcher.provider.client import Client
 
@@ -98,7 +98,7 @@ async def _read(settings: Settings, search: str, limit: int) -> tuple[list[Voice
                     raise token_rejected(answer)
                 if answer.cause is not Cause.OK:
                     message = f"cannot read the list of voices at {origin} ({answer.explain()})"
-                    raise TroubleError(message, "Check the network and --api-url. If both are right, try again later.")
+                    raise TroubleError(message, remedy(answer))
                 new = {voice.id: voice for voice in answer.voices if voice.id not in found}
                 found |= new
                 offset += len(answer.voices)

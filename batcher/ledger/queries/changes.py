@@ -32,8 +32,10 @@ def run_named(conn: Connection, name: str | None) -> tuple[str, float]:
     return found[0].id, found[0].started_at
 
 
-def changes(conn: Connection, since: float) -> Iterator[dict[str, Any]]:
+def changes(conn: Connection, since: float, batch: str | None = None) -> Iterator[dict[str, Any]]:
     """Current rows whose file was put at its output since then, new or replaced, by batch and in manifest order.
+
+    Of all batches, or of the one of this name.
 
     `output` is relative to the ledger's folder.
     """
@@ -46,6 +48,8 @@ def changes(conn: Connection, since: float) -> Iterator[dict[str, Any]]:
         .where(and_(rows.c.is_current == 1, is_linked, linked_at >= since))
         .order_by(rows.c.batch_id, rows.c.number)
     )
+    if batch is not None:
+        query = query.where(batches.c.name == batch)
     for row in conn.execute(query):
         yield {
             "batch": row.name,

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, null, or_, select
 
 from batcher.item import Inputs, State
+from batcher.ledger.money import top_ups
 from batcher.ledger.queries.status import balance_of
 from batcher.ledger.records import Batch
 from batcher.ledger.storage.filters import of_attempt, of_wanted
@@ -97,6 +98,21 @@ class RunFacts:
     spent: float | None
     exit_code: int | None
     message: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportCredits:
+    """Credits around the latest runs for some batches. None is unknown.
+
+    `start` and `end` are the balances before the first and after the last of these runs, `topped_up` about what was
+    added between. `spent` is the reported cost of all tasks of the batches; `is_complete` if none of them lacks it.
+    """
+
+    start: float | None
+    end: float | None
+    spent: float | None
+    topped_up: float
+    is_complete: bool
 
 
 def report_rows(conn: Connection, chosen: Sequence[Batch]) -> Iterator[ReportRow]:
@@ -231,6 +247,19 @@ def report_runs(conn: Connection, chosen: Sequence[Batch]) -> list[RunFacts]:
     query = select(runs, work.c.created.label("for_us"), work.c.spent).join(work, work.c.run_id == runs.c.id)
     latest = conn.execute(query.order_by(runs.c.started_at.desc()).limit(_RUNS)).all()
     return [_run(row) for row in reversed(latest)]
+
+
+def report_credits(conn: Connection, latest: Sequence[RunFacts], costs: Sequence[Spent]) -> ReportCredits:
+    """The credits of batches, from the results of `report_runs` and `spent`."""
+    start, end = (latest[0].balance_start, latest[-1].balance_end) if latest else (None, None)
+    added = top_ups.topped_up(conn, since=latest[0].started_at, until=latest[-1].ended_at) if latest else 0.0
+    return ReportCredits(
+        start=start,
+        end=end,
+        spent=sum(one.credits for one in costs) if any(one.priced for one in costs) else None,
+        topped_up=added,
+        is_complete=all(one.priced == one.creates for one in costs),
+    )
 
 
 def _run(row: Row[Any]) -> RunFacts:

@@ -13,10 +13,23 @@ from batcher.clock import utc
 from batcher.formatting import rounded
 from batcher.item import Inputs
 from batcher.ledger.money.spending import estimated_need, spending
+from batcher.ledger.money.top_ups import topped_up
 from batcher.ledger.queries.batches import current_batches
 from batcher.ledger.queries.item_counts import Counts, count
 from batcher.ledger.queries.outputs import error_of
-from batcher.ledger.storage.schema import accounts, attempts, batches, events, files, halts, items, rows, runs, tasks
+from batcher.ledger.storage.schema import (
+    accounts,
+    attempts,
+    balances,
+    batches,
+    events,
+    files,
+    halts,
+    items,
+    rows,
+    runs,
+    tasks,
+)
 
 _OTHER_TAKES: Final = 20
 """Maximum number of lower, and of higher, takes listed: a manifest may give any number as its take."""
@@ -148,6 +161,8 @@ def status(conn: Connection) -> dict[str, Any]:
         "in_flight": costs.in_flight,
         "in_doubt": costs.in_doubt,
         "estimated_needed": estimated_need(conn, wanted),
+        "topped_up": topped_up(conn),
+        "left": _last_balance(conn),
     }
     return {
         "batches": [batch.name for batch in wanted],
@@ -158,6 +173,12 @@ def status(conn: Connection) -> dict[str, Any]:
         "credits": {name: rounded(number) for name, number in credits_.items()},
         "last_run": run and _run_facts(run),
     }
+
+
+def _last_balance(conn: Connection) -> float | None:
+    """The balance that was read last, by whichever run; None if it is unknown."""
+    read = conn.execute(select(balances).order_by(balances.c.id.desc()).limit(1)).first()
+    return None if read is None else read.credits if read.quota is None else read.quota
 
 
 def by_batch(conn: Connection) -> list[tuple[str, Counts]]:

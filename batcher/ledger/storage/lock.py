@@ -18,12 +18,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from batcher import files
-from batcher.errors import LedgerError, LockedError, StorageError
+from batcher.errors import PERMANENT, LedgerError, LockedError, StorageError
 
 
 @contextmanager
-def owner_lock(ledger: Path) -> Iterator[None]:
-    """Hold the lock of the ledger at `ledger`.
+def owner_lock(ledger: Path, *, hint: str = "Wait until it has ended.") -> Iterator[None]:
+    """Hold the lock of the ledger at `ledger`. `hint` is what to do if another process holds it.
 
     Raises:
         LockedError: another process, named in the message, holds it.
@@ -38,17 +38,15 @@ def owner_lock(ledger: Path) -> Iterator[None]:
         os.close(files.open_own(path))
         lock.acquire()
     except Timeout:
-        raise LockedError(
-            f"another run holds the ledger {ledger}{_holder(path)}", "Pass --wait-lock 5m to wait for it."
-        ) from None
+        raise LockedError(f"another run holds the ledger {ledger}{_holder(path)}", hint) from None
     except OSError as error:
         message = f"cannot lock {ledger}: {error.filename or path}: {error.strerror}"
-        if error.errno not in files.PERMANENT:
+        if error.errno not in PERMANENT:
             raise StorageError(message, "Free some space or fix the folder.") from error
-        hint = "Run batcher as the account that the ledger belongs to, or choose another with --ledger."
+        remedy = "Run batcher as the account that the ledger belongs to, or choose another with --ledger."
         if error.errno == errno.EMLINK:
-            hint = "A copy made with hard links is the same ledger: delete the copy, then make it with cp -a."
-        raise LedgerError(message, hint) from error
+            remedy = "A copy made with hard links is the same ledger: delete the copy, then make it with cp -a."
+        raise LedgerError(message, remedy) from error
     try:
         _write_holder(path)
         yield

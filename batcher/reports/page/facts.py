@@ -12,7 +12,6 @@ from batcher.clock import local
 from batcher.formatting import amount, counted, size, span
 from batcher.item import NEEDS_ATTENTION, State
 from batcher.ledger.ledger import Connection
-from batcher.ledger.money import top_ups
 from batcher.ledger.queries import ignored, report
 from batcher.ledger.queries.report import RunFacts, Spent, TaskTimes
 from batcher.ledger.records import Batch
@@ -89,15 +88,13 @@ def _state(state: str, number: int, total: int) -> dict[str, Any]:
 
 
 def _credits(conn: Connection, runs: Sequence[RunFacts], spent: Sequence[Spent]) -> dict[str, Any]:
-    start, end = (runs[0].balance_start, runs[-1].balance_end) if runs else (None, None)
-    added = top_ups.topped_up(conn, since=runs[0].started_at, until=runs[-1].ended_at) if runs else 0.0
-    cost = sum(one.credits for one in spent)
-    is_complete = all(one.priced == one.creates for one in spent)
+    found = report.report_credits(conn, runs, spent)
+    cost = found.spent or 0.0
     return {
-        "start": _number(start),
-        "end": _number(end),
-        "cost": _number(cost if any(one.priced for one in spent) else None),
-        "statement": _statement(start, end, cost if is_complete else None, added),
+        "start": _number(found.start),
+        "end": _number(found.end),
+        "cost": _number(found.spent),
+        "statement": _statement(found.start, found.end, cost if found.is_complete else None, found.topped_up),
         "runs": [_run(run) for run in runs],
         "spent": [_spent(one, cost) for one in sorted(spent, key=lambda one: list(_FATES).index(one.fate))],
     }

@@ -23,7 +23,7 @@ def test_a_second_owner_is_refused_and_shown_the_first(book: Book) -> None:
         who = rf"\(pid {os.getpid()} on {socket.gethostname()}, since 20\d\d-[^)]+\)\n"
         with pytest.raises(LockedError, match=who) as caught, owner_lock(link):
             pytest.fail("two owners at once")
-        assert "--wait-lock" in caught.value.hint
+        assert caught.value.hint == "Wait until it has ended."
     with owner_lock(link):
         pass
 
