@@ -144,6 +144,12 @@ async def test_a_lost_create_has_the_balance_read_next(
     assert provider.profiles == int(not interrupted)
 
 
+async def test_creating_goes_on_after_the_balance_was_read(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
+    submitter._balance_due = True
+    await submitter.run()
+    assert (provider.profiles, len(provider.creates), submitter.ctx.stop.reasons) == (1, 3, {})
+
+
 @pytest.mark.parametrize(
     ("answer", "reason", "all_stops"),
     [(refusal(401, "bad_token"), Reason.CREDENTIALS, True), (HTML_404, Reason.TROUBLE, False)],
