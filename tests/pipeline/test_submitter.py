@@ -64,7 +64,7 @@ async def test_max_items_stops_only_creating(book: Book, provider: FakeTTS, subm
     await submitter.run()
     stop = submitter.ctx.stop
     assert stop.reasons == {Reason.ASKED: "--max-items 2 reached"}
-    assert (stop.creating, stop.collecting, len(provider.creates)) == (True, False, 2)
+    assert (stop.creating, stop.collecting, len(provider.creates), provider.profiles) == (True, False, 2, 0)
 
 
 @pytest.mark.parametrize("changes", [{}, {"wait": False}], ids=["wait", "no wait"])
@@ -144,6 +144,15 @@ async def test_a_lost_create_has_the_balance_read_next(
     assert provider.profiles == int(not interrupted)
 
 
+async def test_rows_before_the_last_claim_are_searched_again(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """Their items may have returned, deferred."""
+    submitter._cursor = (0, 99)
+    await submitter.run()
+    assert len(provider.creates) == 3
+
+
 async def test_creating_goes_on_after_the_balance_was_read(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
     submitter._balance_due = True
     await submitter.run()
@@ -187,6 +196,7 @@ async def test_a_ledger_that_cannot_be_written_ends_the_run(
     assert (list(stop.reasons), stop.collecting, provider.creates) == ([Reason.TROUBLE], True, [])
 
 
+@pytest.mark.parametrize("changes", [{"max_items": 0}])
 async def test_an_old_task_that_does_cost_is_collected_before_anything_is_created(
     book: Book, provider: FakeTTS, submitter: Submitter
 ) -> None:
@@ -196,7 +206,7 @@ async def test_an_old_task_that_does_cost_is_collected_before_anything_is_create
     (halt,) = book.do(halts.open_halts, book.account_id)
     book.do(halts.permit_probe, halt.id, RUN)
     provider.jobs["task_1"] = Job("task_1", "one", "mp3", ends_at=0.0)
-    await submitter._recheck()
+    await submitter.run()
     assert (book.state(task.key), submitter.ctx.tally.open, submitter.ctx.tally.polls) == ("submitted", 1, 1)
     assert [watched.task.task_id for watched in submitter.poller._due] == ["task_1"]
     assert book.one("SELECT detail FROM events ORDER BY id DESC LIMIT 1") == {"detail": "read again: completed"}
