@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import anyio
 import pytest
 
+from batcher.clock import Clock
 from batcher.ledger.lifecycle import collection, halts
 from batcher.pipeline.stop import Reason
 from batcher.pipeline.submitter import Submitter
 from batcher.provider.answers import Profile
 from tests.support.fake_tts import HTML_404, NO_CREDITS, FakeTTS, Job, Twist, refusal
-from tests.support.ledger_kit import RUN, Book, ending
+from tests.support.ledger_kit import AT, RUN, Book, ending
 
 DROPPED = Twist()
 INVALID = refusal(422, "bad_text")
@@ -139,8 +141,7 @@ async def test_a_lost_create_has_the_balance_read_next(
     attempt = book.one("SELECT outcome, cause, error_message FROM attempts")
     assert (attempt["outcome"], attempt["cause"]) == ("lost", "interrupted" if interrupted else "unclear")
     assert attempt["error_message"]  # how the connection broke
-    assert await submitter._read_balance() != interrupted
-    assert not await submitter._read_balance()
+    assert [await submitter._read_balance() for _ in range(2)] == [not interrupted, False]
     assert provider.profiles == int(not interrupted)
 
 
@@ -151,6 +152,53 @@ async def test_rows_before_the_last_claim_are_searched_again(
     submitter._cursor = (0, 99)
     await submitter.run()
     assert len(provider.creates) == 3
+
+
+class QuickClock(Clock):
+    """A clock whose pauses take no time, and are counted."""
+
+    pauses = 0
+
+    async def sleep(self, seconds: float) -> None:
+        self.pauses += 1
+        await super().sleep(min(seconds, 0.0))
+
+
+async def test_a_halt_of_another_process_ends_creating(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
+    """It is found when no item can be claimed. Until then the halts are read with a pause between."""
+    clock = QuickClock()
+    submitter.ctx = replace(submitter.ctx, clock=clock)
+    book.do(halts.open_halt, book.account_id, "credits", AT, "why", RUN)
+    await submitter.run()
+    assert (provider.creates, submitter.api.guard.tripped, clock.pauses) == ([], True, 1)
+
+
+@pytest.mark.parametrize("in_flight", [0, 1])
+@pytest.mark.parametrize("over_budget", [False, True])
+@pytest.mark.parametrize("changes", [{"max_credits": 9.0}])
+async def test_what_a_submitter_waits_for(
+    book: Book, provider: FakeTTS, submitter: Submitter, in_flight: int, over_budget: bool
+) -> None:
+    """For a single answer too, and for no item of a batch that cannot afford one."""
+    assert submitter._budget is not None
+    submitter._budget.blocked = {book.wanted[0].batch_id: "reached"} if over_budget else {}
+    submitter._in_flight, submitter._searched_all = in_flight, True
+    found = await submitter._situation()
+    assert (found.in_flight, found.over_budget, found.pending) == (bool(in_flight), over_budget, not over_budget)
+
+
+@pytest.mark.parametrize("changes", [{"max_credits": 9.0}])
+async def test_the_balance_is_read_once_for_a_create_at_an_unknown_price(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """After its task has ended, which shows what it cost."""
+    assert submitter._budget is not None
+    submitter._budget.unpriced = True
+    for open_tasks, in_flight in ((1, 0), (0, 1), (0, 0), (0, 0)):
+        submitter.ctx.tally.open, submitter._in_flight = open_tasks, in_flight
+        await submitter._read_balance()
+        assert provider.profiles == int(not submitter._budget.unpriced)
+    assert provider.profiles == 1
 
 
 async def test_creating_goes_on_after_the_balance_was_read(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
