@@ -154,6 +154,19 @@ async def test_rows_before_the_last_claim_are_searched_again(
     assert len(provider.creates) == 3
 
 
+async def test_a_create_on_the_wire_is_recorded_although_the_run_is_cancelled(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """It was bought; without its record it would be in doubt."""
+    provider.create_seconds = 0.1
+    (claimed,) = await submitter._claim(1)
+    async with anyio.create_task_group() as stages:
+        stages.start_soon(submitter._create, claimed, submitter.gate.enter())
+        await anyio.to_thread.run_sync(provider.until, lambda: len(provider.creates) == 1)
+        stages.cancel_scope.cancel()
+    assert (book.state(claimed.key), submitter._in_flight) == ("submitted", 0)
+
+
 class QuickClock(Clock):
     """A clock whose pauses take no time, and are counted."""
 
