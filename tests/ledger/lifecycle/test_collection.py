@@ -30,8 +30,8 @@ def test_the_first_ending_of_a_task_is_recorded_for_good(book: Book, verb: Any, 
     for again in (collection.record_rendered, collection.record_failed):
         assert not book.do(again, ending(task, at=AT + 9, word="w2", error_code="e2", credits=9.0, raw=b"r2"))
     assert book.dump() == before
-    kept = book.one("SELECT ended_at, word, credits, raw FROM tasks")
-    assert kept == {"ended_at": AT + 3, "word": "w1", "credits": 2.0, "raw": b"r1"}
+    kept = book.one("SELECT ended_at, looked_at, looks, word, credits, raw FROM tasks")
+    assert kept == {"ended_at": AT + 3, "looked_at": AT + 3, "looks": 1, "word": "w1", "credits": 2.0, "raw": b"r1"}
 
 
 def test_a_task_replaced_by_an_adopted_one_does_not_move_the_item(book: Book) -> None:

@@ -44,6 +44,17 @@ def test_copies_of_an_items_audio_are_where_it_was_linked(book: Book, tasks: lis
     assert [book.do(repairs.copies, task.key) for task in tasks] == [["audio/a.mp3"], ["audio/b.mp3"]]
 
 
+def test_a_link_that_is_gone_is_no_copy_any_more(book: Book, tasks: list[OpenTask]) -> None:
+    """Of the named row alone; with no row named nothing is forgotten."""
+    batch_id = book.wanted[0].batch_id
+    for row_ids in ([], ["c"]):
+        book.do(collection.forget_links, batch_id, row_ids)
+        assert [book.do(repairs.copies, task.key) for task in tasks] == [["audio/a.mp3"], ["audio/b.mp3"]]
+    book.do(collection.forget_links, batch_id + 1, ["a"])
+    book.do(collection.forget_links, batch_id, ["b"])
+    assert [book.do(repairs.copies, task.key) for task in tasks] == [["audio/a.mp3"], []]
+
+
 def test_a_repair_is_an_event_of_its_item_alone(book: Book, tasks: list[OpenTask]) -> None:
     before = [book.events(task.key) for task in tasks]
     book.do(repairs.record_healed, tasks[0].key, at=AT + 20, detail="healed")
