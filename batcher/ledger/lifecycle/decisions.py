@@ -48,7 +48,7 @@ def retake(conn: Connection, batch_id: int, row_id: str, *, at: float, who: str)
     """
     old = _row(conn, batch_id, row_id)
     take = _highest(old)
-    if take == old.take or not _is_untouched(conn, _key_of_take(old, take)):
+    if not _is_untouched(conn, _key_of_take(old, take)):
         take += 1
     key = _key_of_take(old, take)
     if not move(conn, Event.RETAKE, old.key, old.attempt, at=at, run_id=None, detail=f"by {who}: take {take}, {key}"):

@@ -34,13 +34,29 @@ def test_only_the_attempt_in_doubt_is_bought_again_or_abandoned(book: Book) -> N
 
 
 def test_an_adopted_task_becomes_the_items_and_is_collected(book: Book) -> None:
-    book.take_in(sheet("one"))
+    book.take_in(sheet("zero", "one"))
+    book.do(collection.record_failed, ending(book.submitted("t1")))
     claimed = _doubtful(book)
     who: dict[str, Any] = {"account_id": book.account_id, "at": AT, "who": "me"}
     assert book.do(decisions.adopt, claimed.key, 1, task_id="t9", **who)
     assert (book.state(claimed.key), book.events(claimed.key)[-1]) == ("submitted", "adopted")
     assert book.do(decisions.task_owner, book.account_id, "t9") == claimed.key
     assert [task.task_id for task in book.do(collection.open_tasks, book.account_id, book.wanted)] == ["t9"]
+
+
+def test_a_task_that_is_adopted_after_its_end_is_polled_as_if_new(book: Book) -> None:
+    """What it turns out to be then is recorded, and it is gone only after as many missing polls as any other."""
+    book.take_in(sheet("one"))
+    task = book.submitted("t1")
+    for after in (0, 60, 120, 180):
+        book.do(collection.record_missing, ending(task, at=AT + after))
+    assert book.state(task.key) == "gone"
+    who: dict[str, Any] = {"account_id": book.account_id, "at": AT, "who": "me"}
+    assert book.do(decisions.adopt, task.key, 1, task_id="t1", **who)
+    assert not book.do(collection.record_missing, ending(task, at=AT + 400))
+    assert not book.do(collection.record_missing, ending(task, at=AT + 590))
+    assert book.do(collection.record_rendered, ending(task, at=AT + 600, word="completed"))
+    assert book.one("SELECT ended_at, word FROM tasks") == {"ended_at": AT + 600, "word": "completed"}
 
 
 @pytest.mark.parametrize("case", ["owned", "stale attempt", "wrong state"])
@@ -141,7 +157,19 @@ def test_rows_with_the_same_inputs_share_their_retake(book: Book) -> None:
     _done(book, "t1")
     assert _retake(book, "a") == decisions.Retake(take=2, state=State.PENDING, is_new=True)
     assert _retake(book, "b") == decisions.Retake(take=2, state=State.PENDING)
-    assert len(book.claim_anew(5)) == 1
+    book.cursor = (0, 0)
+    _done(book, "t2")
+    assert book.claim_anew(5) == []
+
+
+def test_a_retake_that_another_row_has_paid_for_costs_nothing(book: Book) -> None:
+    book.take_in(sheet("same", "same"))
+    _done(book, "t1")
+    _retake(book, "a")
+    book.cursor = (0, 0)
+    _done(book, "t2")
+    assert _retake(book, "b") == decisions.Retake(take=2, state=State.DONE)
+    assert book.claim_anew(5) == []
 
 
 def test_a_row_switches_between_its_paid_takes_at_no_cost(book: Book) -> None:
