@@ -32,6 +32,7 @@ def test_a_new_run_ends_those_that_vanished_and_learns_how_the_last_one_ended(bo
 
 def test_an_account_is_known_by_its_user_and_origin(book: Book) -> None:
     """Or by the token, where the profile names nobody. Tasks of one account are never read with another's token."""
+    assert book.do(runs.account_of_token, origin=API, token="secret") == book.account_id
     assert enter(book, "run-2", token="new") == book.account_id
     assert enter(book, "run-3", user_id=None, token="new") == book.account_id
     assert enter(book, "run-4", user_id=None, token="secret") is None  # replaced
@@ -57,7 +58,8 @@ def test_the_balance_before_a_run_is_the_latest_of_an_earlier_run_on_its_account
     book.do(runs.note_balance, RUN, account_id, Balance(credits=90.0), at=AT + 1)
     book.do(runs.note_balance, RUN, account_id, Balance(quota=70.0), at=AT + 2)
     book.do(runs.note_balance, RUN, account_id, Balance(tier="pro"), at=AT + 3)
-    assert len(book.all("SELECT * FROM balances")) == 3  # with the one at the run's start
+    kept = book.all("SELECT credits, quota FROM balances ORDER BY at")
+    assert [tuple(row.values()) for row in kept] == [(100.0, None), (90.0, None), (None, 70.0)]
     enter(book, "run-2", user_id="u2", token="other", balance=Balance(credits=5.0))
     assert book.do(runs.balance_before, account_id, "run-2") == 70.0
     ends = book.all("SELECT profile_end FROM runs ORDER BY id")
