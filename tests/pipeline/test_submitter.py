@@ -167,6 +167,18 @@ async def test_a_create_on_the_wire_is_recorded_although_the_run_is_cancelled(
     assert (book.state(claimed.key), submitter._in_flight) == ("submitted", 0)
 
 
+@pytest.mark.parametrize("changes", [{"max_in_doubt": 0}])
+@pytest.mark.parametrize(("answer", "kind"), [(NO_CREDITS, "credits"), (DROPPED, "unstable")])
+async def test_a_halt_that_an_answer_opens_is_known_at_once(
+    book: Book, provider: FakeTTS, submitter: Submitter, answer: Twist, kind: str
+) -> None:
+    """The next create would be held."""
+    provider.on_create = lambda _: answer
+    await create_one(submitter)
+    assert [halt.kind for halt in submitter.api.guard.halts] == [kind]
+    assert submitter.api.guard.tripped
+
+
 class QuickClock(Clock):
     """A clock whose pauses take no time, and are counted."""
 

@@ -49,7 +49,6 @@ class Spill:
                 os.fsync(descriptor)
                 sync(self.path.parent)
         except OSError as error:
-            self.close()
             hint = "Free some space, or move the file away. Nothing was created."
             raise StorageError(f"cannot write {self.path}: {error.strerror}", hint) from error
 
