@@ -136,6 +136,24 @@ def test_only_chosen_rows_are_claimed(book: Book) -> None:
     assert len(book.claim_anew(5)) == 2
 
 
+def test_only_chosen_rows_of_wanted_batches_are_waited_for(book: Book) -> None:
+    """And those whose item is pending."""
+    book.take_in(sheet("one", "two"), batch="first")
+    book.take_in("id,text\nx,zero\n", batch="second")
+    first, second = book.wanted
+    book.do(selection.choose_ids, book.wanted, ["x"])
+    waits = [book.do(claims.has_claimable, RUN, [batch], only_chosen=True) for batch in (first, second)]
+    assert waits == [False, True]
+    assert book.do(claims.has_claimable, RUN, [first])
+
+
+def test_a_budget_limits_what_is_claimed_to_one_item_that_it_affords(book: Book) -> None:
+    """While no price is known, no second item is claimed before the first has ended."""
+    book.take_in(sheet("one", "two", "three"))
+    budget = Budget(100.0)
+    assert [len(book.claim(5, budget=budget)) for _ in range(2)] == [1, 0]
+
+
 def test_removed_skipped_and_other_batches_rows_are_not_claimed(book: Book) -> None:
     book.take_in("id,text\nx,other\n", batch="other")
     book.take_in(sheet("old", "kept"), batch="m")

@@ -107,6 +107,21 @@ def test_a_recheck_that_finds_another_status_collects_the_task(book: Book) -> No
     assert [open_.task_id for open_ in book.do(collection.open_tasks, book.account_id, book.wanted)] == ["t1"]
 
 
+def test_a_recheck_concerns_one_wanted_task_of_its_account(book: Book) -> None:
+    """Once, however many rows share its item; confirming it permits no create of another item."""
+    book.take_in(sheet("same", "same", "other"))
+    tasks = [book.submitted(name) for name in ("t1", "t2")]
+    for task in tasks:
+        book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
+    found = book.do(claims.rechecks, book.account_id, book.wanted)
+    assert sorted(task.task_id for task in found) == ["t1", "t2"]
+    assert book.do(claims.rechecks, book.account_id + 1, book.wanted) == []
+    assert book.do(claims.rechecks, book.account_id, []) == []
+    book.do(claims.recheck_confirmed, tasks[0], run_id=RUN)
+    confirmed = book.all("SELECT key FROM items WHERE recheck_run_id IS NOT NULL")
+    assert [row["key"] for row in confirmed] == [tasks[0].key]
+
+
 def test_a_recheck_permits_one_create(book: Book) -> None:
     """If the task is collected after all and lacks credits once more, it is read again before its item is created."""
     book.take_in(sheet("one"))
