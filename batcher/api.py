@@ -17,13 +17,13 @@ from batcher.options import Options, StrPath, checked, token_of
 from batcher.pipeline import plan as planning
 from batcher.pipeline import runner
 from batcher.pipeline.stop import StopRequests
-from batcher.project import Project, ledger_folder, read_batches, read_rows, read_status
+from batcher.project import Project, read_batches, read_rows, read_status
 from batcher.reports.observer import LogObserver
 from batcher.reports.run_report import RunReport
 from batcher.row_input import SyncRows, closing_content, paths_of, settings_for, spool_now
 from batcher.row_output import Row, Status
 from batcher.run_settings import settings_of
-from batcher.settings import Settings, project_folder
+from batcher.settings import Settings, folder_of_ledger, project_folder
 
 T = TypeVar("T")
 
@@ -120,7 +120,7 @@ def _settings(rows: Any, options: Options, function: str) -> Settings:
     values = checked(options, function)
     paths = paths_of(rows)
     content = None if paths or rows is None else spool_now(rows)
-    folder = project_folder(paths[0]) if paths else ledger_folder(values)
+    folder = project_folder(paths[0]) if paths else folder_of_ledger(values["ledger"])
     return settings_for(rows is not None, paths, content, values, folder)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
 from batcher import files
+from batcher.address import Address, Server, home_of, server_url
 from batcher.errors import CredentialsError, ManifestError, UsageError
 from batcher.manifest.faults import printable
 from batcher.manifest.rules import Rules
@@ -54,7 +55,7 @@ class Settings:
     """One run's settings. The token never appears in `repr`."""
 
     sources: tuple[Source, ...]
-    ledger: Path
+    ledger: Address
     out_dir: Path
     sandbox: bool = False
     api_url: str = DEFAULT_URL
@@ -90,10 +91,15 @@ class Settings:
         Raises:
             UsageError: the name of a file or a folder is not UTF-8.
         """
-        for path in (self.ledger, self.out_dir, *(source.path.absolute() for source in self.sources if source.path)):
+        for path in (self.home, self.out_dir, *(source.path.absolute() for source in self.sources if source.path)):
             if not _is_text(str(path)):
                 shown = str(path).encode(errors="backslashreplace").decode()
                 raise UsageError(f"the name is not UTF-8: {shown}", "Rename that file or folder; nothing was created.")
+
+    @property
+    def home(self) -> Path:
+        """The folder to which the paths in the ledger are relative."""
+        return home_of(self.ledger)
 
     @property
     def world(self) -> Literal["real", "sandbox"]:
@@ -146,20 +152,29 @@ def project_folder(manifest: Path | None) -> Path:
     return (manifest.parent if manifest is not None else Path()).absolute()
 
 
-def ledger_path(value: str | None, folder: Path, *, sandbox: bool) -> Path:
+def ledger_address(value: str | None, folder: Path, *, sandbox: bool) -> Address:
     """Resolve `--ledger`; without it, the ledger of the project folder. Follows symbolic links.
 
     Raises:
-        UsageError: the value is a URL, but not an SQLite URL.
+        UsageError: the value is the URL of neither an SQLite file nor a PostgreSQL database.
     """
     if value is None:
         return files.resolved(folder / ("batcher-sandbox.db" if sandbox else "batcher.db"))
+    if (url := server_url(value)) is not None:
+        return Server(url, files.resolved(folder))
     if "://" in value:
         if not value.startswith("sqlite:///"):
             scheme = value.partition(":")[0]
-            raise UsageError(f"unsupported ledger {scheme}://…", "Pass a path or sqlite:///PATH.")
+            raise UsageError(
+                f"unsupported ledger {scheme}://…", "Pass a path, sqlite:///PATH or postgresql://HOST/DATABASE."
+            )
         value = value.removeprefix("sqlite:///")
     return files.resolved(Path(value).expanduser())
+
+
+def folder_of_ledger(value: str | None) -> Path:
+    """The project folder of the ledger that `--ledger` names: its own folder, or the current one."""
+    return home_of(ledger_address(value, Path(), sandbox=False)) if value is not None else Path().absolute()
 
 
 def changed_command(command: Sequence[str], options: Mapping[str, Sequence[str]]) -> str:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from batcher.address import Address, local_file
 from batcher.audio.store import Store
 from batcher.doctor.finding import Finding, hint, ok, problem
 from batcher.errors import BatcherError, StorageError
@@ -32,7 +33,7 @@ _OLD_BACKUP_SECONDS: Final = 30 * 86_400.0
 def check_disk(settings: Settings, now: float) -> list[Finding]:
     """Check the disks of ledger and audio, without changing anything."""
     return [
-        _check_ledger_disk(settings.ledger.parent),
+        _check_ledger_disk(settings.home),
         _check_audio_disk(settings.out_dir),
         _check_free_space(settings),
         *_check_leftovers(settings, now),
@@ -104,7 +105,7 @@ def _check_free_space(settings: Settings) -> Finding:
     return ok("room", message)
 
 
-def _expected_bytes(ledger: Path) -> float:
+def _expected_bytes(ledger: Address) -> float:
     """The expected size of the audio that the ledger's unfinished items need."""
     try:
         with open_readonly(ledger) as conn:
@@ -118,14 +119,13 @@ def _expected_bytes(ledger: Path) -> float:
 
 
 def _check_leftovers(settings: Settings, now: float) -> list[Finding]:
-    store = Store(settings.ledger.parent, settings.out_dir)
+    store = Store(settings.home, settings.out_dir)
     try:
         found = [
             _check_parts(store),
             _check_bad_audio(store),
             _check_spill(settings.ledger),
-            _check_backups(settings.ledger, now),
-            _check_journals(settings.ledger),
+            *_check_copies(settings.ledger, now),
         ]
     except OSError as error:
         return [problem("leftovers", f"cannot read {error.filename}: {error.strerror}", "Check its permissions.")]
@@ -152,13 +152,18 @@ def _check_bad_audio(store: Store) -> Finding | None:
     return hint("leftovers", message, action)
 
 
-def _check_spill(ledger: Path) -> Finding | None:
-    spill = ledger.with_name(f"{ledger.name}.spill")
+def _check_spill(ledger: Address) -> Finding | None:
+    spill = local_file(ledger, "spill")
     answers = len(Spill(spill).records())
     if not answers:
         return None
     message = f"{counted(answers, 'answer')} from the API in {spill.name}, not yet in the ledger"
     return hint("leftovers", message, "Keep the file: the next run records them in the ledger.")
+
+
+def _check_copies(ledger: Address, now: float) -> list[Finding | None]:
+    """Backups and journals beside a ledger's file."""
+    return [_check_backups(ledger, now), _check_journals(ledger)] if isinstance(ledger, Path) else []
 
 
 def _check_backups(ledger: Path, now: float) -> Finding | None:

@@ -110,7 +110,7 @@ class Healer:
 
     def _why_not(self, fault: Fault, out_dir: str) -> Repair | None:
         """The outcome for a fault that must not be repaired: folder missing, or not our file. None if it may be."""
-        folder = self.settings.ledger.parent / out_dir
+        folder = self.settings.home / out_dir
         if not folder.is_dir():
             how = f"the folder {folder} is missing"
             hint = "Mount its disk, or create the folder to have all of its audio restored there."
@@ -122,7 +122,7 @@ class Healer:
         return Repair(fault=fault, healed=False, how=how, hint=hint)
 
     def _intact(self, paths: Sequence[str], sha256: str) -> Path | None:
-        candidates = (self.settings.ledger.parent / path for path in paths)
+        candidates = (self.settings.home / path for path in paths)
         return next((path for path in candidates if path.is_file() and digest(path) == sha256), None)
 
     async def _download_all(self, faults: list[Fault]) -> None:
@@ -231,13 +231,13 @@ class Healer:
 
     async def _healed(self, fault: Fault, how: str) -> Repair:
         """Add the repair to the item's history."""
-        path = os.path.relpath(fault.path, self.settings.ledger.parent)
+        path = os.path.relpath(fault.path, self.settings.home)
         detail = f"healed by {person()}: {path}, {how}"
         await self.ledger.do(repairs.record_healed, fault.saved.key, at=self.clock.now(), detail=detail)
         return Repair(fault=fault, healed=True, how=how)
 
     def _store(self, saved: SavedFile) -> Store:
-        home = self.settings.ledger.parent
+        home = self.settings.home
         return Store(home, home / saved.out_dir)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from batcher.address import home_of
 from batcher.audio.store import Store
 from batcher.clock import Clock
 from batcher.errors import ManifestError, UsageError
@@ -180,7 +181,7 @@ class _Retakes:
         return f"take {take} is at {output.output}; nothing is charged"
 
     async def _link(self, output: Output) -> str | None:
-        home = self.ledger.path.parent
+        home = home_of(self.ledger.address)
         linker = Linker(ledger=self.ledger, store=Store(home, home / output.out_dir))
         [(_, why)] = await linker.link([output])
         if why is None:

@@ -145,7 +145,7 @@ class Finish:
             return []
         written = []
         for batch in self.ingest.named:
-            out_dir = self.ctx.settings.ledger.parent / batch.out_dir
+            out_dir = self.ctx.settings.home / batch.out_dir
             try:
                 self._write(conn, batch, out_dir)
                 written += [batch.name] * ("jsonl" in self.ctx.settings.results)

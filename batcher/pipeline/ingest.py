@@ -138,7 +138,7 @@ class Ingest:
                 raise ManifestError(message, [], "Move it away, or choose another --batch or --out-dir.")
 
     def _stored_name(self, source: Source) -> str:
-        return source_name(source.path, self._ctx.settings.ledger.parent)
+        return source_name(source.path, self._ctx.settings.home)
 
     async def _check_outputs(self) -> None:
         conflicts = await self._outputs.run(self.named, rescan=self._ctx.settings.rescan)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
+from batcher.address import Address
 from batcher.audio.store import Store
 from batcher.clock import Clock
 from batcher.errors import CredentialsError, ManifestError
@@ -90,20 +91,20 @@ async def plan(settings: Settings, watch: Watch = lambda rows, _: rows) -> Plan:
         LedgerError: the ledger cannot be used.
         UsageError: a setting is invalid, or names a row that does not exist.
     """
-    with _ledger(settings) as path, open_readonly(path, settings.world) as conn, bulk.large_cache(conn):
+    with _ledger(settings) as address, open_readonly(address, settings.world) as conn, bulk.large_cache(conn):
         planner = await anyio.to_thread.run_sync(_Planner, settings, conn, watch)
         await planner.ask_api()
         return await anyio.to_thread.run_sync(planner.finish)
 
 
 @contextmanager
-def _ledger(settings: Settings) -> Iterator[Path]:
-    """The path of the ledger, or of a temporary empty one if there is none yet."""
-    if settings.ledger.exists():
+def _ledger(settings: Settings) -> Iterator[Address]:
+    """The address of the ledger, or of a temporary empty one if there is none yet."""
+    if database.exists(settings.ledger):
         yield settings.ledger
         return
     with tempfile.TemporaryDirectory(prefix="batcher-plan-") as folder:
-        empty = Path(folder) / settings.ledger.name
+        empty = Path(folder) / "batcher.db"
         database.create(empty, settings.world)
         yield empty
 
@@ -118,7 +119,7 @@ class _Planner:
         self._preview = ImportPreview(conn)
         self._verdict = Verdict()
         self._plan = Plan(outdated=why_outdated(conn, settings))
-        self._store = Store(settings.ledger.parent, settings.out_dir)
+        self._store = Store(settings.home, settings.out_dir)
         self._refused_types: dict[str, None] = {}
         self._preview_imports()
         self._select_rows()
@@ -145,7 +146,7 @@ class _Planner:
         trusted = trusted_stamp(source, Clock())
         if trusted is None or self._settings.rescan or self._settings.restored:
             return None
-        stored, out_dir = source_name(source.path, self._settings.ledger.parent), self._store.out_dir
+        stored, out_dir = source_name(source.path, self._settings.home), self._store.out_dir
         batch = importer.find_unchanged(self._conn, rules, source=stored, out_dir=out_dir, trusted=trusted)
         facts = None if batch is None else file_facts(self._conn, batch)
         if batch is not None and facts is not None:
@@ -190,7 +191,7 @@ class _Planner:
         Without a token, or for a sandbox that does not exist yet, both stay unknown.
         """
         settings, plan = self._settings, self._plan
-        if settings.sandbox and not settings.ledger.exists():
+        if settings.sandbox and not database.exists(settings.ledger):
             return
         from batcher.provider.client import Client
 

@@ -31,7 +31,7 @@ from batcher.ledger.ledger import Connection, Ledger, open_readonly
 from batcher.ledger.lifecycle import restored_rows
 from batcher.ledger.queries import outputs
 from batcher.ledger.queries.batches import current_batches
-from batcher.ledger.queries.identity import Identity, has_run, identity
+from batcher.ledger.queries.identity import Identity, has_run, identity, last_run
 from batcher.ledger.records import Batch, FileRecord
 from batcher.manifest.storable import is_storable
 from batcher.pipeline.context import RunContext
@@ -60,6 +60,8 @@ def why_outdated(conn: Connection, settings: Settings) -> str | None:
     ours, stores = identity(conn), _stores(settings, current_batches(conn))
     if ours.copied_at is not None:
         return f"the ledger is a copy made at {local(ours.copied_at)}, without what was bought since"
+    if ours.was_promoted and not _is_complete_since(conn, stores[0]):
+        return "another database server has taken over, and may lack what was bought last"
     for store in stores:
         owner = folder_mark.owner(store.folder)
         if owner is not None and owner.ledger_id == ours.ledger_id and not has_run(conn, owner.run_id):
@@ -68,6 +70,12 @@ def why_outdated(conn: Connection, settings: Settings) -> str | None:
     if owner is not None and owner.ledger_id != ours.ledger_id:
         return f"another ledger bought the audio in {stores[0].folder}"
     return None
+
+
+def _is_complete_since(conn: Connection, store: Store) -> bool:
+    """Whether the ledger has the end of the last run that worked in the folder, and so everything before it."""
+    owner = folder_mark.owner(store.folder)
+    return owner is not None and last_run(conn) == (owner.run_id, True)
 
 
 def need_consent(settings: Settings) -> bool:
@@ -97,7 +105,7 @@ def need_consent(settings: Settings) -> bool:
 
 def _stores(settings: Settings, batches: Sequence[Batch]) -> list[Store]:
     """The run's own output folder, then the other output folders of the ledger's batches."""
-    home = settings.ledger.parent
+    home = settings.home
     own = Store(home, settings.out_dir)
     others = {batch.out_dir for batch in batches} - {own.out_dir}
     return [own, *(Store(home, Path(os.path.normpath(home / out_dir))) for out_dir in sorted(others))]
@@ -113,7 +121,7 @@ async def import_rows(ctx: RunContext, *, outdated: bool) -> None:
     stores = _stores(settings, batches)
     found = [path for store in stores for path in sorted(store.folder.glob(f"*{RESULTS}.jsonl"))]
     known = frozenset() if outdated else frozenset(batch.name for batch in batches)
-    lines = (line for line in read_results(found, settings.ledger.parent) if line["batch"] not in known)
+    lines = (line for line in read_results(found, settings.home) if line["batch"] not in known)
     number = await ledger.do(restored_rows.add, lines, at=ctx.clock.now())
     if outdated:
         await _begin(ledger, stores, ctx.run_id, batches)

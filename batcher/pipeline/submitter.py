@@ -206,7 +206,7 @@ class Submitter:
 
     def _hold(self) -> bool:
         """Whether a create must not leave after all: checked at the last moment before it is sent."""
-        return self.api.guard.tripped or self.ctx.stop.creating or self.gate.closed
+        return self.api.guard.tripped or self.ctx.stop.creating or self.gate.closed or not self.ctx.ledger.is_held
 
     def _react(self, answer: Answer, sent: Sent) -> None:
         """Set the latches that the answer requires, before it is recorded."""

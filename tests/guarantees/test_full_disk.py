@@ -287,8 +287,8 @@ def test_a_disk_that_is_nearly_full_loses_nothing_bought(
 @pytest.mark.parametrize(
     "call",
     [
-        "batcher.ledger.storage.database:copy",
-        "batcher.ledger.storage.database:_back_up",
+        "batcher.ledger.storage.sqlite:copy",
+        "batcher.ledger.storage.sqlite:back_up_beside",
         "batcher.ledger.storage.database:_migrate",
     ],
 )

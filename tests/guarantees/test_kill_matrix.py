@@ -154,13 +154,17 @@ def kill_at(project: Project, manifest: Path, points: str) -> None:
     """Run on the manifest until the last of the points kills the run."""
     options = ["--api-url", project.provider.url, "--json", "--concurrency", CONCURRENCY]
     killed(points, ["run", str(manifest), *options], project.folder, project.environment)
-    if project.ledger.exists() and project.query("SELECT version_num FROM alembic_version") == [(REVISION,)]:
+    if (
+        project.server is None
+        and project.ledger.exists()
+        and project.query("SELECT version_num FROM alembic_version") == [(REVISION,)]
+    ):
         assert_added_up(project.ledger)
 
 
 def unrecorded(project: Project) -> set[str]:
     """Texts that were claimed and whose answer is lost, or neither in the ledger nor in the spill file."""
-    if not project.ledger.exists():
+    if not project.has_ledger:
         return set()
     spill = Spill(project.ledger.with_name(f"{project.ledger.name}.spill"))
     spilled = {record.key for record in spill.records() if record.event is not Event.LOST}
@@ -170,7 +174,7 @@ def unrecorded(project: Project) -> set[str]:
 
 def downloads(project: Project) -> dict[str, int]:
     """The number of downloads of each task whose recorded file is in place."""
-    if not project.ledger.exists():
+    if not project.has_ledger:
         return {}
     files = project.query("SELECT task_id, path FROM items JOIN files ON item_key = key")
     return {task: project.provider.jobs[task].downloads for task, path in files if (project.audio / path).exists()}
@@ -183,7 +187,7 @@ def run_on(project: Project, manifest: Path) -> Ended:
 
 def assert_kept(project: Project, rows: Sequence[dict[str, str]], doubts: set[str]) -> None:
     """Check all promises after a run to the end: these texts are in doubt, every other row is done."""
-    assert project.query("PRAGMA integrity_check") == [("ok",)]
+    assert project.server is not None or project.query("PRAGMA integrity_check") == [("ok",)]
     paid = project.provider.paid
     recorded = {task_id for (task_id,) in project.query("SELECT task_id FROM tasks")}
     for text, task_ids in paid.items():
@@ -247,6 +251,8 @@ def test_a_kill_at_this_step_buys_nothing_twice_and_loses_nothing(
     project: Project, provider: FakeTTS, runs: list[str], doubt: Doubt
 ) -> None:
     """The next runs finish the rest."""
+    if project.server is not None and "Path.replace" in runs[0]:
+        pytest.skip("it counts the renames of a ledger's file, too")
     rows = project.rows(ROWS)
     manifest = project.manifest(rows)
     if any("Spill.append" in points for points in runs):
@@ -318,6 +324,8 @@ OUT_OF_CREDITS: Final = [
 @pytest.mark.parametrize(("point", "halted"), OUT_OF_CREDITS)
 def test_a_recorded_halt_survives_the_kill(project: Project, provider: FakeTTS, point: str, halted: bool) -> None:
     """Nothing is created until a top-up, and the rest after it."""
+    if project.server is not None and "open_halt" in point:
+        pytest.skip("all refusals are in one commit there, so that nothing is left to create")
     rows = project.rows(ROWS)
     manifest = project.manifest(rows)
     provider.credits = 3
@@ -441,12 +449,13 @@ LATER: Final = (
 )
 
 
+@pytest.mark.file_ledger
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("point", "migrated"),
     [
-        ("after batcher.ledger.storage.database:copy 1", False),
-        ("after batcher.ledger.storage.database:_back_up 1", False),
+        ("after batcher.ledger.storage.sqlite:copy 1", False),
+        ("after batcher.ledger.storage.sqlite:back_up_beside 1", False),
         ("after batcher.ledger.storage.database:_migrate 1", False),
         ("after batcher.ledger.storage.database:upgrade 1", True),
     ],

@@ -1,10 +1,10 @@
-"""A submitter with all that a run gives it, for tests of single steps."""
+"""Which tests of the pipeline run on a server as well; and a submitter, for tests of single steps."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -24,6 +24,26 @@ from batcher.settings import Settings
 from batcher.throttle.gate import Throttle
 from tests.support.fake_tts import TOKEN, FakeTTS
 from tests.support.ledger_kit import RUN, Book, book_in, run_context, sheet
+
+_ON_BOTH: Final = (
+    "test_doubtful_texts",
+    "test_plan",
+    "test_purchase_check",
+    "test_rebuys",
+    "test_sample",
+    "test_selection",
+    "test_where",
+)
+"""Modules whose tests run with a ledger on a server, too, except those marked `file_ledger`."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give the tests their second database."""
+    name = metafunc.module.__name__.rpartition(".")[2]
+    if "project" not in metafunc.fixturenames or name not in _ON_BOTH:
+        return
+    if metafunc.definition.get_closest_marker("file_ledger") is None:
+        metafunc.parametrize("project", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True)
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def run_hastily(project: Project, manifest: Path, provider: FakeTTS, **changes: 
     with owner_lock(settings.ledger):
         ready_ledger(settings, progress)
         with open_ledger(settings.ledger, settings.world) as ledger:
-            store, clock = Store(settings.ledger.parent, settings.out_dir), HastyClock()
+            store, clock = Store(settings.home, settings.out_dir), HastyClock()
             ctx = RunContext(settings=settings, ledger=ledger, store=store, progress=progress, clock=clock)
             return anyio.run(runner._Run(ctx, None, None).run, False, StopRequests()).report
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from batcher import files
+from batcher.address import Address, home_of
 from batcher.cli.json_output import JsonCommand, reply
 from batcher.cli.ledger_path import find_ledger_only
 from batcher.cli.options import json_option, ledger_options, option
@@ -125,23 +126,26 @@ def _credits(conn: Connection, batches: list[Batch]) -> dict[str, float | None]:
     return {name: rounded(getattr(found, name)) for name in ("start", "end", "spent", "topped_up")}
 
 
-def _check_target(conn: Connection, target: Path, ledger: Path, batches: list[Batch]) -> None:
+def _check_target(conn: Connection, target: Path, ledger: Address, batches: list[Batch]) -> None:
     from batcher.ledger.queries import manifest_paths
 
-    inputs = [ledger, *(files.resolved(Path(manifest_paths.source_of(conn, batch)[0])) for batch in batches)]
+    inputs: list[Address] = [
+        ledger,
+        *(files.resolved(Path(manifest_paths.source_of(conn, batch)[0])) for batch in batches),
+    ]
     if files.resolved(target) in inputs:
         raise UsageError(f"{target} is an input of the report", "Pass another --output.")
 
 
-def _beside_results(ledger: Path, batches: list[Batch], extension: str) -> Path:
+def _beside_results(ledger: Address, batches: list[Batch], extension: str) -> Path:
     """Default path of a report, beside the results: named after its batch, or after the ledger for several."""
     from batcher.reports.results import REPORT
 
-    name = batches[0].name if len(batches) == 1 else ledger.stem
-    return ledger.parent / batches[0].out_dir / f"{name}{REPORT}.{extension}"
+    name = batches[0].name if len(batches) == 1 else ledger.stem if isinstance(ledger, Path) else "batcher"
+    return home_of(ledger) / batches[0].out_dir / f"{name}{REPORT}.{extension}"
 
 
-def _write_page(conn: Connection, batches: list[Batch], ledger: Path, target: Path, params: dict[str, Any]) -> None:
+def _write_page(conn: Connection, batches: list[Batch], ledger: Address, target: Path, params: dict[str, Any]) -> None:
     from batcher.ledger.queries import report
     from batcher.reports.page.page import Choices, write_page
 
@@ -150,7 +154,7 @@ def _write_page(conn: Connection, batches: list[Batch], ledger: Path, target: Pa
         slow = "; browsers will open it slowly" if size > _EMBED_WARN_BYTES else ""
         click.echo(f"embedded audio: about {size * 4 / 3e6:,.1f} MB{slow}", err=True)
     at, texts = Clock().now(), not params["no_text"]
-    choices = Choices(path=target, home=ledger.parent, at=at, embed=params["embed"], texts=texts)
+    choices = Choices(path=target, home=home_of(ledger), at=at, embed=params["embed"], texts=texts)
     with _writing(target):
         write_page(conn, batches, choices)
     click.echo(f"Wrote {target}", err=True)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import click
 
+from batcher.address import home_of
 from batcher.cli.colours import in_state
 from batcher.cli.json_output import JsonCommand, reply
 from batcher.cli.ledger_path import find_ledger
@@ -53,7 +54,7 @@ def show(
         keys = names.find_keys(conn, ids, states=[State(state) for state in states], batch=batch)
         found = list(status.show(conn, keys))
         histories = {key: status.story(conn, key) for key in keys} if ids else {}
-        stores = [Store(path.parent, path.parent / out_dir) for out_dir in status.out_dirs(conn)] if ids else []
+        stores = [Store(home_of(path), home_of(path) / out_dir) for out_dir in status.out_dirs(conn)] if ids else []
     in_states = f" in state {' or '.join(states)}" if states else ""
     nothing = f"no matching items{in_states}{f' in batch {batch}' if batch else ''}"
     if ctx.params["as_json"]:

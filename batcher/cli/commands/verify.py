@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import click
 
+from batcher.address import Address, home_of
 from batcher.cli.api_options import allow_audio_host_option, api_options, api_settings
 from batcher.cli.json_output import JsonCommand, reply
 from batcher.cli.ledger_path import find_ledger_only
@@ -45,7 +45,7 @@ def verify(ctx: click.Context, /, manifest: tuple[str, ...], heal: bool, **_: An
     else:
         with open_readonly(path) as conn:
             expected = expected_files(conn)
-        found = compare(expected, path.parent)
+        found = compare(expected, home_of(path))
         repairs, code, trouble = [], 3 if found.faults else 0, None
     *lines, summary = _lines(found, repairs, heal=heal)
     if ctx.params["as_json"]:
@@ -59,7 +59,7 @@ def verify(ctx: click.Context, /, manifest: tuple[str, ...], heal: bool, **_: An
     ctx.exit(code)
 
 
-def _heal(ctx: click.Context, path: Path) -> tuple[Findings, Sequence[Repair], int, BatcherError | None]:
+def _heal(ctx: click.Context, path: Address) -> tuple[Findings, Sequence[Repair], int, BatcherError | None]:
     from batcher.clock import Clock
     from batcher.ledger.ledger import open_locked
     from batcher.maintenance.heal import Healer
@@ -68,7 +68,7 @@ def _heal(ctx: click.Context, path: Path) -> tuple[Findings, Sequence[Repair], i
     settings = api_settings(ctx, path)
     with open_locked(path, settings.world) as ledger:
         healer = Healer(ledger=ledger, settings=settings, clock=Clock())
-        found = compare(anyio.run(ledger.do, expected_files), path.parent)
+        found = compare(anyio.run(ledger.do, expected_files), home_of(path))
         repairs = anyio.run(healer.heal, found.faults)
     return found, repairs, _exit_code(healer, repairs), healer.trouble
 
@@ -115,7 +115,7 @@ def _label(fault: Fault) -> str:
     return f"{fault.path} ({owner})"
 
 
-def _facts(path: Path, found: Findings, repairs: Sequence[Repair]) -> dict[str, Any]:
+def _facts(path: Address, found: Findings, repairs: Sequence[Repair]) -> dict[str, Any]:
     """The data of `verify --json`; `healed`, `how` and `hint` are null without --heal."""
     by_fault = {id(one.fault): one for one in repairs}
     faults = []

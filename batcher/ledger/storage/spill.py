@@ -16,7 +16,7 @@ from typing import Final
 from batcher import files
 from batcher.errors import StorageError
 from batcher.ledger.records import AnswerRecord
-from batcher.ledger.storage.database import sync
+from batcher.ledger.storage.sqlite import sync
 
 _HEADER: Final = struct.Struct("<4sII")
 _MAGIC: Final = b"TTS1"

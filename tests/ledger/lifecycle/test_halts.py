@@ -10,7 +10,6 @@ import pytest
 
 from batcher.clock import Clock
 from batcher.item import Event
-from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import answers, collection, halts
 from batcher.ledger.records import Claimed, Halt
 from batcher.pipeline.credit_guard import Guard
@@ -380,7 +379,7 @@ async def permitted(
 ) -> bool:
     """Whether the guard permits a new run with this profile to create."""
     book.begin(run_id, credits_=profile.credits)
-    with open_ledger(book.path, "real") as ledger:
+    with book.ledger() as ledger:
         guard = Guard(ledger, SetClock(at), account_id=book.account_id, run_id=run_id)
         await guard.begin(profile, override=override)
     assert guard.tripped or guard.probing
