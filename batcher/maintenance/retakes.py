@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from batcher.audio.store import Store
+from batcher.audio.stores import Stores
 from batcher.clock import Clock
 from batcher.item import State
 from batcher.ledger.imports.parse_options import last_parse_options
@@ -64,8 +64,8 @@ class Retakes:
         return f"take {take} is at {output.output}; nothing is charged"
 
     async def _link(self, output: Output) -> str | None:
-        home = self.ledger.path.parent
-        linker = Linker(ledger=self.ledger, store=Store(home, home / output.out_dir))
+        stores = Stores(self.ledger.path.parent)
+        linker = Linker(ledger=self.ledger, stores=stores, store=stores.at(output.out_dir))
         [(_, why)] = await linker.link([output])
         if why is None:
             link = (output.batch_id, output.row_id, output.key, output.output)

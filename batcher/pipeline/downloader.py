@@ -67,7 +67,7 @@ class _FailedError(Exception):
         why: str,
         *,
         unusable: bool = False,
-        stored: Path | None = None,
+        stored: str | None = None,
         error: ApiError | None = None,
         asked_seconds: float = 0.0,
         is_last: bool = False,
@@ -318,7 +318,7 @@ class Downloader:
         try:
             return await stream(self.api.client, url, self.ctx.store.part(self._path(task)), task.chars)
         except TooLongError:
-            raise self._not_audio(task, "longer than any speech of its text") from None
+            raise await self._not_audio(task, "longer than any speech of its text") from None
         finally:
             self.ctx.tally.downloads += 1
 
@@ -332,16 +332,16 @@ class Downloader:
         examine = self._delivery.linker.disk.do
         verdict = await examine(checks.examine, self.ctx.store.part(path), task.format, task.chars)
         if verdict.fault is not None:
-            raise self._not_audio(task, verdict.fault)
+            raise await self._not_audio(task, verdict.fault)
         if not fetched.is_whole and verdict.end is End.CUT:
-            raise self._not_audio(task, f"it was cut off: {verdict.end.value}")
+            raise await self._not_audio(task, f"it was cut off: {verdict.end.value}")
         if not fetched.is_whole and verdict.end is End.OPEN and wanted.unproven != sha256:
             wanted.unproven = sha256
             raise _FailedError("neither HTTP nor the format shows that it is complete; downloading again to compare")
         return FileRecord(path=path, sha256=sha256, bytes=fetched.bytes)
 
-    def _not_audio(self, task: OpenTask, why: str) -> _FailedError:
-        bad = self.ctx.store.keep_bad(self._path(task)).relative_to(self.ctx.store.folder)
+    async def _not_audio(self, task: OpenTask, why: str) -> _FailedError:
+        bad = await self._delivery.linker.disk.do(self.ctx.store.keep_bad, self._path(task))
         return _FailedError(why, unusable=True, stored=bad)
 
     def _path(self, task: OpenTask) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
-from batcher.audio.store import Store
+from batcher.audio.stores import Stores
 from batcher.clock import Clock
 from batcher.errors import CredentialsError, ManifestError
 from batcher.formatting import rounded
@@ -118,7 +118,7 @@ class _Planner:
         self._preview = ImportPreview(conn)
         self._verdict = Verdict()
         self._plan = Plan(outdated=why_outdated(conn, settings))
-        self._store = Store(settings.ledger.parent, settings.out_dir)
+        self._store = Stores(settings.ledger.parent).of(settings.out_dir)
         self._refused_types: dict[str, None] = {}
         self._preview_imports()
         self._select_rows()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import anyio
 import anyio.to_thread
 
-from batcher.audio.store import Store
+from batcher.audio.stores import Stores
 from batcher.clock import Clock, Wakeup
 from batcher.errors import BatcherError, CredentialsError, LockedError, TroubleError, UsageError, root_cause
 from batcher.formatting import amount, counted
@@ -93,10 +93,10 @@ async def run(
         new = await anyio.to_thread.run_sync(ready_ledger, settings, progress)
         api = f", API {settings.other_api}" if settings.other_api else ""
         progress.say(f"ledger {settings.ledger}{' (NEW)' if new else ''}, output folder {settings.out_dir}{api}")
-        outdated = restore.need_consent(settings)
+        outdated = await anyio.to_thread.run_sync(restore.need_consent, settings)
         ledger = held.enter_context(open_ledger(settings.ledger, settings.world))
-        store = Store(settings.ledger.parent, settings.out_dir)
-        ctx = RunContext(settings=settings, ledger=ledger, store=store, progress=progress, clock=clock)
+        stores = Stores(settings.ledger.parent)
+        ctx = RunContext(settings=settings, ledger=ledger, stores=stores, progress=progress, clock=clock)
         try:
             with within_run(ctx.run_id):
                 return await _Run(ctx, confirm, post).run(outdated, requests)
@@ -200,7 +200,7 @@ class _Run:
     async def _work(self, delivery: Delivery) -> None:
         """Create and collect. An error that prevents it is a reason to stop like any other: the run still reports."""
         try:
-            self.ctx.store.prepare()
+            await anyio.to_thread.run_sync(self.ctx.store.prepare)
             preload()
             self.at_once = fit(self.at_once, self.ctx.progress.warn, ends=2 if self.ctx.settings.sandbox else 1)
             async with self._connected() as (client, preflight):

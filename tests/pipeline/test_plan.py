@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from batcher.audio.store import digest
+from batcher.audio.content import digest
 from batcher.errors import ManifestError
 from batcher.ledger.imports.preview import ImportPreview
 from batcher.ledger.ledger import open_readonly

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from batcher.audio.store import Store
+from batcher.audio.stores import Stores
 from batcher.clock import Clock
 from batcher.item import Event, Inputs, canonical
 from batcher.ledger.imports import importer
@@ -207,7 +207,7 @@ def run_context(ledger: Ledger, settings: Settings, clock: Clock | None = None) 
     return RunContext(
         settings=settings,
         ledger=ledger,
-        store=Store(settings.ledger.parent, settings.out_dir),
+        stores=Stores(settings.ledger.parent),
         progress=LogObserver(),
         clock=clock or Clock(),
         run_id=RUN,

@@ -57,15 +57,16 @@ def backup(ctx: click.Context, /, target: Path, manifest: tuple[str, ...], **_: 
 
 
 @ledger.command()
-@click.argument("results", nargs=-1, required=True, metavar="RESULTS...", type=click.Path(path_type=Path))
+@click.argument("results", nargs=-1, required=True, metavar="RESULTS...")
 @ledger_options
 @click.pass_context
-def recover(ctx: click.Context, /, results: tuple[Path, ...], **_: Any) -> None:
+def recover(ctx: click.Context, /, results: tuple[str, ...], **_: Any) -> None:
     """Recover purchases from results files. Creates nothing.
 
     RESULTS are files that earlier runs wrote, such as BATCH.results.jsonl. The next run that imports their rows reuses
     the tasks and audio files listed there instead of creating them again.
     """
+    from batcher.audio.stores import Stores
     from batcher.clock import Clock
     from batcher.formatting import counted
     from batcher.ledger.ledger import open_ledger
@@ -75,6 +76,7 @@ def recover(ctx: click.Context, /, results: tuple[Path, ...], **_: Any) -> None:
 
     path, _rest = find_ledger(ctx, ())
     with owner_lock(path), open_ledger(path) as ledger:
-        lines = restore.read_results(results, path.parent)
+        stores = Stores(path.parent)
+        lines = restore.read_results([stores.file(name) for name in results])
         number = anyio.run(partial(ledger.do, restored_rows.add, lines, at=Clock().now()))
     click.echo(f"Recovered {counted(number, 'row')}; the next run reuses their tasks and audio")

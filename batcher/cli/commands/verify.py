@@ -37,6 +37,7 @@ def verify(ctx: click.Context, /, manifest: tuple[str, ...], heal: bool, **_: An
     them from elsewhere on disk, or downloads them again from the paid task, at no cost. Replaced files are renamed,
     not deleted; files that batcher did not write are never touched.
     """
+    from batcher.audio.stores import Stores
     from batcher.ledger.ledger import open_readonly
     from batcher.maintenance.verify import compare, expected_files
 
@@ -46,7 +47,7 @@ def verify(ctx: click.Context, /, manifest: tuple[str, ...], heal: bool, **_: An
     else:
         with open_readonly(path) as conn:
             expected = expected_files(conn)
-        found = compare(expected, path.parent)
+        found = compare(expected, Stores(path.parent))
         repairs, code, trouble = [], 3 if found.faults else 0, None
     *lines, summary = _lines(found, repairs, heal=heal)
     if ctx.params["as_json"]:
@@ -61,13 +62,14 @@ def verify(ctx: click.Context, /, manifest: tuple[str, ...], heal: bool, **_: An
 
 
 def _heal(ctx: click.Context, path: Path) -> tuple[Findings, Sequence[Repair], int, BatcherError | None]:
+    from batcher.audio.stores import Stores
     from batcher.clock import Clock
     from batcher.maintenance.heal import Healer
     from batcher.maintenance.verify import compare, expected_files
 
     with locked_ledger(ctx, path) as (ledger, settings):
         healer = Healer(ledger=ledger, settings=settings, clock=Clock())
-        found = compare(anyio.run(ledger.do, expected_files), path.parent)
+        found = compare(anyio.run(ledger.do, expected_files), Stores(path.parent))
         repairs = anyio.run(healer.heal, found.faults)
     return found, repairs, _exit_code(healer, repairs), healer.trouble
 
@@ -120,7 +122,7 @@ def _facts(path: Path, found: Findings, repairs: Sequence[Repair]) -> dict[str, 
     faults = []
     for fault in found.faults:
         one = by_fault.get(id(fault))
-        facts: dict[str, Any] = {"kind": fault.kind, "path": str(fault.path), "key": fault.saved.key}
+        facts: dict[str, Any] = {"kind": fault.kind, "path": fault.path, "key": fault.saved.key}
         facts |= {"id": fault.output and fault.output.row_id, "task_id": fault.saved.task_id}
         facts |= {"healed": one and one.healed, "how": one and one.how, "hint": one and one.hint}
         faults.append(facts)
