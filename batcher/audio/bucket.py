@@ -16,7 +16,7 @@ from typing import IO, Any, Final
 from batcher import files
 from batcher.audio import content, objects
 from batcher.audio.content import TEMPORARY, digest
-from batcher.audio.objects import Found
+from batcher.audio.objects import Found, OutageError
 from batcher.audio.store import BAD, ITEMS, Difference, Kind, Owners, Store
 from batcher.clock import Clock
 from batcher.errors import BatcherError, StorageError, UsageError
@@ -107,7 +107,7 @@ class Bucket(Store):
             if self._create(self.shown(path), file, sha256) is None:
                 return aside
             aside = self.set_aside(path)
-        raise OSError(errno.EIO, "others write to it again and again", self.shown(path))
+        raise OutageError(errno.EIO, "others write to it again and again", self.shown(path))
 
     def _create(self, url: str, file: Path, sha256: str) -> Found | None:
         """Create the object, unless it has this content already. Returns what is there instead, if anything.
@@ -124,7 +124,7 @@ class Bucket(Store):
                     continue
                 return None if self._has(url, found, sha256, file.stat().st_size) else found
             return None
-        raise OSError(errno.EIO, "the store neither has it nor creates it", url)
+        raise OutageError(errno.EIO, "the store neither has it nor creates it", url)
 
     def _has(self, url: str, found: Found, sha256: str | None, size: int | None = None) -> bool:
         """Whether the object has this content: by its attribute, or, if it was written by others, by reading it."""
@@ -301,6 +301,13 @@ class Bucket(Store):
                 raise FileExistsError(errno.EEXIST, "there is another object of this name", aside)
         objects.delete(url)
         return aside
+
+    def links(self, outputs: Sequence[str], page: Path, seconds: float | None) -> list[str]:  # noqa: ARG002 - absolute
+        """Web addresses."""
+        try:
+            return objects.links([self.shown(output) for output in outputs], seconds)
+        except OSError as error:
+            raise _trouble(f"cannot make links to {self.place}", error) from error
 
     # Files beside the audio.
 

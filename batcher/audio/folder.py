@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote
 
 from batcher import files
 from batcher.audio import content
@@ -319,6 +320,12 @@ class Folder(Store):
     def set_aside(self, path: str) -> str:
         """Rename the file after its content."""
         return str(set_aside(self.place / path))
+
+    def links(self, outputs: Sequence[str], page: Path, seconds: float | None) -> list[str]:  # noqa: ARG002
+        """Links relative to the page; they never contain a scheme."""
+        folder = os.path.relpath(self.place.resolve(), page.parent.resolve())
+        start = f"./{quote(folder)}/" if folder != "." else "./"
+        return [start + quote(output) for output in outputs]
 
     def identity(self) -> int | None:
         """The inode of the folder of the items' files: that of a copy differs."""

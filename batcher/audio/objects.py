@@ -1,7 +1,7 @@
 """Calls of object stores, each bounded in time. They block: call them off the event loop's thread.
 
 A URL such as `s3://bucket/prefix/name` names one object. Errors are OSErrors, as of files: FileNotFoundError,
-FileExistsError, PermissionError, and EIO for those that may pass; `filename` is the URL, `strerror` the store's reason.
+FileExistsError, PermissionError, and OutageError; `filename` is the URL, `strerror` the store's reason.
 """
 
 from __future__ import annotations
@@ -48,6 +48,10 @@ _METADATA_HOST: Final = "169.254.169.254"
 """Where the clouds give machines of their own credentials; the last place where they are looked for."""
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 _ANSWER: Final = re.compile(r"<Code>([^<]*)</Code>(?:\s*<Message>([^<]*)</Message>)?")
+
+
+class OutageError(OSError):
+    """The store cannot be reached, or not be used for now."""
 
 
 class Found(NamedTuple):
@@ -232,7 +236,7 @@ def _errors(url: str) -> Iterator[None]:
             variables = _CREDENTIALS[url.partition("://")[0]]
             why = f"there are no credentials in the environment ({variables})"
             raise PermissionError(errno.EACCES, why, url) from error
-        raise OSError(errno.EIO, _why(error), url) from error
+        raise OutageError(errno.EIO, _why(error), url) from error
 
 
 def _why(error: Exception) -> str:

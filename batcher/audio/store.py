@@ -194,6 +194,14 @@ class Store(ABC):
     def set_aside(self, path: str) -> str:
         """Rename what is at the path after its content, without overwriting anything. Returns its new place."""
 
+    @abstractmethod
+    def links(self, outputs: Sequence[str], page: Path, seconds: float | None) -> list[str]:
+        """Links from a page to outputs, as parts of a URL; in an object store signed to be valid for so long, if given.
+
+        Raises:
+            BatcherError: there can be no links.
+        """
+
     # Files beside the audio: results and the mark.
 
     @abstractmethod

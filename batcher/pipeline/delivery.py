@@ -117,10 +117,18 @@ SWEPT: Final = "swept"
 
 
 async def recover_files(delivery: Delivery) -> None:
-    """Save the recorded files that an earlier run left at their paths, and remove its unfinished parts."""
+    """Save the recorded files that an earlier run left at their paths, and remove its unfinished parts.
+
+    Raises:
+        StorageError: the files cannot be read, or the parts cannot be removed.
+    """
     ledger, stores, disk = delivery.ctx.ledger, delivery.ctx.stores, delivery.linker.disk
     for task, out_dir, path, sha256 in await ledger.do(collection.recorded_files):
-        if await disk.do(stores.at(out_dir).holds, path, sha256):
+        try:
+            is_there = await disk.do(stores.at(out_dir).holds, path, sha256)
+        except OSError as error:
+            raise StorageError(f"cannot read {error.filename}: {error.strerror}", "Run it again later.") from error
+        if is_there:
             await delivery.save(task)
     open_tasks = await ledger.do(item_counts.collectable)
     if open_tasks or not await ledger.do(cached_facts.get, SWEPT):

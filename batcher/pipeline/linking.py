@@ -12,6 +12,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from batcher.audio.io_threads import Disk
+from batcher.audio.objects import OutageError
 from batcher.audio.store import Store
 from batcher.audio.stores import Stores
 from batcher.ledger.ledger import Connection, Ledger
@@ -39,13 +40,16 @@ class Linker:
         """Link these outputs, after publishing the part of the item path `publish`.
 
         Raises:
-            OSError: the part cannot be published.
+            OSError: the part cannot be published; or the object store is out of reach for its rows.
         """
         if replaced := [one for one in outputs if one.linked_source is not None and not one.linked]:
             await self.ledger.do(_forget, replaced)
         results = []
         for output, why in await self.disk.do(self._publish_and_link, publish, outputs):
-            results.append((output, why if why is None else await self._replace_known(output, why)))
+            try:
+                results.append((output, why if why is None else await self._replace_known(output, why)))
+            except OutageError as error:
+                results.append((output, _reason(error)))
         return results
 
     async def _replace_known(self, output: Output, why: str) -> str | None:
@@ -61,7 +65,15 @@ class Linker:
     def _publish_and_link(self, path: str | None, outputs: Sequence[Output]) -> list[Linked]:
         if path is not None:
             self.store.publish(path)
-        return [(output, self._link_one(output)) for output in outputs]
+        results: list[Linked] = []
+        for output in outputs:
+            try:
+                results.append((output, self._link_one(output)))
+            except OutageError as error:
+                if path is not None:
+                    raise
+                results.append((output, _reason(error)))
+        return results
 
     def _link_one(self, output: Output, owners: Sequence[tuple[str, str, str]] = ()) -> str | None:
         """Link one output; `owners` are the items whose audio is there. Returns why that failed, or None."""
@@ -70,8 +82,14 @@ class Linker:
             if owners:
                 store.preserve(output, owners)
             return store.link(output, replace=bool(owners))
+        except OutageError:
+            raise
         except OSError as error:
-            return f"{error.filename}: {error.strerror}"
+            return _reason(error)
+
+
+def _reason(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}"
 
 
 def owners_of(

@@ -42,10 +42,17 @@ _EMBED_WARN_BYTES = 200_000_000
     *("--output", "target"),
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Output file; html and xlsx default to the output folder, csv and jsonl to standard output.",
+    help="Output file; html and xlsx default to the output folder, or the ledger's if that is in an object store; "
+    "csv and jsonl to standard output.",
 )
 @option("--encoding", metavar="NAME", help="Encoding of the manifest, as for `run`.")
 @click.option("--embed", is_flag=True, help="Embed the audio in the page instead of linking to it.")
+@click.option(
+    "--link-hours",
+    type=click.FloatRange(0, 168, min_open=True),
+    metavar="N",
+    help="Sign the page's links to an object store: they work for N hours, up to 168, for whoever has the page.",
+)
 @click.option("--no-text", is_flag=True, help="Omit texts, and error messages, which may quote them.")
 @ledger_options
 @json_option
@@ -67,6 +74,8 @@ def report(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
     params = ctx.params
     if params["as_format"] != "html" and params["embed"]:
         raise click.UsageError("--embed needs --format html", ctx)
+    if params["as_format"] != "html" and params["link_hours"]:
+        raise click.UsageError("--link-hours needs --format html", ctx)
     if params["as_json"] and params["as_format"] in ("csv", "jsonl") and params["target"] is None:
         raise click.UsageError(f"--json with --format {params['as_format']} needs --output", ctx)
     with open_readonly(path) as conn:
@@ -128,7 +137,8 @@ def _beside_results(ledger: Path, batches: list[Batch], extension: str) -> Path:
     from batcher.reports.results import REPORT
 
     name = batches[0].name if len(batches) == 1 else ledger.stem
-    return ledger.parent / batches[0].out_dir / f"{name}{REPORT}.{extension}"
+    folder = ledger.parent if files.is_url(batches[0].out_dir) else ledger.parent / batches[0].out_dir
+    return folder / f"{name}{REPORT}.{extension}"
 
 
 def _write_page(conn: Connection, batches: list[Batch], ledger: Path, target: Path, params: dict[str, Any]) -> None:
@@ -140,7 +150,8 @@ def _write_page(conn: Connection, batches: list[Batch], ledger: Path, target: Pa
         slow = "; browsers will open it slowly" if size > _EMBED_WARN_BYTES else ""
         click.echo(f"embedded audio: about {size * 4 / 3e6:,.1f} MB{slow}", err=True)
     at, texts = Clock().now(), not params["no_text"]
-    choices = Choices(path=target, home=ledger.parent, at=at, embed=params["embed"], texts=texts)
+    seconds = params["link_hours"] and params["link_hours"] * 3600
+    choices = Choices(path=target, home=ledger.parent, at=at, embed=params["embed"], texts=texts, link_seconds=seconds)
     with _writing(target):
         write_page(conn, batches, choices)
     click.echo(f"Wrote {target}", err=True)

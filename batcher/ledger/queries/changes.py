@@ -10,6 +10,7 @@ from sqlalchemy import Connection, and_, func, select
 
 from batcher.clock import utc
 from batcher.errors import UsageError
+from batcher.files import is_url
 from batcher.ledger.queries.outputs import is_linked
 from batcher.ledger.storage.schema import batches, files, rows, runs
 
@@ -35,7 +36,7 @@ def run_named(conn: Connection, name: str | None) -> tuple[str, float]:
 def changes(conn: Connection, since: float) -> Iterator[dict[str, Any]]:
     """Current rows whose file was put at its output since then, new or replaced, by batch and in manifest order.
 
-    `output` is relative to the ledger's folder.
+    `output` is relative to the ledger's folder, or a URL in an object store.
     """
     linked_at = func.coalesce(rows.c.linked_at, files.c.saved_at)
     query = (
@@ -51,7 +52,9 @@ def changes(conn: Connection, since: float) -> Iterator[dict[str, Any]]:
             "batch": row.name,
             "row": row.number,
             "id": row.id,
-            "output": str(PurePosixPath(row.out_dir) / row.output),
+            "output": f"{row.out_dir}/{row.output}"
+            if is_url(row.out_dir)
+            else str(PurePosixPath(row.out_dir, row.output)),
             "key": row.item_key,
             "take": row.take,
             "sha256": row.sha256,
@@ -59,3 +62,7 @@ def changes(conn: Connection, since: float) -> Iterator[dict[str, Any]]:
             "audio_seconds": row.audio_seconds,
             "linked_at": utc(row.at),
         }
+
+
+def _place(out_dir: str, output: str) -> str:
+    return f"{out_dir}/{output}" if is_url(out_dir) else str(PurePosixPath(out_dir, output))
