@@ -7,7 +7,9 @@ being downloaded is on disk, in a temporary folder, until it is verified.
 from __future__ import annotations
 
 import errno
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -37,9 +39,10 @@ class Bucket(Store):
 
     def __init__(self, home: Path, place: str) -> None:
         self._home = home
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._scratch: Path | None = None
         self._drafts: dict[str, Path] = {}  # by path: written, and not stored yet
         self._listed: frozenset[str] | None = None
+        self._set_aside: set[str] = set()  # digests of what may be replaced, since there is a copy
         self.place: str = place
         self.out_dir = place
 
@@ -51,11 +54,14 @@ class Bucket(Store):
         """Check that objects can be created, and that the store refuses to create one twice."""
         url = self.shown(_PROBE)
         try:
-            if self._creates(url) and self._creates(url):
+            is_new = self._creates(url)
+            if is_new and self._creates(url):
                 raise UsageError(
                     f"{self.place} overwrites objects: its store ignores the condition `If-None-Match: *`",
                     "Audio could be lost there. Choose a store that supports conditional writes, or a folder.",
                 )
+            if not is_new and objects.head(url) is None:
+                raise OutageError(errno.EIO, "the store neither has the object nor creates it", url)
         except OSError as error:
             raise _trouble(f"cannot write to {self.place}", error) from error
 
@@ -69,8 +75,9 @@ class Bucket(Store):
     def part(self, path: str) -> Path:
         """Path of the unfinished download, in a temporary folder that is removed with this object."""
         if self._scratch is None:
-            self._scratch = tempfile.TemporaryDirectory(prefix=TEMPORARY)
-        return Path(self._scratch.name) / f"{PurePosixPath(path).name}.part"
+            self._scratch = Path(tempfile.mkdtemp(prefix=TEMPORARY))
+            weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
+        return self._scratch / f"{PurePosixPath(path).name}.part"
 
     def leftovers(self) -> Iterator[Path]:
         """None: temporary files are the system's to clean up."""
@@ -102,12 +109,18 @@ class Bucket(Store):
 
     def _store(self, path: str, file: Path, sha256: str) -> str | None:
         """Create an item's object. Another one there is set aside first; returns to where."""
-        aside = None
+        url, aside = self.shown(path), None
         for _ in range(_TRIES):
-            if self._create(self.shown(path), file, sha256) is None:
+            found = self._create(url, file, sha256)
+            if found is None:
                 return aside
             aside = self.set_aside(path)
-        raise OutageError(errno.EIO, "others write to it again and again", self.shown(path))
+            try:
+                objects.replace(url, file, found, sha256)
+            except FileExistsError:
+                continue
+            return aside
+        raise OutageError(errno.EIO, "others write to it again and again", url)
 
     def _create(self, url: str, file: Path, sha256: str) -> Found | None:
         """Create the object, unless it has this content already. Returns what is there instead, if anything.
@@ -124,7 +137,7 @@ class Bucket(Store):
                     continue
                 return None if self._has(url, found, sha256, file.stat().st_size) else found
             return None
-        raise OutageError(errno.EIO, "the store neither has it nor creates it", url)
+        raise OutageError(errno.EIO, "the store neither has the object nor creates it", url)
 
     def _has(self, url: str, found: Found, sha256: str | None, size: int | None = None) -> bool:
         """Whether the object has this content: by its attribute, or, if it was written by others, by reading it."""
@@ -198,8 +211,8 @@ class Bucket(Store):
         return None if found is None or self._is_ours(output, url, found) else _foreign(url)
 
     def _is_ours(self, output: Output, url: str, found: Found) -> bool:
-        """Whether the object is the row's audio, or that which was last linked there."""
-        if self._has(url, found, output.sha256):
+        """Whether the object is the row's audio, that which was last linked there, or a copy of what is set aside."""
+        if any(self._has(url, found, sha256) for sha256 in (output.sha256, *self._set_aside)):
             return True
         return output.linked_output == output.output and self._has(url, found, output.linked_sha256)
 
@@ -292,14 +305,14 @@ class Bucket(Store):
         return None if sha256 == saved.sha256 else Difference(Kind.REPLACED, ours=sha256 in ours)
 
     def set_aside(self, path: str) -> str:
-        """Copy the object to a name after its content, then delete it."""
-        url, name = self.shown(path), PurePosixPath(path)
-        with content.on_disk(self._home, url) as file:
+        """Copy the object to a name after its content. It stays until it is replaced: no object is ever deleted."""
+        name = PurePosixPath(path)
+        with content.on_disk(self._home, self.shown(path)) as file:
             sha256 = digest(file)
             aside = self.shown(str(name.with_name(f"{name.stem}.{sha256[:8]}{name.suffix}")))
             if self._create(aside, file, sha256) is not None:
                 raise FileExistsError(errno.EEXIST, "there is another object of this name", aside)
-        objects.delete(url)
+        self._set_aside.add(sha256)
         return aside
 
     def links(self, outputs: Sequence[str], page: Path, seconds: float | None) -> list[str]:  # noqa: ARG002 - absolute

@@ -34,6 +34,8 @@ _CONNECT_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 20.0
 """No request is repeated after this time; what waits longer for a store decides that itself."""
 _RETRIES: Final = 3
+_WRITES: Final = 3
+"""Attempts to write an object that a store is busy with."""
 _SHA256: Final = "sha256"
 """Name of the attribute with the SHA-256 of the content, in hex."""
 _MEDIA: Final = {"mp3": "audio/mpeg", "wav": "audio/wav", "opus": "audio/ogg", "ogg": "audio/ogg"} | {
@@ -97,7 +99,12 @@ def replace(url: str, content: Path | bytes, found: Found, sha256: str | None = 
 
 def write(url: str, content: Path | bytes) -> None:
     """Write the object, which may exist."""
-    _put(url, content, None, "overwrite")
+    for _ in range(_WRITES):
+        try:
+            return _put(url, content, None, "overwrite")
+        except FileExistsError:  # the store is busy with another request for it
+            continue
+    raise OutageError(errno.EIO, "the store is busy with this object", url)
 
 
 def _put(url: str, content: Path | bytes, sha256: str | None, mode: Any) -> None:
@@ -108,17 +115,6 @@ def _put(url: str, content: Path | bytes, sha256: str | None, mode: Any) -> None
 
         client = _client_of(url, _TRANSFER_SECONDS)
         put(client, _key(url), content, attributes=attributes, mode=mode, use_multipart=False)
-
-
-def delete(url: str) -> None:
-    """Delete the object, if there is one."""
-    try:
-        with _errors(url):
-            from obstore import delete
-
-            delete(_client_of(url), _key(url))
-    except FileNotFoundError:
-        pass
 
 
 def download(url: str, file: IO[bytes]) -> str:

@@ -192,7 +192,7 @@ class Store(ABC):
 
     @abstractmethod
     def set_aside(self, path: str) -> str:
-        """Rename what is at the path after its content, without overwriting anything. Returns its new place."""
+        """Keep what is at the path under a name after its content, so that it can be replaced. Returns that place."""
 
     @abstractmethod
     def links(self, outputs: Sequence[str], page: Path, seconds: float | None) -> list[str]:
