@@ -174,7 +174,8 @@ def output_folder(value: str | Path) -> Path | str:
     """
     if not files.is_url(str(value)):
         return files.resolved(Path(value))
-    scheme, _, rest = str(value).rstrip("/").partition("://")
+    scheme, _, rest = str(value).partition("://")
+    rest = rest.rstrip("/")
     bucket, *parts = rest.split("/")
     hint = "Pass a folder, or s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX."
     if "@" in rest or ":" in bucket:  # and a password is not shown

@@ -52,6 +52,7 @@ OWNERS = {
     "httpx": ["batcher.provider", "batcher.cli.monitoring"],
     "sqlalchemy": ["batcher.ledger"],
     "alembic": ["batcher.ledger"],
+    "obstore": ["batcher.audio.objects"],
     "tqdm": ["batcher.cli.screen"],
     "click": ["batcher.cli"],
     "jinja2": ["batcher.reports.page"],

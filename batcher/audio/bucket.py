@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import shutil
 import tempfile
+import threading
 import weakref
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ class Bucket(Store):
 
     def __init__(self, home: Path, place: str) -> None:
         self._home = home
+        self._lock = threading.Lock()
         self._scratch: Path | None = None
         self._drafts: dict[str, Path] = {}  # by path: written, and not stored yet
         self._listed: frozenset[str] | None = None
@@ -74,9 +76,10 @@ class Bucket(Store):
 
     def part(self, path: str) -> Path:
         """Path of the unfinished download, in a temporary folder that is removed with this object."""
-        if self._scratch is None:
-            self._scratch = Path(tempfile.mkdtemp(prefix=TEMPORARY))
-            weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
+        with self._lock:
+            if self._scratch is None:
+                self._scratch = Path(tempfile.mkdtemp(prefix=TEMPORARY))
+                weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
         return self._scratch / f"{PurePosixPath(path).name}.part"
 
     def leftovers(self) -> Iterator[Path]:

@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 
     Client = S3Store | GCSStore | AzureStore
 
-_REQUEST_SECONDS: Final = 20.0
+REQUEST_SECONDS: Final = 20.0
 """Bounds a request without audio, such as a look-up."""
-_TRANSFER_SECONDS: Final = 120.0
+TRANSFER_SECONDS: Final = 120.0
 """Bounds a request that carries audio or results."""
 _CONNECT_SECONDS: Final = 5.0
-_RETRY_SECONDS: Final = 20.0
+RETRY_SECONDS: Final = 20.0
 """No request is repeated after this time; what waits longer for a store decides that itself."""
-_RETRIES: Final = 3
+RETRIES: Final = 3
+"""Repetitions of a request that failed."""
 _WRITES: Final = 3
 """Attempts to write an object that a store is busy with."""
 _SHA256: Final = "sha256"
@@ -113,7 +114,7 @@ def _put(url: str, content: Path | bytes, sha256: str | None, mode: Any) -> None
     with _errors(url):
         from obstore import put
 
-        client = _client_of(url, _TRANSFER_SECONDS)
+        client = _client_of(url, TRANSFER_SECONDS)
         put(client, _key(url), content, attributes=attributes, mode=mode, use_multipart=False)
 
 
@@ -123,7 +124,7 @@ def download(url: str, file: IO[bytes]) -> str:
     with _errors(url):
         from obstore import get
 
-        for chunk in get(_client_of(url, _TRANSFER_SECONDS), _key(url)):
+        for chunk in get(_client_of(url, TRANSFER_SECONDS), _key(url)):
             seen.update(chunk)
             file.write(chunk)
     return seen.hexdigest()
@@ -186,10 +187,15 @@ def _key(url: str) -> str:
     return url.partition("://")[2].partition("/")[2]
 
 
-def _client_of(url: str, seconds: float = _REQUEST_SECONDS) -> Client:
+def _client_of(url: str, seconds: float = REQUEST_SECONDS) -> Client:
     scheme, _, rest = url.partition("://")
     endpoint = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT")) if scheme == "s3" else None
-    return _client(scheme, rest.partition("/")[0], endpoint, seconds)
+    from obstore.exceptions import BaseError
+
+    try:
+        return _client(scheme, rest.partition("/")[0], endpoint, seconds)
+    except BaseError as error:
+        raise OSError(errno.EINVAL, _why(error), url) from error
 
 
 @cache
@@ -203,7 +209,7 @@ def _client(scheme: str, bucket: str, endpoint: str | None, seconds: float) -> C
     }
     if endpoint is not None and urlsplit(endpoint).hostname in _LOOPBACK:
         options["allow_http"] = True
-    retries: RetryConfig = {"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_RETRY_SECONDS)}
+    retries: RetryConfig = {"max_retries": RETRIES, "retry_timeout": timedelta(seconds=RETRY_SECONDS)}
     if scheme == "gs":
         return GCSStore(bucket, client_options=options, retry_config=retries)
     if scheme == "az":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Final, TypeVar
 
 from batcher.audio.store import Difference, Kind
 from batcher.audio.stores import Stores
@@ -13,6 +15,12 @@ from batcher.ledger.lifecycle import repairs
 from batcher.ledger.lifecycle.repairs import SavedFile
 from batcher.ledger.queries import outputs
 from batcher.ledger.records import Output
+
+T = TypeVar("T")
+_READERS: Final = 8
+"""Files read at once."""
+_CHUNK: Final = 1000
+"""Files that are given to the readers together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,16 +68,26 @@ def compare(expected: ExpectedFiles, stores: Stores) -> Findings:
     """
     known = {saved.sha256 for saved in expected.items.values()}
     try:
-        faulty = {key: fault for key, saved in expected.items.items() if (fault := _check_item(saved, stores))}
-        of_outputs = (
-            _check_output(expected.items[output.key], output, stores, faulty.get(output.key), known)
-            for output in expected.outputs
+        of_items = _each(lambda saved: _check_item(saved, stores), list(expected.items.values()))
+        faulty = {fault.saved.key: fault for fault in of_items}
+        of_outputs = _each(
+            lambda output: _check_output(expected.items[output.key], output, stores, faulty.get(output.key), known),
+            expected.outputs,
         )
-        faults = [*faulty.values(), *(fault for fault in of_outputs if fault is not None)]
+        faults = [*faulty.values(), *of_outputs]
     except OSError as error:
         hint = "Fix the disk or the file's permissions; an object store may only be out of reach for now."
         raise StorageError(f"cannot read {error.filename}: {error.strerror}", hint) from error
     return Findings(items=len(expected.items), outputs=len(expected.outputs), faults=faults)
+
+
+def _each(check: Callable[[T], Fault | None], files: Sequence[T]) -> list[Fault]:
+    """The faults of these files, in their order."""
+    found: list[Fault] = []
+    with ThreadPoolExecutor(_READERS) as readers:
+        for start in range(0, len(files), _CHUNK):
+            found += filter(None, readers.map(check, files[start : start + _CHUNK]))
+    return found
 
 
 def _check_item(saved: SavedFile, stores: Stores) -> Fault | None:

@@ -165,12 +165,22 @@ class Finish:
         await self.ctx.ledger.do(self._write_lines, batch, store)
         await anyio.to_thread.run_sync(store.flush)
         after = await anyio.to_thread.run_sync(_stamps, store, batch)
-        await self.ctx.ledger.do(_note_written, batch, [formats, *after])
+        await self.ctx.ledger.do(self._note_written, batch, [formats, *after])
 
     def _write_lines(self, conn: Connection, batch: Batch, store: Store) -> None:
         if formats := self.ctx.settings.results:
             results.write_results(store, batch.name, outputs.results(conn, batch), formats)
-        cached_facts.put(conn, _fact(batch), "rows", _WRITING)
+        cached_facts.put(conn, _fact(batch), "rows", self._is_writing)
+
+    def _note_written(self, conn: Connection, batch: Batch, written: list[Any]) -> None:
+        """Note that the results are stored, unless a row has changed since they were written."""
+        if cached_facts.get(conn, _fact(batch)) == self._is_writing:
+            cached_facts.put(conn, _fact(batch), "rows", written)
+
+    @property
+    def _is_writing(self) -> str:
+        """Fact about the results of a batch, from when they were written until they are stored."""
+        return f"being written by {self.ctx.run_id}"
 
     def _note_halts(self, conn: Connection, counts: item_counts.Counts) -> None:
         for halt in self.halts:
@@ -225,19 +235,9 @@ class Finish:
         return shlex.join(["batcher", "report", *of_batch, "--ledger", str(self.ctx.settings.ledger)])
 
 
-_WRITING: Final = "being written"
-"""Fact about the results of a batch, until they are stored."""
-
-
 def _fact(batch: Batch) -> str:
     """Name of the cached fact about the batch's results files: their formats, and their stamps."""
     return f"results {batch.batch_id}"
-
-
-def _note_written(conn: Connection, batch: Batch, written: list[Any]) -> None:
-    """Note that the results are stored, unless a row has changed since they were written."""
-    if cached_facts.get(conn, _fact(batch)) == _WRITING:
-        cached_facts.put(conn, _fact(batch), "rows", written)
 
 
 def _stamps(store: Store, batch: Batch) -> list[list[int] | str | None]:

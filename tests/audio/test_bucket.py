@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -171,6 +173,21 @@ def test_missing_credentials_are_reported_with_their_variables(
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9/169.254.169.254")
     with pytest.raises(UsageError, match=r"no credentials in the environment \(AWS_…\)"):
         store.prepare()
+
+
+def test_incomplete_settings_of_a_store_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AZURE_")]:
+        monkeypatch.delenv(name)
+    with pytest.raises(UsageError, match="Account must be specified"):
+        Bucket(tmp_path, "az://container/book").prepare()
+
+
+def test_a_missing_library_is_reported_with_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(UsageError, match=r"needs the objects extra\n.*tts-batcher\[objects\]"):
+        Bucket(tmp_path, URL).prepare()
 
 
 # --- outputs

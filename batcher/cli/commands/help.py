@@ -21,6 +21,7 @@ TOPICS: Final = (
     "guarantees",
     "operations",
     "files",
+    "objects",
     "security",
     "report",
     "json",

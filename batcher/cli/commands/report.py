@@ -18,6 +18,7 @@ from batcher.cli.options import json_option, ledger_options, option
 from batcher.clock import Clock
 from batcher.errors import StorageError, UsageError
 from batcher.formatting import counted
+from batcher.settings import OBJECT_STORES
 
 if TYPE_CHECKING:
     from batcher.ledger.ledger import Connection
@@ -127,6 +128,8 @@ def _select_batches(conn: Connection, manifest: tuple[str, ...], batch: str | No
 def _check_target(conn: Connection, target: Path, ledger: Path, batches: list[Batch]) -> None:
     from batcher.ledger.queries import manifest_paths
 
+    if target.parts[0] in [f"{scheme}:" for scheme in OBJECT_STORES]:
+        raise UsageError("a report is written to disk, not to an object store", "Pass the path of a file as --output.")
     inputs = [ledger, *(files.resolved(Path(manifest_paths.source_of(conn, batch)[0])) for batch in batches)]
     if files.resolved(target) in inputs:
         raise UsageError(f"{target} is an input of the report", "Pass another --output.")

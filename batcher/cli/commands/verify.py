@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 @click.command(cls=JsonCommand)
 @click.argument("manifest", nargs=-1, metavar="[MANIFEST]")
-@click.option("--heal", is_flag=True, help="Repair files from copies on disk, or download them again from their tasks.")
+@click.option("--heal", is_flag=True, help="Repair files from copies, or download them again from their tasks.")
 @api_options
 @allow_audio_host_option
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, /, manifest: tuple[str, ...], heal: bool, **_: Any) -> None:
-    """Check the audio on disk against the ledger. Creates nothing.
+    """Check the stored audio against the ledger. Creates nothing.
 
     Reads every item's file and every row's output. With --heal, repairs missing and damaged files: links or copies
-    them from elsewhere on disk, or downloads them again from the paid task, at no cost. Replaced files are renamed,
+    them from elsewhere, or downloads them again from the paid task, at no cost. Replaced files are renamed,
     not deleted; files that batcher did not write are never touched.
     """
     from batcher.audio.stores import Stores
