@@ -105,6 +105,8 @@ COLLECTABLE: Final = (State.SUBMITTED, State.RENDERED)
 """States with a task to poll or audio to download."""
 NEEDS_ATTENTION: Final = (State.IN_DOUBT, State.REJECTED, State.FAILED, State.GONE)
 """States that only the user can change."""
+MAYBE_PAID: Final = (State.SUBMITTING, State.IN_DOUBT, State.SUBMITTED, State.RENDERED, State.DONE)
+"""States of items that are paid for or may be."""
 UNFINISHED: Final = (State.PENDING, State.SUBMITTING, State.SUBMITTED, State.RENDERED)
 """States that the next run continues from."""
 

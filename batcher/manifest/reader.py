@@ -18,7 +18,7 @@ from batcher.manifest.faults import Faults
 from batcher.manifest.input import Input
 from batcher.manifest.packed import unpacked
 from batcher.manifest.row_filter import RowFilter
-from batcher.manifest.rows import FindFormer, HasItem, Record, Row, RowValidator, record_id
+from batcher.manifest.rows import FindFormer, FindState, Record, Row, RowValidator, record_id
 from batcher.manifest.rules import Rules
 from batcher.manifest.stream import seekable
 
@@ -86,16 +86,16 @@ class Manifest:
         """Rows from whose texts markup was removed, so far."""
         return self._validator.stripped
 
-    def rows(self, find_former: FindFormer = lambda _: None, has_item: HasItem = lambda _: False) -> Iterator[Row]:
+    def rows(self, find_former: FindFormer = lambda _: None, find_state: FindState = lambda _: None) -> Iterator[Row]:
         """Yield the rows that can be staged, in order; call it once. Everything wrong is added to `faults`.
 
-        `find_former` finds what the ledger has for a row's id, `has_item` whether it has an item with a key.
+        `find_former` finds what the ledger has for a row's id, `find_state` the state of its item with a key.
 
         Raises:
             ManifestError: the file cannot be read: it is missing, or its encoding or its header is unusable.
         """
         for record in self._watch(self._records(), self.name):
-            row = self._validator.row(record, find_former, has_item)
+            row = self._validator.row(record, find_former, find_state)
             if row is not None:
                 yield row
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, NamedTuple
 
-from batcher.item import PARAMETERS, Inputs
+from batcher.item import MAYBE_PAID, PARAMETERS, Inputs, State
 from batcher.manifest.columns import Columns
 from batcher.manifest.confusable import is_seen
 from batcher.manifest.faults import Faults, InvalidValueError, Problem, code, literal, printable
@@ -28,17 +28,18 @@ _EARLIER_TAKES: Final = 50
 
 
 class Former(NamedTuple):
-    """A row as the ledger has it from an earlier import: its output, its item's key, and whether that is bought."""
+    """A row as the ledger has it from an earlier import: output, item's key and take, and whether that is bought."""
 
     output: str
     key: str | None
+    take: int
     bought: bool
 
 
 FindFormer = Callable[[str], Former | None]
 """Finds what the ledger has for a row id; None if it has no such row."""
-HasItem = Callable[[str], bool]
-"""Whether the ledger has an item with this key."""
+FindState = Callable[[str], State | None]
+"""The state of the item with this key; None if the ledger has no such item."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,11 +107,11 @@ class RowValidator:
         self.stripped = 0
         self._names = OutputNames(rules.filename, rules.batch, faults)
 
-    def row(self, record: Record, find_former: FindFormer, has_item: HasItem) -> Row | None:
+    def row(self, record: Record, find_former: FindFormer, find_state: FindState) -> Row | None:
         """The row; None if it is invalid and invalid rows are not skipped.
 
         The fault of a table without a text column is not repeated for each row. A row that was bought or named by an
-        earlier version, which `find_former` shows, stays as it is. `has_item` shows which takes of its inputs exist.
+        earlier version, which `find_former` shows, stays as it is. `find_state` shows which takes of its inputs exist.
         """
         has_text, problems = self._columns.has_text, record.problems
         if problems and not record.given:
@@ -123,7 +124,7 @@ class RowValidator:
         problems += self._missing(record, no_text if empty else None)
         complete = has_text and "voice" in checked and not problems
         if complete and "take" not in record.given and checked["take"] > 1:
-            checked["take"] = self._latest_take(checked, has_item)
+            checked["take"] = self._take(checked, find_former, find_state)
         inputs, output, wrong = self._form(record, checked, find_former, complete=complete)
         problems += wrong
         row_id = checked.get("id") or record_id(record.number)
@@ -141,16 +142,16 @@ class RowValidator:
             defaulted=self._defaulted(record),
         )
 
-    def _latest_take(self, checked: dict[str, Any], has_item: HasItem) -> int:
-        """The latest take of these inputs up to that of the row, which may be of a text that the row had meanwhile.
-
-        If there is none, the take of the row.
+    def _take(self, checked: dict[str, Any], find_former: FindFormer, find_state: FindState) -> int:
+        """The take of a row that has used takes up to `checked["take"]`: that of the ledger's row, if the inputs are
+        the same. Otherwise the row may have had these inputs before: the latest of their takes that it can return to.
         """
-        latest: int = checked["take"]
-        named = self._names.format_of(checked) or DEFAULT_FORMAT
-        inputs = self._inputs({"format": named} | checked)
-        takes = range(latest, max(0, latest - _EARLIER_TAKES), -1)
-        return next((take for take in takes if has_item(replace(inputs, take=take).key())), latest)
+        former = find_former(checked["id"])
+        named = self._inputs({"format": self._names.format_of(checked) or DEFAULT_FORMAT} | checked)
+        for inputs in (named, self._inputs({"format": DEFAULT_FORMAT} | checked)):
+            if former is not None and replace(inputs, take=former.take).key() == former.key:
+                return former.take
+        return _latest_take(named, find_state)
 
     def _strip(self, record: Record) -> Problem:
         """Remove markup from the row's text, and its speaker, who becomes the voice if `voices` has the name.
@@ -282,6 +283,15 @@ class RowValidator:
             output=output,
             extra=record.extra,
         )
+
+
+def _latest_take(inputs: Inputs, find_state: FindState) -> int:
+    """The latest take of these inputs, up to theirs, that may be paid for; or else that was attempted; or else 1."""
+    takes = range(inputs.take, max(0, inputs.take - _EARLIER_TAKES), -1)
+    states = {take: find_state(replace(inputs, take=take).key()) for take in takes}
+    paid = (take for take, state in states.items() if state in MAYBE_PAID)
+    attempted = (take for take, state in states.items() if state not in (None, State.PENDING))
+    return next(paid, None) or next(attempted, 1)
 
 
 def _drop_unseen(given: dict[str, Any]) -> None:

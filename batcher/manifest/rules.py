@@ -40,7 +40,8 @@ class Rules:
     """How to read a manifest, and the defaults for its rows.
 
     `columns` maps fields to headers (an empty header unmaps the field), `voices` maps a sheet's voice names to voice
-    ids, `takes` maps row ids to their latest take, used for rows that set none; ids not in it have take 1.
+    ids, `takes` maps row ids to the highest take that they have used, where that is not the first; it counts for rows
+    that set none.
 
     Of a delimited file, `delimiter` is one character; `quotes` is "on" if quotes enclose cells, or "off"; None: found
     out. Of a table, `header_row` is the number of the row that names the columns, None for the first; with `no_header`

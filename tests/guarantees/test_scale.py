@@ -125,10 +125,10 @@ async def test_a_manifest_with_skipped_rows_is_read_every_time(folder: Folder) -
 
 @pytest.mark.anyio
 async def test_a_manifest_is_read_again_after_a_retake(folder: Folder) -> None:
-    """The file is the same, but the rules have changed: they contain the latest takes."""
+    """The file is the same, but the rules have changed: they contain the highest takes."""
     await folder.take_in()
     with closing(sqlite3.connect(folder.ledger)) as connection, connection:
-        connection.execute("UPDATE rows SET take = 2 WHERE id = 'a'")
+        connection.execute("UPDATE rows SET highest_take = 2 WHERE id = 'a'")
     assert await folder.take_in()
 
 
@@ -275,7 +275,7 @@ def _all_but_one_done(folder: Path, rows: int) -> Iterator[dict[str, int]]:
             "row_outputs": _steps(book, _unlinked_outputs, book.wanted[0]),
             "folders": _steps(book, outputs.folders, book.wanted[0], 9, unlinked=True),
             "to_link": _steps(book, outputs.to_link, book.wanted[0], 0, 9),
-            "latest_takes": _steps(book, importer.latest_takes, "m"),
+            "highest_takes": _steps(book, importer.highest_takes, "m"),
             "checks of three new rows": _steps_of_checks(book),
         }
 

@@ -201,6 +201,37 @@ def test_a_text_that_is_put_back_after_a_retake_of_another_is_not_bought_again(
     assert (line["take"], line["state"]) == (1, "done")
 
 
+def test_a_row_returns_to_the_retake_of_a_text_that_it_had_before(project: Project, provider: FakeTTS) -> None:
+    """Although its text was changed and put back in between, which has one take only. Nothing is bought again."""
+    different_takes(provider)
+    texts = ["The first text.", "The second text."]
+
+    def run(text: str) -> int:
+        created: int = project.run(project.manifest([{"id": "a", "text": text, "voice": "anna"}])).report["created"]
+        return created
+
+    assert [run(texts[1]), run(texts[0])] == [1, 1]
+    _retake(project, "a")
+    assert [run(texts[0]), run(texts[1]), run(texts[0])] == [1, 0, 0]
+    assert (project.audio / "a.mp3").read_bytes() == take_audio(texts[0], 3)
+    project.batcher("retake", "a", "--take", "1")
+    assert run(texts[0]) == 0
+    assert (project.audio / "a.mp3").read_bytes() == take_audio(texts[0], 2)
+    assert provider.asked == [texts[1], texts[0], texts[0]]
+
+
+def test_a_new_text_of_a_retaken_row_is_shared_with_other_rows(project: Project, provider: FakeTTS) -> None:
+    """It is the text's first take, so a row that gets the same text later buys nothing."""
+    row = {"id": "a", "text": "The first text.", "voice": "anna"}
+    project.run(project.manifest([row]))
+    _retake(project, "a")
+    project.run(project.manifest([row]))
+    new = row | {"text": "The new text."}
+    assert project.run(project.manifest([new])).report["created"] == 1
+    assert project.run(project.manifest([new, new | {"id": "b"}])).report["created"] == 0
+    assert len(provider.creates) == 3
+
+
 def test_a_row_switches_back_to_an_earlier_take_at_once(project: Project, provider: FakeTTS) -> None:
     """At no cost, as often as wanted. The next retake is a take that the row never had."""
     different_takes(provider)

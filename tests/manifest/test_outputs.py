@@ -81,8 +81,8 @@ def test_a_template_follows_the_same_rules(tmp_path: Path, template: str, row_id
 
 
 def test_a_later_take_has_the_same_name(tmp_path: Path) -> None:
-    assert named(tmp_path, "id", "a.mp3", takes={"a.mp3": 2}) == ("mp3", "a.mp3")
-    assert named(tmp_path, "id,output", "a,b", takes={"a": 2}) == ("mp3", "b.mp3")
+    assert named(tmp_path, "id,take", "a.mp3,2") == ("mp3", "a.mp3")
+    assert named(tmp_path, "id,output,take", "a,b,2") == ("mp3", "b.mp3")
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_row_that_an_earlier_version_bought_keeps_format_and_name(tmp_path: Pa
         ("id,output", "x,9877", "9877"),
         ("id", "x.mp3", "x.mp3.mp3"),
     ):
-        former = {value.split(",")[0]: Former(output, key, bought=True)}
+        former = {value.split(",")[0]: Former(output, key, take=1, bought=True)}
         (row,), faults = read(tmp_path, f"text,{header}\na,{value}\n", former)
         assert (row.inputs, row.output, faults) == (mp3.inputs, output, [])
         edited, faults = read(tmp_path, f"text,{header}\nb,{value}\n", former)
@@ -134,7 +134,7 @@ def test_a_row_that_an_earlier_version_bought_keeps_format_and_name(tmp_path: Pa
 def test_a_row_that_an_earlier_version_took_again_keeps_its_format_and_gets_its_plain_name(tmp_path: Path) -> None:
     content = "text,id,output\na,x,9877.wav\n"
     bought = Inputs(text="a", voice="anna", take=2)
-    former = {"x": Former("9877.take2.wav", bought.key(), bought=True)}
+    former = {"x": Former("9877.take2.wav", bought.key(), take=2, bought=True)}
     (row,), faults = read(tmp_path, content, former, takes={"x": 2})
     assert (row.inputs, row.output, faults) == (bought, "9877.wav", [])
 
@@ -149,5 +149,5 @@ def test_a_voice_that_is_a_path_or_an_audio_file_is_a_fault(tmp_path: Path, voic
     _, faults = read(tmp_path, "id,text\nx,a\n", voice=voice)
     assert len(faults) == 1
     bought = Inputs(text="a", voice=voice)
-    (row,), faults = read(tmp_path, content, {"x": Former("x.mp3", bought.key(), bought=True)})
+    (row,), faults = read(tmp_path, content, {"x": Former("x.mp3", bought.key(), take=1, bought=True)})
     assert (row.inputs, faults) == (bought, [])

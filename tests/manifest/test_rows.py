@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from batcher.item import Inputs, State
 from batcher.manifest.reader import Manifest
-from batcher.manifest.rows import Row
+from batcher.manifest.rows import Former, Row
 from batcher.manifest.rules import Rules
 
 
@@ -93,19 +95,45 @@ def test_voice_names_are_mapped_and_invalid_voices_reported(tmp_path: Path) -> N
     ]
 
 
-def test_blank_fields_get_defaults_and_the_latest_take(tmp_path: Path) -> None:
-    """Voice, model and format come from the rules. The file name does not depend on the take."""
-    rows, manifest = read(
-        tmp_path,
-        "id,text,model,take\na,x,,\nb,x,other,1\nc,x,,\n",
-        model=" m1 ",
-        format=" opus ",
-        takes={"a": 3, "b": 2},
-    )
+def test_blank_fields_get_defaults(tmp_path: Path) -> None:
+    """Voice, model and format come from the rules."""
+    content = "id,text,model,take\na,x,,\nb,x,other,1\nc,x,,\n"
+    rows, manifest = read(tmp_path, content, model=" m1 ", format=" opus ")
     assert not manifest.faults
     assert [(r.inputs.model, r.inputs.take, r.output) for r in rows if r.inputs] == [
-        ("m1", 3, "a.opus"), ("other", 1, "b.opus"), ("m1", 1, "c.opus"),
+        ("m1", 1, "a.opus"), ("other", 1, "b.opus"), ("m1", 1, "c.opus"),
     ]  # fmt: skip
+
+
+X, Y = Inputs(text="x", voice="anna"), Inputs(text="y", voice="anna")
+
+
+@pytest.mark.parametrize(
+    ("former", "states", "take"),
+    [
+        (replace(X, take=3), {}, 3),  # nothing changed
+        (replace(X, take=1), {1: State.DONE, 3: State.DONE}, 1),  # the user went back to it
+        (replace(Y, take=3), {}, 1),  # a new text
+        (Y, {1: State.DONE, 2: State.DONE}, 2),  # a text that the row had before
+        (Y, {1: State.DONE, 2: State.IN_DOUBT}, 2),
+        (Y, {1: State.DONE, 2: State.PENDING}, 1),  # requested, but the row got another text before it was bought
+        (Y, {1: State.DONE, 2: State.FAILED}, 1),
+        (Y, {2: State.FAILED}, 2),
+        (Y, {4: State.DONE}, 1),  # of another row
+    ],
+)
+def test_a_blank_take_of_a_row_that_has_used_several(
+    tmp_path: Path, former: Inputs, states: dict[int, State], take: int
+) -> None:
+    """It keeps its take, or returns to the latest that was bought, and never requests one that nobody asked for."""
+    path = tmp_path / "m.csv"
+    path.write_text("id,text\na,x\n")
+    manifest = Manifest(path, Rules(batch="m", voice="anna", takes={"a": 3}))
+    found = {"a": Former("a.mp3", former.key(), take=former.take, bought=True)}
+    known = {replace(X, take=one).key(): state for one, state in states.items()}
+    (row,) = manifest.rows(found.get, known.get)
+    assert row.inputs == replace(X, take=take)
+    assert row.output == "a.mp3"
 
 
 def test_params_merge_with_columns(tmp_path: Path) -> None:

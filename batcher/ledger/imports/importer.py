@@ -38,14 +38,14 @@ _LATER: Final = PARSE_OPTIONS.keys() - {"columns", "encoding"}
 
 
 def with_history(conn: Connection, rules: Rules) -> Rules:
-    """The rules with what the ledger knows about their batch: the latest takes of its rows, and how it numbers them."""
-    return replace(rules, takes=latest_takes(conn, rules.batch), counted=counts_records(conn, rules.batch))
+    """The rules with what the ledger knows about their batch: its rows' highest takes, and how it numbers them."""
+    return replace(rules, takes=highest_takes(conn, rules.batch), counted=counts_records(conn, rules.batch))
 
 
-def latest_takes(conn: Connection, batch: str) -> dict[str, int]:
-    """The latest take of each row of the batch, by the row's id, where it is not the first."""
+def highest_takes(conn: Connection, batch: str) -> dict[str, int]:
+    """The highest take that each row of the batch has used, by the row's id, where it is not the first."""
     later = (rows.c.batch_id == _batch_id(conn, batch), LATER_TAKE.of(rows))
-    takes = {row.id: row.take for row in conn.execute(select(rows.c.id, rows.c.take).where(*later))}
+    takes = {row.id: row.highest_take for row in conn.execute(select(rows.c.id, rows.c.highest_take).where(*later))}
     restored = select(recalled.c.row_id, recalled.c.take).where(recalled.c.batch == batch, recalled.c.take > 1)
     for row_id, take in conn.execute(restored):
         takes[row_id] = max(take, takes.get(row_id, 1))
@@ -236,10 +236,11 @@ def _merge(conn: Connection, staging: Staging, batch: Batch) -> None:
     columns = ", ".join(ROW_COLUMNS)
     changes = ", ".join(f"{name} = excluded.{name}" for name in ("is_current", *ROW_COLUMNS) if name != "id")
     changes += f", linked_key = iif({_IS_LINK_UNCERTAIN}, NULL, linked_key)"
+    changes += ", highest_take = nullif(max(coalesce(highest_take, 1), excluded.take), 1)"
     with bulk.indexes_built_last(conn, "rows", staging.changed), bulk.large_cache(conn):
         conn.exec_driver_sql(
-            f"INSERT INTO rows (batch_id, is_current, {columns}) "  # noqa: S608
-            f"SELECT ?, 1, {columns} FROM staged WHERE true ORDER BY number "
+            f"INSERT INTO rows (batch_id, is_current, highest_take, {columns}) "  # noqa: S608
+            f"SELECT ?, 1, nullif(take, 1), {columns} FROM staged WHERE true ORDER BY number "
             f"ON CONFLICT (batch_id, id) DO UPDATE SET {changes}",
             (batch.batch_id,),
         )

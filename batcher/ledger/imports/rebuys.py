@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, and_,
 
 from batcher.errors import ManifestError, Suggestion
 from batcher.formatting import amount, counted
-from batcher.item import State
+from batcher.item import MAYBE_PAID, State
 from batcher.ledger.imports.staging import UNCHANGED, Staging, staged
 from batcher.ledger.money.prices import prices
 from batcher.ledger.storage.planner import NOT_PENDING, once_known
@@ -22,8 +22,6 @@ from batcher.manifest.faults import printable
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rules import Rules
 
-MAYBE_PAID: Final = (State.SUBMITTING, State.IN_DOUBT, State.SUBMITTED, State.RENDERED, State.DONE)
-"""States of items that are paid for or may be."""
 _MAX_EDITS: Final = 20
 _MAX_EDITS_SHARE: Final = 0.1
 """Up to this many edited rows, or this share of the paid rows, count as ordinary corrections."""
@@ -241,8 +239,8 @@ def _paid_rows(conn: Connection, batch: str) -> int:
 
 
 def _change(row: Row[Any], *, same_file: bool) -> Change | None:
-    fields = _differing(row)
-    if not fields or fields == ("take",):
+    fields = tuple(name for name in _differing(row) if name != "take")
+    if not fields:
         return None
     defaulted: Sequence[str] = row.defaulted.split(",")
     shown = next((name for name in fields if name != "text"), None)

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text
 
-from batcher.item import Inputs
+from batcher.item import Inputs, State
 from batcher.ledger.lifecycle.transitions import new_item
 from batcher.ledger.storage import bulk
 from batcher.manifest.reader import Manifest
@@ -57,11 +57,11 @@ _KEY: Final = ROW_COLUMNS.index("item_key")
 _ITEM_COLUMNS: Final = ("key", "text_hash", "text", "voice", "model", "format", "params", "bytes", "take")
 _CURRENT: Final = f"SELECT {', '.join(ROW_COLUMNS)} FROM rows WHERE batch_id = ? AND is_current = 1 ORDER BY number"  # noqa: S608
 _FORMER: Final = """
-    SELECT output, item_key, (SELECT state <> 'pending' FROM items WHERE key = item_key) AS bought
-    FROM rows WHERE batch_id = ? AND id = ?
-    UNION ALL SELECT output, item_key, 1 FROM recalled WHERE batch = ? AND row_id = ? AND output IS NOT NULL LIMIT 1"""
-_HAS_ITEM: Final = """
-    SELECT EXISTS (SELECT 1 FROM main.items WHERE key = ?) OR EXISTS (SELECT 1 FROM recalled WHERE item_key = ?)"""
+    SELECT output, item_key, take, 1 AS bought FROM recalled WHERE batch = ? AND row_id = ? AND output IS NOT NULL
+    UNION ALL SELECT output, item_key, take, (SELECT state <> 'pending' FROM items WHERE key = item_key)
+    FROM rows WHERE batch_id = ? AND id = ? LIMIT 1"""
+_STATE: Final = """
+    SELECT state FROM main.items WHERE key = ? UNION ALL SELECT 'done' FROM recalled WHERE item_key = ? LIMIT 1"""
 _STAGE: Final = f"INSERT INTO staged VALUES ({', '.join('?' * len(staged.columns))})"  # noqa: S608
 
 
@@ -152,7 +152,7 @@ class _Comparison:
     def changed(self, manifest: Manifest) -> Iterator[_Changed]:
         """The manifest's rows that the batch does not have with the same number and values; or all of them."""
         current = next(self._current, None)
-        for row in manifest.rows(self._former, self._has_item):
+        for row in manifest.rows(self._former, self._state):
             self.rows += 1
             self.last = row.number
             while current is not None and current[0] < row.number:
@@ -176,13 +176,14 @@ class _Comparison:
             self._gaps = []
 
     def _former(self, row_id: str) -> Former | None:
-        """Output and item key that the ledger, or a results file restored into it, has for the row."""
-        found = self._conn.exec_driver_sql(_FORMER, (self._batch_id, row_id, self._batch, row_id)).first()
-        return None if found is None else Former(found.output, found.item_key, bool(found.bought))
+        """What a results file restored into the ledger, or else the ledger itself, has for the row."""
+        found = self._conn.exec_driver_sql(_FORMER, (self._batch, row_id, self._batch_id, row_id)).first()
+        return None if found is None else Former(found.output, found.item_key, found.take, bool(found.bought))
 
-    def _has_item(self, key: str) -> bool:
-        """Whether the ledger, or a results file restored into it, has an item with this key."""
-        return bool(self._conn.exec_driver_sql(_HAS_ITEM, (key, key)).scalar())
+    def _state(self, key: str) -> State | None:
+        """The state of the item with this key; one that only a results file restored into the ledger has is done."""
+        state: str | None = self._conn.exec_driver_sql(_STATE, (key, key)).scalar()
+        return None if state is None else State(state)
 
 
 def _chunks(changed: Iterator[_Changed]) -> Iterator[list[_Changed]]:

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.item import Event, Inputs, State, sources
 from batcher.ledger.lifecycle.transitions import NO_ERROR, add_event, move, new_item
-from batcher.ledger.storage.schema import items, rows, tasks
+from batcher.ledger.storage.schema import batches, items, rows, tasks
 
 
 def buy_again(conn: Connection, key: str, attempt: int, *, at: float, who: str) -> bool:
@@ -81,19 +81,21 @@ def switch_take(conn: Connection, batch_id: int, row_id: str, take: int, *, at: 
 
 
 def _row(conn: Connection, batch_id: int, row_id: str) -> Row[Any]:
-    """The row's item, with the row's own take and the highest that it has used."""
-    query = select(items, rows.c.batch_id, rows.c.id.label("row_id"), rows.c.take.label("row_take"))
-    query = query.add_columns(rows.c.highest_take).join(rows, rows.c.item_key == items.c.key)
+    """The row's item, and the highest take that the row has used."""
+    query = select(items, rows.c.batch_id, rows.c.id.label("row_id"), rows.c.highest_take)
+    query = query.join(rows, rows.c.item_key == items.c.key)
     return conn.execute(query.where(rows.c.batch_id == batch_id, rows.c.id == row_id)).one()
 
 
 def _highest(row: Row[Any]) -> int:
-    return int(max(row.take, row.row_take, row.highest_take or 1))
+    return int(row.highest_take or 1)
 
 
 def _use_take(conn: Connection, row: Row[Any], key: str, take: int) -> None:
     values = {"item_key": key, "take": take, "highest_take": max(_highest(row), take)}
     conn.execute(update(rows).where(rows.c.batch_id == row.batch_id, rows.c.id == row.row_id).values(values))
+    # The row's file name may depend on its take: the next run reads the manifest again, though it is unchanged.
+    conn.execute(update(batches).where(batches.c.id == row.batch_id).values(trusted=None))
 
 
 def _is_untouched(conn: Connection, key: str) -> bool:

@@ -68,8 +68,8 @@ class IndexCondition:
 
 NOT_PENDING: Final = IndexCondition("{}state <> 'pending'")
 """Items that have a create request behind them, or were abandoned (`items_text`)."""
-LATER_TAKE: Final = IndexCondition("{}take > 1")
-"""Rows with a take other than the first (`rows_takes`)."""
+LATER_TAKE: Final = IndexCondition("{}highest_take > 1")
+"""Rows that have used another take than the first (`rows_takes`)."""
 UNLINKED: Final = IndexCondition("{}linked_key IS NOT {}item_key OR {}linked_output IS NOT {}output")
 """Rows whose output does not hold the audio of their item (`rows_unlinked`)."""
 UNCLEAR: Final = IndexCondition(

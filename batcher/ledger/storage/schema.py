@@ -26,7 +26,7 @@ from sqlalchemy import (
 from batcher.item import Event, State
 from batcher.ledger.storage.planner import IGNORED, LATER_TAKE, NOT_PENDING, OPEN_TASK, UNCLEAR, UNLINKED
 
-REVISION: Final = "0009"
+REVISION: Final = "0010"
 """The latest migration, which results in these tables."""
 
 metadata = MetaData()
@@ -132,15 +132,15 @@ rows = Table(
     Column("extra", Text, nullable=False),
     Column("linked_key", Text),  # item whose audio is at linked_output
     Column("linked_output", Text),
-    Column("highest_take", Integer),  # that the row has ever used, if higher than `take`
+    Column("highest_take", Integer),  # that the row has ever used, with any inputs; NULL: only the first
     Column("linked_at", Float),
     CheckConstraint("(item_key IS NULL) = (skipped IS NOT NULL)", name="rows_item"),
     CheckConstraint("skipped IN ('invalid', 'empty')", name="rows_skipped"),
     Index("rows_order", "batch_id", "is_current", "number"),
     Index("rows_output", "output"),
     Index("rows_item", "item_key", "batch_id", "is_current"),
-    Index("rows_takes", "batch_id", sqlite_where=LATER_TAKE.of_index),
     Index("rows_unlinked", "batch_id", "number", sqlite_where=UNLINKED.of_index),
+    Index("rows_takes", "batch_id", sqlite_where=LATER_TAKE.of_index),
 )
 
 runs = Table(

@@ -121,12 +121,12 @@ def test_rows_with_the_same_inputs_share_one_item(book: Book) -> None:
 def test_later_imports_use_the_latest_take_of_a_row(book: Book) -> None:
     """Imports of a manifest without takes use the latest take of each row, where it is not the first."""
     book.take_in("id,text,take\na,one,3\nb,two,\nc,three,2\n")
-    takes = book.do(importer.latest_takes, "m")
+    takes = book.do(importer.highest_takes, "m")
     assert takes == {"a": 3, "c": 2}
     before = {row["id"]: row["item_key"] for row in rows(book)}
     book.take_in(sheet("one", "two", "three"), takes=takes)
     assert {row["id"]: row["item_key"] for row in rows(book)} == before
-    assert book.do(importer.latest_takes, "other") == {}
+    assert book.do(importer.highest_takes, "other") == {}
 
 
 @pytest.mark.parametrize(

@@ -66,12 +66,14 @@ def test_a_retake_is_not_lost_silently(book: Book) -> None:
 
 def test_a_retake_of_an_earlier_version_gets_its_plain_name(book: Book) -> None:
     """No setting changed its name, so it is no rename that the user must agree to."""
-    finished(book, ["a"], takes={"a": 2})
-    legacy = "UPDATE rows SET output = 'a.take2.mp3', linked_output = 'a.take2.mp3'"
+    manifest = "id,text,take\na,Text 0,2\n"
+    book.take_in(manifest)
+    book.submitted("t0")
+    legacy = "UPDATE rows SET output = 'a.take2.mp3', linked_output = 'a.take2.mp3', linked_key = item_key"
     book.do(lambda conn: conn.exec_driver_sql(legacy))
-    error = refusal(book, content(["a"]), filename="x-{id}.{format}", takes={"a": 2})
+    error = refusal(book, manifest, filename="x-{id}.{format}")
     assert error.faults[0].endswith("row a: its audio is a.take2.mp3 and would be x-a.mp3")
-    book.take_in(content(["a"]), takes={"a": 2})
+    book.take_in(manifest)
 
 
 def test_another_template_is_refused(book: Book) -> None:

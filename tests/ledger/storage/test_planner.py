@@ -27,7 +27,7 @@ def _edit(conn: Connection, book: Book) -> None:
 
 
 USES: dict[str, Callable[[Connection, Book], object]] = {
-    "rows_takes": lambda conn, _: importer.latest_takes(conn, "m"),
+    "rows_takes": lambda conn, _: importer.highest_takes(conn, "m"),
     "rows_unlinked": lambda conn, book: outputs.to_link(conn, book.wanted[0], 0, 10),
     "items_text": _edit,
     "items_state": lambda conn, book: collection.open_tasks(conn, book.account_id, book.wanted),
