@@ -83,7 +83,7 @@ MATRIX: Final[list[tuple[str, int, tuple[str, ...], list[int], *tuple[str, ...]]
     ("part", 8, ("ballast", "crammed"), [1, 4], "{full} batcher.provider.client:Client.fetch {n}"),
     ("file", 8, ("ballast",), [1, 4], "{full} batcher.ledger.lifecycle.collection:record_file {n}"),
     ("rename", 8, ("ballast", "crammed"), [1, 4, ROWS], "{full} batcher.audio.folder:Folder.publish {n}"),
-    ("folder", 8, ("ballast",), [1], "{full} batcher.audio.placing:sync_folder {n}"),
+    ("folder", 8, ("ballast",), [1], "{full} batcher.audio.folder:sync_folder {n}"),
     ("saved", 8, ("ballast",), [1, ROWS], "{full} batcher.ledger.lifecycle.collection:record_saved {n}"),
     ("output", 8, ("ballast", "crammed"), [1, 4], "{full} batcher.audio.folder:Folder.link {n}"),
     ("output-drafted", 8, ("ballast", "crammed"), [1], "{full} pathlib:Path.hardlink_to {n}"),

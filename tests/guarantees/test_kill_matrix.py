@@ -102,7 +102,7 @@ MATRIX: Final[list[tuple[str, Doubt, list[int], *tuple[str, ...]]]] = [
     ("part-whole", MAYBE, [1, 4], "before batcher.pipeline.delivery:Delivery.deliver {n}"),
     ("file-not-committed", MAYBE, [1, 4], "after batcher.ledger.lifecycle.collection:record_file {n}"),
     ("file-to-be-renamed", MAYBE, [1, 4], "before batcher.audio.folder:Folder.publish {n}"),
-    ("folder-not-durable", MAYBE, [2, 5], "before batcher.audio.placing:sync_folder {n}"),
+    ("folder-not-durable", MAYBE, [2, 5], "before batcher.audio.folder:sync_folder {n}"),
     ("file-in-place", MAYBE, [1, 4], "after batcher.audio.folder:Folder.publish {n}"),
     ("saved-not-committed", MAYBE, [1, 4], "after batcher.ledger.lifecycle.collection:record_saved {n}"),
     ("saved-not-committed", NEVER, [ROWS], "after batcher.ledger.lifecycle.collection:record_saved {n}"),
