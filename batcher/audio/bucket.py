@@ -43,7 +43,8 @@ class Bucket(Store):
         self._lock = threading.Lock()
         self._scratch: Path | None = None
         self._drafts: dict[str, Path] = {}  # by path: written, and not stored yet
-        self._listed: frozenset[str] | None = None
+        self._seen: dict[str, bool] = {}  # by path: whether it existed when it was looked for
+        self._is_listed = False  # `_seen` has all that existed
         self._set_aside: set[str] = set()  # digests of what may be replaced, since there is a copy
         self.place: str = place
         self.out_dir = place
@@ -187,16 +188,19 @@ class Bucket(Store):
         """
         return known or FolderNames(0, None, trusted=False)
 
-    def expect(self, number: int) -> None:
-        """List the names of all outputs, if there are many to look up: a request for a thousand names."""
-        if number > _FEW and self._listed is None:
-            found = objects.names_below(self.place)
-            self._listed = frozenset(name for name in found if not name.startswith(f"{ITEMS}/"))
+    def expect(self, paths: Sequence[str] | None) -> None:
+        """Look up a few names one by one; for more, list all: a request for a thousand names."""
+        if paths is not None and len(paths) <= _FEW:
+            found = [path for path in paths if objects.head(self.shown(path)) is not None]
+            self._seen |= dict.fromkeys(paths, False) | dict.fromkeys(found, True)
+        elif not self._is_listed:
+            self._seen = dict.fromkeys(objects.names_below(self.place), True)
+            self._is_listed = True
 
     def is_there(self, output: str) -> bool:
-        """Whether there is an object."""
-        if self._listed is not None and not output.startswith(f"{ITEMS}/"):
-            return output in self._listed
+        """Whether there is an object, or was when `expect` looked."""
+        if output in self._seen or self._is_listed:
+            return self._seen.get(output, False)
         return objects.head(self.shown(output)) is not None
 
     def is_free(self, output: str) -> bool:
@@ -360,11 +364,11 @@ class Bucket(Store):
             objects.write(self.shown(path), self._drafts[path])
             self._drafts.pop(path).unlink()
 
-    @contextmanager
-    def reading(self, path: str) -> Iterator[IO[bytes]]:
-        """A temporary copy of the object, open for reading."""
-        with content.on_disk(self._home, self.shown(path)) as file, files.reading(file) as opened:
-            yield opened
+    def on_disk(self, path: str, folder: Path) -> Path:
+        """Download the object into the folder."""
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+            objects.download(self.shown(path), file)
+        return Path(file.name)
 
     def stamp(self, path: str) -> str | None:
         """The version of the object."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Sequence, Set
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
@@ -247,7 +247,7 @@ class Folder(Store):
         place(target, final)
         sync_folder(final.parent)
 
-    def expect(self, number: int) -> None:
+    def expect(self, paths: Sequence[str] | None) -> None:
         """Do nothing: looking for files is quick."""
 
     def is_there(self, output: str) -> bool:
@@ -353,9 +353,9 @@ class Folder(Store):
     def flush(self) -> None:
         """Do nothing: `replacing` has written everything."""
 
-    def reading(self, path: str) -> AbstractContextManager[IO[bytes]]:
-        """A file, open for reading."""
-        return files.reading(self.place / path)
+    def on_disk(self, path: str, folder: Path) -> Path:  # noqa: ARG002 - it needs no copy
+        """The path of the file itself."""
+        return self.place / path
 
     def stamp(self, path: str) -> list[int] | None:
         """Inode, size and times of a file."""

@@ -132,8 +132,8 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def expect(self, number: int) -> None:
-        """Prepare for `is_there` and `is_free` of so many outputs."""
+    def expect(self, paths: Sequence[str] | None) -> None:
+        """Look at once whether these paths exist, so that `is_there` and `is_free` need no request; None: all."""
 
     @abstractmethod
     def is_there(self, output: str) -> bool:
@@ -221,8 +221,8 @@ class Store(ABC):
         """Store what was written with `replacing`."""
 
     @abstractmethod
-    def reading(self, path: str) -> AbstractContextManager[IO[bytes]]:
-        """A file, open for reading."""
+    def on_disk(self, path: str, folder: Path) -> Path:
+        """The path of a file on disk: its own, or that of a copy in `folder`."""
 
     @abstractmethod
     def stamp(self, path: str) -> list[int] | str | None:

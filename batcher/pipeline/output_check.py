@@ -62,7 +62,7 @@ class OutputCheck:
             survey = await self._ledger.do(self._survey, batch, store, rescan=rescan)
             if survey is None:
                 continue
-            await anyio.to_thread.run_sync(store.expect, survey.number)
+            await anyio.to_thread.run_sync(store.expect, survey.outputs)
             in_the_way = await self._ledger.do(self._check_rows, batch, store, survey)
             for start in range(0, len(in_the_way), _CHUNK):
                 await self._add_conflicts(conflicts, batch, store, in_the_way[start : start + _CHUNK])
@@ -87,8 +87,8 @@ class OutputCheck:
         folders = outputs.folders(conn, batch, _MAX_FOLDERS + 1, unlinked=unchanged)
         paths = [store.folder_of(folder) for folder in folders]
         current = {path: found.get(path) or self._names(store, path, None) for path in paths}
-        number = sum(1 for _ in outputs.row_outputs(conn, batch, unlinked=unchanged)) if store.is_remote else 0
-        return _Survey(known, found | current if unchanged else current, unchanged, number)
+        rows = outputs.row_outputs(conn, batch, unlinked=unchanged) if store.is_remote else ()
+        return _Survey(known, found | current if unchanged else current, unchanged, [output for _, output, _ in rows])
 
     def _names(self, store: Store, path: str, known: FolderNames | None) -> FolderNames | None:
         return store.names(path, known, reserved=results.RESERVED_ENDINGS, clock=self._clock)
@@ -120,13 +120,13 @@ class OutputCheck:
 class _Survey(NamedTuple):
     """The names in the folders of a batch's outputs as the last check has recorded them, and now.
 
-    `unchanged`: only outputs that are not linked must be looked for. `number` is how many they are, in a remote store.
+    `unchanged`: only outputs that are not linked must be looked for. `outputs` are those to look for in a remote store.
     """
 
     known: Mapping[str, FolderNames]
     found: Mapping[str, FolderNames | None]
     unchanged: bool
-    number: int
+    outputs: Sequence[str]
 
 
 class _Taken(NamedTuple):

@@ -10,14 +10,18 @@ import io
 import json
 import math
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 import anyio.to_thread
 
+from batcher import files
 from batcher.audio import folder_mark
+from batcher.audio.content import TEMPORARY
 from batcher.audio.folder_mark import Owner
 from batcher.audio.store import Store
 from batcher.audio.stores import Stores
@@ -53,18 +57,31 @@ _MAX_INTEGER: Final = 2**62
 """Bounds the integers in a line of results: SQLite stores 64 bits."""
 
 
-def why_outdated(conn: Connection, settings: Settings) -> str | None:
+Owners = Sequence[tuple[Store, Owner | None]]
+"""The run's own output folder, then the others of the ledger, each with the owner that its mark names."""
+
+
+def read_owners(settings: Settings, batches: Sequence[Batch]) -> Owners:
+    """Read the marks in the output folders of a run and of these batches.
+
+    Raises:
+        UsageError: an object store cannot be used.
+        StorageError: an object store does not answer.
+    """
+    return [(store, folder_mark.owner(store)) for store in _stores(settings, batches)]
+
+
+def why_outdated(conn: Connection, owners: Owners) -> str | None:
     """Why the ledger may lack what was bought. None if nothing suggests it."""
-    ours, stores = identity(conn), _stores(settings, current_batches(conn))
+    ours = identity(conn)
     if ours.copied_at is not None:
         return f"the ledger is a copy made at {local(ours.copied_at)}, without what was bought since"
-    for store in stores:
-        owner = folder_mark.owner(store)
+    for store, owner in owners:
         if owner is not None and owner.ledger_id == ours.ledger_id and not has_run(conn, owner.run_id):
             return f"the ledger is older than the audio in {store.place}: it lacks the last run there"
-    owner = folder_mark.owner(stores[0])
+    store, owner = owners[0]
     if owner is not None and owner.ledger_id != ours.ledger_id:
-        return f"another ledger bought the audio in {stores[0].place}"
+        return f"another ledger bought the audio in {store.place}"
     return None
 
 
@@ -75,7 +92,10 @@ def need_consent(settings: Settings) -> bool:
         UsageError: it is, without `--restored`; or the output folder belongs to the other world, sandbox or real.
         StorageError: the object store does not answer.
     """
-    owner = folder_mark.owner(Stores(settings.ledger.parent).of(settings.out_dir))
+    with open_readonly(settings.ledger) as conn:
+        batches = current_batches(conn)
+    owners = read_owners(settings, batches)
+    owner = owners[0][1]
     if owner is not None and owner.world != settings.world:
         origin = "sandbox" if owner.world == "sandbox" else "real API"
         raise UsageError(
@@ -83,7 +103,7 @@ def need_consent(settings: Settings) -> bool:
             "Choose another --out-dir.",
         )
     with open_readonly(settings.ledger) as conn:
-        why = why_outdated(conn, settings)
+        why = why_outdated(conn, owners)
     if why is not None and not settings.restored:
         raise UsageError(
             f"{why}. Nothing was created.",
@@ -110,24 +130,43 @@ async def import_rows(ctx: RunContext, *, outdated: bool) -> None:
     ledger, settings = ctx.ledger, ctx.settings
     batches = await ledger.do(current_batches)
     stores = _stores(settings, batches)
-    found = await anyio.to_thread.run_sync(_results_files, stores)
     known = frozenset() if outdated else frozenset(batch.name for batch in batches)
-    lines = (line for line in read_results(found) if line["batch"] not in known)
-    number = await ledger.do(restored_rows.add, lines, at=ctx.clock.now())
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY) as folder:
+        found = await anyio.to_thread.run_sync(_results_files, stores, Path(folder))
+        lines = (line for line in read_results(found) if line["batch"] not in known)
+        number = await ledger.do(restored_rows.add, lines, at=ctx.clock.now())
     if outdated:
         await _begin(ledger, stores, ctx.run_id, batches)
     rows, files = counted(number, "row"), counted(len(found), "results file")
     ctx.progress.say(f"restoring: {rows} that may have been bought in {files}")
 
 
-def _results_files(stores: Sequence[Store]) -> list[tuple[Store, str]]:
-    """The results files in these output folders, each with its folder.
+class ResultsFile(NamedTuple):
+    """A results file (JSONL) on disk, perhaps a copy: its path, its name for people, and the output folder that its
+    paths are relative to, as the ledger has it."""
+
+    path: Path
+    shown: str
+    out_dir: str
+
+
+def results_file(store: Store, name: str, folder: Path) -> ResultsFile:
+    """A results file of an output folder; a copy of one in an object store goes into `folder`.
+
+    Raises:
+        OSError: the store does not have it, or does not answer.
+    """
+    return ResultsFile(store.on_disk(name, folder), store.shown(name), store.out_dir)
+
+
+def _results_files(stores: Sequence[Store], folder: Path) -> list[ResultsFile]:
+    """The results files in these output folders.
 
     Raises:
         StorageError: an object store does not answer.
     """
     try:
-        return [(store, name) for store in stores for name in store.ending_with(f"{RESULTS}.jsonl")]
+        return [results_file(store, name, folder) for store in stores for name in store.ending_with(f"{RESULTS}.jsonl")]
     except OSError as error:
         raise StorageError(f"cannot list {error.filename}: {error.strerror}", "Run it again later.") from error
 
@@ -161,23 +200,22 @@ async def _mark(store: Store, ours: Identity, run_id: str, batches: dict[str, st
     await anyio.to_thread.run_sync(folder_mark.sign, store, owner)
 
 
-def read_results(found: Sequence[tuple[Store, str]]) -> Iterator[dict[str, Any]]:
-    """The lines of results files (JSONL) in output folders, each with the `out_dir` of its paths.
+def read_results(found: Sequence[ResultsFile]) -> Iterator[dict[str, Any]]:
+    """The lines of results files, each with the `out_dir` of its paths.
 
     Raises:
         UsageError: a file cannot be read, or is not a results file.
     """
-    for store, name in found:
-        path = store.shown(name)
+    for path, shown, out_dir in found:
         try:
             # Only "\n" ends a line: texts may contain other characters at which str.splitlines would split.
-            with store.reading(name) as content, io.TextIOWrapper(content, encoding="utf-8", newline="\n") as file:
+            with io.TextIOWrapper(files.reading(path), encoding="utf-8", newline="\n") as file:
                 for text in iter(partial(file.readline, _MAX_LINE_CHARACTERS), ""):
-                    yield _parse_line(text) | {"out_dir": store.out_dir}
+                    yield _parse_line(text) | {"out_dir": out_dir}
         except OSError as error:
-            raise UsageError(f"cannot read {path}: {error.strerror}", "Check the file and its permissions.") from None
+            raise UsageError(f"cannot read {shown}: {error.strerror}", "Check the file and its permissions.") from None
         except (ValueError, RecursionError):
-            raise UsageError(f"{path} is not a results file", "Use BATCH.results.jsonl as written by a run.") from None
+            raise UsageError(f"{shown} is not a results file", "Use BATCH.results.jsonl as written by a run.") from None
 
 
 def _parse_line(text: str) -> dict[str, Any]:
@@ -236,6 +274,7 @@ async def apply_rows(delivery: Delivery, *, account_id: int, imported: bool) -> 
             "restoring continues in the next run that imports the manifests; nothing is created until then"
         )
         return
+    await anyio.to_thread.run_sync(ctx.store.expect, None)
     has_item, at = partial(_has_item, ctx.store), ctx.clock.now()
     doubts = await ledger.do(restored_rows.finish, has_item, account_id=account_id, run_id=ctx.run_id, at=at)
     reported = ", ".join(f"{number:,} {state.replace('_', ' ')}" for state, number in states.items()) or "no items"

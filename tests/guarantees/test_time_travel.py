@@ -21,7 +21,7 @@ from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import restored_rows
 from batcher.ledger.queries.identity import identity
 from batcher.pipeline.delivery import Delivery
-from batcher.pipeline.restore import _is_complete, apply_rows, why_outdated
+from batcher.pipeline.restore import _is_complete, apply_rows, read_owners, why_outdated
 from batcher.settings import Settings
 from tests.support.fake_tts import FakeTTS
 from tests.support.ledger_kit import AT, RUN, Book, book_in, run_context, sheet
@@ -58,7 +58,7 @@ def test_a_folder_marked_by_an_unknown_run_shows_an_outdated_ledger(
 ) -> None:
     folder_mark.sign(store, Owner(ledger_id=book.do(identity).ledger_id, run_id=run_id, batches={}))
     settings = Settings(sources=(), ledger=book.path, out_dir=store.place)
-    assert (book.do(why_outdated, settings) or "None").startswith(str(why))
+    assert (book.do(why_outdated, read_owners(settings, [])) or "None").startswith(str(why))
 
 
 @pytest.mark.parametrize("case", ["as they were", "changed", "gone", "never whole", "copied folder", "no mark"])

@@ -152,7 +152,7 @@ def test_a_file_without_a_good_copy_is_downloaded_again(project: Project, provid
         "before batcher.audio.folder:Folder.publish 1",
         "after batcher.audio.folder:set_aside 1",
         "after batcher.audio.folder:Folder.publish 1",
-        "after batcher.maintenance.heal:set_aside 1",
+        "after batcher.audio.folder:Folder.set_aside 1",
         "before batcher.ledger.lifecycle.collection:record_links 1",
     ],
 )

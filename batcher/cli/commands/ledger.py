@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import click
 
 from batcher.cli.ledger_path import find_ledger
 from batcher.cli.options import ledger_options
+from batcher.errors import UsageError
+
+if TYPE_CHECKING:
+    from batcher.audio.stores import Stores
+    from batcher.pipeline.restore import ResultsFile
 
 
 @click.group()
@@ -75,8 +81,16 @@ def recover(ctx: click.Context, /, results: tuple[str, ...], **_: Any) -> None:
     from batcher.pipeline import restore
 
     path, _rest = find_ledger(ctx, ())
-    with owner_lock(path), open_ledger(path) as ledger:
-        stores = Stores(path.parent)
-        lines = restore.read_results([stores.file(name) for name in results])
+    with owner_lock(path), open_ledger(path) as ledger, tempfile.TemporaryDirectory() as folder:
+        lines = restore.read_results(_on_disk(Stores(path.parent), results, Path(folder)))
         number = anyio.run(partial(ledger.do, restored_rows.add, lines, at=Clock().now()))
     click.echo(f"Recovered {counted(number, 'row')}; the next run reuses their tasks and audio")
+
+
+def _on_disk(stores: Stores, names: tuple[str, ...], folder: Path) -> list[ResultsFile]:
+    from batcher.pipeline.restore import results_file
+
+    try:
+        return [results_file(*stores.file(name), folder) for name in names]
+    except OSError as error:
+        raise UsageError(f"cannot read {error.filename}: {error.strerror}", "Check its name.") from error
