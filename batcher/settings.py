@@ -99,6 +99,11 @@ class Settings:
                 raise UsageError(f"the name is not UTF-8: {shown}", "Rename that file or folder; nothing was created.")
 
     @property
+    def home(self) -> Path:
+        """The folder to which the paths in the ledger are relative."""
+        return self.ledger.parent
+
+    @property
     def world(self) -> Literal["real", "sandbox"]:
         """Which API the ledger must belong to."""
         return "sandbox" if self.sandbox else "real"

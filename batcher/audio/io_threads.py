@@ -17,7 +17,7 @@ import anyio.to_thread
 GATHER_SECONDS: Final = 0.05
 """Minimum time between two batches: calls that arrive meanwhile share the next. A lone call does not wait."""
 _THREADS: Final = 4
-_REQUESTS: Final = 8
+REQUESTS: Final = 8
 """Requests to an object store at once."""
 
 P = ParamSpec("P")
@@ -46,7 +46,7 @@ class Disk:
         self._remote = remote
         self._next = _Batch()
         self._started_at = -math.inf
-        self._threads = anyio.CapacityLimiter(_REQUESTS if remote else _THREADS)
+        self._threads = anyio.CapacityLimiter(REQUESTS if remote else _THREADS)
 
     async def do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work` in a thread; return its value or raise its error."""

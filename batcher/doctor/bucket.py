@@ -12,7 +12,7 @@ def check_bucket(settings: Settings) -> Finding:
     """Create a small object twice, as a run does at its start."""
     topic, place = "audio's store", settings.out_dir
     try:
-        Stores(settings.ledger.parent).of(place).prepare()
+        Stores(settings.home).of(place).prepare()
     except BatcherError as error:
         return problem(topic, error.message, error.hint, passing=isinstance(error, TroubleError))
     return ok(topic, f"{place} can be written, and refuses to create an object twice")

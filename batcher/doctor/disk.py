@@ -37,7 +37,7 @@ def check_disk(settings: Settings, now: float) -> list[Finding]:
         of_audio, store = [check_bucket(settings)], None
     else:
         of_audio = [_check_audio_disk(out_dir), _check_free_space(settings, out_dir)]
-        store = Folder(settings.ledger.parent, out_dir)
+        store = Folder(settings.home, out_dir)
     return [_check_ledger_disk(settings.ledger.parent), *of_audio, *_check_leftovers(settings.ledger, store, now)]
 
 

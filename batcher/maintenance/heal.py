@@ -73,7 +73,7 @@ class Healer:
     _repairs: list[Repair] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
-        self._stores = Stores(self.settings.ledger.parent)
+        self._stores = Stores(self.settings.home)
 
     async def heal(self, faults: Sequence[Fault]) -> list[Repair]:
         """Repair what can be repaired. Returns the outcome for each fault.
@@ -128,7 +128,7 @@ class Healer:
 
     def _intact(self, locations: Sequence[str], sha256: str) -> str | None:
         """The first of these outputs, as the ledger has them, that has this content."""
-        home = self.settings.ledger.parent
+        home = self.settings.home
         return next((one for one in locations if digest_of(home, one) == sha256), None)
 
     async def _download_all(self, faults: list[Fault]) -> None:
@@ -238,7 +238,7 @@ class Healer:
 
     async def _healed(self, fault: Fault, how: str) -> Repair:
         """Add the repair to the item's history."""
-        path = fault.path if is_url(fault.path) else os.path.relpath(fault.path, self.settings.ledger.parent)
+        path = fault.path if is_url(fault.path) else os.path.relpath(fault.path, self.settings.home)
         detail = f"healed by {person()}: {path}, {how}"
         await self.ledger.do(repairs.record_healed, fault.saved.key, at=self.clock.now(), detail=detail)
         return Repair(fault=fault, healed=True, how=how)

@@ -119,7 +119,7 @@ class _Planner:
         self._preview = ImportPreview(conn)
         self._verdict = Verdict()
         self._plan = Plan(outdated=why_outdated(conn, read_owners(settings, current_batches(conn))))
-        self._store = Stores(settings.ledger.parent).of(settings.out_dir)
+        self._store = Stores(settings.home).of(settings.out_dir)
         self._refused_types: dict[str, None] = {}
         self._preview_imports()
         self._select_rows()

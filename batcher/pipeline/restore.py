@@ -116,7 +116,7 @@ def need_consent(settings: Settings) -> bool:
 
 def _stores(settings: Settings, batches: Sequence[Batch]) -> list[Store]:
     """The run's own output folder, then the other output folders of the ledger's batches."""
-    stores = Stores(settings.ledger.parent)
+    stores = Stores(settings.home)
     own = stores.of(settings.out_dir)
     others = {batch.out_dir for batch in batches} - {own.out_dir}
     return [own, *map(stores.at, sorted(others))]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import anyio
 import anyio.to_thread
 
+from batcher.audio.io_threads import REQUESTS
 from batcher.audio.stores import Stores
 from batcher.clock import Clock, Wakeup
 from batcher.errors import BatcherError, CredentialsError, LockedError, TroubleError, UsageError, root_cause
@@ -95,7 +96,7 @@ async def run(
         progress.say(f"ledger {settings.ledger}{' (NEW)' if new else ''}, output folder {settings.out_dir}{api}")
         outdated = await anyio.to_thread.run_sync(restore.need_consent, settings)
         ledger = held.enter_context(open_ledger(settings.ledger, settings.world))
-        stores = Stores(settings.ledger.parent)
+        stores = Stores(settings.home)
         ctx = RunContext(settings=settings, ledger=ledger, stores=stores, progress=progress, clock=clock)
         try:
             with within_run(ctx.run_id):
@@ -202,7 +203,8 @@ class _Run:
         try:
             await anyio.to_thread.run_sync(self.ctx.store.prepare)
             preload()
-            self.at_once = fit(self.at_once, self.ctx.progress.warn, ends=2 if self.ctx.settings.sandbox else 1)
+            ends, others = 2 if self.ctx.settings.sandbox else 1, 2 * REQUESTS if self.ctx.store.is_remote else 0
+            self.at_once = fit(self.at_once, self.ctx.progress.warn, ends=ends, others=others)
             async with self._connected() as (client, preflight):
                 await self._work_for_account(client, preflight, delivery)
         except UsageError as error:

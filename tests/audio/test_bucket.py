@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from batcher.audio import folder_mark, objects
@@ -16,13 +19,14 @@ from batcher.audio.bucket import Bucket
 from batcher.audio.content import digest
 from batcher.audio.folder import Folder
 from batcher.audio.folder_mark import Owner
+from batcher.audio.io_threads import Disk
 from batcher.audio.objects import OutageError
 from batcher.audio.store import Difference, Kind, Store
 from batcher.audio.stores import Stores
 from batcher.errors import StorageError, UsageError
 from batcher.ledger.lifecycle.repairs import SavedFile
 from batcher.ledger.records import Output
-from tests.support.object_store import URL, Fault, ObjectStore, serving
+from tests.support.object_store import SLOW_SECONDS, URL, Fault, ObjectStore, serving
 
 KEY = "ab" + "0" * 62
 OTHER = "cd" + "1" * 62
@@ -130,6 +134,46 @@ def test_a_download_that_failed_its_checks_is_stored_for_inspection(server: Obje
         assert store.keep_bad(path) == f".items/ab/{KEY}.bad"
     assert store.bad(KEY) == [f"{URL}/.items/ab/{KEY}.bad"]
     assert list(server.objects().values()) == [b"<html>again"]
+
+
+def test_a_store_that_never_answers_is_an_outage_in_bounded_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It accepts connections, and that is all."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "key")
+        for name in ("REQUEST_SECONDS", "TRANSFER_SECONDS", "RETRY_SECONDS"):
+            monkeypatch.setattr(objects, name, 0.2)
+        began = time.monotonic()
+        with pytest.raises(OutageError):
+            publish(Bucket(tmp_path, URL))
+        assert time.monotonic() - began < 5
+
+
+@pytest.mark.anyio
+async def test_a_slow_store_holds_up_neither_the_event_loop_nor_other_requests(
+    server: ObjectStore, store: Bucket
+) -> None:
+    server.faults = lambda *_: Fault.SLOW
+    disk, gaps = Disk(remote=True), [0.0]
+
+    async def tick() -> None:
+        while True:
+            before = anyio.current_time()
+            await anyio.sleep(0.01)
+            gaps.append(anyio.current_time() - before)
+
+    began = anyio.current_time()
+    async with anyio.create_task_group() as ticking:
+        ticking.start_soon(tick)
+        async with anyio.create_task_group() as looking:
+            for number in range(4):
+                looking.start_soon(disk.do, store.is_there, f"{number}.mp3")
+        ticking.cancel_scope.cancel()
+    assert anyio.current_time() - began < 3 * SLOW_SECONDS
+    assert max(gaps) < SLOW_SECONDS
 
 
 # --- the probe

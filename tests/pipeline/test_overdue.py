@@ -62,7 +62,7 @@ def run_hastily(project: Project, manifest: Path, provider: FakeTTS, **changes: 
     with owner_lock(settings.ledger):
         ready_ledger(settings, progress)
         with open_ledger(settings.ledger, settings.world) as ledger:
-            stores, clock = Stores(settings.ledger.parent), HastyClock()
+            stores, clock = Stores(settings.home), HastyClock()
             ctx = RunContext(settings=settings, ledger=ledger, stores=stores, progress=progress, clock=clock)
             return anyio.run(runner._Run(ctx, None, None).run, False, StopRequests()).report
 

@@ -207,7 +207,7 @@ def run_context(ledger: Ledger, settings: Settings, clock: Clock | None = None) 
     return RunContext(
         settings=settings,
         ledger=ledger,
-        stores=Stores(settings.ledger.parent),
+        stores=Stores(settings.home),
         progress=LogObserver(),
         clock=clock or Clock(),
         run_id=RUN,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -16,6 +17,7 @@ from localbucket import S3Error, S3Handler
 
 BUCKET: Final = "bucket"
 URL: Final = f"s3://{BUCKET}/book"
+SLOW_SECONDS: Final = 0.3
 
 
 class Fault(Enum):
@@ -25,6 +27,7 @@ class Fault(Enum):
     LOST = "it is done, and the answer is lost"
     BUSY = "the store asks to try again"
     DENIED = "the credentials do not permit it"
+    SLOW = "it takes a while"
 
 
 class ObjectStore:
@@ -96,6 +99,8 @@ class _Handler(S3Handler):  # type: ignore[misc]
             denied = (HTTPStatus.FORBIDDEN, "AccessDenied", "Access Denied")
             self._send_error(S3Error(*(busy if fault is Fault.BUSY else denied)))
             return
+        if fault is Fault.SLOW:
+            time.sleep(SLOW_SECONDS)
         self.loses_answer = fault is Fault.LOST
         super()._dispatch(action)
 
