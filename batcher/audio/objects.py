@@ -16,7 +16,7 @@ from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from batcher.errors import UsageError
 from batcher.installation import this_installation
@@ -45,8 +45,8 @@ _MEDIA: Final = {"mp3": "audio/mpeg", "wav": "audio/wav", "opus": "audio/ogg", "
     "json": "application/json",
 }
 _OTHER_MEDIA: Final = "application/octet-stream"
-_CREDENTIALS: Final = {"s3": "AWS_…", "gs": "GOOGLE_…", "az": "AZURE_…"}
-"""The variables that hold the credentials of each kind of store."""
+_PREFIXES: Final = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}
+"""Beginnings of the names of the variables for each kind of store."""
 _METADATA_HOST: Final = "169.254.169.254"
 """Where the clouds give machines of their own credentials; the last place where they are looked for."""
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
@@ -161,6 +161,11 @@ def names_in(url: str) -> list[str]:
 
 def links(urls: Sequence[str], seconds: float | None) -> list[str]:
     """Web addresses of objects of one bucket, signed to be valid for so long, or not signed."""
+    scheme, account = urls[0].partition("://")[0], os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
+    if seconds is None and scheme == "gs":  # a machine's identity may not sign
+        return [f"https://storage.googleapis.com/{quote(url.removeprefix('gs://'))}" for url in urls]
+    if seconds is None and scheme == "az" and account is not None:
+        return [f"https://{account}.blob.core.windows.net/{quote(url.removeprefix('az://'))}" for url in urls]
     with _errors(urls[0]):
         from obstore import sign
 
@@ -188,27 +193,47 @@ def _key(url: str) -> str:
 
 
 def _client_of(url: str, seconds: float = REQUEST_SECONDS) -> Client:
-    scheme, _, rest = url.partition("://")
-    endpoint = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT")) if scheme == "s3" else None
+    """The client for the bucket of a URL.
+
+    Raises:
+        OSError: its settings in the environment are incomplete or wrong.
+    """
     from obstore.exceptions import BaseError
 
+    scheme, _, rest = url.partition("://")
+    permits_http = os.environ.get(f"{_PREFIXES[scheme]}_ALLOW_HTTP", "").lower() in ("1", "true", "yes")
+    if scheme == "s3" and (endpoint := os.environ.get("AWS_ENDPOINT_URL", "")).startswith("http://"):
+        permits_http |= urlsplit(endpoint).hostname in _LOOPBACK
+        if not permits_http:
+            why = "AWS_ENDPOINT_URL is plain HTTP, which AWS_ALLOW_HTTP=true permits"
+            raise PermissionError(errno.EACCES, why, url)
     try:
-        return _client(scheme, rest.partition("/")[0], endpoint, seconds)
+        return _client(scheme, rest.partition("/")[0], seconds, permits_http, _environment(scheme))
     except BaseError as error:
         raise OSError(errno.EINVAL, _why(error), url) from error
 
 
+def _environment(scheme: str) -> tuple[tuple[str, str], ...]:
+    """The variables for a kind of store: a client keeps those that it was made with."""
+    return tuple(item for item in sorted(os.environ.items()) if item[0].startswith(_PREFIXES[scheme]))
+
+
 @cache
-def _client(scheme: str, bucket: str, endpoint: str | None, seconds: float) -> Client:
-    """The client for a bucket, with the credentials in the environment. Its requests are bounded by `seconds`."""
+def _client(
+    scheme: str,
+    bucket: str,
+    seconds: float,
+    permits_http: bool,
+    environment: tuple[tuple[str, str], ...],  # noqa: ARG001 - read by the library
+) -> Client:
+    """A client with the credentials in the environment, whose requests are bounded by `seconds`."""
     from obstore.store import AzureStore, GCSStore, S3Store
 
     options: ClientConfig = {
         "timeout": timedelta(seconds=seconds),
         "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
+        "allow_http": permits_http,
     }
-    if endpoint is not None and urlsplit(endpoint).hostname in _LOOPBACK:
-        options["allow_http"] = True
     retries: RetryConfig = {"max_retries": RETRIES, "retry_timeout": timedelta(seconds=RETRY_SECONDS)}
     if scheme == "gs":
         return GCSStore(bucket, client_options=options, retry_config=retries)
@@ -235,8 +260,7 @@ def _errors(url: str) -> Iterator[None]:
         raise PermissionError(errno.EACCES, _why(error), url) from error
     except exceptions.BaseError as error:
         if _METADATA_HOST in str(error):
-            variables = _CREDENTIALS[url.partition("://")[0]]
-            why = f"there are no credentials in the environment ({variables})"
+            why = f"there are no credentials in the environment ({_PREFIXES[url.partition('://')[0]]}_…)"
             raise PermissionError(errno.EACCES, why, url) from error
         raise OutageError(errno.EIO, _why(error), url) from error
 

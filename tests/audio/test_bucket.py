@@ -219,6 +219,18 @@ def test_missing_credentials_are_reported_with_their_variables(
         store.prepare()
 
 
+def test_plain_http_to_another_machine_must_be_permitted(
+    server: ObjectStore, store: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = server.environment["AWS_ENDPOINT_URL"].replace("127.0.0.1", "127.0.0.2")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", elsewhere)
+    with pytest.raises(UsageError, match="AWS_ALLOW_HTTP=true permits"):
+        store.prepare()
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    with pytest.raises(StorageError, match="error sending request"):
+        store.prepare()
+
+
 def test_incomplete_settings_of_a_store_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("AZURE_")]:
         monkeypatch.delenv(name)
