@@ -22,7 +22,7 @@ from batcher.audio.content import TEMPORARY, digest
 from batcher.audio.objects import Found, OutageError
 from batcher.audio.store import BAD, ITEMS, Difference, Kind, Owners, Store
 from batcher.clock import Clock
-from batcher.errors import BatcherError, StorageError, UsageError
+from batcher.errors import UsageError
 from batcher.ledger.lifecycle.repairs import SavedFile
 from batcher.ledger.records import FolderNames, Output
 
@@ -66,7 +66,7 @@ class Bucket(Store):
             if not is_new and objects.head(url) is None:
                 raise OutageError(errno.EIO, "the store neither has the object nor creates it", url)
         except OSError as error:
-            raise _trouble(f"cannot write to {self.place}", error) from error
+            raise objects.trouble(f"cannot write to {self.place}", error) from error
 
     def _creates(self, url: str) -> bool:
         try:
@@ -95,9 +95,12 @@ class Bucket(Store):
         return bad
 
     def bad(self, key: str) -> list[str]:
-        """The item's download that failed its checks, even if good audio has arrived since."""
+        """The item's download that failed its checks, even if good audio has arrived since; none if it is unknown."""
         url = self.shown(f"{ITEMS}/{key[:2]}/{key}{BAD}")
-        return [url] * (objects.head(url) is not None)
+        try:
+            return [url] * (objects.head(url) is not None)
+        except (OSError, UsageError):
+            return []
 
     # The audio of items.
 
@@ -327,7 +330,7 @@ class Bucket(Store):
         try:
             return objects.links([self.shown(output) for output in outputs], seconds)
         except OSError as error:
-            raise _trouble(f"cannot make links to {self.place}", error) from error
+            raise objects.trouble(f"cannot make links to {self.place}", error) from error
 
     # Files beside the audio.
 
@@ -348,7 +351,7 @@ class Bucket(Store):
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise _trouble(f"cannot read {url}", error) from error
+            raise objects.trouble(f"cannot read {url}", error) from error
 
     @contextmanager
     def replacing(self, path: str, *, encoding: str | None = None) -> Iterator[IO[Any]]:
@@ -378,14 +381,6 @@ class Bucket(Store):
     def ending_with(self, ending: str) -> list[str]:
         """Names of the objects directly below the prefix that have this ending."""
         return sorted(name for name in objects.names_in(self.place) if name.endswith(ending))
-
-
-def _trouble(what: str, error: OSError) -> BatcherError:
-    """The error to show."""
-    message = f"{what}: {error.strerror}"
-    if error.errno in files.PERMANENT:
-        return UsageError(message, "Check the bucket and your credentials for it, or choose another --out-dir.")
-    return StorageError(message, "Run it again later.")
 
 
 def _foreign(url: str) -> str:

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
-from batcher.errors import UsageError
+from batcher import files
+from batcher.errors import BatcherError, StorageError, UsageError
 from batcher.installation import this_installation
 
 if TYPE_CHECKING:
@@ -55,6 +56,30 @@ _ANSWER: Final = re.compile(r"<Code>([^<]*)</Code>(?:\s*<Message>([^<]*)</Messag
 
 class OutageError(OSError):
     """The store cannot be reached, or not be used for now."""
+
+
+def trouble(what: str, error: OSError) -> BatcherError:
+    """The error to show: `what` failed because of the store."""
+    message = f"{what}: {error.strerror}"
+    if error.errno in files.PERMANENT:
+        return UsageError(message, "Check the bucket and your credentials for it, or choose another --out-dir.")
+    return StorageError(message, "Run it again later.")
+
+
+@contextmanager
+def reporting() -> Iterator[None]:
+    """Turn errors of stores into those to show.
+
+    Raises:
+        UsageError: a store cannot be used.
+        StorageError: a store does not answer.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not files.is_url(str(error.filename)):
+            raise
+        raise trouble(f"cannot use {error.filename}", error) from error
 
 
 class Found(NamedTuple):

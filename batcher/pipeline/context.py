@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from batcher.audio.store import Store
@@ -41,7 +42,7 @@ class RunContext:
     items: ItemLog = field(default_factory=ItemLog)
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
-    @property
+    @cached_property
     def store(self) -> Store:
         """The output folder that new audio goes to."""
         return self.stores.of(self.settings.out_dir)

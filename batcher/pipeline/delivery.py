@@ -51,7 +51,8 @@ class Delivery:
         outputs = await self.ctx.ledger.do_soon(_record_file, task, file, self.ctx.store.out_dir, self.ctx.clock.now())
         facts = {"bytes": file.bytes, "audio_seconds": file.audio_seconds, "sha256": file.sha256}
         await self._save(task, await self._link(outputs, publish=file.path), facts)
-        self.ctx.store.part(file.path).unlink(missing_ok=True)
+        if self.ctx.store.is_remote:
+            self.ctx.store.part(file.path).unlink(missing_ok=True)
 
     async def save(self, task: OpenTask) -> None:
         """Link an item's recorded file, which is already at its path, to its rows, and record the item as saved."""
@@ -120,15 +121,11 @@ async def recover_files(delivery: Delivery) -> None:
     """Save the recorded files that an earlier run left at their paths, and remove its unfinished parts.
 
     Raises:
-        StorageError: the files cannot be read, or the parts cannot be removed.
+        StorageError: the parts cannot be removed.
     """
     ledger, stores, disk = delivery.ctx.ledger, delivery.ctx.stores, delivery.linker.disk
     for task, out_dir, path, sha256 in await ledger.do(collection.recorded_files):
-        try:
-            is_there = await disk.do(stores.at(out_dir).holds, path, sha256)
-        except OSError as error:
-            raise StorageError(f"cannot read {error.filename}: {error.strerror}", "Run it again later.") from error
-        if is_there:
+        if await disk.do(stores.at(out_dir).holds, path, sha256):
             await delivery.save(task)
     open_tasks = await ledger.do(item_counts.collectable)
     if open_tasks or not await ledger.do(cached_facts.get, SWEPT):

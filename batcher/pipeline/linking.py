@@ -48,7 +48,7 @@ class Linker:
         for output, why in await self.disk.do(self._publish_and_link, publish, outputs):
             try:
                 results.append((output, why if why is None else await self._replace_known(output, why)))
-            except OutageError as error:
+            except OSError as error:
                 results.append((output, _reason(error)))
         return results
 

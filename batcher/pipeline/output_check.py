@@ -62,7 +62,8 @@ class OutputCheck:
             survey = await self._ledger.do(self._survey, batch, store, rescan=rescan)
             if survey is None:
                 continue
-            await anyio.to_thread.run_sync(store.expect, survey.outputs)
+            if survey.outputs:
+                await anyio.to_thread.run_sync(store.expect, survey.outputs)
             in_the_way = await self._ledger.do(self._check_rows, batch, store, survey)
             for start in range(0, len(in_the_way), _CHUNK):
                 await self._add_conflicts(conflicts, batch, store, in_the_way[start : start + _CHUNK])

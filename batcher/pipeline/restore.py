@@ -26,7 +26,7 @@ from batcher.audio.folder_mark import Owner
 from batcher.audio.store import Store
 from batcher.audio.stores import Stores
 from batcher.clock import local
-from batcher.errors import StorageError, UsageError
+from batcher.errors import UsageError
 from batcher.formatting import counted
 from batcher.item import State
 from batcher.ledger.ledger import Connection, Ledger, open_readonly
@@ -160,15 +160,8 @@ def results_file(store: Store, name: str, folder: Path) -> ResultsFile:
 
 
 def _results_files(stores: Sequence[Store], folder: Path) -> list[ResultsFile]:
-    """The results files in these output folders.
-
-    Raises:
-        StorageError: an object store does not answer.
-    """
-    try:
-        return [results_file(store, name, folder) for store in stores for name in store.ending_with(f"{RESULTS}.jsonl")]
-    except OSError as error:
-        raise StorageError(f"cannot list {error.filename}: {error.strerror}", "Run it again later.") from error
+    """The results files in these output folders."""
+    return [results_file(store, name, folder) for store in stores for name in store.ending_with(f"{RESULTS}.jsonl")]
 
 
 async def _begin(ledger: Ledger, stores: Sequence[Store], run_id: str, batches: Sequence[Batch]) -> None:
@@ -176,7 +169,7 @@ async def _begin(ledger: Ledger, stores: Sequence[Store], run_id: str, batches: 
     owners = [(store, await anyio.to_thread.run_sync(folder_mark.owner, store)) for store in stores]
     needed = {batch.out_dir for batch in batches} or {stores[0].out_dir}
     relevant = [(store, owner) for store, owner in owners if owner is not None or store.out_dir in needed]
-    complete = await anyio.to_thread.run_sync(lambda: all(_is_complete(store, owner) for store, owner in relevant))
+    complete = await anyio.to_thread.run_sync(lambda: all(_is_complete(*one) for one in relevant))
     await ledger.do(restored_rows.begin, "none" if complete else "some")
     ours = await ledger.do(identity)
     for store, owner in owners:

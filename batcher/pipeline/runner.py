@@ -10,6 +10,7 @@ import anyio
 import anyio.to_thread
 
 from batcher.audio.io_threads import REQUESTS
+from batcher.audio.objects import reporting
 from batcher.audio.stores import Stores
 from batcher.clock import Clock, Wakeup
 from batcher.errors import BatcherError, CredentialsError, LockedError, TroubleError, UsageError, root_cause
@@ -98,11 +99,12 @@ async def run(
         ledger = held.enter_context(open_ledger(settings.ledger, settings.world))
         stores = Stores(settings.home)
         ctx = RunContext(settings=settings, ledger=ledger, stores=stores, progress=progress, clock=clock)
-        try:
-            with within_run(ctx.run_id):
-                return await _Run(ctx, confirm, post).run(outdated, requests)
-        except BaseExceptionGroup as errors:
-            raise root_cause(errors) from errors
+        with reporting():
+            try:
+                with within_run(ctx.run_id):
+                    return await _Run(ctx, confirm, post).run(outdated, requests)
+            except BaseExceptionGroup as errors:
+                raise root_cause(errors) from errors
 
 
 async def _lock(held: ExitStack, settings: Settings, clock: Clock, requests: StopRequests) -> None:
@@ -205,8 +207,9 @@ class _Run:
             preload()
             ends, others = 2 if self.ctx.settings.sandbox else 1, 2 * REQUESTS if self.ctx.store.is_remote else 0
             self.at_once = fit(self.at_once, self.ctx.progress.warn, ends=ends, others=others)
-            async with self._connected() as (client, preflight):
-                await self._work_for_account(client, preflight, delivery)
+            with reporting():
+                async with self._connected() as (client, preflight):
+                    await self._work_for_account(client, preflight, delivery)
         except UsageError as error:
             self.ingest.refuse(error.message, [], error.hint)
         except CredentialsError as error:

@@ -155,6 +155,26 @@ def test_nothing_is_bought_for_a_store_that_cannot_be_written(
     assert not provider.creates
 
 
+@pytest.mark.parametrize(("fault", "code"), [(Fault.DENIED, 2), (Fault.DOWN, 8)])
+def test_a_store_that_fails_while_outputs_are_looked_up_ends_the_run(
+    project: Project, provider: FakeTTS, store: ObjectStore, fault: Fault, code: int
+) -> None:
+    """With a message, and before anything is bought."""
+    store.faults = lambda _, key: fault if key.endswith(".mp3") else None
+    ended = run(project, project.manifest(2))
+    assert ended.exit_code == code, ended
+    assert f"cannot use {URL}/r1.mp3: " in ended.err
+    assert not provider.creates
+
+
+def test_items_are_shown_although_their_store_is_out_of_reach(project: Project, store: ObjectStore) -> None:
+    assert run(project, project.manifest(1)).exit_code == 0
+    store.faults = lambda *_: Fault.DOWN
+    shown = project.batcher("show", "r1")
+    assert shown.exit_code == 0, shown
+    assert "take 1" in shown.out or "saved" in shown.out
+
+
 def test_a_store_that_overwrites_is_refused_before_anything_is_bought(
     project: Project, provider: FakeTTS, tmp_path: Path
 ) -> None:

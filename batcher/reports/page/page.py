@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from batcher import files
 from batcher.audio.content import on_disk
+from batcher.audio.objects import OutageError, trouble
 from batcher.audio.stores import Stores
 from batcher.clock import local
 from batcher.formatting import plain_error
@@ -134,13 +135,19 @@ class _Rows:
         ]
 
     def embedded(self) -> Iterator[dict[str, str]]:
-        """The audio of each item once, if it is there."""
+        """The audio of each item once, if it is there.
+
+        Raises:
+            BatcherError: an object store cannot be used.
+        """
         for key, (location, media) in self.audio.items():
+            is_remote = files.is_url(location)
             try:
                 with on_disk(self._choices.home, location) as path, files.reading(path) as file:
                     yield {"key": key, "media": media, "base64": base64.b64encode(file.read()).decode()}
-            except OSError:
-                continue
+            except OSError as error:
+                if isinstance(error, OutageError | PermissionError) and is_remote:
+                    raise trouble(f"cannot use {location}", error) from error
 
 
 def write_page(conn: Connection, chosen: Sequence[Batch], choices: Choices) -> None:
