@@ -122,11 +122,8 @@ class Bucket(Store):
             if found is None:
                 return aside
             aside = self.set_aside(path)
-            try:
-                objects.replace(url, file, found, sha256)
-            except FileExistsError:
-                continue
-            return aside
+            if self._replace(url, file, found, sha256):
+                return aside
         raise OutageError(errno.EIO, "others write to it again and again", url)
 
     def _create(self, url: str, file: Path, sha256: str) -> Found | None:
@@ -145,6 +142,15 @@ class Bucket(Store):
                 return None if self._has(url, found, sha256, file.stat().st_size) else found
             return None
         raise OutageError(errno.EIO, "the store neither has the object nor creates it", url)
+
+    def _replace(self, url: str, file: Path, found: Found, sha256: str) -> bool:
+        """Replace the object that was found. Returns whether it has this content now; an answer may have been lost."""
+        try:
+            objects.replace(url, file, found, sha256)
+        except FileExistsError:
+            now = objects.head(url)
+            return now is not None and self._has(url, now, sha256, file.stat().st_size)
+        return True
 
     def _has(self, url: str, found: Found, sha256: str | None, size: int | None = None) -> bool:
         """Whether the object has this content: by its attribute, or, if it was written by others, by reading it."""
@@ -280,11 +286,7 @@ class Bucket(Store):
         before = output.linked_sha256
         if output.linked_source is not None and before is not None and self._has(url, found, before):
             self._preserve(url, output.linked_source, before)
-        try:
-            objects.replace(url, file, found, sha256)
-        except FileExistsError:
-            return f"{url} was changed meanwhile"
-        return None
+        return None if self._replace(url, file, found, sha256) else f"{url} was changed meanwhile"
 
     # Reading back.
 

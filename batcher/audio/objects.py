@@ -53,6 +53,10 @@ _METADATA_HOST: Final = "169.254.169.254"
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 _ANSWER: Final = re.compile(r"<Code>([^<]*)</Code>(?:\s*<Message>([^<]*)</Message>)?")
 
+_STATUS: Final = re.compile(r"status code: (\d{3})")
+_REJECTIONS: Final = {*range(300, 500), 501} - {408, 409, 425, 429}
+"""HTTP statuses that will come again."""
+
 
 class OutageError(OSError):
     """The store cannot be reached, or not be used for now."""
@@ -185,7 +189,7 @@ def names_in(url: str) -> list[str]:
 
 
 def links(urls: Sequence[str], seconds: float | None) -> list[str]:
-    """Web addresses of objects of one bucket, signed to be valid for so long, or not signed."""
+    """Web addresses of objects of one bucket, with signatures valid for `seconds`, or without any."""
     scheme, account = urls[0].partition("://")[0], os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
     if seconds is None and scheme == "gs":  # a machine's identity may not sign
         return [f"https://storage.googleapis.com/{quote(url.removeprefix('gs://'))}" for url in urls]
@@ -287,7 +291,15 @@ def _errors(url: str) -> Iterator[None]:
         if _METADATA_HOST in str(error):
             why = f"there are no credentials in the environment ({_PREFIXES[url.partition('://')[0]]}_…)"
             raise PermissionError(errno.EACCES, why, url) from error
+        if _is_permanent(str(error)):
+            raise OSError(errno.EINVAL, _why(error), url) from error
         raise OutageError(errno.EIO, _why(error), url) from error
+
+
+def _is_permanent(text: str) -> bool:
+    """Whether an error will come again: the store rejects the request, or is in another region."""
+    status = _STATUS.search(text)
+    return "configured region" in text or (status is not None and int(status[1]) in _REJECTIONS)
 
 
 def _why(error: Exception) -> str:

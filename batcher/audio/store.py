@@ -196,7 +196,7 @@ class Store(ABC):
 
     @abstractmethod
     def links(self, outputs: Sequence[str], page: Path, seconds: float | None) -> list[str]:
-        """Links from a page to outputs, as parts of a URL; in an object store signed to be valid for so long, if given.
+        """Links from a page to outputs; to an object store with signatures valid for `seconds`, or without any.
 
         Raises:
             BatcherError: there can be no links.

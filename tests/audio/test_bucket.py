@@ -315,6 +315,24 @@ def test_a_rows_earlier_audio_is_replaced_at_its_output(server: ObjectStore, sto
     assert server.objects()[path] == OLD
 
 
+def test_a_replacement_whose_answer_is_lost_is_recognised(server: ObjectStore, store: Bucket) -> None:
+    """The library repeats it, and the store then says that the version has changed."""
+    path, sha256 = publish(store, OLD, OTHER)
+    server.put("a.mp3", OLD)
+    row = output(store, linked=("a.mp3", f"{URL}/{path}", sha256))
+    answers = iter([None, Fault.LOST])
+    server.faults = lambda method, key: next(answers, None) if (method, key) == ("PUT", "book/a.mp3") else None
+    assert store.link(row) is None
+    assert server.objects()["a.mp3"] == OURS
+
+
+def test_what_a_store_does_not_support_is_not_waited_for(server: ObjectStore, store: Bucket) -> None:
+    server.faults = lambda method, _: Fault.UNSUPPORTED if method == "PUT" else None
+    with pytest.raises(OSError, match="NotImplemented") as caught:
+        publish(store)
+    assert not isinstance(caught.value, OutageError)
+
+
 def test_linking_deleted_audio_is_refused(server: ObjectStore, store: Bucket) -> None:
     row = output(store)
     server.path(store.item_path(KEY, "mp3")).unlink()

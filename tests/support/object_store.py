@@ -28,6 +28,14 @@ class Fault(Enum):
     BUSY = "the store asks to try again"
     DENIED = "the credentials do not permit it"
     SLOW = "it takes a while"
+    UNSUPPORTED = "the store does not know such requests"
+
+
+_ANSWERS: Final = {
+    Fault.BUSY: (HTTPStatus.CONFLICT, "ConditionalRequestConflict", "A conflicting operation is in progress."),
+    Fault.DENIED: (HTTPStatus.FORBIDDEN, "AccessDenied", "Access Denied"),
+    Fault.UNSUPPORTED: (HTTPStatus.NOT_IMPLEMENTED, "NotImplemented", "This is not implemented."),
+}
 
 
 class ObjectStore:
@@ -93,11 +101,9 @@ class _Handler(S3Handler):  # type: ignore[misc]
         fault = self.store.faults(self.command, key)
         if fault is Fault.DOWN:
             raise ConnectionAbortedError
-        if fault in (Fault.BUSY, Fault.DENIED):
+        if fault in _ANSWERS:
             self._read_body()
-            busy = (HTTPStatus.CONFLICT, "ConditionalRequestConflict", "A conflicting operation is in progress.")
-            denied = (HTTPStatus.FORBIDDEN, "AccessDenied", "Access Denied")
-            self._send_error(S3Error(*(busy if fault is Fault.BUSY else denied)))
+            self._send_error(S3Error(*_ANSWERS[fault]))
             return
         if fault is Fault.SLOW:
             time.sleep(SLOW_SECONDS)
