@@ -55,6 +55,7 @@ OWNERS = {
     "psycopg": ["batcher.ledger.storage"],
     "sqlalchemy": ["batcher.ledger"],
     "alembic": ["batcher.ledger"],
+    "obstore": ["batcher.audio.objects"],
     "tqdm": ["batcher.cli.screen"],
     "click": ["batcher.cli"],
     "jinja2": ["batcher.reports.page"],

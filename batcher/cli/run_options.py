@@ -95,9 +95,8 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     option("--ledger", metavar="PATH", help="Ledger; defaults to batcher.db beside the manifest."),
     option(
         "--out-dir",
-        type=click.Path(path_type=Path),
         metavar="DIR",
-        help="Folder for the audio; defaults to audio beside the manifest.",
+        help="Folder or object store (s3://BUCKET/PREFIX) for the audio; defaults to audio beside the manifest.",
     ),
     option(
         "--filename",

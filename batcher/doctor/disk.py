@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from batcher.address import Address, local_file
-from batcher.audio.store import Store
+from batcher.audio.folder import Folder
+from batcher.doctor.bucket import check_bucket
 from batcher.doctor.finding import Finding, hint, ok, problem
 from batcher.errors import BatcherError, StorageError
 from batcher.formatting import counted, size
@@ -32,12 +33,13 @@ _OLD_BACKUP_SECONDS: Final = 30 * 86_400.0
 
 def check_disk(settings: Settings, now: float) -> list[Finding]:
     """Check the disks of ledger and audio, without changing anything."""
-    return [
-        _check_ledger_disk(settings.home),
-        _check_audio_disk(settings.out_dir),
-        _check_free_space(settings),
-        *_check_leftovers(settings, now),
-    ]
+    out_dir = settings.out_dir
+    if isinstance(out_dir, str):
+        of_audio, store = [check_bucket(settings)], None
+    else:
+        of_audio = [_check_audio_disk(out_dir), _check_free_space(settings, out_dir)]
+        store = Folder(settings.home, out_dir)
+    return [_check_ledger_disk(settings.home), *of_audio, *_check_leftovers(settings.ledger, store, now)]
 
 
 def file_system(path: Path, mounts: str) -> str | None:
@@ -92,9 +94,9 @@ def _file_system(path: Path) -> str | None:
         return None
 
 
-def _check_free_space(settings: Settings) -> Finding:
+def _check_free_space(settings: Settings, out_dir: Path) -> Finding:
     """Compare the free space with the expected size of the audio that is still to come."""
-    folder = next(parent for parent in (settings.out_dir, *settings.out_dir.parents) if parent.is_dir())
+    folder = next(parent for parent in (out_dir, *out_dir.parents) if parent.is_dir())
     free, needed = shutil.disk_usage(folder).free, _expected_bytes(settings.ledger)
     audio = f"the audio to download needs about {size(needed)}" if needed else "no audio to download"
     message = f"{size(free)} free; {audio}"
@@ -118,14 +120,12 @@ def _expected_bytes(ledger: Address) -> float:
     )
 
 
-def _check_leftovers(settings: Settings, now: float) -> list[Finding]:
-    store = Store(settings.home, settings.out_dir)
+def _check_leftovers(ledger: Address, store: Folder | None, now: float) -> list[Finding]:
     try:
         found = [
-            _check_parts(store),
-            _check_bad_audio(store),
-            _check_spill(settings.ledger),
-            *_check_copies(settings.ledger, now),
+            *([] if store is None else [_check_parts(store), _check_bad_audio(store)]),
+            _check_spill(ledger),
+            *_check_copies(ledger, now),
         ]
     except OSError as error:
         return [problem("leftovers", f"cannot read {error.filename}: {error.strerror}", "Check its permissions.")]
@@ -134,16 +134,16 @@ def _check_leftovers(settings: Settings, now: float) -> list[Finding]:
     return [one for one in found if one is not None] or [ok("leftovers", "there are no leftover files")]
 
 
-def _check_parts(store: Store) -> Finding | None:
+def _check_parts(store: Folder) -> Finding | None:
     parts = list(store.leftovers())
     if not parts:
         return None
-    message = f"{counted(len(parts), 'unfinished download')} in {store.folder}"
+    message = f"{counted(len(parts), 'unfinished download')} in {store.place}"
     action = "No action is needed: a run may be using them; if not, the next run downloads again, at no cost."
     return hint("leftovers", message, action)
 
 
-def _check_bad_audio(store: Store) -> Finding | None:
+def _check_bad_audio(store: Folder) -> Finding | None:
     bad = list(store.bad())
     if not bad:
         return None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 
 from batcher.address import Address
-from batcher.audio.store import Store
+from batcher.audio.stores import Stores
 from batcher.clock import Clock
 from batcher.errors import CredentialsError, ManifestError
 from batcher.formatting import rounded
@@ -24,6 +24,7 @@ from batcher.ledger.imports.preview import ImportPreview
 from batcher.ledger.ledger import Connection, open_readonly
 from batcher.ledger.lifecycle import runs
 from batcher.ledger.money.prices import Prices, prices
+from batcher.ledger.queries.batches import current_batches
 from batcher.ledger.queries.manifest_paths import source_name
 from batcher.ledger.storage import bulk, database
 from batcher.manifest.faults import Faults
@@ -34,7 +35,7 @@ from batcher.pipeline.catalogue import Catalogue, Verdict
 from batcher.pipeline.connection import profile_error, reach
 from batcher.pipeline.ingest import trusted_stamp
 from batcher.pipeline.purchase_check import CACHE, FIX_VOICES, add_fault, warnings
-from batcher.pipeline.restore import why_outdated
+from batcher.pipeline.restore import read_owners, why_outdated
 from batcher.pipeline.selection import Selection, need_known
 from batcher.pipeline.startup import open_manifest
 from batcher.provider.answers import Profile
@@ -118,8 +119,8 @@ class _Planner:
         self._watch = watch
         self._preview = ImportPreview(conn)
         self._verdict = Verdict()
-        self._plan = Plan(outdated=why_outdated(conn, settings))
-        self._store = Store(settings.home, settings.out_dir)
+        self._plan = Plan(outdated=why_outdated(conn, read_owners(settings, current_batches(conn))))
+        self._store = Stores(settings.home).of(settings.out_dir)
         self._refused_types: dict[str, None] = {}
         self._preview_imports()
         self._select_rows()

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import anyio
 import anyio.to_thread
 
-from batcher.audio.store import Store
+from batcher.audio.io_threads import REQUESTS
+from batcher.audio.objects import reporting
+from batcher.audio.stores import Stores
 from batcher.clock import Clock, Wakeup
 from batcher.errors import BatcherError, CredentialsError, TroubleError, UsageError, root_cause
 from batcher.formatting import amount, counted
@@ -88,13 +90,14 @@ async def run(
     clock = Clock()
     with ExitStack() as held:
         ledger, outdated = await open_owned(held, settings, progress, clock, requests)
-        store = Store(settings.home, settings.out_dir)
-        ctx = RunContext(settings=settings, ledger=ledger, store=store, progress=progress, clock=clock)
-        try:
-            with within_run(ctx.run_id):
-                return await _Run(ctx, confirm, post).run(outdated, requests)
-        except BaseExceptionGroup as errors:
-            raise root_cause(errors) from errors
+        stores = Stores(settings.home)
+        ctx = RunContext(settings=settings, ledger=ledger, stores=stores, progress=progress, clock=clock)
+        with reporting():
+            try:
+                with within_run(ctx.run_id):
+                    return await _Run(ctx, confirm, post).run(outdated, requests)
+            except BaseExceptionGroup as errors:
+                raise root_cause(errors) from errors
 
 
 class _Run:
@@ -181,11 +184,13 @@ class _Run:
     async def _work(self, delivery: Delivery) -> None:
         """Create and collect. An error that prevents it is a reason to stop like any other: the run still reports."""
         try:
-            self.ctx.store.prepare()
+            await anyio.to_thread.run_sync(self.ctx.store.prepare)
             preload()
-            self.at_once = fit(self.at_once, self.ctx.progress.warn, ends=2 if self.ctx.settings.sandbox else 1)
-            async with self._connected() as (client, preflight):
-                await self._work_for_account(client, preflight, delivery)
+            ends, others = 2 if self.ctx.settings.sandbox else 1, 2 * REQUESTS if self.ctx.store.is_remote else 0
+            self.at_once = fit(self.at_once, self.ctx.progress.warn, ends=ends, others=others)
+            with reporting():
+                async with self._connected() as (client, preflight):
+                    await self._work_for_account(client, preflight, delivery)
         except UsageError as error:
             self.ingest.refuse(error.message, [], error.hint)
         except CredentialsError as error:

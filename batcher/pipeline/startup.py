@@ -82,7 +82,7 @@ async def _try_open(held: ExitStack, settings: Settings, progress: Observer) -> 
     with ExitStack() as attempt:
         attempt.enter_context(owner_lock(settings.ledger, hint="Pass --wait-lock 5m to wait for it."))
         new = await anyio.to_thread.run_sync(ready_ledger, settings, progress)
-        outdated = need_consent(settings)
+        outdated = await anyio.to_thread.run_sync(need_consent, settings)
         ledger = attempt.enter_context(open_ledger(settings.ledger, settings.world))
         held.push(attempt.pop_all())
     api = f", API {settings.other_api}" if settings.other_api else ""

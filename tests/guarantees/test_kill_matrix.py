@@ -51,8 +51,8 @@ SPILLED: Final = f"full {RECORD} 1; after batcher.ledger.storage.spill:Spill.app
 """The disk is full when the first three answers come, so they go to the spill file."""
 UNANSWERED: Final = f"before {RECORD} 2"
 ACCEPTED: Final = f"after {RECORD} {ROWS}"
-RECORDED: Final = "before batcher.audio.store:Store.publish 3"
-IN_PLACE: Final = "after batcher.audio.store:Store.publish 3"
+RECORDED: Final = "before batcher.audio.folder:Folder.publish 3"
+IN_PLACE: Final = "after batcher.audio.folder:Folder.publish 3"
 
 MATRIX: Final[list[tuple[str, Doubt, list[int], *tuple[str, ...]]]] = [
     # The step, whether it leaves doubts, calls, and the runs: each is killed at the last of its points.
@@ -101,14 +101,14 @@ MATRIX: Final[list[tuple[str, Doubt, list[int], *tuple[str, ...]]]] = [
     ("part-in-buffer", MAYBE, [1, 4], "after batcher.provider.client:Client.fetch {n}"),
     ("part-whole", MAYBE, [1, 4], "before batcher.pipeline.delivery:Delivery.deliver {n}"),
     ("file-not-committed", MAYBE, [1, 4], "after batcher.ledger.lifecycle.collection:record_file {n}"),
-    ("file-to-be-renamed", MAYBE, [1, 4], "before batcher.audio.store:Store.publish {n}"),
-    ("folder-not-durable", MAYBE, [2, 5], "before batcher.audio.store:sync_folder {n}"),
-    ("file-in-place", MAYBE, [1, 4], "after batcher.audio.store:Store.publish {n}"),
+    ("file-to-be-renamed", MAYBE, [1, 4], "before batcher.audio.folder:Folder.publish {n}"),
+    ("folder-not-durable", MAYBE, [2, 5], "before batcher.audio.folder:sync_folder {n}"),
+    ("file-in-place", MAYBE, [1, 4], "after batcher.audio.folder:Folder.publish {n}"),
     ("saved-not-committed", MAYBE, [1, 4], "after batcher.ledger.lifecycle.collection:record_saved {n}"),
     ("saved-not-committed", NEVER, [ROWS], "after batcher.ledger.lifecycle.collection:record_saved {n}"),
-    ("output-to-be-linked", MAYBE, [1, 4], "before batcher.audio.store:Store.link {n}"),
+    ("output-to-be-linked", MAYBE, [1, 4], "before batcher.audio.folder:Folder.link {n}"),
     ("output-drafted", MAYBE, [1, 4], "after pathlib:Path.hardlink_to {n}"),
-    ("output-linked", MAYBE, [1, 4], "after batcher.audio.store:Store.link {n}"),
+    ("output-linked", MAYBE, [1, 4], "after batcher.audio.folder:Folder.link {n}"),
     ("link-not-committed", MAYBE, [1, 4], "after batcher.ledger.lifecycle.collection:record_links {n}"),
     ("link-committed", MAYBE, [1, 4], "after batcher.pipeline.delivery:Delivery._save {n}"),
     # The next run takes over the files that the killed one left.
@@ -359,19 +359,19 @@ def test_an_adoption_cut_short_by_a_kill_can_be_repeated(project: Project, provi
 RETAKES: Final = [
     # Both takes have audio of their own; the kill hits the run that makes the second, or the switch back to the first.
     ("run", "after batcher.ledger.lifecycle.collection:record_file 1"),
-    ("run", "after batcher.audio.store:Store.publish 1"),
+    ("run", "after batcher.audio.folder:Folder.publish 1"),
     ("run", "after batcher.pipeline.linking:_forget 1"),
-    ("run", "before batcher.audio.store:Store.link 1"),
+    ("run", "before batcher.audio.folder:Folder.link 1"),
     ("run", "before pathlib:Path.replace 3"),
-    ("run", "after batcher.audio.store:Store.link 1"),
+    ("run", "after batcher.audio.folder:Folder.link 1"),
     ("run", "after batcher.ledger.lifecycle.collection:record_links 1"),
     ("run", "after batcher.pipeline.delivery:Delivery._save 1"),
     ("retake", "after batcher.ledger.lifecycle.decisions:retake 1"),
     ("switch", "after batcher.ledger.lifecycle.decisions:switch_take 1"),
     ("switch", "after batcher.pipeline.linking:_forget 1"),
-    ("switch", "before batcher.audio.store:Store.link 1"),
+    ("switch", "before batcher.audio.folder:Folder.link 1"),
     ("switch", "before pathlib:Path.replace 1"),
-    ("switch", "after batcher.audio.store:Store.link 1"),
+    ("switch", "after batcher.audio.folder:Folder.link 1"),
     ("switch", "after batcher.ledger.lifecycle.collection:record_links 1"),
 ]
 RETAKES_CORE: Final = (2, 5, 13)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from batcher.audio.store import digest
+from batcher.audio.content import digest
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rules import Rules
 from tests.conftest import Project

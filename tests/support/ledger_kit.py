@@ -11,7 +11,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from sqlalchemy import Connection, Engine
 
 from batcher.address import Address, Server, home_of
-from batcher.audio.store import Store
+from batcher.audio.stores import Stores
 from batcher.clock import Clock
 from batcher.item import Event, Inputs, canonical
 from batcher.ledger.imports import importer
@@ -247,7 +247,7 @@ def run_context(ledger: Ledger, settings: Settings, clock: Clock | None = None) 
     return RunContext(
         settings=settings,
         ledger=ledger,
-        store=Store(settings.home, settings.out_dir),
+        stores=Stores(settings.home),
         progress=LogObserver(),
         clock=clock or Clock(),
         run_id=RUN,

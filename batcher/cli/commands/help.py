@@ -22,6 +22,7 @@ TOPICS: Final = (
     "operations",
     "files",
     "hosts",
+    "objects",
     "security",
     "report",
     "json",

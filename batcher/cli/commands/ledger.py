@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import click
@@ -15,6 +16,10 @@ from batcher.cli.ledger_path import find_ledger
 from batcher.cli.options import json_option, ledger_options
 from batcher.errors import UsageError
 from batcher.settings import ledger_address
+
+if TYPE_CHECKING:
+    from batcher.audio.stores import Stores
+    from batcher.pipeline.restore import ResultsFile
 
 
 @click.group()
@@ -87,16 +92,17 @@ def copy(ctx: click.Context, /, source: str, target: str, **_: Any) -> None:
 
 
 @ledger.command(cls=JsonCommand)
-@click.argument("results", nargs=-1, required=True, metavar="RESULTS...", type=click.Path(path_type=Path))
+@click.argument("results", nargs=-1, required=True, metavar="RESULTS...")
 @ledger_options
 @json_option
 @click.pass_context
-def recover(ctx: click.Context, /, results: tuple[Path, ...], **_: Any) -> None:
+def recover(ctx: click.Context, /, results: tuple[str, ...], **_: Any) -> None:
     """Recover purchases from results files. Creates nothing.
 
     RESULTS are files that earlier runs wrote, such as BATCH.results.jsonl. The next run that imports their rows reuses
     the tasks and audio files listed there instead of creating them again.
     """
+    from batcher.audio.stores import Stores
     from batcher.clock import Clock
     from batcher.formatting import counted
     from batcher.ledger.ledger import open_locked
@@ -104,11 +110,20 @@ def recover(ctx: click.Context, /, results: tuple[Path, ...], **_: Any) -> None:
     from batcher.pipeline import restore
 
     path, _rest = find_ledger(ctx, ())
-    with open_locked(path) as ledger:
-        lines = restore.read_results(results, home_of(path))
+    with open_locked(path) as ledger, tempfile.TemporaryDirectory() as folder:
+        lines = restore.read_results(_on_disk(Stores(home_of(path)), results, Path(folder)))
         number = anyio.run(partial(ledger.do, restored_rows.add, lines, at=Clock().now()))
     message = f"Recovered {counted(number, 'row')}; the next run reuses their tasks and audio"
     _print(ctx, message, ledger=str(path), rows=number)
+
+
+def _on_disk(stores: Stores, names: tuple[str, ...], folder: Path) -> list[ResultsFile]:
+    from batcher.pipeline.restore import results_file
+
+    try:
+        return [results_file(*stores.file(name), folder) for name in names]
+    except OSError as error:
+        raise UsageError(f"cannot read {error.filename}: {error.strerror}", "Check its name.") from error
 
 
 def _print(ctx: click.Context, message: str, **data: Any) -> None:
