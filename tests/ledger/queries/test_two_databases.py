@@ -213,6 +213,9 @@ QUERIES: Final[dict[Callable[..., Any], Query]] = {
     report.task_times: _some(report.task_times),
     report.spent: _some(report.spent),
     report.report_runs: _some(report.report_runs),
+    report.report_credits: lambda conn, asked: report.report_credits(
+        conn, report.report_runs(conn, asked.wanted), report.spent(conn, asked.wanted)
+    ),
     report.open_halts: lambda conn, _: report.open_halts(conn),
     settled.next_results: _through(settled.next_results),
     settled.last_event: lambda conn, _: settled.last_event(conn),
