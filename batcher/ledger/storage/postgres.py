@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy import Connection, Engine, Text, create_engine, event, inspect
 from sqlalchemy.dialects.sqlite.dml import OnConflictDoNothing, OnConflictDoUpdate
@@ -30,6 +30,8 @@ from batcher.ledger.storage.triggers import ENDINGS
 
 if TYPE_CHECKING:
     import psycopg
+
+    from batcher.ledger.storage.session import Session
 
 _CONNECT: Final = {
     "connect_timeout": 10,
@@ -103,6 +105,8 @@ def connect(server: Server, *, readonly: bool = False) -> psycopg.Connection[Any
     """
     try:
         import psycopg
+
+        from batcher.ledger.storage.session import Session
     except ImportError:
         hint = f"Install it: `{this_installation().install('postgres')}`"
         raise UsageError("a ledger on PostgreSQL needs a driver that is not installed", hint) from None
@@ -111,7 +115,7 @@ def connect(server: Server, *, readonly: bool = False) -> psycopg.Connection[Any
     try:
         theirs = psycopg.conninfo.conninfo_to_dict(server.url).get("options") or os.environ.get("PGOPTIONS", "")
         options = " ".join([str(theirs), *ours])
-        made: psycopg.Connection[Any] = psycopg.connect(server.url, options=options, **_CONNECT)  # type: ignore[arg-type]
+        made = Session.connect(server.url, options=options, **_CONNECT)  # type: ignore[arg-type]
     except psycopg.ProgrammingError as error:
         raise UsageError(f"cannot read the address of the ledger: {_first_line(error)}", _EXAMPLE) from None
     except psycopg.OperationalError as error:
@@ -221,6 +225,13 @@ def _engine(server: Server, *, readonly: bool = False) -> Engine:
         event.listen(engine, "begin", lambda conn: conn.exec_driver_sql(FORBID_WRITES))
         event.listen(engine, "commit", lambda conn: conn.exec_driver_sql("ROLLBACK"))
     return engine
+
+
+def cut(engine: Engine) -> None:
+    """Cut the connection, so that the statement under way in another thread fails."""
+    session = cast(StaticPool, engine.pool).connection.dbapi_connection
+    if session is not None:
+        cast("Session", session).cut()
 
 
 def _check_server(conn: Connection, server: Server) -> None:
