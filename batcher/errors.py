@@ -92,6 +92,13 @@ class LockedError(BatcherError):
     """Another run holds the ledger."""
 
 
+class StoppedError(BatcherError):
+    """A signal ended a run before it began."""
+
+    def __init__(self) -> None:
+        super().__init__("stopped by a signal; run it again to continue")
+
+
 class CredentialsError(BatcherError):
     """The token is missing or rejected, or belongs to a different account than the tasks."""
 

@@ -21,6 +21,7 @@ from batcher.errors import (
     BatcherError,
     CredentialsError,
     LockedError,
+    StoppedError,
     TroubleError,
     UsageError,
     of_file_system,
@@ -94,8 +95,8 @@ def cli() -> None:
 def main() -> None:
     """Run the `batcher` command with the arguments of this process, then exit."""
     streams.prepare()
-    if os.getpid() == 1:  # in a container, where the kernel drops signals that have no handler
-        for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as after nohup
             signal.signal(number, signal.default_int_handler)
     code = _run(sys.argv[1:])
     _discard_unwritten()
@@ -155,7 +156,13 @@ def explain(error: BaseException) -> tuple[int, str, str]:
 
 def exit_code_of(error: BatcherError) -> int:
     """The exit code for an error that batcher raised."""
-    codes: dict[type[BatcherError], int] = {LockedError: 7, UsageError: 2, CredentialsError: 5, TroubleError: 8}
+    codes: dict[type[BatcherError], int] = {
+        LockedError: 7,
+        UsageError: 2,
+        CredentialsError: 5,
+        TroubleError: 8,
+        StoppedError: 6,
+    }
     return next(code for kind, code in codes.items() if isinstance(error, kind))
 
 
