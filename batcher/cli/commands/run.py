@@ -122,6 +122,10 @@ def _finish(ctx: click.Context, report: RunReport, progress: Screen) -> None:
 
 
 def _execute(ctx: click.Context, manifests: tuple[str, ...], progress: Screen) -> RunReport:
+    settings = run_settings(ctx, manifests)
+    if ctx.params["ok_exit"]:
+        ctx.find_root().obj.update(ctx.params["ok_exit"])
+    # Only now: a signal that arrives during the imports has the exit code that the settings name.
     import anyio
 
     from batcher.cli.signals import SignalRequests
@@ -130,9 +134,6 @@ def _execute(ctx: click.Context, manifests: tuple[str, ...], progress: Screen) -
     from batcher.pipeline.stop import CANCELLED
     from batcher.reports import logs
 
-    settings = run_settings(ctx, manifests)
-    if ctx.params["ok_exit"]:
-        ctx.find_root().obj.update(ctx.params["ok_exit"])
     settings = with_standard_input(settings)
     saved = _settings_to_save(ctx, manifests)
     file = logs.LogFile(ctx.params["log_file"]) if ctx.params["log_file"] is not None else None
