@@ -35,7 +35,7 @@ from batcher.manifest.rules import Rules
 from batcher.pipeline.catalogue import Catalogue, Verdict
 from batcher.pipeline.connection import profile_error, reach
 from batcher.pipeline.ingest import trusted_stamp
-from batcher.pipeline.purchase_check import CACHE, FIX_VOICES, add_fault, warnings
+from batcher.pipeline.purchase_check import CACHE, add_fault, fix_voices, warnings
 from batcher.pipeline.restore import why_outdated
 from batcher.pipeline.selection import Selection, need_known
 from batcher.pipeline.startup import open_manifest
@@ -283,7 +283,7 @@ class _Planner:
         for name, found in faults.items():
             plan.faults += found.lines()
             if found and not sources[name].rules.skip_invalid:
-                plan.refused[name] = FIX_VOICES
+                plan.refused[name] = fix_voices(sandbox=self._settings.sandbox)
         if not plan.refused:
             skipped = [one for one in self._to_buy if one.voice in self._verdict.unknown]
             self._to_buy = [one for one in self._to_buy if one.voice not in self._verdict.unknown]
