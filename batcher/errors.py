@@ -93,7 +93,7 @@ class LockedError(BatcherError):
 
 
 class StoppedError(BatcherError):
-    """A signal ended a run before it began."""
+    """A request to stop ended a run before it began, or the reading of a manifest."""
 
     def __init__(self) -> None:
         super().__init__("stopped by a signal; run it again to continue")

@@ -555,6 +555,22 @@ def test_a_signal_before_a_run_has_begun_is_a_request_to_stop_too(project: Proje
     assert codes == [6, 0]
 
 
+def test_a_signal_ends_the_reading_of_a_long_manifest(project: Project) -> None:
+    """Its batch stays as it was, and the run ends long before the rows were read, which takes more than ten seconds."""
+    manifest = project.manifest(1)
+    assert project.run(manifest).exit_code == 0
+    lines = "".join(f"x{number},Hello.,5f3c\n" for number in range(200_000))
+    manifest.write_text(f"id,text,voice\n{lines}", encoding="utf-8")
+    run = project.start_run(manifest)
+    _until(lambda: project.query("SELECT count(*) FROM runs") == [(2,)])
+    before = time.monotonic()
+    run.send(signal.SIGTERM)
+    ended = run.end()
+    assert time.monotonic() - before < 5
+    assert (ended.exit_code, ended.report["rows"], ended.report["states"]["done"]) == (6, 1, 1)
+    assert ended.report["message"] == "stopped by a signal; run it again to continue"
+
+
 def _children(pid: int) -> list[int]:
     path = Path(f"/proc/{pid}/task/{pid}/children")
     _until(lambda: bool(path.read_text(encoding="ascii").split()))
