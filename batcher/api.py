@@ -21,13 +21,13 @@ from batcher.options import LedgerOptions, Options, StrPath, checked, checked_fo
 from batcher.pipeline import plan as planning
 from batcher.pipeline import runner
 from batcher.pipeline.stop import StopRequests
-from batcher.project import Names, Project, ledger_folder, read_batches, read_rows, read_status
+from batcher.project import Names, Project, read_batches, read_rows, read_status
 from batcher.reports.observer import LogObserver
 from batcher.reports.run_report import RunReport
 from batcher.row_input import SyncRows, closing_content, paths_of, settings_for, spool_now
 from batcher.row_output import Change, Row, Status
 from batcher.run_settings import settings_of
-from batcher.settings import Settings, ledger_path, project_folder
+from batcher.settings import Settings, folder_of_ledger, project_folder
 
 T = TypeVar("T")
 
@@ -178,13 +178,9 @@ def retake_marked(marks: StrPath, /, *, batch: str | None = None, **of_ledger: U
 
 def _decided(of_ledger: LedgerOptions, function: str, decide: Callable[[Project], Awaitable[T]]) -> T:
     """What a method of a project returns."""
-    given = checked_for_ledger(of_ledger, function)
-    manifest = given.pop("manifest", None)
-    options: Any = given
-    if manifest is not None and given.get("ledger") is None:
-        folder = project_folder(Path(os.fspath(manifest)))
-        options |= {"ledger": ledger_path(None, folder, sandbox=given.get("sandbox") or False)}
-    project = Project(options)
+    options: Any = checked_for_ledger(of_ledger, function)
+    manifest = options.pop("manifest", None)
+    project = Project(options, folder=None if manifest is None else project_folder(Path(os.fspath(manifest))))
     with own_errors():
         return _wait_for(partial(_until_requested, lambda: decide(project)))
 
@@ -221,7 +217,7 @@ def _settings(rows: Any, options: Options, function: str) -> Settings:
     values = checked(options, function)
     paths = paths_of(rows)
     content = None if paths or rows is None else spool_now(rows)
-    folder = project_folder(paths[0]) if paths else ledger_folder(values)
+    folder = project_folder(paths[0]) if paths else folder_of_ledger(values["ledger"])
     return settings_for(rows is not None, paths, content, values, folder)
 
 

@@ -112,6 +112,11 @@ def read_config(path: Path) -> bytes:
     return content
 
 
+def is_url(place: str) -> bool:
+    """Whether a place for files is in an object store, and not on disk."""
+    return "://" in place
+
+
 def resolved(path: Path) -> Path:
     """The absolute path without symbolic links.
 

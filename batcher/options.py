@@ -176,7 +176,7 @@ def _path(value: Any) -> Path:
     return Path(value)
 
 
-def _ledger(value: Any) -> str:
+def _path_or_url(value: Any) -> str:
     return os.fspath(_path(value)) if not isinstance(value, str) else value
 
 
@@ -260,8 +260,8 @@ _OPTIONS: Final = {
     "voice": _Option(_text),
     "model": _Option(_text),
     "format": _Option(_text),
-    "ledger": _Option(_ledger),
-    "out_dir": _Option(_path),
+    "ledger": _Option(_path_or_url),
+    "out_dir": _Option(_path_or_url),
     "filename": _Option(_text, "{id}.{format}"),
     "results": _Option(_choice("all", "none", "jsonl", "csv"), "all"),
     "only": _Option(_ids, ()),

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, Unpack
 import anyio
 import anyio.to_thread
 
+from batcher.address import option_of
 from batcher.errors import UsageError, own_errors
 from batcher.item import State
 from batcher.ledger.ledger import open_readonly
@@ -32,7 +33,7 @@ from batcher.project_run import CHUNK, Run
 from batcher.row_input import Rows, closing_content, settings_for_rows
 from batcher.row_output import Change, Row, Status, change_of, row_of, status_of
 from batcher.run_settings import settings_of
-from batcher.settings import Settings, ledger_path, project_folder
+from batcher.settings import Settings, folder_of_ledger
 
 Names = str | Iterable[str]
 """One name or several."""
@@ -45,19 +46,23 @@ class Project:
     Everything runs in the event loop of the caller, which must be asyncio's.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, *, folder: Path | None = None) -> None:
+        """`folder` is the project folder; None for that of the ledger."""
         # Every run reads the options, and an iterator can be read only once.
         given = {name: [*value] if isinstance(value, Iterator) else value for name, value in options.items()}
         values = checked(given, "open")
-        self._settings = settings_of(values, (), folder=ledger_folder(values), token=token_of(values))
+        self._settings = settings_of(
+            values, (), folder=folder or folder_of_ledger(values["ledger"]), token=token_of(values)
+        )
         self._options: dict[str, Any] = given
         self._runs: list[Run] = []
         self._is_open = False
 
     @property
-    def ledger(self) -> Path:
-        """The path of the ledger."""
-        return self._settings.ledger
+    def ledger(self) -> Path | str:
+        """The path of the ledger, or the URL of one on a server, without its password."""
+        ledger = self._settings.ledger
+        return ledger if isinstance(ledger, Path) else str(ledger)
 
     async def __aenter__(self) -> Project:
         self._is_open = True
@@ -87,7 +92,7 @@ class Project:
         """
         if not self._is_open:
             raise RuntimeError("use the project within `async with batcher.open(...) as project:`")
-        run = Run(rows, self._values(options, "run"), self._settings.ledger.parent)
+        run = Run(rows, self._values(options, "run"), self._settings.home)
         self._runs = [one for one in self._runs if not one.has_ended] + [run]
         return run
 
@@ -99,7 +104,7 @@ class Project:
             BatcherError: an option, the rows or the ledger cannot be used. Faults of rows are in the plan.
         """
         values = self._values(options, "plan")
-        settings = await settings_for_rows(rows, values, self._settings.ledger.parent)
+        settings = await settings_for_rows(rows, values, self._settings.home)
         with closing_content(settings), own_errors():
             return await plan.plan(settings)
 
@@ -223,7 +228,7 @@ class Project:
     def _values(self, options: Mapping[str, Any], function: str) -> dict[str, Any]:
         if "ledger" in options:
             raise TypeError(f"{function}() got an unexpected keyword argument 'ledger': that of the project is used")
-        return checked({**self._options, **options, "ledger": str(self._settings.ledger)}, function)
+        return checked({**self._options, **options, "ledger": option_of(self._settings.ledger)}, function)
 
 
 def _names(given: Names | None) -> list[str] | None:
@@ -241,12 +246,6 @@ def _choice(ids: Names | None, state: Names, batch: str | None, permitted: Seque
     if wrong := [name for name in states if name not in permitted]:
         raise UsageError(f"state: {wrong[0]!r} is not one of {', '.join(permitted)}")
     return Choice(ids=_names(ids), states=[State(name) for name in states], batch=batch)
-
-
-def ledger_folder(values: Mapping[str, Any]) -> Path:
-    """The folder of the ledger that is given, or the current one."""
-    ledger = values["ledger"]
-    return project_folder(None if ledger is None else ledger_path(ledger, Path(), sandbox=False))
 
 
 def read_status(settings: Settings) -> Status:
@@ -279,7 +278,7 @@ def read_rows(settings: Settings, batch: Batch, after: int) -> tuple[list[Row], 
     """The next rows of a batch after row number `after`, and the number of the last; `after` at the end."""
     with open_readonly(settings.ledger, settings.world) as conn:
         found, last = next_results(conn, batch, after, CHUNK)
-    return [row_of(one, settings.ledger.parent) for one in found], last
+    return [row_of(one, settings.home) for one in found], last
 
 
 def read_changes(settings: Settings, since: str | None, batch: str | None) -> list[Change]:
@@ -290,4 +289,4 @@ def read_changes(settings: Settings, since: str | None, batch: str | None) -> li
     """
     with open_readonly(settings.ledger, settings.world) as conn:
         _, started_at = changes.run_named(conn, since)
-        return [change_of(one, settings.ledger.parent) for one in changes.changes(conn, started_at, batch)]
+        return [change_of(one, settings.home) for one in changes.changes(conn, started_at, batch)]

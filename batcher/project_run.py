@@ -10,6 +10,7 @@ from typing import Any, Final
 import anyio
 import anyio.to_thread
 
+from batcher.address import home_of
 from batcher.errors import own_errors
 from batcher.ledger.ledger import open_readonly
 from batcher.ledger.queries.settled import Result, last_event, next_results, settled_since
@@ -208,7 +209,7 @@ class _Reader:
                 before = self._event
                 found, self._event = settled_since(conn, self._work.batches, self._event, CHUNK)
                 self.is_behind = self._event - before >= CHUNK
-        return [row_of(one, self._work.ledger.parent) for one in found if self._is_new(one)]
+        return [row_of(one, home_of(self._work.ledger)) for one in found if self._is_new(one)]
 
     def _is_new(self, result: Result) -> bool:
         number, seen = result.line["row"], self._seen[result.batch.batch_id]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from batcher.files import is_url
 from batcher.ledger.queries.settled import Result
 from batcher.reports.run_report import Credits, OpenHalt
 
@@ -27,8 +28,9 @@ class Row:
     """One row of a manifest with its result.
 
     `state` is that of its item, or `invalid` or `empty` for a skipped row. `path` is the row's audio, None until that
-    is in place. `credits` is what its item's task has cost; rows with the same inputs share an item. `extra` holds
-    the columns that are only copied. None is unknown.
+    is in place, and always in an object store: there `url` is, such as s3://bucket/prefix/name.mp3. `credits` is what
+    its item's task has cost; rows with the same inputs share an item. `extra` holds the columns that are only copied.
+    None is unknown.
     """
 
     batch: str
@@ -44,6 +46,7 @@ class Row:
     take: int | None
     bytes: int | None
     sha256: str | None
+    url: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     ignored: Sequence[str] = ()  # parameters that the model ignored
 
@@ -110,10 +113,12 @@ def row_of(result: Result, folder: Path) -> Row:
     """A row of a ledger that lies in this folder."""
     line = dict(result.line)
     output, error = line.pop("output"), line.pop("error")
-    path = None if output is None else Path(os.path.normpath(folder / result.batch.out_dir / output))
+    out_dir = result.batch.out_dir
+    is_remote = is_url(out_dir)
     return Row(
         **line | {"ignored": tuple(line["ignored"] or ())},
-        path=path,
+        path=None if output is None or is_remote else Path(os.path.normpath(folder / out_dir / output)),
+        url=f"{out_dir}/{output}" if output is not None and is_remote else None,
         credits=result.credits,
         error=None if error is None else RowError(**error),
     )

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from batcher import files
 from batcher.errors import UsageError
 from batcher.manifest import packed
 from batcher.manifest.markup.nouns import TABLE
 from batcher.manifest.rules import Rules
-from batcher.settings import RESULT_FORMATS, Settings, Source, batch_name, ledger_path
+from batcher.settings import RESULT_FORMATS, Settings, Source, batch_name, ledger_address, output_folder
 
 
 def sources_of(
@@ -55,8 +54,8 @@ def settings_of(
     out_dir = values["out_dir"] or folder / ("audio-sandbox" if sandbox else "audio")
     return Settings(
         sources=sources,
-        ledger=ledger_path(values["ledger"], folder, sandbox=sandbox),
-        out_dir=files.resolved(Path(out_dir)),
+        ledger=ledger_address(values["ledger"], folder, sandbox=sandbox),
+        out_dir=output_folder(out_dir),
         sandbox=sandbox,
         api_url=values["api_url"],
         token=token,

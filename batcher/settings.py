@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
 from batcher import files
+from batcher.address import Address, Server, home_of, server_url
 from batcher.errors import CredentialsError, ManifestError, UsageError
 from batcher.manifest.faults import printable
 from batcher.manifest.rules import Rules
@@ -25,9 +26,12 @@ NEW_CREDENTIALS: Final = (
 """What to do about a missing or rejected token."""
 RESULT_FORMATS: Final = ("jsonl", "csv")
 """The formats of results files; `ledger recover` and `--restored` read the first."""
+OBJECT_STORES: Final = ("s3", "gs", "az")
+"""Schemes of URLs of object stores."""
 FILE_NAME: Final = "batcher.toml"
 SANDBOX_CONCURRENCY: Final = 20
 """Default of `--concurrency` with `--sandbox`, whose tasks take about a second each."""
+_BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")
 _DURATION: Final = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s?)?", re.IGNORECASE)
 
 
@@ -54,8 +58,8 @@ class Settings:
     """One run's settings. The token never appears in `repr`."""
 
     sources: tuple[Source, ...]
-    ledger: Path
-    out_dir: Path
+    ledger: Address
+    out_dir: Path | str  # a URL of an object store
     sandbox: bool = False
     api_url: str = DEFAULT_URL
     token: str | None = field(default=None, repr=False)
@@ -90,10 +94,15 @@ class Settings:
         Raises:
             UsageError: the name of a file or a folder is not UTF-8.
         """
-        for path in (self.ledger, self.out_dir, *(source.path.absolute() for source in self.sources if source.path)):
+        for path in (self.home, self.out_dir, *(source.path.absolute() for source in self.sources if source.path)):
             if not _is_text(str(path)):
                 shown = str(path).encode(errors="backslashreplace").decode()
                 raise UsageError(f"the name is not UTF-8: {shown}", "Rename that file or folder; nothing was created.")
+
+    @property
+    def home(self) -> Path:
+        """The folder to which the paths in the ledger are relative."""
+        return home_of(self.ledger)
 
     @property
     def world(self) -> Literal["real", "sandbox"]:
@@ -146,20 +155,56 @@ def project_folder(manifest: Path | None) -> Path:
     return (manifest.parent if manifest is not None else Path()).absolute()
 
 
-def ledger_path(value: str | None, folder: Path, *, sandbox: bool) -> Path:
+def ledger_address(value: str | None, folder: Path, *, sandbox: bool) -> Address:
     """Resolve `--ledger`; without it, the ledger of the project folder. Follows symbolic links.
 
     Raises:
-        UsageError: the value is a URL, but not an SQLite URL.
+        UsageError: the value is the URL of neither an SQLite file nor a PostgreSQL database.
     """
     if value is None:
         return files.resolved(folder / ("batcher-sandbox.db" if sandbox else "batcher.db"))
+    if (url := server_url(value)) is not None:
+        return Server(url, files.resolved(folder))
     if "://" in value:
         if not value.startswith("sqlite:///"):
             scheme = value.partition(":")[0]
-            raise UsageError(f"unsupported ledger {scheme}://…", "Pass a path or sqlite:///PATH.")
+            raise UsageError(
+                f"unsupported ledger {scheme}://…", "Pass a path, sqlite:///PATH or postgresql://HOST/DATABASE."
+            )
         value = value.removeprefix("sqlite:///")
     return files.resolved(Path(value).expanduser())
+
+
+def folder_of_ledger(value: str | None) -> Path:
+    """The project folder of the ledger that `--ledger` names: its own folder, or the current one."""
+    return home_of(ledger_address(value, Path(), sandbox=False)) if value is not None else Path().absolute()
+
+
+def output_folder(value: str | Path) -> Path | str:
+    """Resolve `--out-dir`: a path, or the URL of a prefix in an object store.
+
+    Raises:
+        UsageError: it is a URL, but not of an object store; or it contains credentials, or parts that a path of an
+            object cannot have.
+    """
+    if not files.is_url(str(value)):
+        return files.resolved(Path(value))
+    scheme, _, rest = str(value).partition("://")
+    rest = rest.rstrip("/")
+    bucket, *parts = rest.split("/")
+    hint = "Pass a folder, or s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX."
+    if "@" in rest or ":" in bucket:  # and a password is not shown
+        hint = "Credentials belong in the environment; see `batcher help objects`."
+        raise UsageError("the URL of --out-dir contains more than a bucket and a prefix", hint)
+    if scheme not in OBJECT_STORES:
+        raise UsageError(f"--out-dir: unsupported address {printable(scheme)}://…", hint)
+    if not _BUCKET.fullmatch(bucket) or not all(map(_is_path_part, parts)):
+        raise UsageError(f"--out-dir: {printable(str(value))} is not a bucket with a prefix", hint)
+    return f"{scheme}://{rest}"
+
+
+def _is_path_part(part: str) -> bool:
+    return part not in ("", ".", "..") and part.isprintable() and not set(part) & set("?#%\\")
 
 
 def changed_command(command: Sequence[str], options: Mapping[str, Sequence[str]]) -> str:

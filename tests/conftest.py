@@ -17,6 +17,7 @@ from typing import Any, Final
 import pytest
 
 from batcher.ledger.storage.schema import REVISION
+from tests.support import postgres
 from tests.support.fake_tts import TOKEN, FakeTTS, audio_of, running
 from tests.support.processes import Ended, Started, begin
 
@@ -39,6 +40,13 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of a PostgreSQL server."""
+    with postgres.server() as url:
+        yield url
+
+
 @dataclass
 class Project:
     """A user's folder, and `batcher` run in it against the provider."""
@@ -46,12 +54,20 @@ class Project:
     folder: Path
     provider: FakeTTS
     environment: dict[str, str]
+    server: str | None = None  # URL of a ledger on a server
     _started: list[Started] = field(default_factory=list)
 
     @property
     def ledger(self) -> Path:
         """The default path of the ledger."""
         return self.folder / "batcher.db"
+
+    @property
+    def has_ledger(self) -> bool:
+        """Whether there is a ledger."""
+        if self.server is None:
+            return self.ledger.exists()
+        return postgres.rows(self.server, "SELECT to_regclass('alembic_version') AS found", ())[0]["found"] is not None
 
     @property
     def audio(self) -> Path:
@@ -105,11 +121,13 @@ class Project:
 
     def states(self) -> dict[str, int]:
         """The number of items in each state that has any, from `status`."""
-        found = self.batcher("status", "--json", "--ledger", self.ledger).report["states"]
+        found = self.batcher("status", "--json", "--ledger", self.server or self.ledger).report["states"]
         return {state: number for state, number in found.items() if number}
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Rows of a query on the ledger file."""
+        """Rows of a query on the ledger."""
+        if self.server is not None:
+            return [tuple(row.values()) for row in postgres.rows(self.server, sql, ())]
         with closing(sqlite3.connect(f"{self.ledger.as_uri()}?mode=ro", uri=True)) as connection:
             return connection.execute(sql).fetchall()
 
@@ -138,8 +156,19 @@ def provider() -> Iterator[FakeTTS]:
 
 
 @pytest.fixture
-def project(tmp_path: Path, provider: FakeTTS) -> Iterator[Project]:
-    """An empty project folder, and an environment that holds only the token."""
+def project(request: pytest.FixtureRequest, tmp_path: Path, provider: FakeTTS) -> Iterator[Project]:
+    """An empty project folder, and an environment that holds only the token.
+
+    With the parameter `postgres`, the ledger is on a server, and the environment has its URL, too.
+    """
+    if getattr(request, "param", "sqlite") == "postgres":
+        with postgres.database_of(request.getfixturevalue("postgres_url")) as url:
+            yield from _project(tmp_path, provider, server=url)
+    else:
+        yield from _project(tmp_path, provider)
+
+
+def _project(tmp_path: Path, provider: FakeTTS, *, server: str | None = None) -> Iterator[Project]:
     inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("BATCHER_")}
     inherited |= {"XDG_CONFIG_HOME": str(tmp_path / "config"), "XDG_STATE_HOME": str(tmp_path / "state")}
     # Without its compiled modules each process would take a fifth longer to start.
@@ -155,7 +184,8 @@ def project(tmp_path: Path, provider: FakeTTS) -> Iterator[Project]:
         inherited.pop(name, None)
     folder = tmp_path / "project"
     folder.mkdir()
-    project = Project(folder, provider, inherited | {"BATCHER_API_TOKEN": TOKEN})
+    given = {"BATCHER_API_TOKEN": TOKEN} if server is None else {"BATCHER_API_TOKEN": TOKEN, "BATCHER_LEDGER": server}
+    project = Project(folder, provider, inherited | given, server)
     yield project
     project.close()
 

@@ -16,12 +16,14 @@ import click
 import pytest
 
 from batcher import files
+from batcher.audio import objects
 from batcher.cli.app import cli
 from batcher.cli.commands.help import TOPICS, summary, topic_text
 from batcher.cli.config_file import SECTIONS
 from batcher.cli.epilogs import MEANINGS
 from batcher.cli.markdown import render
 from batcher.item import FORMATS, PARAMETERS, State
+from batcher.pipeline import outage
 from batcher.pipeline.descriptors import SPARE_DESCRIPTORS
 from batcher.reports.run_report import OUTCOMES
 from tests.support.fake_tts import TOKEN, FakeTTS, Job
@@ -126,7 +128,8 @@ def test_samples_of_the_configuration_file_use_keys_that_exist() -> None:
 def test_the_security_policy_lists_every_dependency_of_users() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["sandbox"], *extras["opus"], *extras["xlsx"]]
+    added = (one for name in ("sandbox", "opus", "postgres", "xlsx", "objects") for one in extras[name])
+    wanted = [*project["dependencies"], *added]
     text = (ROOT / ".github" / "SECURITY.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (?:`\w+` \| )?([a-z][\w, -]*) \|", section(f"{text}\n", "Dependencies"), re.MULTILINE)
     listed = {name for cell in rows for name in cell.split(", ")} - {"package", "extra"}
@@ -301,3 +304,13 @@ def test_the_manual_names_each_limit_of_files() -> None:
     assert f"| `MAX_CONFIG_BYTES` | {files.MAX_CONFIG_BYTES >> 20} MiB |" in text
     assert f"| `SHARED_MODE` | 0{files.SHARED_MODE:o} |" in text
     assert f"| `SPARE_DESCRIPTORS` | {SPARE_DESCRIPTORS} |" in text
+
+
+def test_the_manual_names_each_limit_of_object_stores() -> None:
+    """With the value that it has in the code."""
+    text = MANUAL["objects"]
+    assert f"| `REQUEST_SECONDS` | {objects.REQUEST_SECONDS:g} s |" in text
+    assert f"| `TRANSFER_SECONDS` | {objects.TRANSFER_SECONDS:g} s |" in text
+    assert f"| `RETRIES`, `RETRY_SECONDS` | {objects.RETRIES}, {objects.RETRY_SECONDS:g} s |" in text
+    assert f"| `CREATING_SECONDS` | {outage.CREATING_SECONDS:g} s |" in text
+    assert f"| `WAITING_SECONDS` | {outage.WAITING_SECONDS:g} s |" in text

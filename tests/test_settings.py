@@ -12,7 +12,7 @@ import pytest
 from batcher import settings
 from batcher.errors import CredentialsError, UsageError
 from batcher.manifest.rules import Rules
-from batcher.settings import Settings, Source
+from batcher.settings import Settings, Source, output_folder
 
 if TYPE_CHECKING:
     from tests.conftest import Project
@@ -230,3 +230,34 @@ def test_a_name_that_is_not_utf_8_is_refused_before_anything_is_written(project:
     assert list(folder.iterdir()) == [manifest]
     with pytest.raises(UsageError, match="not UTF-8"):
         settings.Settings(sources=(), ledger=manifest, out_dir=project.folder)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("s3://bucket/audio book/1", "s3://bucket/audio book/1"),
+        ("gs://bucket/", "gs://bucket"),
+        ("az://container/a", "az://container/a"),
+    ],
+)
+def test_an_output_folder_may_be_a_prefix_in_an_object_store(given: str, meant: str) -> None:
+    assert output_folder(given) == meant
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("http://example.com/audio", "unsupported address http"),
+        ("s3://", "is not a bucket"),
+        ("s3:///prefix", "is not a bucket"),
+        ("s3://bucket/a//b", "is not a bucket with a prefix"),
+        ("s3://bucket/../b", "is not a bucket with a prefix"),
+        ("s3://bucket/a?region=x", "is not a bucket with a prefix"),
+        ("s3://key:secret@bucket/a", "more than a bucket"),
+    ],
+)
+def test_other_addresses_of_an_output_folder_are_refused(given: str, why: str) -> None:
+    """Without showing a password."""
+    with pytest.raises(UsageError, match=why) as caught:
+        output_folder(given)
+    assert "secret" not in str(caught.value)

@@ -1,1 +1,1 @@
-"""How audio is stored on disk: paths, links, atomic publishing, checks of the bytes, the worker threads."""
+"""How audio is stored, on disk or in an object store: names, atomic publishing, checks of the bytes, threads."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Final
 
 import msgspec
 
-from batcher import files
-from batcher.audio import store
+from batcher.audio.store import ITEMS, Store
 from batcher.errors import StorageError
+
+_MARK: Final = f"{ITEMS}/.ledger.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,33 +32,32 @@ class Owner:
     original: bool = True
 
 
-def owner(out_dir: Path) -> Owner | None:
-    """The owner that the folder's mark names. None if there is no readable mark."""
-    mark = _path(out_dir)
+def owner(store: Store) -> Owner | None:
+    """The owner that the folder's mark names. None if there is no readable mark.
+
+    Raises:
+        StorageError: an object store does not answer.
+    """
+    content = store.read(_MARK)
     try:
-        found = json.loads(files.read_config(mark))
-        found["original"] = found.pop("inode") == mark.parent.stat().st_ino
+        found = json.loads(content or b"")
+        found["original"] = found.pop("inode") == store.identity()
         return msgspec.convert(found, Owner, strict=True)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 
-def sign(out_dir: Path, owner: Owner) -> None:
+def sign(store: Store, owner: Owner) -> None:
     """Write the mark durably.
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    mark = _path(out_dir)
     content = {"ledger_id": owner.ledger_id, "run_id": owner.run_id, "batches": owner.batches, "world": owner.world}
     try:
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        with files.replacing(mark, encoding="utf-8") as file:
-            json.dump(content | {"inode": mark.parent.stat().st_ino}, file)
-        store.sync_folder(mark.parent)
+        with store.replacing(_MARK, encoding="utf-8") as file:
+            json.dump(content | {"inode": store.identity()}, file)
+        store.flush()
     except OSError as error:
-        raise StorageError(f"cannot write {mark}: {error.strerror}", "Free some space.") from error
-
-
-def _path(out_dir: Path) -> Path:
-    return out_dir / store.ITEMS / ".ledger.json"
+        hint = "Run it again later." if store.is_remote else "Free some space."
+        raise StorageError(f"cannot write {store.shown(_MARK)}: {error.strerror}", hint) from error

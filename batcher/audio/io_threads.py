@@ -17,6 +17,8 @@ import anyio.to_thread
 GATHER_SECONDS: Final = 0.05
 """Minimum time between two batches: calls that arrive meanwhile share the next. A lone call does not wait."""
 _THREADS: Final = 4
+REQUESTS: Final = 8
+"""Requests to an object store at once."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,15 +37,22 @@ class _Batch:
 
 
 class Disk:
-    """Runs blocking work in threads. A call is shielded from cancellation, so it is never interrupted halfway."""
+    """Runs blocking work in threads. A call is shielded from cancellation, so it is never interrupted halfway.
 
-    def __init__(self) -> None:
+    `remote`: the work waits for a network, so each call has a thread to itself.
+    """
+
+    def __init__(self, *, remote: bool = False) -> None:
+        self._remote = remote
         self._next = _Batch()
         self._started_at = -math.inf
-        self._threads = anyio.CapacityLimiter(_THREADS)
+        self._threads = anyio.CapacityLimiter(REQUESTS if remote else _THREADS)
 
     async def do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work` in a thread; return its value or raise its error."""
+        if self._remote:
+            with anyio.CancelScope(shield=True):
+                return await anyio.to_thread.run_sync(partial(work, *args, **kwargs), limiter=self._threads)
         batch = self._next
         index = len(batch.works)
         batch.works.append(partial(work, *args, **kwargs))

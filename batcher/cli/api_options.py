@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from batcher import settings
+from batcher.address import Address, home_of
 from batcher.cli.options import is_default, is_flag, ledger_options, option
 from batcher.errors import UsageError
 
@@ -40,18 +41,18 @@ def api_options(command: F) -> F:
     return ledger_options(api_url_option(token_file_option(allow_http_option(command))))
 
 
-def ledger_settings(path: Path) -> settings.Settings:
-    """Settings for the ledger at `path`, which may belong to the sandbox; none for its API."""
+def ledger_settings(address: Address) -> settings.Settings:
+    """Settings for the ledger, which may belong to the sandbox; none for its API."""
     from batcher.ledger.ledger import open_readonly, world_of
 
-    with open_readonly(path) as conn:
+    with open_readonly(address) as conn:
         world = world_of(conn)
-    return settings.Settings(sources=(), ledger=path, out_dir=path.parent, sandbox=world == "sandbox")
+    return settings.Settings(sources=(), ledger=address, out_dir=home_of(address), sandbox=world == "sandbox")
 
 
-def api_settings(ctx: click.Context, path: Path) -> settings.Settings:
-    """Settings for the ledger at `path`, and for the API that it belongs to: the sandbox or the real one."""
-    found, params = ledger_settings(path), ctx.params
+def api_settings(ctx: click.Context, address: Address) -> settings.Settings:
+    """Settings for the ledger, and for the API that it belongs to: the sandbox or the real one."""
+    found, params = ledger_settings(address), ctx.params
     need_one_api(ctx, sandbox=params["sandbox"])
     return replace(
         found,

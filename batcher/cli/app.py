@@ -41,7 +41,7 @@ COMMANDS: Final = {
     "retry": "Retry failed items. The next run creates and charges for them.",
     "abandon": "Give up items that were rejected, failed or are gone.",
     "retake": "Request another take of done rows. The next run charges for it.",
-    "ledger": "Upgrade, back up or recover a ledger.",
+    "ledger": "Upgrade, back up, move or recover a ledger.",
     "verify": "Check the audio on disk against the ledger, and repair it.",
     "trust": "Accept the settings of a project folder from someone else.",
     "doctor": "Check the setup and explain how to fix problems.",

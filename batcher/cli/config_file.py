@@ -19,6 +19,7 @@ from batcher.cli import trust
 from batcher.cli.option_types import ColumnNames, ExitCodes
 from batcher.cli.options import is_default
 from batcher.errors import UsageError
+from batcher.files import is_url
 from batcher.manifest.faults import printable
 
 SECTIONS: Final = ("columns", "voices")
@@ -153,6 +154,6 @@ def _converted(ctx: click.Context, param: click.Option, value: Any, path: Path) 
         converted = param.type_cast_value(ctx, _as_given(param, value))
     except click.BadParameter as error:
         raise UsageError(f"{path}: {_key(param)}: {error.message}") from None
-    if isinstance(converted, Path) or (param.name == "ledger" and "://" not in str(converted)):
+    if isinstance(converted, Path) or (param.name in ("ledger", "out_dir") and not is_url(str(converted))):
         return type(converted)(path.parent / converted)
     return converted

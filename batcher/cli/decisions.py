@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from batcher.address import Address
 from batcher.cli.json_output import reply
 from batcher.cli.ledger_path import find_ledger
 from batcher.cli.options import option
@@ -39,7 +39,7 @@ def item_options(states: Sequence[State]) -> Callable[[F], F]:
     return add
 
 
-def chosen_items(ctx: click.Context) -> tuple[Path, Choice]:
+def chosen_items(ctx: click.Context) -> tuple[Address, Choice]:
     """The ledger's path, and the items that `item_options` choose."""
     from batcher.maintenance.operations import Choice
 

@@ -67,6 +67,7 @@ _COMMANDS: Final[dict[str, tuple[tuple[int, ...], tuple[str, ...]]]] = {
         _LOCKING,
         (
             "batcher ledger backup /backups/batcher.db",
+            "batcher ledger copy batcher.db postgresql://host/speech",
             "batcher ledger upgrade lines.csv",
             "batcher ledger recover audio/lines.results.jsonl",
         ),
@@ -93,7 +94,7 @@ _TOPICS: Final = {
     "retry": ("guarantees",),
     "abandon": ("guarantees",),
     "retake": ("report", "guarantees"),
-    "ledger": ("files",),
+    "ledger": ("files", "hosts"),
     "verify": ("troubleshooting",),
     "trust": ("settings",),
     "doctor": ("troubleshooting",),

@@ -95,9 +95,8 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     option("--ledger", metavar="PATH", help="Ledger; defaults to batcher.db beside the manifest."),
     option(
         "--out-dir",
-        type=click.Path(path_type=Path),
         metavar="DIR",
-        help="Folder for the audio; defaults to audio beside the manifest.",
+        help="Folder or object store (s3://BUCKET/PREFIX) for the audio; defaults to audio beside the manifest.",
     ),
     option(
         "--filename",
@@ -269,10 +268,10 @@ def manifest_options(command: F) -> F:
     return command
 
 
-def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path | None = None) -> settings.Settings:
+def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, without: Path | None = None) -> settings.Settings:
     """The run's settings, from the command line, the environment and `batcher.toml`.
 
-    No manifest is needed with `beside`, a file in the project folder.
+    `without` is the project folder if there is no manifest, where none is needed.
 
     Raises:
         UsageError: options contradict each other, or a value is invalid.
@@ -280,10 +279,10 @@ def run_settings(ctx: click.Context, manifests: tuple[str, ...], *, beside: Path
     quiet = ctx.params["quiet"]
     named = without_side_files(manifests, lambda line: None if quiet else click.echo(line, err=True))
     paths = [None if name == "-" else Path(name) for name in named]
-    folder = settings.project_folder(paths[0] if paths else beside)
+    folder = settings.project_folder(paths[0]) if paths else without or settings.project_folder(None)
     config = apply_config_file(ctx, folder)
     params = ctx.params
-    if not paths and beside is None and not params["collect_only"]:
+    if not paths and without is None and not params["collect_only"]:
         raise UsageError("no manifest given", "Name one, such as lines.csv; or pass --collect-only.")
     need_one_api(ctx, sandbox=params["sandbox"])
     if params["sandbox"] and is_default(ctx, "concurrency"):

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import click
 
 from batcher import files, settings
-from batcher.audio.store import sync_folder
+from batcher.audio.placing import sync_folder
 from batcher.cli import trust
 from batcher.cli.option_types import Duration
 from batcher.cli.options import is_flag
@@ -63,7 +63,7 @@ class SavedSettings:
         """The value in the form that the file has."""
         if isinstance(param.type, Duration):
             return settings.duration_text(value)
-        if isinstance(value, Path) or (param.name == "ledger" and "://" not in value):
+        if isinstance(value, Path) or (param.name in ("ledger", "out_dir") and not files.is_url(value)):
             found = Path(os.path.abspath(Path(value).expanduser()))  # noqa: PTH100 - links stay
             return str(found.relative_to(self.path.parent) if found.is_relative_to(self.path.parent) else found)
         if isinstance(value, tuple):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from batcher import settings
+from batcher.address import without_password
 from batcher.errors import StorageError, UsageError
 from batcher.manifest.faults import printable
 
@@ -67,8 +68,12 @@ def need_trust(config: Mapping[str, Any], folder: Path, keys: Collection[str], a
 
 def listed(found: Mapping[str, Any]) -> str:
     """Guarded settings in one line, as the file has them."""
-    shown = {name: json.dumps(value, default=str, ensure_ascii=False) for name, value in found.items()}
+    shown = {name: json.dumps(_public(value), default=str, ensure_ascii=False) for name, value in found.items()}
     return ", ".join(f"{name} = {printable(value)}" for name, value in shown.items())
+
+
+def _public(value: Any) -> Any:
+    return without_password(value) if isinstance(value, str) else value
 
 
 def is_trusted(config: Mapping[str, Any], folder: Path) -> bool:
@@ -89,7 +94,10 @@ def trust(config: Mapping[str, Any], folder: Path) -> Path:
         StorageError: the state folder cannot be written.
     """
     record = _record(config, folder)
-    lines = [str(folder.resolve()), *(f"{name} = {value!r}" for name, value in guarded(config, folder).items())]
+    lines = [
+        str(folder.resolve()),
+        *(f"{name} = {_public(value)!r}" for name, value in guarded(config, folder).items()),
+    ]
     try:
         record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = record.with_name(f"{record.name}.{os.getpid()}.part")

@@ -10,6 +10,7 @@ from batcher.clock import Clock
 from batcher.doctor.finding import Finding, hint, ok, problem
 from batcher.errors import BatcherError, CredentialsError
 from batcher.formatting import amount, span
+from batcher.ledger.storage import database
 from batcher.pipeline.connection import profile_error, reach
 from batcher.provider.answers import Cause, Profile, ProfileAnswer, SchemaAnswer
 from batcher.provider.client import Client
@@ -25,7 +26,7 @@ _CALLED: Final = (("POST", _JOBS), ("GET", f"{_JOBS}/{{}}"), ("GET", "/profile")
 
 async def check_api(settings: Settings, clock: Clock) -> list[Finding]:
     """Check what the API reports without charge."""
-    if settings.sandbox and not settings.ledger.exists():
+    if settings.sandbox and not database.exists(settings.ledger):
         return [ok("api", "the first run starts the sandbox")]
     found = [] if settings.sandbox else [_check_host(settings.api_url)]
     try:

@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from batcher.audio.store import Store
+from batcher.address import Address, local_file
+from batcher.audio.folder import Folder
+from batcher.doctor.bucket import check_bucket
 from batcher.doctor.finding import Finding, hint, ok, problem
 from batcher.errors import BatcherError, StorageError
 from batcher.formatting import counted, size
@@ -31,12 +33,13 @@ _OLD_BACKUP_SECONDS: Final = 30 * 86_400.0
 
 def check_disk(settings: Settings, now: float) -> list[Finding]:
     """Check the disks of ledger and audio, without changing anything."""
-    return [
-        _check_ledger_disk(settings.ledger.parent),
-        _check_audio_disk(settings.out_dir),
-        _check_free_space(settings),
-        *_check_leftovers(settings, now),
-    ]
+    out_dir = settings.out_dir
+    if isinstance(out_dir, str):
+        of_audio, store = [check_bucket(settings)], None
+    else:
+        of_audio = [_check_audio_disk(out_dir), _check_free_space(settings, out_dir)]
+        store = Folder(settings.home, out_dir)
+    return [_check_ledger_disk(settings.home), *of_audio, *_check_leftovers(settings.ledger, store, now)]
 
 
 def file_system(path: Path, mounts: str) -> str | None:
@@ -91,9 +94,9 @@ def _file_system(path: Path) -> str | None:
         return None
 
 
-def _check_free_space(settings: Settings) -> Finding:
+def _check_free_space(settings: Settings, out_dir: Path) -> Finding:
     """Compare the free space with the expected size of the audio that is still to come."""
-    folder = next(parent for parent in (settings.out_dir, *settings.out_dir.parents) if parent.is_dir())
+    folder = next(parent for parent in (out_dir, *out_dir.parents) if parent.is_dir())
     free, needed = shutil.disk_usage(folder).free, _expected_bytes(settings.ledger)
     audio = f"the audio to download needs about {size(needed)}" if needed else "no audio to download"
     message = f"{size(free)} free; {audio}"
@@ -104,7 +107,7 @@ def _check_free_space(settings: Settings) -> Finding:
     return ok("room", message)
 
 
-def _expected_bytes(ledger: Path) -> float:
+def _expected_bytes(ledger: Address) -> float:
     """The expected size of the audio that the ledger's unfinished items need."""
     try:
         with open_readonly(ledger) as conn:
@@ -117,15 +120,12 @@ def _expected_bytes(ledger: Path) -> float:
     )
 
 
-def _check_leftovers(settings: Settings, now: float) -> list[Finding]:
-    store = Store(settings.ledger.parent, settings.out_dir)
+def _check_leftovers(ledger: Address, store: Folder | None, now: float) -> list[Finding]:
     try:
         found = [
-            _check_parts(store),
-            _check_bad_audio(store),
-            _check_spill(settings.ledger),
-            _check_backups(settings.ledger, now),
-            _check_journals(settings.ledger),
+            *([] if store is None else [_check_parts(store), _check_bad_audio(store)]),
+            _check_spill(ledger),
+            *_check_copies(ledger, now),
         ]
     except OSError as error:
         return [problem("leftovers", f"cannot read {error.filename}: {error.strerror}", "Check its permissions.")]
@@ -134,16 +134,16 @@ def _check_leftovers(settings: Settings, now: float) -> list[Finding]:
     return [one for one in found if one is not None] or [ok("leftovers", "there are no leftover files")]
 
 
-def _check_parts(store: Store) -> Finding | None:
+def _check_parts(store: Folder) -> Finding | None:
     parts = list(store.leftovers())
     if not parts:
         return None
-    message = f"{counted(len(parts), 'unfinished download')} in {store.folder}"
+    message = f"{counted(len(parts), 'unfinished download')} in {store.place}"
     action = "No action is needed: a run may be using them; if not, the next run downloads again, at no cost."
     return hint("leftovers", message, action)
 
 
-def _check_bad_audio(store: Store) -> Finding | None:
+def _check_bad_audio(store: Folder) -> Finding | None:
     bad = list(store.bad())
     if not bad:
         return None
@@ -152,13 +152,18 @@ def _check_bad_audio(store: Store) -> Finding | None:
     return hint("leftovers", message, action)
 
 
-def _check_spill(ledger: Path) -> Finding | None:
-    spill = ledger.with_name(f"{ledger.name}.spill")
+def _check_spill(ledger: Address) -> Finding | None:
+    spill = local_file(ledger, "spill")
     answers = len(Spill(spill).records())
     if not answers:
         return None
     message = f"{counted(answers, 'answer')} from the API in {spill.name}, not yet in the ledger"
     return hint("leftovers", message, "Keep the file: the next run records them in the ledger.")
+
+
+def _check_copies(ledger: Address, now: float) -> list[Finding | None]:
+    """Backups and journals beside a ledger's file."""
+    return [_check_backups(ledger, now), _check_journals(ledger)] if isinstance(ledger, Path) else []
 
 
 def _check_backups(ledger: Path, now: float) -> Finding | None:

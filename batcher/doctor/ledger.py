@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from batcher.address import Address
 from batcher.clock import local
 from batcher.doctor.finding import Finding, hint, ok, problem
 from batcher.errors import BatcherError, TroubleError
@@ -24,9 +25,10 @@ def check_ledger(settings: Settings) -> list[Finding]:
     """Check the ledger, which a run may be using."""
     path = settings.ledger
     try:
-        if not path.exists():
+        if not database.exists(path):
             return [ok("ledger", f"there is no ledger at {path} yet; the first run creates it")]
-        access.check_files(path, readonly=False)
+        if isinstance(path, Path):
+            access.check_files(path, readonly=False)
         if database.needs_upgrade(path):
             message = f"{path} was written by an older version of batcher"
             return [hint("ledger", message, "The next run, or `batcher ledger upgrade`, backs it up and migrates it.")]
@@ -38,7 +40,7 @@ def check_ledger(settings: Settings) -> list[Finding]:
         return [problem("ledger", error.message, error.hint, passing=isinstance(error, TroubleError))]
 
 
-def _check_content(conn: Connection, path: Path, world: str) -> list[Finding]:
+def _check_content(conn: Connection, path: Address, world: str) -> list[Finding]:
     if damage := integrity.damage(conn):
         action = "Replace it with a backup and run with --restored; keep the damaged file."
         return [problem("integrity", f"{path} is damaged: {line}", action) for line in damage]

@@ -8,22 +8,22 @@ call is shielded from cancellation: it is carried out as a whole or not at all.
 from __future__ import annotations
 
 import math
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar
 
 import anyio
 import anyio.to_thread
-from sqlalchemy import Connection, Engine, select
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy import Connection, Engine, literal, select
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
+from batcher.address import Address, Server, local_file
 from batcher.clock import Wakeup
 from batcher.errors import StorageError
 from batcher.ledger.lifecycle.answers import doubt_unanswered, record_answer
 from batcher.ledger.records import AnswerRecord
-from batcher.ledger.storage import database, statements
+from batcher.ledger.storage import database, sqlite, statements
 from batcher.ledger.storage.access import check_files
 from batcher.ledger.storage.lock import owner_lock
 from batcher.ledger.storage.schema import meta
@@ -34,6 +34,10 @@ __all__ = ["Connection", "Ledger", "open_ledger", "open_locked", "open_readonly"
 
 _COMMIT_INTERVAL_SECONDS: Final = 0.005
 """Shortest time between two group commits: verbs that arrive meanwhile share the next. A single call does not wait."""
+_PING_SECONDS: Final = 15.0
+"""Longest time without a statement on a server, which ends the session after `postgres.LEASE_SECONDS`."""
+_CONFIRMED_SECONDS: Final = 20.0
+"""A commit this long ago no longer shows that the session is alive."""
 _SOON_SECONDS: Final = 0.05
 """Longest time for which `do_soon` waits for a commit to share."""
 
@@ -59,22 +63,24 @@ class _Call(Generic[T]):
 
 
 class Ledger:
-    """An open ledger, owned by this process. `path` is its file; `committed` rings after each commit.
+    """An open ledger, owned by this process. `committed` rings after each commit.
 
     `group_commits` is for many concurrent callers: a commit waits a moment so that more verbs can share it. The verbs
-    are brief and run on the event loop's thread; only the commit runs on another. SQLite releases the interpreter lock
-    at every statement, and another thread would have to wait for the busy loop each time to get it back.
+    are brief and, in a file, run on the event loop's thread; only the commit runs on another. SQLite releases the
+    interpreter lock at every statement, and another thread would have to wait for the busy loop each time to get it
+    back. A server may not answer for a while, which the event loop must not wait for.
     """
 
-    def __init__(self, path: Path, engine: Engine) -> None:
-        self.path = path
-        self.spill = Spill(path.with_name(path.name + ".spill"))
+    def __init__(self, address: Address, engine: Engine) -> None:
+        self.address = address
+        self.spill = Spill(local_file(address, "spill"))
         self._engine = engine
-        self._inode = _inode(path)
+        self._inode = _inode(address)
         self._waiting: list[_Call[Any]] = []
         self.group_commits = False
         self.committed = Wakeup()
         self._committed_at = -math.inf
+        self._confirmed_at = -math.inf
         self._has_leader = False
         self._thread = anyio.CapacityLimiter(1)
 
@@ -111,13 +117,16 @@ class Ledger:
         if self.group_commits:
             await anyio.sleep(max(0.0, self._committed_at + _COMMIT_INTERVAL_SECONDS - anyio.current_time()))
         batch, self._waiting = self._waiting, []
+        asked_at = anyio.current_time()
         try:
-            if self.group_commits:
+            if self.group_commits and not isinstance(self.address, Server):
                 await self._commit(batch)
             else:
                 await anyio.to_thread.run_sync(self._apply_and_commit, batch, limiter=self._thread)
         finally:
             self._committed_at = anyio.current_time()
+            if not any(call.error for call in batch):
+                self._confirmed_at = asked_at
             urgent = [call for call in self._waiting if not call.patient]
             self._has_leader = bool(urgent)
             for call in (*batch, *urgent[:1]):
@@ -140,6 +149,23 @@ class Ledger:
                 message, hint = f"the ledger rejected an answer: {getattr(error, 'orig', error)}", "Run it again."
             raise StorageError(f"{message}; the answer is stored in {self.spill.path}", hint) from error
 
+    @property
+    def is_held(self) -> bool:
+        """Whether the database has confirmed so recently that it is this process's that nobody can have taken it over.
+
+        A file's lock is the kernel's, and needs no confirmation.
+        """
+        is_recent = anyio.current_time() - self._confirmed_at < _CONFIRMED_SECONDS
+        return is_recent or not isinstance(self.address, Server)
+
+    async def keep(self) -> None:
+        """Keep the session of a server alive for as long as the run has nothing to write."""
+        while isinstance(self.address, Server):
+            await anyio.sleep(_PING_SECONDS)
+            if anyio.current_time() - self._confirmed_at >= _PING_SECONDS:
+                with suppress(StorageError):  # whoever writes next reports it
+                    await self.do(_ping)
+
     async def recover(self, *, run_id: str, at: float, max_in_doubt: int) -> int:
         """Record the answers that an earlier run left in the spill file, then put its unanswered creates in doubt.
 
@@ -149,7 +175,7 @@ class Ledger:
         for record in self.spill.records():
             try:
                 await self.do(record_answer, record, max_in_doubt=max_in_doubt)
-            except IntegrityError as error:
+            except (IntegrityError, DataError) as error:
                 rejected = True
                 log.error("an answer in the spill file does not fit the ledger", key=record.key, why=str(error.orig))
         if not rejected:
@@ -157,23 +183,18 @@ class Ledger:
         return await self.do(doubt_unanswered, at=at, run_id=run_id)
 
     async def rescue(self) -> Path | None:
-        """If the file at `path` is not this ledger any more, copy this one beside it. Returns the copy's path, or None.
+        """If the file at its path is not this ledger any more, copy this one beside it. Returns the copy's path.
 
         Raises:
             StorageError: it cannot be copied.
         """
-        if _inode(self.path) == self._inode:
+        if isinstance(self.address, Server) or _inode(self.address) == self._inode:
             return None
-        with closing(self._engine.raw_connection()) as connection:
-            driver = cast(sqlite3.Connection, connection.driver_connection)
-            return await anyio.to_thread.run_sync(database.rescue, driver, self.path, limiter=self._thread)
+        return await anyio.to_thread.run_sync(sqlite.rescue, self._engine, self.address, limiter=self._thread)
 
     def close(self) -> None:
-        """Merge the journal into the file and close it."""
-        # On a full disk the journal stays beside the file, which is just as durable.
-        with suppress(sqlite3.Error), closing(self._engine.raw_connection()) as connection:
-            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._engine.dispose()
+        """Close the ledger."""
+        database.close(self.address, self._engine)
         self.spill.remove()
 
     def _apply_and_commit(self, batch: list[_Call[Any]]) -> None:
@@ -194,7 +215,7 @@ class Ledger:
         try:
             yield
         except Exception as error:  # noqa: BLE001
-            failure = database.storage_error(self.path, error) if isinstance(error, DBAPIError) else error
+            failure = database.storage_error(self.address, error) if isinstance(error, DBAPIError) else error
             for call in batch:
                 call.error = failure
         finally:
@@ -202,12 +223,16 @@ class Ledger:
                 call.settled = True
 
 
-def _inode(path: Path) -> tuple[int, int] | None:
+def _ping(conn: Connection) -> None:
+    conn.execute(select(literal(1)))
+
+
+def _inode(address: Address) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        found = None if isinstance(address, Server) else address.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return None if found is None else (found.st_dev, found.st_ino)
 
 
 def _apply(connection: Connection, call: _Call[Any]) -> None:
@@ -217,7 +242,7 @@ def _apply(connection: Connection, call: _Call[Any]) -> None:
     try:
         call.value = call.verb(connection)
     except DBAPIError as error:
-        if not isinstance(error, IntegrityError):
+        if not isinstance(error, (IntegrityError, DataError)):
             raise
         call.error = error
     except Exception as error:  # noqa: BLE001 - raised by `result` in the caller
@@ -228,13 +253,14 @@ def _apply(connection: Connection, call: _Call[Any]) -> None:
 
 
 @contextmanager
-def open_ledger(path: Path, world: database.World | None = None) -> Iterator[Ledger]:
-    """Open the ledger at `path` for the holder of the owner's lock.
+def open_ledger(address: Address, world: database.World | None = None) -> Iterator[Ledger]:
+    """Open the ledger for the holder of the owner's lock. On a server, this takes the lock.
 
     Raises:
         LedgerError: it does not exist, is not up to date or cannot be used.
+        LockedError: another run holds it, on a server.
     """
-    ledger = Ledger(path, database.open_existing(path, world=world))
+    ledger = Ledger(address, database.open_existing(address, world=world))
     try:
         yield ledger
     finally:
@@ -242,31 +268,32 @@ def open_ledger(path: Path, world: database.World | None = None) -> Iterator[Led
 
 
 @contextmanager
-def open_locked(path: Path, world: database.World | None = None) -> Iterator[Ledger]:
-    """Take the owner's lock of the ledger at `path` and open it, to change it between runs.
+def open_locked(address: Address, world: database.World | None = None) -> Iterator[Ledger]:
+    """Take the owner's lock of the ledger and open it, to change it between runs.
 
     Raises:
         LockedError: a run holds it.
         LedgerError: it does not exist, is not up to date or cannot be used.
     """
-    check_files(path, readonly=True)  # before the lock, which makes a file and its folder
-    with owner_lock(path), open_ledger(path, world) as ledger:
+    if not isinstance(address, Server):
+        check_files(address, readonly=True)  # before the lock, which makes a file and its folder
+    with owner_lock(address), open_ledger(address, world) as ledger:
         yield ledger
 
 
 @contextmanager
-def open_readonly(path: Path, world: database.World | None = None) -> Iterator[Connection]:
-    """A read-only connection to the ledger at `path`, even while a run is using it.
+def open_readonly(address: Address, world: database.World | None = None) -> Iterator[Connection]:
+    """A read-only connection to the ledger, even while a run is using it.
 
     Raises:
         LedgerError: it does not exist or cannot be read.
     """
-    engine = database.open_existing(path, world=world, readonly=True)
+    engine = database.open_existing(address, world=world, readonly=True)
     try:
         with engine.begin() as connection:
             yield connection
     except DBAPIError as error:
-        raise database.storage_error(path, error) from error
+        raise database.storage_error(address, error) from error
     finally:
         engine.dispose()
 

@@ -1,4 +1,4 @@
-"""Repairs audio that `verify` found faulty: from a copy on this disk, else from the provider's existing task.
+"""Repairs audio that `verify` found faulty: from a copy, else from the provider's existing task.
 
 Creates no task and costs nothing. A file that is replaced is set aside under another name beside it.
 """
@@ -15,17 +15,20 @@ import anyio
 import anyio.to_thread
 
 from batcher.audio import checks
-from batcher.audio.store import Store, digest, place, set_aside
+from batcher.audio.content import digest_of
+from batcher.audio.store import Kind, Store
+from batcher.audio.stores import Stores
 from batcher.audio.verdict import End
 from batcher.clock import Clock
 from batcher.errors import BatcherError, CredentialsError
+from batcher.files import is_url
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.lifecycle import collection, repairs
 from batcher.ledger.lifecycle.repairs import SavedFile
 from batcher.ledger.queries.outputs import outputs_of
 from batcher.ledger.records import FileRecord, Output
 from batcher.maintenance.decisions import person
-from batcher.maintenance.verify import Fault, Kind
+from batcher.maintenance.verify import Fault
 from batcher.pipeline.connection import known_account, reach, token_rejected
 from batcher.pipeline.delivery import sync_part
 from batcher.pipeline.downloader import TooLongError, stream
@@ -66,7 +69,11 @@ class Healer:
     settings: Settings
     clock: Clock
     trouble: BatcherError | None = field(default=None, init=False)
+    _stores: Stores = field(init=False)
     _repairs: list[Repair] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self._stores = Stores(self.settings.home)
 
     async def heal(self, faults: Sequence[Fault]) -> list[Repair]:
         """Repair what can be repaired. Returns the outcome for each fault.
@@ -98,21 +105,19 @@ class Healer:
         return repair is not None
 
     async def _copy(self, fault: Fault) -> Repair | None:
-        """Restore an item's file from an intact copy on disk. None if there is none."""
+        """Restore an item's file from an intact copy of it. None if there is none."""
         paths = await self.ledger.do(repairs.copies, fault.saved.key)
         source = await anyio.to_thread.run_sync(self._intact, paths, fault.saved.sha256)
         if source is None:
             return None
-        aside = await anyio.to_thread.run_sync(_replace, source, fault.path)
-        for bad in self._store(fault.saved).bad(fault.saved.key):
-            bad.unlink(missing_ok=True)
+        aside = await anyio.to_thread.run_sync(self._store(fault.saved).restore, fault.saved.path, source)
         return await self._healed(fault, f"restored from {source}{_aside_note(aside)}")
 
     def _why_not(self, fault: Fault, out_dir: str) -> Repair | None:
         """The outcome for a fault that must not be repaired: folder missing, or not our file. None if it may be."""
-        folder = self.settings.ledger.parent / out_dir
-        if not folder.is_dir():
-            how = f"the folder {folder} is missing"
+        store = self._stores.at(out_dir)
+        if not store.exists():
+            how = f"the folder {store.place} is missing"
             hint = "Mount its disk, or create the folder to have all of its audio restored there."
         elif not fault.ours:
             how = "the file there was not written by this ledger; skipped"
@@ -121,9 +126,10 @@ class Healer:
             return None
         return Repair(fault=fault, healed=False, how=how, hint=hint)
 
-    def _intact(self, paths: Sequence[str], sha256: str) -> Path | None:
-        candidates = (self.settings.ledger.parent / path for path in paths)
-        return next((path for path in candidates if path.is_file() and digest(path) == sha256), None)
+    def _intact(self, locations: Sequence[str], sha256: str) -> str | None:
+        """The first of these outputs, as the ledger has them, that has this content."""
+        home = self.settings.home
+        return next((one for one in locations if digest_of(home, one) == sha256), None)
 
     async def _download_all(self, faults: list[Fault]) -> None:
         left = list(faults)
@@ -183,19 +189,20 @@ class Healer:
         try:
             fetched, sha256 = await stream(client, url, part, saved.chars)
         except TooLongError:
-            return self._not_audio(fault, "longer than any speech of its text")
+            return await self._not_audio(fault, "longer than any speech of its text")
         if not fetched.ok:
             return Repair(fault=fault, healed=False, how=f"not downloaded: {fetched.reason}", passing=True)
         verdict = await anyio.to_thread.run_sync(checks.examine, part, saved.format, saved.chars)
         if verdict.fault is not None:
-            return self._not_audio(fault, verdict.fault)
+            return await self._not_audio(fault, verdict.fault)
         if not fetched.is_whole and verdict.end is not End.WHOLE and sha256 != saved.sha256:
             how = "not downloaded: neither HTTP nor the file shows that it is complete"
             return Repair(fault=fault, healed=False, how=how, passing=True)
         return await self._publish(fault, part, sha256, fetched.bytes)
 
-    def _not_audio(self, fault: Fault, why: str) -> Repair:
-        path = self._store(fault.saved).keep_bad(fault.saved.path)
+    async def _not_audio(self, fault: Fault, why: str) -> Repair:
+        store = self._store(fault.saved)
+        path = store.shown(await anyio.to_thread.run_sync(store.keep_bad, fault.saved.path))
         return _lost(fault, f"the download is not its audio: {why}; stored as {path} for inspection")
 
     async def _publish(self, fault: Fault, part: Path, sha256: str, size: int) -> Repair:
@@ -218,10 +225,10 @@ class Healer:
             return Repair(fault=fault, healed=False, how=how, hint=hint)
         outputs = await self.ledger.do(outputs_of, fault.saved.key)
         output = next(one for one in outputs if (one.batch_id, one.row_id) == (wanted.batch_id, wanted.row_id))
-        aside = None
+        store, aside = self._stores.at(output.out_dir), None
         if fault.kind is not Kind.MISSING:
-            aside = await anyio.to_thread.run_sync(set_aside, fault.path)
-        why = await anyio.to_thread.run_sync(self._store(fault.saved).link, output)
+            aside = await anyio.to_thread.run_sync(store.set_aside, wanted.output)
+        why = await anyio.to_thread.run_sync(store.link, output)
         if why is not None:
             hint = "Fix that, then run `batcher verify --heal` again."
             return Repair(fault=fault, healed=False, how=why, hint=hint)
@@ -231,24 +238,16 @@ class Healer:
 
     async def _healed(self, fault: Fault, how: str) -> Repair:
         """Add the repair to the item's history."""
-        path = os.path.relpath(fault.path, self.settings.ledger.parent)
+        path = fault.path if is_url(fault.path) else os.path.relpath(fault.path, self.settings.home)
         detail = f"healed by {person()}: {path}, {how}"
         await self.ledger.do(repairs.record_healed, fault.saved.key, at=self.clock.now(), detail=detail)
         return Repair(fault=fault, healed=True, how=how)
 
     def _store(self, saved: SavedFile) -> Store:
-        home = self.settings.ledger.parent
-        return Store(home, home / saved.out_dir)
+        return self._stores.at(saved.out_dir)
 
 
-def _replace(source: Path, target: Path) -> Path | None:
-    """Link or copy `source` to `target`. Returns the path to which a file there was set aside, None if none was."""
-    aside = set_aside(target) if target.exists() else None
-    place(source, target)
-    return aside
-
-
-def _aside_note(aside: Path | None) -> str:
+def _aside_note(aside: str | None) -> str:
     return "" if aside is None else f"; the file that was there is now {aside}"
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from batcher.audio.store import Store
+from batcher.address import home_of
+from batcher.audio.stores import Stores
 from batcher.clock import Clock
 from batcher.errors import ManifestError, UsageError
 from batcher.item import State
@@ -180,8 +181,8 @@ class _Retakes:
         return f"take {take} is at {output.output}; nothing is charged"
 
     async def _link(self, output: Output) -> str | None:
-        home = self.ledger.path.parent
-        linker = Linker(ledger=self.ledger, store=Store(home, home / output.out_dir))
+        stores = Stores(home_of(self.ledger.address))
+        linker = Linker(ledger=self.ledger, stores=stores, store=stores.at(output.out_dir))
         [(_, why)] = await linker.link([output])
         if why is None:
             link = (output.batch_id, output.row_id, output.key, output.output)

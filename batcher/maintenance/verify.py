@@ -1,13 +1,14 @@
-"""Compares the audio on disk with the ledger: the file of every done item, and the output of every row."""
+"""Compares the stored audio with the ledger: the audio of every done item, and the output of every row."""
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from enum import StrEnum
-from pathlib import Path
+from typing import Final, TypeVar
 
-from batcher.audio.store import digest
+from batcher.audio.store import Difference, Kind
+from batcher.audio.stores import Stores
 from batcher.errors import StorageError
 from batcher.ledger.ledger import Connection
 from batcher.ledger.lifecycle import repairs
@@ -15,25 +16,22 @@ from batcher.ledger.lifecycle.repairs import SavedFile
 from batcher.ledger.queries import outputs
 from batcher.ledger.records import Output
 
-
-class Kind(StrEnum):
-    """What is wrong with a file."""
-
-    MISSING = "missing"
-    TRUNCATED = "truncated"  # only the beginning of the audio is there
-    CHANGED = "changed"  # our file, with other content
-    REPLACED = "replaced"  # another file, or not a file
+T = TypeVar("T")
+_READERS: Final = 8
+"""Files read at once."""
+_CHUNK: Final = 1000
+"""Files that are given to the readers together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """A file that differs from the ledger: a row's `output`, or the item's own file if that is None.
 
-    `ours`: what is there now was written by this ledger, and may be set aside.
+    `path` is absolute, or a URL. `ours`: what is there now was written by this ledger, and may be set aside.
     """
 
     kind: Kind
-    path: Path
+    path: str
     saved: SavedFile
     output: Output | None = None
     ours: bool = True
@@ -62,78 +60,51 @@ def expected_files(conn: Connection) -> ExpectedFiles:
     return ExpectedFiles(items=items, outputs=[output for output in outputs.outputs(conn) if output.key in items])
 
 
-def compare(expected: ExpectedFiles, home: Path) -> Findings:
-    """Compare the files on disk with those expected by the ledger in the folder `home`. Changes nothing.
+def compare(expected: ExpectedFiles, stores: Stores) -> Findings:
+    """Compare the stored files with those expected by the ledger. Changes nothing.
 
     Raises:
         StorageError: a file exists and cannot be read.
     """
     known = {saved.sha256 for saved in expected.items.values()}
     try:
-        faulty = {key: fault for key, saved in expected.items.items() if (fault := _check_item(saved, home))}
-        of_outputs = (
-            _check_output(expected.items[output.key], output, home, faulty.get(output.key), known)
-            for output in expected.outputs
+        of_items = _each(lambda saved: _check_item(saved, stores), list(expected.items.values()))
+        faulty = {fault.saved.key: fault for fault in of_items}
+        of_outputs = _each(
+            lambda output: _check_output(expected.items[output.key], output, stores, faulty.get(output.key), known),
+            expected.outputs,
         )
-        faults = [*faulty.values(), *(fault for fault in of_outputs if fault is not None)]
+        faults = [*faulty.values(), *of_outputs]
     except OSError as error:
-        hint = "Fix the disk or the file's permissions."
+        hint = "Fix the disk or the file's permissions; an object store may only be out of reach for now."
         raise StorageError(f"cannot read {error.filename}: {error.strerror}", hint) from error
     return Findings(items=len(expected.items), outputs=len(expected.outputs), faults=faults)
 
 
-def item_path(saved: SavedFile, home: Path) -> Path:
-    """The path of the item's own file."""
-    return home / saved.out_dir / saved.path
+def _each(check: Callable[[T], Fault | None], files: Sequence[T]) -> list[Fault]:
+    """The faults of these files, in their order."""
+    found: list[Fault] = []
+    with ThreadPoolExecutor(_READERS) as readers:
+        for start in range(0, len(files), _CHUNK):
+            found += filter(None, readers.map(check, files[start : start + _CHUNK]))
+    return found
 
 
-def output_path(output: Output, home: Path) -> Path:
-    """The path of the row's output."""
-    return home / output.out_dir / output.output
-
-
-def _check_item(saved: SavedFile, home: Path) -> Fault | None:
-    path = item_path(saved, home)
-    if not path.exists() and not path.is_symlink():
-        return Fault(kind=Kind.MISSING, path=path, saved=saved)
-    if not path.is_file():
-        return Fault(kind=Kind.REPLACED, path=path, saved=saved, ours=False)
-    size = path.stat().st_size
-    if size == saved.bytes and digest(path) == saved.sha256:
+def _check_item(saved: SavedFile, stores: Stores) -> Fault | None:
+    store = stores.at(saved.out_dir)
+    found = store.item_fault(saved)
+    if found is None:
         return None
-    return Fault(kind=Kind.TRUNCATED if size < saved.bytes else Kind.CHANGED, path=path, saved=saved)
+    return Fault(kind=found.kind, path=store.shown(saved.path), saved=saved, ours=found.ours)
 
 
-def _check_output(saved: SavedFile, output: Output, home: Path, of_item: Fault | None, known: Set[str]) -> Fault | None:
+def _check_output(
+    saved: SavedFile, output: Output, stores: Stores, of_item: Fault | None, known: Set[str]
+) -> Fault | None:
     """`of_item` is the fault of the item's own file; `known` are the digests of all saved audio."""
-    path, source = output_path(output, home), item_path(saved, home)
-    if not path.exists() and not path.is_symlink():
-        return Fault(kind=Kind.MISSING, path=path, saved=saved, output=output)
-    if not path.is_file():
-        return Fault(kind=Kind.REPLACED, path=path, saved=saved, output=output, ours=False)
-    if source.is_file() and path.samefile(source):
-        return None if of_item is None else Fault(kind=of_item.kind, path=path, saved=saved, output=output)
-    sha256 = digest(path)
-    if sha256 == saved.sha256:
+    store = stores.at(output.out_dir)
+    item_fault = None if of_item is None else Difference(of_item.kind, of_item.ours)
+    found = store.output_fault(output, saved, item_fault, known)
+    if found is None:
         return None
-    if _is_set_aside(path, source, saved.key):
-        return Fault(kind=Kind.CHANGED, path=path, saved=saved, output=output)
-    if of_item is None and _is_beginning(path, source):
-        return Fault(kind=Kind.TRUNCATED, path=path, saved=saved, output=output)
-    return Fault(kind=Kind.REPLACED, path=path, saved=saved, output=output, ours=sha256 in known)
-
-
-def _is_set_aside(path: Path, source: Path, key: str) -> bool:
-    """Whether the output still links to an item file that an interrupted repair set aside."""
-    return any(path.samefile(aside) for aside in source.parent.glob(f"{key}.*"))
-
-
-def _is_beginning(part: Path, whole: Path) -> bool:
-    """Whether the content of `part` is a proper beginning of `whole`."""
-    if part.stat().st_size >= whole.stat().st_size:
-        return False
-    with whole.open("rb") as complete, part.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            if complete.read(len(chunk)) != chunk:
-                return False
-    return True
+    return Fault(kind=found.kind, path=store.shown(output.output), saved=saved, output=output, ours=found.ours)

@@ -57,7 +57,7 @@ def reach(settings: Settings) -> Iterator[tuple[Endpoint, str]]:
     if settings.sandbox:
         from batcher.sandbox.host import running as sandbox_running
 
-        with sandbox_running(settings.ledger.with_name("batcher-sandbox.tasks.db")) as sandbox:
+        with sandbox_running(settings.home / "batcher-sandbox.tasks.db") as sandbox:
             yield Endpoint(url=sandbox.url, token=sandbox.token), "sandbox"
         return
     endpoint = Endpoint(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from batcher.audio.store import Store
+from batcher.audio.stores import Stores
 from batcher.clock import Clock, Wakeup
 from batcher.ledger.ledger import Ledger
 from batcher.pipeline.credit_guard import Guard
@@ -28,17 +30,22 @@ Confirm = Callable[[str], Awaitable[bool]]
 
 @dataclass(frozen=True, kw_only=True)
 class RunContext:
-    """One run: its settings, its ledger and output folder, its identity, and its shared latches and counts."""
+    """One run: its settings, its ledger and output folders, its identity, and its shared latches and counts."""
 
     settings: Settings
     ledger: Ledger
-    store: Store
+    stores: Stores
     progress: Observer
     clock: Clock
     stop: Stop = field(default_factory=Stop)
     tally: Tally = field(default_factory=Tally)
     items: ItemLog = field(default_factory=ItemLog)
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+
+    @cached_property
+    def store(self) -> Store:
+        """The output folder that new audio goes to."""
+        return self.stores.of(self.settings.out_dir)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,7 +38,7 @@ class Delivery:
     linker: Linker = field(init=False)
 
     def __post_init__(self) -> None:
-        self.linker = Linker(ledger=self.ctx.ledger, store=self.ctx.store)
+        self.linker = Linker(ledger=self.ctx.ledger, stores=self.ctx.stores, store=self.ctx.store)
 
     async def deliver(self, task: OpenTask, file: FileRecord) -> None:
         """Sync the verified part of `file`, record it, move it to its path, and link it to its rows.
@@ -51,6 +51,8 @@ class Delivery:
         outputs = await self.ctx.ledger.do_soon(_record_file, task, file, self.ctx.store.out_dir, self.ctx.clock.now())
         facts = {"bytes": file.bytes, "audio_seconds": file.audio_seconds, "sha256": file.sha256}
         await self._save(task, await self._link(outputs, publish=file.path), facts)
+        if self.ctx.store.is_remote:
+            self.ctx.store.part(file.path).unlink(missing_ok=True)
 
     async def save(self, task: OpenTask) -> None:
         """Link an item's recorded file, which is already at its path, to its rows, and record the item as saved."""
@@ -116,14 +118,18 @@ SWEPT: Final = "swept"
 
 
 async def recover_files(delivery: Delivery) -> None:
-    """Save the recorded files that an earlier run left at their paths, and remove its unfinished parts."""
-    ledger, store = delivery.ctx.ledger, delivery.ctx.store
+    """Save the recorded files that an earlier run left at their paths, and remove its unfinished parts.
+
+    Raises:
+        StorageError: the parts cannot be removed.
+    """
+    ledger, stores, disk = delivery.ctx.ledger, delivery.ctx.stores, delivery.linker.disk
     for task, out_dir, path, sha256 in await ledger.do(collection.recorded_files):
-        if store.holds(out_dir, path, sha256):
+        if await disk.do(stores.at(out_dir).holds, path, sha256):
             await delivery.save(task)
     open_tasks = await ledger.do(item_counts.collectable)
     if open_tasks or not await ledger.do(cached_facts.get, SWEPT):
-        await sweep(ledger, store)
+        await sweep(ledger, delivery.ctx.store)
 
 
 async def sweep(ledger: Ledger, store: Store) -> None:

@@ -33,15 +33,16 @@ class InFlight(NamedTuple):
         return ends * sum(self) + self.downloads
 
 
-def fit(wanted: InFlight, say: Callable[[str], None], *, ends: int = 1) -> InFlight:
+def fit(wanted: InFlight, say: Callable[[str], None], *, ends: int = 1, others: int = 0) -> InFlight:
     """The numbers of requests that the process can have open, at most those wanted; raises its own limit first.
 
-    `ends` is the number of ends of each connection in this process: 2 if it is the server, too.
+    `ends` is the number of ends of each connection in this process: 2 if it is the server, too. `others` are the
+    descriptors that an object store takes.
 
     Raises:
         TroubleError: not even one of each kind fits.
     """
-    used = len(list(_OPEN.iterdir())) if _OPEN.is_dir() else _USUALLY_OPEN
+    used = others + (len(list(_OPEN.iterdir())) if _OPEN.is_dir() else _USUALLY_OPEN)
     limit = _raised(used + SPARE_DESCRIPTORS + wanted.descriptors(ends))
     fitting = fitted(wanted, limit - used, ends)
     if fitting is None:

@@ -2,7 +2,7 @@
 
 If an audio URL is missing, expired, refused or wrong, the task is read again for a fresh one. An item whose download
 failed waits behind those that were never tried, in the next run too, and holds no slot meanwhile. Audio that cannot be
-downloaded in this run stays rendered for the next.
+downloaded in this run stays rendered for the next. While an object store is out of reach, nothing more is downloaded.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import itertools
 import math
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +22,7 @@ from anyio.abc import TaskGroup
 
 from batcher import files
 from batcher.audio import checks
+from batcher.audio.objects import OutageError
 from batcher.audio.verdict import End
 from batcher.clock import Wakeup, local
 from batcher.errors import StorageError
@@ -30,11 +32,12 @@ from batcher.ledger.records import FileRecord, OpenTask, TaskEnd
 from batcher.pipeline.connection import token_rejected
 from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.delivery import Delivery
+from batcher.pipeline.outage import Outage
 from batcher.pipeline.refusal import refused
 from batcher.pipeline.stop import Reason
 from batcher.provider.answers import ApiError, Cause, Fetched, Phase
 from batcher.provider.limits import PATIENT_RETRY_AFTER_SECONDS
-from batcher.throttle.gate import PATIENCE_SECONDS, Sent
+from batcher.throttle.gate import PATIENCE_SECONDS, Gate, Sent
 
 if TYPE_CHECKING:
     from batcher.provider.client import Client
@@ -67,7 +70,7 @@ class _FailedError(Exception):
         why: str,
         *,
         unusable: bool = False,
-        stored: Path | None = None,
+        stored: str | None = None,
         error: ApiError | None = None,
         asked_seconds: float = 0.0,
         is_last: bool = False,
@@ -98,7 +101,6 @@ class Downloader:
     def __init__(self, ctx: RunContext, api: ApiContext, delivery: Delivery) -> None:
         self.ctx = ctx
         self.api = api
-        self.gate = api.throttle.download
         self._delivery = delivery
         self._queue: list[tuple[float, int, _Wanted]] = []  # by due time in steady seconds
         self._order = itertools.count()
@@ -108,6 +110,12 @@ class Downloader:
         self._unfinished = 0  # items that may be queued again
         self._left = 0  # items left to the next run
         self._refused: tuple[float, float] | None = None  # first and last time, in steady seconds; None after a success
+        self._outage = Outage(ctx, self._changed)
+
+    @property
+    def gate(self) -> Gate:
+        """The limits on downloads."""
+        return self.api.throttle.download
 
     def add(self, task: OpenTask, url: str | None, *, expires_at: float | None = None) -> None:
         """Collect the audio of `task`; the task is read for a URL if there is none, or if it has expired by then."""
@@ -133,7 +141,7 @@ class Downloader:
 
     async def _step(self, fetches: TaskGroup) -> None:
         """Start the next download that is due, or wait for one."""
-        if not self._queue or self._fetching >= self.gate.size:
+        if not self._queue or self._fetching >= self.gate.size or self._outage.is_on:
             await self._changed.wait(self.ctx.clock)
         elif (wait := self._queue[0][0] - self.ctx.clock.steady()) > 0:
             await self._changed.wait(self.ctx.clock, seconds=wait)
@@ -160,14 +168,14 @@ class Downloader:
             except _FailedError as failure:
                 await self._note_failure(wanted, failure)
             else:
-                with anyio.CancelScope(shield=True):
-                    await self._delivery.deliver(wanted.task, file)
+                await self._outage.outlast(partial(self._delivery.deliver, wanted.task, file))
         except StorageError as error:
             self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
         except OSError as error:
             # Unlike an open, a failed write does not name its file.
             where = error.filename or self.ctx.store.part(self._path(wanted.task))
-            hint = "Free some space or fix the folder, then run it again."
+            remedy = "Check your credentials" if files.is_url(str(where)) else "Free some space or fix the folder"
+            hint = f"{remedy}, then run it again."
             self.ctx.stop.stop_all(Reason.TROUBLE, f"cannot write audio to {where}: {error.strerror}. {hint}")
         finally:
             self._unfinished -= 1
@@ -318,7 +326,7 @@ class Downloader:
         try:
             return await stream(self.api.client, url, self.ctx.store.part(self._path(task)), task.chars)
         except TooLongError:
-            raise self._not_audio(task, "longer than any speech of its text") from None
+            raise await self._not_audio(task, "longer than any speech of its text") from None
         finally:
             self.ctx.tally.downloads += 1
 
@@ -332,16 +340,19 @@ class Downloader:
         examine = self._delivery.linker.disk.do
         verdict = await examine(checks.examine, self.ctx.store.part(path), task.format, task.chars)
         if verdict.fault is not None:
-            raise self._not_audio(task, verdict.fault)
+            raise await self._not_audio(task, verdict.fault)
         if not fetched.is_whole and verdict.end is End.CUT:
-            raise self._not_audio(task, f"it was cut off: {verdict.end.value}")
+            raise await self._not_audio(task, f"it was cut off: {verdict.end.value}")
         if not fetched.is_whole and verdict.end is End.OPEN and wanted.unproven != sha256:
             wanted.unproven = sha256
             raise _FailedError("neither HTTP nor the format shows that it is complete; downloading again to compare")
         return FileRecord(path=path, sha256=sha256, bytes=fetched.bytes)
 
-    def _not_audio(self, task: OpenTask, why: str) -> _FailedError:
-        bad = self.ctx.store.keep_bad(self._path(task)).relative_to(self.ctx.store.folder)
+    async def _not_audio(self, task: OpenTask, why: str) -> _FailedError:
+        try:
+            bad = await self._delivery.linker.disk.do(self.ctx.store.keep_bad, self._path(task))
+        except OutageError:
+            bad = None
         return _FailedError(why, unusable=True, stored=bad)
 
     def _path(self, task: OpenTask) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import anyio.to_thread
 
 from batcher.audio import folder_mark
-from batcher.audio.fingerprints import stamp
+from batcher.audio.store import Store
 from batcher.errors import StorageError
 from batcher.formatting import counted, rounded
 from batcher.item import NEEDS_ATTENTION, UNFINISHED, State
@@ -82,7 +83,7 @@ class Finish:
         ledger = self.ctx.ledger
         if not self.ctx.stop.interrupted and not await ledger.do(cached_facts.get, SWEPT):
             await sweep(ledger, self.ctx.store)
-        await self._mark_folder(await ledger.do(self._write_results))
+        await self._mark_folder(await self._write_results())
         await ledger.do(self.ingest.record_end, unwritten=self.ctx.tally.unwritten)
         counts = await ledger.do(self.ingest.selection.count, self.ingest.named)
         await ledger.do(self._note_halts, counts)
@@ -95,7 +96,7 @@ class Finish:
         """Note in the output folder's mark that the results of these batches are complete."""
         here = [batch.name for batch in self.ingest.named if batch.out_dir == self.ctx.store.out_dir]
         names = [name for name in written if name in here]
-        owner = folder_mark.owner(self.ctx.store.folder)
+        owner = await anyio.to_thread.run_sync(folder_mark.owner, self.ctx.store)
         if names and owner is not None and owner.run_id == self.ctx.run_id:
             await restore.sign(self.ctx, names, whole=True)
 
@@ -146,15 +147,14 @@ class Finish:
             elapsed_seconds=round(self.ctx.clock.steady() - self.begun, 3),
         )
 
-    def _write_results(self, conn: Connection) -> list[str]:
+    async def _write_results(self) -> list[str]:
         """Returns the batches whose JSONL results are current: none while rows are still to be restored from them."""
-        if restored_rows.due(conn):
+        if await self.ctx.ledger.do(restored_rows.due):
             return []
         written = []
         for batch in self.ingest.named:
-            out_dir = self.ctx.settings.ledger.parent / batch.out_dir
             try:
-                self._write(conn, batch, out_dir)
+                await self._write(batch, self.ctx.stores.at(batch.out_dir))
                 written += [batch.name] * ("jsonl" in self.ctx.settings.results)
             except OSError as error:
                 self.ctx.tally.unwritten += 1
@@ -162,15 +162,32 @@ class Finish:
                 self.ctx.stop.reasons.setdefault(Reason.TROUBLE, message)
         return written
 
-    def _write(self, conn: Connection, batch: Batch, out_dir: Path) -> None:
+    async def _write(self, batch: Batch, store: Store) -> None:
         """Write the results of the batch, unless neither the batch nor its results files have changed."""
-        name = f"results {batch.batch_id}"
-        paths = results.results_paths(out_dir, [batch.name])
-        known, formats = cached_facts.get(conn, name), self.ctx.settings.results
-        if self.ctx.settings.rescan or known is None or known != [list(formats), *map(stamp, paths)]:
-            if formats:
-                results.write_results(out_dir, batch.name, outputs.results(conn, batch), formats)
-            cached_facts.put(conn, name, "rows", [list(formats), *map(stamp, paths)])
+        formats = list(self.ctx.settings.results)
+        before = await anyio.to_thread.run_sync(_stamps, store, batch)
+        known = await self.ctx.ledger.do(cached_facts.get, _fact(batch))
+        if known == [formats, *before] and not self.ctx.settings.rescan:
+            return
+        await self.ctx.ledger.do(self._write_lines, batch, store)
+        await anyio.to_thread.run_sync(store.flush)
+        after = await anyio.to_thread.run_sync(_stamps, store, batch)
+        await self.ctx.ledger.do(self._note_written, batch, [formats, *after])
+
+    def _write_lines(self, conn: Connection, batch: Batch, store: Store) -> None:
+        if formats := self.ctx.settings.results:
+            results.write_results(store, batch.name, outputs.results(conn, batch), formats)
+        cached_facts.put(conn, _fact(batch), "rows", self._is_writing)
+
+    def _note_written(self, conn: Connection, batch: Batch, written: list[Any]) -> None:
+        """Note that the results are stored, unless a row has changed since they were written."""
+        if cached_facts.get(conn, _fact(batch)) == self._is_writing:
+            cached_facts.put(conn, _fact(batch), "rows", written)
+
+    @property
+    def _is_writing(self) -> str:
+        """Fact about the results of a batch, from when they were written until they are stored."""
+        return f"being written by {self.ctx.run_id}"
 
     def _note_halts(self, conn: Connection, counts: item_counts.Counts) -> None:
         for halt in self.halts:
@@ -223,6 +240,15 @@ class Finish:
         names = [batch.name for batch in self.ingest.named]
         of_batch = ["--batch", *names] if len(names) == 1 else []
         return shlex.join(["batcher", "report", *of_batch, "--ledger", str(self.ctx.settings.ledger)])
+
+
+def _fact(batch: Batch) -> str:
+    """Name of the cached fact about the batch's results files: their formats, and their stamps."""
+    return f"results {batch.batch_id}"
+
+
+def _stamps(store: Store, batch: Batch) -> list[list[int] | str | None]:
+    return [store.stamp(name) for name in results.results_names(batch.name)]
 
 
 _EXITS: Final = {Reason.CREDENTIALS: 5, Reason.CREDITS: 4, Reason.TROUBLE: 8, Reason.ASKED: 6}

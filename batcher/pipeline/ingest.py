@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import anyio.to_thread
+
 from batcher.audio.fingerprints import is_settled, stamp
 from batcher.clock import Clock
 from batcher.errors import DoubtError, ManifestError, StoppedError, UsageError
@@ -43,7 +45,7 @@ class Ingest:
     def __init__(self, ctx: RunContext, confirm: Confirm | None = None) -> None:
         self._ctx = ctx
         self._confirm = confirm
-        self._outputs = OutputCheck(ctx.ledger, ctx.store, ctx.clock)
+        self._outputs = OutputCheck(ctx.ledger, ctx.stores, ctx.clock)
         self.named: list[Batch] = []
         self.wanted: list[Batch] = []
         self.selection = Selection(ctx.settings)
@@ -82,7 +84,7 @@ class Ingest:
 
     async def _import(self, source: Source, before: Batch | None) -> Batch:
         if before is None and not self._ctx.settings.restored:
-            self._need_free_results(source.rules.batch)
+            await anyio.to_thread.run_sync(self._need_free_results, source.rules.batch)
         rules, stored = await self._ctx.ledger.do(importer.with_history, source.rules), self._stored_name(source)
         trusted = trusted_stamp(source, self._ctx.clock)
         if trusted is not None and not (self._ctx.settings.rescan or self._ctx.settings.restored):
@@ -149,13 +151,14 @@ class Ingest:
         raise ManifestError(error.message, [], error.hint)
 
     def _need_free_results(self, batch: str) -> None:
-        for path in results.results_paths(self._ctx.settings.out_dir, [batch]):
-            if path.exists():
-                message = f"{path} was not written by this ledger; nothing was created"
+        store = self._ctx.store
+        for path in results.results_names(batch):
+            if store.stamp(path) is not None:
+                message = f"{store.shown(path)} was not written by this ledger; nothing was created"
                 raise ManifestError(message, [], "Move it away, or choose another --batch or --out-dir.")
 
     def _stored_name(self, source: Source) -> str:
-        return source_name(source.path, self._ctx.settings.ledger.parent)
+        return source_name(source.path, self._ctx.settings.home)
 
     async def _check_outputs(self) -> None:
         conflicts = await self._outputs.run(self.named, rescan=self._ctx.settings.rescan)

@@ -12,7 +12,9 @@ from itertools import groupby
 from operator import attrgetter
 
 from batcher.audio.io_threads import Disk
+from batcher.audio.objects import OutageError
 from batcher.audio.store import Store
+from batcher.audio.stores import Stores
 from batcher.ledger.ledger import Connection, Ledger
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.queries.outputs import has_audio, linked_elsewhere, places_of_audio
@@ -24,57 +26,84 @@ Linked = tuple[Output, str | None]
 
 @dataclass(kw_only=True)
 class Linker:
-    """Links outputs of one ledger on disk. The caller records the links."""
+    """Links outputs of one ledger. The caller records the links. New audio goes to `store`."""
 
     ledger: Ledger
+    stores: Stores
     store: Store
-    disk: Disk = field(default_factory=Disk, init=False)
+    disk: Disk = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.disk = Disk(remote=self.store.is_remote)
 
     async def link(self, outputs: Sequence[Output], *, publish: str | None = None) -> list[Linked]:
         """Link these outputs, after publishing the part of the item path `publish`.
 
         Raises:
-            OSError: the part cannot be published.
+            OSError: the part cannot be published; or the object store is out of reach for its rows.
         """
         if replaced := [one for one in outputs if one.linked_source is not None and not one.linked]:
             await self.ledger.do(_forget, replaced)
         results = []
         for output, why in await self.disk.do(self._publish_and_link, publish, outputs):
-            results.append((output, why if why is None else await self._replace_known(output, why)))
+            try:
+                results.append((output, why if why is None else await self._replace_known(output, why)))
+            except OSError as error:
+                results.append((output, _reason(error)))
         return results
 
     async def _replace_known(self, output: Output, why: str) -> str | None:
         """Replace the file at the output if it is audio that the ledger has. Returns why not, or None."""
-        owners = await self.ledger.do(owners_at, self.store, output)
-        if owners and (other := await self.ledger.do(row_at, self.store, output, owners)) is not None:
+        store = self.stores.at(output.out_dir)
+        item = await self.disk.do(store.item_at, output)
+        sha256 = await self.disk.do(store.digest_at, output.output)
+        owners = await self.ledger.do(owners_of, output, item, sha256)
+        if owners and (other := await self.ledger.do(row_at, store, output, owners)) is not None:
             return other
         return await self.disk.do(self._link_one, output, owners) if owners else why
 
     def _publish_and_link(self, path: str | None, outputs: Sequence[Output]) -> list[Linked]:
         if path is not None:
             self.store.publish(path)
-        return [(output, self._link_one(output)) for output in outputs]
+        results: list[Linked] = []
+        for output in outputs:
+            try:
+                results.append((output, self._link_one(output)))
+            except OutageError as error:
+                if path is not None:
+                    raise
+                results.append((output, _reason(error)))
+        return results
 
     def _link_one(self, output: Output, owners: Sequence[tuple[str, str, str]] = ()) -> str | None:
         """Link one output; `owners` are the items whose audio is there. Returns why that failed, or None."""
+        store = self.stores.at(output.out_dir)
         try:
             if owners:
-                self.store.preserve(output, owners)
-            return self.store.link(output, replace=bool(owners))
+                store.preserve(output, owners)
+            return store.link(output, replace=bool(owners))
+        except OutageError:
+            raise
         except OSError as error:
-            return f"{error.filename}: {error.strerror}"
+            return _reason(error)
 
 
-def owners_at(conn: Connection, store: Store, output: Output) -> list[tuple[str, str, str]]:
+def _reason(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}"
+
+
+def owners_of(
+    conn: Connection, output: Output, item: tuple[str, str] | None, sha256: str | None
+) -> list[tuple[str, str, str]]:
     """The items whose audio is at the output: output folder, key and file extension. Empty if it is not ours.
+
+    `item` is that whose own file is there, `sha256` the digest of what is there.
 
     An item's own file is ours even if the ledger does not know the item, as after a loss of the ledger. If it does, the
     content must be audio that it has: a file that was edited in place is not replaced.
     """
-    item = store.item_at(output)
     if item is not None and not has_audio(conn, item[0]):
         return [(output.out_dir, *item)]
-    sha256 = store.digest_at(output)
     return [] if sha256 is None else places_of_audio(conn, sha256)
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 import anyio.to_thread
 
-from batcher.audio.store import Store
+from batcher.address import Address
+from batcher.audio.stores import Stores
 from batcher.clock import Clock
 from batcher.errors import CredentialsError, ManifestError
 from batcher.formatting import rounded
@@ -25,6 +26,7 @@ from batcher.ledger.imports.preview import ImportPreview
 from batcher.ledger.ledger import Connection, open_readonly
 from batcher.ledger.lifecycle import runs
 from batcher.ledger.money.prices import Prices, prices
+from batcher.ledger.queries.batches import current_batches
 from batcher.ledger.queries.manifest_paths import source_name
 from batcher.ledger.storage import bulk, database
 from batcher.manifest.faults import Faults
@@ -36,7 +38,7 @@ from batcher.pipeline.catalogue import Catalogue, Verdict
 from batcher.pipeline.connection import profile_error, reach
 from batcher.pipeline.ingest import trusted_stamp
 from batcher.pipeline.purchase_check import CACHE, add_fault, fix_voices, warnings
-from batcher.pipeline.restore import why_outdated
+from batcher.pipeline.restore import read_owners, why_outdated
 from batcher.pipeline.selection import Selection, need_known
 from batcher.pipeline.startup import open_manifest
 from batcher.provider.answers import Profile
@@ -95,7 +97,7 @@ async def plan(settings: Settings, watch: Watch = lambda rows, _: rows) -> Plan:
         LedgerError: the ledger cannot be used.
         UsageError: a setting is invalid, or names a row that does not exist.
     """
-    with _ledger(settings) as path, open_readonly(path, settings.world) as conn, bulk.large_cache(conn):
+    with _ledger(settings) as address, open_readonly(address, settings.world) as conn, bulk.large_cache(conn):
         cancellable = _Cancellable(watch)
         planner = await cancellable.call(lambda: _Planner(settings, conn, cancellable.reading))
         await planner.ask_api()
@@ -137,13 +139,13 @@ class _Cancellable:
 
 
 @contextmanager
-def _ledger(settings: Settings) -> Iterator[Path]:
-    """The path of the ledger, or of a temporary empty one if there is none yet."""
-    if settings.ledger.exists():
+def _ledger(settings: Settings) -> Iterator[Address]:
+    """The address of the ledger, or of a temporary empty one if there is none yet."""
+    if database.exists(settings.ledger):
         yield settings.ledger
         return
     with tempfile.TemporaryDirectory(prefix="batcher-plan-") as folder:
-        empty = Path(folder) / settings.ledger.name
+        empty = Path(folder) / "batcher.db"
         database.create(empty, settings.world)
         yield empty
 
@@ -157,8 +159,8 @@ class _Planner:
         self._watch = watch
         self._preview = ImportPreview(conn)
         self._verdict = Verdict()
-        self._plan = Plan(outdated=why_outdated(conn, settings))
-        self._store = Store(settings.ledger.parent, settings.out_dir)
+        self._plan = Plan(outdated=why_outdated(conn, read_owners(settings, current_batches(conn))))
+        self._store = Stores(settings.home).of(settings.out_dir)
         self._refused_types: dict[str, None] = {}
         self._preview_imports()
         self._select_rows()
@@ -185,7 +187,7 @@ class _Planner:
         trusted = trusted_stamp(source, Clock())
         if trusted is None or self._settings.rescan or self._settings.restored:
             return None
-        stored, out_dir = source_name(source.path, self._settings.ledger.parent), self._store.out_dir
+        stored, out_dir = source_name(source.path, self._settings.home), self._store.out_dir
         batch = importer.find_unchanged(self._conn, rules, source=stored, out_dir=out_dir, trusted=trusted)
         facts = None if batch is None else file_facts(self._conn, batch)
         if batch is not None and facts is not None:
@@ -230,7 +232,7 @@ class _Planner:
         Without a token, or for a sandbox that does not exist yet, both stay unknown.
         """
         settings, plan = self._settings, self._plan
-        if settings.sandbox and not settings.ledger.exists():
+        if settings.sandbox and not database.exists(settings.ledger):
             return
         from batcher.provider.client import Client
 

@@ -9,20 +9,22 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import anyio.to_thread
 
 from batcher import files
 from batcher.audio import folder_mark
+from batcher.audio.content import TEMPORARY
 from batcher.audio.folder_mark import Owner
-from batcher.audio.store import Store, digest
+from batcher.audio.store import Store
+from batcher.audio.stores import Stores
 from batcher.clock import local
 from batcher.errors import UsageError
 from batcher.formatting import counted
@@ -31,12 +33,12 @@ from batcher.ledger.ledger import Connection, Ledger, open_readonly
 from batcher.ledger.lifecycle import restored_rows
 from batcher.ledger.queries import outputs
 from batcher.ledger.queries.batches import current_batches
-from batcher.ledger.queries.identity import Identity, has_run, identity
+from batcher.ledger.queries.identity import Identity, has_run, identity, last_run
 from batcher.ledger.records import Batch, FileRecord
 from batcher.manifest.storable import is_storable
 from batcher.pipeline.context import RunContext
 from batcher.pipeline.delivery import Delivery
-from batcher.reports.results import RESULTS, results_paths
+from batcher.reports.results import RESULTS, results_names
 from batcher.settings import Settings
 
 _CHUNK: Final = 200
@@ -55,19 +57,39 @@ _MAX_INTEGER: Final = 2**62
 """Bounds the integers in a line of results: SQLite stores 64 bits."""
 
 
-def why_outdated(conn: Connection, settings: Settings) -> str | None:
+Owners = Sequence[tuple[Store, Owner | None]]
+"""The run's own output folder, then the others of the ledger, each with the owner that its mark names."""
+
+
+def read_owners(settings: Settings, batches: Sequence[Batch]) -> Owners:
+    """Read the marks in the output folders of a run and of these batches.
+
+    Raises:
+        UsageError: an object store cannot be used.
+        StorageError: an object store does not answer.
+    """
+    return [(store, folder_mark.owner(store)) for store in _stores(settings, batches)]
+
+
+def why_outdated(conn: Connection, owners: Owners) -> str | None:
     """Why the ledger may lack what was bought. None if nothing suggests it."""
-    ours, stores = identity(conn), _stores(settings, current_batches(conn))
+    ours = identity(conn)
     if ours.copied_at is not None:
         return f"the ledger is a copy made at {local(ours.copied_at)}, without what was bought since"
-    for store in stores:
-        owner = folder_mark.owner(store.folder)
+    if ours.was_promoted and not _is_complete_since(conn, owners[0][1]):
+        return "another database server has taken over, and may lack what was bought last"
+    for store, owner in owners:
         if owner is not None and owner.ledger_id == ours.ledger_id and not has_run(conn, owner.run_id):
-            return f"the ledger is older than the audio in {store.folder}: it lacks the last run there"
-    owner = folder_mark.owner(stores[0].folder)
+            return f"the ledger is older than the audio in {store.place}: it lacks the last run there"
+    store, owner = owners[0]
     if owner is not None and owner.ledger_id != ours.ledger_id:
-        return f"another ledger bought the audio in {stores[0].folder}"
+        return f"another ledger bought the audio in {store.place}"
     return None
+
+
+def _is_complete_since(conn: Connection, owner: Owner | None) -> bool:
+    """Whether the ledger has the end of the last run that worked in the folder, and so everything before it."""
+    return owner is not None and last_run(conn) == (owner.run_id, True)
 
 
 def need_consent(settings: Settings) -> bool:
@@ -75,8 +97,12 @@ def need_consent(settings: Settings) -> bool:
 
     Raises:
         UsageError: it is, without `--restored`; or the output folder belongs to the other world, sandbox or real.
+        StorageError: the object store does not answer.
     """
-    owner = folder_mark.owner(settings.out_dir)
+    with open_readonly(settings.ledger) as conn:
+        batches = current_batches(conn)
+    owners = read_owners(settings, batches)
+    owner = owners[0][1]
     if owner is not None and owner.world != settings.world:
         origin = "sandbox" if owner.world == "sandbox" else "real API"
         raise UsageError(
@@ -84,7 +110,7 @@ def need_consent(settings: Settings) -> bool:
             "Choose another --out-dir.",
         )
     with open_readonly(settings.ledger) as conn:
-        why = why_outdated(conn, settings)
+        why = why_outdated(conn, owners)
     if why is not None and not settings.restored:
         raise UsageError(
             f"{why}. Nothing was created.",
@@ -97,10 +123,10 @@ def need_consent(settings: Settings) -> bool:
 
 def _stores(settings: Settings, batches: Sequence[Batch]) -> list[Store]:
     """The run's own output folder, then the other output folders of the ledger's batches."""
-    home = settings.ledger.parent
-    own = Store(home, settings.out_dir)
+    stores = Stores(settings.home)
+    own = stores.of(settings.out_dir)
     others = {batch.out_dir for batch in batches} - {own.out_dir}
-    return [own, *(Store(home, Path(os.path.normpath(home / out_dir))) for out_dir in sorted(others))]
+    return [own, *map(stores.at, sorted(others))]
 
 
 async def import_rows(ctx: RunContext, *, outdated: bool) -> None:
@@ -111,28 +137,51 @@ async def import_rows(ctx: RunContext, *, outdated: bool) -> None:
     ledger, settings = ctx.ledger, ctx.settings
     batches = await ledger.do(current_batches)
     stores = _stores(settings, batches)
-    found = [path for store in stores for path in sorted(store.folder.glob(f"*{RESULTS}.jsonl"))]
     known = frozenset() if outdated else frozenset(batch.name for batch in batches)
-    lines = (line for line in read_results(found, settings.ledger.parent) if line["batch"] not in known)
-    number = await ledger.do(restored_rows.add, lines, at=ctx.clock.now())
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY) as folder:
+        found = await anyio.to_thread.run_sync(_results_files, stores, Path(folder))
+        lines = (line for line in read_results(found) if line["batch"] not in known)
+        number = await ledger.do(restored_rows.add, lines, at=ctx.clock.now())
     if outdated:
         await _begin(ledger, stores, ctx.run_id, batches)
     rows, files = counted(number, "row"), counted(len(found), "results file")
     ctx.progress.say(f"restoring: {rows} that may have been bought in {files}")
 
 
+class ResultsFile(NamedTuple):
+    """A results file (JSONL) on disk, perhaps a copy: its path, its name for people, and the output folder that its
+    paths are relative to, as the ledger has it."""
+
+    path: Path
+    shown: str
+    out_dir: str
+
+
+def results_file(store: Store, name: str, folder: Path) -> ResultsFile:
+    """A results file of an output folder; a copy of one in an object store goes into `folder`.
+
+    Raises:
+        OSError: the store does not have it, or does not answer.
+    """
+    return ResultsFile(store.on_disk(name, folder), store.shown(name), store.out_dir)
+
+
+def _results_files(stores: Sequence[Store], folder: Path) -> list[ResultsFile]:
+    """The results files in these output folders."""
+    return [results_file(store, name, folder) for store in stores for name in store.ending_with(f"{RESULTS}.jsonl")]
+
+
 async def _begin(ledger: Ledger, stores: Sequence[Store], run_id: str, batches: Sequence[Batch]) -> None:
     """Record whether the results files are complete, then mark the folders as this ledger's."""
-    owners = [(store, folder_mark.owner(store.folder)) for store in stores]
+    owners = [(store, await anyio.to_thread.run_sync(folder_mark.owner, store)) for store in stores]
     needed = {batch.out_dir for batch in batches} or {stores[0].out_dir}
-    complete = all(
-        _is_complete(store, owner) for store, owner in owners if owner is not None or store.out_dir in needed
-    )
+    relevant = [(store, owner) for store, owner in owners if owner is not None or store.out_dir in needed]
+    complete = await anyio.to_thread.run_sync(lambda: all(_is_complete(*one) for one in relevant))
     await ledger.do(restored_rows.begin, "none" if complete else "some")
     ours = await ledger.do(identity)
     for store, owner in owners:
         if store is stores[0] or (owner is not None and owner.ledger_id == ours.ledger_id):
-            _mark(store, ours, run_id, {} if owner is None else owner.batches)
+            await _mark(store, ours, run_id, {} if owner is None else owner.batches)
 
 
 def _is_complete(store: Store, owner: Owner | None) -> bool:
@@ -143,32 +192,30 @@ def _is_complete(store: Store, owner: Owner | None) -> bool:
 
 
 def _results_digest(store: Store, batch: str) -> str | None:
-    path = results_paths(store.folder, [batch])[0]
-    return digest(path) if path.is_file() else None
+    return store.digest_at(results_names(batch)[0])
 
 
-def _mark(store: Store, ours: Identity, run_id: str, batches: dict[str, str | None]) -> None:
+async def _mark(store: Store, ours: Identity, run_id: str, batches: dict[str, str | None]) -> None:
     owner = Owner(ledger_id=ours.ledger_id, run_id=run_id, batches=batches, world=ours.world)
-    folder_mark.sign(store.folder, owner)
+    await anyio.to_thread.run_sync(folder_mark.sign, store, owner)
 
 
-def read_results(paths: Sequence[Path], home: Path) -> Iterator[dict[str, Any]]:
-    """The lines of results files (JSONL), each with the `out_dir` of its paths, relative to `home`.
+def read_results(found: Sequence[ResultsFile]) -> Iterator[dict[str, Any]]:
+    """The lines of results files, each with the `out_dir` of its paths.
 
     Raises:
         UsageError: a file cannot be read, or is not a results file.
     """
-    for path in paths:
-        out_dir = Store(home, path.absolute().parent).out_dir
+    for path, shown, out_dir in found:
         try:
             # Only "\n" ends a line: texts may contain other characters at which str.splitlines would split.
             with io.TextIOWrapper(files.reading(path), encoding="utf-8", newline="\n") as file:
                 for text in iter(partial(file.readline, _MAX_LINE_CHARACTERS), ""):
                     yield _parse_line(text) | {"out_dir": out_dir}
         except OSError as error:
-            raise UsageError(f"cannot read {path}: {error.strerror}", "Check the file and its permissions.") from None
+            raise UsageError(f"cannot read {shown}: {error.strerror}", "Check the file and its permissions.") from None
         except (ValueError, RecursionError):
-            raise UsageError(f"{path} is not a results file", "Use BATCH.results.jsonl as written by a run.") from None
+            raise UsageError(f"{shown} is not a results file", "Use BATCH.results.jsonl as written by a run.") from None
 
 
 def _parse_line(text: str) -> dict[str, Any]:
@@ -200,9 +247,10 @@ async def sign(ctx: RunContext, batches: Sequence[str], *, whole: bool) -> None:
     Raises:
         StorageError: the folder cannot be written.
     """
-    ours, owner = await ctx.ledger.do(identity), folder_mark.owner(ctx.store.folder)
-    digests = {batch: _results_digest(ctx.store, batch) if whole else None for batch in batches}
-    _mark(ctx.store, ours, ctx.run_id, ({} if owner is None else owner.batches) | digests)
+    ours, store, thread = await ctx.ledger.do(identity), ctx.store, anyio.to_thread.run_sync
+    owner = await thread(folder_mark.owner, store)
+    digests = {batch: await thread(_results_digest, store, batch) if whole else None for batch in batches}
+    await _mark(store, ours, ctx.run_id, ({} if owner is None else owner.batches) | digests)
 
 
 async def apply_rows(delivery: Delivery, *, account_id: int, imported: bool) -> None:
@@ -215,7 +263,7 @@ async def apply_rows(delivery: Delivery, *, account_id: int, imported: bool) -> 
         return
     states: Counter[State] = Counter()
     while rows := await ledger.do(restored_rows.next_rows, _CHUNK):
-        files = await _restore_files(ctx.store, rows)
+        files = await _restore_files(ctx.stores, rows)
         applied = await ledger.do(_apply, rows, files, account_id, ctx.run_id, ctx.clock.now())
         states.update(applied.values())
         for key, state in applied.items():
@@ -226,28 +274,32 @@ async def apply_rows(delivery: Delivery, *, account_id: int, imported: bool) -> 
             "restoring continues in the next run that imports the manifests; nothing is created until then"
         )
         return
-    doubts = await ledger.do(
-        restored_rows.finish, ctx.store.has_item, account_id=account_id, run_id=ctx.run_id, at=ctx.clock.now()
-    )
+    await anyio.to_thread.run_sync(ctx.store.expect, None)
+    has_item, at = partial(_has_item, ctx.store), ctx.clock.now()
+    doubts = await ledger.do(restored_rows.finish, has_item, account_id=account_id, run_id=ctx.run_id, at=at)
     reported = ", ".join(f"{number:,} {state.replace('_', ' ')}" for state, number in states.items()) or "no items"
     ctx.progress.say(
         f"restored from results files: {reported}; {counted(doubts, 'other item')} in doubt (may have been bought)"
     )
 
 
-async def _restore_files(store: Store, rows: Sequence[Any]) -> dict[str, FileRecord | None]:
+def _has_item(store: Store, key: str, audio_format: str) -> bool:
+    return store.is_there(store.item_path(key, audio_format))
+
+
+async def _restore_files(stores: Stores, rows: Sequence[Any]) -> dict[str, FileRecord | None]:
     """By item, the file that its rows report, after making sure that it is at the item's path. None if it is lost."""
     files: dict[str, FileRecord | None] = {}
     for row in rows:
         if files.get(row.item_key) is None:
-            files[row.item_key] = await anyio.to_thread.run_sync(_restore_file, store, row)
+            files[row.item_key] = await anyio.to_thread.run_sync(_restore_file, stores, row)
     return files
 
 
-def _restore_file(store: Store, row: Any) -> FileRecord | None:
+def _restore_file(stores: Stores, row: Any) -> FileRecord | None:
     if not (row.sha256 and row.bytes and row.output):
         return None
-    path = store.keep(row.out_dir, row.output, row.item_key, row.format, row.sha256)
+    path = stores.at(row.out_dir).keep(row.output, row.item_key, row.format, row.sha256)
     if path is None:
         return None
     return FileRecord(path=path, sha256=row.sha256, bytes=row.bytes, audio_seconds=row.audio_seconds)

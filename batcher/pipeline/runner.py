@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import anyio
 import anyio.to_thread
 
-from batcher.audio.store import Store
+from batcher.audio.io_threads import REQUESTS
+from batcher.audio.objects import reporting
+from batcher.audio.stores import Stores
 from batcher.clock import Clock, Wakeup
-from batcher.errors import BatcherError, CredentialsError, LockedError, TroubleError, UsageError, root_cause
+from batcher.errors import BatcherError, CredentialsError, TroubleError, UsageError, root_cause
 from batcher.formatting import amount, counted
 from batcher.item import State
-from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import collection, restored_rows, runs
 from batcher.ledger.queries import item_counts, status
+from batcher.ledger.queries.identity import note_timeline
 from batcher.ledger.queries.selection import selected_rows
 from batcher.ledger.records import Halt
-from batcher.ledger.storage.lock import owner_lock
+from batcher.ledger.storage import database
 from batcher.log import log, within_run
 from batcher.pacing.pace import Pacing
 from batcher.pipeline import restore
@@ -38,7 +40,7 @@ from batcher.pipeline.preflight import Preflight
 from batcher.pipeline.purchase_check import check_purchases
 from batcher.pipeline.question import ask
 from batcher.pipeline.slots import Slots
-from batcher.pipeline.startup import need_manifests, ready_ledger
+from batcher.pipeline.startup import need_manifests, open_owned
 from batcher.pipeline.stop import Reason, StopRequests
 from batcher.pipeline.submitter import Submitter
 from batcher.provider.answers import Profile
@@ -54,8 +56,6 @@ ASK_ABOVE: Final = 50
 """A person at a terminal is asked before more new items than this are created for real money."""
 _AT_ONCE: Final = InFlight(creates=128, polls=16, downloads=4)
 """Maximum requests in flight, even if `--concurrency` permits more: each has its own connection."""
-_LOCK_SECONDS: Final = 0.1
-"""Time between two attempts to take the lock."""
 _COULD_NOT_BEGIN: Final = (2, 5, 8)
 """Exit codes of runs that an error may have kept from creating anything."""
 
@@ -85,37 +85,19 @@ async def run(
         UsageError: there is neither a manifest nor a ledger, or the ledger cannot be used.
         StorageError: the disk is full or refuses writes.
     """
-    if not settings.ledger.exists():
+    if not await anyio.to_thread.run_sync(database.exists, settings.ledger):
         need_manifests(settings)
     clock = Clock()
     with ExitStack() as held:
-        await _lock(held, settings, clock, requests)
-        new = await anyio.to_thread.run_sync(ready_ledger, settings, progress)
-        api = f", API {settings.other_api}" if settings.other_api else ""
-        progress.say(f"ledger {settings.ledger}{' (NEW)' if new else ''}, output folder {settings.out_dir}{api}")
-        outdated = restore.need_consent(settings)
-        ledger = held.enter_context(open_ledger(settings.ledger, settings.world))
-        store = Store(settings.ledger.parent, settings.out_dir)
-        ctx = RunContext(settings=settings, ledger=ledger, store=store, progress=progress, clock=clock)
-        try:
-            with within_run(ctx.run_id):
-                return await _Run(ctx, confirm, post).run(outdated, requests)
-        except BaseExceptionGroup as errors:
-            raise root_cause(errors) from errors
-
-
-async def _lock(held: ExitStack, settings: Settings, clock: Clock, requests: StopRequests) -> None:
-    """Take the owner's lock, waiting for it as long as the settings say, or until a request to stop."""
-    give_up_at = clock.steady() + settings.wait_lock_seconds
-    while True:
-        try:
-            held.enter_context(owner_lock(settings.ledger, hint="Pass --wait-lock 5m to wait for it."))
-        except LockedError:
-            if clock.steady() >= give_up_at or requests.any:
-                raise
-        else:
-            return
-        await clock.sleep(_LOCK_SECONDS)
+        ledger, outdated = await open_owned(held, settings, progress, clock, requests)
+        stores = Stores(settings.home)
+        ctx = RunContext(settings=settings, ledger=ledger, stores=stores, progress=progress, clock=clock)
+        with reporting():
+            try:
+                with within_run(ctx.run_id):
+                    return await _Run(ctx, confirm, post).run(outdated, requests)
+            except BaseExceptionGroup as errors:
+                raise root_cause(errors) from errors
 
 
 class _Run:
@@ -143,6 +125,7 @@ class _Run:
             await watchers.start(requests.listen)
             watchers.start_soon(obey, self.ctx, requests, self._abort_creates, watchers)
             watchers.start_soon(limit_runtime, self.ctx)
+            watchers.start_soon(self.ctx.ledger.keep)
             await self._recover(started_at)
             watchers.start_soon(self.outbox.run)
             if outdated or self.ctx.settings.restored:
@@ -167,6 +150,7 @@ class _Run:
         """Replay the spill file of an earlier run, and put its unanswered creates in doubt."""
         ctx = self.ctx
         self.last_end = await ctx.ledger.do(runs.begin_run, ctx.run_id, out_dir=str(ctx.settings.out_dir), at=at)
+        await ctx.ledger.do(note_timeline)
         self.ingest.last_message = self.last_end[1]
         doubts = await ctx.ledger.recover(run_id=ctx.run_id, at=at, max_in_doubt=ctx.settings.max_in_doubt)
         if doubts:
@@ -186,7 +170,7 @@ class _Run:
         """Tell the observer which rows the run works on."""
         ledger, selection = self.ctx.ledger, self.ingest.selection
         chosen = frozenset(await ledger.do(selected_rows)) if selection.is_limited else None
-        work = Work(ledger.path, [] if self.ingest.refused else self.ingest.named, chosen, ledger.committed)
+        work = Work(ledger.address, [] if self.ingest.refused else self.ingest.named, chosen, ledger.committed)
         self.ctx.progress.begin(work)
 
     async def _has_work(self) -> bool:
@@ -200,11 +184,13 @@ class _Run:
     async def _work(self, delivery: Delivery) -> None:
         """Create and collect. An error that prevents it is a reason to stop like any other: the run still reports."""
         try:
-            self.ctx.store.prepare()
+            await anyio.to_thread.run_sync(self.ctx.store.prepare)
             preload()
-            self.at_once = fit(self.at_once, self.ctx.progress.warn, ends=2 if self.ctx.settings.sandbox else 1)
-            async with self._connected() as (client, preflight):
-                await self._work_for_account(client, preflight, delivery)
+            ends, others = 2 if self.ctx.settings.sandbox else 1, 2 * REQUESTS if self.ctx.store.is_remote else 0
+            self.at_once = fit(self.at_once, self.ctx.progress.warn, ends=ends, others=others)
+            with reporting():
+                async with self._connected() as (client, preflight):
+                    await self._work_for_account(client, preflight, delivery)
         except UsageError as error:
             self.ingest.refuse(error.message, [], error.hint)
         except CredentialsError as error:

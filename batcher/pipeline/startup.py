@@ -1,13 +1,28 @@
-"""What a run needs before it begins: its input, and an up-to-date ledger."""
+"""What a run needs before it begins: its input, and an up-to-date ledger that is its own."""
 
 from __future__ import annotations
 
-from batcher.errors import UsageError
-from batcher.ledger.storage import database
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import anyio
+import anyio.to_thread
+
+from batcher.clock import Clock
+from batcher.errors import LockedError, UsageError
+from batcher.ledger.ledger import Ledger, open_ledger
+from batcher.ledger.storage import database, sqlite
+from batcher.ledger.storage.lock import owner_lock
 from batcher.manifest.reader import Manifest, Watch
 from batcher.manifest.rules import Rules
+from batcher.pipeline.restore import need_consent
+from batcher.pipeline.stop import StopRequests
 from batcher.reports.observer import Observer
 from batcher.settings import Settings, Source
+
+_LOCK_SECONDS: Final = 0.1
+"""Time between two attempts to take the lock."""
 
 
 def open_manifest(source: Source, rules: Rules, *, watch: Watch = lambda rows, _: rows) -> Manifest:
@@ -34,11 +49,42 @@ def need_manifests(settings: Settings) -> None:
 
 def ready_ledger(settings: Settings, progress: Observer) -> bool:
     """Create the ledger, or migrate it to this version. Returns whether it is new. The caller holds the lock."""
-    if not settings.ledger.exists():
+    if not database.exists(settings.ledger):
         database.create(settings.ledger, settings.world)
         return True
-    database.set_stray_journal_aside(settings.ledger)
+    if isinstance(settings.ledger, Path):
+        sqlite.set_stray_journal_aside(settings.ledger)
     if database.needs_upgrade(settings.ledger):
         backup = database.upgrade(settings.ledger)
-        progress.say(f"upgraded the ledger; the previous version is in {backup}")
+        kept = "" if backup is None else f"; the previous version is in {backup}"
+        progress.say(f"upgraded the ledger{kept}")
     return False
+
+
+async def open_owned(
+    held: ExitStack, settings: Settings, progress: Observer, clock: Clock, requests: StopRequests
+) -> tuple[Ledger, bool]:
+    """Take the owner's lock and open the ledger, waiting as long as the settings say, or until a request to stop.
+
+    Returns it, and whether it is outdated.
+    """
+    give_up_at = clock.steady() + settings.wait_lock_seconds
+    while True:
+        try:
+            return await _try_open(held, settings, progress)
+        except LockedError:
+            if clock.steady() >= give_up_at or requests.any:
+                raise
+        await clock.sleep(_LOCK_SECONDS)
+
+
+async def _try_open(held: ExitStack, settings: Settings, progress: Observer) -> tuple[Ledger, bool]:
+    with ExitStack() as attempt:
+        attempt.enter_context(owner_lock(settings.ledger, hint="Pass --wait-lock 5m to wait for it."))
+        new = await anyio.to_thread.run_sync(ready_ledger, settings, progress)
+        outdated = await anyio.to_thread.run_sync(need_consent, settings)
+        ledger = attempt.enter_context(open_ledger(settings.ledger, settings.world))
+        held.push(attempt.pop_all())
+    api = f", API {settings.other_api}" if settings.other_api else ""
+    progress.say(f"ledger {settings.ledger}{' (NEW)' if new else ''}, output folder {settings.out_dir}{api}")
+    return ledger, outdated

@@ -171,13 +171,11 @@ class Submitter:
         return self.gate.size if most is None else most - self._claimed
 
     def _items_spent(self) -> bool:
-        if self._items_left() > 0 or self._in_flight:
-            return False
         most = self.ctx.settings.max_items
-        if most is not None and self._claimed >= most:
-            self.ctx.stop.stop_creating(Reason.ASKED, f"--max-items {most} reached")
-            return True
-        return False
+        if most is None or self._claimed < most or self._in_flight:
+            return False
+        self.ctx.stop.stop_creating(Reason.ASKED, f"--max-items {most} reached")
+        return True
 
     async def _create(self, claimed: Claimed, sent: Sent) -> None:
         with anyio.CancelScope(shield=True):
@@ -208,7 +206,7 @@ class Submitter:
 
     def _hold(self) -> bool:
         """Whether a create must not leave after all: checked at the last moment before it is sent."""
-        return self.api.guard.tripped or self.ctx.stop.creating or self.gate.closed
+        return self.api.guard.tripped or self.ctx.stop.creating or self.gate.closed or not self.ctx.ledger.is_held
 
     def _react(self, answer: Answer, sent: Sent) -> None:
         """Set the latches that the answer requires, before it is recorded."""

@@ -21,9 +21,13 @@ _ONLY: Final = {
 """Parameters that only some engines use; the others charge for the request and ignore the parameter."""
 JUDGED: Final = ("speed", "volume", "pitch", "stability", "similarity", "emotion")
 """Parameters of which an API's list of controls shows whether a model uses them."""
-_CJK: Final = re.compile(
-    "[\u1100-\u11ff\u2e80-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff]"
+_CJK: Final = (
+    r"\u1100-\u11ff\u2e80-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff"
 )
+_IS_CJK: Final = re.compile(f"[{_CJK}]")
+_HALVES: Final = f"length(text) + length(regexp_replace(text, '[^{_CJK}]', '', 'g'))"
+LISTED_PRICE: Final = f"CAST(ceil(({_HALVES}) / 2.0) AS integer)"
+"""`listed_price` as SQL, for a database that cannot call it."""
 
 
 def ignored_parameters(model: str | None, names: Iterable[str]) -> list[str]:
@@ -39,5 +43,5 @@ def listed_price(text: str) -> int:
 
     Some models cost a multiple of it, which is not published.
     """
-    cjk = 0 if text.isascii() else len(_CJK.findall(text))
+    cjk = 0 if text.isascii() else len(_IS_CJK.findall(text))
     return math.ceil(cjk + (len(text) - cjk) / 2)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
+from batcher.address import Address
 from batcher.clock import Clock, Wakeup
 from batcher.ledger.records import Batch
 from batcher.log import log
@@ -21,7 +21,7 @@ class Work:
     `committed` rings after each change of the ledger.
     """
 
-    ledger: Path
+    ledger: Address
     batches: Sequence[Batch]
     chosen: frozenset[tuple[int, int]] | None
     committed: Wakeup

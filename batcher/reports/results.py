@@ -11,7 +11,7 @@ from typing import IO, Any, Final
 
 import msgspec
 
-from batcher import files
+from batcher.audio.store import Store
 from batcher.settings import RESULT_FORMATS
 
 _RESULT_COLUMNS: Final = (
@@ -27,25 +27,23 @@ RESERVED_ENDINGS: Final = (f"{RESULTS}.jsonl", f"{RESULTS}.csv", f"{REPORT}.html
 """Endings of these files' names, which no output in the output folder may have."""
 
 
-def results_paths(out_dir: Path, batches: Sequence[str]) -> list[Path]:
-    """Paths of the results files of these batches."""
-    return [out_dir / f"{batch}{RESULTS}.{ending}" for batch in batches for ending in RESULT_FORMATS]
+def results_names(batch: str) -> list[str]:
+    """Names of the results files of a batch, in its output folder."""
+    return [f"{batch}{RESULTS}.{ending}" for ending in RESULT_FORMATS]
 
 
 def write_results(
-    out_dir: Path, batch: str, lines: Iterator[dict[str, Any]], formats: Sequence[str] = RESULT_FORMATS
+    store: Store, batch: str, lines: Iterator[dict[str, Any]], formats: Sequence[str] = RESULT_FORMATS
 ) -> None:
-    """Replace `BATCH.results.jsonl` and `.csv` in the output folder, or one of them, each atomically.
+    """Replace `BATCH.results.jsonl` and `.csv` in the output folder, or one of them, with its next `flush`.
 
     Raises:
         OSError: they cannot be written; the old ones stay.
     """
-    out_dir.mkdir(parents=True, exist_ok=True)
-    paths = results_paths(out_dir, [batch])
     with ExitStack() as opened:
         jsonl, table = (
-            opened.enter_context(files.replacing(path, encoding=encoding) if kind in formats else _nowhere(encoding))
-            for path, kind, encoding in zip(paths, RESULT_FORMATS, (None, "utf-8"), strict=True)
+            opened.enter_context(store.replacing(name, encoding=encoding) if kind in formats else _nowhere(encoding))
+            for name, kind, encoding in zip(results_names(batch), RESULT_FORMATS, (None, "utf-8"), strict=True)
         )
         _write_lines(jsonl, table, lines)
 

@@ -58,7 +58,7 @@ def assert_contract(ended: Ended, exit_code: int, outcome: str) -> None:
         ["lines.csv", "--concurrency", "0"],
         ["lines.csv", "--max-runtime", "soon"],
         ["lines.csv", "--column", "emotion"],
-        ["lines.csv", "--ledger", "postgresql://host/db"],
+        ["lines.csv", "--ledger", "mysql://host/db"],
         ["lines.csv", "--api-url", "http://speech.example/api"],
         ["lines.csv", "--token-file", "no-such-file"],
         ["lines.csv", "lines.csv"],

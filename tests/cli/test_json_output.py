@@ -31,6 +31,7 @@ FAILURES: Final = {
     "retake": ["no-such-row"],
     "ledger upgrade": ["--ledger", "no-such.db"],
     "ledger backup": ["copy.db", "--ledger", "no-such.db"],
+    "ledger copy": ["no-such.db", "other.db"],
     "ledger recover": ["no-such.jsonl", "--ledger", "no-such.db"],
     "verify": ["no-such-file"],
     "trust": ["no-such-folder"],

@@ -33,6 +33,7 @@ def configure(project: Project, text: str) -> None:
         ({"ledger": "inside/../../x.db", "out-dir": "link"}, {"ledger", "out-dir"}),
         ({"ledger": "postgresql://example.com/x", "out-dir": "circle"}, {"ledger", "out-dir"}),
         ({"ledger": "sqlite:///../x.db", "out-dir": "a\0b"}, {"ledger", "out-dir"}),
+        ({"out-dir": "s3://bucket/audio"}, {"out-dir"}),
         ({"token-file": "secret"}, {"token-file"}),
     ],
 )

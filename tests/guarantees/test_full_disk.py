@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from batcher.audio.store import digest
+from batcher.audio.content import digest
 from batcher.errors import StorageError
 from batcher.item import Event
 from batcher.ledger.records import AnswerRecord
@@ -59,7 +59,7 @@ MATRIX: Final[list[tuple[str, int, tuple[str, ...], list[int], *tuple[str, ...]]
     ("ledger-drafted", 8, ("ballast", "crammed"), [1], "{full} pathlib:Path.replace {n}"),
     ("begin", 8, ("ballast", "crammed"), [1], "{full} batcher.ledger.lifecycle.runs:begin_run {n}"),
     ("manifest", 8, ("ballast",), [1, ROWS], "{full} batcher.ledger.imports.staging:_values {n}"),
-    ("output-folder", 8, ("ballast", "crammed"), [1], "{full} batcher.audio.store:Store.prepare {n}"),
+    ("output-folder", 8, ("ballast", "crammed"), [1], "{full} batcher.audio.folder:Folder.prepare {n}"),
     ("account", 8, ("ballast",), [1], "{full} batcher.provider.client:Client.profile {n}"),
     ("spill-file", 8, ("ballast", "crammed"), [1], "{full} batcher.ledger.storage.spill:Spill.reserve {n}"),
     # The create: an answer that the ledger refuses is in the spill file.
@@ -79,13 +79,13 @@ MATRIX: Final[list[tuple[str, int, tuple[str, ...], list[int], *tuple[str, ...]]
     ("doubts", 8, ("ballast",), [1], UNANSWERED, "{full} batcher.ledger.ledger:doubt_unanswered {n}"),
     # From the polls to the rows' outputs.
     ("ending", 8, ("ballast",), [1, 4, ROWS], "{full} batcher.ledger.lifecycle.collection:record_rendered {n}"),
-    ("part-folder", 8, ("ballast", "crammed"), [1, 4], "{full} batcher.audio.store:Store.part {n}"),
+    ("part-folder", 8, ("ballast", "crammed"), [1, 4], "{full} batcher.audio.folder:Folder.part {n}"),
     ("part", 8, ("ballast", "crammed"), [1, 4], "{full} batcher.provider.client:Client.fetch {n}"),
     ("file", 8, ("ballast",), [1, 4], "{full} batcher.ledger.lifecycle.collection:record_file {n}"),
-    ("rename", 8, ("ballast", "crammed"), [1, 4, ROWS], "{full} batcher.audio.store:Store.publish {n}"),
-    ("folder", 8, ("ballast",), [1], "{full} batcher.audio.store:sync_folder {n}"),
+    ("rename", 8, ("ballast", "crammed"), [1, 4, ROWS], "{full} batcher.audio.folder:Folder.publish {n}"),
+    ("folder", 8, ("ballast",), [1], "{full} batcher.audio.folder:sync_folder {n}"),
     ("saved", 8, ("ballast",), [1, ROWS], "{full} batcher.ledger.lifecycle.collection:record_saved {n}"),
-    ("output", 8, ("ballast", "crammed"), [1, 4], "{full} batcher.audio.store:Store.link {n}"),
+    ("output", 8, ("ballast", "crammed"), [1, 4], "{full} batcher.audio.folder:Folder.link {n}"),
     ("output-drafted", 8, ("ballast", "crammed"), [1], "{full} pathlib:Path.hardlink_to {n}"),
     ("link", 8, ("ballast",), [1, ROWS], "{full} batcher.ledger.lifecycle.collection:record_links {n}"),
     # The end of a run; work that succeeded all the same is not reported as failed.
@@ -287,8 +287,8 @@ def test_a_disk_that_is_nearly_full_loses_nothing_bought(
 @pytest.mark.parametrize(
     "call",
     [
-        "batcher.ledger.storage.database:copy",
-        "batcher.ledger.storage.database:_back_up",
+        "batcher.ledger.storage.sqlite:copy",
+        "batcher.ledger.storage.sqlite:back_up_beside",
         "batcher.ledger.storage.database:_migrate",
     ],
 )
@@ -318,13 +318,13 @@ def test_an_upgrade_without_room_leaves_the_ledger_unchanged(
     [
         *(
             "batcher.pipeline.runner:owner_lock",
-            "batcher.audio.store:Store.prepare",
+            "batcher.audio.folder:Folder.prepare",
             "batcher.ledger.storage.spill:Spill.reserve",
         ),
         *(
             "batcher.provider.client:Client.fetch",
-            "batcher.audio.store:Store.publish",
-            "batcher.audio.store:Store.link",
+            "batcher.audio.folder:Folder.publish",
+            "batcher.audio.folder:Folder.link",
         ),
         "batcher.reports.results:write_results",
     ],
@@ -339,7 +339,7 @@ def test_with_a_full_output_folder_everything_bought_is_recorded(
         assert_explained(ended, audio_disk)
     assert unrecorded(project) == set()
     assert {task_id for (task_id,) in project.query("SELECT task_id FROM tasks")} == set(provider.jobs)
-    if call in ("batcher.pipeline.runner:owner_lock", "batcher.audio.store:Store.prepare"):
+    if call in ("batcher.pipeline.runner:owner_lock", "batcher.audio.folder:Folder.prepare"):
         assert provider.creates == []
     make_room(audio_disk)
     assert_nothing_lost(project, set())

@@ -51,8 +51,8 @@ SPILLED: Final = f"full {RECORD} 1; after batcher.ledger.storage.spill:Spill.app
 """The disk is full when the first three answers come, so they go to the spill file."""
 UNANSWERED: Final = f"before {RECORD} 2"
 ACCEPTED: Final = f"after {RECORD} {ROWS}"
-RECORDED: Final = "before batcher.audio.store:Store.publish 3"
-IN_PLACE: Final = "after batcher.audio.store:Store.publish 3"
+RECORDED: Final = "before batcher.audio.folder:Folder.publish 3"
+IN_PLACE: Final = "after batcher.audio.folder:Folder.publish 3"
 
 MATRIX: Final[list[tuple[str, Doubt, list[int], *tuple[str, ...]]]] = [
     # The step, whether it leaves doubts, calls, and the runs: each is killed at the last of its points.
@@ -101,14 +101,14 @@ MATRIX: Final[list[tuple[str, Doubt, list[int], *tuple[str, ...]]]] = [
     ("part-in-buffer", MAYBE, [1, 4], "after batcher.provider.client:Client.fetch {n}"),
     ("part-whole", MAYBE, [1, 4], "before batcher.pipeline.delivery:Delivery.deliver {n}"),
     ("file-not-committed", MAYBE, [1, 4], "after batcher.ledger.lifecycle.collection:record_file {n}"),
-    ("file-to-be-renamed", MAYBE, [1, 4], "before batcher.audio.store:Store.publish {n}"),
-    ("folder-not-durable", MAYBE, [2, 5], "before batcher.audio.store:sync_folder {n}"),
-    ("file-in-place", MAYBE, [1, 4], "after batcher.audio.store:Store.publish {n}"),
+    ("file-to-be-renamed", MAYBE, [1, 4], "before batcher.audio.folder:Folder.publish {n}"),
+    ("folder-not-durable", MAYBE, [2, 5], "before batcher.audio.folder:sync_folder {n}"),
+    ("file-in-place", MAYBE, [1, 4], "after batcher.audio.folder:Folder.publish {n}"),
     ("saved-not-committed", MAYBE, [1, 4], "after batcher.ledger.lifecycle.collection:record_saved {n}"),
     ("saved-not-committed", NEVER, [ROWS], "after batcher.ledger.lifecycle.collection:record_saved {n}"),
-    ("output-to-be-linked", MAYBE, [1, 4], "before batcher.audio.store:Store.link {n}"),
+    ("output-to-be-linked", MAYBE, [1, 4], "before batcher.audio.folder:Folder.link {n}"),
     ("output-drafted", MAYBE, [1, 4], "after pathlib:Path.hardlink_to {n}"),
-    ("output-linked", MAYBE, [1, 4], "after batcher.audio.store:Store.link {n}"),
+    ("output-linked", MAYBE, [1, 4], "after batcher.audio.folder:Folder.link {n}"),
     ("link-not-committed", MAYBE, [1, 4], "after batcher.ledger.lifecycle.collection:record_links {n}"),
     ("link-committed", MAYBE, [1, 4], "after batcher.pipeline.delivery:Delivery._save {n}"),
     # The next run takes over the files that the killed one left.
@@ -154,13 +154,17 @@ def kill_at(project: Project, manifest: Path, points: str) -> None:
     """Run on the manifest until the last of the points kills the run."""
     options = ["--api-url", project.provider.url, "--json", "--concurrency", CONCURRENCY]
     killed(points, ["run", str(manifest), *options], project.folder, project.environment)
-    if project.ledger.exists() and project.query("SELECT version_num FROM alembic_version") == [(REVISION,)]:
+    if (
+        project.server is None
+        and project.ledger.exists()
+        and project.query("SELECT version_num FROM alembic_version") == [(REVISION,)]
+    ):
         assert_added_up(project.ledger)
 
 
 def unrecorded(project: Project) -> set[str]:
     """Texts that were claimed and whose answer is lost, or neither in the ledger nor in the spill file."""
-    if not project.ledger.exists():
+    if not project.has_ledger:
         return set()
     spill = Spill(project.ledger.with_name(f"{project.ledger.name}.spill"))
     spilled = {record.key for record in spill.records() if record.event is not Event.LOST}
@@ -170,7 +174,7 @@ def unrecorded(project: Project) -> set[str]:
 
 def downloads(project: Project) -> dict[str, int]:
     """The number of downloads of each task whose recorded file is in place."""
-    if not project.ledger.exists():
+    if not project.has_ledger:
         return {}
     files = project.query("SELECT task_id, path FROM items JOIN files ON item_key = key")
     return {task: project.provider.jobs[task].downloads for task, path in files if (project.audio / path).exists()}
@@ -183,7 +187,7 @@ def run_on(project: Project, manifest: Path) -> Ended:
 
 def assert_kept(project: Project, rows: Sequence[dict[str, str]], doubts: set[str]) -> None:
     """Check all promises after a run to the end: these texts are in doubt, every other row is done."""
-    assert project.query("PRAGMA integrity_check") == [("ok",)]
+    assert project.server is not None or project.query("PRAGMA integrity_check") == [("ok",)]
     paid = project.provider.paid
     recorded = {task_id for (task_id,) in project.query("SELECT task_id FROM tasks")}
     for text, task_ids in paid.items():
@@ -247,6 +251,8 @@ def test_a_kill_at_this_step_buys_nothing_twice_and_loses_nothing(
     project: Project, provider: FakeTTS, runs: list[str], doubt: Doubt
 ) -> None:
     """The next runs finish the rest."""
+    if project.server is not None and "Path.replace" in runs[0]:
+        pytest.skip("it counts the renames of a ledger's file, too")
     rows = project.rows(ROWS)
     manifest = project.manifest(rows)
     if any("Spill.append" in points for points in runs):
@@ -318,6 +324,8 @@ OUT_OF_CREDITS: Final = [
 @pytest.mark.parametrize(("point", "halted"), OUT_OF_CREDITS)
 def test_a_recorded_halt_survives_the_kill(project: Project, provider: FakeTTS, point: str, halted: bool) -> None:
     """Nothing is created until a top-up, and the rest after it."""
+    if project.server is not None and "open_halt" in point:
+        pytest.skip("all refusals are in one commit there, so that nothing is left to create")
     rows = project.rows(ROWS)
     manifest = project.manifest(rows)
     provider.credits = 3
@@ -351,19 +359,19 @@ def test_an_adoption_cut_short_by_a_kill_can_be_repeated(project: Project, provi
 RETAKES: Final = [
     # Both takes have audio of their own; the kill hits the run that makes the second, or the switch back to the first.
     ("run", "after batcher.ledger.lifecycle.collection:record_file 1"),
-    ("run", "after batcher.audio.store:Store.publish 1"),
+    ("run", "after batcher.audio.folder:Folder.publish 1"),
     ("run", "after batcher.pipeline.linking:_forget 1"),
-    ("run", "before batcher.audio.store:Store.link 1"),
+    ("run", "before batcher.audio.folder:Folder.link 1"),
     ("run", "before pathlib:Path.replace 3"),
-    ("run", "after batcher.audio.store:Store.link 1"),
+    ("run", "after batcher.audio.folder:Folder.link 1"),
     ("run", "after batcher.ledger.lifecycle.collection:record_links 1"),
     ("run", "after batcher.pipeline.delivery:Delivery._save 1"),
     ("retake", "after batcher.ledger.lifecycle.decisions:retake 1"),
     ("switch", "after batcher.ledger.lifecycle.decisions:switch_take 1"),
     ("switch", "after batcher.pipeline.linking:_forget 1"),
-    ("switch", "before batcher.audio.store:Store.link 1"),
+    ("switch", "before batcher.audio.folder:Folder.link 1"),
     ("switch", "before pathlib:Path.replace 1"),
-    ("switch", "after batcher.audio.store:Store.link 1"),
+    ("switch", "after batcher.audio.folder:Folder.link 1"),
     ("switch", "after batcher.ledger.lifecycle.collection:record_links 1"),
 ]
 RETAKES_CORE: Final = (2, 5, 13)
@@ -441,12 +449,13 @@ LATER: Final = (
 )
 
 
+@pytest.mark.file_ledger
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("point", "migrated"),
     [
-        ("after batcher.ledger.storage.database:copy 1", False),
-        ("after batcher.ledger.storage.database:_back_up 1", False),
+        ("after batcher.ledger.storage.sqlite:copy 1", False),
+        ("after batcher.ledger.storage.sqlite:back_up_beside 1", False),
         ("after batcher.ledger.storage.database:_migrate 1", False),
         ("after batcher.ledger.storage.database:upgrade 1", True),
     ],

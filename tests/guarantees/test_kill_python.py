@@ -39,7 +39,7 @@ POINTS: Final = {
     "claim-committed": "after batcher.pipeline.submitter:Submitter._claim 1",
     "answer-not-committed": "after batcher.ledger.ledger:record_answer 2",
     "answer-committed": f"after {RECORD} 4",
-    "file-in-place": "after batcher.audio.store:Store.publish 3",
+    "file-in-place": "after batcher.audio.folder:Folder.publish 3",
     "rows-read": "after batcher.project_run:_Reader.next_rows 4",
     "end-not-committed": "after batcher.ledger.lifecycle.runs:end_run 1",
 }

@@ -22,7 +22,7 @@ POINTS: Final = {
     "claim-committed": "after batcher.pipeline.submitter:Submitter._claim 1",
     "answer-not-committed": "after batcher.ledger.ledger:record_answer 2",
     "answer-committed": f"after {RECORD} {SELECTED}",
-    "file-in-place": "after batcher.audio.store:Store.publish 2",
+    "file-in-place": "after batcher.audio.folder:Folder.publish 2",
     "end-not-committed": "after batcher.ledger.lifecycle.runs:end_run 1",
 }
 CORE: Final = {("answer-not-committed", 0), ("answer-committed", 1), ("claim-committed", 1)}

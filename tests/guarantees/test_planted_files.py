@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from batcher import settings
-from batcher.audio.store import ITEMS, Store, digest
+from batcher.audio.content import digest
+from batcher.audio.folder import Folder
+from batcher.audio.store import ITEMS
 from batcher.cli.app import explain
 from batcher.errors import ManifestError, StorageError, UsageError
 from batcher.item import Inputs
@@ -98,7 +100,7 @@ class _Client:
 @pytest.mark.parametrize("plant", [os.mkfifo, lambda path: path.symlink_to("/etc/passwd")], ids=["pipe", "link"])
 async def test_a_download_writes_into_a_file_of_its_own(tmp_path: Path, plant: Any) -> None:
     """Even if its name was taken in mid-run."""
-    store = Store(tmp_path, tmp_path / "audio")
+    store = Folder(tmp_path, tmp_path / "audio")
     part = store.part(store.item_path(KEY, "mp3"))
     plant(part)
     await stream(_Client(), "https://x.test/a", part, 10)  # type: ignore[arg-type]
@@ -110,7 +112,7 @@ async def test_a_download_writes_into_a_file_of_its_own(tmp_path: Path, plant: A
 
 
 def test_what_is_at_an_items_path_is_set_aside_whatever_it_is(tmp_path: Path) -> None:
-    store = Store(tmp_path, tmp_path / "audio")
+    store = Folder(tmp_path, tmp_path / "audio")
     path = store.item_path(KEY, "mp3")
     for plant in (os.mkfifo, Path.mkdir, lambda final: final.symlink_to("nowhere")):
         store.part(path).write_bytes(b"speech")
@@ -123,7 +125,7 @@ def test_what_is_at_an_items_path_is_set_aside_whatever_it_is(tmp_path: Path) ->
 
 
 def test_a_folder_of_items_that_leads_out_of_the_output_folder_is_refused(tmp_path: Path) -> None:
-    store, elsewhere = Store(tmp_path, tmp_path / "audio"), tmp_path / "elsewhere"
+    store, elsewhere = Folder(tmp_path, tmp_path / "audio"), tmp_path / "elsewhere"
     elsewhere.mkdir()
     (tmp_path / "audio" / ITEMS).mkdir(parents=True)
     (tmp_path / "audio" / ITEMS / KEY[:2]).symlink_to(elsewhere)
@@ -133,7 +135,7 @@ def test_a_folder_of_items_that_leads_out_of_the_output_folder_is_refused(tmp_pa
     (tmp_path / "audio" / ITEMS).rmdir()
     (tmp_path / "audio" / ITEMS).symlink_to(elsewhere)
     with pytest.raises(StorageError, match="leads out of the output folder"):
-        Store(tmp_path, tmp_path / "audio").prepare()
+        Folder(tmp_path, tmp_path / "audio").prepare()
     assert list(elsewhere.iterdir()) == []
 
 

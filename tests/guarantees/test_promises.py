@@ -176,6 +176,7 @@ def test_a_create_whose_answer_was_lost_is_never_sent_again(project: Project, pr
     assert Counter(result["state"] for result in project.results()) == {"done": 6, "in_doubt": 4}
 
 
+@pytest.mark.file_ledger
 def test_a_second_run_on_a_ledger_ends_at_once(project: Project, provider: FakeTTS) -> None:
     """Regardless of the path; it names the process that holds the lock."""
     provider.task_seconds = 600.0
@@ -456,7 +457,7 @@ def test_ten_kills_and_dropped_answers_charge_each_text_once(project: Project, p
     for text in doubts:
         row = next(row["id"] for row in rows if row["text"] == text)
         decision = ("--adopt", *provider.paid[text]) if text in provider.paid else ("--buy-again",)
-        where = ("--ledger", project.ledger, "--api-url", provider.url)
+        where = ("--ledger", project.server or project.ledger, "--api-url", provider.url)
         settled = project.batcher("resolve", row, *decision, *where)
         assert settled.exit_code == 0, settled.err
     assert project.run(manifest, "--concurrency", "50").exit_code == 0

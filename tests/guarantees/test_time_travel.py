@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batcher.audio import folder_mark
+from batcher.audio.content import digest
+from batcher.audio.folder import Folder
 from batcher.audio.folder_mark import Owner
-from batcher.audio.store import Store, digest
 from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import restored_rows
 from batcher.ledger.queries.identity import identity
 from batcher.pipeline.delivery import Delivery
-from batcher.pipeline.restore import _is_complete, apply_rows, why_outdated
+from batcher.pipeline.restore import _is_complete, apply_rows, read_owners, why_outdated
 from batcher.settings import Settings
 from tests.support.fake_tts import FakeTTS
 from tests.support.ledger_kit import AT, RUN, Book, book_in, run_context, sheet
@@ -43,8 +44,8 @@ def book(tmp_path: Path) -> Iterator[Book]:
 
 
 @pytest.fixture
-def store(book: Book) -> Store:
-    return Store(book.path.parent, book.path.parent / "audio")
+def store(book: Book) -> Folder:
+    return Folder(book.path.parent, book.path.parent / "audio")
 
 
 def _states(book: Book) -> list[str]:
@@ -53,30 +54,30 @@ def _states(book: Book) -> list[str]:
 
 @pytest.mark.parametrize(("run_id", "why"), [(RUN, None), ("a later run", "the ledger is older than the audio")])
 def test_a_folder_marked_by_an_unknown_run_shows_an_outdated_ledger(
-    book: Book, store: Store, run_id: str, why: str | None
+    book: Book, store: Folder, run_id: str, why: str | None
 ) -> None:
-    folder_mark.sign(store.folder, Owner(ledger_id=book.do(identity).ledger_id, run_id=run_id, batches={}))
-    settings = Settings(sources=(), ledger=book.path, out_dir=store.folder)
-    assert (book.do(why_outdated, settings) or "None").startswith(str(why))
+    folder_mark.sign(store, Owner(ledger_id=book.do(identity).ledger_id, run_id=run_id, batches={}))
+    settings = Settings(sources=(), ledger=book.path, out_dir=store.place)
+    assert (book.do(why_outdated, read_owners(settings, [])) or "None").startswith(str(why))
 
 
 @pytest.mark.parametrize("case", ["as they were", "changed", "gone", "never whole", "copied folder", "no mark"])
-def test_only_unchanged_results_of_the_last_run_are_complete(store: Store, case: str) -> None:
+def test_only_unchanged_results_of_the_last_run_are_complete(store: Folder, case: str) -> None:
     """In the folder where it wrote them."""
-    results = store.folder / "m.results.jsonl"
+    results = store.place / "m.results.jsonl"
     results.parent.mkdir()
     results.write_text("{}\n")
     told = None if case == "never whole" else digest(results)
     if case != "no mark":
-        folder_mark.sign(store.folder, Owner(ledger_id="l", run_id=RUN, batches={"m": told}))
+        folder_mark.sign(store, Owner(ledger_id="l", run_id=RUN, batches={"m": told}))
     if case == "changed":
         results.write_text("{} \n")
     elif case == "gone":
         results.unlink()
     elif case == "copied folder":
-        shutil.copytree(store.folder, store.folder.with_name("copy"))
-        store = Store(store.folder.parent, store.folder.with_name("copy"))
-    assert _is_complete(store, folder_mark.owner(store.folder)) == (case == "as they were")
+        shutil.copytree(store.place, store.place.with_name("copy"))
+        store = Folder(store.place.parent, store.place.with_name("copy"))
+    assert _is_complete(store, folder_mark.owner(store)) == (case == "as they were")
 
 
 @pytest.mark.parametrize(
@@ -114,11 +115,11 @@ def test_a_doubt_named_by_results_is_in_doubt_again(book: Book, told: str, state
     assert _states(book) == [state, "pending"]
 
 
-async def test_items_are_put_in_doubt_only_after_the_import(book: Book, store: Store) -> None:
+async def test_items_are_put_in_doubt_only_after_the_import(book: Book, store: Folder) -> None:
     """Before it some of them may not be in the ledger yet."""
     book.do(restored_rows.begin, "some")
     with open_ledger(book.path, "real") as ledger:
-        settings = Settings(sources=(), ledger=book.path, out_dir=store.folder)
+        settings = Settings(sources=(), ledger=book.path, out_dir=store.place)
         delivery = Delivery(ctx=run_context(ledger, settings), named=[])
         for imported, states in ((False, ["pending"] * 2), (True, ["in_doubt"] * 2)):
             await apply_rows(delivery, account_id=1, imported=imported)

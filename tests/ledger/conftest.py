@@ -6,12 +6,35 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
-from tests.support.ledger_kit import Book, book_in
+from batcher.address import Server
+from batcher.ledger.storage import database
+from tests.support import postgres
+from tests.support.ledger_kit import Book, book_in, opened_book
 
 
-@pytest.fixture
-def book(tmp_path: Path) -> Iterator[Book]:
+@pytest.fixture(scope="session")
+def ledger_url(postgres_url: str) -> Iterator[str]:
+    """The URL of a ledger on a server."""
+    with postgres.database_of(postgres_url) as url:
+        database.create(Server(url, Path("/")), "real")
+        yield url
+
+
+def _check_statement(_conn: object, _cursor: object, statement: str, *_: object) -> None:
+    assert postgres.unnamed_subquery(statement) is None
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def book(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Book]:
     """A new ledger with a run under way."""
-    with book_in(tmp_path) as made:
+    if request.param == "sqlite":
+        with book_in(tmp_path) as made:
+            yield made
+        return
+    url = request.getfixturevalue("ledger_url")
+    with opened_book(Server(url, tmp_path)) as made:
+        event.listen(made.engine, "before_cursor_execute", _check_statement)
         yield made
+    postgres.empty(url)

@@ -11,9 +11,10 @@ import anyio.lowlevel
 import pytest
 from sqlalchemy import Connection, event, text
 
+from batcher.address import Server
 from batcher.errors import StorageError
 from batcher.item import Event
-from batcher.ledger.ledger import Ledger, open_ledger
+from batcher.ledger.ledger import Ledger
 from batcher.ledger.lifecycle import answers
 from batcher.ledger.storage.spill import Spill
 from tests.support.ledger_kit import AT, NEVER, RUN, Book, sheet
@@ -23,7 +24,7 @@ from tests.support.ledger_kit import AT, NEVER, RUN, Book, sheet
 def ledger(book: Book, request: pytest.FixtureRequest) -> Iterator[Ledger]:
     """The opened ledger of twelve items, with `gathers` off and on."""
     book.take_in(sheet(*(f"text {number}" for number in range(12))))
-    with open_ledger(book.path, "real") as made:
+    with book.ledger() as made:
         made.group_commits = request.param
         yield made
 
@@ -155,11 +156,17 @@ async def test_a_call_returns_only_once_its_write_is_durable(book: Book, ledger:
 
 
 def _fill(conn: Connection) -> None:
+    if conn.dialect.name == "postgresql":
+        conn.exec_driver_sql("SET default_transaction_read_only = on")
+        return
     pages = conn.exec_driver_sql("PRAGMA page_count").scalar_one()
     conn.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
 
 
 def _room(conn: Connection) -> None:
+    if conn.dialect.name == "postgresql":
+        conn.exec_driver_sql("SET default_transaction_read_only = off")
+        return
     conn.exec_driver_sql("PRAGMA max_page_count = 1000000")
 
 
@@ -189,7 +196,7 @@ async def test_a_full_database_fails_every_waiting_call_and_recovers(book: Book,
         for number in range(4):
             group.start_soon(write, f"n{number}")
     assert len(errors) == 4
-    assert "full" in errors[0].message
+    assert ("read-only" if isinstance(book.address, Server) else "full") in errors[0].message
     assert "then run it again" in errors[0].hint
     assert book.dump() == before
     await ledger.do(_room)
@@ -206,7 +213,7 @@ async def test_an_answer_that_the_database_refuses_goes_to_the_spill_file(book: 
         await ledger.record(record, max_in_doubt=NEVER)
     assert book.state(claimed.key) == "submitting"
     ledger.close()
-    with open_ledger(book.path, "real") as again:
+    with book.ledger() as again:
         assert again.spill.records() == [replace(record, raw=b"r" * 4096)]
         assert await again.recover(run_id=RUN, at=AT + 9, max_in_doubt=NEVER) == 1
         assert again.spill.records() == []
@@ -249,10 +256,11 @@ async def test_a_spilled_answer_that_the_schema_refuses_stays_in_the_spill_file(
     assert Spill(ledger.spill.path).records() == records
 
 
+@pytest.mark.parametrize("book", ["sqlite"], indirect=True)
 async def test_a_clean_close_leaves_one_file(book: Book) -> None:
     """No journal with content and no spill file stay beside the ledger."""
     book.engine.dispose()
-    with open_ledger(book.path, "real") as made:
+    with book.ledger() as made:
         made.spill.reserve()
         await made.recover(run_id=RUN, at=AT, max_in_doubt=NEVER)
         await made.do(_write, "kept")

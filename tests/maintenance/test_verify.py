@@ -149,10 +149,10 @@ def test_a_file_without_a_good_copy_is_downloaded_again(project: Project, provid
     "point",
     [
         "before batcher.ledger.lifecycle.repairs:record_fetched 1",
-        "before batcher.audio.store:Store.publish 1",
-        "after batcher.audio.store:set_aside 1",
-        "after batcher.audio.store:Store.publish 1",
-        "after batcher.maintenance.heal:set_aside 1",
+        "before batcher.audio.folder:Folder.publish 1",
+        "after batcher.audio.folder:set_aside 1",
+        "after batcher.audio.folder:Folder.publish 1",
+        "after batcher.audio.folder:Folder.set_aside 1",
         "before batcher.ledger.lifecycle.collection:record_links 1",
     ],
 )

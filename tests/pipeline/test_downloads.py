@@ -321,8 +321,9 @@ async def test_rejected_audio_is_readable_only_by_its_owner(book: Book, provider
     bad_first(provider, 1, Twist(status=200, body=b"<html>" * 50))
     async with run() as downloader:
         await downloader.run()
-        (bad,) = downloader.ctx.store.bad()
-    assert stat.S_IMODE(bad.stat().st_mode) == 0o600
+        store = downloader.ctx.store
+        (bad,) = [path for task in tasks_of(book) for path in store.bad(task.key)]
+    assert stat.S_IMODE(Path(bad).stat().st_mode) == 0o600
 
 
 def delimited_by_its_end(*bodies: bytes) -> Script:

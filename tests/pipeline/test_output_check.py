@@ -15,7 +15,7 @@ import pytest
 
 from batcher.audio import fingerprints
 from batcher.audio.fingerprints import AddedNames, read_names
-from batcher.audio.store import Store
+from batcher.audio.folder import Folder as AudioFolder
 from batcher.clock import Clock
 from batcher.item import State
 from batcher.ledger.ledger import Ledger, open_ledger
@@ -51,15 +51,15 @@ class Later(Clock):
         return super().now() + 10.0
 
 
-class CountingStore(Store):
+class CountingFolder(AudioFolder):
     """A store that counts the outputs it looks for."""
 
     looks = 0
 
-    def is_there(self, out_dir: str, output: str) -> bool:
+    def is_there(self, output: str) -> bool:
         """Count, and look."""
         self.looks += 1
-        return super().is_there(out_dir, output)
+        return super().is_there(output)
 
 
 @dataclass
@@ -106,8 +106,8 @@ class Folder:
 
     async def _run(self, ledger: Ledger, settings: Settings, meanwhile: Callable[[], object], *, killed: bool) -> Night:
         ctx = run_context(ledger, settings, self.clock)
-        store = CountingStore(self.home, self.audio)
-        object.__setattr__(ctx, "store", store)
+        store = CountingFolder(self.home, self.audio, ctx.stores.added)
+        ctx.stores._opened[store.out_dir] = store
         ingest = Ingest(ctx, None)
         await ingest.run()
         delivery = Delivery(ctx=ctx, named=[batch.batch_id for batch in ingest.named])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from batcher.audio.store import Store
+from batcher.audio.stores import Stores
 from batcher.clock import Clock
 from batcher.ledger.ledger import open_ledger
 from batcher.ledger.storage.lock import owner_lock
@@ -62,8 +62,8 @@ def run_hastily(project: Project, manifest: Path, provider: FakeTTS, **changes: 
     with owner_lock(settings.ledger):
         ready_ledger(settings, progress)
         with open_ledger(settings.ledger, settings.world) as ledger:
-            store, clock = Store(settings.ledger.parent, settings.out_dir), HastyClock()
-            ctx = RunContext(settings=settings, ledger=ledger, store=store, progress=progress, clock=clock)
+            stores, clock = Stores(settings.home), HastyClock()
+            ctx = RunContext(settings=settings, ledger=ledger, stores=stores, progress=progress, clock=clock)
             return anyio.run(runner._Run(ctx, None, None).run, False, StopRequests()).report
 
 

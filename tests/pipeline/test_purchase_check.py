@@ -156,8 +156,9 @@ def test_answers_are_cached_and_a_run_with_nothing_to_create_asks_nothing(projec
     assert [path for path in provider.catalogue_reads if path != MODELS] == [_direct("bert")]
 
 
+@pytest.mark.file_ledger
 def test_an_unchanged_manifest_is_checked_once(project: Project, provider: FakeTTS) -> None:
-    """Although items are still to be created."""
+    """Although items are still to be created. With a ledger on a server, in which nothing is cached, each run asks."""
     provider.voices = ("bert",)
     manifest = project.manifest(3)
     assert "is not in the API's list" in project.run(manifest, "--max-items", "1").err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from batcher.address import Server
 from tests.conftest import Project
 from tests.support.fake_tts import FakeTTS, refusal
 
@@ -91,7 +92,8 @@ def test_a_sample_is_the_same_each_time_and_part_of_the_whole(project: Project, 
     first = project.run(manifest, "--sample", "4")
     assert sum(map(len, provider.asked)) == planned["characters"]
     assert (first.exit_code, first.report["created"], first.report["not_selected"]) == (0, 4, 8)
-    assert f"\n    batcher report --batch lines --ledger {project.ledger}\n" in first.err
+    ledger = project.ledger if project.server is None else Server(project.server, project.folder)
+    assert f"\n    batcher report --batch lines --ledger {ledger}\n" in first.err
     assert project.run(manifest, "--sample", "4").report["created"] == 0
     assert project.run(manifest).report["created"] == 8
     assert len(set(provider.asked)) == len(provider.creates) == 12

@@ -3,61 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import anyio
 import pytest
 from sqlalchemy import Connection, event
 
-from batcher.clock import Clock, Wakeup
-from batcher.ledger.ledger import open_ledger
+from batcher.clock import Clock
 from batcher.ledger.lifecycle import collection, halts
 from batcher.ledger.records import OpenTask
-from batcher.pacing.pace import Pacing
-from batcher.pipeline.context import ApiContext
-from batcher.pipeline.credit_guard import SUSPECT_THROTTLED, Guard
-from batcher.pipeline.delivery import Delivery
-from batcher.pipeline.downloader import Downloader
-from batcher.pipeline.poller import MAX_ASKED_SECONDS, Poller
-from batcher.pipeline.slots import Slots
+from batcher.pipeline.credit_guard import SUSPECT_THROTTLED
+from batcher.pipeline.poller import MAX_ASKED_SECONDS
 from batcher.pipeline.stop import Reason
 from batcher.pipeline.submitter import Submitter
 from batcher.provider.answers import Profile
-from batcher.provider.client import Client
-from batcher.provider.endpoint import Endpoint
-from batcher.settings import Settings
-from batcher.throttle.gate import Throttle
-from tests.support.fake_tts import NO_CREDITS, TOKEN, FakeTTS, Job, Twist, audio_of, refusal
-from tests.support.ledger_kit import AT, RUN, Book, book_in, ending, run_context, sheet
-
-
-@pytest.fixture
-def book(tmp_path: Path) -> Iterator[Book]:
-    with book_in(tmp_path) as made:
-        made.take_in(sheet("one", "two", "three"))
-        yield made
-
-
-@pytest.fixture
-async def submitter(book: Book, provider: FakeTTS) -> AsyncIterator[Submitter]:
-    """A submitter with all that a run gives it, at rest."""
-    clock, changed, out_dir = Clock(), Wakeup(), book.path.parent / "audio"
-    with open_ledger(book.path, "real") as ledger:
-        async with Client(Endpoint(provider.url, TOKEN), create_connections=4) as client:
-            ctx = run_context(ledger, Settings(sources=(), ledger=book.path, out_dir=out_dir), clock)
-            api = ApiContext(
-                client=client,
-                account_id=book.account_id,
-                guard=Guard(ledger, clock, account_id=book.account_id, run_id=RUN),
-                throttle=Throttle(clock, creates_at_once=4, polls_at_once=4, downloads_at_once=4),
-                slots=Slots(4, changed, ctx.tally, clock),
-                changed=changed,
-            )
-            delivery = Delivery(ctx=ctx, named=[])
-            poller = Poller(ctx, api, Downloader(ctx, api, delivery), Pacing())
-            yield Submitter(ctx, api, poller, book.wanted)
+from tests.support.fake_tts import NO_CREDITS, FakeTTS, Job, Twist, audio_of, refusal
+from tests.support.ledger_kit import AT, RUN, Book, ending
 
 
 @pytest.mark.parametrize("latch", ["halt", "stop", "closed gate"])

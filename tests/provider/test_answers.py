@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 
 from batcher.item import Event
-from batcher.provider.answers import Answer, Cause
+from batcher.provider.answers import (
+    CREATE_RULES,
+    Answer,
+    ApiError,
+    Cause,
+    Phase,
+    Profile,
+    Received,
+    Reply,
+    Task,
+    judge,
+)
 from batcher.provider.client import Client
 from tests.support.client_kit import EDGE, HTML, go, oops, speaking
 from tests.support.raw_server import Connection, http
@@ -48,7 +59,7 @@ CREATES: list[tuple[int, str, Cause]] = [
     *[(status, oops(), Cause.WRONG_HOST) for status in (404, 405, 409)],
     *[(status, body, Cause.WRONG_HOST) for status in (401, 403, 404, 429) for body in (HTML, "", EDGE, "[1]")],
     *[(status, "", Cause.WRONG_HOST) for status in (300, 301, 302, 303, 304, 307, 308)],
-    (303, '{"id": "t1"}', Cause.UNCLEAR),
+    *[(status, '{"id": "t1"}', Cause.UNCLEAR) for status in (300, 303)],
     *[(status, "{}", Cause.UNCLEAR) for status in (200, 201, 202, 206)],
     (204, "", Cause.UNCLEAR),
     (202, HTML, Cause.UNCLEAR),
@@ -95,6 +106,7 @@ READS: list[tuple[int, str, Cause]] = [
     (200, '{"task": {"id": "t1", "status": "completed"}, "record": {}, "requestId": "r"}', Cause.OK),
     (200, '{"success": false, "data": {"id": "t1", "status": "failed"}}', Cause.OK),
     (200, '{"id": "t2", "status": "queued"}', Cause.UNCLEAR),
+    (300, '{"id": "t1", "status": "queued"}', Cause.UNCLEAR),
     (200, '{"status": "queued"}', Cause.UNCLEAR),
     (200, HTML, Cause.UNCLEAR),
     (404, oops(), Cause.NOT_FOUND),
@@ -152,3 +164,41 @@ async def test_each_answer_to_a_profile_read_has_its_cause() -> None:
 )
 def test_each_cause_of_a_create_has_its_event(cause: Cause, event: Event) -> None:
     assert Answer(cause=cause).event is event
+
+
+@pytest.mark.parametrize(("whole", "cause"), [(True, Cause.WRONG_HOST), (False, Cause.UNCLEAR)])
+@pytest.mark.parametrize("status", [301, 401, 403, 404, 429])
+def test_a_page_that_was_cut_short_may_be_the_apis(status: int, whole: bool, cause: Cause) -> None:
+    """Its create may have been accepted, so the item must not be created again."""
+    wire = Received(unsent=False, held=False, whole=whole, status=status, headers={}, body=b"<h", transport=None)
+    reply = Reply(wire=wire, json=None, error=ApiError(), task=None, lacks_credits=False, asked=None)
+    assert judge(reply, CREATE_RULES) is cause
+
+
+@pytest.mark.parametrize(
+    ("phase", "code", "charge", "unfunded"),
+    [
+        (Phase.FAILED, "insufficient_credits", None, True),
+        (Phase.FAILED, "Insufficient-Credits", 0.0, True),
+        (Phase.FAILED, "insufficient_credits", 0.5, False),
+        (Phase.FAILED, "generate_failed", None, False),
+        (Phase.FAILED, None, None, False),
+        (Phase.RUNNING, "insufficient_credits", None, False),
+        (Phase.SUCCEEDED, "insufficient_credits", None, False),
+    ],
+)
+def test_only_a_failed_task_without_a_charge_is_unfunded(
+    phase: Phase, code: str | None, charge: float | None, unfunded: bool
+) -> None:
+    """By its code: it may be created again, at no cost."""
+    task = Task(id="t1", word="w", phase=phase, error=ApiError(code=code, message="no credits"), credits_used=charge)
+    assert task.unfunded == unfunded
+    assert not Task(id="t1", word="w", phase=phase).unfunded
+
+
+@pytest.mark.parametrize(("credits_", "quota", "balance"), [(5.0, 0.0, 0.0), (5.0, None, 5.0), (None, None, None)])
+def test_the_balance_is_the_quota_if_it_is_reported(
+    credits_: float | None, quota: float | None, balance: float | None
+) -> None:
+    """Creates are charged to it; an unknown balance is not zero."""
+    assert Profile(credits=credits_, quota=quota).balance == balance

@@ -7,7 +7,8 @@ A point is `WHEN MODULE:NAME NTH`, where NAME is a function, or a method as `Cla
     before   SIGKILL when its NTH call begins
     after    SIGKILL when the NTH of its calls returns; a call that raises does not count
     bug      an unexpected error is raised when its NTH call begins
-    full     from its NTH call on, no file grows beyond the present size of the ledger's journal
+    full     from its NTH call on, no file grows beyond the present size of the ledger's journal, or the server of
+             the ledger refuses what this process writes
     ballast  when its NTH call begins, the file `ballast` takes all the free space on the current folder's disk
     crammed  the same, and the folder `links` takes every further file or link that the disk could hold
 
@@ -34,6 +35,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from batcher.cli.app import main
+from tests.support import postgres
 
 
 def kill() -> NoReturn:
@@ -48,7 +50,13 @@ def bug() -> NoReturn:
 
 
 def fill_disk() -> None:
-    """Let files change but not grow: the kernel refuses every write beyond the journal's present size."""
+    """Let files change but not grow: the kernel refuses every write beyond the journal's present size.
+
+    With a ledger on a server, whose disk this process does not see, the server takes nothing more from it.
+    """
+    if server := os.environ.get("BATCHER_LEDGER"):
+        postgres.end_sessions(server)
+        return
     size = max(path.stat().st_size for path in Path.cwd().glob("*-wal"))
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 

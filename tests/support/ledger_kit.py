@@ -10,20 +10,23 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from batcher.audio.store import Store
+from batcher.address import Address, Server, home_of
+from batcher.audio.stores import Stores
 from batcher.clock import Clock
 from batcher.item import Event, Inputs, canonical
 from batcher.ledger.imports import importer
-from batcher.ledger.ledger import Ledger
+from batcher.ledger.ledger import Ledger, open_ledger
 from batcher.ledger.lifecycle import answers, claims, runs
 from batcher.ledger.money.spending import Budget
 from batcher.ledger.records import AnswerRecord, Balance, Batch, Claimed, OpenTask, TaskEnd
-from batcher.ledger.storage import database
+from batcher.ledger.storage import database, statements
+from batcher.ledger.storage.schema import metadata
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rules import Rules
 from batcher.pipeline.context import RunContext
 from batcher.reports.observer import LogObserver
 from batcher.settings import Settings
+from tests.support import postgres
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,8 +41,9 @@ NEVER: Final = 10**6
 class Book:
     """A ledger with a run under way for one account; each step is one transaction."""
 
-    def __init__(self, path: Path, engine: Engine) -> None:
-        self.path = path
+    def __init__(self, address: Address, engine: Engine) -> None:
+        self.address = address
+        self.folder = home_of(address)
         self.engine = engine
         self.account_id = 0
         self.wanted: list[Batch] = []
@@ -50,12 +54,12 @@ class Book:
         with self.engine.begin() as connection:
             return verb(connection, *args, **kwargs)
 
-    def begin(self, run_id: str = RUN, *, user_id: str = "u1", credits_: float | None = 100.0) -> int:
+    def begin(self, run_id: str = RUN, *, user_id: str = "u1", credits_: float | None = 100.0, at: float = AT) -> int:
         """Begin a run for an account; return the account's id."""
-        self.do(runs.begin_run, run_id, out_dir="audio", at=AT)
+        self.do(runs.begin_run, run_id, out_dir="audio", at=at)
         who = {"origin": "https://api.test", "user_id": user_id, "token": "secret"}
         balance = Balance(credits=credits_)
-        account_id = self.do(runs.enter_account, run_id, **who, balance=balance, at=AT)
+        account_id = self.do(runs.enter_account, run_id, **who, balance=balance, at=at)
         assert account_id is not None
         self.account_id = account_id
         return account_id
@@ -69,10 +73,11 @@ class Book:
         out_dir: str = "audio",
         allow: Collection[str] = (),
         rename: bool = False,
+        suffix: str = "csv",
         **rules: Any,
     ) -> Batch:
-        """Import a CSV manifest with this content as the batch, and claim for its rows from now on."""
-        file = self.path.with_name(f"{batch}.csv")
+        """Import a manifest with this content as the batch, and claim for its rows from now on."""
+        file = self.folder / f"{batch}.{suffix}"
         file.write_text(content)
         how = Rules(**({"batch": batch, "voice": "anna"} | rules))
         manifest, source = Manifest(file, how), str(file)
@@ -155,30 +160,65 @@ class Book:
         (row,) = self.all(statement, *values)
         return row
 
+    @property
+    def path(self) -> Path:
+        """The ledger's file."""
+        assert isinstance(self.address, Path)
+        return self.address
+
     def all(self, statement: str, *values: Any) -> list[dict[str, Any]]:
         """The rows of a query, read through another connection, as another process would."""
-        with closing(sqlite3.connect(self.path)) as connection:
+        if isinstance(self.address, Server):
+            return postgres.rows(self.address.url, statement.replace("?", "%s"), values)
+        with closing(sqlite3.connect(self.address)) as connection:
             connection.row_factory = sqlite3.Row
             return [dict(row) for row in connection.execute(statement, values)]
 
+    def execute(self, statement: str, *values: Any) -> None:
+        """Change the ledger behind the program's back."""
+        self.do(statements.execute, statement, values)
+
+    @contextmanager
+    def ledger(self) -> Iterator[Ledger]:
+        """The ledger as a run opens it. On a server only one can be open for writing; it then takes our steps, too."""
+        if not isinstance(self.address, Server):
+            with open_ledger(self.address, "real") as made:
+                yield made
+            return
+        self.engine.dispose()
+        try:
+            with open_ledger(self.address, "real") as made:
+                self.engine = made._engine
+                yield made
+        finally:
+            self.engine.dispose()
+            self.engine = database.open_existing(self.address)
+
     def dump(self) -> list[str]:
-        """The whole ledger as SQL."""
-        with closing(sqlite3.connect(self.path)) as connection:
-            return list(connection.iterdump())
+        """Every row of every table."""
+        return [
+            f"{table.name} {row}" for table in metadata.sorted_tables for row in self.all(f"SELECT * FROM {table.name}")
+        ]
 
 
 @contextmanager
 def book_in(folder: Path) -> Iterator[Book]:
-    """A new ledger in `folder`, with a run of one account."""
+    """A new ledger in a file in `folder`, with a run of one account."""
     path = folder / "batcher.db"
     database.create(path, "real")
-    engine = database.open_existing(path)
+    with opened_book(path) as book:
+        yield book
+
+
+@contextmanager
+def opened_book(address: Address) -> Iterator[Book]:
+    """The ledger, with a run of one account."""
+    book = Book(address, database.open_existing(address))
     try:
-        book = Book(path, engine)
         book.begin()
         yield book
     finally:
-        engine.dispose()
+        book.engine.dispose()
 
 
 def prepare(inputs: Inputs) -> bytes:
@@ -207,7 +247,7 @@ def run_context(ledger: Ledger, settings: Settings, clock: Clock | None = None) 
     return RunContext(
         settings=settings,
         ledger=ledger,
-        store=Store(settings.ledger.parent, settings.out_dir),
+        stores=Stores(settings.home),
         progress=LogObserver(),
         clock=clock or Clock(),
         run_id=RUN,

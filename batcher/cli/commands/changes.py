@@ -6,9 +6,11 @@ from typing import Any
 
 import click
 
+from batcher.address import home_of
 from batcher.cli.json_output import JsonCommand, reply
 from batcher.cli.ledger_path import find_ledger_only
 from batcher.cli.options import json_option, ledger_options, option
+from batcher.files import is_url
 from batcher.formatting import counted
 
 
@@ -34,7 +36,7 @@ def changes(ctx: click.Context, /, manifest: tuple[str, ...], since: str | None,
         run_id, started_at = queries.run_named(conn, since)
         found = list(queries.changes(conn, started_at, batch))
     for one in found:
-        one["output"] = str(path.parent / one["output"])
+        one["output"] = one["output"] if is_url(one["output"]) else str(home_of(path) / one["output"])
     if ctx.params["as_json"]:
         reply(ctx, f"{counted(len(found), 'file')} since run {run_id}", since=run_id, changes=found)
         return

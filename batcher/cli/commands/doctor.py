@@ -12,6 +12,7 @@ from typing import Any, Final
 import click
 from click.core import ParameterSource
 
+from batcher.address import without_password
 from batcher.cli.colours import ERROR, GOOD, WARNING
 from batcher.cli.config_file import FILES, TABLES
 from batcher.cli.json_output import reply
@@ -21,7 +22,7 @@ from batcher.cli.run_options import GroupedCommand, manifest_options, run_settin
 from batcher.cli.terminal import show
 from batcher.doctor.finding import Finding, Level
 from batcher.formatting import counted
-from batcher.settings import FILE_NAME, duration_text, ledger_path, user_folder
+from batcher.settings import FILE_NAME, duration_text, folder_of_ledger, user_folder
 
 _SOURCES: Final[dict[ParameterSource | None, str]] = {
     ParameterSource.COMMANDLINE: "flag",
@@ -47,9 +48,8 @@ def doctor(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     missing = [name for name in manifests if name != "-" and not Path(name).is_file()]
     if missing:
         raise click.UsageError(f"file not found: {missing[0]}", ctx)
-    ledger = ctx.params["ledger"]
-    beside = ledger_path(ledger, Path(), sandbox=False) if ledger is not None else Path(FILE_NAME)
-    found = run_checks(run_settings(ctx, manifests, beside=beside), Clock())
+    folder = folder_of_ledger(ctx.params["ledger"])
+    found = run_checks(run_settings(ctx, manifests, without=folder), Clock())
     code, settings = exit_code(found), _settings(ctx)
     if ctx.params["as_json"]:
         findings = [asdict(one) for one in found]
@@ -80,6 +80,8 @@ def _settings(ctx: click.Context) -> list[dict[str, Any]]:
             value = ctx.params[param.name]
             if isinstance(value, tuple):
                 value = ", ".join(chain.from_iterable(one if isinstance(one, tuple) else (one,) for one in value))
+            if param.name == "ledger" and value is not None:
+                value = without_password(value)
             plain = value if isinstance(value, bool | int | float | None) else str(value)
             name = max(param.opts, key=len).removeprefix("--")
             found.append({"name": name, "value": plain, "source": _source(ctx, param.name)})

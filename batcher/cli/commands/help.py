@@ -22,6 +22,8 @@ TOPICS: Final = (
     "guarantees",
     "operations",
     "files",
+    "hosts",
+    "objects",
     "security",
     "report",
     "json",

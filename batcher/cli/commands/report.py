@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from batcher import files
+from batcher.address import Address, home_of
 from batcher.cli.json_output import JsonCommand, reply
 from batcher.cli.ledger_path import find_ledger_only
 from batcher.cli.options import json_option, ledger_options, option
 from batcher.clock import Clock
 from batcher.errors import StorageError, UsageError
 from batcher.formatting import counted, rounded
+from batcher.settings import OBJECT_STORES
 
 if TYPE_CHECKING:
     from batcher.ledger.ledger import Connection
@@ -42,10 +44,17 @@ _EMBED_WARN_BYTES = 200_000_000
     *("--output", "target"),
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Output file; html and xlsx default to the output folder, csv and jsonl to standard output.",
+    help="Output file; html and xlsx default to the output folder, or the ledger's if that is in an object store; "
+    "csv and jsonl to standard output.",
 )
 @option("--encoding", metavar="NAME", help="Encoding of the manifest, as for `run`.")
 @click.option("--embed", is_flag=True, help="Embed the audio in the page instead of linking to it.")
+@click.option(
+    "--link-hours",
+    type=click.FloatRange(0, 168, min_open=True),
+    metavar="N",
+    help="Sign the page's links to an object store: they work for N hours, up to 168, for whoever has the page.",
+)
 @click.option("--no-text", is_flag=True, help="Omit texts, and error messages, which may quote them.")
 @ledger_options
 @json_option
@@ -67,6 +76,8 @@ def report(ctx: click.Context, /, manifest: tuple[str, ...], **_: Any) -> None:
     params = ctx.params
     if params["as_format"] != "html" and params["embed"]:
         raise click.UsageError("--embed needs --format html", ctx)
+    if params["as_format"] != "html" and params["link_hours"]:
+        raise click.UsageError("--link-hours needs --format html", ctx)
     if params["as_json"] and params["as_format"] in ("csv", "jsonl") and params["target"] is None:
         raise click.UsageError(f"--json with --format {params['as_format']} needs --output", ctx)
     with open_readonly(path) as conn:
@@ -125,23 +136,27 @@ def _credits(conn: Connection, batches: list[Batch]) -> dict[str, float | None]:
     return {name: rounded(getattr(found, name)) for name in ("start", "end", "spent", "topped_up")}
 
 
-def _check_target(conn: Connection, target: Path, ledger: Path, batches: list[Batch]) -> None:
+def _check_target(conn: Connection, target: Path, ledger: Address, batches: list[Batch]) -> None:
     from batcher.ledger.queries import manifest_paths
 
-    inputs = [ledger, *(files.resolved(Path(manifest_paths.source_of(conn, batch)[0])) for batch in batches)]
+    if target.parts[0] in [f"{scheme}:" for scheme in OBJECT_STORES]:
+        raise UsageError("a report is written to disk, not to an object store", "Pass the path of a file as --output.")
+    manifests = (files.resolved(Path(manifest_paths.source_of(conn, batch)[0])) for batch in batches)
+    inputs: list[Address] = [ledger, *manifests]
     if files.resolved(target) in inputs:
         raise UsageError(f"{target} is an input of the report", "Pass another --output.")
 
 
-def _beside_results(ledger: Path, batches: list[Batch], extension: str) -> Path:
+def _beside_results(ledger: Address, batches: list[Batch], extension: str) -> Path:
     """Default path of a report, beside the results: named after its batch, or after the ledger for several."""
     from batcher.reports.results import REPORT
 
-    name = batches[0].name if len(batches) == 1 else ledger.stem
-    return ledger.parent / batches[0].out_dir / f"{name}{REPORT}.{extension}"
+    name = batches[0].name if len(batches) == 1 else ledger.stem if isinstance(ledger, Path) else "batcher"
+    home = home_of(ledger)
+    return (home if files.is_url(batches[0].out_dir) else home / batches[0].out_dir) / f"{name}{REPORT}.{extension}"
 
 
-def _write_page(conn: Connection, batches: list[Batch], ledger: Path, target: Path, params: dict[str, Any]) -> None:
+def _write_page(conn: Connection, batches: list[Batch], ledger: Address, target: Path, params: dict[str, Any]) -> None:
     from batcher.ledger.queries import report
     from batcher.reports.page.page import Choices, write_page
 
@@ -150,7 +165,10 @@ def _write_page(conn: Connection, batches: list[Batch], ledger: Path, target: Pa
         slow = "; browsers will open it slowly" if size > _EMBED_WARN_BYTES else ""
         click.echo(f"embedded audio: about {size * 4 / 3e6:,.1f} MB{slow}", err=True)
     at, texts = Clock().now(), not params["no_text"]
-    choices = Choices(path=target, home=ledger.parent, at=at, embed=params["embed"], texts=texts)
+    seconds = params["link_hours"] and params["link_hours"] * 3600
+    choices = Choices(
+        path=target, home=home_of(ledger), at=at, embed=params["embed"], texts=texts, link_seconds=seconds
+    )
     with _writing(target):
         write_page(conn, batches, choices)
     click.echo(f"Wrote {target}", err=True)

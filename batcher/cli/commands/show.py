@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Final
 
 import click
 
+from batcher.address import home_of
 from batcher.cli.colours import in_state
 from batcher.cli.json_output import JsonCommand, reply
 from batcher.cli.ledger_path import find_ledger
@@ -44,7 +44,7 @@ def show(
     named by ID are shown with their history: inputs, attempts and answers, tasks, costs, file, other takes and
     events. --json prints items without their history.
     """
-    from batcher.audio.store import Store
+    from batcher.audio.stores import Stores
     from batcher.ledger.ledger import open_readonly
     from batcher.ledger.queries import names, status
 
@@ -53,7 +53,8 @@ def show(
         keys = names.find_keys(conn, ids, states=[State(state) for state in states], batch=batch)
         found = list(status.show(conn, keys))
         histories = {key: status.story(conn, key) for key in keys} if ids else {}
-        stores = [Store(path.parent, path.parent / out_dir) for out_dir in status.out_dirs(conn)] if ids else []
+        opened = Stores(home_of(path))
+        stores = [opened.at(out_dir) for out_dir in status.out_dirs(conn)] if ids else []
     in_states = f" in state {' or '.join(states)}" if states else ""
     nothing = f"no matching items{in_states}{f' in batch {batch}' if batch else ''}"
     if ctx.params["as_json"]:
@@ -80,7 +81,7 @@ def _print(item: dict[str, Any]) -> None:
         click.echo(f"    {in_state(item['state'], message)}")
 
 
-def _print_history(history: dict[str, Any], bad: list[Path]) -> None:
+def _print_history(history: dict[str, Any], bad: list[str]) -> None:
     inputs = dict(history["inputs"])
     text = inputs.pop("text")
     click.echo(f"    text: {text if len(text) <= _SHOWN else text[:_SHOWN] + ' …'!r}")

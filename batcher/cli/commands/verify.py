@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import click
 
+from batcher.address import Address, home_of
 from batcher.cli.api_options import allow_audio_host_option, api_options, api_settings
 from batcher.cli.json_output import JsonCommand, reply
 from batcher.cli.ledger_path import find_ledger_only
@@ -24,18 +24,19 @@ if TYPE_CHECKING:
 
 @click.command(cls=JsonCommand)
 @click.argument("manifest", nargs=-1, metavar="[MANIFEST]")
-@click.option("--heal", is_flag=True, help="Repair files from copies on disk, or download them again from their tasks.")
+@click.option("--heal", is_flag=True, help="Repair files from copies, or download them again from their tasks.")
 @api_options
 @allow_audio_host_option
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, /, manifest: tuple[str, ...], heal: bool, **_: Any) -> None:
-    """Check the audio on disk against the ledger. Creates nothing.
+    """Check the stored audio against the ledger. Creates nothing.
 
     Reads every item's file and every row's output. With --heal, repairs missing and damaged files: links or copies
-    them from elsewhere on disk, or downloads them again from the paid task, at no cost. Replaced files are renamed,
+    them from elsewhere, or downloads them again from the paid task, at no cost. Replaced files are renamed,
     not deleted; files that batcher did not write are never touched.
     """
+    from batcher.audio.stores import Stores
     from batcher.ledger.ledger import open_readonly
     from batcher.maintenance.verify import compare, expected_files
 
@@ -45,7 +46,7 @@ def verify(ctx: click.Context, /, manifest: tuple[str, ...], heal: bool, **_: An
     else:
         with open_readonly(path) as conn:
             expected = expected_files(conn)
-        found = compare(expected, path.parent)
+        found = compare(expected, Stores(home_of(path)))
         repairs, code, trouble = [], 3 if found.faults else 0, None
     *lines, summary = _lines(found, repairs, heal=heal)
     if ctx.params["as_json"]:
@@ -59,7 +60,8 @@ def verify(ctx: click.Context, /, manifest: tuple[str, ...], heal: bool, **_: An
     ctx.exit(code)
 
 
-def _heal(ctx: click.Context, path: Path) -> tuple[Findings, Sequence[Repair], int, BatcherError | None]:
+def _heal(ctx: click.Context, path: Address) -> tuple[Findings, Sequence[Repair], int, BatcherError | None]:
+    from batcher.audio.stores import Stores
     from batcher.clock import Clock
     from batcher.ledger.ledger import open_locked
     from batcher.maintenance.heal import Healer
@@ -68,7 +70,7 @@ def _heal(ctx: click.Context, path: Path) -> tuple[Findings, Sequence[Repair], i
     settings = api_settings(ctx, path)
     with open_locked(path, settings.world) as ledger:
         healer = Healer(ledger=ledger, settings=settings, clock=Clock())
-        found = compare(anyio.run(ledger.do, expected_files), path.parent)
+        found = compare(anyio.run(ledger.do, expected_files), Stores(home_of(path)))
         repairs = anyio.run(healer.heal, found.faults)
     return found, repairs, _exit_code(healer, repairs), healer.trouble
 
@@ -115,13 +117,13 @@ def _label(fault: Fault) -> str:
     return f"{fault.path} ({owner})"
 
 
-def _facts(path: Path, found: Findings, repairs: Sequence[Repair]) -> dict[str, Any]:
+def _facts(path: Address, found: Findings, repairs: Sequence[Repair]) -> dict[str, Any]:
     """The data of `verify --json`; `healed`, `how` and `hint` are null without --heal."""
     by_fault = {id(one.fault): one for one in repairs}
     faults = []
     for fault in found.faults:
         one = by_fault.get(id(fault))
-        facts: dict[str, Any] = {"kind": fault.kind, "path": str(fault.path), "key": fault.saved.key}
+        facts: dict[str, Any] = {"kind": fault.kind, "path": fault.path, "key": fault.saved.key}
         facts |= {"id": fault.output and fault.output.row_id, "task_id": fault.saved.task_id}
         facts |= {"healed": one and one.healed, "how": one and one.how, "hint": one and one.hint}
         faults.append(facts)

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, select
 from batcher.ledger.imports.lookalikes import add_functions, lookalikes
 from batcher.ledger.imports.staging import ROW_COLUMNS, UNCHANGED, Staging
 from batcher.ledger.storage.schema import REPEAT_MARK, batches
+from batcher.ledger.storage.statements import execute, stream
 from batcher.manifest.faults import Faults, literal
 
 
@@ -64,7 +65,7 @@ def reject_conflicts(
     count = faults.count
     add_functions(conn)
     folders = _folders(conn)
-    if staging.changed < staging.rows:
+    if 0 < staging.changed < staging.rows:
         _stage_related(conn, staging, folders)
     for check in (
         _repeated_ids(conn),
@@ -81,7 +82,8 @@ def reject_conflicts(
 def _reject(conn: Connection, conflict: _Conflict, faults: Faults) -> None:
     faults.add(conflict.line, conflict.column, conflict.reason, cause=conflict.cause)
     suffix = f"{REPEAT_MARK}{conflict.number}" if conflict.column == "id" else ""
-    conn.exec_driver_sql(
+    execute(
+        conn,
         "UPDATE staged SET skipped = 'invalid', item_key = NULL, reason = ?, id = id || ? WHERE number = ?",
         (conflict.reason, suffix, conflict.number),
     )
@@ -89,7 +91,7 @@ def _reject(conn: Connection, conflict: _Conflict, faults: Faults) -> None:
 
 def _folders(conn: Connection) -> set[str]:
     """Folders below the output folder in which outputs of staged rows lie, with the folders above them."""
-    nested = conn.exec_driver_sql("SELECT output FROM staged WHERE skipped IS NULL AND instr(output, '/')")
+    nested = stream(conn, "SELECT output FROM staged WHERE skipped IS NULL AND instr(output, '/') > 0")
     return {str(folder) for row in nested for folder in PurePosixPath(row.output).parents if folder.name}
 
 
@@ -101,10 +103,10 @@ _RELATED: Final = (
 
 
 _LOOKALIKE: Final = (
-    "rows WHERE (lower(rows.output) IN (SELECT folded(output) FROM staged) "
-    "OR (rows.output GLOB '*[^ -~]*' AND folded(rows.output) IN (SELECT folded(output) FROM staged)))"
+    "rows WHERE iif(rows.output GLOB '*[^ -~]*', folded(rows.output), lower(rows.output))"
+    " IN (SELECT folded(output) FROM staged)"
 )
-"""Rows with an output that looks like a staged one. All rows are read, of which few need more than SQLite's `lower`."""
+"""Rows with an output that looks like a staged one. All rows are read, of which few need more than `lower`."""
 
 
 def _stage_related(conn: Connection, staging: Staging, folders: set[str]) -> None:
@@ -113,13 +115,11 @@ def _stage_related(conn: Connection, staging: Staging, folders: set[str]) -> Non
     insert = f"INSERT INTO staged SELECT DISTINCT {columns}, '' FROM"
     for related in _RELATED:
         # CROSS JOIN makes SQLite go from staged rows to the others.
-        conn.exec_driver_sql(
-            f"{insert} staged AS other CROSS JOIN rows WHERE {related} AND {UNCHANGED}", staging.parameters
-        )
-    conn.exec_driver_sql(f"{insert} {_LOOKALIKE} AND {UNCHANGED}", staging.parameters)
+        execute(conn, f"{insert} staged AS other CROSS JOIN rows WHERE {related} AND {UNCHANGED}", staging.parameters)
+    execute(conn, f"{insert} {_LOOKALIKE} AND {UNCHANGED}", staging.parameters)
     for folder in sorted(folders):
         where = f"rows WHERE rows.output = :folder AND {UNCHANGED}"
-        conn.exec_driver_sql(f"{insert} {where}", staging.parameters | {"folder": folder})
+        execute(conn, f"{insert} {where}", staging.parameters | {"folder": folder})
 
 
 _REPEATED: Final = """
@@ -137,13 +137,13 @@ _REPEATED_OUTPUTS: Final = _REPEATED.format(column="output", condition="staged.s
 
 
 def _repeated_ids(conn: Connection) -> Iterator[_Conflict]:
-    for row in conn.exec_driver_sql(_REPEATED_IDS).all():
+    for row in execute(conn, _REPEATED_IDS).all():
         reason = f"{literal(row.value)} is taken by line {row.first_line}"
         yield _Conflict(row.number, row.line, "id", reason, f"id {row.value}")
 
 
 def _repeated_outputs(conn: Connection) -> Iterator[_Conflict]:
-    for row in conn.exec_driver_sql(_REPEATED_OUTPUTS).all():
+    for row in execute(conn, _REPEATED_OUTPUTS).all():
         reason = f"{literal(row.value)} is taken by line {row.first_line}"
         yield _Conflict(row.number, row.line, "output", reason, f"output path {row.value}")
 
@@ -161,7 +161,7 @@ def _outputs_that_look_the_same(conn: Connection, *, ignores_case: bool) -> Iter
 def _outputs_used_as_folders(conn: Connection, folders: set[str]) -> Iterator[_Conflict]:
     query = "SELECT number, line, output FROM staged WHERE skipped IS NULL AND output = ?"
     for folder in sorted(folders):
-        for row in conn.exec_driver_sql(query, (folder,)).all():
+        for row in execute(conn, query, (folder,)).all():
             reason = f"{literal(row.output)} is also the folder of other outputs"
             yield _Conflict(row.number, row.line, "output", reason, f"folder {folder}")
 
@@ -175,7 +175,7 @@ def _outputs_of_other_batch(conn: Connection, out_dir: str, other: OtherBatch) -
         f"SELECT staged.number, staged.line, staged.output FROM ({other.outputs}) AS other JOIN staged ON {condition}"  # noqa: S608
         " WHERE staged.skipped IS NULL ORDER BY staged.number"
     )
-    for row in conn.exec_driver_sql(query, {"prefix": prefix}).all():
+    for row in execute(conn, query, {"prefix": prefix}).all():
         hint = "choose another --filename, --out-dir or --batch"
         reason = f"{literal(row.output)} belongs to batch {literal(other.name)}: {hint}"
         yield _Conflict(row.number, row.line, "output", reason, f"outputs of batch {other.name}")

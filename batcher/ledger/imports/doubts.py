@@ -12,13 +12,16 @@ from batcher.errors import DoubtError, ManifestError
 from batcher.formatting import counted
 from batcher.ledger.imports.staging import UNCHANGED, Staging
 from batcher.ledger.storage.schema import items
+from batcher.ledger.storage.statements import execute, stream
 from batcher.manifest.faults import CAUSES_SHOWN, literal
 from batcher.manifest.markup.doubts import Doubt, Doubts
 from batcher.manifest.rules import Rules
 
+_TEXTS: Final = 32
+"""Texts that are in memory at once; one may have megabytes."""
 _ADDED: Final = (
     "staged JOIN {items} AS item ON item.key = staged.item_key AND item.rowid > :newest"
-    " AND item.key NOT IN (SELECT item_key FROM recalled){unknown}"
+    " AND NOT EXISTS (SELECT 1 FROM recalled WHERE recalled.item_key = item.key){unknown}"
 )
 """Staged rows with an item that the ledger did not have before: what an earlier run accepted is not doubted."""
 
@@ -27,9 +30,9 @@ def find_doubts(conn: Connection, staging: Staging, rules: Rules) -> list[Doubt]
     """Doubts about the texts that the import adds."""
     added, parameters = _added(staging)
     new = f"SELECT DISTINCT voice FROM {staging.items} WHERE rowid > :newest"  # noqa: S608
-    doubts = Doubts({*conn.exec_driver_sql(new, parameters).scalars(), *rules.voices})
+    doubts = Doubts({*execute(conn, new, parameters).scalars(), *rules.voices})
     query = f"SELECT staged.number, staged.line, item.text FROM {added} ORDER BY staged.number"  # noqa: S608
-    for row in conn.exec_driver_sql(query, parameters):
+    for row in stream(conn, query, parameters, at_once=_TEXTS):
         doubts.add(row.number, row.line, row.text)
     return doubts.found()
 
@@ -69,7 +72,7 @@ def refuse_unlisted_voices(conn: Connection, staging: Staging, name: str, rules:
         f"SELECT item.voice, min(staged.line) AS line, count(*) AS number FROM {added}"  # noqa: S608
         " WHERE ',' || staged.defaulted || ',' NOT LIKE '%,voice,%' GROUP BY item.voice ORDER BY line"
     )
-    found = [row for row in conn.exec_driver_sql(query, parameters) if row.voice not in listed]
+    found = [row for row in execute(conn, query, parameters) if row.voice not in listed]
     if not found or not _uses_table(conn, staging, rules):
         return
     faults = []
@@ -94,10 +97,10 @@ def _uses_table(conn: Connection, staging: Staging, rules: Rules) -> bool:
         f"SELECT 1 FROM staged {uses.format(staging.items, 'staged')} "  # noqa: S608
         f"UNION ALL SELECT 1 FROM rows {uses.format('items', 'rows')} WHERE {UNCHANGED} LIMIT 1"
     )
-    return conn.exec_driver_sql(query, staging.parameters | voices).first() is not None
+    return execute(conn, query, staging.parameters | voices).first() is not None
 
 
 def _added(staging: Staging) -> tuple[str, dict[str, int]]:
     """The source of a query for the added rows, and its parameters."""
-    unknown = "" if staging.items is items else " AND item.key NOT IN (SELECT key FROM items)"
+    unknown = "" if staging.items is items else " AND NOT EXISTS (SELECT 1 FROM items WHERE items.key = item.key)"
     return _ADDED.format(items=staging.items, unknown=unknown), {"newest": staging.newest_item}

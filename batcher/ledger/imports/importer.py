@@ -30,6 +30,7 @@ from batcher.ledger.records import Batch
 from batcher.ledger.storage import bulk
 from batcher.ledger.storage.planner import LATER_TAKE
 from batcher.ledger.storage.schema import batches, items, recalled, rows
+from batcher.ledger.storage.statements import execute
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rows import READER_VERSION
 from batcher.manifest.rules import PARSE_OPTIONS, Rules
@@ -246,8 +247,8 @@ def _save_batch(conn: Connection, name: str, columns: dict[str, Any]) -> Batch:
 
 
 _IS_LINK_UNCERTAIN: Final = """
-    linked_key = excluded.item_key AND linked_output = excluded.output
-    AND NOT (is_current = 1 AND item_key IS excluded.item_key AND output = excluded.output)"""
+    rows.linked_key = excluded.item_key AND rows.linked_output = excluded.output
+    AND NOT (rows.is_current = 1 AND rows.item_key IS excluded.item_key AND rows.output = excluded.output)"""
 """A row that is as it was before an earlier import, and was linked then: its output has not been checked since."""
 
 
@@ -257,24 +258,29 @@ def _merge(conn: Connection, staging: Staging, batch: Batch) -> None:
         _retire_missing(conn, staging)
     columns = ", ".join(ROW_COLUMNS)
     changes = ", ".join(f"{name} = excluded.{name}" for name in ("is_current", *ROW_COLUMNS) if name != "id")
-    changes += f", linked_key = iif({_IS_LINK_UNCERTAIN}, NULL, linked_key)"
-    changes += ", highest_take = nullif(max(coalesce(highest_take, 1), excluded.take), 1)"
+    changes += f", linked_key = iif({_IS_LINK_UNCERTAIN}, NULL, rows.linked_key)"
+    changes += ", highest_take = nullif(iif(rows.highest_take > excluded.take, rows.highest_take, excluded.take), 1)"
     with bulk.indexes_built_last(conn, "rows", staging.changed), bulk.large_cache(conn):
-        conn.exec_driver_sql(
+        execute(
+            conn,
             f"INSERT INTO rows (batch_id, is_current, highest_take, {columns}) "  # noqa: S608
             f"SELECT ?, 1, nullif(take, 1), {columns} FROM staged WHERE true ORDER BY number "
             f"ON CONFLICT (batch_id, id) DO UPDATE SET {changes}",
             (batch.batch_id,),
         )
+    if staging.changed >= bulk.MIN_ROWS:
+        bulk.analyze(conn, rows, items)
     staged.drop(conn)
 
 
 def _retire_missing(conn: Connection, staging: Staging) -> None:
     """Mark rows that the manifest no longer has as not current; they stay in the ledger."""
-    conn.exec_driver_sql(
+    execute(
+        conn,
         "UPDATE rows SET is_current = 0 WHERE batch_id = :batch_id AND is_current = 1 "
-        "AND (number > :last OR number IN (SELECT number FROM staged) OR number IN (SELECT number FROM gaps)) "
-        "AND id NOT IN (SELECT id FROM staged)",
+        "AND (number > :last OR EXISTS (SELECT 1 FROM staged WHERE staged.number = rows.number) "
+        "OR EXISTS (SELECT 1 FROM gaps WHERE gaps.number = rows.number)) "
+        "AND NOT EXISTS (SELECT 1 FROM staged WHERE staged.id = rows.id)",
         staging.parameters,
     )
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Final, NamedTuple
 
 from sqlalchemy import Connection
 
 from batcher.formatting import counted
-from batcher.ledger.storage.statements import driver
+from batcher.ledger.storage.sqlite import add_function
+from batcher.ledger.storage.statements import execute
 from batcher.manifest.confusable import differ_by_case, folded, is_reserved_on_windows
 from batcher.manifest.faults import literal
 
 _EXAMPLES: Final = 3
+_CHUNK: Final = 500
+_NOT_ASCII: Final = """
+    SELECT output FROM staged WHERE output GLOB '*[^ -~]*'
+    UNION SELECT output FROM rows WHERE output GLOB '*[^ -~]*' AND EXISTS (SELECT 1 FROM staged)"""
 _KNOWN: Final = "batcher.lookalikes"
 """Marks a connection that knows the functions."""
 _TABLE: Final = (
@@ -52,29 +58,41 @@ class Lookalike(NamedTuple):
 
 
 def add_functions(conn: Connection) -> None:
-    """Make `folded(NAME)` and `reserved(PATH)` known to SQL on this connection."""
+    """Make `folded(NAME)` and `reserved(PATH)` known to SQL on this connection, for names in the ledger and staged."""
+    if conn.dialect.name == "postgresql":
+        _list_folded(conn)
+        return
     if _KNOWN in conn.info:  # SQLite replaces no function while a statement is open
         return
     for name, function in (("folded", folded), ("reserved", is_reserved_on_windows)):
-        driver(conn).create_function(name, 1, function, deterministic=True)
+        add_function(conn, name, function)
     conn.info[_KNOWN] = True
+
+
+def _list_folded(conn: Connection) -> None:
+    """Store the folded form of each name that is not ASCII, for a database that cannot call Python."""
+    execute(conn, "DROP TABLE IF EXISTS temp.folded_names")
+    execute(conn, "CREATE TEMP TABLE folded_names (name text PRIMARY KEY, form text NOT NULL)")
+    with closing(execute(conn, _NOT_ASCII, stream_results=True)) as names:
+        for part in names.partitions(_CHUNK):
+            execute(conn, "INSERT INTO folded_names VALUES (?, ?)", [(name, folded(name)) for (name,) in part])
 
 
 def lookalikes(conn: Connection) -> Iterator[Lookalike]:
     """The staged outputs that look like the output of an earlier row; exact repeats are not among them."""
     for statement in _TABLE:
-        conn.exec_driver_sql(statement)
+        execute(conn, statement)
     return _pairs(conn)
 
 
 def _pairs(conn: Connection) -> Iterator[Lookalike]:
-    return (Lookalike(*row) for row in conn.exec_driver_sql(_PAIRS).all())
+    return (Lookalike(*row) for row in execute(conn, _PAIRS).all())
 
 
 def name_hints(conn: Connection) -> list[str]:
     """What to know about names that are used as they are, for people; after `lookalikes` has found pairs."""
     by_case = [one for one in _pairs(conn) if one.by_case]
-    reserved = conn.exec_driver_sql(_RESERVED).all()
+    reserved = execute(conn, _RESERVED).all()
     hints = []
     if by_case:
         shown = "; ".join(map(str, by_case[:_EXAMPLES])) + "; …" * (len(by_case) > _EXAMPLES)

@@ -17,6 +17,7 @@ from batcher.ledger.imports.staging import UNCHANGED, Staging, staged
 from batcher.ledger.money.prices import prices
 from batcher.ledger.storage.planner import NOT_PENDING, once_known
 from batcher.ledger.storage.schema import batches, items, recalled, rows
+from batcher.ledger.storage.statements import stream
 from batcher.manifest.columns import normalised
 from batcher.manifest.faults import printable
 from batcher.manifest.reader import Manifest
@@ -78,7 +79,7 @@ def rebuys(conn: Connection, staging: Staging, *, same_file: bool) -> Iterator[C
     )
     for query in (by_id, by_text):
         last = None
-        for row in conn.execute(_replacing(query), staging.parameters):
+        for row in stream(conn, _replacing(query), staging.parameters):
             if row.number != last and (change := _change(row, same_file=same_file)) is not None:
                 last = row.number
                 yield change
@@ -121,7 +122,7 @@ def changed_rows(conn: Connection, staging: Staging) -> dict[str, list[str]]:
         .order_by(staged.c.number)
     )
     found: dict[str, list[str]] = {}
-    for row in conn.execute(query):
+    for row in stream(conn, query):
         for name in _differing(row):
             found.setdefault(name, []).append(row.id)
     return found

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from batcher.errors import ManifestError
 from batcher.formatting import counted
 from batcher.ledger.imports.staging import Staging
+from batcher.ledger.storage.statements import execute, stream
 from batcher.manifest.outputs import former_path
 
 _MAX_RENAMED: Final = 20
@@ -23,22 +24,23 @@ _SAME_ID: Final = """
         old.take FROM staged CROSS JOIN rows AS old ON old.batch_id = :batch_id AND old.id = staged.id
     WHERE old.is_current = 1 AND old.item_key = staged.item_key AND old.output <> staged.output
     AND old.linked_output IS NOT NULL
-    AND NOT EXISTS (SELECT 1 FROM items WHERE key = old.linked_key AND take <> old.take)"""
+    AND NOT EXISTS (SELECT 1 FROM items WHERE key = old.linked_key AND items.take <> old.take)"""
 """Rows with another file name, except retakes that are not linked yet: a template with `{take}` renames them."""
 _VANISHED: Final = """
     SELECT old.rowid FROM items AS old_item
     JOIN rows AS old ON old.item_key = old_item.key AND old.batch_id = :batch_id AND old.is_current = 1
     WHERE old_item.text_hash = item.text_hash AND old_item.state <> 'pending' AND old_item.voice = item.voice
     AND old_item.format = item.format AND old_item.model IS item.model AND old_item.params = item.params
-    AND old.linked_output IS NOT NULL AND old.id NOT IN (SELECT id FROM staged)
-    AND (old.number > :last OR old.number IN (SELECT number FROM staged UNION ALL SELECT number FROM gaps)) LIMIT 1"""
+    AND old.linked_output IS NOT NULL AND NOT EXISTS (SELECT 1 FROM staged WHERE staged.id = old.id)
+    AND (old.number > :last OR EXISTS (SELECT 1 FROM staged WHERE staged.number = old.number)
+        OR EXISTS (SELECT 1 FROM gaps WHERE gaps.number = old.number)) LIMIT 1"""
 """A row with the same inputs, except the take, that the manifest no longer has."""
 _OTHER_ID: Final = f"""
     SELECT found.number, found.line, found.id, found.output, old.id AS old_id, old.output AS old_output,
         old.take FROM (
         SELECT staged.*, ({_VANISHED}) AS former
         FROM staged JOIN items AS item ON item.key = staged.item_key AND item.state <> 'pending'
-        WHERE NOT EXISTS (SELECT 1 FROM rows WHERE batch_id = :batch_id AND id = staged.id AND is_current = 1)
+        WHERE NOT EXISTS (SELECT 1 FROM rows WHERE batch_id = :batch_id AND rows.id = staged.id AND is_current = 1)
     ) AS found JOIN rows AS old ON old.rowid = found.former"""  # noqa: S608
 _WITH_AUDIO: Final = "SELECT count(*) FROM rows WHERE batch_id = ? AND is_current = 1 AND linked_output IS NOT NULL"
 
@@ -77,7 +79,7 @@ def refuse_renames(
         return
     number, new_ids, first = 0, 0, list[_Rename]()
     for query in (_SAME_ID, _OTHER_ID):
-        for row in conn.exec_driver_sql(query, staging.parameters):
+        for row in stream(conn, query, staging.parameters):
             rename = _Rename(*row)
             if rename.is_expected():
                 continue
@@ -87,7 +89,7 @@ def refuse_renames(
                 first.append(rename)
     if not number:
         return
-    with_audio: int = conn.exec_driver_sql(_WITH_AUDIO, (staging.batch_id,)).scalar_one()
+    with_audio: int = execute(conn, _WITH_AUDIO, (staging.batch_id,)).scalar_one()
     few = number <= max(_MAX_RENAMED, _MAX_RENAMED_SHARE * with_audio)
     if few and not same_file and new_ids < max(with_audio, 2):
         return

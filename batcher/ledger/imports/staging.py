@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -20,6 +21,7 @@ from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text
 from batcher.item import Inputs, State
 from batcher.ledger.lifecycle.transitions import new_item
 from batcher.ledger.storage import bulk
+from batcher.ledger.storage.statements import execute
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rows import Former, Row
 
@@ -30,7 +32,7 @@ _CHUNK_CHARACTERS: Final = 1 << 20
 staged: Final = Table(
     "staged",
     MetaData(),
-    Column("number", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
     Column("line", Integer, nullable=False),
     Column("id", Text, nullable=False),
     Column("take", Integer, nullable=False),
@@ -42,12 +44,18 @@ staged: Final = Table(
     Column("defaulted", Text, nullable=False),
     prefixes=["TEMPORARY"],
 )
-gaps: Final = Table("gaps", MetaData(), Column("number", Integer, primary_key=True), prefixes=["TEMPORARY"])
+gaps: Final = Table(
+    "gaps",
+    MetaData(),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    prefixes=["TEMPORARY"],
+)
 ROW_COLUMNS: Final = ("number", "line", "id", "take", "item_key", "skipped", "reason", "output", "extra")
 """Columns that `staged` has in common with `rows`."""
 UNCHANGED: Final = (
     "+rows.batch_id = :batch_id AND +rows.is_current = 1 AND +rows.number <= :last "
-    "AND rows.number NOT IN (SELECT number FROM staged) AND rows.number NOT IN (SELECT number FROM gaps)"
+    "AND NOT EXISTS (SELECT 1 FROM staged WHERE staged.number = rows.number)"
+    " AND NOT EXISTS (SELECT 1 FROM gaps WHERE gaps.number = rows.number)"
 )
 """Selects the batch's rows that the manifest leaves as they are, given `Staging.parameters`; only before the merge.
 
@@ -57,7 +65,7 @@ _KEY: Final = ROW_COLUMNS.index("item_key")
 _ITEM_COLUMNS: Final = ("key", "text_hash", "text", "voice", "model", "format", "params", "bytes", "take")
 _CURRENT: Final = f"SELECT {', '.join(ROW_COLUMNS)} FROM rows WHERE batch_id = ? AND is_current = 1 ORDER BY number"  # noqa: S608
 _FORMER: Final = """
-    SELECT output, item_key, take, 1 AS bought FROM recalled WHERE batch = ? AND row_id = ? AND output IS NOT NULL
+    SELECT output, item_key, take, true AS bought FROM recalled WHERE batch = ? AND row_id = ? AND output IS NOT NULL
     UNION ALL SELECT output, item_key, take, (SELECT state <> 'pending' FROM items WHERE key = item_key)
     FROM rows WHERE batch_id = ? AND id = ? LIMIT 1"""
 _STATE: Final = """
@@ -103,21 +111,22 @@ def stage_changes(
         ManifestError: the file cannot be read at all.
     """
     for table in (staged, gaps):
-        conn.exec_driver_sql(f"DROP TABLE IF EXISTS temp.{table}")
+        execute(conn, f"DROP TABLE IF EXISTS temp.{table}")
         table.create(conn)
-    newest: int = conn.exec_driver_sql(f"SELECT coalesce(max(rowid), 0) FROM {items}").scalar_one()  # noqa: S608
+    newest: int = execute(conn, f"SELECT coalesce(max(rowid), 0) FROM {items}").scalar_one()  # noqa: S608
     indexed = ["id", "output"]
-    if all_rows or conn.exec_driver_sql("SELECT EXISTS (SELECT 1 FROM main.items)").scalar():
+    if all_rows or execute(conn, "SELECT EXISTS (SELECT 1 FROM main.items)").scalar():
         indexed.append("item_key")  # for comparisons with earlier items
     comparison = _Comparison(conn, batch_id, batch, all_rows=all_rows)
     changed = 0
-    with bulk.large_cache(conn):
+    with bulk.large_cache(conn), closing(comparison):
         for chunk in _chunks(comparison.changed(manifest)):
             changed += len(chunk)
             _insert_items(conn, items, chunk, at)
-            conn.exec_driver_sql(_STAGE, [(*values, ",".join(row.defaulted)) for row, values in chunk])
+            execute(conn, _STAGE, [(*values, ",".join(row.defaulted)) for row, values in chunk])
     for column in indexed:
-        conn.exec_driver_sql(f"CREATE INDEX temp.staged_{column} ON staged ({column})")
+        execute(conn, f"CREATE INDEX temp.staged_{column} ON staged ({column})")
+    bulk.analyze(conn, staged, gaps)
     return Staging(
         batch_id=batch_id,
         rows=comparison.rows,
@@ -130,9 +139,10 @@ def stage_changes(
 
 def delete_unused_items(conn: Connection, staging: Staging) -> None:
     """Delete the items that were inserted for rows rejected since."""
-    conn.exec_driver_sql(
-        f"DELETE FROM {staging.items} WHERE rowid > ? AND key NOT IN "  # noqa: S608
-        "(SELECT item_key FROM staged WHERE item_key IS NOT NULL)",
+    execute(
+        conn,
+        f"DELETE FROM {staging.items} WHERE key IN (SELECT key FROM {staging.items} WHERE rowid > ? "  # noqa: S608
+        "EXCEPT SELECT item_key FROM staged WHERE item_key IS NOT NULL)",
         (staging.newest_item,),
     )
 
@@ -144,26 +154,30 @@ class _Comparison:
         self._conn = conn
         self._batch_id = batch_id
         self._batch = batch
-        self._current = iter(conn.exec_driver_sql(_CURRENT, (batch_id,)))
+        self._current = execute(conn, _CURRENT, (batch_id,), stream_results=True)
         self._all_rows = all_rows
         self._gaps: list[tuple[int]] = []
         self.rows = self.last = 0
 
     def changed(self, manifest: Manifest) -> Iterator[_Changed]:
         """The manifest's rows that the batch does not have with the same number and values; or all of them."""
-        current = next(self._current, None)
+        current = self._current.fetchone()
         for row in manifest.rows(self._former, self._state):
             self.rows += 1
             self.last = row.number
             while current is not None and current[0] < row.number:
                 self._add_gap(current[0])
-                current = next(self._current, None)
+                current = self._current.fetchone()
             values = _values(row)
             if current is None or self._all_rows or tuple(current) != values:
                 yield _Changed(row, values)
             if current is not None and current[0] == row.number:
-                current = next(self._current, None)
+                current = self._current.fetchone()
         self._write_gaps()
+
+    def close(self) -> None:
+        """Stop reading the batch's rows."""
+        self._current.close()
 
     def _add_gap(self, number: int) -> None:
         self._gaps.append((number,))
@@ -172,17 +186,17 @@ class _Comparison:
 
     def _write_gaps(self) -> None:
         if self._gaps:
-            self._conn.exec_driver_sql("INSERT OR IGNORE INTO gaps VALUES (?)", self._gaps)
+            execute(self._conn, "INSERT OR IGNORE INTO gaps VALUES (?)", self._gaps)
             self._gaps = []
 
     def _former(self, row_id: str) -> Former | None:
         """What a results file restored into the ledger, or else the ledger itself, has for the row."""
-        found = self._conn.exec_driver_sql(_FORMER, (self._batch, row_id, self._batch_id, row_id)).first()
+        found = execute(self._conn, _FORMER, (self._batch, row_id, self._batch_id, row_id)).first()
         return None if found is None else Former(found.output, found.item_key, found.take, bool(found.bought))
 
     def _state(self, key: str) -> State | None:
         """The state of the item with this key; one that only a results file restored into the ledger has is done."""
-        state: str | None = self._conn.exec_driver_sql(_STATE, (key, key)).scalar()
+        state: str | None = execute(self._conn, _STATE, (key, key)).scalar()
         return None if state is None else State(state)
 
 
@@ -204,7 +218,8 @@ def _insert_items(conn: Connection, items: Table, changed: Sequence[_Changed], a
     new = [(*_item(row.inputs, values[_KEY]), *initial.values()) for row, values in changed if row.inputs is not None]
     columns = (*_ITEM_COLUMNS, *initial)
     if new:
-        conn.exec_driver_sql(
+        execute(
+            conn,
             f"INSERT INTO {items} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
             " ON CONFLICT (key) DO NOTHING",
             new,

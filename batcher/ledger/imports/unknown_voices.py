@@ -8,6 +8,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from batcher.ledger.records import Batch
+from batcher.ledger.storage.statements import execute
 
 _SKIP: Final = """
     UPDATE rows SET skipped = 'invalid', reason = :reason, item_key = NULL
@@ -21,5 +22,5 @@ def skip_rows(conn: Connection, batch: Batch, voices: Sequence[str], why: Callab
     The next run reads the manifest again, and so asks about the voices again.
     """
     for voice in voices:
-        conn.exec_driver_sql(_SKIP, {"batch": batch.batch_id, "voice": voice, "reason": why(voice)})
-    conn.exec_driver_sql("UPDATE batches SET trusted = NULL WHERE id = ?", (batch.batch_id,))
+        execute(conn, _SKIP, {"batch": batch.batch_id, "voice": voice, "reason": why(voice)})
+    execute(conn, "UPDATE batches SET trusted = NULL WHERE id = ?", (batch.batch_id,))

@@ -123,7 +123,8 @@ def doubt_unanswered(conn: Connection, *, at: float, run_id: str) -> int:
 
     Only the holder of the owner's lock may call this.
     """
-    found = conn.execute(select(items.c.key, items.c.attempt).where(items.c.state == State.SUBMITTING)).all()
+    query = select(items.c.key, items.c.attempt).where(items.c.state == State.SUBMITTING)
+    found = conn.execute(query.order_by(items.c.key)).all()
     for key, attempt in found:
         conn.execute(
             update(attempts)

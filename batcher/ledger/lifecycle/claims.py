@@ -13,10 +13,10 @@ from batcher.item import Event, Inputs, State
 from batcher.ledger.lifecycle import halts
 from batcher.ledger.lifecycle.transitions import move
 from batcher.ledger.money.spending import Budget
-from batcher.ledger.queries.item_counts import few_items_in
+from batcher.ledger.queries.item_counts import few_items_in, rows_in
 from batcher.ledger.records import Batch, Claimed, OpenTask
 from batcher.ledger.storage.chosen import chosen, in_state, of_chosen, with_items
-from batcher.ledger.storage.filters import of_batch, of_wanted
+from batcher.ledger.storage.filters import is_few, of_batch, of_wanted
 from batcher.ledger.storage.schema import attempts, items, rows, runs
 from batcher.ledger.storage.statements import Prepared, every
 
@@ -103,11 +103,13 @@ def _pending(
 @cache
 def _next_rows(by_item: bool) -> Prepared:
     """The claimable rows of a batch after a row number, with their items."""
+    few = (is_few(State.PENDING, _SORT_UP_TO),) if by_item else ()
     return Prepared(
         select(items, rows.c.number, rows.c.batch_id)
         .join(rows, rows.c.item_key == items.c.key)
+        .where(*few)
         .where(of_batch(bindparam("_batch"), by_item=by_item), rows.c.number > bindparam("_number"))
-        .where(_claimable(bindparam("_run")))
+        .where(_claimable(bindparam("_run"), by_row=not by_item))
         .order_by(rows.c.number)
         .limit(bindparam("_limit"))
     )
@@ -119,16 +121,19 @@ def _next_chosen_rows() -> Prepared:
     return Prepared(
         with_items(select(items, rows.c.number, rows.c.batch_id))
         .where(chosen.c.batch_id == bindparam("_batch"), chosen.c.number > bindparam("_number"))
-        .where(_claimable(bindparam("_run"), only_chosen=True))
+        .where(_claimable(bindparam("_run"), by_row=True))
         .order_by(chosen.c.number)
         .limit(bindparam("_limit"))
     )
 
 
-def _claimable(run_id: str | BindParameter[str], *, only_chosen: bool = False) -> ColumnElement[bool]:
-    """Pending items; those whose task failed for lack of credits only after a recheck in this run."""
+def _claimable(run_id: str | BindParameter[str], *, by_row: bool) -> ColumnElement[bool]:
+    """Pending items; those whose task failed for lack of credits only after a recheck in this run.
+
+    `by_row`: the query goes from rows to their items.
+    """
     rechecked = or_(items.c.recheck_task_id.is_(None), items.c.recheck_run_id == run_id)
-    return and_(in_state(State.PENDING) if only_chosen else items.c.state == State.PENDING, rechecked)
+    return and_(in_state(State.PENDING) if by_row else items.c.state == State.PENDING, rechecked)
 
 
 def has_claimable(conn: Connection, run_id: str, wanted: Sequence[Batch], *, only_chosen: bool = False) -> bool:
@@ -138,8 +143,8 @@ def has_claimable(conn: Connection, run_id: str, wanted: Sequence[Batch], *, onl
         query = with_items(query).where(of_chosen(wanted))
     else:
         query = query.join(rows, rows.c.item_key == items.c.key)
-        query = query.where(of_wanted(wanted, by_item=few_items_in(conn, State.PENDING)))
-    return conn.execute(query.where(_claimable(run_id, only_chosen=only_chosen)).limit(1)).first() is not None
+        query = query.where(rows_in(conn, wanted, State.PENDING))
+    return conn.execute(query.where(_claimable(run_id, by_row=only_chosen)).limit(1)).first() is not None
 
 
 def _claimed(row: Any, prepare: Callable[[Inputs], bytes]) -> Claimed:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.item import Event, Inputs, State, sources
@@ -48,16 +48,19 @@ def retake(conn: Connection, batch_id: int, row_id: str, *, at: float, who: str)
     """
     old = _row(conn, batch_id, row_id)
     take = _highest(old)
-    if take == old.take or not _is_untouched(conn, _key_of_take(old, take)):
+    if not _is_untouched(conn, _key_of_take(old, take)):
         take += 1
     key = _key_of_take(old, take)
     if not move(conn, Event.RETAKE, old.key, old.attempt, at=at, run_id=None, detail=f"by {who}: take {take}, {key}"):
         return None
-    same = {name: getattr(old, name) for name in ("text_hash", "text", "voice", "model", "format", "params", "bytes")}
-    new = upsert(items).values(same | new_item(at) | {"key": key, "take": take}).on_conflict_do_nothing()
-    is_new = conn.execute(new).rowcount == 1
+    state = _state_of(conn, key)
+    if state is None:
+        same = {
+            name: getattr(old, name) for name in ("text_hash", "text", "voice", "model", "format", "params", "bytes")
+        }
+        conn.execute(insert(items).values(same | new_item(at) | {"key": key, "take": take}))
     _use_take(conn, old, key, take)
-    return Retake(take=take, state=_state_of(conn, key) or State.PENDING, is_new=is_new)
+    return Retake(take=take, state=state or State.PENDING, is_new=state is None)
 
 
 SWITCHABLE: Final = (State.SUBMITTED, State.RENDERED, State.DONE)

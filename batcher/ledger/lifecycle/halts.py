@@ -18,6 +18,7 @@ from batcher.item import Event
 from batcher.ledger.money.prices import prices
 from batcher.ledger.records import AnswerRecord, Halt, OpenTask
 from batcher.ledger.storage.filters import of_attempt
+from batcher.ledger.storage.functions import greatest, least
 from batcher.ledger.storage.schema import attempts, halts, items, runs, tasks
 from batcher.ledger.storage.statements import Prepared
 
@@ -68,7 +69,7 @@ def open_halt(
                 "probe_run_id": None,
                 "probe_key": None,
                 "balance_at": None,
-                "from_task": func.max(halts.c.from_task, int(from_task)),
+                "from_task": greatest(halts.c.from_task, int(from_task)),
             },
         )
     )
@@ -192,7 +193,7 @@ def _open(account_id: int) -> ColumnElement[bool]:
 
 def _postpone(conn: Connection, record: AnswerRecord) -> None:
     """A probe was lost: the next one waits longer."""
-    wait = func.min(UNSTABLE_WAIT_SECONDS * func.pow(_WAIT_GROWTH, halts.c.probes + 1), _MAX_WAIT_SECONDS)
+    wait = least(UNSTABLE_WAIT_SECONDS * func.pow(_WAIT_GROWTH, halts.c.probes + 1), _MAX_WAIT_SECONDS)
     conn.execute(
         update(halts)
         .where(_open(record.account_id), halts.c.probe_key == record.key)

@@ -17,6 +17,7 @@ from batcher.item import Event, State, sources
 from batcher.ledger.lifecycle import collection, decisions
 from batcher.ledger.lifecycle.transitions import move
 from batcher.ledger.records import FileRecord, OpenTask, TaskEnd
+from batcher.ledger.storage.functions import greatest
 from batcher.ledger.storage.schema import attempts, balances, items, meta, recalled, rows
 
 _MAY_BE_BOUGHT: Final = frozenset(set(map(str, State)) - {State.PENDING, State.REJECTED})
@@ -42,8 +43,7 @@ def add(conn: Connection, lines: Iterable[dict[str, Any]], *, at: float) -> int:
         conn.execute(statement.on_conflict_do_update(index_elements=["batch", "row_id"], set_=values))
         number += 1
     for batch, _ in (place for place, last in ended.items() if last):
-        mark = insert(meta).prefix_with("OR IGNORE").values(name=_counted_name(batch), value="")
-        conn.execute(mark)
+        conn.execute(upsert(meta).values(name=_counted_name(batch), value="").on_conflict_do_nothing())
     return number
 
 
@@ -66,7 +66,7 @@ def begin(conn: Connection, gap: Gap) -> None:
     """Mark the ledger as being restored, until `finish` has run, in this run or a later one."""
     conn.execute(delete(meta).where(meta.c.name == "copied_at"))
     mark = upsert(meta).values(name="restoring", value=gap)
-    worse = {"value": func.max(meta.c.value, gap)}  # "some" sorts after "none"
+    worse = {"value": greatest(meta.c.value, gap)}  # "some" sorts after "none"
     conn.execute(mark.on_conflict_do_update(index_elements=["name"], set_=worse))
 
 

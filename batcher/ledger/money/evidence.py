@@ -81,8 +81,8 @@ def _balances_around(conn: Connection, case: Row[Any]) -> tuple[Row[Any] | None,
     if case.cause == "restored":  # the run that recorded the doubt is not the one that may have bought
         earlier = earlier.where(balances.c.run_id.is_distinct_from(case.run_id))
     later = select(balances).where(of_account, balances.c.at >= max(given_up_at, case.intended_at))
-    before = conn.execute(earlier.order_by(balances.c.at.desc()).limit(1)).first()
-    after = conn.execute(later.order_by(balances.c.at).limit(1)).first()
+    before = conn.execute(earlier.order_by(balances.c.at.desc(), balances.c.id.desc()).limit(1)).first()
+    after = conn.execute(later.order_by(balances.c.at, balances.c.id).limit(1)).first()
     return before, after
 
 

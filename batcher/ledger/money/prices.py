@@ -77,8 +77,8 @@ def _measure(conn: Connection) -> tuple[float, float, float] | None:
         select(first.c.credits, last.c.credits, first.c.quota, last.c.quota, func.sum(items.c.bytes))
         .select_from(accepted.join(first, first.c.id == run.c.first).join(last, last.c.id == run.c.last))
         .where(attempts.c.outcome == "accepted", attempts.c.answered_at <= last.c.at)
-        .group_by(run.c.run_id)
-        .order_by(run.c.first.desc())
+        .group_by(first.c.id, last.c.id)
+        .order_by(first.c.id.desc())
         .limit(_RUNS)
     )
     falls = [(fall, row[4]) for row in conn.execute(query) if (fall := _fall(*row[:4])) > 0 and row[4]]

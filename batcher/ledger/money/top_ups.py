@@ -7,6 +7,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row
 
 from batcher.ledger.money.prices import prices
+from batcher.ledger.storage.statements import execute
 
 
 def topped_up(
@@ -18,19 +19,19 @@ def topped_up(
     Each rise from one reading of the balance to the next counts, together with the reported cost of the tasks created
     in between. A rise that may be a refund for tasks that were open does not.
     """
-    rises = conn.exec_driver_sql(_RISES, {"run": run_id, "since": since, "until": until}).all()
+    rises = execute(conn, _RISES, {"run": run_id, "since": since, "until": until}).all()
     added = [rise.credits + _cost_between(conn, rise) for rise in rises if not _may_be_refund(conn, rise)]
     return float(round(sum(added), 6))
 
 
 def _cost_between(conn: Connection, rise: Row[Any]) -> float:
-    cost: float = conn.exec_driver_sql(_COST, dict(rise._mapping)).scalar_one()
+    cost: float = execute(conn, _COST, dict(rise._mapping)).scalar_one()
     return cost
 
 
 def _may_be_refund(conn: Connection, rise: Row[Any]) -> bool:
     """Whether the tasks that were open at the first reading may have cost as much as the balance rose."""
-    open_then = [(row[0], row[1]) for row in conn.exec_driver_sql(_OPEN, dict(rise._mapping))]
+    open_then = [(row[0], row[1]) for row in execute(conn, _OPEN, dict(rise._mapping))]
     estimate = prices(conn).estimate(open_then)
     return estimate is not None and rise.credits <= estimate.credits
 
@@ -40,7 +41,8 @@ _RISES: Final = """
         SELECT *, lag(at) OVER readings AS before,
             coalesce(quota - lag(quota) OVER readings, credits - lag(credits) OVER readings) AS rise
         FROM balances WHERE account_id = (SELECT account_id FROM balances ORDER BY id DESC LIMIT 1)
-            AND (:run IS NULL OR run_id = :run) AND at BETWEEN coalesce(:since, at) AND coalesce(:until, at)
+            AND (CAST(:run AS text) IS NULL OR run_id = :run)
+            AND at BETWEEN coalesce(:since, at) AND coalesce(:until, at)
         WINDOW readings AS (ORDER BY id))
     WHERE rise > 0"""
 _COST: Final = """

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
 
 from batcher.item import COLLECTABLE, State
-from batcher.ledger.queries.item_counts import few_items_in
+from batcher.ledger.queries.item_counts import rows_in
 from batcher.ledger.records import Batch
 from batcher.ledger.storage import cached_facts
 from batcher.ledger.storage.chosen import in_state, of_chosen, with_items
@@ -45,9 +45,7 @@ def needing_attention(
     query = query.order_by(rows.c.batch_id, rows.c.number)
     if only_chosen:
         return _first_items(conn, wanted, with_items(query).where(of_chosen(wanted), in_state(state)), limit)
-    query = query.join(items, items.c.key == rows.c.item_key).where(
-        of_wanted(wanted, by_item=few_items_in(conn, state)), items.c.state == state
-    )
+    query = query.select_from(rows).join(items, items.c.key == rows.c.item_key).where(rows_in(conn, wanted, state))
     name = f"first {limit} items {state} {numbers_of(wanted)}"
     found: list[list[Any]] = cached_facts.get_or_compute(
         conn, name, "rows", lambda: _first_items(conn, wanted, query, limit)
@@ -80,9 +78,8 @@ def undelivered(
         query = select(*columns).where(items.c.error_message.is_not(None))
         if only_chosen:
             return with_items(query).where(of_chosen(wanted), in_state(State.RENDERED))
-        of_batches = of_wanted(wanted, by_item=few_items_in(conn, State.RENDERED))
         joined = query.select_from(rows).join(items, items.c.key == rows.c.item_key)
-        return joined.where(of_batches, items.c.state == State.RENDERED)
+        return joined.where(rows_in(conn, wanted, State.RENDERED))
 
     number = conn.execute(over(func.count(items.c.key.distinct()))).scalar() or 0
     first = over(items.c.key, items.c.error_message).order_by(rows.c.batch_id, rows.c.number)

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, and_, func, select
 
 from batcher.clock import utc
 from batcher.errors import UsageError
+from batcher.files import is_url
 from batcher.ledger.queries.outputs import is_linked
 from batcher.ledger.storage.schema import batches, files, rows, runs
 
@@ -37,7 +38,7 @@ def changes(conn: Connection, since: float, batch: str | None = None) -> Iterato
 
     Of all batches, or of the one of this name.
 
-    `output` is relative to the ledger's folder.
+    `output` is relative to the ledger's folder, or a URL in an object store.
     """
     linked_at = func.coalesce(rows.c.linked_at, files.c.saved_at)
     query = (
@@ -55,7 +56,9 @@ def changes(conn: Connection, since: float, batch: str | None = None) -> Iterato
             "batch": row.name,
             "row": row.number,
             "id": row.id,
-            "output": str(PurePosixPath(row.out_dir) / row.output),
+            "output": f"{row.out_dir}/{row.output}"
+            if is_url(row.out_dir)
+            else str(PurePosixPath(row.out_dir, row.output)),
             "key": row.item_key,
             "take": row.take,
             "sha256": row.sha256,
@@ -63,3 +66,7 @@ def changes(conn: Connection, since: float, batch: str | None = None) -> Iterato
             "audio_seconds": row.audio_seconds,
             "linked_at": utc(row.at),
         }
+
+
+def _place(out_dir: str, output: str) -> str:
+    return f"{out_dir}/{output}" if is_url(out_dir) else str(PurePosixPath(out_dir, output))

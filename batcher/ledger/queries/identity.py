@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import Connection, select
+from sqlalchemy.dialects.sqlite import insert as upsert
 
+from batcher.ledger.storage.database import timeline
 from batcher.ledger.storage.schema import meta, runs
+
+TIMELINE: Final = "timeline"
+"""The name, in `meta`, of the server's history that the last run wrote to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """A ledger's id and world. `copied_at` is set only in a backup that no run has used yet."""
+    """A ledger's id and world. `copied_at` is set only in a backup that no run has used yet.
+
+    `was_promoted`: since the last run wrote, another server has taken over, which may lack the latest commits.
+    """
 
     ledger_id: str
     world: str
     copied_at: float | None
+    was_promoted: bool
 
 
 def identity(conn: Connection) -> Identity:
@@ -23,8 +33,26 @@ def identity(conn: Connection) -> Identity:
     facts = dict(conn.execute(select(meta.c.name, meta.c.value)).all())
     copied_at = facts.get("copied_at")
     return Identity(
-        ledger_id=facts["ledger_id"], world=facts["world"], copied_at=None if copied_at is None else float(copied_at)
+        ledger_id=facts["ledger_id"],
+        world=facts["world"],
+        copied_at=None if copied_at is None else float(copied_at),
+        was_promoted=facts.get(TIMELINE) not in (None, timeline(conn)),
     )
+
+
+def note_timeline(conn: Connection) -> None:
+    """Record the server that a run is about to write to, so that the next run notices if another has taken over."""
+    now = timeline(conn)
+    if now is not None:
+        new = upsert(meta).values(name=TIMELINE, value=now)
+        conn.execute(new.on_conflict_do_update(index_elements=["name"], set_={"value": now}))
+
+
+def last_run(conn: Connection) -> tuple[str, bool] | None:
+    """The id of the last run, and whether it recorded its end; None if there was none."""
+    query = select(runs.c.id, runs.c.exit_code).order_by(runs.c.started_at.desc()).limit(1)
+    found = conn.execute(query).first()
+    return None if found is None else (found.id, found.exit_code is not None)
 
 
 def has_run(conn: Connection, run_id: str) -> bool:

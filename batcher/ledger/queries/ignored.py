@@ -55,6 +55,6 @@ def _ignored(conn: Connection, which: ColumnElement[bool]) -> list[Ignored]:
         .select_from(attempts.join(tasks, of_attempt).join(items, items.c.key == attempts.c.item_key))
         .where(which, IGNORED.of(tasks))
         .group_by(tasks.c.ignored, items.c.model)
-        .order_by(func.count().desc(), tasks.c.ignored, items.c.model)
+        .order_by(func.count().desc(), tasks.c.ignored, items.c.model.nulls_first())
     )
     return [Ignored(parameters=row[0], model=row[1], tasks=row[2], credits=row[3]) for row in conn.execute(query)]

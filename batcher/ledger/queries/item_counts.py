@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, case, func, select
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, func, select
 
 from batcher.item import COLLECTABLE, State
 from batcher.ledger.records import Batch
 from batcher.ledger.storage import cached_facts
 from batcher.ledger.storage.chosen import chosen, of_chosen, row_chosen, with_items
-from batcher.ledger.storage.filters import numbers_of, of_wanted
+from batcher.ledger.storage.filters import is_few, numbers_of, of_wanted
 from batcher.ledger.storage.schema import events, items, rows
 from batcher.ledger.storage.statements import Prepared
 
@@ -70,7 +70,15 @@ def new_in_run(conn: Connection, run_id: str, state: State) -> int:
     return conn.execute(query).scalar_one()
 
 
-def few_items_in(conn: Connection, state: State, limit: int = 500) -> bool:
+def rows_in(conn: Connection, wanted: Sequence[Batch], state: State) -> ColumnElement[bool]:
+    """The current rows of these batches whose items are in `state`, for queries that join the two."""
+    in_state = items.c.state == state
+    if few_items_in(conn, state, _FEW):
+        return and_(of_wanted(wanted, by_item=True), in_state, is_few(state, _FEW))
+    return and_(of_wanted(wanted), in_state)
+
+
+def few_items_in(conn: Connection, state: State, limit: int) -> bool:
     """Whether fewer than `limit` items are in `state`.
 
     If so, going from these items to their rows and sorting them (`by_item`) is faster than scanning all rows.
@@ -79,6 +87,8 @@ def few_items_in(conn: Connection, state: State, limit: int = 500) -> bool:
     return number < limit
 
 
+_FEW: Final = 500
+"""Rows of fewer items than this are searched from the items."""
 _NUMBERS: Final = (
     func.count().label("rows"),
     *(func.count(case((rows.c.skipped == word, 1))).label(word) for word in ("invalid", "empty")),

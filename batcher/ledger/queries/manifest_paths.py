@@ -9,6 +9,7 @@ from typing import Final
 from sqlalchemy import Connection, select
 
 from batcher.ledger.records import Batch
+from batcher.ledger.storage.database import home_folder
 from batcher.ledger.storage.schema import batches
 
 STDIN: Final = "<stdin>"
@@ -26,19 +27,14 @@ def source_name(manifest: Path | None, home: Path) -> str:
 def source_of(conn: Connection, batch: Batch) -> tuple[str, str]:
     """The manifest of the batch's last import, an absolute path unless it was `STDIN`, and its content's SHA-256."""
     row = conn.execute(select(batches.c.source, batches.c.digest).where(batches.c.id == batch.batch_id)).one()
-    return _path_of(row.source, _home(conn)), row.digest
+    return _path_of(row.source, home_folder(conn)), row.digest
 
 
 def batches_of(conn: Connection, manifest: Path) -> list[str]:
     """Names of the batches that were imported from this manifest."""
-    query, home = select(batches.c.name, batches.c.source).order_by(batches.c.id), _home(conn)
+    query, home = select(batches.c.name, batches.c.source).order_by(batches.c.id), home_folder(conn)
     wanted = os.path.realpath(manifest)
     return [row.name for row in conn.execute(query) if os.path.realpath(_path_of(row.source, home)) == wanted]
-
-
-def _home(conn: Connection) -> Path:
-    file: str = conn.exec_driver_sql("SELECT file FROM pragma_database_list WHERE name = 'main'").scalar_one()
-    return Path(file).parent
 
 
 def _path_of(source: str, home: Path) -> str:

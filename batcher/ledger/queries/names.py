@@ -99,7 +99,8 @@ def row_with(conn: Connection, batch: str, row_id: str, key: str) -> int | None:
 def _by_names(conn: Connection, columns: Sequence[ColumnElement[Any]], names: Sequence[str]) -> Select[Any]:
     current = and_(batches.c.id == rows.c.batch_id, rows.c.is_current == 1)
     query = select(*columns).select_from(items).outerjoin(rows, rows.c.item_key == items.c.key)
-    query = query.outerjoin(batches, current).order_by(rows.c.batch_id, rows.c.number)
+    query = query.outerjoin(batches, current)
+    query = query.order_by(rows.c.batch_id.nulls_first(), rows.c.number.nulls_first())  # as SQLite does by itself
     for name in names:
         if conn.execute(query.where(_has_name(name)).limit(1)).first() is None:
             raise UsageError(f"no item matches {name!r}", "Pass a row's ID, or at least 8 digits of an item's key.")
@@ -108,5 +109,5 @@ def _by_names(conn: Connection, columns: Sequence[ColumnElement[Any]], names: Se
 
 def _has_name(name: str) -> ColumnElement[bool]:
     by_row = and_(rows.c.id == name, batches.c.id.is_not(None))
-    by_key = items.c.key.startswith(name, autoescape=True)
+    by_key = items.c.key.startswith(name.lower(), autoescape=True)
     return or_(by_row, by_key) if len(name) >= _MIN_KEY_DIGITS else by_row

@@ -38,7 +38,8 @@ def outputs(conn: Connection) -> Iterator[Output]:
 
 def outputs_of(conn: Connection, key: str) -> list[Output]:
     """The outputs of one item in the current version of every batch."""
-    return [Output(**row._asdict()) for row in _OUTPUTS_OF.rows(conn, {"_key": key})]
+    found = _OUTPUTS_OF.rows(conn, {"_key": key})
+    return [Output(**row._asdict() | {"saved": bool(row.saved), "linked": bool(row.linked)}) for row in found]
 
 
 def to_link(conn: Connection, batch: Batch, after: int, limit: int) -> list[Output]:

@@ -9,26 +9,27 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from batcher.ledger.records import Batch, Purchase
-from batcher.ledger.storage.statements import driver
-from batcher.provider.model_rules import listed_price
+from batcher.ledger.storage.functions import call
+from batcher.ledger.storage.statements import execute, stream
+from batcher.provider.model_rules import LISTED_PRICE, listed_price
 
 _GROUPS: Final = """
     WITH found AS MATERIALIZED (
         SELECT voice, model, uses,
             iif(params = '{{}}', '[]', (SELECT json_group_array(key) FROM json_each(params))) AS parameters,
-             bytes, length(text) AS chars, listed_price(text) AS listed FROM ({items}))
+             bytes, length(text) AS chars, {listed} AS listed FROM ({items}) AS wanted)
     SELECT voice, model, parameters, sum(uses), count(*), sum(bytes), sum(chars), sum(listed)
-    FROM found GROUP BY voice, model, parameters ORDER BY sum(uses) DESC, voice, model, parameters"""
-_OURS: Final = "batch_id IN (SELECT value FROM json_each(:batches)) AND is_current = 1"
+    FROM found GROUP BY voice, model, parameters ORDER BY sum(uses) DESC, voice, coalesce(model, ''), parameters"""
+_OURS: Final = "batch_id IN (SELECT CAST(value AS integer) FROM json_each(:batches)) AND is_current = 1"
 _TO_CREATE: Final = f"""
     SELECT voice, model, params, bytes, text, uses FROM (
         SELECT *, (SELECT count(*) FROM rows WHERE item_key = items.key AND {_OURS}) AS uses
-        FROM items WHERE state = 'pending') WHERE uses > 0"""  # noqa: S608
+        FROM items WHERE state = 'pending') AS used WHERE uses > 0"""  # noqa: S608
 _CHOSEN_TO_CREATE: Final = f"""
     SELECT voice, model, params, bytes, text, uses FROM (
         SELECT item_key, count(*) AS uses FROM chosen
         CROSS JOIN rows ON rows.batch_id = chosen.batch_id AND is_current = 1 AND rows.number = chosen.number
-        WHERE item_key IS NOT NULL AND rows.{_OURS} GROUP BY item_key)
+        WHERE item_key IS NOT NULL AND rows.{_OURS} GROUP BY item_key) AS used
     CROSS JOIN items ON key = item_key WHERE state = 'pending'"""  # noqa: S608
 _LINES: Final = f"""
     SELECT rows.batch_id, rows.line, items.voice FROM items CROSS JOIN rows ON rows.item_key = items.key
@@ -47,8 +48,8 @@ def purchases(conn: Connection, wanted: Sequence[Batch], *, only_chosen: bool = 
 def grouped(conn: Connection, items: str, parameters: Mapping[str, Any]) -> list[Purchase]:
     """Group the items that the query `items` returns: voice, model, params, bytes, text and the number of their rows
     (`uses`)."""
-    driver(conn).create_function("listed_price", 1, listed_price, deterministic=True)
-    found = conn.exec_driver_sql(_GROUPS.format(items=items), dict(parameters))
+    listed = call(conn, listed_price, "text", otherwise=LISTED_PRICE)
+    found = execute(conn, _GROUPS.format(items=items, listed=listed), dict(parameters))
     return [
         Purchase(
             voice=row[0],
@@ -66,7 +67,7 @@ def grouped(conn: Connection, items: str, parameters: Mapping[str, Any]) -> list
 
 def lines_with(conn: Connection, wanted: Sequence[Batch], voices: Sequence[str]) -> Iterator[tuple[int, int, str]]:
     """Batch number, line and voice of each row whose item is to be created with one of these voices."""
-    found = conn.exec_driver_sql(_LINES, {"batches": _numbers(wanted), "voices": json.dumps(voices)})
+    found = stream(conn, _LINES, {"batches": _numbers(wanted), "voices": json.dumps(voices)})
     return ((row[0], row[1], row[2]) for row in found)
 
 

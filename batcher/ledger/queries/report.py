@@ -202,7 +202,7 @@ def task_times(conn: Connection, chosen: Sequence[Batch]) -> Iterator[TaskTimes]
             tasks.join(attempts, of_attempt).join(items, items.c.key == tasks.c.item_key).outerjoin(files, saved)
         )
         .where(_for(chosen))
-        .order_by(tasks.c.accepted_at)
+        .order_by(tasks.c.accepted_at, tasks.c.task_id)
     )
     return (TaskTimes(**row._mapping) for row in conn.execute(query))
 
@@ -229,7 +229,7 @@ def spent(conn: Connection, chosen: Sequence[Batch]) -> list[Spent]:
         .select_from(joined.outerjoin(files, saved))
         .where(_for(chosen), or_(attempts.c.outcome.is_(None), ~bought_nothing))
         .group_by(items.c.model, fate)
-        .order_by(items.c.model, fate)
+        .order_by(items.c.model.nulls_first(), fate)
     )
     return [Spent(**row._mapping) for row in conn.execute(query)]
 

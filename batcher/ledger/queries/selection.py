@@ -10,6 +10,7 @@ from sqlalchemy import Connection, select
 
 from batcher.ledger.records import Batch
 from batcher.ledger.storage.chosen import choose, chosen
+from batcher.ledger.storage.statements import execute, stream
 
 
 class Candidate(NamedTuple):
@@ -24,11 +25,13 @@ class Candidate(NamedTuple):
 
 PLACE_SHIFT: Final = 32
 """Bits of a place that are the row's number."""
-_CURRENT: Final = "json_each(:batches) AS batch CROSS JOIN rows ON rows.batch_id = batch.value AND is_current = 1"
+_CURRENT: Final = (
+    "json_each(:batches) AS batch CROSS JOIN rows ON rows.batch_id = CAST(batch.value AS integer) AND is_current = 1"
+)
 _CANDIDATES: Final = f"""
     SELECT place, voice, model, format, text FROM (
-        SELECT item_key, min((batch.key << {PLACE_SHIFT}) + number) AS place FROM {_CURRENT}
-        WHERE item_key IS NOT NULL GROUP BY item_key)
+        SELECT item_key, min(CAST(batch.key AS integer) * {1 << PLACE_SHIFT} + number) AS place FROM {_CURRENT}
+        WHERE item_key IS NOT NULL GROUP BY item_key) AS used
     CROSS JOIN items ON key = item_key"""  # noqa: S608
 _NAMED: Final = f"SELECT rows.batch_id, number FROM {_CURRENT} AND rows.id = :id"  # noqa: S608
 
@@ -39,12 +42,12 @@ _CHOOSE_SHARED: Final = """
         CROSS JOIN rows ON rows.batch_id = chosen.batch_id AND is_current = 1 AND rows.number = chosen.number
         WHERE item_key IS NOT NULL) AS shared
     CROSS JOIN rows AS other ON other.item_key = shared.item_key AND other.is_current = 1
-    WHERE other.batch_id IN (SELECT value FROM json_each(:batches))"""
+    WHERE other.batch_id IN (SELECT CAST(value AS integer) FROM json_each(:batches))"""
 
 
 def candidates(conn: Connection, wanted: Sequence[Batch]) -> Iterator[Candidate]:
     """The items of wanted rows, each once, in no particular order."""
-    found = conn.exec_driver_sql(_CANDIDATES, {"batches": _numbers(wanted)})
+    found = stream(conn, _CANDIDATES, {"batches": _numbers(wanted)})
     return (Candidate(*row) for row in found)
 
 
@@ -65,7 +68,7 @@ def choose_ids(conn: Connection, wanted: Sequence[Batch], ids: Iterable[str]) ->
     found: list[tuple[int, int]] = []
     unknown = []
     for row_id in ids:
-        named = conn.exec_driver_sql(_NAMED, {"batches": _numbers(wanted), "id": row_id}).all()
+        named = execute(conn, _NAMED, {"batches": _numbers(wanted), "id": row_id}).all()
         found += [(row[0], row[1]) for row in named]
         unknown += [] if named else [row_id]
     _choose(conn, wanted, found)
@@ -74,7 +77,7 @@ def choose_ids(conn: Connection, wanted: Sequence[Batch], ids: Iterable[str]) ->
 
 def _choose(conn: Connection, wanted: Sequence[Batch], found: Iterable[tuple[int, int]]) -> None:
     choose(conn, found)
-    conn.exec_driver_sql(_CHOOSE_SHARED, {"batches": _numbers(wanted)})
+    execute(conn, _CHOOSE_SHARED, {"batches": _numbers(wanted)})
 
 
 def _numbers(wanted: Sequence[Batch]) -> str:

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Table
 
 _CACHE_KIB: Final = 65_536
-"""Size of the large page cache; only as much as needed is allocated."""
-_MIN_ROWS: Final = 5_000
-"""Below this number of rows, an index is not worth building again."""
+"""Size of the large page cache, or of a server's memory for one sorting; only as much as needed is allocated."""
+MIN_ROWS: Final = 5_000
+"""Below this number of rows, an index is not worth building again, nor a table worth analyzing."""
 
 
 @contextmanager
@@ -23,6 +23,10 @@ def large_cache(conn: Connection) -> Iterator[None]:
 
     Not while an index is built: sorting then takes as much memory again.
     """
+    if conn.dialect.name == "postgresql":
+        conn.exec_driver_sql(f"SET LOCAL work_mem = {_CACHE_KIB}")  # until the transaction ends
+        yield
+        return
     before: int = conn.exec_driver_sql("PRAGMA cache_size").scalar_one()
     conn.exec_driver_sql(f"PRAGMA cache_size = -{_CACHE_KIB}")
     try:
@@ -38,9 +42,14 @@ def indexes_built_last(conn: Connection, table: str, changes: int) -> Iterator[N
 
     Only if that is faster: if there are many changes, at least as many as the table has rows. Sorting all keys takes
     about a quarter of the time of inserting each.
+
+    A server keeps its indexes.
     """
+    if conn.dialect.name == "postgresql":
+        yield
+        return
     existing: int = conn.exec_driver_sql(f"SELECT coalesce(max(rowid), 0) FROM {table}").scalar_one()  # noqa: S608
-    if changes < max(_MIN_ROWS, existing):
+    if changes < max(MIN_ROWS, existing):
         yield
         return
     query = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL"
@@ -50,3 +59,10 @@ def indexes_built_last(conn: Connection, table: str, changes: int) -> Iterator[N
     yield
     for index in indexes:
         conn.exec_driver_sql(index.sql)
+
+
+def analyze(conn: Connection, *tables: Table) -> None:
+    """Let a server count what is in tables, for its next queries. It counts temporary tables only when told to, and
+    others a minute later."""
+    if conn.dialect.name == "postgresql":
+        conn.exec_driver_sql(f"ANALYZE {', '.join(table.name for table in tables)}")

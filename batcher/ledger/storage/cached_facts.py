@@ -9,11 +9,14 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, Table, delete, insert, select, text
+from sqlalchemy import Connection, Table, delete, exists, func, insert, select, text
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.item import State
 from batcher.ledger.records import Batch
+from batcher.ledger.storage.filters import of_wanted
+from batcher.ledger.storage.schema import items, rows
+from batcher.ledger.storage.statements import execute
 from batcher.ledger.storage.triggers import SCOPE, costs, standing, totals
 
 Depends = Literal["rows", "manifests", "costs", "balances"]
@@ -22,13 +25,20 @@ Facts = list[dict[str, Any]]
 
 
 def get(conn: Connection, name: str) -> Any:
-    """The facts cached under this name; None if there are none or they are outdated."""
+    """The facts cached under this name; None if there are none or they are outdated.
+
+    On a server nothing is cached: other hosts write, too, and it counts fast enough.
+    """
+    if conn.dialect.name == "postgresql":
+        return None
     facts: str | None = conn.execute(select(standing.c.facts).where(standing.c.name == name)).scalar()
     return None if facts is None else json.loads(facts)
 
 
 def put(conn: Connection, name: str, depends: Depends, facts: Any) -> None:
-    """Cache facts (JSON values) that were read in the current transaction."""
+    """Cache facts (JSON values) that were read in the current transaction; on a server, do nothing."""
+    if conn.dialect.name == "postgresql":
+        return
     value = json.dumps(facts)
     statement = upsert(standing).values(name=name, depends=depends, facts=value)
     new = {"depends": depends, "facts": value}
@@ -47,9 +57,17 @@ def get_or_compute(conn: Connection, name: str, depends: Depends, compute: Calla
 
 def items_by_state(conn: Connection, wanted: Sequence[Batch]) -> Facts:
     """Items that rows of `wanted` use: model, state, number and bytes of texts. A state may have several lines."""
+    if conn.dialect.name == "postgresql":
+        return _counted(conn, wanted)
     ours = {str(batch.batch_id) for batch in wanted}
     lines = _lines(conn, totals, "manifests", _totals)
     return [line for line in lines if not ours.isdisjoint(line["scope"].split())]
+
+
+def _counted(conn: Connection, wanted: Sequence[Batch]) -> Facts:
+    query = select(items.c.model, items.c.state, func.count().label("number"), func.sum(items.c.bytes).label("bytes"))
+    used = exists().where(rows.c.item_key == items.c.key, of_wanted(wanted))
+    return [dict(line) for line in conn.execute(query.where(used).group_by(items.c.model, items.c.state)).mappings()]
 
 
 def costs_of_ended(conn: Connection, batch_id: int | None = None) -> Facts:
@@ -72,13 +90,13 @@ def _lines(conn: Connection, table: Table, depends: Depends, compute: Callable[[
 
 
 def _may_write(conn: Connection) -> bool:
-    return not conn.exec_driver_sql("PRAGMA query_only").scalar()
+    return conn.dialect.name == "sqlite" and not execute(conn, "PRAGMA query_only").scalar()
 
 
 def _totals(conn: Connection) -> Facts:
     """One line for every state, since the trigger only updates existing lines."""
     names = ("scope", "model", "state", "number", "bytes")
-    found = {line[:3]: dict(zip(names, line, strict=True)) for line in conn.exec_driver_sql(_TOTALS) if line[0]}
+    found = {line[:3]: dict(zip(names, line, strict=True)) for line in execute(conn, _TOTALS) if line[0]}
     kinds = dict.fromkeys(kind[:2] for kind in found)
     every = ((scope, model, str(state)) for scope, model in kinds for state in State)
     return [found.get(kind) or dict(zip(names, (*kind, 0, 0), strict=True)) for kind in every]

@@ -1,26 +1,23 @@
-"""The ledger's file: creates, opens, checks, copies and migrates it."""
+"""The ledger's database: creates, opens, checks and migrates it, in a file (`sqlite`) or on a server (`postgres`)."""
 
 from __future__ import annotations
 
-import glob
 import os
-import sqlite3
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, text
+from sqlalchemy import Connection, Engine, insert, inspect, select, text
 from sqlalchemy.exc import DatabaseError, DBAPIError
-from sqlalchemy.pool import StaticPool
 
-from batcher import files
-from batcher.errors import LedgerError, StorageError, TroubleError, UsageError
+from batcher.address import Address, Server, home_of
+from batcher.errors import LedgerError, StorageError, TroubleError
 from batcher.installation import this_installation
-from batcher.ledger.storage.access import CHOOSE_ANOTHER, check_files, side_files, uri
-from batcher.ledger.storage.open_files import TrackedConnection, beginning
+from batcher.ledger.storage import sqlite
+from batcher.ledger.storage.access import CHOOSE_ANOTHER, check_files
 from batcher.ledger.storage.schema import REVISION, meta
 from batcher.ledger.storage.triggers import create_tables
 
@@ -28,268 +25,210 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 World = Literal["real", "sandbox"]
-_BUSY_TIMEOUT_SECONDS: Final = 30
-_DISK_ERRORS: Final = (
-    "SQLITE_FULL",
-    "SQLITE_IOERR",
-    "SQLITE_READONLY",
-    "SQLITE_BUSY",
-    "SQLITE_LOCKED",
-    "SQLITE_CANTOPEN",
-)
+MOVED_TO: Final = "moved_to"
+"""The name, in `meta`, of the address to which the ledger was moved."""
 
 
-def open_existing(path: Path, *, world: World | None = None, readonly: bool = False) -> Engine:
-    """An engine for the ledger at `path`. Its one connection may move between threads but not be shared by two.
+def exists(address: Address) -> bool:
+    """Whether there is a ledger.
 
     Raises:
-        LedgerError: the file is missing or no ledger, of an older or newer version, or of the other world.
+        StorageError: the server cannot be reached.
     """
-    check_files(path, readonly=readonly)
-    engine = _engine(path, readonly=readonly)
+    if isinstance(address, Server):
+        from batcher.ledger.storage import postgres
+
+        return postgres.exists(address)
+    return address.exists()
+
+
+def open_existing(
+    address: Address, *, world: World | None = None, readonly: bool = False, moved_to: str | None = None
+) -> Engine:
+    """An engine for the ledger. Its one connection may move between threads but not be shared by two.
+
+    On a server it holds the owner's lock, unless it is `readonly`. One that was moved is opened for writing only to
+    finish its move: with the address to which it is `moved_to`.
+
+    Raises:
+        LedgerError: there is no ledger, or one of an older or newer version, or of the other world; or it was moved.
+        LockedError: another run works on the ledger, on a server.
+    """
+    engine = _open(address, readonly=readonly)
     try:
-        with _translating(path), engine.connect() as connection:
-            _check_revision(connection, path)
-            _check_world(connection, path, world)
+        with _translating(address), engine.connect() as connection:
+            _check_revision(connection, address)
+            _check_world(connection, address, world)
+            if not readonly:
+                _check_moved(connection, address, moved_to)
     except BaseException:
         engine.dispose()
         raise
     return engine
 
 
-def create(path: Path, world: World) -> None:
+def create(address: Address, world: World) -> None:
     """Create an empty ledger, completely or not at all, that only the user can read. The caller holds the lock."""
-    draft = path.with_name(f".{path.name}.new")
-    with _translating(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for side in side_files(draft):
-            side.unlink()  # SQLite would apply it
-        os.close(files.create(draft, 0o600))
-    engine = _engine(draft, wal=False)
-    try:
-        with _translating(path), engine.begin() as connection:
-            # The schema that the migrations build, word for word, without importing Alembic.
-            create_tables(connection)
-            connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
-            connection.execute(text("INSERT INTO alembic_version VALUES (:revision)"), {"revision": REVISION})
-            facts = {"world": world, "ledger_id": uuid.uuid4().hex, "created_at": str(time.time())}
-            connection.execute(insert(meta), [{"name": name, "value": value} for name, value in facts.items()])
-    finally:
-        engine.dispose()
-    with _translating(path):
-        set_stray_journal_aside(path)
-        draft.replace(path)
+    facts = {"world": world, "ledger_id": uuid.uuid4().hex, "created_at": str(time.time())}
+    named = [{"name": name, "value": value} for name, value in facts.items()]
+    create_as(address, lambda connection: connection.execute(insert(meta), named))
 
 
-def set_stray_journal_aside(path: Path) -> None:
-    """Rename a killed run's journal that does not belong to the file now at `path`: SQLite would apply it.
+def create_as(address: Address, fill: Callable[[Connection], object]) -> None:
+    """Like `create`, with what `fill` writes into the tables."""
+    if isinstance(address, Server):
+        from batcher.ledger.storage import postgres
 
-    The ledger was removed or replaced by a backup. The header of a ledger with its own journal has a mark that a
-    backup lacks. The caller holds the owner's lock.
-    """
-    journal = path.with_name(f"{path.name}-wal")
-    if not journal.exists():
+        with postgres.drafted(address) as engine:
+            _fill(engine, postgres.create_tables, fill)
         return
-    if path.exists():
-        header = beginning(path, 20)
-        if header is None or header[18:] != b"\1\1":
-            return
-    journal.replace(journal.with_name(f"{journal.name}.stray-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"))
-    path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
+    with sqlite.drafted(address) as engine:
+        _fill(engine, create_tables, fill)
 
 
-def needs_upgrade(path: Path) -> bool:
-    """Whether the ledger at `path` is of an older version.
+def _fill(engine: Engine, create_all: Callable[[Connection], None], fill: Callable[[Connection], object]) -> None:
+    with engine.begin() as connection:
+        # The schema that the migrations build, word for word, without importing Alembic.
+        create_all(connection)
+        connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
+        connection.execute(text("INSERT INTO alembic_version VALUES (:revision)"), {"revision": REVISION})
+        fill(connection)
+
+
+def needs_upgrade(address: Address) -> bool:
+    """Whether the ledger is of an older version.
 
     Raises:
         LedgerError: it is of a newer version, or no ledger.
     """
-    check_files(path, readonly=True)
-    engine = _engine(path, readonly=True)
+    engine = _open(address, readonly=True)
     try:
-        with _translating(path), engine.connect() as connection:
-            revision = _revision(connection, path)
+        with _translating(address), engine.connect() as connection:
+            revision = _revision(connection, address)
     finally:
         engine.dispose()
     if revision != REVISION and revision not in _known_revisions():
-        raise _too_new(path, revision)
+        raise _too_new(address, revision)
     return revision != REVISION
 
 
-def upgrade(path: Path) -> Path:
-    """Back up the ledger beside itself, then migrate it in one transaction. Returns the path of the backup.
+def upgrade(address: Address) -> Path | None:
+    """Migrate the ledger in one transaction. A file is backed up beside itself before; returns the backup's path.
 
     The caller holds the owner's lock.
     """
-    with _translating(path):
-        backup = _back_up(path)
-    engine = _engine(path)
+    backup = None
+    if not isinstance(address, Server):
+        with sqlite.translating(address):
+            backup = sqlite.back_up_beside(address)
+    engine = _open(address, readonly=False)
     try:
-        with _translating(path), engine.begin() as connection:
+        with _translating(address), engine.begin() as connection:
             _migrate(connection)
     finally:
         engine.dispose()
     return backup
 
 
-def copy(path: Path, target: Path) -> None:
-    """Copy the ledger at `path`, consistently even while a run works on it, to a new file.
+def storage_error(address: Address, error: DBAPIError) -> StorageError | LedgerError:
+    """The error to report for a failed statement."""
+    if isinstance(address, Server):
+        from batcher.ledger.storage import postgres
 
-    Raises:
-        LedgerError: the file is missing or no ledger.
-        StorageError: there is not enough space for the copy; it is removed.
-    """
-    check_files(path, readonly=True)
-    with _translating(target):
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        try:
-            with (
-                closing(sqlite3.connect(uri(path, readonly=True), uri=True)) as source,
-                closing(sqlite3.connect(target)) as copied,
-            ):
-                source.backup(copied)
-        except BaseException:
-            target.unlink()  # half a copy is useless, and space may be short
-            raise
+        return postgres.storage_error(address, error)
+    return sqlite.storage_error(address, error)
 
 
-def back_up(path: Path, target: Path) -> None:
-    """Make a durable copy, completely or not at all, that is marked as a copy: see `Identity.copied_at`.
-
-    Raises:
-        UsageError: `target` exists, or its folder does not.
-        LedgerError: the file at `path` is missing or no ledger.
-        StorageError: the copy cannot be written.
-    """
-    if target.exists():
-        raise UsageError(f"{target} already exists", "Choose another file.")
-    if not target.parent.is_dir():
-        raise UsageError(f"the folder {target.parent} does not exist", "Create it, or choose another file.")
-    draft = target.with_name(f".{target.name}.new")
-    with _translating(target):
-        draft.unlink(missing_ok=True)
-        copy(path, draft)
-        try:
-            with closing(sqlite3.connect(draft)) as copied:
-                copied.execute("PRAGMA journal_mode = DELETE")
-                with copied:
-                    copied.execute("INSERT OR REPLACE INTO meta VALUES ('copied_at', ?)", (str(time.time()),))
-            sync(draft)
-            draft.replace(target)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
-        sync(target.parent)
+def timeline(conn: Connection) -> str | None:
+    """What identifies the history of a server: it changes when another takes over. None for a file."""
+    if conn.dialect.name != "postgresql":
+        return None
+    return str(conn.exec_driver_sql("SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)").scalar_one())
 
 
-def rescue(connection: sqlite3.Connection, path: Path) -> Path:
-    """Copy a ledger, whose file at `path` was deleted or replaced, beside that. Returns the copy's path.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    target = path.with_name(f"{path.name}.rescued-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}")
-    with _translating(target):
-        os.close(files.create(target, 0o600))
-        with closing(sqlite3.connect(target)) as copied:
-            connection.backup(copied)
-        sync(target)
-    return target
+def close(address: Address, engine: Engine) -> None:
+    """Close a ledger that was open for writing."""
+    if not isinstance(address, Server):
+        sqlite.merge_journal(engine)
+    engine.dispose()
 
 
-def sync(path: Path) -> None:
-    """Make a file's content, or the names in a folder, survive a power cut.
+def _open(address: Address, *, readonly: bool) -> Engine:
+    if isinstance(address, Server):
+        from batcher.ledger.storage import postgres
 
-    Raises:
-        OSError: it cannot be written.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _back_up(path: Path) -> Path:
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.backup-*.new"):
-        leftover.unlink()
-    backup = path.with_name(f"{path.name}.backup-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}")
-    back_up(path, backup)
-    return backup
-
-
-def _engine(path: Path, *, readonly: bool = False, wal: bool = True) -> Engine:
-    address = uri(path, readonly=readonly)
-
-    def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            address,
-            uri=True,
-            check_same_thread=False,
-            timeout=_BUSY_TIMEOUT_SECONDS,
-            isolation_level=None,
-            factory=TrackedConnection,
-        )
-        connection.track(path)
-        return connection
-
-    engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool, hide_parameters=True)
-
-    @event.listens_for(engine, "connect")
-    def _pragmas(connection: sqlite3.Connection, _record: object) -> None:
-        if wal and not readonly:
-            connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA query_only = {int(readonly)}")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN" if readonly else "BEGIN IMMEDIATE")
-
+        engine = postgres.open_engine(address, readonly=readonly)
+    else:
+        check_files(address, readonly=readonly)
+        engine = sqlite.open_engine(address, readonly=readonly)
+    engine.update_execution_options(home=Path(os.path.realpath(home_of(address))))
     return engine
 
 
-def _revision(connection: Connection, path: Path) -> str:
+def home_folder(conn: Connection) -> Path:
+    """The folder to which the paths in the ledger are relative, without symbolic links."""
+    home: Path = conn.get_execution_options()["home"]
+    return home
+
+
+def _translating(address: Address) -> AbstractContextManager[None]:
+    """Raise errors of the database and of the file system as a StorageError or LedgerError."""
+    if isinstance(address, Server):
+        from batcher.ledger.storage import postgres
+
+        return postgres.translating(address)
+    return sqlite.translating(address)
+
+
+def _revision(connection: Connection, address: Address) -> str:
     try:
         if inspect(connection).has_table("alembic_version"):
             return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
     except DatabaseError as error:
         if "locked" in str(error.orig):
-            raise TroubleError(f"the ledger {path} is locked by another program", "Try again in a moment.") from error
-        raise LedgerError(f"{path} cannot be read as a ledger: {error.orig}", CHOOSE_ANOTHER) from error
-    raise LedgerError(f"{path} is a database but not a batcher ledger", CHOOSE_ANOTHER)
+            raise TroubleError(
+                f"the ledger {address} is locked by another program", "Try again in a moment."
+            ) from error
+        raise LedgerError(f"{address} cannot be read as a ledger: {error.orig}", CHOOSE_ANOTHER) from error
+    raise LedgerError(f"{address} is a database but not a batcher ledger", CHOOSE_ANOTHER)
 
 
-def _check_revision(connection: Connection, path: Path) -> None:
-    revision = _revision(connection, path)
+def _check_revision(connection: Connection, address: Address) -> None:
+    revision = _revision(connection, address)
     if revision == REVISION:
         return
     if revision in _known_revisions():
         raise LedgerError(
-            f"the ledger {path} is of an older version ({revision})",
+            f"the ledger {address} is of an older version ({revision})",
             "`batcher ledger upgrade` or the next run backs it up and upgrades it.",
         )
-    raise _too_new(path, revision)
+    raise _too_new(address, revision)
 
 
-def _too_new(path: Path, revision: str) -> LedgerError:
+def _too_new(address: Address, revision: str) -> LedgerError:
     return LedgerError(
-        f"the ledger {path} was written by a newer batcher (its version is {revision}, this one supports {REVISION})",
+        f"the ledger {address} was written by a newer batcher "
+        f"(its version is {revision}, this one supports {REVISION})",
         f"Upgrade with `{this_installation().upgrade()}`, or restore the backup beside the ledger.",
     )
 
 
-def _check_world(connection: Connection, path: Path, world: World | None) -> None:
+def _check_world(connection: Connection, address: Address, world: World | None) -> None:
     found = connection.execute(select(meta.c.value).where(meta.c.name == "world")).scalar_one()
     if world is None or found == world:
         return
     names = {"sandbox": "sandbox", "real": "real API"}
     hint = "Drop --sandbox" if world == "sandbox" else "Add --sandbox"
     raise LedgerError(
-        f"the ledger {path} belongs to the {names[found]} and cannot be used with the {names[world]}",
+        f"the ledger {address} belongs to the {names[found]} and cannot be used with the {names[world]}",
         f"{hint}, or choose another ledger with --ledger.",
     )
+
+
+def _check_moved(connection: Connection, address: Address, moved_to: str | None) -> None:
+    found = connection.execute(select(meta.c.value).where(meta.c.name == MOVED_TO)).scalar()
+    if found not in (None, moved_to):
+        raise LedgerError(f"the ledger {address} was moved to {found}", "Use that one with --ledger.")
 
 
 def _migrate(connection: Connection) -> None:
@@ -315,40 +254,3 @@ def _config() -> Config:
     migrations = next(folder for folder in candidates if folder.is_dir())
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     return config
-
-
-def storage_error(path: Path, error: DBAPIError) -> StorageError | LedgerError:
-    """The error to report for a failed statement."""
-    before: BaseException | None = error
-    while before is not None:
-        error = before if isinstance(before, DBAPIError) else error  # the first one: the rollback may fail after it
-        before = before.__context__
-    return _ledger_error(path, error.orig)
-
-
-def _ledger_error(path: Path, error: BaseException | None) -> StorageError | LedgerError:
-    name = getattr(error, "sqlite_errorname", "")
-    if name.startswith("SQLITE_CORRUPT"):
-        hint = "Replace it with a backup and run with --restored; keep the damaged file."
-        return LedgerError(f"the ledger {path} is damaged: {error}", hint)
-    if not name.startswith(_DISK_ERRORS):
-        return LedgerError(
-            f"the ledger {path} does not match this program: {error}", "Was it written by another version?"
-        )
-    hint = "Free some space or fix the disk, then run it again."
-    if name.startswith("SQLITE_READONLY"):
-        hint = "Check the permissions of the ledger and its folder, and that the disk is not mounted read-only."
-    return StorageError(f"the ledger {path} cannot be written: {error}", hint)
-
-
-@contextmanager
-def _translating(path: Path) -> Iterator[None]:
-    """Raise errors of SQLite and of the file system as a StorageError or LedgerError."""
-    try:
-        yield
-    except DBAPIError as error:
-        raise storage_error(path, error) from error
-    except sqlite3.Error as error:
-        raise _ledger_error(path, error) from error
-    except OSError as error:
-        raise StorageError(f"{error.filename or path}: {error.strerror}", "Free some space or fix the disk.") from error

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import BindParameter, ColumnElement, and_, false, or_
+from sqlalchemy import BindParameter, ColumnElement, and_, false, literal_column, or_, select
 
+from batcher.item import State
 from batcher.ledger.records import Batch
 from batcher.ledger.storage.planner import without_index
-from batcher.ledger.storage.schema import attempts, rows, tasks
+from batcher.ledger.storage.schema import attempts, items, rows, tasks
 
 of_attempt: Final = and_(tasks.c.item_key == attempts.c.item_key, tasks.c.attempt == attempts.c.attempt)
 """Joins attempts with their tasks."""
@@ -33,3 +34,12 @@ def of_batch(batch_id: int | BindParameter[int], *, by_item: bool = False) -> Co
     if by_item:
         return and_(without_index(rows.c.batch_id) == batch_id, without_index(rows.c.is_current) == 1)
     return and_(rows.c.batch_id == batch_id, rows.c.is_current == 1)
+
+
+def is_few(state: State, limit: int) -> ColumnElement[bool]:
+    """Items in this state, of which there are fewer than `limit`.
+
+    The limit makes PostgreSQL go from these items to their rows even if its statistics are older than most changes.
+    """
+    few = items.alias("few")
+    return items.c.key.in_(select(few.c.key).where(few.c.state == state).limit(literal_column(str(limit))))

@@ -18,18 +18,24 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from batcher import files
+from batcher.address import Address, Server
 from batcher.errors import PERMANENT, LedgerError, LockedError, StorageError
 
 
 @contextmanager
-def owner_lock(ledger: Path, *, hint: str = "Wait until it has ended.") -> Iterator[None]:
-    """Hold the lock of the ledger at `ledger`. `hint` is what to do if another process holds it.
+def owner_lock(ledger: Address, *, hint: str = "Wait until it has ended.") -> Iterator[None]:
+    """Hold the lock of the ledger. On a server, the connection holds it instead: see `postgres`.
+
+    `hint` is what to do if another process holds it.
 
     Raises:
         LockedError: another process, named in the message, holds it.
         LedgerError: this account cannot use the lock's file.
         StorageError: the disk is full, or does not support locks.
     """
+    if isinstance(ledger, Server):
+        yield
+        return
     real = ledger.resolve()
     path = real.with_name(real.name + ".lock")
     lock = FileLock(path, timeout=0, fallback_to_soft=False, mode=0o600)

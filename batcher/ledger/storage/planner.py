@@ -6,10 +6,12 @@ batch or one account has nearly all of them. `tests/guarantees/test_scale.py` co
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Integer, TextClause, literal, text
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.selectable import NamedFromClause
 
 
@@ -54,16 +56,29 @@ class IndexCondition:
     template: str
 
     @property
-    def of_index(self) -> TextClause:
-        """The condition as the index has it."""
-        return text(self._of(""))
+    def of_index(self) -> dict[str, Any]:
+        """The condition as arguments of the index."""
+        condition = Condition(self._of(""))
+        return {"sqlite_where": condition, "postgresql_where": condition}
 
     def of(self, table: NamedFromClause) -> TextClause:
         """The condition for a query that reads the table or alias."""
-        return text(f"({self._of(f'{table.name}.')})")
+        return Condition(f"({self._of(f'{table.name}.')})")
 
     def _of(self, prefix: str) -> str:
         return self.template.replace("{}", prefix)
+
+
+class Condition(TextClause):
+    """A condition in SQLite's words."""
+
+    inherit_cache = True
+
+
+@compiles(Condition, "postgresql")
+def _in_postgresql(element: Condition, compiler: Any, **options: Any) -> str:
+    words = re.sub(r"\bIS NOT (?!NULL\b)", "IS DISTINCT FROM ", element.text)
+    return str(compiler.visit_textclause(text(words), **options))
 
 
 NOT_PENDING: Final = IndexCondition("{}state <> 'pending'")

@@ -16,7 +16,7 @@ from typing import Final
 from batcher import files
 from batcher.errors import StorageError
 from batcher.ledger.records import AnswerRecord
-from batcher.ledger.storage.database import sync
+from batcher.ledger.storage.sqlite import sync
 
 _HEADER: Final = struct.Struct("<4sII")
 _MAGIC: Final = b"TTS1"
@@ -49,7 +49,6 @@ class Spill:
                 os.fsync(descriptor)
                 sync(self.path.parent)
         except OSError as error:
-            self.close()
             hint = "Free some space, or move the file away. Nothing was created."
             raise StorageError(f"cannot write {self.path}: {error.strerror}", hint) from error
 

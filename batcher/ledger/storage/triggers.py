@@ -57,7 +57,7 @@ costs = Table(
 )
 """Costs of ended tasks. Correct while `costs` is in `standing`."""
 
-_ENDINGS: Final = """
+ENDINGS: Final = """
 CREATE VIEW endings AS
 SELECT tasks.account_id, tasks.task_id, coalesce(attempts.batch_id, 0) AS batch_id, coalesce(items.model, '') AS model,
     coalesce(tasks.credits, attempts.credits, 0) AS told,
@@ -134,6 +134,6 @@ def create_tables(conn: Connection) -> None:
         conn.execute(CreateTable(table))
     for index in INDEXES:
         conn.execute(CreateIndex(index))
-    conn.exec_driver_sql(_ENDINGS)
+    conn.exec_driver_sql(ENDINGS)
     for name, (when, then) in _TRIGGERS.items():
         conn.exec_driver_sql(f"CREATE TRIGGER {name} AFTER {when} BEGIN {then}; END")

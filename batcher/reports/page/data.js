@@ -17,7 +17,7 @@ const reasonOf = (row) => {
   return code === "no code" && message ? message : [code, message].filter(Boolean).join(": ");
 };
 const hasAudio = (row) => row[LINK] !== null;
-const playable = (row) => hasAudio(row) && !row[LINK].endsWith(".pcm");
+const playable = (row) => hasAudio(row) && !row[LINK].split("?")[0].endsWith(".pcm");
 
 const clock = (seconds) => {
   const whole = Math.round(seconds);

@@ -23,7 +23,8 @@ def earlier(book: Book) -> None:
     """The batch as an earlier version imported `PRESENT`."""
     book.take_in(EARLIER)
     outputs = [("9877.wav", "a"), ("b.mp3.mp3", "b.mp3"), ("9879", "c")]
-    book.do(lambda conn: [conn.exec_driver_sql("UPDATE rows SET output = ? WHERE id = ?", one) for one in outputs])
+    for one in outputs:
+        book.execute("UPDATE rows SET output = ? WHERE id = ?", *one)
 
 
 def test_bought_rows_keep_format_and_name(book: Book) -> None:

@@ -40,7 +40,7 @@ def faults(book: Book, content: str, **how: Any) -> list[str]:
     """The faults of a manifest that is refused, without the folder's name."""
     with pytest.raises(ManifestError) as caught:
         book.take_in(content, **how)
-    return [line.removeprefix(f"{book.path.parent}/") for line in caught.value.faults]
+    return [line.removeprefix(f"{book.folder}/") for line in caught.value.faults]
 
 
 def test_a_row_is_stored_with_its_output_its_item_and_the_carried_columns(book: Book) -> None:
@@ -220,11 +220,11 @@ def test_a_row_that_was_blanked_is_no_longer_current(book: Book, content: str) -
     """Numbers have gaps, and the old row in a gap is neither kept nor bought. A plan foresees it."""
     book.take_in("id,text\na,one\nb,two\nc,three\nd,four\n")
     expected = [line.split(",")[0] for line in content.splitlines()[1:] if line.strip(",")]
-    book.path.with_name("m.csv").write_text(content)
+    (book.folder / "m.csv").write_text(content)
     rules = Rules(batch="m", voice="anna")
-    with open_readonly(book.path, "real") as conn:
+    with open_readonly(book.address, "real") as conn:
         preview = ImportPreview(conn)
-        preview.add(Manifest(book.path.with_name("m.csv"), rules), rules, out_dir="audio", at=1.0)
+        preview.add(Manifest(book.folder / "m.csv", rules), rules, out_dir="audio", at=1.0)
         assert preview.counts().rows == len(expected)
     book.take_in(content)
     assert ids(book) == expected
@@ -307,11 +307,11 @@ def _peak(book: Book, number: int) -> int:
 def test_memory_does_not_grow_with_long_texts(book: Book) -> None:
     """A hundred texts of 200 kB are not in memory at the same time."""
     content = "text\n" + "".join(f"{line} {'word ' * 40_000}\n" for line in range(100))
-    book.path.with_name("m.csv").write_text(content)
+    (book.folder / "m.csv").write_text(content)
     size = len(content)
     del content
     rules = Rules(batch="m", voice="anna")
-    manifest = Manifest(book.path.with_name("m.csv"), rules)
+    manifest = Manifest(book.folder / "m.csv", rules)
     tracemalloc.start()
     try:
         book.do(importer.import_manifest, manifest, rules, source="m.csv", out_dir="audio", at=1.0)

@@ -17,7 +17,7 @@ from tests.support.ledger_kit import AT, Book
 
 def _import(book: Book, names: list[str], **how: Any) -> Manifest:
     """Import rows with these ids; return the manifest."""
-    file = book.path.with_name("m.csv")
+    file = book.folder / "m.csv"
     lines = [f"{name},Text number {number}." for number, name in enumerate(names)]
     file.write_text("\n".join(["id,text", *lines]) + "\n", encoding="utf-8")
     rules = Rules(batch="m", voice="anna")
@@ -67,10 +67,10 @@ def test_names_that_windows_does_not_accept_are_a_hint(book: Book) -> None:
 
 
 def test_a_preview_has_the_hints_and_writes_nothing(book: Book) -> None:
-    file = book.path.with_name("m.csv")
+    file = book.folder / "m.csv"
     file.write_text("id,text\nnul,One.\nNUL,Two.\n")
     rules = Rules(batch="m", voice="anna")
     manifest = Manifest(file, rules)
-    with open_readonly(book.path) as conn:
+    with open_readonly(book.address) as conn:
         ImportPreview(conn).add(manifest, rules, out_dir="audio", at=AT)
     assert len(manifest.hints) == 2

@@ -19,7 +19,7 @@ SPOKEN = ("spoken=yes",)
 
 def import_where(book: Book, *where: str, content: str = SHEET, refilter: bool = False) -> str:
     """Import as a run does; the ids of the batch's rows."""
-    path = book.path.with_name("m.csv")
+    path = book.folder / "m.csv"
     path.write_text(content)
     rules = book.do(importer.with_history, Rules(batch="m", voice="anna", where=where))
     how: dict[str, Any] = {"source": str(path), "out_dir": "audio", "at": AT, "refilter": refilter}

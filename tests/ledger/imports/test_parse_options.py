@@ -17,7 +17,7 @@ from tests.support.ledger_kit import AT, Book
 
 def import_again(book: Book, content: str, **changes: Any) -> list[tuple[int, str, str]]:
     """Import as a run does; number, id and output of the current rows."""
-    path = book.path.with_name("m.csv")
+    path = book.folder / "m.csv"
     path.write_text(content)
     rules = book.do(importer.with_history, Rules(**({"batch": "m", "voice": "anna"} | changes)))
     book.do(importer.import_manifest, Manifest(path, rules), rules, source=str(path), out_dir="audio", at=AT)
@@ -29,7 +29,7 @@ def imported_by_the_first_version(book: Book, content: str) -> list[tuple[int, s
     """Import with what version 0.1.0 stored: the rows numbered from 1, and no more than two parse options."""
     book.take_in(content, counted=True)
     before = """UPDATE meta SET value = '{"columns": {}, "encoding": null}' WHERE name LIKE 'reading %'"""
-    book.do(lambda conn: conn.exec_driver_sql(before))
+    book.execute(before)
     return [
         (row["number"], row["id"], row["output"])
         for row in book.all("SELECT number, id, output FROM rows ORDER BY number")

@@ -22,7 +22,7 @@ def finished(book: Book, ids: list[str], *, files: int | None = None, **how: Any
         book.submitted(f"t{number}")
     shown = len(ids) if files is None else files
     linked = f"UPDATE rows SET linked_key = item_key, linked_output = output WHERE number <= {shown + 1}"
-    book.do(lambda conn: conn.exec_driver_sql(linked))
+    book.execute(linked)
 
 
 def names(count: int) -> list[str]:
@@ -39,7 +39,7 @@ def test_a_forgotten_column_is_refused_with_what_the_last_run_had(book: Book) ->
     book.take_in(content(names(3), "Key"), columns={"id": "Key"})
     for number in range(3):
         book.submitted(f"t{number}")
-    book.do(lambda conn: conn.exec_driver_sql("UPDATE rows SET linked_key = item_key, linked_output = output"))
+    book.execute("UPDATE rows SET linked_key = item_key, linked_output = output")
     before = book.dump()
     error = refusal(book, content(names(3), "Key"))
     assert error.message.endswith("m.csv: 3 rows with audio would get another file name; nothing was created")
@@ -59,7 +59,7 @@ def test_a_retake_is_not_lost_silently(book: Book) -> None:
     book.take_in(content(names(2)), takes={"k0": 2})
     (claimed,) = book.claim_anew()
     book.record(book.accepted(claimed, "retake"))
-    book.do(lambda conn: conn.exec_driver_sql("UPDATE rows SET linked_key = item_key, linked_output = output"))
+    book.execute("UPDATE rows SET linked_key = item_key, linked_output = output")
     error = refusal(book, content(names(2)), columns={"id": ""})
     assert error.faults[0].endswith("row 000002: its audio is k0.mp3 (row k0) and would be 000002.mp3")
 
@@ -70,7 +70,7 @@ def test_a_retake_of_an_earlier_version_gets_its_plain_name(book: Book) -> None:
     book.take_in(manifest)
     book.submitted("t0")
     legacy = "UPDATE rows SET output = 'a.take2.mp3', linked_output = 'a.take2.mp3', linked_key = item_key"
-    book.do(lambda conn: conn.exec_driver_sql(legacy))
+    book.execute(legacy)
     error = refusal(book, manifest, filename="x-{id}.{format}")
     assert error.faults[0].endswith("row a: its audio is a.take2.mp3 and would be x-a.mp3")
     book.take_in(manifest)

@@ -25,7 +25,13 @@ def test_an_answer_without_a_task_moves_its_item_and_is_recorded(
     """Deferred, rejected or lost."""
     book.take_in(sheet("one"))
     (claimed,) = book.claim()
-    said: dict[str, Any] = {"http_status": 418, "error_code": "c", "error_message": "m", "request_id": "r"}
+    said: dict[str, Any] = {
+        "http_status": 418,
+        "error_code": "c",
+        "error_message": "m",
+        "request_id": "r",
+        "credits": 2.5,
+    }
     assert book.record(book.answer(claimed, event, "why", raw=b"body", at=AT + 2, **said)) is event
     assert (book.state(claimed.key), book.events(claimed.key)) == (state, ["claim", event])
     attempt = book.one("SELECT * FROM attempts")
@@ -49,6 +55,7 @@ def test_an_accepted_answer_is_recorded_with_task_account_and_raw_bytes(book: Bo
     assert (item["deferrals"], item["error_code"]) == (0, None)
     task = book.one("SELECT * FROM tasks")
     assert (task["task_id"], task["item_key"], task["attempt"], task["credits"]) == ("t1", second.key, 2, 3.0)
+    assert (task["looks"], task["missing_looks"], task["unusable_looks"]) == (0, 0, 0)
     outcomes = book.all("SELECT outcome, raw FROM attempts ORDER BY attempt")
     assert outcomes == [{"outcome": "deferred", "raw": None}, {"outcome": "accepted", "raw": b'{"id":"t1"}'}]
 
@@ -101,6 +108,18 @@ def test_a_late_answer_to_an_older_attempt_does_not_move_the_item(book: Book, no
     assert (book.item(first.key), book.events(first.key)) == (before, events)
     assert book.one("SELECT outcome FROM attempts WHERE attempt = 1") == {"outcome": "accepted"}
     assert book.one("SELECT attempt FROM tasks WHERE task_id = 't1'") == {"attempt": 1}
+
+
+def test_an_answer_to_a_second_create_leaves_the_record_of_the_first_in_doubt(book: Book) -> None:
+    """The first may have been bought as well, and a budget counts it."""
+    book.take_in(sheet("one"))
+    (first,) = book.claim()
+    book.record(book.answer(first, Event.LOST, raw=b"first"))
+    book.do(decisions.buy_again, first.key, 1, at=AT, who="me")
+    (second,) = book.claim_anew()
+    book.record(book.accepted(second, "t2", raw=b"second"))
+    kept = book.all("SELECT outcome, raw FROM attempts ORDER BY attempt")
+    assert kept == [{"outcome": "lost", "raw": b"first"}, {"outcome": "accepted", "raw": b"second"}]
 
 
 def test_a_definite_answer_is_never_replaced(book: Book) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,7 +12,13 @@ from batcher.item import Event
 from batcher.ledger.lifecycle import claims, halts, runs
 from batcher.ledger.money.spending import Budget
 from batcher.ledger.queries import selection
+from batcher.ledger.records import Claimed
 from tests.support.ledger_kit import AT, RUN, Book, keys_of, sheet
+
+
+def texts_of(claimed: Sequence[Claimed]) -> list[str]:
+    """The texts of the claimed items, in order."""
+    return [json.loads(one.body)["text"] for one in claimed]
 
 
 def test_a_claim_makes_the_intent_durable(book: Book) -> None:
@@ -72,10 +80,24 @@ def test_items_are_claimed_in_the_order_of_manifests_and_rows(book: Book) -> Non
     """Never more than the limit."""
     book.take_in(sheet("one", "two", "three"), batch="first")
     book.take_in("id,text\nx,zero\ny,four\n", batch="second")
-    bodies = [one.body for limit in (2, 2, 5) for one in book.claim(limit)]
-    texts = [body.split(b'"text":"')[1].split(b'"')[0].decode() for body in bodies]
-    assert texts == ["one", "two", "three", "zero", "four"]
+    assert [texts_of(book.claim(limit)) for limit in (2, 2, 5)] == [["one", "two"], ["three", "zero"], ["four"]]
     assert book.claim(5) == []
+
+
+def test_the_first_row_of_each_manifest_is_claimed(book: Book) -> None:
+    """In JSONL its number is 1, where a CSV has its header."""
+    for name in ("first", "second"):
+        book.take_in(f'{{"id": "{name}", "text": "{name}"}}\n', batch=name, suffix="jsonl")
+    assert texts_of(book.claim(5)) == ["first", "second"]
+
+
+@pytest.mark.parametrize("only_chosen", [False, True])
+def test_items_of_a_reordered_manifest_are_claimed_in_its_new_order(book: Book, only_chosen: bool) -> None:
+    book.take_in(sheet("three", "two", "one"))
+    book.take_in("id,text\nc,one\nb,two\na,three\n")
+    book.do(selection.choose_ids, book.wanted, ["a", "b", "c"])
+    claimed = [book.claim(2, only_chosen=only_chosen) for _ in range(2)]
+    assert [texts_of(one) for one in claimed] == [["one", "two"], ["three"]]
 
 
 def test_a_deferred_item_behind_the_cursor_is_claimed_again(book: Book) -> None:
@@ -104,12 +126,32 @@ def test_only_chosen_rows_are_claimed(book: Book) -> None:
     book.take_in(sheet("one", "two", "three"), batch="first")
     book.take_in("id,text\nx,zero\ny,four\n", batch="second")
     assert book.do(selection.choose_ids, book.wanted, ["y", "a", "c", "?"]) == ["?"]
-    bodies = [one.body for limit in (2, 5) for one in book.claim(limit, only_chosen=True)]
-    assert [body.split(b'"text":"')[1].split(b'"')[0].decode() for body in bodies] == ["one", "three", "four"]
+    claimed = [book.claim(limit, only_chosen=True) for limit in (1, 5)]
+    assert [texts_of(one) for one in claimed] == [["one"], ["three", "four"]]
+    assert book.claim(5, only_chosen=True) == []
+    book.cursor = (0, 0)
     assert book.claim(5, only_chosen=True) == []
     assert not book.do(claims.has_claimable, RUN, book.wanted, only_chosen=True)
     assert book.do(claims.has_claimable, RUN, book.wanted)
     assert len(book.claim_anew(5)) == 2
+
+
+def test_only_chosen_rows_of_wanted_batches_are_waited_for(book: Book) -> None:
+    """And those whose item is pending."""
+    book.take_in(sheet("one", "two"), batch="first")
+    book.take_in("id,text\nx,zero\n", batch="second")
+    first, second = book.wanted
+    book.do(selection.choose_ids, book.wanted, ["x"])
+    waits = [book.do(claims.has_claimable, RUN, [batch], only_chosen=True) for batch in (first, second)]
+    assert waits == [False, True]
+    assert book.do(claims.has_claimable, RUN, [first])
+
+
+def test_a_budget_limits_what_is_claimed_to_one_item_that_it_affords(book: Book) -> None:
+    """While no price is known, no second item is claimed before the first has ended."""
+    book.take_in(sheet("one", "two", "three"))
+    budget = Budget(100.0)
+    assert [len(book.claim(5, budget=budget)) for _ in range(2)] == [1, 0]
 
 
 def test_removed_skipped_and_other_batches_rows_are_not_claimed(book: Book) -> None:

@@ -30,8 +30,8 @@ def test_the_first_ending_of_a_task_is_recorded_for_good(book: Book, verb: Any, 
     for again in (collection.record_rendered, collection.record_failed):
         assert not book.do(again, ending(task, at=AT + 9, word="w2", error_code="e2", credits=9.0, raw=b"r2"))
     assert book.dump() == before
-    kept = book.one("SELECT ended_at, word, credits, raw FROM tasks")
-    assert kept == {"ended_at": AT + 3, "word": "w1", "credits": 2.0, "raw": b"r1"}
+    kept = book.one("SELECT ended_at, looked_at, looks, word, credits, raw FROM tasks")
+    assert kept == {"ended_at": AT + 3, "looked_at": AT + 3, "looks": 1, "word": "w1", "credits": 2.0, "raw": b"r1"}
 
 
 def test_a_task_replaced_by_an_adopted_one_does_not_move_the_item(book: Book) -> None:
@@ -65,6 +65,11 @@ def test_an_unfunded_item_is_claimed_only_after_a_recheck(book: Book) -> None:
     book.do(claims.recheck_confirmed, old, run_id=RUN)
     (again,) = book.claim_anew()
     assert (again.key, again.attempt) == (task.key, 2)
+    book.record(book.accepted(again, "t2"))
+    book.do(collection.record_failed, ending(replace(task, attempt=2, task_id="t2")))
+    book.do(decisions.retry, task.key, 2, at=AT, who="me")
+    assert book.do(claims.rechecks, book.account_id, book.wanted) == []  # the first task was replaced
+    assert [one.attempt for one in book.claim_anew()] == [3]
 
 
 @pytest.mark.parametrize(
@@ -102,6 +107,35 @@ def test_a_recheck_that_finds_another_status_collects_the_task(book: Book) -> No
     assert [open_.task_id for open_ in book.do(collection.open_tasks, book.account_id, book.wanted)] == ["t1"]
 
 
+def test_a_recheck_concerns_one_wanted_task_of_its_account(book: Book) -> None:
+    """Once, however many rows share its item; confirming it permits no create of another item."""
+    book.take_in(sheet("same", "same", "other"))
+    tasks = [book.submitted(name) for name in ("t1", "t2")]
+    for task in tasks:
+        book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
+    found = book.do(claims.rechecks, book.account_id, book.wanted)
+    assert sorted(task.task_id for task in found) == ["t1", "t2"]
+    assert book.do(claims.rechecks, book.account_id + 1, book.wanted) == []
+    assert book.do(claims.rechecks, book.account_id, []) == []
+    book.do(claims.recheck_confirmed, tasks[0], run_id=RUN)
+    confirmed = book.all("SELECT key FROM items WHERE recheck_run_id IS NOT NULL")
+    assert [row["key"] for row in confirmed] == [tasks[0].key]
+
+
+def test_a_recheck_permits_one_create(book: Book) -> None:
+    """If the task is collected after all and lacks credits once more, it is read again before its item is created."""
+    book.take_in(sheet("one"))
+    task = book.submitted("t1")
+    unfunded = ending(task, error_code="insufficient_credits")
+    book.do(collection.record_unfunded, unfunded)
+    book.do(claims.recheck_confirmed, task, run_id=RUN)
+    book.do(claims.readopt, task, at=AT, run_id=RUN, detail="completed")
+    assert book.do(collection.record_unfunded, unfunded)
+    (halt,) = book.do(halts.open_halts, book.account_id)
+    book.do(halts.permit_probe, halt.id, RUN)
+    assert book.claim_anew() == []
+
+
 @pytest.mark.parametrize(
     ("looks", "gone"),
     [
@@ -131,6 +165,45 @@ def test_finding_a_task_resets_its_missing_polls(book: Book) -> None:
         False
     ] * 4
     assert book.do(collection.record_missing, ending(task, at=AT + 360))
+
+
+def test_missing_polls_before_a_task_was_found_never_count_again(book: Book) -> None:
+    """And finding it resets no other task's."""
+    book.take_in(sheet("one", "two"))
+    first, second = book.submitted("t1"), book.submitted("t2")
+    for after in (0, 60, 120):
+        for task in (first, second):
+            book.do(collection.record_missing, ending(task, at=AT + after))
+    book.do(collection.record_found, first)
+    assert not book.do(collection.record_missing, ending(first, at=AT + 180))
+    assert not book.do(collection.record_missing, ending(first, at=AT + 400))
+    assert book.do(collection.record_missing, ending(second, at=AT + 180))
+
+
+def test_audio_that_could_not_be_downloaded_is_tried_again_later(book: Book) -> None:
+    """The reason and the time are its item's alone, and end once the audio is saved."""
+    book.take_in(sheet("one", "two"))
+    first, second = book.submitted("t1"), book.submitted("t2")
+    for task in (first, second):
+        book.do(collection.record_rendered, ending(task))
+    untouched = book.item(second.key)
+    failed = ending(first, error_code="unusable", error_message="no audio", request_id="r", http_status=200)
+    assert not book.do(collection.record_undelivered, failed, next_try_at=AT + 60, unusable=False)
+    item = book.item(first.key)
+    assert (item["state"], item["not_before_at"], item["error_message"]) == ("rendered", AT + 60, "no audio")
+    assert (item["error_code"], item["error_request_id"], item["error_http_status"]) == ("unusable", "r", 200)
+    assert book.one("SELECT unusable_looks FROM tasks WHERE task_id = 't1'") == {"unusable_looks": 0}
+    book.do(collection.record_tried, first, at=AT + 70)
+    found = book.do(collection.open_tasks, book.account_id, book.wanted)
+    assert [(task.task_id, task.next_try_at) for task in found] == [("t1", AT + 70), ("t2", 0.0)]
+    for stale in (replace(first, attempt=2), replace(first, task_id="t9"), replace(first, key=second.key)):
+        book.do(collection.record_tried, stale, at=AT + 80)
+    assert book.item(first.key) == item | {"not_before_at": AT + 70}
+    assert book.item(second.key) == untouched
+    book.do(collection.record_saved, first, at=AT + 90, run_id=RUN)
+    book.do(collection.record_tried, first, at=AT + 99)
+    saved = book.item(first.key)
+    assert (saved["state"], saved["error_message"], saved["not_before_at"]) == ("done", None, AT + 70)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import pytest
 
 from batcher.clock import Clock
 from batcher.item import Event
-from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import answers, collection, halts
 from batcher.ledger.records import Claimed, Halt
 from batcher.pipeline.credit_guard import Guard
@@ -60,6 +59,22 @@ def probe(book: Book, run_id: str = "run-2", *, credits_: float | None = None) -
         book.do(halts.permit_probe, halt.id, run_id)
     (claimed,) = book.claim_anew(5, run_id=run_id)
     return claimed
+
+
+def test_the_open_halts_of_one_or_of_all_accounts_are_listed_oldest_first(book: Book) -> None:
+    """Without those that are closed."""
+    first = book.account_id
+    book.do(halts.open_halt, first, "unstable", AT + 2, "a", RUN)
+    other = book.begin("run-2", user_id="u2")
+    book.do(halts.open_halt, other, "credits", AT + 1, "b", "run-2")
+    book.do(halts.open_halt, other, "unstable", AT + 3, "c", "run-2")
+    assert [halt.detail for halt in book.do(halts.open_halts)] == ["b", "a", "c"]
+    assert [halt.detail for halt in book.do(halts.open_halts, other)] == ["b", "c"]
+    for halt in book.do(halts.open_halts, other):
+        book.do(halts.permit_probe, halt.id, "run-2")
+    (claimed,) = book.claim(run_id="run-2")
+    book.record(book.accepted(claimed, "t1", run_id="run-2"))
+    assert [halt.detail for halt in book.do(halts.open_halts)] == ["a"]
 
 
 # --- credits
@@ -364,7 +379,7 @@ async def permitted(
 ) -> bool:
     """Whether the guard permits a new run with this profile to create."""
     book.begin(run_id, credits_=profile.credits)
-    with open_ledger(book.path, "real") as ledger:
+    with book.ledger() as ledger:
         guard = Guard(ledger, SetClock(at), account_id=book.account_id, run_id=run_id)
         await guard.begin(profile, override=override)
     assert guard.tripped or guard.probing

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
-
 import pytest
 
 from batcher.item import Event, State
@@ -54,8 +51,7 @@ def test_no_answer_moves_an_item_that_has_ended(book: Book, state: State) -> Non
     """Only a person's decision does."""
     book.take_in(sheet("one"))
     task = book.submitted("t1")
-    with closing(sqlite3.connect(book.path)) as connection, connection:
-        connection.execute("UPDATE items SET state = ?", (state,))
+    book.execute("UPDATE items SET state = ?", state)
     theirs = set(Event) - {Event.RETRY, Event.RETAKE, Event.ADOPTED, Event.BUY_AGAIN, Event.ABANDON}
     assert not any(book.do(move, event, task.key, task.attempt, at=AT, run_id=RUN) for event in theirs)
     late = AnswerRecord(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
-
 import pytest
 
 from batcher.formatting import span
@@ -16,12 +13,9 @@ from tests.support.ledger_kit import AT, RUN, Book, sheet
 
 def _done_at(book: Book, times: list[float]) -> None:
     book.take_in(sheet("one"))
-    with closing(sqlite3.connect(book.path)) as connection, connection:
-        connection.executemany(
-            "INSERT INTO events (item_key, attempt, event, state, at, run_id)"
-            " SELECT key, 1, 'saved', 'done', ?, ? FROM items",
-            [(AT + at, RUN) for at in times],
-        )
+    saved = "INSERT INTO events (item_key, attempt, event, state, at, run_id)"
+    for at in times:
+        book.execute(f"{saved} SELECT key, 1, 'saved', 'done', ?, ? FROM items", AT + at, RUN)
 
 
 def test_a_steady_pace_gives_an_eta_with_hardly_a_range(book: Book) -> None:

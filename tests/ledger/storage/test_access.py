@@ -12,7 +12,7 @@ import pytest
 
 from batcher.errors import LedgerError, TroubleError
 from batcher.ledger.ledger import open_ledger, open_readonly, world_of
-from batcher.ledger.storage import database
+from batcher.ledger.storage import database, sqlite
 from batcher.ledger.storage.lock import owner_lock
 from tests.support.hostile import STRANGER, as_account, needs_root, public_folder
 
@@ -45,7 +45,7 @@ def test_a_reader_of_another_account_leaves_no_file_behind(ledger: Path) -> None
             assert world_of(conn) == "real"
             assert _names(ledger) == ["batcher.db"]
         assert not database.needs_upgrade(ledger)
-        database.copy(ledger, ledger.with_name("copy.db"))
+        sqlite.copy(ledger, ledger.with_name("copy.db"))
     assert _names(ledger) == ["batcher.db", "copy.db"]
     with as_account(OWNER), open_ledger(ledger):
         pass

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection
 
 from batcher.ledger.ledger import open_ledger
-from batcher.ledger.storage import database
+from batcher.ledger.storage import sqlite
 from batcher.ledger.storage.lock import owner_lock
 from tests.support.ledger_kit import Book, sheet
 
@@ -53,6 +53,6 @@ def test_a_transaction_holds_the_write_lock_from_its_start(book: Book) -> None:
 def test_a_backup_survives_a_power_cut(book: Book, disk_calls: list[tuple[str, int]]) -> None:
     """The copy is synced before it gets its name, and the name before the call returns."""
     target = book.path.with_name("kept.db")
-    database.back_up(book.path, target)
+    sqlite.back_up(book.path, target)
     file, folder = target.stat().st_ino, target.parent.stat().st_ino
     assert disk_calls == [("sync", file), ("rename", file), ("sync", folder)]

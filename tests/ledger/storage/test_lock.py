@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import socket
+from pathlib import Path
 
 import pytest
 
@@ -18,11 +20,32 @@ def test_a_second_owner_is_refused_and_shown_the_first(book: Book) -> None:
     link = book.path.with_name("link.db")
     link.symlink_to(book.path)
     with owner_lock(book.path):
-        with pytest.raises(LockedError, match=rf"pid {os.getpid()}") as caught, owner_lock(link):
+        who = rf"\(pid {os.getpid()} on {socket.gethostname()}, since 20\d\d-[^)]+\)\n"
+        with pytest.raises(LockedError, match=who) as caught, owner_lock(link):
             pytest.fail("two owners at once")
         assert caught.value.hint == "Wait until it has ended."
     with owner_lock(link):
         pass
+
+
+def test_an_owner_that_could_not_write_its_name_is_still_the_only_one(book: Book) -> None:
+    """The disk was full when it took the lock."""
+    lock = book.path.with_name(f"{book.path.name}.lock")
+    with owner_lock(book.path):
+        for content in ("", "[]", '{"pid": 1}', '{"pid": 1, "host": "h", "started_at": "noon"}'):
+            lock.write_text(content)
+            with pytest.raises(LockedError, match=rf"the ledger {book.path}\n"), owner_lock(book.path):
+                pytest.fail("two owners at once")
+
+
+def test_the_lock_is_released_after_an_error_and_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    """In a folder that is made for the new ledger."""
+    path = tmp_path / "new" / "folder" / "batcher.db"
+    with pytest.raises(ZeroDivisionError) as caught, owner_lock(path):
+        1 / 0  # noqa: B018
+    with owner_lock(path):
+        assert caught.tb  # whoever keeps the error does not keep the lock
+        assert path.with_name("batcher.db.lock").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_copy_made_with_hard_links_is_refused_with_the_way_out(book: Book) -> None:
@@ -46,5 +69,8 @@ def test_a_file_system_without_kernel_locks_is_refused(book: Book, monkeypatch: 
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.raises(StorageError, match="cannot lock"), owner_lock(book.path):
+    with (
+        pytest.raises(StorageError, match=r"cannot lock .*batcher\.db: .*batcher\.db\.lock: Function not impl"),
+        owner_lock(book.path),
+    ):
         pytest.fail("an owner without a lock")

@@ -11,7 +11,7 @@ import pytest
 
 from batcher.errors import LedgerError
 from batcher.ledger.ledger import open_ledger, open_readonly
-from batcher.ledger.storage import database
+from batcher.ledger.storage import database, sqlite
 from tests.support.ledger_kit import Book, book_in
 
 SHARED: Final = """
@@ -41,7 +41,7 @@ def test_reading_a_ledger_in_use_by_this_process_keeps_its_locks(path: Path) -> 
             with open_readonly(path):
                 pass
             assert not database.needs_upgrade(path)
-            database.set_stray_journal_aside(path)
+            sqlite.set_stray_journal_aside(path)
         assert is_locked(path)
     assert not is_locked(path)
 

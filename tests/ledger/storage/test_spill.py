@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -70,6 +72,62 @@ def test_a_record_fits_the_reserved_space(tmp_path: Path) -> None:
     spill.reserve()
     assert (tmp_path / "l.spill").stat().st_size == size
     assert Spill(tmp_path / "l.spill").records() == [_spilled(1)]
+    os.truncate(tmp_path / "l.spill", size // 2)
+    spill.reserve()
+    assert (tmp_path / "l.spill").stat().st_size == size
+
+
+def test_a_hundred_large_answers_fit_the_reserved_space(tmp_path: Path) -> None:
+    """Their raw bodies are shortened, and their task ids kept."""
+    spill = Spill(tmp_path / "l.spill")
+    spill.reserve()
+    size = spill.path.stat().st_size
+    for number in range(100):
+        spill.append(replace(_spilled(number), raw=bytes(1 << 16)))
+    assert spill.path.stat().st_size == size
+    found = Spill(spill.path).records()
+    assert [record.task_id for record in found] == [_spilled(number).task_id for number in range(100)]
+    assert {len(record.raw) for record in found} == {4096}
+
+
+def test_a_spill_file_that_was_not_read_is_not_removed(tmp_path: Path) -> None:
+    """It may hold answers."""
+    Spill(tmp_path / "l.spill").append(_spilled(1))
+    Spill(tmp_path / "l.spill").remove()
+    assert Spill(tmp_path / "l.spill").records() == [_spilled(1)]
+
+
+def test_an_empty_spill_file_is_removed(tmp_path: Path) -> None:
+    spill = Spill(tmp_path / "l.spill")
+    spill.reserve()
+    assert spill.records() == []
+    descriptor = spill._opened()
+    for _ in range(2):
+        spill.remove()
+        assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+
+
+def test_a_record_of_another_format_ends_the_reading(tmp_path: Path) -> None:
+    path = tmp_path / "l.spill"
+    spill = Spill(path)
+    spill.append(_spilled(1))
+    path.write_bytes(path.read_bytes().replace(b"TTS1", b"TTS2"))
+    assert Spill(path).records() == []
+
+
+def test_an_answer_that_cannot_be_stored_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    spill = Spill(tmp_path / "missing" / "l.spill")
+    spill.clear()
+    assert spill.records() == []
+    spill.clear()
+    with pytest.raises(StorageError, match=r"cannot write .*l\.spill: No such file"):
+        spill.append(_spilled(1))
+    (tmp_path / "folder.spill").mkdir()
+    with pytest.raises(StorageError, match=r"cannot read .*folder\.spill: ") as caught:
+        Spill(tmp_path / "folder.spill").records()
+    assert "move it away" in caught.value.hint
 
 
 def test_the_spill_file_survives_a_power_cut(tmp_path: Path, disk_calls: list[tuple[str, int]]) -> None:
@@ -124,3 +182,30 @@ def test_reserving_fails_where_the_space_is_missing(tmp_path: Path) -> None:
     (tmp_path / "l.spill").mkdir()
     with pytest.raises(StorageError, match=r"cannot write .*l\.spill: "):
         Spill(tmp_path / "l.spill").reserve()
+
+
+def test_a_record_written_in_pieces_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a nearly full disk, where space is freed meanwhile."""
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, at: write(descriptor, data[:100], at))
+    spill = Spill(tmp_path / "l.spill")
+    for number in range(2):
+        spill.append(_spilled(number))
+    assert Spill(spill.path).records() == [_spilled(number) for number in range(2)]
+
+
+@pytest.mark.parametrize("step", ["reserve", "append", "clear"])
+def test_a_disk_error_is_an_error_that_names_the_file(tmp_path: Path, step: str) -> None:
+    """No record counts as cleared, or as written, before it is."""
+    spill = Spill(tmp_path / "l.spill")
+    spill.append(_spilled(1))
+    spill.close()
+    spill._descriptor = os.open(spill.path, os.O_RDONLY)  # writes to it fail
+    append = partial(spill.append, _spilled(2))
+    verbs: dict[str, Callable[[], None]] = {"reserve": spill.reserve, "append": append, "clear": spill.clear}
+    with pytest.raises(StorageError, match=r"cannot write .*l\.spill: Bad file descriptor"):
+        verbs[step]()
+    spill.close()
+    assert spill.records() == [_spilled(1)]
+    spill.append(_spilled(3))
+    assert Spill(spill.path).records() == [_spilled(1), _spilled(3)]

@@ -12,8 +12,10 @@ import pytest
 from sqlalchemy import event
 
 from batcher.audio import folder_mark
+from batcher.audio.content import digest
+from batcher.audio.folder import Folder
 from batcher.audio.folder_mark import Owner
-from batcher.audio.store import ITEMS, Store, digest
+from batcher.audio.store import ITEMS
 from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.records import FileRecord, Output
@@ -33,13 +35,13 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(home: Path) -> Store:
-    return Store(home, home / "audio")
+def store(home: Path) -> Folder:
+    return Folder(home, home / "audio")
 
 
 def saved(home: Path, key: str = KEY, content: bytes = OURS) -> tuple[str, str]:
     """An item's saved audio: path below the ledger's folder, and hash."""
-    store = Store(home, home / "audio")
+    store = Folder(home, home / "audio")
     path = store.item_path(key, "mp3")
     store.part(path).write_bytes(content)
     store.publish(path)
@@ -64,11 +66,11 @@ def target(home: Path, name: str = "a.mp3") -> Path:
 
 def test_the_ledger_records_the_output_folder_relative_to_itself(tmp_path: Path) -> None:
     """Ledger and audio can move together."""
-    assert Store(tmp_path / "home", tmp_path / "home" / "audio").out_dir == "audio"
-    assert Store(tmp_path / "home", tmp_path / "else").out_dir == "../else"
+    assert Folder(tmp_path / "home", tmp_path / "home" / "audio").out_dir == "audio"
+    assert Folder(tmp_path / "home", tmp_path / "else").out_dir == "../else"
 
 
-def test_unfinished_audio_lies_under_a_hidden_name(home: Path, store: Store) -> None:
+def test_unfinished_audio_lies_under_a_hidden_name(home: Path, store: Folder) -> None:
     """In the folder of its final path, which does not exist yet."""
     path = store.item_path(KEY, "mp3")
     assert path == f".items/ab/{KEY}.mp3"
@@ -77,23 +79,23 @@ def test_unfinished_audio_lies_under_a_hidden_name(home: Path, store: Store) -> 
     assert part.parent.is_dir()
     assert part.name.startswith(".")
     part.write_bytes(OURS)
-    assert not store.holds(store.out_dir, path, digest(part))
+    assert not store.holds(path, digest(part))
     assert list(store.leftovers()) == [part]
 
 
-def test_publishing_moves_the_whole_part_to_its_path(home: Path, store: Store) -> None:
+def test_publishing_moves_the_whole_part_to_its_path(home: Path, store: Folder) -> None:
     """Nothing is left over."""
     path = store.item_path(KEY, "mp3")
     part = store.part(path)
     part.write_bytes(OURS)
     store.publish(path)
     assert target(home, path).read_bytes() == OURS
-    assert store.holds(store.out_dir, path, digest(target(home, path)))
-    assert not store.holds(store.out_dir, path, "0" * 64)
+    assert store.holds(path, digest(target(home, path)))
+    assert not store.holds(path, "0" * 64)
     assert list(store.leftovers()) == []
 
 
-def test_publishing_moves_other_content_aside(home: Path, store: Store) -> None:
+def test_publishing_moves_other_content_aside(home: Path, store: Folder) -> None:
     """It is audio of the item that was paid for."""
     path = store.item_path(KEY, "mp3")
     for content in (OLD, OURS):
@@ -104,7 +106,7 @@ def test_publishing_moves_other_content_aside(home: Path, store: Store) -> None:
     assert target(home, path).read_bytes() == OURS
 
 
-def test_publishing_the_same_content_twice_makes_one_file(home: Path, store: Store) -> None:
+def test_publishing_the_same_content_twice_makes_one_file(home: Path, store: Folder) -> None:
     path = store.item_path(KEY, "mp3")
     for _ in range(2):
         store.part(path).write_bytes(OURS)
@@ -112,7 +114,7 @@ def test_publishing_the_same_content_twice_makes_one_file(home: Path, store: Sto
     assert [file.name for file in target(home, path).parent.iterdir()] == [f"{KEY}.mp3"]
 
 
-async def test_saved_audio_survives_a_power_cut(home: Path, store: Store, disk_calls: list[tuple[str, int]]) -> None:
+async def test_saved_audio_survives_a_power_cut(home: Path, store: Folder, disk_calls: list[tuple[str, int]]) -> None:
     """Content, hash, name, folder and output are durable, in this order, before the item is done."""
     home.mkdir()
     with book_in(home) as book:
@@ -122,7 +124,7 @@ async def test_saved_audio_survives_a_power_cut(home: Path, store: Store, disk_c
         path = store.item_path(task.key, "mp3")
         store.part(path).write_bytes(OURS)
         with open_ledger(book.path, "real") as ledger:
-            settings = Settings(sources=(), ledger=book.path, out_dir=store.folder)
+            settings = Settings(sources=(), ledger=book.path, out_dir=store.place)
             delivery = Delivery(ctx=run_context(ledger, settings), named=[])
             event.listen(ledger._engine, "commit", lambda _: disk_calls.append(("commit", 0)))
             disk_calls.clear()
@@ -134,45 +136,47 @@ async def test_saved_audio_survives_a_power_cut(home: Path, store: Store, disk_c
     assert disk_calls == steps
 
 
-def test_recovered_audio_survives_a_power_cut(home: Path, store: Store, disk_calls: list[tuple[str, int]]) -> None:
+def test_recovered_audio_survives_a_power_cut(home: Path, store: Folder, disk_calls: list[tuple[str, int]]) -> None:
     """Found at its path or at a row's output, it is durable before the item is done."""
     (home / "audio").mkdir(parents=True)
     target(home).write_bytes(OURS)
     for _ in range(2):
         disk_calls.clear()
-        path = store.keep("audio", "a.mp3", KEY, "mp3", digest(target(home)))
+        path = store.keep("a.mp3", KEY, "mp3", digest(target(home)))
         assert path is not None
         assert disk_calls[-1] == ("sync", (home / "audio" / path).parent.stat().st_ino)
 
 
-def test_the_mark_of_a_folder_survives_a_power_cut(home: Path, store: Store, disk_calls: list[tuple[str, int]]) -> None:
+def test_the_mark_of_a_folder_survives_a_power_cut(
+    home: Path, store: Folder, disk_calls: list[tuple[str, int]]
+) -> None:
     """It is durable before the run buys anything."""
-    folder_mark.sign(store.folder, Owner(ledger_id="l", run_id="r", batches={}))
+    folder_mark.sign(store, Owner(ledger_id="l", run_id="r", batches={}))
     items = home / "audio" / ITEMS
     (mark,) = items.iterdir()
     file = mark.stat().st_ino
     assert disk_calls == [("sync", file), ("rename", file), ("sync", items.stat().st_ino)]
 
 
-def test_a_store_without_a_folder_has_no_leftovers(store: Store) -> None:
+def test_a_store_without_a_folder_has_no_leftovers(store: Folder) -> None:
     assert list(store.leftovers()) == []
 
 
 # --- outputs
 
 
-def test_an_output_is_a_hard_link_to_the_items_audio(home: Path, store: Store) -> None:
+def test_an_output_is_a_hard_link_to_the_items_audio(home: Path, store: Folder) -> None:
     """Missing folders are made."""
     row = output(home, "sub/folder/a.mp3")
-    assert not store.is_there(row.out_dir, row.output)
+    assert not store.is_there(row.output)
     assert store.conflict(row) is None
     assert store.link(row) is None
     assert target(home, "sub/folder/a.mp3").samefile(home / (row.source or ""))
-    assert store.is_there(row.out_dir, row.output)
+    assert store.is_there(row.output)
     assert sorted(target(home, "sub/folder").iterdir()) == [target(home, "sub/folder/a.mp3")]
 
 
-def test_linking_twice_changes_nothing(home: Path, store: Store) -> None:
+def test_linking_twice_changes_nothing(home: Path, store: Folder) -> None:
     row = output(home)
     assert store.link(row) is None
     before = target(home).stat()
@@ -180,7 +184,7 @@ def test_linking_twice_changes_nothing(home: Path, store: Store) -> None:
     assert target(home).stat() == before
 
 
-def test_a_copy_of_the_right_audio_becomes_a_link(home: Path, store: Store) -> None:
+def test_a_copy_of_the_right_audio_becomes_a_link(home: Path, store: Folder) -> None:
     """Whoever put it there."""
     row = output(home)
     target(home).write_bytes(OURS)
@@ -190,7 +194,7 @@ def test_a_copy_of_the_right_audio_becomes_a_link(home: Path, store: Store) -> N
 
 
 @pytest.mark.parametrize("there", ["file", "empty", "folder", "link", "dangling"])
-def test_a_foreign_file_is_never_replaced(home: Path, store: Store, there: str) -> None:
+def test_a_foreign_file_is_never_replaced(home: Path, store: Folder, there: str) -> None:
     """The reason names the file and how to resolve the conflict."""
     row = output(home)
     foreign = home / "mine.txt"
@@ -212,7 +216,7 @@ def test_a_foreign_file_is_never_replaced(home: Path, store: Store, there: str) 
     assert foreign.read_bytes() == b"mine"
 
 
-def test_a_foreign_file_is_found_before_the_item_is_bought(home: Path, store: Store) -> None:
+def test_a_foreign_file_is_found_before_the_item_is_bought(home: Path, store: Folder) -> None:
     target(home).parent.mkdir(parents=True)
     row = output(home, saved=False, source=None, sha256=None)
     assert store.conflict(row) is None
@@ -220,7 +224,7 @@ def test_a_foreign_file_is_found_before_the_item_is_bought(home: Path, store: St
     assert "not a file of this ledger" in (store.conflict(row) or "")
 
 
-def test_a_file_where_the_output_needs_a_folder_is_named_and_stays(home: Path, store: Store) -> None:
+def test_a_file_where_the_output_needs_a_folder_is_named_and_stays(home: Path, store: Folder) -> None:
     row = output(home, "sub/a.mp3")
     (home / "audio" / "sub").write_bytes(b"mine")
     for why in (store.conflict(row), store.link(row)):
@@ -228,7 +232,7 @@ def test_a_file_where_the_output_needs_a_folder_is_named_and_stays(home: Path, s
     assert (home / "audio" / "sub").read_bytes() == b"mine"
 
 
-def test_a_rows_earlier_audio_is_replaced_at_its_output(home: Path, store: Store) -> None:
+def test_a_rows_earlier_audio_is_replaced_at_its_output(home: Path, store: Folder) -> None:
     """The old audio stays where its item keeps it."""
     old_source, old_sha256 = saved(home, OTHER, OLD)
     old = output(home, source=old_source, sha256=old_sha256, key=OTHER)
@@ -240,7 +244,7 @@ def test_a_rows_earlier_audio_is_replaced_at_its_output(home: Path, store: Store
     assert (home / old_source).read_bytes() == OLD
 
 
-def test_earlier_audio_that_somebody_replaced_is_a_foreign_file(home: Path, store: Store) -> None:
+def test_earlier_audio_that_somebody_replaced_is_a_foreign_file(home: Path, store: Folder) -> None:
     old_source, old_sha256 = saved(home, OTHER, OLD)
     target(home).write_bytes(b"edited")
     row = output(home, linked=("a.mp3", old_source, old_sha256))
@@ -249,13 +253,13 @@ def test_earlier_audio_that_somebody_replaced_is_a_foreign_file(home: Path, stor
     assert target(home).read_bytes() == b"edited"
 
 
-def test_a_link_at_another_output_does_not_permit_replacing_this_file(home: Path, store: Store) -> None:
+def test_a_link_at_another_output_does_not_permit_replacing_this_file(home: Path, store: Folder) -> None:
     old_source, old_sha256 = saved(home, OTHER, OLD)
     target(home).write_bytes(OLD)
     assert store.conflict(output(home, linked=("b.mp3", old_source, old_sha256))) is not None
 
 
-def test_linking_deleted_audio_is_refused(home: Path, store: Store) -> None:
+def test_linking_deleted_audio_is_refused(home: Path, store: Folder) -> None:
     """Nothing is made of it."""
     row = output(home)
     (home / (row.source or "")).unlink()
@@ -263,7 +267,7 @@ def test_linking_deleted_audio_is_refused(home: Path, store: Store) -> None:
     assert not target(home).exists()
 
 
-def test_a_link_left_unfinished_by_a_killed_run_is_completed(home: Path, store: Store) -> None:
+def test_a_link_left_unfinished_by_a_killed_run_is_completed(home: Path, store: Folder) -> None:
     row = output(home)
     target(home, ".a.mp3.part").write_bytes(b"half")
     assert store.link(row) is None
@@ -286,7 +290,7 @@ def test_an_output_on_another_file_system_is_a_durable_copy(
 ) -> None:
     """The next run recognises the copy as the ledger's own."""
     row = output(home, out_dir=os.path.relpath(elsewhere, home))
-    store = Store(home, elsewhere)
+    store = Folder(home, elsewhere)
     for _ in range(2):
         assert store.link(row) is None
         assert [file.name for file in elsewhere.iterdir()] == ["a.mp3"]
@@ -300,8 +304,8 @@ def test_an_output_on_another_file_system_is_a_durable_copy(
 def test_case_is_ignored_where_a_folder_is_also_found_in_the_other_case(tmp_path: Path) -> None:
     """Here by a link; a folder that does not exist yet is judged by the one that will contain it."""
     (tmp_path / "audio").mkdir()
-    assert not Store(tmp_path, tmp_path / "audio").ignores_case()
+    assert not Folder(tmp_path, tmp_path / "audio").ignores_case()
     (tmp_path / "AUDIO").symlink_to("audio")
-    assert Store(tmp_path, tmp_path / "audio").ignores_case()
-    assert Store(tmp_path, tmp_path / "audio" / "1").ignores_case()
-    assert not Store(Path("/"), Path("/no-such-folder-of-batcher")).ignores_case()
+    assert Folder(tmp_path, tmp_path / "audio").ignores_case()
+    assert Folder(tmp_path, tmp_path / "audio" / "1").ignores_case()
+    assert not Folder(Path("/"), Path("/no-such-folder-of-batcher")).ignores_case()

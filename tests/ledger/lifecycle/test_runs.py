@@ -1,0 +1,81 @@
+"""Records of runs and accounts: who ran, on which account, with which balance, and what was learned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from batcher.ledger.lifecycle import runs
+from batcher.ledger.records import Balance
+from tests.support.ledger_kit import AT, RUN, Book
+
+API = "https://api.test"
+
+
+def enter(book: Book, run_id: str, **changes: Any) -> int | None:
+    """Begin a run and enter its account."""
+    book.do(runs.begin_run, run_id, out_dir="audio", at=AT)
+    who: dict[str, Any] = {"origin": API, "user_id": "u1", "token": "secret", "balance": Balance(credits=1.0), "at": AT}
+    return book.do(runs.enter_account, run_id, **(who | changes))
+
+
+def test_a_new_run_ends_those_that_vanished_and_learns_how_the_last_one_ended(book: Book) -> None:
+    """Otherwise a killed run could still claim."""
+    book.do(lambda conn: runs.end_run(conn, RUN, ended_at=AT + 1, outcome="done", exit_code=0, message="all done"))
+    assert book.do(runs.begin_run, "run-2", out_dir="audio", at=AT + 2) == (0, "all done")
+    assert book.do(runs.begin_run, "run-3", out_dir="audio", at=AT + 3) == (None, None)
+    assert book.all("SELECT id, ended_at, outcome FROM runs ORDER BY started_at") == [
+        {"id": RUN, "ended_at": AT + 1, "outcome": "done"},
+        {"id": "run-2", "ended_at": AT + 3, "outcome": "vanished"},
+        {"id": "run-3", "ended_at": None, "outcome": None},
+    ]
+
+
+def test_an_account_is_known_by_its_user_and_origin(book: Book) -> None:
+    """Or by the token, where the profile names nobody. Tasks of one account are never read with another's token."""
+    assert book.do(runs.account_of_token, origin=API, token="secret") == book.account_id
+    assert enter(book, "run-2", token="new") == book.account_id
+    assert enter(book, "run-3", user_id=None, token="new") == book.account_id
+    assert enter(book, "run-4", user_id=None, token="secret") is None  # replaced
+    assert enter(book, "run-5", user_id=None, token="new", origin="https://other.test") is None
+    other = enter(book, "run-6", user_id="u2", token="other")
+    assert other not in (None, book.account_id)
+    assert enter(book, "run-7", origin="https://other.test") not in (None, book.account_id, other)
+    found = [book.do(runs.find_account, origin=API, user_id=user_id) for user_id in ("u1", "u2", "u3")]
+    assert found == [book.account_id, other, None]
+    accounts = {row["id"]: row["account_id"] for row in book.all("SELECT id, account_id FROM runs")}
+    assert (accounts["run-3"], accounts["run-4"], accounts["run-6"]) == (book.account_id, None, other)
+
+
+def test_a_token_is_not_in_the_ledger(book: Book) -> None:
+    enter(book, "run-2", token="sk-very-secret")
+    assert "sk-very-secret" not in "\n".join(book.dump())
+
+
+def test_the_balance_before_a_run_is_the_latest_of_an_earlier_run_on_its_account(book: Book) -> None:
+    """An unknown balance is not recorded: it never counts as zero."""
+    account_id = book.account_id
+    assert book.do(runs.balance_before, account_id, RUN) is None
+    book.do(runs.note_balance, RUN, account_id, Balance(credits=90.0), at=AT + 1)
+    book.do(runs.note_balance, RUN, account_id, Balance(quota=70.0), at=AT + 2)
+    book.do(runs.note_balance, RUN, account_id, Balance(tier="pro"), at=AT + 3)
+    kept = book.all("SELECT credits, quota FROM balances ORDER BY at")
+    assert [tuple(row.values()) for row in kept] == [(100.0, None), (90.0, None), (None, 70.0)]
+    enter(book, "run-2", user_id="u2", token="other", balance=Balance(credits=5.0))
+    assert book.do(runs.balance_before, account_id, "run-2") == 70.0
+    ends = book.all("SELECT profile_end FROM runs ORDER BY id")
+    assert [bool(row["profile_end"]) for row in ends] == [True, False]
+
+
+def test_learned_values_belong_to_an_account_and_a_name(book: Book) -> None:
+    """The latest is kept."""
+    other = enter(book, "run-2", user_id="u2", token="other")
+    assert other is not None
+    for account_id, name, value in (
+        (book.account_id, "pace", [1]),
+        (book.account_id, "pace", {"a": 2.5}),
+        (other, "x", 3),
+    ):
+        book.do(runs.save_learned_value, account_id, name, value, at=AT)
+    assert book.do(runs.learned_value, book.account_id, "pace") == {"a": 2.5}
+    assert book.do(runs.learned_value, other, "pace") is None
+    assert book.do(runs.learned_value, other, "x") == 3

@@ -1,0 +1,112 @@
+"""A ledger is moved between a file and a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection
+
+from batcher.address import Address, Server
+from batcher.errors import LedgerError
+from batcher.ledger.storage import database, moving
+from batcher.ledger.storage.schema import metadata
+from tests.support import postgres
+from tests.support.history import History
+from tests.support.ledger_kit import Book, book_in
+
+COMPUTED = ("costs", "standing", "totals")
+
+
+@pytest.fixture
+def target(postgres_url: str, tmp_path: Path) -> Iterator[Server]:
+    """A server without a ledger."""
+    with postgres.database_of(postgres_url) as url:
+        yield Server(url, tmp_path)
+
+
+def content(address: Address) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of every table that is not computed, sorted."""
+    engine = database.open_existing(address, readonly=True)
+    try:
+        with engine.connect() as conn:
+            found = {
+                table.name: _rows(conn, table.name, list(table.columns.keys())) for table in metadata.sorted_tables
+            }
+    finally:
+        engine.dispose()
+    return {name: rows for name, rows in found.items() if name not in COMPUTED}
+
+
+def _rows(conn: Connection, table: str, columns: list[str]) -> list[tuple[object, ...]]:
+    names = ", ".join(columns)
+    without_mark = " WHERE name <> 'moved_to'" if table == "meta" else ""
+    return sorted(map(tuple, conn.exec_driver_sql(f"SELECT {names} FROM {table}{without_mark}")), key=repr)
+
+
+def moved_book(book: Book) -> Address:
+    """The address of a ledger with a history, closed."""
+    history = History(book, 7)
+    for _ in range(60):
+        history.step()
+    book.engine.dispose()
+    return book.address
+
+
+def test_a_ledger_moves_to_a_server_and_back_as_it_was(book: Book, target: Server, tmp_path: Path) -> None:
+    """Moving it again changes nothing, as after a kill between the copy and the end."""
+    source, back = moved_book(book), tmp_path / "back.db"
+    before = content(source)
+    assert moving.move(source, target) == moving.move(source, target) == len(before["items"]) > 0
+    assert content(target) == before
+    moving.move(target, back)
+    assert content(back) == before
+
+
+def test_no_run_accepts_a_ledger_that_was_moved(book: Book, target: Server) -> None:
+    source = moved_book(book)
+    moving.move(source, target)
+    with pytest.raises(LedgerError, match="was moved to postgresql://"):
+        database.open_existing(source)
+    database.open_existing(source, readonly=True).dispose()
+
+
+def test_new_rows_on_the_server_are_numbered_after_those_that_were_copied(book: Book, target: Server) -> None:
+    source = moved_book(book)
+    moving.move(source, target)
+    engine = database.open_existing(target)
+    with engine.begin() as conn:
+        highest = conn.exec_driver_sql("SELECT max(id) FROM events").scalar_one()
+        some = "SELECT key, 1, 'retry', 'pending', 1 FROM items LIMIT 1"
+        conn.exec_driver_sql(f"INSERT INTO events (item_key, attempt, event, state, at) {some}")
+        assert conn.exec_driver_sql("SELECT max(id) FROM events").scalar_one() == highest + 1
+    engine.dispose()
+
+
+def test_a_target_with_another_ledger_is_left_alone(book: Book, tmp_path: Path) -> None:
+    """And the source can be used as before."""
+    source = moved_book(book)
+    (tmp_path / "other").mkdir()
+    with book_in(tmp_path / "other") as other:
+        other.engine.dispose()
+        before = content(other.address)
+        with pytest.raises(LedgerError, match="there is another ledger at"):
+            moving.move(source, other.address)
+        assert content(other.address) == before
+    database.open_existing(source).dispose()
+
+
+def test_a_move_that_fails_leaves_the_source_as_it_was(
+    book: Book, target: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = moved_book(book)
+
+    def fail(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(moving, "_copy", fail)
+    with pytest.raises(OSError, match="the disk is full"):
+        moving.move(source, target)
+    assert not database.exists(target)
+    database.open_existing(source).dispose()

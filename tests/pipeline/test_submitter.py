@@ -1,0 +1,285 @@
+"""The submitter: how many items it claims, and what each answer to a create leaves behind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import anyio
+import pytest
+
+from batcher.clock import Clock
+from batcher.ledger.lifecycle import collection, halts
+from batcher.pipeline.stop import Reason
+from batcher.pipeline.submitter import Submitter
+from batcher.provider.answers import Profile
+from tests.support.fake_tts import HTML_404, NO_CREDITS, FakeTTS, Job, Twist, refusal
+from tests.support.ledger_kit import AT, RUN, Book, ending
+
+DROPPED = Twist()
+INVALID = refusal(422, "bad_text")
+THROTTLED = refusal(429, "rate_limited", retry_after="0")
+
+
+async def create_one(submitter: Submitter) -> str:
+    """Claim an item and create it; return its key."""
+    (claimed,) = await submitter._claim(1)
+    await submitter._create(claimed, submitter.gate.enter())
+    return claimed.key
+
+
+@pytest.mark.parametrize(("open_tasks", "number"), [(0, 3), (2, 2), (3, 1)])
+async def test_no_more_tasks_are_created_than_there_are_slots(
+    book: Book, provider: FakeTTS, submitter: Submitter, open_tasks: int, number: int
+) -> None:
+    """Of the four, earlier runs' open tasks have some."""
+    submitter.api.slots.take(open_tasks)
+    async with anyio.create_task_group() as stages:
+        stages.start_soon(submitter.run)
+        with anyio.fail_after(10.0):
+            while submitter.ctx.tally.created < number:
+                await submitter.api.changed.wait(submitter.ctx.clock, seconds=1.0)
+        await anyio.sleep(0.05)
+        stages.cancel_scope.cancel()
+    assert len(provider.creates) == submitter.ctx.tally.creates == number
+    assert (submitter.ctx.tally.open, submitter._in_flight) == (open_tasks + number, 0)
+
+
+@pytest.mark.parametrize("changes", [{"max_items": 2}])
+@pytest.mark.parametrize(
+    ("answer", "left"),
+    [(None, 1), (INVALID, 1), (DROPPED, 1), (THROTTLED, 2), (NO_CREDITS, 2)],
+    ids=["accepted", "invalid", "dropped", "throttled", "no credits"],
+)
+async def test_max_items_counts_creates_that_may_have_been_bought(
+    book: Book, provider: FakeTTS, submitter: Submitter, answer: Twist | None, left: int
+) -> None:
+    """And rejected ones, but not those that may be sent again."""
+    provider.on_create = lambda _: answer
+    await create_one(submitter)
+    assert submitter._items_left() == left
+
+
+@pytest.mark.parametrize("changes", [{"max_items": 2}])
+async def test_max_items_stops_only_creating(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
+    """Open tasks are collected; the next run creates the rest."""
+    await submitter.run()
+    stop = submitter.ctx.stop
+    assert stop.reasons == {Reason.ASKED: "--max-items 2 reached"}
+    assert (stop.creating, stop.collecting, len(provider.creates), provider.profiles) == (True, False, 2, 0)
+
+
+@pytest.mark.parametrize("changes", [{}, {"wait": False}], ids=["wait", "no wait"])
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        (None, "submitted"),
+        (INVALID, "rejected"),
+        (DROPPED, "in_doubt"),
+        (THROTTLED, "pending"),
+        (NO_CREDITS, "pending"),
+    ],
+    ids=["accepted", "invalid", "dropped", "throttled", "no credits"],
+)
+async def test_only_an_accepted_task_that_is_waited_for_keeps_its_slot(
+    book: Book, provider: FakeTTS, submitter: Submitter, changes: dict[str, Any], answer: Twist | None, state: str
+) -> None:
+    """The poller is told of it, to collect it in this run."""
+    provider.on_create = lambda _: answer
+    key = await create_one(submitter)
+    kept = int(state == "submitted" and submitter.ctx.settings.wait)
+    assert (book.state(key), submitter._in_flight) == (state, 0)
+    assert (submitter.ctx.tally.open, len(submitter.poller._due)) == (kept, kept)
+
+
+async def test_an_accepted_task_is_polled_as_the_ledger_has_it(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    await create_one(submitter)
+    (watched,) = submitter.poller._due
+    (stored,) = book.do(collection.open_tasks, book.account_id, book.wanted)
+    names = ("key", "attempt", "account_id", "task_id", "format", "chars", "model", "wanted")
+    assert [getattr(watched.task, name) for name in names] == [getattr(stored, name) for name in names]
+    assert abs(watched.task.accepted_at - stored.accepted_at) < 1.0
+
+
+async def test_what_an_answer_reports_is_recorded(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
+    """The task's cost, the ignored parameters, the balance, and the raw bytes."""
+    headers = {"x-openapi-ignored-parameters": "speed, pitch", "x-openapi-quota-remaining": "41.5"}
+    body = {"task": {"id": "t1", "status": "queued"}, "creditsUsed": 2}
+    provider.on_create = lambda _: Twist(status=202, body=body, headers=headers)
+    await create_one(submitter)
+    assert book.one("SELECT task_id, credits, ignored FROM tasks") == {
+        "task_id": "t1",
+        "credits": 2.0,
+        "ignored": "speed,pitch",
+    }
+    attempt = book.one("SELECT run_id, account_id, cause, credits, raw, http_status, answered_at FROM attempts")
+    assert b'"t1"' in attempt.pop("raw")
+    assert abs(attempt.pop("answered_at") - submitter.ctx.clock.now()) < 60.0
+    assert attempt == {"run_id": RUN, "account_id": book.account_id, "cause": "ok", "credits": 2.0, "http_status": 202}
+    assert submitter.ctx.tally.credits == 41.5
+
+
+async def test_a_refusal_is_recorded_with_its_code_message_and_request(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    provider.on_create = lambda _: INVALID
+    item = book.item(await create_one(submitter))
+    error = [item[f"error_{name}"] for name in ("code", "message", "request_id", "http_status")]
+    assert error == ["bad_text", "this is bad_text", "req_0123", 422]
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+async def test_a_lost_create_has_the_balance_read_next(
+    book: Book, provider: FakeTTS, submitter: Submitter, interrupted: bool
+) -> None:
+    """It shows whether the create was charged. A create that the user cut short says nothing about the API."""
+    provider.on_create = lambda _: DROPPED
+    submitter.ctx.stop.interrupted = interrupted
+    await create_one(submitter)
+    attempt = book.one("SELECT outcome, cause, error_message FROM attempts")
+    assert (attempt["outcome"], attempt["cause"]) == ("lost", "interrupted" if interrupted else "unclear")
+    assert attempt["error_message"]  # how the connection broke
+    assert [await submitter._read_balance() for _ in range(2)] == [not interrupted, False]
+    assert provider.profiles == int(not interrupted)
+
+
+async def test_rows_before_the_last_claim_are_searched_again(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """Their items may have returned, deferred."""
+    submitter._cursor = (0, 99)
+    await submitter.run()
+    assert len(provider.creates) == 3
+
+
+async def test_a_create_on_the_wire_is_recorded_although_the_run_is_cancelled(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """It was bought; without its record it would be in doubt."""
+    provider.create_seconds = 0.1
+    (claimed,) = await submitter._claim(1)
+    async with anyio.create_task_group() as stages:
+        stages.start_soon(submitter._create, claimed, submitter.gate.enter())
+        await anyio.to_thread.run_sync(provider.until, lambda: len(provider.creates) == 1)
+        stages.cancel_scope.cancel()
+    assert (book.state(claimed.key), submitter._in_flight) == ("submitted", 0)
+
+
+@pytest.mark.parametrize("changes", [{"max_in_doubt": 0}])
+@pytest.mark.parametrize(("answer", "kind"), [(NO_CREDITS, "credits"), (DROPPED, "unstable")])
+async def test_a_halt_that_an_answer_opens_is_known_at_once(
+    book: Book, provider: FakeTTS, submitter: Submitter, answer: Twist, kind: str
+) -> None:
+    """The next create would be held."""
+    provider.on_create = lambda _: answer
+    await create_one(submitter)
+    assert [halt.kind for halt in submitter.api.guard.halts] == [kind]
+    assert submitter.api.guard.tripped
+
+
+class QuickClock(Clock):
+    """A clock whose pauses take no time, and are counted."""
+
+    pauses = 0
+
+    async def sleep(self, seconds: float) -> None:
+        self.pauses += 1
+        await super().sleep(min(seconds, 0.0))
+
+
+async def test_a_halt_of_another_process_ends_creating(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
+    """It is found when no item can be claimed. Until then the halts are read with a pause between."""
+    clock = QuickClock()
+    submitter.ctx = replace(submitter.ctx, clock=clock)
+    book.do(halts.open_halt, book.account_id, "credits", AT, "why", RUN)
+    await submitter.run()
+    assert (provider.creates, submitter.api.guard.tripped, clock.pauses) == ([], True, 1)
+
+
+@pytest.mark.parametrize("in_flight", [0, 1])
+@pytest.mark.parametrize("over_budget", [False, True])
+@pytest.mark.parametrize("changes", [{"max_credits": 9.0}])
+async def test_what_a_submitter_waits_for(
+    book: Book, provider: FakeTTS, submitter: Submitter, in_flight: int, over_budget: bool
+) -> None:
+    """For a single answer too, and for no item of a batch that cannot afford one."""
+    assert submitter._budget is not None
+    submitter._budget.blocked = {book.wanted[0].batch_id: "reached"} if over_budget else {}
+    submitter._in_flight, submitter._searched_all = in_flight, True
+    found = await submitter._situation()
+    assert (found.in_flight, found.over_budget, found.pending) == (bool(in_flight), over_budget, not over_budget)
+
+
+@pytest.mark.parametrize("changes", [{"max_credits": 9.0}])
+async def test_the_balance_is_read_once_for_a_create_at_an_unknown_price(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """After its task has ended, which shows what it cost."""
+    assert submitter._budget is not None
+    submitter._budget.unpriced = True
+    for open_tasks, in_flight in ((1, 0), (0, 1), (0, 0), (0, 0)):
+        submitter.ctx.tally.open, submitter._in_flight = open_tasks, in_flight
+        await submitter._read_balance()
+        assert provider.profiles == int(not submitter._budget.unpriced)
+    assert provider.profiles == 1
+
+
+async def test_creating_goes_on_after_the_balance_was_read(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
+    submitter._balance_due = True
+    await submitter.run()
+    assert (provider.profiles, len(provider.creates), submitter.ctx.stop.reasons) == (1, 3, {})
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "all_stops"),
+    [(refusal(401, "bad_token"), Reason.CREDENTIALS, True), (HTML_404, Reason.TROUBLE, False)],
+    ids=["token", "another host"],
+)
+async def test_an_answer_that_concerns_every_request_stops_the_run(
+    book: Book, provider: FakeTTS, submitter: Submitter, answer: Twist, reason: Reason, all_stops: bool
+) -> None:
+    """Without a valid token nothing can be collected either."""
+    provider.on_create = lambda _: answer
+    await create_one(submitter)
+    stop = submitter.ctx.stop
+    assert (list(stop.reasons), stop.creating, stop.collecting) == ([reason], True, all_stops)
+
+
+async def test_a_tripped_guard_ends_creating_and_asks_about_no_old_task(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """What failed for lack of credits is checked again once the account may create."""
+    task = book.submitted("task_1")
+    book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
+    provider.jobs["task_1"] = Job("task_1", "one", "mp3", ends_at=0.0)
+    await submitter.api.guard.begin(Profile(), override=False)
+    await submitter.run()
+    assert (provider.creates, provider.jobs["task_1"].reads, submitter.ctx.stop.creating) == ([], 0, False)
+
+
+async def test_a_ledger_that_cannot_be_written_ends_the_run(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """Nothing is created without a durable intent."""
+    await submitter.ctx.ledger.do(lambda conn: conn.exec_driver_sql("PRAGMA query_only = ON"))
+    await submitter.run()
+    stop = submitter.ctx.stop
+    assert (list(stop.reasons), stop.collecting, provider.creates) == ([Reason.TROUBLE], True, [])
+
+
+@pytest.mark.parametrize("changes", [{"max_items": 0}])
+async def test_an_old_task_that_does_cost_is_collected_before_anything_is_created(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """It failed for lack of credits once, and by now it has ended well."""
+    task = book.submitted("task_1")
+    book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
+    (halt,) = book.do(halts.open_halts, book.account_id)
+    book.do(halts.permit_probe, halt.id, RUN)
+    provider.jobs["task_1"] = Job("task_1", "one", "mp3", ends_at=0.0)
+    await submitter.run()
+    assert (book.state(task.key), submitter.ctx.tally.open, submitter.ctx.tally.polls) == ("submitted", 1, 1)
+    assert [watched.task.task_id for watched in submitter.poller._due] == ["task_1"]
+    assert book.one("SELECT detail FROM events ORDER BY id DESC LIMIT 1") == {"detail": "read again: completed"}

