@@ -9,7 +9,8 @@ import signal
 import sys
 import traceback
 from contextlib import suppress
-from typing import Any, Final
+from types import FrameType
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -23,6 +24,7 @@ from batcher.errors import (
     CredentialsError,
     LockedError,
     StoppedError,
+    TerminatedError,
     TroubleError,
     UsageError,
     of_file_system,
@@ -111,10 +113,14 @@ def main() -> None:
     streams.prepare()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as after nohup
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, _terminate)
     code = _run(sys.argv[1:])
     _discard_unwritten()
     sys.exit(code)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise TerminatedError(130)
 
 
 def _discard_unwritten() -> None:
@@ -142,6 +148,8 @@ def _exit_code(arguments: list[str], accepted: set[int]) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return 2
+    except TerminatedError as error:
+        return _print_error(*explain(error))
     except SystemExit as error:  # how click ends a request for shell completion
         return error.code if isinstance(error.code, int) else 1
     except BaseException as error:  # noqa: BLE001 - the outermost handler
@@ -158,7 +166,7 @@ def explain(error: BaseException) -> tuple[int, str, str]:
         leaf = of_file_system(leaf) or leaf
     if isinstance(leaf, BatcherError):
         return exit_code_of(leaf), leaf.message, leaf.hint
-    if isinstance(leaf, KeyboardInterrupt):
+    if isinstance(leaf, KeyboardInterrupt | TerminatedError):
         return 130, "interrupted", ""
     if isinstance(leaf, click.ClickException):
         return 2, leaf.format_message(), _usage_hint(leaf)

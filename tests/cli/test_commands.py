@@ -537,7 +537,7 @@ def test_process_1_of_a_container_obeys_sigterm(project: Project, provider: Fake
         assert (started.returncode, json.loads(out)["states"]["done"]) == (0, 1), err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_before_a_run_has_begun_is_a_request_to_stop_too(project: Project, number: signal.Signals) -> None:
     """And `--ok-exit` covers it: the process is not killed."""
     command = [sys.executable, "-m", "batcher", "run", str(project.manifest(1)), "--json", "--wait-lock", "60s"]

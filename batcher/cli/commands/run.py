@@ -19,7 +19,7 @@ from batcher.cli.options import option
 from batcher.cli.run_options import GroupedCommand, manifest_options, run_settings
 from batcher.cli.saved_settings import SavedSettings
 from batcher.cli.terminal import show
-from batcher.errors import BatcherError, StoppedError, UsageError, root_cause
+from batcher.errors import BatcherError, StoppedError, TerminatedError, UsageError, root_cause
 from batcher.settings import project_folder
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
         report = _execute(ctx, manifests, progress)
     except BaseException as error:  # noqa: BLE001 - raised again below
         # Once it has begun, a run receives the signals itself.
-        ended = StoppedError() if isinstance(root_cause(error), KeyboardInterrupt) else error
+        ended = StoppedError() if isinstance(root_cause(error), KeyboardInterrupt | TerminatedError) else error
         with suppress(OSError):  # the error that ended the run counts
             failed = failure_report(ended)
             log_end(failed)
