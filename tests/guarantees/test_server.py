@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from batcher.address import Server
 from batcher.errors import LockedError
+from batcher.ledger.ledger import open_readonly
 from batcher.ledger.storage import database
 from batcher.ledger.storage import postgres as storage
 from tests.support import postgres
@@ -129,7 +130,7 @@ def test_a_second_lock_names_its_holder(project: Project) -> None:
     first = database.open_existing(address)
     with pytest.raises(LockedError, match=r"another run holds the ledger postgresql://.* since "):
         database.open_existing(address)
-    with database.open_existing(address, readonly=True).connect() as connection:
+    with open_readonly(address) as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM items").scalar_one() == 0
     first.dispose()
     database.open_existing(address).dispose()

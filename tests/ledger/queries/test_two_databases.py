@@ -270,7 +270,7 @@ def test_every_query_is_asked() -> None:
     assert {one.__name__ for one in functions - OTHER - set(QUERIES)} == set()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_both_databases_give_the_same_answers(tmp_path: Path, ledger_url: str, seed: int) -> None:
     """At several points of the same random history."""
     with _two_books(tmp_path, ledger_url) as books:
