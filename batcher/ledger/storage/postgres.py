@@ -165,13 +165,13 @@ def create_tables(conn: Connection) -> None:
     for index in INDEXES:
         conn.execute(CreateIndex(index))
     conn.exec_driver_sql(ENDINGS)
-    for name in _HOT:
+    for name in HOT:
         conn.exec_driver_sql(f"ALTER TABLE {name} SET ({', '.join(_VACUUM)})")
     # The numbers of items by state change too quickly for statistics. Without, the server takes any state for rare.
     conn.exec_driver_sql("ALTER TABLE items ALTER COLUMN state SET STATISTICS 0")
 
 
-_HOT: Final = ("items", "rows", "attempts", "tasks")
+HOT: Final = ("items", "rows", "attempts", "tasks")
 """Tables whose rows change several times until an item is done."""
 _VACUUM: Final = ("autovacuum_vacuum_scale_factor = 0.01", "autovacuum_analyze_scale_factor = 0.02")
 """Shares of such a table's rows after whose change the server removes old versions from its indexes, which every claim
