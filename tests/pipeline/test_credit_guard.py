@@ -343,12 +343,11 @@ async def test_creating_goes_on_while_a_permitted_probe_is_in_flight_and_ends_wh
 @pytest.mark.parametrize(
     ("read", "noticed"),
     [
-        ([], None),
-        ([Profile(credits=99.0), None], None),
-        ([Profile(credits=99.0), Profile(credits=101.0)], "credits=2.0"),
-        ([Profile(credits=99.0), Profile(), Profile(credits=101.0)], "credits=2.0"),
+        ([Profile(quota=100.0), None, Profile(quota=99.0)], None),
+        ([Profile(quota=104.0), Profile(quota=104.0)], "credits=4.0"),
+        ([Profile(), Profile(credits=99.0), Profile(), Profile(credits=101.0)], "credits=2.0"),
         ([Profile(credits=500.0, quota=99.0)], None),
-        ([Profile(credits=3.0, quota=104.0)], "credits=4.0"),
+        ([Profile(), Profile(credits=3.0, quota=104.0)], "credits=4.0"),
     ],
 )
 async def test_each_balance_is_recorded_and_a_top_up_is_noticed_once(
@@ -359,12 +358,13 @@ async def test_each_balance_is_recorded_and_a_top_up_is_noticed_once(
     book.do(runs.note_balance, RUN, book.account_id, Balance(credits=7.0, quota=100.0), at=AT)
     book.begin("run-2", credits_=None)
     watched.guard._run_id = "run-2"
-    await watched.guard.begin(Profile(quota=100.0), override=False)
-    for profile in read:
+    assert read[0] is not None
+    await watched.guard.begin(read[0], override=False)
+    for profile in read[1:]:
         await watched.guard.note(profile)
     lines = [record.getMessage() for record in caplog.records if "top-up noticed" in record.getMessage()]
     assert [line.rpartition(" ")[2] for line in lines] == ([noticed] if noticed else [])
-    known = [(profile.credits, profile.quota) for profile in read if profile is not None and profile.balance]
+    known = [(profile.credits, profile.quota) for profile in read[1:] if profile is not None and profile.balance]
     rows = book.all("SELECT credits, quota FROM balances WHERE run_id = 'run-2' ORDER BY id")
     assert [(row["credits"], row["quota"]) for row in rows] == known
 
@@ -387,6 +387,7 @@ async def test_tasks_that_fail_without_a_code_have_the_balance_read_every_ten_se
     assert guard.tripped
     (halt,) = book.all("SELECT from_task, detail FROM halts")
     assert halt["from_task"] == 1
+    assert book.one("SELECT credits FROM balances ORDER BY id DESC LIMIT 1") == {"credits": 0.0}
     assert halt["detail"].startswith("a task failed without an error code, and the balance is 0")
 
 
@@ -399,12 +400,16 @@ async def test_an_unknown_balance_halts_nothing(
     provider.hidden = ("credits", "api_quota_remaining")
     provider.on_profile = lambda _: answer
     client = submitter.api.client
-    for _ in range(SUSPECT_THROTTLED):
+    for _ in range(SUSPECT_THROTTLED - 1):
         await watched.guard.throttled(client, claimed.key)
+    assert provider.profiles == 0
+    await watched.guard.throttled(client, claimed.key)
     assert (provider.profiles, watched.guard.tripped, book.all("SELECT * FROM halts")) == (1, False, [])
-    book.do(halts.open_halt, book.account_id, "credits", AT, "why", RUN)
+    for kind in ("credits", "unstable"):
+        book.do(halts.open_halt, book.account_id, kind, AT, "why", RUN)
     await watched.guard.begin(Profile(), override=False)
     await watched.guard.settle((await client.profile()).profile)
-    assert book.one("SELECT balance_at FROM halts") == {"balance_at": None}
+    assert book.all("SELECT kind FROM halts WHERE balance_at IS NOT NULL") == []
     await watched.guard.settle(Profile(credits=5.0))
-    assert [(halt.balance_at, halt.credits) for halt in watched.guard.halts] == [(AT, 5.0)]
+    assert {halt.kind: halt.credits for halt in watched.guard.halts} == {"credits": 5.0, "unstable": None}
+    assert book.one("SELECT credits FROM balances ORDER BY id DESC LIMIT 1") == {"credits": 5.0}
