@@ -63,6 +63,9 @@ async def test_max_items_counts_creates_that_may_have_been_bought(
 @pytest.mark.parametrize("changes", [{"max_items": 2}])
 async def test_max_items_stops_only_creating(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
     """Open tasks are collected; the next run creates the rest."""
+    submitter._claimed, submitter._in_flight = 2, 1
+    assert not submitter._items_spent()  # the one in flight may be deferred
+    submitter._claimed = submitter._in_flight = 0
     await submitter.run()
     stop = submitter.ctx.stop
     assert stop.reasons == {Reason.ASKED: "--max-items 2 reached"}
@@ -219,11 +222,48 @@ async def test_the_balance_is_read_once_for_a_create_at_an_unknown_price(
     """After its task has ended, which shows what it cost."""
     assert submitter._budget is not None
     submitter._budget.unpriced = True
-    for open_tasks, in_flight in ((1, 0), (0, 1), (0, 0), (0, 0)):
+    for open_tasks, in_flight, read in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 1)):
         submitter.ctx.tally.open, submitter._in_flight = open_tasks, in_flight
         await submitter._read_balance()
-        assert provider.profiles == int(not submitter._budget.unpriced)
-    assert provider.profiles == 1
+        assert (provider.profiles, submitter._budget.unpriced) == (read, not read)
+
+
+@pytest.mark.parametrize("changes", [{"max_credits": 9.0}])
+async def test_a_balance_read_for_another_reason_shows_no_price_before_the_task_has_ended(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """Otherwise a second item would be created at an unknown price."""
+    assert submitter._budget is not None
+    submitter._budget.unpriced = submitter._balance_due = True
+    submitter.ctx.tally.open = 1
+    assert await submitter._read_balance()
+    assert (provider.profiles, submitter._budget.unpriced) == (1, True)
+
+
+@pytest.mark.parametrize("changes", [{"max_credits": 4.5}])
+async def test_a_spent_budget_ends_only_creating(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
+    """Open tasks are collected; the reason is given once."""
+    book.do(collection.record_rendered, ending(book.submitted("t1"), credits=3.0))
+    await submitter.run()
+    stop = submitter.ctx.stop
+    ((reason, why),) = stop.reasons.items()
+    assert (reason, why.startswith("--max-credits 4.5 reached: about 3 spent")) == (Reason.ASKED, True)
+    assert (stop.creating, stop.collecting, provider.creates) == (True, False, [])
+
+
+@pytest.mark.parametrize("changes", [{"max_credits": 9.0}])
+@pytest.mark.parametrize("over_budget", [False, True])
+async def test_answers_are_waited_for_without_asking_the_ledger_again(
+    book: Book, provider: FakeTTS, submitter: Submitter, over_budget: bool
+) -> None:
+    """They may free an item or a part of the budget."""
+    assert submitter._budget is not None
+    book.claim(3)
+    submitter._budget.blocked = {book.wanted[0].batch_id: "reached"} if over_budget else {}
+    submitter._in_flight, submitter._searched_all = 1, True
+    with anyio.move_on_after(0.03) as limit:
+        await submitter._wait()
+    assert limit.cancelled_caught
 
 
 async def test_creating_goes_on_after_the_balance_was_read(book: Book, provider: FakeTTS, submitter: Submitter) -> None:

@@ -138,6 +138,7 @@ def test_without_a_price_creates_go_one_at_a_time_and_stop_after_five(book: Book
         book.do(collection.record_failed, ending(task))
     assert claims_within(book, budget) == 0
     assert "after 5 creates" in budget.blocked[batch.batch_id]
+    book.cursor = (0, 0)
     end(book, "priced", 4.0)
     assert claims_within(book, budget) == 4
 
