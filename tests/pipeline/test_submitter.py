@@ -9,10 +9,12 @@ import anyio
 import pytest
 
 from batcher.clock import Clock
+from batcher.errors import StorageError
 from batcher.ledger.lifecycle import collection, halts
+from batcher.pipeline.credit_guard import SUSPECT_THROTTLED
 from batcher.pipeline.stop import Reason
 from batcher.pipeline.submitter import Submitter
-from batcher.provider.answers import Profile
+from batcher.provider.answers import Answer, Cause, Profile
 from tests.support.fake_tts import HTML_404, NO_CREDITS, FakeTTS, Job, Twist, refusal
 from tests.support.ledger_kit import AT, RUN, Book, ending
 
@@ -182,6 +184,18 @@ async def test_a_halt_that_an_answer_opens_is_known_at_once(
     assert submitter.api.guard.tripped
 
 
+class SetClock(Clock):
+    """A clock that the test moves."""
+
+    at = AT
+
+    def now(self) -> float:
+        return self.at
+
+    def steady(self) -> float:
+        return self.at
+
+
 class QuickClock(Clock):
     """A clock whose pauses take no time, and are counted."""
 
@@ -323,3 +337,72 @@ async def test_an_old_task_that_does_cost_is_collected_before_anything_is_create
     assert (book.state(task.key), submitter.ctx.tally.open, submitter.ctx.tally.polls) == ("submitted", 1, 1)
     assert [watched.task.task_id for watched in submitter.poller._due] == ["task_1"]
     assert book.one("SELECT detail FROM events ORDER BY id DESC LIMIT 1") == {"detail": "read again: completed"}
+
+
+@pytest.mark.parametrize("answer", ["unfunded", "bad token"])
+async def test_an_old_task_that_is_still_unfunded_lets_its_item_be_created(
+    book: Book, provider: FakeTTS, submitter: Submitter, answer: str
+) -> None:
+    """After a second poll that shows it. A rejected token ends the run."""
+    task = book.submitted("task_1")
+    book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
+    (halt,) = book.do(halts.open_halts, book.account_id)
+    book.do(halts.permit_probe, halt.id, RUN)
+    provider.jobs["task_1"] = Job("task_1", "one", "mp3", ends_at=0.0)
+    provider.ending = lambda _: {"status": "failed", "error": {"code": "insufficient_credits"}, "creditsUsed": 0}
+    provider.on_read = lambda _: refusal(401, "bad_token") if answer == "bad token" else None
+    await submitter._recheck()
+    stop = submitter.ctx.stop
+    assert (list(stop.reasons), stop.collecting) == (
+        ([Reason.CREDENTIALS], True) if answer != "unfunded" else ([], False)
+    )
+    (claimed,) = book.claim_anew()
+    assert (claimed.key == task.key) == (answer == "unfunded")
+
+
+async def test_a_task_that_belongs_to_another_item_is_not_polled_twice(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """An API that repeats a task id leaves the second create in doubt."""
+    provider.on_create = lambda _: Twist(status=202, body={"task": {"id": "t1", "status": "queued"}})
+    first, second = [await create_one(submitter) for _ in range(2)]
+    assert (book.state(first), book.state(second)) == ("submitted", "in_doubt")
+    assert [watched.task.key for watched in submitter.poller._due] == [first]
+    assert submitter.gate._flights.started == []
+
+
+@pytest.mark.parametrize("cause", [Cause.UNSENT, Cause.UNCLEAR])
+async def test_creating_stops_once_the_api_has_not_answered_for_long(submitter: Submitter, cause: Cause) -> None:
+    """A first failure only slows it down. Open tasks are still collected."""
+    clock = submitter.gate._closure._clock = SetClock()
+    answer, stop = Answer(cause=cause, transport="refused"), submitter.ctx.stop
+    submitter._react(answer, submitter.gate.enter())
+    assert not stop.reasons
+    for _ in range(100):
+        clock.at += 60.0
+        submitter._react(answer, submitter.gate.enter())
+    assert (list(stop.reasons), stop.creating, stop.collecting) == ([Reason.TROUBLE], True, False)
+    assert submitter.ctx.tally.creates == (0 if cause is Cause.UNSENT else 101)
+
+
+@pytest.mark.parametrize("step", ["refresh", "throttled"])
+async def test_a_halt_that_cannot_be_stored_or_reported_stops_the_run(
+    book: Book, provider: FakeTTS, submitter: Submitter, step: str
+) -> None:
+    """Nothing more is created or collected."""
+
+    async def fail(_: object) -> None:
+        raise StorageError("the disk is full")
+
+    (claimed,) = await submitter._claim(1)
+    submitter.api.guard._throttled = SUSPECT_THROTTLED - 1
+    provider.credits = 0
+    if step == "refresh":
+        submitter.api.guard._on_halt = fail
+        book.do(halts.open_halt, book.account_id, "credits", AT, "why", RUN)
+        await submitter._refresh_guard()
+    else:
+        await submitter.ctx.ledger.do(lambda conn: conn.exec_driver_sql("PRAGMA query_only = ON"))
+        await submitter._suspect_empty(claimed)
+    stop = submitter.ctx.stop
+    assert (list(stop.reasons), stop.collecting) == ([Reason.TROUBLE], True)
