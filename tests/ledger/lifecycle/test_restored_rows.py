@@ -95,7 +95,7 @@ def test_items_that_the_results_files_may_lack_are_put_in_doubt(
     book: Book, gaps: list[restored_rows.Gap], heard: list[str], doubted: list[str]
 ) -> None:
     """All that are not bought yet if the files may be incomplete, or else those whose audio exists."""
-    book.execute("INSERT INTO meta (name, value) VALUES ('copied_at', '1')")
+    book.execute("INSERT INTO meta (name, value) VALUES ('copied_at', '1'), ('other', '')")
     bought = book.submitted("t1")
     assert not book.do(restored_rows.due)
     for gap in gaps:
@@ -109,6 +109,7 @@ def test_items_that_the_results_files_may_lack_are_put_in_doubt(
     assert book.state(bought.key) == "submitted"
     assert not book.do(restored_rows.due)
     assert book.all("SELECT * FROM meta WHERE name IN ('copied_at', 'restoring')") == []
+    assert len(book.all("SELECT * FROM meta WHERE name = 'other'")) == 1
 
 
 def test_restored_rows_are_due_once_their_manifest_is_imported(book: Book) -> None:
@@ -138,9 +139,10 @@ def test_a_restored_row_without_task_and_file_is_in_doubt(book: Book, before: fl
         for at in (before - 9, before):
             book.do(runs.note_balance, RUN, book.account_id, Balance(credits=1.0), at=at)
     book.do(runs.note_balance, "run-2", book.account_id, Balance(credits=1.0), at=AT + 1)
-    add(book, {})
+    batch = book.take_in("id,text\nx,other\n", batch="n")
+    key = key_of(book, "x")
+    add(book, {"batch": "n", "id": "x", "key": key})
     assert apply(book, run_id="run-2") == ["in_doubt"]
-    (batch,) = book.wanted
     attempt = book.one("SELECT attempt, run_id, batch_id, account_id, intended_at, outcome, cause FROM attempts")
     assert attempt == {
         "attempt": 1,
@@ -151,13 +153,14 @@ def test_a_restored_row_without_task_and_file_is_in_doubt(book: Book, before: fl
         "outcome": "lost",
         "cause": "restored",
     }
-    item = book.item(key_of(book))
+    item = book.item(key)
     assert (item["attempt"], "restored ledger" in item["error_message"]) == (1, True)
-    assert item["key"] not in keys_of(book.claim(5, run_id="run-2"))
+    assert key not in keys_of(book.claim(5, run_id="run-2"))
     assert book.all("SELECT * FROM recalled") == []
 
 
-def test_a_restored_task_is_collected_and_a_restored_file_is_the_items_audio(book: Book) -> None:
+@pytest.mark.parametrize("rendered", [False, True])
+def test_a_restored_task_is_collected_and_a_restored_file_is_the_items_audio(book: Book, rendered: bool) -> None:
     """Neither is bought again. Another item's task is not taken from it."""
     add(book, {"task_id": "t1"})
     assert apply(book) == ["submitted"]
@@ -165,6 +168,8 @@ def test_a_restored_task_is_collected_and_a_restored_file_is_the_items_audio(boo
     assert (task.key, task.task_id) == (key_of(book), "t1")
     add(book, {"id": "b", "key": key_of(book, "b"), "task_id": "t1"})
     assert apply(book) == ["in_doubt"]
+    if rendered:
+        book.do(collection.record_rendered, ending(task, word="completed", at=AT + 9))
     add(book, {"task_id": "t1", "out_dir": "old"}, {"id": "c", "key": key_of(book, "c")})
     assert sorted(apply(book, FILE)) == ["done", "in_doubt"]
     (stored,) = book.all("SELECT item_key, path, sha256, bytes, audio_seconds, out_dir, saved_at FROM files")
@@ -177,7 +182,8 @@ def test_a_restored_task_is_collected_and_a_restored_file_is_the_items_audio(boo
         "out_dir": "old",
         "saved_at": AT + 9,
     }
-    assert book.one("SELECT word, ended_at FROM tasks") == {"word": "restored", "ended_at": AT + 9}
+    word = "completed" if rendered else "restored"
+    assert book.one("SELECT word, ended_at FROM tasks") == {"word": word, "ended_at": AT + 9}
 
 
 def test_a_restored_row_changes_no_item_that_the_ledger_knows_to_be_bought(book: Book) -> None:
