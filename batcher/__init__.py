@@ -14,7 +14,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from batcher.api import open, plan, results, run, status  # noqa: A004 - its public name
+    from batcher.api import (
+        abandon,
+        changes,
+        doubts,
+        open,  # noqa: A004 - its public name
+        plan,
+        resolve,
+        results,
+        retake,
+        retake_marked,
+        retry,
+        run,
+        status,
+    )
     from batcher.errors import (
         BatcherError,
         CredentialsError,
@@ -29,7 +42,7 @@ if TYPE_CHECKING:
     from batcher.maintenance.decisions import Outcome
     from batcher.maintenance.doubts import Doubt, DoubtMoney, DoubtRow
     from batcher.maintenance.retakes import MarkedRetakes, Note, Retake
-    from batcher.options import Options
+    from batcher.options import LedgerOptions, Options
     from batcher.pipeline.plan import Plan
     from batcher.project import Project
     from batcher.project_run import Run
@@ -49,6 +62,7 @@ __all__ = [
     "LastRun",
     "LedgerCredits",
     "LedgerError",
+    "LedgerOptions",
     "LockedError",
     "ManifestError",
     "MarkedRetakes",
@@ -68,9 +82,16 @@ __all__ = [
     "TroubleError",
     "UsageError",
     "__version__",
+    "abandon",
+    "changes",
+    "doubts",
     "open",
     "plan",
+    "resolve",
     "results",
+    "retake",
+    "retake_marked",
+    "retry",
     "run",
     "status",
 ]

@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 _SCHEME: Final = re.compile(r"postgres(ql)?(\+psycopg)?://", re.IGNORECASE)
 
@@ -21,9 +20,16 @@ class Server:
 
     def __str__(self) -> str:
         """The URL without password and options."""
-        found = urlsplit(self.url)
-        user, at, host = found.netloc.rpartition("@")
-        return f"postgresql://{user.partition(':')[0]}{at}{host}{found.path}"
+        address = _SCHEME.sub("", self.url)
+        secrets, _, rest = address.partition("@") if _has_user(address) else ("", "", address)
+        place = rest.partition("?")[0].rpartition("@")[2]  # what is before another @ is part of a password
+        user = secrets.partition(":")[0]
+        return f"postgresql://{user}{'@' if secrets else ''}{place}"
+
+
+def _has_user(address: str) -> bool:
+    """Whether the driver reads a user, and perhaps a password, which may contain `?` and `#`, up to the first @."""
+    return "@" in address.partition("/")[0]
 
 
 Address = Path | Server
@@ -40,10 +46,15 @@ def option_of(address: Address) -> str:
     return address.url if isinstance(address, Server) else str(address)
 
 
-def local_file(address: Address, ending: str) -> Path:
-    """The path of a file that this host keeps for the ledger, such as `batcher.db.spill`."""
-    path = address.home / "batcher.db" if isinstance(address, Server) else address
-    return path.with_name(f"{path.name}.{ending}")
+def spill_file(address: Address, ledger_id: str) -> Path:
+    """The path of the file in which this host keeps answers that the ledger did not take.
+
+    A project folder can have several ledgers, each with numbers of accounts of its own. The URL does not tell those on
+    servers apart: a server has several names.
+    """
+    if isinstance(address, Server):
+        return address.home / f"batcher-{ledger_id}.spill"
+    return address.with_name(f"{address.name}.spill")
 
 
 def without_password(value: str) -> str:

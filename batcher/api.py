@@ -7,21 +7,25 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar, Unpack
 
 import anyio
 
-from batcher.errors import own_errors
-from batcher.options import Options, StrPath, checked, token_of
+from batcher.errors import own_errors, root_cause
+from batcher.maintenance.decisions import Outcome
+from batcher.maintenance.doubts import Doubt
+from batcher.maintenance.retakes import MarkedRetakes, Retake
+from batcher.options import LedgerOptions, Options, StrPath, checked, checked_for_ledger, token_of
 from batcher.pipeline import plan as planning
 from batcher.pipeline import runner
 from batcher.pipeline.stop import StopRequests
-from batcher.project import Project, read_batches, read_rows, read_status
+from batcher.project import Names, Project, read_batches, read_rows, read_status
 from batcher.reports.observer import LogObserver
 from batcher.reports.run_report import RunReport
 from batcher.row_input import SyncRows, closing_content, paths_of, settings_for, spool_now
-from batcher.row_output import Row, Status
+from batcher.row_output import Change, Row, Status
 from batcher.run_settings import settings_of
 from batcher.settings import Settings, folder_of_ledger, project_folder
 
@@ -52,7 +56,7 @@ def run(rows: SyncRows | None = None, /, **options: Unpack[Options]) -> RunRepor
 
 
 def plan(rows: SyncRows, /, **options: Unpack[Options]) -> planning.Plan:
-    """What a run would do and cost. Creates nothing, not even a ledger.
+    """What a run would do and cost. Creates nothing, not even a ledger. KeyboardInterrupt ends it at once.
 
     Raises:
         TypeError: an option does not exist.
@@ -60,7 +64,7 @@ def plan(rows: SyncRows, /, **options: Unpack[Options]) -> planning.Plan:
     """
     settings = _settings(rows, options, "plan")
     with closing_content(settings), own_errors():
-        return _wait_for(lambda _: planning.plan(settings))
+        return _wait_for(partial(_until_requested, lambda: planning.plan(settings)))
 
 
 def status(manifest: StrPath | None = None, /, *, ledger: StrPath | None = None, sandbox: bool = False) -> Status:
@@ -104,6 +108,99 @@ def open(ledger: StrPath | None = None, /, **options: Unpack[Options]) -> Projec
             raise TypeError("open() got two values for 'ledger'")
         options["ledger"] = ledger
     return Project(options)
+
+
+def changes(
+    since: str | None = None, /, *, batch: str | None = None, **of_ledger: Unpack[LedgerOptions]
+) -> list[Change]:
+    """The files that the last run, or a run `since` and all later ones, have made or replaced; see `Project.changes`.
+
+    `of_ledger`, here and below, names the ledger: see `LedgerOptions`.
+    """
+    return _decided(of_ledger, "changes", lambda project: project.changes(since, batch=batch))
+
+
+def retry(
+    ids: Names | None = None,
+    /,
+    *,
+    state: Names = (),
+    batch: str | None = None,
+    **of_ledger: Unpack[LedgerOptions],
+) -> list[Outcome]:
+    """Let the next run create items again, and pay for them; see `Project.retry`."""
+    return _decided(of_ledger, "retry", lambda project: project.retry(ids, state=state, batch=batch))
+
+
+def abandon(
+    ids: Names | None = None,
+    /,
+    *,
+    state: Names = (),
+    batch: str | None = None,
+    **of_ledger: Unpack[LedgerOptions],
+) -> list[Outcome]:
+    """Give up items that were rejected, failed or are gone; see `Project.abandon`."""
+    return _decided(of_ledger, "abandon", lambda project: project.abandon(ids, state=state, batch=batch))
+
+
+def doubts(ids: Names | None = None, /, **of_ledger: Unpack[LedgerOptions]) -> list[Doubt]:
+    """The items in doubt, all or those named, with the evidence; see `Project.doubts`."""
+    return _decided(of_ledger, "doubts", lambda project: project.doubts(ids))
+
+
+def resolve(
+    ids: Names | None = None,
+    /,
+    *,
+    adopt: str | None = None,
+    buy_again: bool = False,
+    abandon: bool = False,
+    all: bool = False,  # noqa: A002 - the option's name
+    **of_ledger: Unpack[LedgerOptions],
+) -> list[Outcome]:
+    """Settle items in doubt by exactly one decision; see `Project.resolve`. With `buy_again`, each may cost twice."""
+    decision: dict[str, Any] = {"adopt": adopt, "buy_again": buy_again, "abandon": abandon, "all": all}
+    return _decided(of_ledger, "resolve", lambda project: project.resolve(ids, **decision))
+
+
+def retake(
+    ids: Names, /, *, take: int | None = None, batch: str | None = None, **of_ledger: Unpack[LedgerOptions]
+) -> list[Retake]:
+    """Let the next run pay for another take of done rows, or switch back to `take`, free; see `Project.retake`."""
+    return _decided(of_ledger, "retake", lambda project: project.retake(ids, take=take, batch=batch))
+
+
+def retake_marked(marks: StrPath, /, *, batch: str | None = None, **of_ledger: Unpack[LedgerOptions]) -> MarkedRetakes:
+    """Retake the rows marked in a file that was exported from a report page; see `Project.retake_marked`."""
+    return _decided(of_ledger, "retake_marked", lambda project: project.retake_marked(marks, batch=batch))
+
+
+def _decided(of_ledger: LedgerOptions, function: str, decide: Callable[[Project], Awaitable[T]]) -> T:
+    """What a method of a project returns."""
+    options: Any = checked_for_ledger(of_ledger, function)
+    manifest = options.pop("manifest", None)
+    project = Project(options, folder=None if manifest is None else project_folder(Path(os.fspath(manifest))))
+    with own_errors():
+        return _wait_for(partial(_until_requested, lambda: decide(project)))
+
+
+async def _until_requested(function: Callable[[], Awaitable[T]], requests: StopRequests) -> T:
+    """What the function returns, unless a request cancels it before."""
+
+    async def cancel() -> None:
+        await requests.reach(1)
+        group.cancel_scope.cancel()
+
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(cancel)
+            found = await function()
+            group.cancel_scope.cancel()
+            return found
+    except BaseExceptionGroup as errors:
+        raise root_cause(errors) from None
+    raise RuntimeError("cancelled")  # nobody receives it: the interrupt that requested the end is raised
 
 
 def _results(settings: Settings, batches: list[Any]) -> Iterator[Row]:

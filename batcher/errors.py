@@ -92,6 +92,21 @@ class LockedError(BatcherError):
     """Another run holds the ledger."""
 
 
+class TerminatedError(SystemExit):
+    """SIGTERM or SIGHUP arrived before anything had begun that could drain.
+
+    An event loop ends at once for a SystemExit, as for KeyboardInterrupt. The latter may make Python end by SIGINT even
+    though it was caught: if it was raised in code that is a string, as of data classes.
+    """
+
+
+class StoppedError(BatcherError):
+    """A request to stop ended a run before it began, or the reading of a manifest."""
+
+    def __init__(self) -> None:
+        super().__init__("stopped by a signal; run it again to continue")
+
+
 class CredentialsError(BatcherError):
     """The token is missing or rejected, or belongs to a different account than the tasks."""
 

@@ -82,6 +82,33 @@ class Options(TypedDict, total=False):
     allow_audio_host: str | Iterable[str]
 
 
+class LedgerOptions(TypedDict, total=False):
+    """Which ledger a function works on: `ledger`, or that beside `manifest`, or else that in the current folder.
+
+    The others are for functions that ask the API.
+    """
+
+    manifest: StrPath | None
+    ledger: StrPath | None
+    sandbox: bool
+    api_url: str
+    token: str | None
+    token_file: StrPath | None
+    allow_http: bool
+
+
+def checked_for_ledger(given: LedgerOptions, function: str) -> dict[str, Any]:
+    """The options that are given to this function, which works on a ledger.
+
+    Raises:
+        TypeError: an option does not exist.
+    """
+    known = LedgerOptions.__annotations__
+    if unknown := next((name for name in given if name not in known), None):
+        raise TypeError(f"{function}() got an unexpected keyword argument {unknown!r}{_suggestion(unknown, known)}")
+    return dict(given)
+
+
 def checked(given: Mapping[str, Any], function: str) -> dict[str, Any]:
     """The values of all options, with defaults for those that are not given to this function.
 
@@ -92,7 +119,7 @@ def checked(given: Mapping[str, Any], function: str) -> dict[str, Any]:
     values = {name: one.default for name, one in _OPTIONS.items()}
     for name, value in given.items():
         if name not in _OPTIONS:
-            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{_suggestion(name)}")
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{_suggestion(name, _OPTIONS)}")
         if value is not None:
             try:
                 values[name] = _OPTIONS[name].check(value)
@@ -113,8 +140,8 @@ def token_of(values: Mapping[str, Any]) -> str | None:
     return read_token(token if token is not None or file is not None else token_from_environment(), file)
 
 
-def _suggestion(name: str) -> str:
-    near = difflib.get_close_matches(name, _OPTIONS, n=1)
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, [*known], n=1)
     return f". Did you mean {near[0]!r}?" if near else ""
 
 

@@ -46,11 +46,14 @@ class Project:
     Everything runs in the event loop of the caller, which must be asyncio's.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, *, folder: Path | None = None) -> None:
+        """`folder` is the project folder; None for that of the ledger."""
         # Every run reads the options, and an iterator can be read only once.
         given = {name: [*value] if isinstance(value, Iterator) else value for name, value in options.items()}
         values = checked(given, "open")
-        self._settings = settings_of(values, (), folder=folder_of_ledger(values["ledger"]), token=token_of(values))
+        self._settings = settings_of(
+            values, (), folder=folder or folder_of_ledger(values["ledger"]), token=token_of(values)
+        )
         self._options: dict[str, Any] = given
         self._runs: list[Run] = []
         self._is_open = False

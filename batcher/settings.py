@@ -209,14 +209,16 @@ def _is_path_part(part: str) -> bool:
 
 def changed_command(command: Sequence[str], options: Mapping[str, Sequence[str]]) -> str:
     """The command line with these values for the options, in the place of its own; without passwords and control
-    characters."""
+    characters. An option without values is a flag."""
     words, kept = iter(command), []
     for word in words:
-        if word in options:
+        if options.get(word):
             next(words, None)
         elif word.partition("=")[0] not in options:
             kept.append("URL" if "://" in word and "@" in word else word)
-    added = [part for name, values in options.items() for value in values for part in (name, value)]
+    added: list[str] = []
+    for name, values in options.items():
+        added += [part for value in values for part in (name, value)] or [name]
     return "".join(char if char.isprintable() else "?" for char in shlex.join([*kept, *added]))
 
 

@@ -30,7 +30,7 @@ from batcher.cli.commands.run import run as run_command
 from batcher.ledger.storage.lock import owner_lock
 from batcher.options import _OPTIONS, Options, checked
 from tests.conftest import Project
-from tests.support.fake_tts import TOKEN, FakeTTS, Job, refusal
+from tests.support.fake_tts import TOKEN, FakeTTS, Job, Twist, refusal
 
 ROOT: Final = Path(__file__).parents[1]
 
@@ -154,6 +154,42 @@ def test_an_interrupt_ends_the_wait_for_the_lock(project: Project, options: dict
         with pytest.raises(KeyboardInterrupt):
             batcher.run(manifest, wait_lock=60, **options)
     assert time.monotonic() - before < 30
+
+
+def test_an_interrupt_ends_a_plan_while_it_reads(project: Project, options: dict[str, Any]) -> None:
+    """These rows take more than ten seconds."""
+    manifest = project.folder / "many.csv"
+    lines = "".join(f"r{number},Hello.,5f3c\n" for number in range(200_000))
+    manifest.write_text(f"id,text,voice\n{lines}", encoding="utf-8")
+    this = threading.get_ident()
+    before = time.monotonic()
+    threading.Timer(0.3, signal.pthread_kill, [this, signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        batcher.plan(manifest, **options)
+    assert time.monotonic() - before < 4
+
+
+def test_decisions_need_no_event_loop(project: Project, provider: FakeTTS, options: dict[str, Any]) -> None:
+    """They are those of a project; also in a thread whose loop is running."""
+    provider.on_create = lambda create: Twist(charge=True) if "number 2" in create.text else None
+    assert batcher.run(project.manifest(3), **options).states["in_doubt"] == 1
+    provider.on_create = lambda _: None
+    where: Any = {name: options[name] for name in ("api_url", "token")} | {"ledger": project.ledger}
+    assert {change.id for change in batcher.changes(ledger=project.ledger)} == {"r1", "r3"}
+    assert [doubt.rows[0].id for doubt in batcher.doubts(ledger=project.ledger)] == ["r2"]
+    with pytest.raises(batcher.UsageError, match="choose one of"):
+        batcher.resolve("r2", **where)
+    with pytest.raises(TypeError, match=r"retry\(\) got an unexpected keyword argument 'ledgr'. Did you mean 'ledger'"):
+        batcher.retry("r2", ledgr=project.ledger)  # type: ignore[call-arg]
+
+    async def decide() -> list[batcher.Outcome]:
+        return batcher.resolve("r2", abandon=True, **where)
+
+    assert [outcome.changed for outcome in asyncio.run(decide())] == [True]
+    assert [outcome.changed for outcome in batcher.retry("r2", **where)] == [True]
+    manifest = project.folder / "lines.csv"
+    assert [retake.take for retake in batcher.retake("r1", manifest=manifest)] == [2]
+    assert batcher.run(manifest, **options).states["done"] == 3
 
 
 class _Interrupt:
@@ -505,8 +541,9 @@ def test_the_examples_of_the_manual_run(
     assert sorted(said[1][1:3]) == [f"{name} done {folder / name}.mp3" for name in ("bye", "hello")]
     assert sorted(said[2][:2]) == [f"new: {folder / name}.mp3" for name in ("bye", "hello")]
     assert said[2][2:] == ["hello 2 take 2: the next run creates and pays for it", "all open tasks are collected"]
-    assert said[3][0].endswith("frozenset({'html'})")
-    assert len(said) == 4
+    assert said[3] == ["bye 2 take 2: the next run creates and pays for it"]
+    assert said[4][0].endswith("frozenset({'html'})")
+    assert len(said) == 5
 
 
 def test_the_manual_names_every_function_and_error() -> None:
@@ -516,3 +553,4 @@ def test_the_manual_names_every_function_and_error() -> None:
         assert f"`{name}" in text, name
     methods = {name for name in vars(batcher.Project) if not name.startswith("_")} - {"ledger"}
     assert [name for name in methods if f"`{name}(" not in text and f"project.{name}(" not in text] == []
+    assert [name for name in methods if not hasattr(batcher, name)] == []

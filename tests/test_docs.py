@@ -268,7 +268,15 @@ def test_help_of_a_topic_that_does_not_exist(project: Project) -> None:
         2,
         "batcher: there is no help topic 'manifests'\n  Did you mean manifest?\n",
     )
+    assert "The word is in `batcher help operations`." in project.batcher("help", "cron").err
+    assert "The topics are manifest, " in project.batcher("help", "nothing-like-it").err
     assert "--max-credits" in project.batcher("help", "run").out
+
+
+def test_a_misspelt_command_names_the_nearest(project: Project) -> None:
+    ended = project.batcher("staus")
+    assert (ended.exit_code, "No such command 'staus'. (Did you mean 'status'?)" in ended.err) == (2, True)
+    assert "Did you mean" not in project.batcher("something").err
 
 
 @pytest.mark.parametrize("width", [40, 80, 100])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import signal
 import sys
 import traceback
 from contextlib import suppress
-from typing import Any, Final
+from types import FrameType
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -21,6 +23,8 @@ from batcher.errors import (
     BatcherError,
     CredentialsError,
     LockedError,
+    StoppedError,
+    TerminatedError,
     TroubleError,
     UsageError,
     of_file_system,
@@ -68,6 +72,19 @@ class _LazyGroup(click.Group):
                 subcommand.epilog = epilog(f"{cmd_name} {name}")
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first argument names.
+
+        Raises:
+            UsageError: there is none of this name; the message has the nearest.
+        """
+        near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+        if args[0] not in COMMANDS and near and not args[0].startswith("-"):
+            raise click.UsageError(f"No such command {args[0]!r}. (Did you mean {near[0]!r}?)", ctx)
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. A closed pipe is not an error: the reader has seen enough."""
         try:
@@ -94,12 +111,16 @@ def cli() -> None:
 def main() -> None:
     """Run the `batcher` command with the arguments of this process, then exit."""
     streams.prepare()
-    if os.getpid() == 1:  # in a container, where the kernel drops signals that have no handler
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as after nohup
+            signal.signal(number, _terminate)
     code = _run(sys.argv[1:])
     _discard_unwritten()
     sys.exit(code)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise TerminatedError(130)
 
 
 def _discard_unwritten() -> None:
@@ -127,6 +148,8 @@ def _exit_code(arguments: list[str], accepted: set[int]) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return 2
+    except TerminatedError as error:
+        return _print_error(*explain(error))
     except SystemExit as error:  # how click ends a request for shell completion
         return error.code if isinstance(error.code, int) else 1
     except BaseException as error:  # noqa: BLE001 - the outermost handler
@@ -143,7 +166,7 @@ def explain(error: BaseException) -> tuple[int, str, str]:
         leaf = of_file_system(leaf) or leaf
     if isinstance(leaf, BatcherError):
         return exit_code_of(leaf), leaf.message, leaf.hint
-    if isinstance(leaf, KeyboardInterrupt):
+    if isinstance(leaf, KeyboardInterrupt | TerminatedError):
         return 130, "interrupted", ""
     if isinstance(leaf, click.ClickException):
         return 2, leaf.format_message(), _usage_hint(leaf)
@@ -155,7 +178,13 @@ def explain(error: BaseException) -> tuple[int, str, str]:
 
 def exit_code_of(error: BatcherError) -> int:
     """The exit code for an error that batcher raised."""
-    codes: dict[type[BatcherError], int] = {LockedError: 7, UsageError: 2, CredentialsError: 5, TroubleError: 8}
+    codes: dict[type[BatcherError], int] = {
+        LockedError: 7,
+        UsageError: 2,
+        CredentialsError: 5,
+        TroubleError: 8,
+        StoppedError: 6,
+    }
     return next(code for kind, code in codes.items() if isinstance(error, kind))
 
 

@@ -8,6 +8,7 @@ from typing import Final
 import anyio
 from anyio.abc import TaskStatus
 
+from batcher.errors import StoppedError
 from batcher.pipeline.stop import StopRequests
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -16,7 +17,7 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class SignalRequests(StopRequests):
     """Each signal requests that the run ends."""
 
-    message = "stopped by a signal; run it again to continue"
+    message = StoppedError().message
     way_out = " (press Ctrl-C again to end at once)"
 
     async def listen(self, *, task_status: TaskStatus[None]) -> None:

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from batcher.address import Address, local_file
+from batcher.address import Address, Server, spill_file
 from batcher.audio.folder import Folder
 from batcher.doctor.bucket import check_bucket
 from batcher.doctor.finding import Finding, hint, ok, problem
@@ -15,6 +15,7 @@ from batcher.errors import BatcherError, StorageError
 from batcher.formatting import counted, size
 from batcher.ledger.ledger import open_readonly
 from batcher.ledger.queries import outputs
+from batcher.ledger.queries.identity import identity
 from batcher.ledger.storage.spill import Spill
 from batcher.settings import Settings
 
@@ -153,12 +154,23 @@ def _check_bad_audio(store: Folder) -> Finding | None:
 
 
 def _check_spill(ledger: Address) -> Finding | None:
-    spill = local_file(ledger, "spill")
+    try:
+        spill = spill_file(ledger, _id_of(ledger))
+    except BatcherError:  # another finding reports it
+        return None
     answers = len(Spill(spill).records())
     if not answers:
         return None
     message = f"{counted(answers, 'answer')} from the API in {spill.name}, not yet in the ledger"
     return hint("leftovers", message, "Keep the file: the next run records them in the ledger.")
+
+
+def _id_of(ledger: Address) -> str:
+    """The id of a ledger on a server. The files beside a ledger's file are found even if it cannot be read."""
+    if not isinstance(ledger, Server):
+        return ""
+    with open_readonly(ledger) as conn:
+        return identity(conn).ledger_id
 
 
 def _check_copies(ledger: Address, now: float) -> list[Finding | None]:

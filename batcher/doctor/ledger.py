@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from batcher.address import Address
 from batcher.clock import local
@@ -18,7 +19,11 @@ from batcher.ledger.queries.batches import current_batches
 from batcher.ledger.records import Halt
 from batcher.ledger.storage import access, database
 from batcher.ledger.storage.schema import REVISION
+from batcher.ledger.storage.server_health import server_health
 from batcher.settings import Settings
+
+_MAX_DEAD_SHARE: Final = 0.3
+_MAX_TRANSACTION_SECONDS: Final = 600.0
 
 
 def check_ledger(settings: Settings) -> list[Finding]:
@@ -48,7 +53,24 @@ def _check_content(conn: Connection, path: Address, world: str) -> list[Finding]
         action = "Add --sandbox" if actual == "sandbox" else "Leave out --sandbox"
         return [problem("ledger", f"{path} belongs to the {actual} world", f"{action}, or choose another --ledger.")]
     version = ok("ledger", f"{path} is intact and up to date (version {REVISION})")
-    return [version, *_check_consistency(conn), *_check_halts(conn), *_check_doubts(conn)]
+    return [version, *_check_server(conn), *_check_consistency(conn), *_check_halts(conn), *_check_doubts(conn)]
+
+
+def _check_server(conn: Connection) -> list[Finding]:
+    """Check the server of a ledger that is on one. Opening it has checked what a run cannot do without."""
+    health = server_health(conn)
+    if health is None:
+        return []
+    found = [ok("server", f"PostgreSQL {health.version}, synchronous_commit={health.synchronous_commit}")]
+    if health.dead_share > _MAX_DEAD_SHARE:
+        message = f"{health.dead_share:.0%} of the table {health.dead_table} are old versions of rows"
+        found.append(hint("server", message, "Runs get slower: check that autovacuum is on, or VACUUM the table."))
+    if health.oldest_transaction_seconds > _MAX_TRANSACTION_SECONDS:
+        message = f"a transaction has been open for {health.oldest_transaction_seconds / 60:,.0f} min"
+        found.append(
+            hint("server", message, "End its session: the server cannot remove old versions of rows meanwhile.")
+        )
+    return found
 
 
 def _check_consistency(conn: Connection) -> list[Finding]:

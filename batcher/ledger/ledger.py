@@ -18,7 +18,7 @@ import anyio.to_thread
 from sqlalchemy import Connection, Engine, literal, select
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from batcher.address import Address, Server, local_file
+from batcher.address import Address, Server, spill_file
 from batcher.clock import Wakeup
 from batcher.errors import StorageError
 from batcher.ledger.lifecycle.answers import doubt_unanswered, record_answer
@@ -73,7 +73,7 @@ class Ledger:
 
     def __init__(self, address: Address, engine: Engine) -> None:
         self.address = address
-        self.spill = Spill(local_file(address, "spill"))
+        self.spill = Spill(spill_file(address, database.id_of(engine)))
         self._engine = engine
         self._inode = _inode(address)
         self._waiting: list[_Call[Any]] = []

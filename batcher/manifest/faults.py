@@ -7,6 +7,7 @@ fix it. Values are in double quotes (`literal`), names of columns and fields in 
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -81,10 +82,10 @@ class _Cause:
         if line is not None:
             self.spans.add(line)
 
-    def suffix(self) -> str:
+    def suffix(self, unit: str) -> str:
         if not self.more:
             return ""
-        where = f": {self.spans.named('line')}" if self.spans.ranges else ""
+        where = f": {self.spans.named(unit).removeprefix('rows ').removeprefix('row ')}" if self.spans.ranges else ""
         return f" (and {self.more:,} more {'row' if self.more == 1 else 'rows'}{where})"
 
 
@@ -92,7 +93,9 @@ class Faults:
     """The faults of one manifest. Those with the same `cause` become one line, so memory grows with causes, not rows.
 
     `name` begins each line, `count` is the number of faults, and `fatal` is true once one concerns the whole file, so
-    that skipping rows does not help. `hints` are ways out that several faults share.
+    that skipping rows does not help. `hints` are ways out that several faults share. `options` are those with which the
+    file is probably read as it is meant: by name, their values; `speakers` are names that may become voices then.
+    `unit` is what the numbers of lines count: lines, or rows of a sheet.
     """
 
     def __init__(self, name: str) -> None:
@@ -100,6 +103,9 @@ class Faults:
         self.fatal = False
         self.name = name
         self.hints: list[str] = []
+        self.options: dict[str, list[str]] = {}
+        self.speakers: dict[str, None] = {}
+        self.unit = "line"
         self._causes: dict[str, _Cause] = {}
 
     def __bool__(self) -> bool:
@@ -118,6 +124,14 @@ class Faults:
         else:
             same.repeat(line)
 
+    def suggest(self, options: str) -> None:
+        """Add options, as on a command line, to those that are suggested."""
+        words = shlex.split(options)
+        for name, value in zip(words, [*words[1:], ""], strict=True):
+            if name.startswith("--"):
+                values = self.options.setdefault(name, [])
+                values += [value] * (not value.startswith("--") and value not in values)
+
     def drop(self, cause: str) -> None:
         """Remove the faults of a `cause` that another explains."""
         dropped = self._causes.pop(cause, None)
@@ -134,7 +148,7 @@ class Faults:
     def _format(self, cause: _Cause) -> str:
         position = self.name if cause.line is None else f"{self.name}:{cause.line}"
         column = "" if cause.column is None else f"{printable(cause.column)}: "
-        return f"{position}: {column}{cause.reason}{cause.suffix()}"
+        return f"{position}: {column}{cause.reason}{cause.suffix(self.unit)}"
 
 
 def printable(value: object) -> str:

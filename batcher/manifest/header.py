@@ -7,6 +7,7 @@ with which all rows are read.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -21,6 +22,7 @@ from batcher.manifest.suggestions import (
     or_others,
     suggest_columns,
     suggested_options,
+    voice_column,
 )
 
 SAMPLE_ROWS: Final = 30
@@ -94,11 +96,20 @@ def find_header(
     # Where quotes are part of the texts, they are still not part of a column's name.
     names = [_QUOTED_NAME.sub(r"\1", cell.strip()) for cell in row.cells]
     advice = _advice(source, sample) if rules.header_row is None else None
+    is_misplaced = False
     if not source.columns.names_text(names):
+        is_misplaced = advice is not None
         below = [one.cells for one in sample if one.number > row.number]
         suggested = suggest_columns(source.columns, with_first_named(names), below)
-        advice = elsewhere(True) or advice or elsewhere(False) or suggested
+        other = elsewhere(True) or (None if advice else elsewhere(False))
+        if other is None and advice is None and suggested is not None:
+            source.faults.suggest(suggested_options(source.columns, with_first_named(names), below)[0])
+        if other is not None:
+            source.faults.options.clear()
+        advice = other or advice or suggested
     layout = source.columns.read_header(names, row.line, advice=advice)
+    if is_misplaced:
+        return None  # what else is wrong with the rows depends on the right header
     number = row.number
     if any(one.number == number + 1 and _are_types(one.cells) for one in sample):
         number += 1
@@ -146,7 +157,8 @@ def _advice(source: Input, sample: Sequence[SampleRow]) -> str | None:
         return None
     header = _named_row(sample, columns) or _below_titles(sample)
     if header is not None:
-        return f"row {header.number} looks like the header: pass {_header_row(sample, header, columns)}"
+        source.faults.suggest(options := _header_row(sample, header, columns))
+        return f"row {header.number} looks like the header: pass {options}"
     if _is_data(cells, following):
         return f"the first row looks like data, not like the header: pass {_guessed([cells, *following])}"
     return None
@@ -154,12 +166,14 @@ def _advice(source: Input, sample: Sequence[SampleRow]) -> str | None:
 
 def _header_row(sample: Sequence[SampleRow], header: SampleRow, columns: Columns) -> str:
     """The options with which this row is the header, and the columns of the texts and ids are named if need be."""
-    option = f"--header-row {header.number}"
-    if columns.names_text(header.cells):
-        return option
-    below = [one.cells for one in sample if one.number > header.number]
-    named = suggested_options(columns, with_first_named(header.cells), below)
-    return f"{option} {named[0]}" if named else option
+    options = f"--header-row {header.number}"
+    if not columns.names_text(header.cells):
+        below = [one.cells for one in sample if one.number > header.number]
+        options = " ".join([options, *suggested_options(columns, with_first_named(header.cells), below)[:1]])
+    voice = voice_column(header.cells)
+    if voice is not None and not any(columns.field_named(cell) == "voice" for cell in header.cells):
+        options += f" --column {shlex.quote(f'voice={voice.strip()}')}"
+    return options
 
 
 def _named_row(sample: Sequence[SampleRow], columns: Columns) -> SampleRow | None:
@@ -173,9 +187,14 @@ def _named_row(sample: Sequence[SampleRow], columns: Columns) -> SampleRow | Non
 
 
 def _below_titles(sample: Sequence[SampleRow]) -> SampleRow | None:
-    """The first row with several cells, below rows that have only one."""
+    """The first row with several cells, below rows that have only one; or with more than any row above, and at least as
+    many as any below."""
     filled = [sum(map(bool, map(str.strip, row.cells))) for row in sample]
     index = next((index for index, number in enumerate(filled) if number > 1), 0)
+    if not index:
+        most = max(filled)
+        index = next(index for index, number in enumerate(filled) if number == most)
+        index = index if most > max(filled[:index], default=most) else 0
     below = [row.cells for row in sample[index + 1 :]]
     return sample[index] if index and below and not _is_data(sample[index].cells, below) else None
 

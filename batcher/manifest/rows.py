@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from batcher.manifest.markup.nouns import SPEAKER
 from batcher.manifest.markup.speakers import speaker_of, voice_of
 from batcher.manifest.outputs import DEFAULT_FORMAT, OutputNames, former_path, is_audio_file
 from batcher.manifest.rules import Rules
+from batcher.manifest.suggestions import voice_column
 from batcher.manifest.values import CHECKS, string, word
 
 READER_VERSION: Final = 6
@@ -183,8 +185,19 @@ class RowValidator:
         explained = {problem.field for problem in record.problems} | self._columns.misspelt
         problems = [no_text] if no_text is not None and "text" not in explained else []
         if "voice" not in explained.union(self._defaults, record.given):
-            problems.append(_NO_VOICE)
+            problems.append(self._no_voice(record))
         return problems
+
+    def _no_voice(self, record: Record) -> Problem:
+        """The problem of a row without a voice: it may have the name of a speaker in a column that is only copied."""
+        header = voice_column(record.extra)
+        if header is None or "voice" in self._rules.columns:
+            return _NO_VOICE
+        speaker = str(record.extra[header] or "").strip()
+        if speaker and len(self._faults.speakers) < _SPEAKERS:
+            self._faults.speakers.setdefault(speaker)
+        self._faults.suggest(option := f"--column {shlex.quote(f'voice={header}')}")
+        return replace(_NO_VOICE, reason=f"no voice: pass {option}, or --voice VOICE for all rows")
 
     def _defaulted(self, record: Record) -> tuple[str, ...]:
         given: Container[str] = record.given
@@ -323,4 +336,6 @@ _NOTHING_LEFT: Final = Problem(
     cause="stripped",
     reason="nothing is left of the text after --strip: write one, or skip such rows with --skip-empty",
 )
+_SPEAKERS: Final = 100
+"""Names of speakers that are listed for `[voices]`."""
 _NO_VOICE: Final = Problem(field=None, cause="voice", reason="no voice: add a `voice` column or pass --voice VOICE")

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import islice
 from typing import BinaryIO, Final, NoReturn, cast
 
-from batcher.errors import ManifestError
+from batcher.errors import ManifestError, Suggestion
 from batcher.manifest import limits
 from batcher.manifest.faults import literal
 
@@ -175,4 +175,6 @@ class Lines:
         fault = f"{self._tap.name}:{line}: not valid {encoding}: {error.reason} at byte {offset:,}"
         runs = [len(run) for run in _HIGH.findall(error.object[error.start : error.start + _HEAD_BYTES])]
         is_latin = 2 * runs.count(1) >= len(runs)  # accents stand alone, characters of other alphabets do not
-        raise ManifestError(fault, [fault], SAVE_AS if is_latin else _SAVE_AS_BY_LANGUAGE) from None
+        excel = Suggestion("If Excel saved it on Windows:", {"--encoding": ["cp1252"]}) if is_latin else None
+        hint = SAVE_AS if is_latin else _SAVE_AS_BY_LANGUAGE
+        raise ManifestError(fault, [fault], hint, suggestion=excel) from None

@@ -25,6 +25,12 @@ key identifier guid uuid uid stringid textid lineid sentenceid dialogueid phrase
 path audio audiofile audiopath wav wavfile customid void clipid clip entryid recordid msgid rowname code label slug
 nr no number index column1 stringkey resourcekey resourceid msgctxt
 """
+_VOICE_WORDS: Final = """
+character charactername speaker speakername role actor narrator voiceactor voicename persona
+figur sprecher sprecherin rolle stimme personnage locuteur voix personaje hablante voz personaggio parlante voce
+personagem falante персонаж диктор голос роль 角色 人物 话者 話者 配音 キャラクター
+"""
+_VOICE_NAMES: Final = frozenset(_VOICE_WORDS.split())
 _TEXT_NAMES: Final = frozenset(_TEXT_WORDS.split())
 _ID_NAMES: Final = frozenset(_ID_WORDS.split())
 _LETTERS: Final = re.compile(r"[^\W\d_]")
@@ -68,6 +74,11 @@ def begin_with_ids(texts: Sequence[str]) -> bool:
     words = [match[1] for match in found if match is not None]
     is_series = len(words) == len(texts) >= _MIN_SERIES and len(set(words)) == len(words)
     return is_series and len(set(map(form, words))) == 1
+
+
+def voice_column(headers: Iterable[str]) -> str | None:
+    """The first header that, by its name, is that of a column of speakers; None if there is none."""
+    return next((header for header in headers if _normal(header) in _VOICE_NAMES), None)
 
 
 def or_others(options: Sequence[str]) -> str:

@@ -103,6 +103,7 @@ def records(source: Input) -> Iterator[Record]:
         sheet = book.sheet(chosen)
     if source.rules.sheet is None:
         source.notes.append(f"reading the first visible sheet of the workbook: {sheet.name}")
+    source.faults.unit = "row"
     source.faults.name = f"{source.name}[{printable(sheet.name)}]"
     lines = sheet.lines()
     first = list(islice(lines, max(SAMPLE_ROWS, source.rules.header_row or 0)))

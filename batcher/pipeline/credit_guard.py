@@ -81,9 +81,11 @@ class Guard:
 
         A tripped guard stays tripped for the rest of the run: a reload that overlaps a trip must not undo it.
         """
+        found = await self._ledger.do(halts.open_halts, self._account_id)
+        # Compared only now: another task may have reloaded them during the wait, and each halt is reported once.
         before = {halt.id: halt for halt in self.halts}
-        self.halts = await self._ledger.do(halts.open_halts, self._account_id)
-        for halt in self.halts:
+        self.halts = found
+        for halt in found:
             if before.pop(halt.id, None) is None:
                 log.warning("halted", **_facts(halt))
                 if self._on_halt is not None:

@@ -22,6 +22,7 @@ _DRAIN_MOST_SECONDS: Final = 120.0
 async def obey(ctx: RunContext, requests: StopRequests, abort_creates: Callable[[], None], group: TaskGroup) -> None:
     """Stop creating at the first request and collecting a while later; at the second, only record what has arrived."""
     await requests.reach(1)
+    ctx.stop.requested = True
     if ctx.stop.asking:
         ctx.stop.cancel()
         ctx.stop.interrupt()

@@ -103,7 +103,14 @@ class Finish:
     async def _result(self, counts: Counts) -> run_report.RunReport:
         refused, unwritten = self.ingest.refused, self.ctx.tally.unwritten
         named = bool(self.ctx.settings.sources)
-        code, message = conclude(self.ctx.stop, counts, refused=refused, unwritten=unwritten, rows_named=named)
+        code, message = conclude(
+            self.ctx.stop,
+            counts,
+            refused=refused,
+            unread=self.ingest.is_cut_short,
+            unwritten=unwritten,
+            rows_named=named,
+        )
         if code == 0 and self.ingest.selection.is_limited:
             message = "all selected rows are done or settled"
         message += await self.ctx.ledger.do(summary.overdue_message, self.ingest.named, self.overdue)
@@ -247,12 +254,15 @@ def _stamps(store: Store, batch: Batch) -> list[list[int] | str | None]:
 _EXITS: Final = {Reason.CREDENTIALS: 5, Reason.CREDITS: 4, Reason.TROUBLE: 8, Reason.ASKED: 6}
 
 
-def conclude(stop: Stop, counts: Counts, *, refused: str | None, unwritten: int, rows_named: bool) -> tuple[int, str]:
+def conclude(
+    stop: Stop, counts: Counts, *, refused: str | None, unread: bool, unwritten: int, rows_named: bool
+) -> tuple[int, str]:
     """Exit code and message of a finished run.
 
     The first that applies, in the order of the table of exit codes. A reason to stop counts only if it left something
-    unfinished. `refused` is why nothing was created; `unwritten` counts outputs and results files that could not be
-    written. Without a manifest (`rows_named` is false), pending items were not requested.
+    unfinished. `refused` is why nothing was created; `unread`, whether a manifest was not read to its end; `unwritten`
+    counts outputs and results files that could not be written. Without a manifest (`rows_named` is false), pending
+    items were not requested.
     """
     unfinished = sum(counts.states[state] for state in UNFINISHED if rows_named or state is not State.PENDING)
     if stop.cancelled:
@@ -262,7 +272,7 @@ def conclude(stop: Stop, counts: Counts, *, refused: str | None, unwritten: int,
     if refused is not None:
         return 2, refused
     for reason in sorted(stop.reasons):
-        if unfinished or unwritten or reason is Reason.CREDENTIALS:
+        if unfinished or unread or unwritten or reason is Reason.CREDENTIALS:
             return _EXITS[reason], stop.reasons[reason]
     if unfinished:
         return 6, f"{counted(unfinished, 'item')} unfinished"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import anyio.to_thread
 
 from batcher.audio.fingerprints import is_settled, stamp
 from batcher.clock import Clock
-from batcher.errors import DoubtError, ManifestError, UsageError
+from batcher.errors import DoubtError, ManifestError, StoppedError, UsageError
 from batcher.formatting import counted
 from batcher.ledger.imports import importer
 from batcher.ledger.ledger import Connection
@@ -16,6 +16,7 @@ from batcher.ledger.queries.batches import current_batches
 from batcher.ledger.queries.manifest_paths import source_name
 from batcher.ledger.records import Batch
 from batcher.manifest.reader import Manifest
+from batcher.manifest.rows import Record
 from batcher.manifest.rules import Rules
 from batcher.pipeline.context import Confirm, RunContext
 from batcher.pipeline.output_check import OutputCheck
@@ -36,8 +37,9 @@ class Ingest:
     """The batches of one run.
 
     `named` are the batches that the run reports on, `wanted` those that it may buy for: none once `refused`, the
-    reason for the refusal, is set. `selection` are the rows of these batches that it works on. `hints` are the remedies
-    for a refusal. `last_message` is that of the run before: the same one again is not news.
+    reason for the refusal, is set, or once a request to stop has cut the reading short. `selection` are the rows of
+    these batches that it works on. `hints` are the remedies for a refusal. `last_message` is that of the run before:
+    the same one again is not news.
     """
 
     def __init__(self, ctx: RunContext, confirm: Confirm | None = None) -> None:
@@ -48,6 +50,7 @@ class Ingest:
         self.wanted: list[Batch] = []
         self.selection = Selection(ctx.settings)
         self.refused: str | None = None
+        self.is_cut_short = False
         self.hints: list[str] = []
         self._faults: list[str] = []
         self._errors: list[ManifestError] = []
@@ -67,13 +70,17 @@ class Ingest:
             batch = source.rules.batch
             try:
                 self.named.append(await self._import(source, known.get(batch)))
+            except StoppedError:
+                self.is_cut_short = True
+                self.named += [known[batch]] if batch in known else []
             except ManifestError as error:
                 self._errors.append(error)
                 self.refuse(error.message, error.faults, *self._ctx.settings.ways_out(error))
                 self.named += [known[batch]] if batch in known else []
         await self._check_outputs()
         await self._select_rows()
-        self.wanted = [] if self.refused or self._ctx.settings.collect_only else self.named
+        refused = self.refused is not None or self.is_cut_short
+        self.wanted = [] if refused or self._ctx.settings.collect_only else self.named
 
     async def _import(self, source: Source, before: Batch | None) -> Batch:
         if before is None and not self._ctx.settings.restored:
@@ -106,7 +113,7 @@ class Ingest:
         self, source: Source, rules: Rules, trusted: str | None, allow: frozenset[str]
     ) -> tuple[Manifest, Batch]:
         """Read the manifest to its end, and import it."""
-        manifest = open_manifest(source, rules, watch=self._ctx.progress.reading)
+        manifest = open_manifest(source, rules, watch=self._until_stopped)
         imported = await self._ctx.ledger.do(
             importer.import_manifest,
             manifest,
@@ -122,6 +129,16 @@ class Ingest:
             trusted=trusted if trusted == trusted_stamp(source, self._ctx.clock) else None,
         )
         return manifest, imported
+
+    def _until_stopped(self, rows: Iterator[Record], name: str) -> Iterator[Record]:
+        """The rows of the file of this name, until a request to stop: the batch then stays as it was.
+
+        At the end of `--max-runtime` they are read on. Otherwise, a long file might never be imported.
+        """
+        for row in self._ctx.progress.reading(rows, name):
+            if self._ctx.stop.requested:
+                raise StoppedError
+            yield row
 
     async def _ask(self, error: DoubtError) -> None:
         """Ask a person whether to buy the texts as they are. Raises the error again unless the answer is yes."""
@@ -155,7 +172,7 @@ class Ingest:
     async def _select_rows(self) -> None:
         unknown = await self._ctx.ledger.do(self.selection.choose, self.named)
         try:
-            need_known([] if self.refused else unknown)
+            need_known([] if self.refused or self.is_cut_short else unknown)
         except UsageError as error:
             self.refuse(error.message, [], error.hint)
 
@@ -170,7 +187,7 @@ class Ingest:
 
     def record_end(self, conn: Connection, *, unwritten: int) -> None:
         """Record which outputs this run has linked, and whether any could not be written: the next run checks less."""
-        self._outputs.record_end(conn, self.named, complete=self.refused is None and not unwritten)
+        self._outputs.record_end(conn, self.named, complete=not (self.refused or self.is_cut_short or unwritten))
 
     def refuse(self, message: str, lines: Sequence[str], *hints: str) -> None:
         """Create nothing: show `lines` now; the end of the run shows the message and the hints."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import anyio
 import anyio.to_thread
 
 from batcher.address import Address
@@ -30,11 +32,12 @@ from batcher.ledger.storage import bulk, database
 from batcher.manifest.faults import Faults
 from batcher.manifest.markup.doubts import Doubt
 from batcher.manifest.reader import Watch
+from batcher.manifest.rows import Record
 from batcher.manifest.rules import Rules
 from batcher.pipeline.catalogue import Catalogue, Verdict
 from batcher.pipeline.connection import profile_error, reach
 from batcher.pipeline.ingest import trusted_stamp
-from batcher.pipeline.purchase_check import CACHE, FIX_VOICES, add_fault, warnings
+from batcher.pipeline.purchase_check import CACHE, add_fault, fix_voices, warnings
 from batcher.pipeline.restore import read_owners, why_outdated
 from batcher.pipeline.selection import Selection, need_known
 from batcher.pipeline.startup import open_manifest
@@ -43,6 +46,8 @@ from batcher.settings import Settings, Source
 
 if TYPE_CHECKING:
     from batcher.provider.client import Client
+
+T = TypeVar("T")
 
 
 @dataclass(kw_only=True)
@@ -93,9 +98,44 @@ async def plan(settings: Settings, watch: Watch = lambda rows, _: rows) -> Plan:
         UsageError: a setting is invalid, or names a row that does not exist.
     """
     with _ledger(settings) as address, open_readonly(address, settings.world) as conn, bulk.large_cache(conn):
-        planner = await anyio.to_thread.run_sync(_Planner, settings, conn, watch)
+        cancellable = _Cancellable(watch)
+        planner = await cancellable.call(lambda: _Planner(settings, conn, cancellable.reading))
         await planner.ask_api()
-        return await anyio.to_thread.run_sync(planner.finish)
+        return await cancellable.call(planner.finish)
+
+
+class _Cancellable:
+    """Functions on a thread that end soon after their caller is cancelled, and before it goes on: what it closes then
+    is theirs until they end."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._working = threading.Lock()
+        self._is_cancelled = False
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """What the function returns."""
+        try:
+            return await anyio.to_thread.run_sync(self._work, function, abandon_on_cancel=True)
+        except anyio.get_cancelled_exc_class():
+            self._is_cancelled = True
+            with self._working:
+                raise
+
+    def reading(self, rows: Iterator[Record], name: str) -> Iterator[Record]:
+        """The rows, until the caller is cancelled."""
+        for row in self._watch(rows, name):
+            self._need_caller()
+            yield row
+
+    def _work(self, function: Callable[[], T]) -> T:
+        with self._working:
+            self._need_caller()
+            return function()
+
+    def _need_caller(self) -> None:
+        if self._is_cancelled:
+            raise RuntimeError("cancelled")  # nobody receives it
 
 
 @contextmanager
@@ -245,7 +285,7 @@ class _Planner:
         for name, found in faults.items():
             plan.faults += found.lines()
             if found and not sources[name].rules.skip_invalid:
-                plan.refused[name] = FIX_VOICES
+                plan.refused[name] = fix_voices(sandbox=self._settings.sandbox)
         if not plan.refused:
             skipped = [one for one in self._to_buy if one.voice in self._verdict.unknown]
             self._to_buy = [one for one in self._to_buy if one.voice not in self._verdict.unknown]

@@ -30,7 +30,6 @@ CACHE: Final = "catalogue"
 """Name of the learned value with what was read of the API's catalogue."""
 _SHOWN: Final = "purchase warnings"
 """Name of the learned value with the lines that the latest check printed."""
-FIX_VOICES: Final = "Fix them, or pass --skip-invalid to continue with the other rows. `batcher voices` lists voices."
 
 
 async def check_purchases(ctx: RunContext, client: Client, account_id: int, ingest: Ingest) -> None:
@@ -84,8 +83,17 @@ async def _reject(ctx: RunContext, ingest: Ingest, verdict: Verdict) -> list[str
             await ctx.ledger.do(unknown_voices.skip_rows, batch, sorted(verdict.unknown), why)
         else:
             message = f"{faults.name}: {counted(faults.count, 'row')} with an unknown voice; nothing was created"
-            ingest.refuse(message, faults.lines(), FIX_VOICES)
+            ingest.refuse(message, faults.lines(), fix_voices(sandbox=ctx.settings.sandbox))
     return lines
+
+
+def fix_voices(*, sandbox: bool) -> str:
+    """What to do about rows with unknown voices."""
+    command = f"batcher voices{' --sandbox' * sandbox}"
+    return (
+        "Fix them, or pass --skip-invalid to continue with the other rows. "
+        f"`{command}` lists voices; to give them names of your own, see [voices] in `batcher help settings`."
+    )
 
 
 def add_fault(faults: Faults, line: int, voice: str) -> None:

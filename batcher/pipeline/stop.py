@@ -30,6 +30,7 @@ class Stop:
         self.reasons: dict[Reason, str] = {}
         self.asking = False  # a person is being asked
         self.cancelled = False  # by the answer, or by a request to stop instead
+        self.requested = False  # by a signal or the caller
         self.interrupted = False  # by a second request
         self._scopes: dict[str, list[anyio.CancelScope]] = {"creating": [], "collecting": []}
         self._set: set[str] = set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 from typing import TYPE_CHECKING
 
 import pytest
@@ -72,3 +73,40 @@ def test_the_table_of_columns_in_the_file_still_maps_headers(project: Project, p
     (project.folder / "batcher.toml").write_text('voice = "anna"\n[columns]\ntext = "Satz"\n')
     planned = project.batcher("plan", "m.csv", "--api-url", provider.url, "--json")
     assert planned.report["columns_sent"] == {"Satz": "text"}
+
+
+SHEET = "Kapitel 1;;28.11.2026\n\nNr.;Figur;Zeile\nk1;Anna;Es war einmal.\nk2;Ben;Nein.\n"
+NAMED = (
+    'If the column has names instead of voice IDs, put these lines into batcher.toml:\n  [voices]\n  "Anna" = "VOICE"\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "voices"),
+    [
+        (SHEET, "--header-row 3 --column text=Zeile --column id=Nr. --column voice=Figur", False),
+        ("Line ID,Character,Dialogue\nk1,Anna,Who is it?\nk2,Ben,It is me.\n", "--column text=Dialogue", True),
+        ("id,Speaker,text\nk1,Anna,Who is it?\nk2,Ben,It is me.\n", "--column voice=Speaker", True),
+    ],
+)
+def test_the_first_error_about_a_sheet_prints_the_command_that_reads_it(
+    project: Project, provider: FakeTTS, content: str, options: str, voices: bool
+) -> None:
+    """With the columns of texts, ids and speakers; the speakers are ready to be copied to `[voices]`."""
+    (project.folder / "my sheet.csv").write_text(content, encoding="utf-8")
+    refused = project.batcher("plan", "my sheet.csv", "--api-url", provider.url)
+    after = refused.out.partition("To read it like this:\n")[2].splitlines()[0]
+    assert (refused.exit_code, options in after, NAMED in refused.out) == (2, True, voices)
+    program, *words = shlex.split(after)
+    planned = project.batcher(*words)
+    assert (program, planned.exit_code) == ("batcher", 0), planned
+    assert "voices: Anna 1, Ben 1" in planned.out
+
+
+def test_a_file_in_another_encoding_prints_the_command_for_that_of_excel(project: Project, provider: FakeTTS) -> None:
+    """A column that was named on the command line stays so."""
+    path = project.folder / "m.csv"
+    path.write_bytes("id,Satz,voice\nk1,Grüße aus Köln,a\n".encode("cp1252"))
+    refused = project.batcher("plan", "m.csv", "--column", "text=Satz", "--api-url", provider.url)
+    after = refused.out.partition("If Excel saved it on Windows:\n")[2].splitlines()[0]
+    assert project.batcher(*shlex.split(after)[1:]).exit_code == 0

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from batcher.address import Server
 from batcher.errors import LockedError
+from batcher.ledger.ledger import open_readonly
 from batcher.ledger.storage import database
 from batcher.ledger.storage import postgres as storage
 from tests.support import postgres
@@ -129,8 +130,21 @@ def test_a_second_lock_names_its_holder(project: Project) -> None:
     first = database.open_existing(address)
     with pytest.raises(LockedError, match=r"another run holds the ledger postgresql://.* since "):
         database.open_existing(address)
-    with database.open_existing(address, readonly=True).connect() as connection:
+    with open_readonly(address) as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM items").scalar_one() == 0
     first.dispose()
     database.open_existing(address).dispose()
     assert postgres.rows(project.server, "SELECT name FROM meta WHERE name = 'world'", ())
+
+
+def test_a_later_version_upgrades_the_ledger(project: Project, provider: FakeTTS, next_version: Path) -> None:
+    """In one transaction, without a backup of its own; this version then refuses it."""
+    manifest = project.manifest(2)
+    assert project.run(manifest).exit_code == 0
+    later = {"PYTHONPATH": str(next_version)}
+    ended = project.run(manifest, environment=later)
+    assert (ended.exit_code, ended.report["created"]) == (0, 0), ended
+    assert "upgraded the ledger\n" in ended.err
+    assert project.query("SELECT value FROM meta WHERE name = 'later'") == [("yes",)]
+    assert "was written by a newer batcher" in project.run(manifest).err
+    assert len(provider.creates) == 2

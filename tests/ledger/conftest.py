@@ -29,12 +29,17 @@ def _check_statement(_conn: object, _cursor: object, statement: str, *_: object)
 @pytest.fixture(params=["sqlite", "postgres"])
 def book(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Book]:
     """A new ledger with a run under way."""
-    if request.param == "sqlite":
-        with book_in(tmp_path) as made:
+    yield from book_on(request.param, request, tmp_path)
+
+
+def book_on(database_name: str, request: pytest.FixtureRequest, folder: Path) -> Iterator[Book]:
+    """A new ledger on SQLite or PostgreSQL, with a run under way."""
+    if database_name == "sqlite":
+        with book_in(folder) as made:
             yield made
         return
     url = request.getfixturevalue("ledger_url")
-    with opened_book(Server(url, tmp_path)) as made:
+    with opened_book(Server(url, folder)) as made:
         event.listen(made.engine, "before_cursor_execute", _check_statement)
         yield made
     postgres.empty(url)

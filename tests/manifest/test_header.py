@@ -124,6 +124,18 @@ def test_the_error_names_the_row_below_titles_that_looks_like_the_header(tmp_pat
     assert said(manifest)[0].endswith(advice)
 
 
+def test_titles_may_fill_several_cells(tmp_path: Path) -> None:
+    """The header is the first of the widest rows, and the rows below a wrong header are not judged."""
+    content = "Kapitel 1,,28.11.2026,,\n\nNr.,Figur,Zeile,Dauer,Status\nk1,Anna,Es war einmal.,,ok\nk2,Ben,Nein.,,ok\n"
+    _, manifest = read(tmp_path, content)
+    options = "--header-row 3 --column text=Zeile --column id=Nr. --column voice=Figur"
+    assert said(manifest) == [f"1: no `text` column: row 3 looks like the header: pass {options}"]
+    assert manifest.faults.options == {
+        "--header-row": ["3"],
+        "--column": ["text=Zeile", "id=Nr.", "voice=Figur"],
+    }
+
+
 @pytest.mark.parametrize("number", [2, 9])
 def test_a_header_row_that_is_blank_or_missing_is_an_error(tmp_path: Path, number: int) -> None:
     _, manifest = read(tmp_path, "text\n\nOne.\n", header_row=number)

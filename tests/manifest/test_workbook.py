@@ -220,7 +220,7 @@ def test_a_text_that_is_a_date_is_an_error(tmp_path: Path) -> None:
     rows, faults = read(path, skip_invalid=True)
     assert [row.id for row in rows] == ["2026-11-03", "b"]
     reason = "is a date or a time: format the cell as text and type what is to be spoken"
-    assert faults == [f'm.xlsx[Script]:2: text: "2026-11-02" {reason} (and 1 more row: line 3)']
+    assert faults == [f'm.xlsx[Script]:2: text: "2026-11-02" {reason} (and 1 more row: 3)']
 
 
 def test_a_cell_merged_with_the_row_above_is_an_error(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import shutil
 import sys
 from importlib import resources
@@ -33,6 +34,9 @@ TOPICS: Final = (
 """Names of the help topics, in reading order; each is a Markdown file in `batcher/cli/help`."""
 _MOST_WIDTH: Final = 100
 """Longest line of the manual, in characters, however wide the terminal is."""
+
+_TOPICS_NAMED: Final = 2
+"""Topics that are named for a word that is none: those that have it most often."""
 
 
 @click.command()
@@ -118,7 +122,17 @@ def _command_help(ctx: click.Context, name: str) -> str:
     root = ctx.find_root()
     command = root.command.get_command(root, name) if isinstance(root.command, click.Group) else None
     if command is None:
-        near = difflib.get_close_matches(name, TOPICS, n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"The topics are {', '.join(TOPICS)}."
-        raise UsageError(f"there is no help topic {name!r}", hint)
+        raise UsageError(f"there is no help topic {name!r}", _where_else(name))
     return command.get_help(click.Context(command, info_name=f"batcher {name}", parent=None))
+
+
+def _where_else(name: str) -> str:
+    """Where the manual may have what is not a topic: the topic of a similar name, or those that mention the word."""
+    if near := difflib.get_close_matches(name, TOPICS, n=1):
+        return f"Did you mean {near[0]}?"
+    word = re.compile(rf"\b{re.escape(name)}\b", re.IGNORECASE)
+    numbers = {topic: len(word.findall(topic_text(topic).partition("```json")[0])) for topic in TOPICS}
+    found = sorted(filter(numbers.get, TOPICS), key=lambda topic: -numbers[topic])[:_TOPICS_NAMED]
+    if not found:
+        return f"The topics are {', '.join(TOPICS)}."
+    return f"The word is in {' and '.join(f'`batcher help {topic}`' for topic in found)}."

@@ -19,7 +19,7 @@ from batcher.cli.options import option
 from batcher.cli.run_options import GroupedCommand, manifest_options, run_settings
 from batcher.cli.saved_settings import SavedSettings
 from batcher.cli.terminal import show
-from batcher.errors import BatcherError, UsageError
+from batcher.errors import BatcherError, StoppedError, TerminatedError, UsageError, root_cause
 from batcher.settings import project_folder
 
 if TYPE_CHECKING:
@@ -102,12 +102,14 @@ def run(ctx: click.Context, /, manifests: tuple[str, ...], **_: Any) -> None:
     progress = Screen(quiet=ctx.params["quiet"], colours=forced())
     try:
         report = _execute(ctx, manifests, progress)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - raised again below
+        # Once it has begun, a run receives the signals itself.
+        ended = StoppedError() if isinstance(root_cause(error), KeyboardInterrupt | TerminatedError) else error
         with suppress(OSError):  # the error that ended the run counts
-            failed = failure_report(error)
+            failed = failure_report(ended)
             log_end(failed)
             _finish(ctx, failed, progress)
-        raise
+        raise ended from error.__cause__
     _finish(ctx, report, progress)
     ctx.exit(report.exit_code)
 
@@ -120,6 +122,10 @@ def _finish(ctx: click.Context, report: RunReport, progress: Screen) -> None:
 
 
 def _execute(ctx: click.Context, manifests: tuple[str, ...], progress: Screen) -> RunReport:
+    settings = run_settings(ctx, manifests)
+    if ctx.params["ok_exit"]:
+        ctx.find_root().obj.update(ctx.params["ok_exit"])
+    # Only now: a signal that arrives during the imports has the exit code that the settings name.
     import anyio
 
     from batcher.cli.signals import SignalRequests
@@ -128,9 +134,6 @@ def _execute(ctx: click.Context, manifests: tuple[str, ...], progress: Screen) -
     from batcher.pipeline.stop import CANCELLED
     from batcher.reports import logs
 
-    settings = run_settings(ctx, manifests)
-    if ctx.params["ok_exit"]:
-        ctx.find_root().obj.update(ctx.params["ok_exit"])
     settings = with_standard_input(settings)
     saved = _settings_to_save(ctx, manifests)
     file = logs.LogFile(ctx.params["log_file"]) if ctx.params["log_file"] is not None else None

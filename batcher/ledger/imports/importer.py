@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Table, delete, insert, select, update
 
-from batcher.errors import ManifestError
+from batcher.errors import ManifestError, Suggestion
 from batcher.formatting import counted
 from batcher.item import KEY_VERSION
 from batcher.ledger.imports import rebuys
@@ -158,10 +158,32 @@ def stage(
         if not manifest.faults.fatal:
             hint = "Fix them, or pass --skip-invalid to continue with the valid rows."
         message = f"{manifest.name}: {counted(manifest.faults.count, 'fault')}; nothing was created"
-        raise ManifestError(message, manifest.faults.lines(), " ".join([hint, *manifest.faults.hints]))
+        hint = "\n".join([" ".join([hint, *manifest.faults.hints]), *_voices_table(manifest.faults.speakers)])
+        raise ManifestError(message, manifest.faults.lines(), hint, suggestion=_as_meant(manifest, rules))
     refuse_unlisted_voices(conn, staging, manifest.name, rules)
     manifest.hints += name_hints(conn)
     return staging
+
+
+def _as_meant(manifest: Manifest, rules: Rules) -> Suggestion | None:
+    """The command with the options that the faults name, beside the columns that are named already."""
+    options = {name: list(values) for name, values in manifest.faults.options.items()}
+    named_text = "--header-row" in options or any(pair.startswith("text=") for pair in options.get("--column", ()))
+    if not options or not (named_text or "text" in manifest.columns_sent.values()):
+        return None
+    if "--column" in options:
+        named = {pair.partition("=")[0] for pair in options["--column"]}
+        before = [f"{field}={header}" for field, header in rules.columns.items() if field not in named]
+        options["--column"] = before + options["--column"]
+    return Suggestion("To read it like this:", options)
+
+
+def _voices_table(speakers: Collection[str]) -> list[str]:
+    """The lines of `batcher.toml` to complete, if a column of speakers may name the voices."""
+    if not speakers:
+        return []
+    table = [f'  {json.dumps(speaker, ensure_ascii=False)} = "VOICE"' for speaker in speakers]
+    return ["If the column has names instead of voice IDs, put these lines into batcher.toml:", "  [voices]", *table]
 
 
 def refuse_renames_of(conn: Connection, staging: Staging, manifest: Manifest, rules: Rules) -> None:

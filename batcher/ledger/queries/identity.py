@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from batcher.ledger.storage.database import timeline
+from batcher.ledger.storage.database import TIMELINE, timeline
 from batcher.ledger.storage.schema import meta, runs
-
-TIMELINE: Final = "timeline"
-"""The name, in `meta`, of the server's history that the last run wrote to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

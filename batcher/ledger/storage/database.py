@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 World = Literal["real", "sandbox"]
 MOVED_TO: Final = "moved_to"
 """The name, in `meta`, of the address to which the ledger was moved."""
+TIMELINE: Final = "timeline"
+"""The name, in `meta`, of the server's history that the last run wrote to."""
 
 
 def exists(address: Address) -> bool:
@@ -146,6 +148,12 @@ def timeline(conn: Connection) -> str | None:
     return str(conn.exec_driver_sql("SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)").scalar_one())
 
 
+def id_of(engine: Engine) -> str:
+    """The ledger's id, which stays when it is moved."""
+    with engine.connect() as connection:
+        return str(connection.execute(select(meta.c.value).where(meta.c.name == "ledger_id")).scalar_one())
+
+
 def close(address: Address, engine: Engine) -> None:
     """Close a ledger that was open for writing."""
     if not isinstance(address, Server):
@@ -182,7 +190,7 @@ def _translating(address: Address) -> AbstractContextManager[None]:
 
 def _revision(connection: Connection, address: Address) -> str:
     try:
-        if inspect(connection).has_table("alembic_version"):
+        if inspect(connection).has_table("alembic_version") and inspect(connection).has_table(meta.name):
             return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
     except DatabaseError as error:
         if "locked" in str(error.orig):

@@ -8,6 +8,7 @@ most 25 s if it cannot be reached any more, or after a minute without a statemen
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -106,8 +107,10 @@ def connect(server: Server, *, readonly: bool = False) -> psycopg.Connection[Any
         hint = f"Install it: `{this_installation().install('postgres')}`"
         raise UsageError("a ledger on PostgreSQL needs a driver that is not installed", hint) from None
     settings = _SESSION | (_READING if readonly else {})
-    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+    ours = [f"-c {name}={value}" for name, value in settings.items()]
     try:
+        theirs = psycopg.conninfo.conninfo_to_dict(server.url).get("options") or os.environ.get("PGOPTIONS", "")
+        options = " ".join([str(theirs), *ours])
         made: psycopg.Connection[Any] = psycopg.connect(server.url, options=options, **_CONNECT)  # type: ignore[arg-type]
     except psycopg.ProgrammingError as error:
         raise UsageError(f"cannot read the address of the ledger: {_first_line(error)}", _EXAMPLE) from None
@@ -149,6 +152,9 @@ def drafted(server: Server) -> Iterator[Engine]:
     engine = open_engine(server, readonly=False)
     try:
         with translating(server):
+            with engine.begin() as connection:
+                if inspect(connection).has_table("alembic_version"):
+                    raise LockedError(f"another run has just created the ledger {server}", "Run it again.")
             yield engine
     finally:
         engine.dispose()
@@ -165,13 +171,13 @@ def create_tables(conn: Connection) -> None:
     for index in INDEXES:
         conn.execute(CreateIndex(index))
     conn.exec_driver_sql(ENDINGS)
-    for name in _HOT:
+    for name in HOT:
         conn.exec_driver_sql(f"ALTER TABLE {name} SET ({', '.join(_VACUUM)})")
     # The numbers of items by state change too quickly for statistics. Without, the server takes any state for rare.
     conn.exec_driver_sql("ALTER TABLE items ALTER COLUMN state SET STATISTICS 0")
 
 
-_HOT: Final = ("items", "rows", "attempts", "tasks")
+HOT: Final = ("items", "rows", "attempts", "tasks")
 """Tables whose rows change several times until an item is done."""
 _VACUUM: Final = ("autovacuum_vacuum_scale_factor = 0.01", "autovacuum_analyze_scale_factor = 0.02")
 """Shares of such a table's rows after whose change the server removes old versions from its indexes, which every claim
@@ -240,7 +246,7 @@ def _check_server(conn: Connection, server: Server) -> None:
 
 def _lock(conn: Connection, server: Server) -> None:
     """Take the owner's lock for the session. One that has just been closed may still have it for a moment."""
-    number = "hashtext(current_schema())"
+    number = f"hashtext({_SCHEMA})"
     conn.exec_driver_sql(f"SET LOCAL lock_timeout = {_GRACE_MILLISECONDS}")
     try:
         conn.exec_driver_sql(f"SELECT pg_advisory_lock({_LOCKS}, {number})")
@@ -251,6 +257,11 @@ def _lock(conn: Connection, server: Server) -> None:
         hint = "Wait until it has ended; `run` does so with --wait-lock 5m."
         raise LockedError(f"another run holds the ledger {server}{_holder(conn, number)}", hint) from None
     conn.commit()
+
+
+_SCHEMA: Final = """coalesce((SELECT nspname FROM pg_namespace JOIN pg_class ON relnamespace = pg_namespace.oid
+    WHERE pg_class.oid = to_regclass('alembic_version')), current_schema())"""
+"""The schema that has the ledger, or in which it will be created: users may have different first schemas."""
 
 
 def _holder(conn: Connection, number: str) -> str:
@@ -268,11 +279,18 @@ def storage_error(server: Server, error: DBAPIError) -> StorageError | LedgerErr
     state = getattr(first, "sqlstate", None) or ""
     if not state or state[:2] in _TROUBLES:
         return StorageError(f"the ledger {server} failed: {what}", "Check the server, then run it again.")
-    return LedgerError(f"the ledger {server} does not match this program: {what}", "Was it written by another version?")
+    message = f"the ledger {server} does not match this program: {what}"
+    return LedgerError(message, _HINTS.get(state, "Was it written by another version?"))
 
 
 _TROUBLES: Final = ("08", "25", "40", "53", "55", "57", "58")
 """Classes of SQLSTATE that say that the server is in trouble, not that the statement is wrong."""
+
+
+_FOREIGN: Final = "Give the ledger a schema or database without other tables."
+_NOT_PERMITTED: Final = "The user must be able to create and use tables in its first schema: see `batcher help hosts`."
+_HINTS: Final = {"42501": _NOT_PERMITTED, "3F000": _NOT_PERMITTED, "42P07": _FOREIGN, "42723": _FOREIGN}
+"""What to do, by SQLSTATE."""
 
 
 def _first_line(error: BaseException) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import Connection
 
-from batcher.address import Address, Server
-from batcher.errors import LedgerError
+from batcher.address import Address, Server, spill_file
+from batcher.errors import LedgerError, StorageError
+from batcher.ledger.queries.identity import note_timeline
 from batcher.ledger.storage import database, moving
 from batcher.ledger.storage.schema import metadata
+from batcher.ledger.storage.spill import Spill
 from tests.support import postgres
 from tests.support.history import History
 from tests.support.ledger_kit import Book, book_in
@@ -41,7 +44,7 @@ def content(address: Address) -> dict[str, list[tuple[object, ...]]]:
 
 def _rows(conn: Connection, table: str, columns: list[str]) -> list[tuple[object, ...]]:
     names = ", ".join(columns)
-    without_mark = " WHERE name <> 'moved_to'" if table == "meta" else ""
+    without_mark = " WHERE name NOT IN ('moved', 'moved_to')" if table == "meta" else ""
     return sorted(map(tuple, conn.exec_driver_sql(f"SELECT {names} FROM {table}{without_mark}")), key=repr)
 
 
@@ -102,7 +105,7 @@ def test_a_move_that_fails_leaves_the_source_as_it_was(
 ) -> None:
     source = moved_book(book)
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError("the disk is full")
 
     monkeypatch.setattr(moving, "_copy", fail)
@@ -110,3 +113,78 @@ def test_a_move_that_fails_leaves_the_source_as_it_was(
         moving.move(source, target)
     assert not database.exists(target)
     database.open_existing(source).dispose()
+
+
+def test_a_moved_ledger_cannot_be_moved_back_over_its_old_state(book: Book, target: Server) -> None:
+    """Both would then be marked as moved. The new one can still be used, or moved elsewhere."""
+    source = moved_book(book)
+    moving.move(source, target)
+    with pytest.raises(LedgerError, match="there is an old state of this ledger at"):
+        moving.move(target, source)
+    database.open_existing(target).dispose()
+
+
+def test_a_ledger_moved_to_itself_under_another_name_can_still_be_used(target: Server) -> None:
+    database.create(target, "real")
+    user = psycopg.conninfo.conninfo_to_dict(target.url)["user"]
+    same = Server(f"{target.url.replace(f'{user}@', '')}&user={user}", target.home)
+    assert str(same) != str(target)
+    with pytest.raises(LedgerError, match="there is an old state of this ledger at"):
+        moving.move(target, same)
+    database.open_existing(target).dispose()
+
+
+def test_a_target_that_cannot_be_reached_leaves_the_source_as_it_was(book: Book, tmp_path: Path) -> None:
+    source = moved_book(book)
+    with pytest.raises(StorageError, match="cannot connect to the ledger"):
+        moving.move(source, Server(f"postgresql:///none?host={tmp_path}", tmp_path))
+    database.open_existing(source).dispose()
+
+
+def test_a_lost_target_is_copied_again_as_an_older_state(book: Book, target: Server) -> None:
+    """It may lack what was bought at the target, so a run needs --restored; after an interrupted move it does not."""
+    source = moved_book(book)
+    moving.move(source, target)
+    assert "copied_at" not in facts(target)
+    with psycopg.connect(target.url, autocommit=True) as admin:
+        admin.execute("DROP SCHEMA public CASCADE")
+        admin.execute("CREATE SCHEMA public")
+    moving.move(source, target)
+    assert "copied_at" in facts(target)
+    assert not {"moved", "moved_to"} & facts(target)
+
+
+def test_a_ledger_whose_spill_file_has_answers_is_not_moved(book: Book, target: Server) -> None:
+    """They would never be recorded: the tasks that they name were paid for."""
+    book.take_in("text\nHello\n")
+    [claimed] = book.claim()
+    spill = Spill(spill_file(book.address, database.id_of(book.engine)))
+    spill.append(book.accepted(claimed, "task-1"))
+    book.engine.dispose()
+    with pytest.raises(LedgerError, match="are not in the ledger yet"):
+        moving.move(book.address, target)
+    assert not database.exists(target)
+    spill.clear()
+    moving.move(book.address, target)
+
+
+def test_the_history_of_a_server_does_not_move_with_the_ledger(target: Server, tmp_path: Path) -> None:
+    """Otherwise another server would look like a standby that has taken over."""
+    database.create(target, "real")
+    engine = database.open_existing(target)
+    with engine.begin() as conn:
+        note_timeline(conn)
+    engine.dispose()
+    assert "timeline" in facts(target)
+    moving.move(target, tmp_path / "back.db")
+    assert "timeline" not in facts(tmp_path / "back.db")
+
+
+def facts(address: Address) -> set[object]:
+    """The names of the facts in the ledger."""
+    engine = database.open_existing(address, readonly=True)
+    try:
+        with engine.connect() as conn:
+            return set(conn.exec_driver_sql("SELECT name FROM meta").scalars())
+    finally:
+        engine.dispose()

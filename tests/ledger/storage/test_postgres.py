@@ -1,0 +1,96 @@
+"""A ledger in a schema of a server: whose it is, and what else may be there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from batcher.address import Server
+from batcher.errors import LedgerError, LockedError
+from batcher.ledger.storage import database
+from batcher.ledger.storage import postgres as storage
+from tests.support import postgres
+
+
+@pytest.fixture
+def place(postgres_url: str, tmp_path: Path) -> Iterator[Server]:
+    """A server without a ledger."""
+    with postgres.database_of(postgres_url) as url:
+        yield Server(url, tmp_path)
+
+
+def admin(place: Server) -> psycopg.Connection[Any]:
+    return psycopg.connect(place.url, autocommit=True)
+
+
+def with_schemas(place: Server, schemas: str) -> Server:
+    """The server as a user sees it who looks for tables in these schemas."""
+    return Server(f"{place.url}&options=-csearch_path%3D{schemas}", place.home)
+
+
+def test_users_with_different_first_schemas_share_one_lock(place: Server) -> None:
+    """The lock is of the schema that has the ledger, or both would buy the same rows."""
+    database.create(place, "real")
+    with admin(place) as connection:
+        connection.execute("CREATE SCHEMA other")
+    first = database.open_existing(place)
+    with pytest.raises(LockedError, match="another run holds the ledger"):
+        database.open_existing(with_schemas(place, "other,public"))
+    first.dispose()
+    database.open_existing(with_schemas(place, "other,public")).dispose()
+
+
+def test_the_options_of_the_url_choose_the_schema(place: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As do those of the environment; without changing those that the ledger depends on."""
+    with admin(place) as connection:
+        connection.execute("CREATE SCHEMA other")
+    other = with_schemas(place, "other%20-csynchronous_commit%3Doff")
+    database.create(other, "real")
+    assert database.exists(other)
+    assert not database.exists(place)
+    monkeypatch.setenv("PGOPTIONS", "-c search_path=other")
+    assert database.exists(place)
+    with storage.connect(other) as connection:
+        assert connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
+
+
+def test_of_two_that_create_the_ledger_at_once_the_second_waits(place: Server) -> None:
+    """It finds the ledger that the first has just created, and takes that one."""
+    database.create(place, "real")
+    with pytest.raises(LockedError, match="another run has just created the ledger"):
+        database.create(place, "real")
+
+
+def test_the_tables_of_another_program_are_left_alone(place: Server) -> None:
+    with admin(place) as connection:
+        connection.execute("CREATE TABLE items (id integer)")
+    with pytest.raises(LedgerError, match="already exists") as error:
+        database.create(place, "real")
+    assert error.value.hint == "Give the ledger a schema or database without other tables."
+    assert not database.exists(place)
+
+
+def test_a_database_that_another_program_migrates_is_not_a_ledger(place: Server) -> None:
+    """Not even if its version has a name that a version of a ledger has."""
+    with admin(place) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
+        connection.execute("INSERT INTO alembic_version VALUES ('0009')")
+    with pytest.raises(LedgerError, match="is a database but not a batcher ledger"):
+        database.needs_upgrade(place)
+
+
+def test_a_user_who_may_not_create_tables_is_told_so(place: Server) -> None:
+    with admin(place) as connection:
+        connection.execute("REVOKE ALL ON SCHEMA public FROM public")
+        connection.execute("DROP ROLE IF EXISTS guest")
+        connection.execute("CREATE ROLE guest LOGIN")
+        user = connection.info.user
+    with pytest.raises(LedgerError) as error:
+        database.create(Server(place.url.replace(f"{user}@", "guest@"), place.home), "real")
+    assert "must be able to create and use tables" in (error.value.hint or "")
+    with admin(place) as connection:
+        connection.execute("DROP ROLE guest")
