@@ -246,16 +246,15 @@ def _check_server(conn: Connection, server: Server) -> None:
 
 def _lock(conn: Connection, server: Server) -> None:
     """Take the owner's lock for the session. One that has just been closed may still have it for a moment."""
-    number = f"hashtext({_SCHEMA})"
     conn.exec_driver_sql(f"SET LOCAL lock_timeout = {_GRACE_MILLISECONDS}")
     try:
-        conn.exec_driver_sql(f"SELECT pg_advisory_lock({_LOCKS}, {number})")
+        conn.exec_driver_sql(f"SELECT pg_advisory_lock({_LOCKS}, hashtext({_SCHEMA}))")
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) != _TIMED_OUT:
             raise
         conn.rollback()
         hint = "Wait until it has ended; `run` does so with --wait-lock 5m."
-        raise LockedError(f"another run holds the ledger {server}{_holder(conn, number)}", hint) from None
+        raise LockedError(f"another run holds the ledger {server}{_holder(conn)}", hint) from None
     conn.commit()
 
 
@@ -264,10 +263,29 @@ _SCHEMA: Final = """coalesce((SELECT nspname FROM pg_namespace JOIN pg_class ON 
 """The schema that has the ledger, or in which it will be created: users may have different first schemas."""
 
 
-def _holder(conn: Connection, number: str) -> str:
-    ours = f"locktype = 'advisory' AND classid = {_LOCKS} AND objid::bigint = {number}::bigint & 4294967295"
-    held = f"SELECT pid FROM pg_locks WHERE {ours} AND granted"  # noqa: S608
-    who = f"SELECT client_addr, backend_start FROM pg_stat_activity WHERE pid IN ({held})"  # noqa: S608
+def end_owner(server: Server) -> None:
+    """End the session that holds the owner's lock, if there is one: its run can neither create nor write any more.
+
+    Raises:
+        StorageError: the server cannot be reached, or does not permit it.
+    """
+    engine = _engine(server, readonly=True)
+    try:
+        with translating(server), engine.begin() as connection:
+            connection.exec_driver_sql(f"SELECT pg_terminate_backend(pid) FROM ({_held()}) AS found")  # noqa: S608
+    finally:
+        engine.dispose()
+
+
+def _held() -> str:
+    """A query for the process on the server that holds the owner's lock."""
+    return f"""SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = {_LOCKS} AND granted
+        AND objid::bigint = hashtext({_SCHEMA})::bigint & 4294967295
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""  # noqa: S608
+
+
+def _holder(conn: Connection) -> str:
+    who = f"SELECT client_addr, backend_start FROM pg_stat_activity WHERE pid IN ({_held()})"  # noqa: S608
     found = conn.exec_driver_sql(who).first()
     return "" if found is None else f" (of {found[0] or 'the same host'}, since {found[1]:%Y-%m-%d %H:%M:%S} UTC)"
 
