@@ -175,12 +175,15 @@ def test_audio_at_an_output_is_preserved_for_one_of_its_owners(home: Path, store
 
 
 def test_a_foreign_file_is_replaced_only_on_request(home: Path, store: Folder) -> None:
-    """And a name that is new in its folder is noted."""
-    row = output(home)
+    """It is not taken for the row's earlier audio, which is lost. A name that is new in its folder is noted."""
+    old_source, old_sha256 = saved(home, OTHER, OLD)
+    (home / old_source).unlink()
+    row = output(home, linked=("a.mp3", old_source, old_sha256))
     target(home).write_bytes(b"mine")
     assert store.link(row) is not None
     assert store.link(row, replace=True) is None
     assert target(home).samefile(home / (row.source or ""))
+    assert not (home / old_source).exists()
     assert store.added.checksums == {}
     assert store.link(output(home, "b.mp3")) is None
     assert list(store.added.checksums) == ["audio"]
