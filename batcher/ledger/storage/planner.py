@@ -56,10 +56,9 @@ class IndexCondition:
     template: str
 
     @property
-    def of_index(self) -> dict[str, Any]:
-        """The condition as arguments of the index."""
-        condition = Condition(self._of(""))
-        return {"sqlite_where": condition, "postgresql_where": condition}
+    def of_index(self) -> Condition:
+        """The condition as the index has it."""
+        return Condition(self._of(""))
 
     def of(self, table: NamedFromClause) -> TextClause:
         """The condition for a query that reads the table or alias."""

@@ -5,7 +5,7 @@ Times are UTC Unix seconds. Rules of the program that SQL can express are constr
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import (
     CheckConstraint,
@@ -39,11 +39,6 @@ one created later. A table lists them in the order in which the migrations creat
 def _list_index(index: Index, table: Table) -> None:
     if table.metadata is metadata:
         INDEXES.append(index)
-
-
-def _where(condition: str) -> dict[str, Any]:
-    """The condition of a partial index, as its arguments."""
-    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
 def _one_of(column: str, words: type[State] | type[Event] | tuple[str, ...]) -> str:
@@ -113,9 +108,9 @@ items = Table(
     CheckConstraint("take >= 1", name="items_take"),
     ForeignKeyConstraint(["account_id", "task_id"], ["tasks.account_id", "tasks.task_id"], name="items_own_task"),
     Index("items_state", "state"),
-    Index("items_text", "text_hash", **NOT_PENDING.of_index),
-    Index("items_task", "account_id", "task_id", unique=True, **_where("task_id IS NOT NULL")),
-    Index("items_recheck", "account_id", **_where("recheck_task_id IS NOT NULL")),
+    Index("items_text", "text_hash", sqlite_where=NOT_PENDING.of_index),
+    Index("items_task", "account_id", "task_id", unique=True, sqlite_where=text("task_id IS NOT NULL")),
+    Index("items_recheck", "account_id", sqlite_where=text("recheck_task_id IS NOT NULL")),
 )
 
 REPEAT_MARK: Final = "\n"
@@ -144,8 +139,8 @@ rows = Table(
     Index("rows_order", "batch_id", "is_current", "number"),
     Index("rows_output", "output"),
     Index("rows_item", "item_key", "batch_id", "is_current"),
-    Index("rows_unlinked", "batch_id", "number", **UNLINKED.of_index),
-    Index("rows_takes", "batch_id", **LATER_TAKE.of_index),
+    Index("rows_unlinked", "batch_id", "number", sqlite_where=UNLINKED.of_index),
+    Index("rows_takes", "batch_id", sqlite_where=LATER_TAKE.of_index),
 )
 
 runs = Table(
@@ -200,7 +195,7 @@ attempts = Table(
     Index("attempts_answers", "account_id", "answer_no"),
     Index("attempts_batch", "batch_id"),
     Index("attempts_run", "run_id"),
-    Index("attempts_unclear", "batch_id", **UNCLEAR.of_index),
+    Index("attempts_unclear", "batch_id", sqlite_where=UNCLEAR.of_index),
 )
 
 tasks = Table(
@@ -224,8 +219,8 @@ tasks = Table(
     Column("ignored", Text),  # parameters that the model charged for and ignored, separated by commas
     ForeignKeyConstraint(["item_key", "attempt"], ["attempts.item_key", "attempts.attempt"], name="tasks_own_attempt"),
     Index("tasks_item", "item_key"),
-    Index("tasks_open", "item_key", **OPEN_TASK.of_index),
-    Index("tasks_ignored", "item_key", **IGNORED.of_index),
+    Index("tasks_open", "item_key", sqlite_where=OPEN_TASK.of_index),
+    Index("tasks_ignored", "item_key", sqlite_where=IGNORED.of_index),
 )
 
 files = Table(
@@ -280,7 +275,7 @@ halts = Table(
     Column("probe_key", Text),
     Column("closed_at", Float),
     CheckConstraint("kind IN ('credits', 'unstable')", name="halts_kind"),
-    Index("halts_open", "account_id", "kind", unique=True, **_where("closed_at IS NULL")),
+    Index("halts_open", "account_id", "kind", unique=True, sqlite_where=text("closed_at IS NULL")),
 )
 
 balances = Table(
