@@ -228,7 +228,7 @@ class Workbook:
         box = _Box()
         for kind, data in _records(self._stream, start):
             if kind == _STRING and len(data) >= 4 and box.filled:
-                box.bytes += len(data) * 2
+                box.filled, box.bytes = box.filled + 1, box.bytes + len(data) * 2
                 yield kind, self._text(data)
             elif kind in _CELLS and len(data) >= _CELLS[kind]:
                 self._measure(box, kind, data)

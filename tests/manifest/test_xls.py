@@ -39,7 +39,7 @@ def book(path: Path, *cells: Record, above: tuple[Record, ...] = ()) -> Path:
     return path
 
 
-def read(path: Path) -> list[str | None]:
+def read(path: Path) -> list[object]:
     return [row.inputs and row.inputs.text for row in Manifest(path, Rules(batch="m", voice="anna")).rows()]
 
 
