@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "status": "Show progress: items by state, credits and the last run.",
     "show": "Show items: state, task, rows, error and history.",
     "changes": "List the files that a run has made or replaced.",
+    "runs": "List the last runs, and what each has not finished.",
     "voices": "List the voices that the API offers.",
     "report": "Write a report page to read and listen to, or export a table.",
     "resolve": "Settle items that may have been bought. This can charge twice.",

@@ -40,6 +40,7 @@ _COMMANDS: Final[dict[str, tuple[tuple[int, ...], tuple[str, ...]]]] = {
     "status": (_COMMON, ("batcher status lines.csv", "batcher status --ledger /srv/book/batcher.db --json")),
     "show": (_COMMON, ("batcher show line-17", "batcher show --state failed --json")),
     "changes": (_COMMON, ("batcher changes lines.csv", "batcher changes --since 3f2a9c --json")),
+    "runs": (_COMMON, ("batcher runs lines.csv", "batcher runs --end 3f2a9c --ledger postgresql://host/speech")),
     "voices": ((*_COMMON, 5), ("batcher voices", "batcher voices narrator --json", "batcher voices --sandbox")),
     "report": (
         _COMMON,
@@ -88,6 +89,7 @@ _TOPICS: Final = {
     "status": ("guarantees", "json"),
     "show": ("guarantees", "json"),
     "changes": ("files", "json"),
+    "runs": ("hosts", "json"),
     "voices": ("account",),
     "report": ("report",),
     "resolve": ("guarantees", "troubleshooting"),

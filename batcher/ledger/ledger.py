@@ -36,6 +36,8 @@ _COMMIT_INTERVAL_SECONDS: Final = 0.005
 """Shortest time between two group commits: verbs that arrive meanwhile share the next. A single call does not wait."""
 _PING_SECONDS: Final = 15.0
 """Longest time without a statement on a server, which ends the session after `postgres.LEASE_SECONDS`."""
+_SILENT_SECONDS: Final = 60.0
+"""Longest time to wait for a commit while items are created and collected."""
 _CONFIRMED_SECONDS: Final = 20.0
 """A commit this long ago no longer shows that the session is alive."""
 _SOON_SECONDS: Final = 0.05
@@ -82,6 +84,7 @@ class Ledger:
         self._committed_at = -math.inf
         self._confirmed_at = -math.inf
         self._has_leader = False
+        self._asked_at: float | None = None  # when the commit under way began
         self._thread = anyio.CapacityLimiter(1)
 
     async def do(self, verb: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -117,13 +120,14 @@ class Ledger:
         if self.group_commits:
             await anyio.sleep(max(0.0, self._committed_at + _COMMIT_INTERVAL_SECONDS - anyio.current_time()))
         batch, self._waiting = self._waiting, []
-        asked_at = anyio.current_time()
+        self._asked_at = asked_at = anyio.current_time()
         try:
             if self.group_commits and not isinstance(self.address, Server):
                 await self._commit(batch)
             else:
                 await anyio.to_thread.run_sync(self._apply_and_commit, batch, limiter=self._thread)
         finally:
+            self._asked_at = None
             self._committed_at = anyio.current_time()
             if not any(call.error for call in batch):
                 self._confirmed_at = asked_at
@@ -159,12 +163,30 @@ class Ledger:
         return is_recent or not isinstance(self.address, Server)
 
     async def keep(self) -> None:
-        """Keep the session of a server alive for as long as the run has nothing to write."""
-        while isinstance(self.address, Server):
+        """Keep the session of a server alive while the run has nothing to write, and end it if it does not answer."""
+        if isinstance(self.address, Server):
+            async with anyio.create_task_group() as both:
+                both.start_soon(self._ping_idle)
+                both.start_soon(self._cut_silent)
+
+    async def _ping_idle(self) -> None:
+        while True:
             await anyio.sleep(_PING_SECONDS)
             if anyio.current_time() - self._confirmed_at >= _PING_SECONDS:
                 with suppress(StorageError):  # whoever writes next reports it
                     await self.do(_ping)
+
+    async def _cut_silent(self) -> None:
+        """Let commits fail that the server does not answer, so that answers to creates go to the spill file.
+
+        The network's own limits do not cover a proxy that takes what it is sent while the server behind it is gone.
+        """
+        while True:
+            await anyio.sleep(_PING_SECONDS)
+            is_silent = self._asked_at is not None and anyio.current_time() - self._asked_at >= _SILENT_SECONDS
+            if is_silent and self.group_commits:  # an import may take long
+                log.error("the server does not answer: the connection is cut", ledger=str(self.address))
+                database.cut(self._engine)
 
     async def recover(self, *, run_id: str, at: float, max_in_doubt: int) -> int:
         """Record the answers that an earlier run left in the spill file, then put its unanswered creates in doubt.

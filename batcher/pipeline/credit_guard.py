@@ -93,7 +93,7 @@ class Guard:
         for halt in before.values():
             log.info("resumed", **_facts(halt))
         permitted = await self._ledger.do(halts.allowance, self._account_id, self._run_id, 1, busy=True)
-        self._tripped = self._tripped or (bool(self.halts) and permitted == 0)
+        self._tripped = self._tripped or permitted == 0
 
     async def note(self, profile: Profile | None) -> None:
         """Record a balance that was read during the run, as evidence for creates in doubt."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -104,6 +105,88 @@ def test_publishing_moves_other_content_aside(home: Path, store: Folder) -> None
     folder = target(home, path).parent
     assert {file.read_bytes() for file in folder.iterdir()} == {OLD, OURS}
     assert target(home, path).read_bytes() == OURS
+
+
+def test_publishing_tells_what_it_moved_aside_and_forgets_unusable_audio(home: Path, store: Folder) -> None:
+    """A link in the way is moved, and what it points to stays."""
+    path = store.item_path(KEY, "mp3")
+    store.part(path).write_bytes(b"<html>")
+    assert [target(home, store.keep_bad(path))] == list(map(Path, store.bad(KEY)))
+    foreign = home / "mine.txt"
+    foreign.write_bytes(OURS)
+    target(home, path).symlink_to(home / "nowhere")
+    store.part(path).write_bytes(OURS)
+    aside = store.publish(path)
+    assert aside is not None
+    assert Path(aside).is_symlink()
+    assert (store.bad(KEY), target(home, path).read_bytes()) == ([], OURS)
+    store.part(path).write_bytes(OURS)
+    assert store.publish(path) is None
+
+
+@pytest.mark.parametrize("at_item", [None, OURS, OLD])
+@pytest.mark.parametrize("at_output", [None, OURS, OLD])
+def test_audio_is_kept_at_the_items_path_from_a_rows_output(
+    home: Path, store: Folder, at_item: bytes | None, at_output: bytes | None
+) -> None:
+    """None is made of other content, and none is lost."""
+    path = store.item_path(KEY, "mp3")
+    for place, content in ((path, at_item), ("a.mp3", at_output)):
+        target(home, place).parent.mkdir(parents=True, exist_ok=True)
+        if content is not None:
+            target(home, place).write_bytes(content)
+    sha256 = hashlib.sha256(OURS).hexdigest()
+    kept = store.keep("a.mp3", KEY, "mp3", sha256)
+    assert kept == (path if OURS in (at_item, at_output) else None)
+    assert store.holds(path, sha256) == (kept is not None)
+    found = {file.read_bytes() for file in target(home, path).parent.iterdir()}
+    assert found >= ({at_item} - {None})
+    assert store.digest_at("a.mp3") == (None if at_output is None else hashlib.sha256(at_output).hexdigest())
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_earlier_audio_whose_only_copy_is_at_the_output_is_kept_by_its_item(
+    home: Path, store: Folder, lost: bool
+) -> None:
+    """Before the row's new audio replaces it; other content at the item's path is moved aside."""
+    old_source, old_sha256 = saved(home, OTHER, OLD)
+    assert store.link(output(home, source=old_source, sha256=old_sha256, key=OTHER)) is None
+    if lost:
+        (home / old_source).unlink()
+        (home / old_source).write_bytes(b"edited")
+    row = output(home, linked=("a.mp3", old_source, old_sha256))
+    assert store.link(row) is None
+    assert target(home).read_bytes() == OURS
+    assert {file.read_bytes() for file in (home / old_source).parent.iterdir()} == {OLD, *[b"edited"] * lost}
+    assert (home / old_source).read_bytes() == OLD
+
+
+@pytest.mark.parametrize("owned", [False, True])
+def test_audio_at_an_output_is_preserved_for_one_of_its_owners(home: Path, store: Folder, owned: bool) -> None:
+    """Unless one of them has it."""
+    row = output(home)
+    target(home).write_bytes(OLD)
+    if owned:
+        saved(home, OTHER, OLD)
+    store.preserve(row, [("audio", KEY, "mp3"), ("audio", OTHER, "mp3")])
+    assert (home / (row.source or "")).read_bytes() == (OURS if owned else OLD)
+    folder = (home / (row.source or "")).parent
+    assert {file.read_bytes() for file in folder.iterdir()} == ({OURS} if owned else {OURS, OLD})
+
+
+def test_a_foreign_file_is_replaced_only_on_request(home: Path, store: Folder) -> None:
+    """It is not taken for the row's earlier audio, which is lost. A name that is new in its folder is noted."""
+    old_source, old_sha256 = saved(home, OTHER, OLD)
+    (home / old_source).unlink()
+    row = output(home, linked=("a.mp3", old_source, old_sha256))
+    target(home).write_bytes(b"mine")
+    assert store.link(row) is not None
+    assert store.link(row, replace=True) is None
+    assert target(home).samefile(home / (row.source or ""))
+    assert not (home / old_source).exists()
+    assert store.added.checksums == {}
+    assert store.link(output(home, "b.mp3")) is None
+    assert list(store.added.checksums) == ["audio"]
 
 
 def test_publishing_the_same_content_twice_makes_one_file(home: Path, store: Folder) -> None:

@@ -23,6 +23,7 @@ FAILURES: Final = {
     "status": ["--no-such-option"],
     "show": ["no-such-row"],
     "changes": ["--since", "no-such-run"],
+    "runs": ["--end", "no-such-run"],
     "voices": ["--limit", "0"],
     "report": ["--batch", "no-such-batch"],
     "resolve": ["no-such-row"],

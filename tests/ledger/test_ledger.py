@@ -14,9 +14,11 @@ from sqlalchemy import Connection, event, text
 from batcher.address import Server
 from batcher.errors import StorageError
 from batcher.item import Event
+from batcher.ledger import ledger as ledger_module
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.lifecycle import answers
 from batcher.ledger.storage.spill import Spill
+from tests.support import postgres
 from tests.support.ledger_kit import AT, NEVER, RUN, Book, sheet
 
 
@@ -268,3 +270,31 @@ async def test_a_clean_close_leaves_one_file(book: Book) -> None:
     beside = {path.name: path.stat().st_size for path in book.path.parent.iterdir()}
     assert not [name for name, size in beside.items() if name != "batcher.db" and size]
     assert "kept" in _names(book)
+
+
+@pytest.mark.parametrize("book", ["postgres"], indirect=True)
+@pytest.mark.parametrize("ledger", [True], indirect=True)
+async def test_a_server_that_does_not_answer_is_given_up(
+    book: Book, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise an answer to a create would stay in memory for as long as a proxy holds the connection."""
+    monkeypatch.setattr(ledger_module, "_PING_SECONDS", 0.05)
+    monkeypatch.setattr(ledger_module, "_SILENT_SECONDS", 0.2)
+    (claimed,) = book.claim()
+    record = book.accepted(claimed, "t1")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ledger.keep)
+        tasks.start_soon(_fails, ledger)
+        await anyio.lowlevel.checkpoint()
+        with anyio.fail_after(10), pytest.raises(StorageError, match="the answer is stored in"):
+            await ledger.record(record, max_in_doubt=NEVER)
+        tasks.cancel_scope.cancel()
+    assert ledger.spill.records() == [record]
+    assert not ledger.is_held
+    assert isinstance(book.address, Server)
+    postgres.end_sessions(book.address.url)  # it still sleeps
+
+
+async def _fails(ledger: Ledger) -> None:
+    with pytest.raises(StorageError):
+        await ledger.do(lambda conn: conn.execute(text("SELECT pg_sleep(60)")))

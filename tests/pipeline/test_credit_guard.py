@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from batcher.clock import Clock
+from batcher.item import Event
+from batcher.ledger.lifecycle import halts, runs
+from batcher.ledger.records import Balance, Halt
+from batcher.pipeline.credit_guard import SUSPECT_SECONDS, SUSPECT_THROTTLED, Guard
+from batcher.pipeline.submitter import Submitter
+from batcher.provider.answers import Profile
 from tests.support.fake_tts import HTML_404, Create, FakeTTS, Twist, refusal
+from tests.support.ledger_kit import AT, RUN, Book
 
 if TYPE_CHECKING:
     from tests.conftest import Project
@@ -263,3 +272,144 @@ def test_a_rejected_row_is_sent_again_only_after_an_edit(project: Project, provi
     provider.on_create = lambda _: None
     assert project.run(project.manifest(fixed)).exit_code == 0
     assert [create.body["voiceId"] for create in provider.creates[3:]] == ["berta"]
+
+
+# --- single steps
+
+
+class SetClock(Clock):
+    """A clock that the test moves."""
+
+    at = AT
+
+    def now(self) -> float:
+        return self.at
+
+    def steady(self) -> float:
+        return self.at
+
+
+class Watched:
+    """A guard with a clock that the test moves, and the halts that it reports."""
+
+    def __init__(self, submitter: Submitter) -> None:
+        self.clock, self.reported = SetClock(), list[str]()
+        ledger, account_id = submitter.ctx.ledger, submitter.api.account_id
+        self.guard = Guard(ledger, self.clock, account_id=account_id, run_id=RUN, on_halt=self._report)
+
+    async def _report(self, halt: Halt) -> None:
+        self.reported.append(halt.kind)
+
+
+@pytest.fixture
+def watched(submitter: Submitter) -> Watched:
+    return Watched(submitter)
+
+
+async def test_a_halt_is_reported_once_when_it_opens(book: Book, watched: Watched) -> None:
+    """Not if an earlier run opened it, and not again while it is open."""
+    book.do(halts.open_halt, book.account_id, "credits", AT, "why", RUN)
+    await watched.guard.begin(Profile(), override=False)
+    for _ in range(2):
+        await watched.guard.refresh()
+    assert watched.reported == []
+    book.do(halts.open_halt, book.account_id, "unstable", AT, "why", RUN)
+    for _ in range(2):
+        await watched.guard.refresh()
+    assert watched.reported == ["unstable"]
+    book.execute("UPDATE halts SET closed_at = 1")
+    await watched.guard.refresh()
+    assert (watched.reported, watched.guard.halts) == (["unstable"], [])
+
+
+async def test_creating_goes_on_while_a_permitted_probe_is_in_flight_and_ends_when_it_is_refused(
+    book: Book, watched: Watched
+) -> None:
+    """One probe at a time: the guard holds none back, the ledger permits no second."""
+    guard = watched.guard
+    await guard.begin(Profile(), override=False)
+    await guard.refresh()
+    assert (guard.tripped, guard.probing) == (False, False)
+    book.do(halts.open_halt, book.account_id, "credits", AT, "why", RUN)
+    await guard.begin(Profile(), override=True)
+    (claimed,) = book.claim(2)
+    await guard.refresh()
+    assert (guard.tripped, guard.probing) == (False, True)
+    book.record(book.answer(claimed, Event.DEFERRED, "no_credits"))
+    await guard.refresh()
+    assert (guard.tripped, guard.probing) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("read", "noticed"),
+    [
+        ([Profile(quota=100.0), None, Profile(quota=99.0)], None),
+        ([Profile(quota=104.0), Profile(quota=104.0)], "credits=4.0"),
+        ([Profile(), Profile(credits=99.0), Profile(), Profile(credits=101.0)], "credits=2.0"),
+        ([Profile(credits=500.0, quota=99.0)], None),
+        ([Profile(), Profile(credits=3.0, quota=104.0)], "credits=4.0"),
+    ],
+)
+async def test_each_balance_is_recorded_and_a_top_up_is_noticed_once(
+    book: Book, watched: Watched, caplog: pytest.LogCaptureFixture, read: list[Profile | None], noticed: str | None
+) -> None:
+    """A rise since the last reading, also of an earlier run; of the quota, where the API reports one."""
+    caplog.set_level(logging.INFO, logger="batcher")
+    book.do(runs.note_balance, RUN, book.account_id, Balance(credits=7.0, quota=100.0), at=AT)
+    book.begin("run-2", credits_=None)
+    watched.guard._run_id = "run-2"
+    assert read[0] is not None
+    await watched.guard.begin(read[0], override=False)
+    for profile in read[1:]:
+        await watched.guard.note(profile)
+    lines = [record.getMessage() for record in caplog.records if "top-up noticed" in record.getMessage()]
+    assert [line.rpartition(" ")[2] for line in lines] == ([noticed] if noticed else [])
+    known = [(profile.credits, profile.quota) for profile in read[1:] if profile is not None and profile.balance]
+    rows = book.all("SELECT credits, quota FROM balances WHERE run_id = 'run-2' ORDER BY id")
+    assert [(row["credits"], row["quota"]) for row in rows] == known
+
+
+async def test_tasks_that_fail_without_a_code_have_the_balance_read_every_ten_seconds(
+    book: Book, provider: FakeTTS, submitter: Submitter, watched: Watched
+) -> None:
+    """Until the balance is too low. A balance that cannot be read never halts the account."""
+    guard, task = watched.guard, book.submitted("t1")
+    provider.credits = 0
+    provider.hidden = ("credits", "api_quota_remaining")
+    for seconds, read in ((0.0, 1), (SUSPECT_SECONDS - 1.0, 1), (1.0, 2), (1.0, 2)):
+        watched.clock.at += seconds
+        await guard.suspect(submitter.api.client, task)
+        assert provider.profiles == read
+    assert not guard.tripped
+    provider.hidden = ()
+    watched.clock.at += SUSPECT_SECONDS
+    await guard.suspect(submitter.api.client, task)
+    assert guard.tripped
+    (halt,) = book.all("SELECT from_task, detail FROM halts")
+    assert halt["from_task"] == 1
+    assert book.one("SELECT credits FROM balances ORDER BY id DESC LIMIT 1") == {"credits": 0.0}
+    assert halt["detail"].startswith("a task failed without an error code, and the balance is 0")
+
+
+@pytest.mark.parametrize("answer", [None, Twist(status=500)], ids=["no balance", "no profile"])
+async def test_an_unknown_balance_halts_nothing(
+    book: Book, provider: FakeTTS, submitter: Submitter, watched: Watched, answer: Twist | None
+) -> None:
+    """Nor is it recorded in an open halt, which needs a known one to measure a rise from."""
+    (claimed,) = book.claim()
+    provider.hidden = ("credits", "api_quota_remaining")
+    provider.on_profile = lambda _: answer
+    client = submitter.api.client
+    for _ in range(SUSPECT_THROTTLED - 1):
+        await watched.guard.throttled(client, claimed.key)
+    assert provider.profiles == 0
+    await watched.guard.throttled(client, claimed.key)
+    assert (provider.profiles, watched.guard.tripped, book.all("SELECT * FROM halts")) == (1, False, [])
+    for kind in ("credits", "unstable"):
+        book.do(halts.open_halt, book.account_id, kind, AT, "why", RUN)
+    await watched.guard.begin(Profile(), override=False)
+    await watched.guard.settle((await client.profile()).profile)
+    assert book.all("SELECT kind FROM halts WHERE balance_at IS NOT NULL") == []
+    await watched.guard.settle(Profile(credits=5.0))
+    assert {halt.kind: halt.credits for halt in watched.guard.halts} == {"credits": 5.0, "unstable": None}
+    assert book.one("SELECT credits FROM balances ORDER BY id DESC LIMIT 1") == {"credits": 5.0}

@@ -9,10 +9,12 @@ import anyio
 import pytest
 
 from batcher.clock import Clock
+from batcher.errors import StorageError
 from batcher.ledger.lifecycle import collection, halts
+from batcher.pipeline.credit_guard import SUSPECT_THROTTLED
 from batcher.pipeline.stop import Reason
 from batcher.pipeline.submitter import Submitter
-from batcher.provider.answers import Profile
+from batcher.provider.answers import Answer, Cause, Profile
 from tests.support.fake_tts import HTML_404, NO_CREDITS, FakeTTS, Job, Twist, refusal
 from tests.support.ledger_kit import AT, RUN, Book, ending
 
@@ -63,6 +65,9 @@ async def test_max_items_counts_creates_that_may_have_been_bought(
 @pytest.mark.parametrize("changes", [{"max_items": 2}])
 async def test_max_items_stops_only_creating(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
     """Open tasks are collected; the next run creates the rest."""
+    submitter._claimed, submitter._in_flight = 2, 1
+    assert not submitter._items_spent()  # the one in flight may be deferred
+    submitter._claimed = submitter._in_flight = 0
     await submitter.run()
     stop = submitter.ctx.stop
     assert stop.reasons == {Reason.ASKED: "--max-items 2 reached"}
@@ -179,6 +184,18 @@ async def test_a_halt_that_an_answer_opens_is_known_at_once(
     assert submitter.api.guard.tripped
 
 
+class SetClock(Clock):
+    """A clock that the test moves."""
+
+    at = AT
+
+    def now(self) -> float:
+        return self.at
+
+    def steady(self) -> float:
+        return self.at
+
+
 class QuickClock(Clock):
     """A clock whose pauses take no time, and are counted."""
 
@@ -219,11 +236,48 @@ async def test_the_balance_is_read_once_for_a_create_at_an_unknown_price(
     """After its task has ended, which shows what it cost."""
     assert submitter._budget is not None
     submitter._budget.unpriced = True
-    for open_tasks, in_flight in ((1, 0), (0, 1), (0, 0), (0, 0)):
+    for open_tasks, in_flight, read in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 1)):
         submitter.ctx.tally.open, submitter._in_flight = open_tasks, in_flight
         await submitter._read_balance()
-        assert provider.profiles == int(not submitter._budget.unpriced)
-    assert provider.profiles == 1
+        assert (provider.profiles, submitter._budget.unpriced) == (read, not read)
+
+
+@pytest.mark.parametrize("changes", [{"max_credits": 9.0}])
+async def test_a_balance_read_for_another_reason_shows_no_price_before_the_task_has_ended(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """Otherwise a second item would be created at an unknown price."""
+    assert submitter._budget is not None
+    submitter._budget.unpriced = submitter._balance_due = True
+    submitter.ctx.tally.open = 1
+    assert await submitter._read_balance()
+    assert (provider.profiles, submitter._budget.unpriced) == (1, True)
+
+
+@pytest.mark.parametrize("changes", [{"max_credits": 4.5}])
+async def test_a_spent_budget_ends_only_creating(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
+    """Open tasks are collected; the reason is given once."""
+    book.do(collection.record_rendered, ending(book.submitted("t1"), credits=3.0))
+    await submitter.run()
+    stop = submitter.ctx.stop
+    ((reason, why),) = stop.reasons.items()
+    assert (reason, why.startswith("--max-credits 4.5 reached: about 3 spent")) == (Reason.ASKED, True)
+    assert (stop.creating, stop.collecting, provider.creates) == (True, False, [])
+
+
+@pytest.mark.parametrize("changes", [{"max_credits": 9.0}])
+@pytest.mark.parametrize("over_budget", [False, True])
+async def test_answers_are_waited_for_without_asking_the_ledger_again(
+    book: Book, provider: FakeTTS, submitter: Submitter, over_budget: bool
+) -> None:
+    """They may free an item or a part of the budget."""
+    assert submitter._budget is not None
+    book.claim(3)
+    submitter._budget.blocked = {book.wanted[0].batch_id: "reached"} if over_budget else {}
+    submitter._in_flight, submitter._searched_all = 1, True
+    with anyio.move_on_after(0.03) as limit:
+        await submitter._wait()
+    assert limit.cancelled_caught
 
 
 async def test_creating_goes_on_after_the_balance_was_read(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
@@ -283,3 +337,72 @@ async def test_an_old_task_that_does_cost_is_collected_before_anything_is_create
     assert (book.state(task.key), submitter.ctx.tally.open, submitter.ctx.tally.polls) == ("submitted", 1, 1)
     assert [watched.task.task_id for watched in submitter.poller._due] == ["task_1"]
     assert book.one("SELECT detail FROM events ORDER BY id DESC LIMIT 1") == {"detail": "read again: completed"}
+
+
+@pytest.mark.parametrize("answer", ["unfunded", "bad token"])
+async def test_an_old_task_that_is_still_unfunded_lets_its_item_be_created(
+    book: Book, provider: FakeTTS, submitter: Submitter, answer: str
+) -> None:
+    """After a second poll that shows it. A rejected token ends the run."""
+    task = book.submitted("task_1")
+    book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
+    (halt,) = book.do(halts.open_halts, book.account_id)
+    book.do(halts.permit_probe, halt.id, RUN)
+    provider.jobs["task_1"] = Job("task_1", "one", "mp3", ends_at=0.0)
+    provider.ending = lambda _: {"status": "failed", "error": {"code": "insufficient_credits"}, "creditsUsed": 0}
+    provider.on_read = lambda _: refusal(401, "bad_token") if answer == "bad token" else None
+    await submitter._recheck()
+    stop = submitter.ctx.stop
+    assert (list(stop.reasons), stop.collecting) == (
+        ([Reason.CREDENTIALS], True) if answer != "unfunded" else ([], False)
+    )
+    (claimed,) = book.claim_anew()
+    assert (claimed.key == task.key) == (answer == "unfunded")
+
+
+async def test_a_task_that_belongs_to_another_item_is_not_polled_twice(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """An API that repeats a task id leaves the second create in doubt."""
+    provider.on_create = lambda _: Twist(status=202, body={"task": {"id": "t1", "status": "queued"}})
+    first, second = [await create_one(submitter) for _ in range(2)]
+    assert (book.state(first), book.state(second)) == ("submitted", "in_doubt")
+    assert [watched.task.key for watched in submitter.poller._due] == [first]
+    assert submitter.gate._flights.started == []
+
+
+@pytest.mark.parametrize("cause", [Cause.UNSENT, Cause.UNCLEAR])
+async def test_creating_stops_once_the_api_has_not_answered_for_long(submitter: Submitter, cause: Cause) -> None:
+    """A first failure only slows it down. Open tasks are still collected."""
+    clock = submitter.gate._closure._clock = SetClock()
+    answer, stop = Answer(cause=cause, transport="refused"), submitter.ctx.stop
+    submitter._react(answer, submitter.gate.enter())
+    assert not stop.reasons
+    for _ in range(100):
+        clock.at += 60.0
+        submitter._react(answer, submitter.gate.enter())
+    assert (list(stop.reasons), stop.creating, stop.collecting) == ([Reason.TROUBLE], True, False)
+    assert submitter.ctx.tally.creates == (0 if cause is Cause.UNSENT else 101)
+
+
+@pytest.mark.parametrize("step", ["refresh", "throttled"])
+async def test_a_halt_that_cannot_be_stored_or_reported_stops_the_run(
+    book: Book, provider: FakeTTS, submitter: Submitter, step: str
+) -> None:
+    """Nothing more is created or collected."""
+
+    async def fail(_: object) -> None:
+        raise StorageError("the disk is full")
+
+    (claimed,) = await submitter._claim(1)
+    submitter.api.guard._throttled = SUSPECT_THROTTLED - 1
+    provider.credits = 0
+    if step == "refresh":
+        submitter.api.guard._on_halt = fail
+        book.do(halts.open_halt, book.account_id, "credits", AT, "why", RUN)
+        await submitter._refresh_guard()
+    else:
+        await submitter.ctx.ledger.do(lambda conn: conn.exec_driver_sql("PRAGMA query_only = ON"))
+        await submitter._suspect_empty(claimed)
+    stop = submitter.ctx.stop
+    assert (list(stop.reasons), stop.collecting) == ([Reason.TROUBLE], True)

@@ -213,7 +213,7 @@ def _refuse_mismatched_restored_rows(conn: Connection, staging: Staging, name: s
         .select_from(staged)
         .join(recalled, same_row)
         .join(requested, requested.c.key == staged.c.item_key)
-        .where(recalled.c.item_key != staged.c.item_key, requested.c.state == State.PENDING)
+        .where(requested.c.state == State.PENDING)
         .where(~exists().where(elsewhere.c.item_key == recalled.c.item_key))
         .order_by(staged.c.number)
     )

@@ -69,8 +69,8 @@ def _insert_balance(conn: Connection, run_id: str, account_id: int, balance: Bal
 
 
 def balance_before(conn: Connection, account_id: int, run_id: str) -> float | None:
-    """The account's balance as an earlier run read it last; None if none did."""
-    query = select(func.coalesce(balances.c.credits, balances.c.quota)).order_by(balances.c.at.desc()).limit(1)
+    """The account's balance (as in `Profile.balance`) as an earlier run read it last; None if none did."""
+    query = select(func.coalesce(balances.c.quota, balances.c.credits)).order_by(balances.c.at.desc()).limit(1)
     earlier = (balances.c.account_id == account_id, balances.c.run_id != run_id)
     found: float | None = conn.execute(query.where(*earlier)).scalar()
     return found

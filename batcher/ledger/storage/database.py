@@ -148,6 +148,13 @@ def timeline(conn: Connection) -> str | None:
     return str(conn.exec_driver_sql("SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)").scalar_one())
 
 
+def cut(engine: Engine) -> None:
+    """Cut the connection to a server, so that the statement under way in another thread fails."""
+    from batcher.ledger.storage import postgres
+
+    postgres.cut(engine)
+
+
 def id_of(engine: Engine) -> str:
     """The ledger's id, which stays when it is moved."""
     with engine.connect() as connection:

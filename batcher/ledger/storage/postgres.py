@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy import Connection, Engine, Text, create_engine, event, inspect
 from sqlalchemy.dialects.sqlite.dml import OnConflictDoNothing, OnConflictDoUpdate
@@ -30,6 +30,8 @@ from batcher.ledger.storage.triggers import ENDINGS
 
 if TYPE_CHECKING:
     import psycopg
+
+    from batcher.ledger.storage.session import Session
 
 _CONNECT: Final = {
     "connect_timeout": 10,
@@ -103,6 +105,8 @@ def connect(server: Server, *, readonly: bool = False) -> psycopg.Connection[Any
     """
     try:
         import psycopg
+
+        from batcher.ledger.storage.session import Session
     except ImportError:
         hint = f"Install it: `{this_installation().install('postgres')}`"
         raise UsageError("a ledger on PostgreSQL needs a driver that is not installed", hint) from None
@@ -111,7 +115,7 @@ def connect(server: Server, *, readonly: bool = False) -> psycopg.Connection[Any
     try:
         theirs = psycopg.conninfo.conninfo_to_dict(server.url).get("options") or os.environ.get("PGOPTIONS", "")
         options = " ".join([str(theirs), *ours])
-        made: psycopg.Connection[Any] = psycopg.connect(server.url, options=options, **_CONNECT)  # type: ignore[arg-type]
+        made = Session.connect(server.url, options=options, **_CONNECT)  # type: ignore[arg-type]
     except psycopg.ProgrammingError as error:
         raise UsageError(f"cannot read the address of the ledger: {_first_line(error)}", _EXAMPLE) from None
     except psycopg.OperationalError as error:
@@ -223,6 +227,13 @@ def _engine(server: Server, *, readonly: bool = False) -> Engine:
     return engine
 
 
+def cut(engine: Engine) -> None:
+    """Cut the connection, so that the statement under way in another thread fails."""
+    session = cast(StaticPool, engine.pool).connection.dbapi_connection
+    if session is not None:
+        cast("Session", session).cut()
+
+
 def _check_server(conn: Connection, server: Server) -> None:
     version = conn.exec_driver_sql("SELECT version()").scalar_one()
     number: int = conn.exec_driver_sql("SELECT current_setting('server_version_num')::integer").scalar_one()
@@ -246,16 +257,15 @@ def _check_server(conn: Connection, server: Server) -> None:
 
 def _lock(conn: Connection, server: Server) -> None:
     """Take the owner's lock for the session. One that has just been closed may still have it for a moment."""
-    number = f"hashtext({_SCHEMA})"
     conn.exec_driver_sql(f"SET LOCAL lock_timeout = {_GRACE_MILLISECONDS}")
     try:
-        conn.exec_driver_sql(f"SELECT pg_advisory_lock({_LOCKS}, {number})")
+        conn.exec_driver_sql(f"SELECT pg_advisory_lock({_LOCKS}, hashtext({_SCHEMA}))")
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) != _TIMED_OUT:
             raise
         conn.rollback()
         hint = "Wait until it has ended; `run` does so with --wait-lock 5m."
-        raise LockedError(f"another run holds the ledger {server}{_holder(conn, number)}", hint) from None
+        raise LockedError(f"another run holds the ledger {server}{_holder(conn)}", hint) from None
     conn.commit()
 
 
@@ -264,10 +274,29 @@ _SCHEMA: Final = """coalesce((SELECT nspname FROM pg_namespace JOIN pg_class ON 
 """The schema that has the ledger, or in which it will be created: users may have different first schemas."""
 
 
-def _holder(conn: Connection, number: str) -> str:
-    ours = f"locktype = 'advisory' AND classid = {_LOCKS} AND objid::bigint = {number}::bigint & 4294967295"
-    held = f"SELECT pid FROM pg_locks WHERE {ours} AND granted"  # noqa: S608
-    who = f"SELECT client_addr, backend_start FROM pg_stat_activity WHERE pid IN ({held})"  # noqa: S608
+def end_owner(server: Server) -> None:
+    """End the session that holds the owner's lock, if there is one: its run can neither create nor write any more.
+
+    Raises:
+        StorageError: the server cannot be reached, or does not permit it.
+    """
+    engine = _engine(server, readonly=True)
+    try:
+        with translating(server), engine.begin() as connection:
+            connection.exec_driver_sql(f"SELECT pg_terminate_backend(pid) FROM ({_held()}) AS found")  # noqa: S608
+    finally:
+        engine.dispose()
+
+
+def _held() -> str:
+    """A query for the process on the server that holds the owner's lock."""
+    return f"""SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = {_LOCKS} AND granted
+        AND objid::bigint = hashtext({_SCHEMA})::bigint & 4294967295
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""  # noqa: S608
+
+
+def _holder(conn: Connection) -> str:
+    who = f"SELECT client_addr, backend_start FROM pg_stat_activity WHERE pid IN ({_held()})"  # noqa: S608
     found = conn.exec_driver_sql(who).first()
     return "" if found is None else f" (of {found[0] or 'the same host'}, since {found[1]:%Y-%m-%d %H:%M:%S} UTC)"
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from batcher.item import Event
-from batcher.ledger.lifecycle import claims, halts, runs
+from batcher.ledger.lifecycle import claims, collection, halts, runs
 from batcher.ledger.money.spending import Budget
 from batcher.ledger.queries import selection
 from batcher.ledger.records import Claimed
-from tests.support.ledger_kit import AT, RUN, Book, keys_of, sheet
+from tests.support.ledger_kit import AT, RUN, Book, ending, keys_of, sheet
 
 
 def texts_of(claimed: Sequence[Claimed]) -> list[str]:
@@ -166,3 +166,22 @@ def test_removed_skipped_and_other_batches_rows_are_not_claimed(book: Book) -> N
     book.wanted = []
     assert book.claim_anew(10) == []
     assert not book.do(claims.has_claimable, RUN, [])
+
+
+def test_an_unfunded_item_is_rechecked_once_and_only_while_it_waits(book: Book) -> None:
+    """By a run of its account that wants it, however many rows have it. A create in flight is not asked about."""
+    book.take_in("id,text\na,one\nb,one\n")
+    assert book.do(claims.has_claimable, RUN, book.wanted)
+    task = book.submitted("t1")
+    assert not book.do(claims.has_claimable, RUN, book.wanted)
+    book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
+    (found,) = book.do(claims.rechecks, book.account_id, book.wanted)
+    assert (found.key, found.attempt, found.task_id) == (task.key, task.attempt, "t1")
+    assert book.do(claims.rechecks, book.account_id + 1, book.wanted) == []
+    other = book.take_in("id,text\nx,other\n", batch="other")
+    assert book.do(claims.rechecks, book.account_id, [other]) == []
+    (halt,) = book.do(halts.open_halts, book.account_id)
+    book.do(halts.permit_probe, halt.id, RUN)
+    book.do(claims.recheck_confirmed, found, run_id=RUN)
+    assert keys_of(book.claim_anew()) == [task.key]
+    assert book.do(claims.rechecks, book.account_id, book.wanted) == []

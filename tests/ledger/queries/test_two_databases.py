@@ -27,6 +27,7 @@ from batcher.ledger.queries import (
     item_counts,
     outputs,
     report,
+    run_list,
     settled,
     status,
 )
@@ -216,6 +217,7 @@ QUERIES: Final[dict[Callable[..., Any], Query]] = {
     report.report_credits: lambda conn, asked: report.report_credits(
         conn, report.report_runs(conn, asked.wanted), report.spent(conn, asked.wanted)
     ),
+    run_list.run_list: lambda conn, _: run_list.run_list(conn, 10),
     report.open_halts: lambda conn, _: report.open_halts(conn),
     settled.next_results: _through(settled.next_results),
     settled.last_event: lambda conn, _: settled.last_event(conn),

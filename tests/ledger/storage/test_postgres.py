@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from batcher.address import Server
 from batcher.errors import LedgerError, LockedError
@@ -81,6 +84,41 @@ def test_a_database_that_another_program_migrates_is_not_a_ledger(place: Server)
         connection.execute("INSERT INTO alembic_version VALUES ('0009')")
     with pytest.raises(LedgerError, match="is a database but not a batcher ledger"):
         database.needs_upgrade(place)
+
+
+def test_a_commit_that_no_standby_has_is_an_error(postgres_url: str, tmp_path: Path) -> None:
+    """The server stores it and only warns, if the wait for the standby is cancelled. The standby may take over."""
+    with postgres.database_of(postgres_url) as url:
+        place = Server(url, tmp_path)
+        database.create(place, "real")
+        engine = database.open_existing(place)
+        with admin(place) as connection:
+            connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'none'")
+            connection.execute("SELECT pg_reload_conf()")
+            try:
+                with ThreadPoolExecutor() as pool:
+                    commit = pool.submit(_write, engine)
+                    _until_waiting(connection)
+                    connection.execute(f"SELECT pg_cancel_backend(pid) {_WAITING}")
+                    with pytest.raises(DBAPIError, match="the commit may be lost: canceling"):
+                        commit.result()
+            finally:
+                connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
+                connection.execute("SELECT pg_reload_conf()")
+        engine.dispose()
+
+
+_WAITING = "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND datname = current_database()"
+
+
+def _until_waiting(connection: psycopg.Connection[Any]) -> None:
+    while not connection.execute(f"SELECT 1 {_WAITING}").fetchone():
+        pass
+
+
+def _write(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO meta VALUES ('some', 'fact')")
 
 
 def test_a_user_who_may_not_create_tables_is_told_so(place: Server) -> None:

@@ -1,0 +1,260 @@
+"""The poller: what each answer to a poll leaves behind, and which tasks it waits for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import anyio
+import pytest
+
+from batcher.clock import Clock
+from batcher.ledger.lifecycle import halts
+from batcher.pipeline.poller import MISSED_SECONDS, OVERDUE_POLL_SECONDS, _Watched
+from batcher.pipeline.stop import Reason
+from batcher.pipeline.submitter import Submitter
+from tests.support.fake_tts import FakeTTS, Job, Twist, refusal
+from tests.support.ledger_kit import AT, RUN, Book
+
+
+class SetClock(Clock):
+    """A clock that the test moves."""
+
+    at = AT
+
+    def now(self) -> float:
+        return self.at
+
+    def steady(self) -> float:
+        return self.at
+
+
+@pytest.fixture
+def clock(submitter: Submitter) -> SetClock:
+    """The poller's clock."""
+    clock = SetClock()
+    submitter.poller.ctx = replace(submitter.poller.ctx, clock=clock)
+    return clock
+
+
+def watch(book: Book, provider: FakeTTS, submitter: Submitter, answer: Twist | dict[str, Any]) -> _Watched:
+    """Have the poller watch an accepted task, polls of which are answered so, and take it for its first poll."""
+    twist = Twist(status=200, body={"id": "task_1"} | answer) if isinstance(answer, dict) else answer
+    provider.jobs["task_1"] = Job("task_1", "one", "mp3", ends_at=math.inf)
+    provider.on_read = lambda _: twist
+    submitter.api.slots.take(1)
+    submitter.poller.watch(book.submitted("task_1"), at_once=True)
+    return submitter.poller._due.take(math.inf)
+
+
+async def poll(submitter: Submitter, watched: _Watched) -> None:
+    """Poll the task once, as `run` does."""
+    poller = submitter.poller
+    poller._polling = poller._asking = 1
+    await poller._poll(watched)
+    assert (poller._polling, poller._asking) == (0, 0)
+
+
+def failed(code: str | None, **more: Any) -> dict[str, Any]:
+    return {"status": "failed", "error": {"code": code, "message": "sorry"}} | more
+
+
+COMPLETED = {"status": "completed", "audioUrl": "https://api.test/a.mp3", "creditsUsed": 2}
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "ended", "slowed", "reasons"),
+    [
+        (COMPLETED, "rendered", True, False, []),
+        (failed("bad_voice"), "failed", True, False, []),
+        (failed("insufficient_credits", creditsUsed=0), "pending", True, False, []),
+        ({"status": "processing"}, "submitted", False, False, []),
+        ({"status": "dreaming"}, "submitted", False, False, []),
+        (refusal(404, "task_not_found"), "submitted", False, False, []),
+        (refusal(401, "bad_token"), "submitted", False, False, [Reason.CREDENTIALS]),
+        (refusal(429, "rate_limited"), "submitted", False, True, []),
+        (Twist(status=500), "submitted", False, True, []),
+        (Twist(), "submitted", False, True, []),
+    ],
+    ids=["completed", "failed", "unfunded", "running", "unknown", "404", "401", "429", "500", "dropped"],
+)
+async def test_a_task_is_polled_until_it_ends(
+    book: Book,
+    provider: FakeTTS,
+    submitter: Submitter,
+    answer: Any,
+    state: str,
+    ended: bool,
+    slowed: bool,
+    reasons: list[Reason],
+) -> None:
+    """Until then it keeps its slot. An API in trouble is asked less often."""
+    watched = watch(book, provider, submitter, answer)
+    await poll(submitter, watched)
+    poller = submitter.poller
+    assert book.state(watched.task.key) == state
+    assert (len(poller._due), submitter.ctx.tally.open) == ((0, 0) if ended else (1, 1))
+    assert (list(poller.ctx.stop.reasons), poller.ctx.stop.collecting) == (reasons, bool(reasons))
+    assert (submitter.ctx.tally.polls, submitter.ctx.tally.ended) == (1, int(state == "failed"))
+    assert poller.gate.closed == slowed
+    assert submitter.api.guard.tripped == (state == "pending")
+
+
+async def test_the_end_of_a_task_is_recorded_as_reported(
+    book: Book, provider: FakeTTS, submitter: Submitter, clock: SetClock
+) -> None:
+    headers = {"x-request-id": "req_9", "x-openapi-ignored-parameters": "speed"}
+    body = {"id": "task_1"} | failed("bad_voice", creditsUsed=1.5)
+    watched = watch(book, provider, submitter, Twist(status=200, body=body, headers=headers))
+    clock.at += 7.0
+    await poll(submitter, watched)
+    task = book.one("SELECT word, credits, ignored, looks, ended_at, raw FROM tasks")
+    assert b"bad_voice" in task.pop("raw")
+    assert task == {"word": "failed", "credits": 1.5, "ignored": "speed", "looks": 1, "ended_at": AT + 7.0}
+    item = book.item(watched.task.key)
+    error = [item[f"error_{name}"] for name in ("code", "message", "request_id", "http_status")]
+    assert error == ["bad_voice", "sorry", "req_9", 200]
+    event = book.one("SELECT run_id, at FROM events ORDER BY id DESC LIMIT 1")
+    assert event == {"run_id": RUN, "at": AT + 7.0}
+
+
+@pytest.mark.parametrize("halted", [False, True])
+async def test_audio_of_a_completed_task_is_downloaded(
+    book: Book, provider: FakeTTS, submitter: Submitter, halted: bool
+) -> None:
+    """And it closes the halt whose probe it was."""
+    watched = watch(book, provider, submitter, COMPLETED)
+    if halted:
+        book.do(halts.open_halt, book.account_id, "credits", AT, "why", RUN, from_task=True)
+        book.execute("UPDATE halts SET probe_run_id = ?, probe_key = ?", RUN, watched.task.key)
+        await submitter.api.guard.refresh()
+        assert submitter.api.guard.probing
+    await poll(submitter, watched)
+    ((_, _, queued),) = submitter.poller.downloader._queue
+    assert (queued.task, queued.url) == (watched.task, "https://api.test/a.mp3")
+    assert (submitter.api.guard.halts, submitter.ctx.tally.open) == ([], 0)
+
+
+async def test_a_task_without_progress_gives_up_its_slot_once(
+    book: Book, provider: FakeTTS, submitter: Submitter, clock: SetClock
+) -> None:
+    """A new status is progress. It is polled every minute from then on, and the poller ends without it."""
+    watched = watch(book, provider, submitter, {"status": "processing"})
+    poller = submitter.poller
+    await poll(submitter, watched)
+    clock.at += watched.pace.overdue_seconds() * 0.9
+    provider.on_read = lambda _: Twist(status=200, body={"id": "task_1", "status": "queued"})
+    await poll(submitter, watched)
+    clock.at += watched.pace.overdue_seconds() * 0.9
+    await poll(submitter, watched)
+    assert (poller.overdue, submitter.ctx.tally.open) == ({}, 1)
+    clock.at += watched.pace.overdue_seconds() * 0.2
+    poller.no_more()
+    for polls in (1, 2, 3):
+        poller._due._heap.clear()
+        await poll(submitter, watched)
+        ((due, _, _),) = poller._due._heap
+        assert due == clock.at + OVERDUE_POLL_SECONDS
+        assert (list(poller.overdue), watched.overdue_polls) == ([watched.task.key], polls)
+        assert (submitter.ctx.tally.open, poller._has_only_overdue()) == (0, polls > 1)
+    submitter.api.slots.take(1)  # of another task
+    provider.on_read = lambda _: Twist(status=200, body={"id": "task_1"} | COMPLETED)
+    await poll(submitter, watched)
+    assert (poller.overdue, submitter.ctx.tally.open) == ({}, 1)
+
+
+@pytest.mark.parametrize("changes", [{}, {"max_runtime_seconds": 60.0}])
+async def test_the_poller_ends_without_overdue_tasks_unless_the_run_has_a_time_limit(
+    book: Book, provider: FakeTTS, submitter: Submitter, changes: dict[str, Any]
+) -> None:
+    """Not while more tasks may come, or another is polled or not overdue."""
+    watched = watch(book, provider, submitter, {"status": "processing"})
+    poller = submitter.poller
+    poller._due.add(math.inf, watched)
+    watched.overdue_polls = 2
+    found = []
+    for closing, polling, polls in ((False, 0, 2), (True, 1, 2), (True, 0, 1), (True, 0, 2)):
+        poller._closing, poller._polling, watched.overdue_polls = closing, polling, polls
+        found.append(poller._has_only_overdue())
+    assert found == [False, False, False, not changes]
+
+
+async def test_a_missing_task_is_polled_again_soon_and_counted_when_time_has_passed(
+    book: Book, provider: FakeTTS, submitter: Submitter, clock: SetClock
+) -> None:
+    """Gone only after four misses over minutes."""
+    watched = watch(book, provider, submitter, refusal(404, "task_not_found"))
+    counted = []
+    for seconds in (0.0, MISSED_SECONDS - 1.0, 1.0, MISSED_SECONDS, 2 * MISSED_SECONDS):
+        clock.at += seconds
+        submitter.poller._due._heap.clear()
+        await poll(submitter, watched)
+        counted.append(book.one("SELECT missing_looks FROM tasks")["missing_looks"])
+        assert all(due <= clock.at + MISSED_SECONDS for due, _, _ in submitter.poller._due._heap)
+    assert counted == [1, 1, 2, 3, 4]
+    assert (book.state(watched.task.key), len(submitter.poller._due)) == ("gone", 0)
+
+
+async def test_a_ledger_that_cannot_be_written_stops_polling(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """The task is read again by the next run."""
+    watched = watch(book, provider, submitter, COMPLETED)
+    await submitter.ctx.ledger.do(lambda conn: conn.exec_driver_sql("PRAGMA query_only = ON"))
+    await poll(submitter, watched)
+    assert (list(submitter.ctx.stop.reasons), submitter.ctx.stop.collecting) == ([Reason.TROUBLE], True)
+    assert (book.state(watched.task.key), len(submitter.poller.downloader._queue)) == ("submitted", 0)
+
+
+async def test_a_tasks_age_counts_from_its_acceptance_in_an_earlier_run(
+    book: Book, submitter: Submitter, clock: SetClock
+) -> None:
+    clock.at += 100.0
+    submitter.poller.watch(book.submitted("task_1"), at_once=True)
+    (watched,) = submitter.poller._due
+    assert submitter.poller._age(watched) == 100.0
+
+
+class HastyClock(Clock):
+    """A clock on which five minutes take a second."""
+
+    def steady(self) -> float:
+        return super().steady() * 300.0
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds / 300.0)
+
+    def limit(self, seconds: float) -> anyio.CancelScope:
+        return super().limit(seconds / 300.0)
+
+
+async def test_the_poller_ends_with_the_last_task(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
+    """Once no more are announced; a task that is still running is polled again."""
+    submitter.poller.ctx = replace(submitter.poller.ctx, clock=HastyClock())
+    reads: list[str] = []
+
+    def read(job: Job) -> Twist | None:
+        reads.append(job.id)
+        running = {"id": job.id, "status": "processing"}
+        return Twist(status=200, body=running) if reads.count(job.id) == 1 else None
+
+    provider.on_read = read
+    names = ["task_1", "task_2", "task_3"]
+    for name in names:
+        provider.jobs[name] = Job(name, name, "mp3", ends_at=0.0)
+        submitter.api.slots.take(1)
+        submitter.poller.watch(book.submitted(name), at_once=True)
+    with anyio.fail_after(5.0):
+        async with anyio.create_task_group() as stages:
+            stages.start_soon(submitter.poller.run)
+            submitter.poller.no_more()
+    assert (submitter.ctx.tally.open, sorted(reads)) == (0, sorted(names * 2))
+
+
+async def test_no_task_is_polled_before_it_is_due(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
+    submitter.poller.watch(book.submitted("task_1"))
+    with anyio.move_on_after(0.03) as limit:
+        await submitter.poller.run()
+    assert limit.cancelled_caught
+    assert submitter.ctx.tally.polls == 0
