@@ -28,6 +28,9 @@ MAX_SPARSE_CELLS: Final = 1 << 22
 MAX_BLANK_SHARE: Final = 8
 """In a larger area, how many cells there may be for each that is filled."""
 
+MAX_OLD_SHEET_BYTES: Final = 96 << 20
+"""Estimated bytes of memory that a sheet of an .xls workbook takes: its area, blank cells included, and its texts."""
+
 
 class TooLargeError(ValueError):
     """A workbook exceeds a limit; the message names the part that is too large."""

@@ -17,7 +17,7 @@ from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any, Final
 
 from batcher.errors import ManifestError
-from batcher.manifest import ods, xlsx
+from batcher.manifest import ods, xls, xlsx
 from batcher.manifest.archive import check
 from batcher.manifest.columns import Layout
 from batcher.manifest.faults import InvalidValueError, Problem, code, literal, printable
@@ -205,6 +205,9 @@ class Book:
             check(archive)
         self._xlsx = archive if archive is not None and xlsx.LISTING in archive.namelist() else None
         self._ods = ods.tables(archive) if archive is not None and ods.is_ods(archive) else {}
+        self._xls = xls.Workbook(content) if content.startswith(_OLD) else None
+        if self._xls is not None:
+            content = self._xls.container()
         self._book = CalamineWorkbook.from_filelike(io.BytesIO(content))
         kinds = [one for one in self._book.sheets_metadata if str(one.typ).endswith(".WorkSheet")]
         self.names = [one.name for one in kinds]
@@ -212,10 +215,16 @@ class Book:
 
     def sheet(self, name: str) -> Sheet:
         """The sheet of this name."""
+        from python_calamine import CalamineWorkbook
+
         if self._xlsx is not None:
             unread = xlsx.unread(self._xlsx, name)  # first: it rejects what would exhaust calamine's memory
             sheet = self._book.get_sheet_by_name(name)
             return Sheet(sheet, unread, sheet.merged_cell_ranges or ())
+        if self._xls is not None:
+            number = {one.name: number for number, one in enumerate(self._book.sheets_metadata)}[name]
+            content = io.BytesIO(self._xls.container(number))
+            return Sheet(CalamineWorkbook.from_filelike(content).get_sheet_by_name(name), (), ())
         table = self._ods.get(name, ods.Table())
         return Sheet(self._book.get_sheet_by_name(name), table.errors, table.merged)
 
