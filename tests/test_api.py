@@ -504,6 +504,7 @@ batcher.open("a.db").resolve("a", buyagain=True)
 """
 
 
+@pytest.mark.slow
 def test_a_users_script_is_type_checked(tmp_path: Path) -> None:
     """In strict mode; misspelt and mistyped parameters are errors."""
     script, wrong = tmp_path / "script.py", tmp_path / "wrong.py"

@@ -39,7 +39,7 @@ def _shown(project: Project, columns: int, *arguments: object) -> str:
     return said.decode().replace("\r\n", "\n")
 
 
-@pytest.mark.parametrize("columns", [60, 80, 120])
+@pytest.mark.parametrize("columns", [80, *(pytest.param(width, marks=pytest.mark.slow) for width in (60, 120))])
 def test_lines_wrap_between_words(project: Project, columns: int) -> None:
     """In `plan`, `run`, `doctor` and `status`; only paths and commands may be longer. The bar fits its line, too."""
     manifest = project.manifest([row | {"mood": "x"} for row in project.rows(3)])

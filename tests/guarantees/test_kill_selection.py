@@ -42,6 +42,7 @@ def cases() -> list[Any]:
 
 
 @pytest.mark.parametrize(("point", "options"), cases())
+@pytest.mark.slow
 def test_a_killed_run_of_selected_rows_continues_with_them_and_then_with_all(
     project: Project, provider: FakeTTS, point: str, options: tuple[str, ...]
 ) -> None:

@@ -71,6 +71,7 @@ def test_the_flat_and_the_wrapped_shape_of_a_task_are_understood(
     project.assert_whole(rows)
 
 
+@pytest.mark.slow
 def test_five_kills_buy_nothing_twice_and_lose_no_charge(project: Project, provider: FakeTTS) -> None:
     """Creates without an answer are in doubt."""
     rows, exposed = project.rows(300), 0

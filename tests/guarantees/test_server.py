@@ -137,6 +137,7 @@ def test_a_second_lock_names_its_holder(project: Project) -> None:
     assert postgres.rows(project.server, "SELECT name FROM meta WHERE name = 'world'", ())
 
 
+@pytest.mark.slow
 def test_a_later_version_upgrades_the_ledger(project: Project, provider: FakeTTS, next_version: Path) -> None:
     """In one transaction, without a backup of its own; this version then refuses it."""
     manifest = project.manifest(2)

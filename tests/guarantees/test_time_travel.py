@@ -198,6 +198,7 @@ def test_a_new_ledger_beside_old_audio_buys_nothing_again(project: Project, prov
     assert_restored(project, provider, project.run(manifest, "--restored"))
 
 
+@pytest.mark.slow
 def test_without_results_files_every_new_item_is_in_doubt(project: Project, provider: FakeTTS) -> None:
     manifest, copy = _bought_since(project)
     _go_back(project, copy)
@@ -209,6 +210,7 @@ def test_without_results_files_every_new_item_is_in_doubt(project: Project, prov
     assert project.run(manifest).report["created"] == 0
 
 
+@pytest.mark.slow
 def test_after_a_killed_run_items_missing_in_the_results_are_in_doubt(project: Project, provider: FakeTTS) -> None:
     """That run has not written its results."""
     manifest = project.manifest(ROWS)
@@ -265,6 +267,7 @@ def test_a_second_ledger_buys_nothing_into_another_ledgers_folder(project: Proje
     assert project.run(manifest).exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_backup_during_a_run_is_consistent(project: Project, provider: FakeTTS) -> None:
     """An existing file is not overwritten."""
     manifest = project.manifest(40)
@@ -281,6 +284,7 @@ def test_a_backup_during_a_run_is_consistent(project: Project, provider: FakeTTS
     assert (ended.exit_code, len(provider.creates)) == (0, 40)
 
 
+@pytest.mark.slow
 def test_a_retake_after_the_backup_is_restored(project: Project, provider: FakeTTS) -> None:
     """Neither take is bought again."""
     manifest, copy = _bought_since(project)
@@ -327,6 +331,7 @@ def _lose(project: Project) -> None:
         path.unlink()
 
 
+@pytest.mark.slow
 def test_a_failed_restoring_leaves_the_results_files(project: Project, provider: FakeTTS) -> None:
     """The next ledger needs them too."""
     manifest = project.manifest(ROWS)

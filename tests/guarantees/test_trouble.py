@@ -164,6 +164,7 @@ def test_a_refused_token_shows_status_code_message_and_request_id(project: Proje
     assert "the API rejected the token: HTTP 401 invalid_token: this is invalid_token; request req_0123." in ended.err
 
 
+@pytest.mark.slow
 def test_a_cause_shared_by_many_doubts_is_reported_once(project: Project, provider: FakeTTS) -> None:
     """Without the name of a class, which only the ledger records. Rows that share an item are one."""
     provider.on_create = lambda _: Twist()

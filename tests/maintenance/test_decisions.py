@@ -41,6 +41,7 @@ def test_resolve_without_a_decision_only_lists_doubts(project: Project, provider
     assert project.states() == {"done": 2, "in_doubt": 1}
 
 
+@pytest.mark.slow
 def test_an_adopted_task_is_collected_and_nothing_bought(project: Project, provider: FakeTTS) -> None:
     manifest = _doubt(project, provider)
     (lost,) = provider.paid["Line number 2 of the script."]
@@ -77,6 +78,7 @@ def test_a_task_is_adopted_only_with_its_accounts_token(project: Project, provid
     assert project.states() == {"done": 2 + known, "in_doubt": 1}
 
 
+@pytest.mark.slow
 def test_an_item_in_doubt_is_bought_again_once_on_request(project: Project, provider: FakeTTS) -> None:
     manifest = _doubt(project, provider)
     assert project.run(manifest).report["created"] == 0
@@ -184,6 +186,7 @@ def test_a_retake_buys_a_second_output_once(project: Project, provider: FakeTTS)
     assert project.batcher("verify").exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_text_that_is_put_back_after_a_retake_of_another_is_not_bought_again(
     project: Project, provider: FakeTTS
 ) -> None:
@@ -258,6 +261,7 @@ def test_a_row_switches_back_to_an_earlier_take_at_once(project: Project, provid
     assert len(provider.creates) == 3
 
 
+@pytest.mark.slow
 def test_a_retake_that_is_taken_back_costs_nothing(project: Project, provider: FakeTTS) -> None:
     """Requested again, it is the same take."""
     manifest = project.manifest(1)
@@ -271,6 +275,7 @@ def test_a_retake_that_is_taken_back_costs_nothing(project: Project, provider: F
     assert project.results()[0]["take"] == 2
 
 
+@pytest.mark.slow
 def test_a_row_can_switch_to_a_take_that_is_still_at_the_provider(project: Project, provider: FakeTTS) -> None:
     """The next run collects it; and a take is collected although its row has switched away from it."""
     different_takes(provider)
@@ -368,6 +373,7 @@ def test_takes_of_the_manifest_keep_their_names(project: Project, provider: Fake
     assert "the manifest sets take 2" in project.batcher("retake", "r1", "--take", "1").out
 
 
+@pytest.mark.slow
 def test_an_abandoned_failure_counts_as_settled_until_it_is_retried(project: Project, provider: FakeTTS) -> None:
     """Runs exit 0; status, results and report show it."""
     provider.ending = lambda job: {"status": "failed", "error": {"code": "odd"}} if "number 2" in job.text else {}
