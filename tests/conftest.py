@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import pytest
 
+from batcher.address import Server, spill_file
 from batcher.ledger.storage.schema import REVISION
 from tests.support import postgres
 from tests.support.fake_tts import TOKEN, FakeTTS, audio_of, running
@@ -68,6 +69,14 @@ class Project:
         if self.server is None:
             return self.ledger.exists()
         return postgres.rows(self.server, "SELECT to_regclass('alembic_version') AS found", ())[0]["found"] is not None
+
+    @property
+    def spill(self) -> Path:
+        """The file of answers that the ledger did not take."""
+        if self.server is None:
+            return spill_file(self.ledger, "")
+        ledger_id = postgres.rows(self.server, "SELECT value FROM meta WHERE name = 'ledger_id'", ())[0]["value"]
+        return spill_file(Server(self.server, self.folder), ledger_id)
 
     @property
     def audio(self) -> Path:

@@ -166,7 +166,7 @@ def unrecorded(project: Project) -> set[str]:
     """Texts that were claimed and whose answer is lost, or neither in the ledger nor in the spill file."""
     if not project.has_ledger:
         return set()
-    spill = Spill(project.ledger.with_name(f"{project.ledger.name}.spill"))
+    spill = Spill(project.spill)
     spilled = {record.key for record in spill.records() if record.event is not Event.LOST}
     found = project.query("SELECT key, text FROM items WHERE state IN ('submitting', 'in_doubt')")
     return {text for key, text in found if key not in spilled}
@@ -235,7 +235,7 @@ def assert_recovers(project: Project, manifest: Path, rows: Sequence[dict[str, s
         assert last.exit_code == 0, last
         assert_kept(project, rows, set())
     assert set(project.provider.paid) == {row["text"] for row in rows}
-    assert not project.ledger.with_name(f"{project.ledger.name}.spill").exists()
+    assert not project.spill.exists()
     return doubts
 
 
