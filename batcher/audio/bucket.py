@@ -232,7 +232,7 @@ class Bucket(Store):
             return True
         return output.linked_output == output.output and self._has(url, found, output.linked_sha256)
 
-    def item_at(self, output: Output) -> tuple[str, str] | None:  # noqa: ARG002 - whatever it is
+    def item_at(self, output: Output) -> tuple[str, str] | None:  # noqa: ARG002 - never known
         """None: a copy does not show which item it belongs to, other than by its content."""
         return None
 

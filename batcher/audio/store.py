@@ -206,7 +206,7 @@ class Store(ABC):
 
     @abstractmethod
     def identity(self) -> int | str | None:
-        """What tells the folder from a copy of it."""
+        """A value that differs in a copy of the folder."""
 
     @abstractmethod
     def read(self, path: str) -> bytes | None:

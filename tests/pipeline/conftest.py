@@ -24,6 +24,7 @@ from batcher.settings import Settings
 from batcher.throttle.gate import Throttle
 from tests.support.fake_tts import TOKEN, FakeTTS
 from tests.support.ledger_kit import RUN, Book, book_in, run_context, sheet
+from tests.support.postgres import use_both_databases
 
 _ON_BOTH: Final = (
     "test_doubtful_texts",
@@ -39,11 +40,8 @@ _ON_BOTH: Final = (
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give the tests their second database."""
-    name = metafunc.module.__name__.rpartition(".")[2]
-    if "project" not in metafunc.fixturenames or name not in _ON_BOTH:
-        return
-    if metafunc.definition.get_closest_marker("file_ledger") is None:
-        metafunc.parametrize("project", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True)
+    if metafunc.module.__name__.rpartition(".")[2] in _ON_BOTH:
+        use_both_databases(metafunc)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batcher.clock import Clock
 from batcher.item import Event
 from batcher.ledger.lifecycle import halts, runs
 from batcher.ledger.records import Balance, Halt
@@ -17,7 +16,7 @@ from batcher.pipeline.credit_guard import SUSPECT_SECONDS, SUSPECT_THROTTLED, Gu
 from batcher.pipeline.submitter import Submitter
 from batcher.provider.answers import Profile
 from tests.support.fake_tts import HTML_404, Create, FakeTTS, Twist, refusal
-from tests.support.ledger_kit import AT, RUN, Book
+from tests.support.ledger_kit import AT, RUN, Book, SetClock
 
 if TYPE_CHECKING:
     from tests.conftest import Project
@@ -275,18 +274,6 @@ def test_a_rejected_row_is_sent_again_only_after_an_edit(project: Project, provi
 
 
 # --- single steps
-
-
-class SetClock(Clock):
-    """A clock that the test moves."""
-
-    at = AT
-
-    def now(self) -> float:
-        return self.at
-
-    def steady(self) -> float:
-        return self.at
 
 
 class Watched:

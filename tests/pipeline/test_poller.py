@@ -15,19 +15,7 @@ from batcher.pipeline.poller import MISSED_SECONDS, OVERDUE_POLL_SECONDS, _Watch
 from batcher.pipeline.stop import Reason
 from batcher.pipeline.submitter import Submitter
 from tests.support.fake_tts import FakeTTS, Job, Twist, refusal
-from tests.support.ledger_kit import AT, RUN, Book
-
-
-class SetClock(Clock):
-    """A clock that the test moves."""
-
-    at = AT
-
-    def now(self) -> float:
-        return self.at
-
-    def steady(self) -> float:
-        return self.at
+from tests.support.ledger_kit import AT, RUN, Book, SetClock
 
 
 @pytest.fixture

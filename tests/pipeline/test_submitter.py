@@ -16,7 +16,7 @@ from batcher.pipeline.stop import Reason
 from batcher.pipeline.submitter import Submitter
 from batcher.provider.answers import Answer, Cause, Profile
 from tests.support.fake_tts import HTML_404, NO_CREDITS, FakeTTS, Job, Twist, refusal
-from tests.support.ledger_kit import AT, RUN, Book, ending
+from tests.support.ledger_kit import AT, RUN, Book, SetClock, ending
 
 DROPPED = Twist()
 INVALID = refusal(422, "bad_text")
@@ -182,18 +182,6 @@ async def test_a_halt_that_an_answer_opens_is_known_at_once(
     await create_one(submitter)
     assert [halt.kind for halt in submitter.api.guard.halts] == [kind]
     assert submitter.api.guard.tripped
-
-
-class SetClock(Clock):
-    """A clock that the test moves."""
-
-    at = AT
-
-    def now(self) -> float:
-        return self.at
-
-    def steady(self) -> float:
-        return self.at
 
 
 class QuickClock(Clock):

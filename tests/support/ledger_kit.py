@@ -38,6 +38,19 @@ NEVER: Final = 10**6
 """A limit on lost creates that no test reaches."""
 
 
+class SetClock(Clock):
+    """A clock that the test moves."""
+
+    def __init__(self, at: float = AT) -> None:
+        self.at = at
+
+    def now(self) -> float:
+        return self.at
+
+    def steady(self) -> float:
+        return self.at
+
+
 class Book:
     """A ledger with a run under way for one account; each step is one transaction."""
 

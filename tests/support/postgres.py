@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import psycopg
+import pytest
 from psycopg.rows import dict_row
 
 from batcher.ledger.storage.schema import metadata
@@ -116,6 +117,12 @@ def empty(url: str) -> None:
         names = [table.name for table in metadata.sorted_tables if table.name != "meta"]
         connection.execute(f"TRUNCATE {', '.join(names)} RESTART IDENTITY")
         connection.execute("DELETE FROM meta WHERE name NOT IN ('world', 'ledger_id', 'created_at')")
+
+
+def use_both_databases(metafunc: pytest.Metafunc) -> None:
+    """Run a test of a project with its ledger in a file, and slowly on a server, unless it is marked `file_ledger`."""
+    if "project" in metafunc.fixturenames and metafunc.definition.get_closest_marker("file_ledger") is None:
+        metafunc.parametrize("project", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True)
 
 
 def end_sessions(url: str) -> None:

@@ -62,7 +62,7 @@ def indexes_built_last(conn: Connection, table: str, changes: int) -> Iterator[N
 
 
 def analyze(conn: Connection, *tables: Table) -> None:
-    """Let a server count what is in tables, for its next queries. It counts temporary tables only when told to, and
-    others a minute later."""
+    """Let a server count what is in tables, for its next queries. It counts other than temporary tables by itself, a
+    minute later."""
     if conn.dialect.name == "postgresql":
         conn.exec_driver_sql(f"ANALYZE {', '.join(table.name for table in tables)}")

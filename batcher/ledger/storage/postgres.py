@@ -186,7 +186,7 @@ def create_tables(conn: Connection) -> None:
 HOT: Final = ("items", "rows", "attempts", "tasks")
 """Tables whose rows change several times until an item is done."""
 _VACUUM: Final = ("autovacuum_vacuum_scale_factor = 0.01", "autovacuum_analyze_scale_factor = 0.02")
-"""Shares of such a table's rows after whose change the server removes old versions from its indexes, which every claim
+"""Once these shares of a table's rows have changed, the server removes old versions from its indexes, which every claim
 would read, and gathers statistics."""
 
 

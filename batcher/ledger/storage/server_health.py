@@ -1,4 +1,4 @@
-"""What a server tells about itself that a run depends on, for `doctor`."""
+"""The state of a ledger's server, as far as a run depends on it, for `doctor`."""
 
 from __future__ import annotations
 

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from batcher.clock import Clock
 from batcher.item import Event
 from batcher.ledger.lifecycle import answers, collection, halts
 from batcher.ledger.records import Claimed, Halt
 from batcher.pipeline.credit_guard import Guard
 from batcher.provider.answers import Profile
-from tests.support.ledger_kit import AT, RUN, Book, book_in, ending, sheet
+from tests.support.ledger_kit import AT, RUN, Book, SetClock, book_in, ending, sheet
 
 MOST = 2
 """Lost creates in a row that do not halt the account yet."""
@@ -362,16 +361,6 @@ def test_open_halts_are_listed_oldest_first(book: Book) -> None:
 
 
 # --- who may probe
-
-
-class SetClock(Clock):
-    """A clock that stands still."""
-
-    def __init__(self, at: float) -> None:
-        self._at = at
-
-    def now(self) -> float:
-        return self._at
 
 
 async def permitted(
