@@ -46,15 +46,23 @@ def option_of(address: Address) -> str:
     return address.url if isinstance(address, Server) else str(address)
 
 
-def spill_file(address: Address, ledger_id: str) -> Path:
+def spill_file(address: Address, ledger_id: str, run_id: str) -> Path:
     """The path of the file in which this host keeps answers that the ledger did not take.
 
-    A project folder can have several ledgers, each with numbers of accounts of its own. The URL does not tell those on
+    Each run on a server has its own. A project folder can have several ledgers, and the URL does not tell those on
     servers apart: a server has several names.
     """
     if isinstance(address, Server):
-        return address.home / f"batcher-{ledger_id}.spill"
+        return address.home / f"batcher-{ledger_id}-{run_id}.spill"
     return address.with_name(f"{address.name}.spill")
+
+
+def spill_files(address: Address, ledger_id: str) -> dict[Path, str]:
+    """The files of this host that may have such answers, each with the run that wrote it ("" for a ledger's file)."""
+    if not isinstance(address, Server):
+        return {spill_file(address, "", ""): ""}
+    start = f"batcher-{ledger_id}"
+    return {path: path.stem[len(start) + 1 :] for path in sorted(address.home.glob(f"{start}*.spill"))}
 
 
 def without_password(value: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import pytest
 
-from batcher.address import Server, spill_file
+from batcher.address import Server, spill_file, spill_files
 from batcher.ledger.storage.schema import REVISION
 from tests.support import postgres
 from tests.support.fake_tts import TOKEN, FakeTTS, audio_of, running
@@ -74,9 +74,10 @@ class Project:
     def spill(self) -> Path:
         """The file of answers that the ledger did not take."""
         if self.server is None:
-            return spill_file(self.ledger, "")
+            return spill_file(self.ledger, "", "")
         ledger_id = postgres.rows(self.server, "SELECT value FROM meta WHERE name = 'ledger_id'", ())[0]["value"]
-        return spill_file(Server(self.server, self.folder), ledger_id)
+        found = spill_files(Server(self.server, self.folder), ledger_id)
+        return next(iter(found), spill_file(Server(self.server, self.folder), ledger_id, "none"))
 
     @property
     def audio(self) -> Path:

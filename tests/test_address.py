@@ -33,7 +33,7 @@ def test_ledgers_of_one_project_folder_have_different_spill_files(tmp_path: Path
     """So that an answer from the one is never recorded in the other, with another account or attempt."""
     file = tmp_path / "batcher.db"
     first, second = (Server(url, tmp_path) for url in ("postgresql://a/b", "postgresql://c/d"))
-    found = {spill_file(file, "1"), spill_file(first, "2"), spill_file(second, "3")}
+    found = {spill_file(file, "1", "r"), spill_file(first, "2", "r"), spill_file(second, "3", "r")}
     assert len(found) == 3
     assert {path.parent for path in found} == {tmp_path}
-    assert spill_file(first, "2") == spill_file(second, "2")
+    assert spill_file(first, "2", "r") == spill_file(second, "2", "r")

@@ -18,12 +18,12 @@ import anyio.to_thread
 from sqlalchemy import Connection, Engine, literal, select
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from batcher.address import Address, Server, spill_file
+from batcher.address import Address, Server, spill_file, spill_files
 from batcher.clock import Wakeup
 from batcher.errors import StorageError
 from batcher.ledger.lifecycle.answers import doubt_unanswered, record_answer
 from batcher.ledger.records import AnswerRecord
-from batcher.ledger.storage import database, sqlite, statements
+from batcher.ledger.storage import database, sharing, sqlite, statements
 from batcher.ledger.storage.access import check_files
 from batcher.ledger.storage.lock import owner_lock
 from batcher.ledger.storage.schema import meta
@@ -42,6 +42,9 @@ _CONFIRMED_SECONDS: Final = 20.0
 """A commit this long ago no longer shows that the session is alive."""
 _SOON_SECONDS: Final = 0.05
 """Longest time for which `do_soon` waits for a commit to share."""
+
+_TRIES: Final = 5
+"""Attempts at a transaction that the server aborts since it and another wait for each other."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -73,9 +76,10 @@ class Ledger:
     back. A server may not answer for a while, which the event loop must not wait for.
     """
 
-    def __init__(self, address: Address, engine: Engine) -> None:
+    def __init__(self, address: Address, engine: Engine, run_id: str = "") -> None:
         self.address = address
-        self.spill = Spill(spill_file(address, database.id_of(engine)))
+        self._id = database.id_of(engine)
+        self.spill = Spill(spill_file(address, self._id, run_id))
         self._engine = engine
         self._inode = _inode(address)
         self._waiting: list[_Call[Any]] = []
@@ -154,6 +158,11 @@ class Ledger:
             raise StorageError(f"{message}; the answer is stored in {self.spill.path}", hint) from error
 
     @property
+    def is_shared(self) -> bool:
+        """Whether other runs may work on the ledger at the same time."""
+        return isinstance(self.address, Server)
+
+    @property
     def is_held(self) -> bool:
         """Whether the database has confirmed so recently that it is this process's that nobody can have taken it over.
 
@@ -189,20 +198,29 @@ class Ledger:
                 database.cut(self._engine)
 
     async def recover(self, *, run_id: str, at: float, max_in_doubt: int) -> int:
-        """Record the answers that an earlier run left in the spill file, then put its unanswered creates in doubt.
+        """Record the answers that earlier runs left in their spill files, then put their unanswered creates in doubt.
 
-        Only the holder of the owner's lock may call this. Returns the number of creates put in doubt.
+        Returns the number of creates put in doubt.
         """
+        for path, writer in spill_files(self.address, self._id).items():
+            if path == self.spill.path:
+                await self._replay(self.spill, max_in_doubt)
+            elif await self.do(sharing.has_ended, writer):
+                left = Spill(path)
+                await self._replay(left, max_in_doubt)
+                left.remove()
+        return await self.do(doubt_unanswered, at=at, run_id=run_id)
+
+    async def _replay(self, spill: Spill, max_in_doubt: int) -> None:
         rejected = False
-        for record in self.spill.records():
+        for record in spill.records():
             try:
                 await self.do(record_answer, record, max_in_doubt=max_in_doubt)
             except (IntegrityError, DataError) as error:
                 rejected = True
                 log.error("an answer in the spill file does not fit the ledger", key=record.key, why=str(error.orig))
         if not rejected:
-            self.spill.clear()
-        return await self.do(doubt_unanswered, at=at, run_id=run_id)
+            spill.clear()
 
     async def rescue(self) -> Path | None:
         """If the file at its path is not this ledger any more, copy this one beside it. Returns the copy's path.
@@ -220,9 +238,17 @@ class Ledger:
         self.spill.remove()
 
     def _apply_and_commit(self, batch: list[_Call[Any]]) -> None:
-        with self._settling(batch), self._engine.begin() as connection:
-            for call in batch:
-                _apply(connection, call)
+        with self._settling(batch):
+            for last in (False,) * (_TRIES - 1) + (True,):
+                try:
+                    with self._engine.begin() as connection:
+                        for call in batch:
+                            _apply(connection, call)
+                    return
+                except DBAPIError as error:
+                    # Only while all verbs are brief, and can be repeated: an import has read its input.
+                    if last or not (self.group_commits and database.is_deadlock(error)):
+                        raise
 
     async def _commit(self, batch: list[_Call[Any]]) -> None:
         """Like `_apply_and_commit`, but everything except the commit runs on the event loop's thread."""
@@ -259,8 +285,8 @@ def _inode(address: Address) -> tuple[int, int] | None:
 
 def _apply(connection: Connection, call: _Call[Any]) -> None:
     """Run one verb in a savepoint. Raises only errors of the whole database; others are stored in the call."""
-    driver = statements.driver(connection)
-    driver.execute("SAVEPOINT one")
+    statements.pass_on(connection, "SAVEPOINT one")
+    call.error = None
     try:
         call.value = call.verb(connection)
     except DBAPIError as error:
@@ -270,19 +296,22 @@ def _apply(connection: Connection, call: _Call[Any]) -> None:
     except Exception as error:  # noqa: BLE001 - raised by `result` in the caller
         call.error = error
     if call.error is not None:
-        driver.execute("ROLLBACK TO one")
-    driver.execute("RELEASE one")
+        statements.pass_on(connection, "ROLLBACK TO one")
+    statements.pass_on(connection, "RELEASE one")
 
 
 @contextmanager
-def open_ledger(address: Address, world: database.World | None = None) -> Iterator[Ledger]:
-    """Open the ledger for the holder of the owner's lock. On a server, this takes the lock.
+def open_ledger(
+    address: Address, world: database.World | None = None, *, run_id: str = "", alone: bool = True
+) -> Iterator[Ledger]:
+    """Open the ledger for the holder of the owner's lock. On a server, this takes the lock: `alone`, or as the run
+    `run_id` together with others.
 
     Raises:
         LedgerError: it does not exist, is not up to date or cannot be used.
         LockedError: another run holds it, on a server.
     """
-    ledger = Ledger(address, database.open_existing(address, world=world))
+    ledger = Ledger(address, database.open_existing(address, world=world, run_id=run_id or None, alone=alone), run_id)
     try:
         yield ledger
     finally:

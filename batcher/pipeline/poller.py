@@ -206,7 +206,7 @@ class Poller:
         if task.phase is Phase.RUNNING:
             if not task.known_word and task.word != watched.word:
                 self._log(watched).warning("unknown status, taken for running", status=task.word)
-            self._note_running(watched, task.word)
+            await self._note_running(watched, task.word)
             return False
         self._log_end(watched, ending, task.phase)
         self.ctx.tally.charged(ending.credits)
@@ -227,7 +227,7 @@ class Poller:
             await self.api.guard.refresh()
         return True
 
-    def _note_running(self, watched: _Watched, word: str) -> None:
+    async def _note_running(self, watched: _Watched, word: str) -> None:
         """Record that the task is still running. After far too long without progress it gives up its slot."""
         now = self.ctx.clock.steady()
         if watched.word not in (None, word):
@@ -240,6 +240,7 @@ class Poller:
             self.overdue[watched.task.key] = watched.task
             self._log(watched).warning("task overdue", status=word)
             self._free_slot(watched)
+            await self.ctx.ledger.do(collection.record_overdue, watched.task, at=self.ctx.clock.now())
 
     def _free_slot(self, watched: _Watched) -> None:
         """Free the slot of a task that has ended or is overdue; once."""

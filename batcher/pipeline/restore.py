@@ -33,7 +33,7 @@ from batcher.ledger.ledger import Connection, Ledger, open_readonly
 from batcher.ledger.lifecycle import restored_rows
 from batcher.ledger.queries import outputs
 from batcher.ledger.queries.batches import current_batches
-from batcher.ledger.queries.identity import Identity, has_run, identity, last_run
+from batcher.ledger.queries.identity import Identity, all_runs_ended, has_run, identity
 from batcher.ledger.records import Batch, FileRecord
 from batcher.manifest.storable import is_storable
 from batcher.pipeline.context import RunContext
@@ -88,12 +88,14 @@ def why_outdated(conn: Connection, owners: Owners) -> str | None:
 
 
 def _is_complete_since(conn: Connection, owner: Owner | None) -> bool:
-    """Whether the ledger has the end of the last run that worked in the folder, and so everything before it."""
-    return owner is not None and last_run(conn) == (owner.run_id, True)
+    """Whether the ledger has the end of the last run that worked in the folder, and so everything before it; and that
+    no other run worked since."""
+    return owner is not None and has_run(conn, owner.run_id) and all_runs_ended(conn)
 
 
-def need_consent(settings: Settings) -> bool:
-    """Whether the ledger is to be restored first.
+def need_consent(settings: Settings) -> tuple[bool, bool]:
+    """Whether the ledger is to be restored first, and whether it is to be restored at all or is being restored: a run
+    that does so works alone.
 
     Raises:
         UsageError: it is, without `--restored`; or the output folder belongs to the other world, sandbox or real.
@@ -110,7 +112,7 @@ def need_consent(settings: Settings) -> bool:
             "Choose another --out-dir.",
         )
     with open_readonly(settings.ledger) as conn:
-        why = why_outdated(conn, owners)
+        why, due = why_outdated(conn, owners), restored_rows.due(conn)
     if why is not None and not settings.restored:
         raise UsageError(
             f"{why}. Nothing was created.",
@@ -118,7 +120,7 @@ def need_consent(settings: Settings) -> bool:
             "that may have been bought are put in doubt. Or choose another --ledger or --out-dir. "
             "See `batcher help files`.",
         )
-    return why is not None
+    return why is not None, due or settings.restored
 
 
 def _stores(settings: Settings, batches: Sequence[Batch]) -> list[Store]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
@@ -16,17 +17,17 @@ from batcher.clock import Clock, Wakeup
 from batcher.errors import BatcherError, CredentialsError, TroubleError, UsageError, root_cause
 from batcher.formatting import amount, counted
 from batcher.item import State
-from batcher.ledger.lifecycle import collection, restored_rows, runs
+from batcher.ledger.lifecycle import restored_rows, runs
 from batcher.ledger.queries import item_counts, status
 from batcher.ledger.queries.identity import note_timeline
 from batcher.ledger.queries.selection import selected_rows
 from batcher.ledger.records import Halt
-from batcher.ledger.storage import database
+from batcher.ledger.storage import database, sharing
 from batcher.log import log, within_run
 from batcher.pacing.pace import Pacing
 from batcher.pipeline import restore
 from batcher.pipeline.connection import reach
-from batcher.pipeline.context import ApiContext, Confirm, RunContext
+from batcher.pipeline.context import ApiContext, Confirm, RunContext, new_run_id
 from batcher.pipeline.credit_guard import Guard
 from batcher.pipeline.delivery import Delivery, recover_files
 from batcher.pipeline.descriptors import InFlight, fit, preload
@@ -34,6 +35,7 @@ from batcher.pipeline.downloader import Downloader
 from batcher.pipeline.drain import limit_runtime, obey
 from batcher.pipeline.finish import Finish
 from batcher.pipeline.ingest import Ingest
+from batcher.pipeline.neighbours import Neighbours
 from batcher.pipeline.outbox import Outbox, Post
 from batcher.pipeline.poller import Poller
 from batcher.pipeline.preflight import Preflight
@@ -87,11 +89,11 @@ async def run(
     """
     if not await anyio.to_thread.run_sync(database.exists, settings.ledger):
         need_manifests(settings)
-    clock = Clock()
+    clock, run_id = Clock(), new_run_id()
     with ExitStack() as held:
-        ledger, outdated = await open_owned(held, settings, progress, clock, requests)
+        ledger, outdated = await open_owned(held, settings, run_id, progress, clock, requests)
         stores = Stores(settings.home)
-        ctx = RunContext(settings=settings, ledger=ledger, stores=stores, progress=progress, clock=clock)
+        ctx = RunContext(settings=settings, ledger=ledger, stores=stores, progress=progress, clock=clock, run_id=run_id)
         with reporting():
             try:
                 with within_run(ctx.run_id):
@@ -130,6 +132,7 @@ class _Run:
             watchers.start_soon(self.outbox.run)
             if outdated or self.ctx.settings.restored:
                 await restore.import_rows(self.ctx, outdated=outdated)
+            await self.ctx.ledger.do(note_timeline)
             await self.ingest.run()
             delivery = await self._deliver_leftovers()
             await self._announce()
@@ -150,7 +153,6 @@ class _Run:
         """Replay the spill file of an earlier run, and put its unanswered creates in doubt."""
         ctx = self.ctx
         self.last_end = await ctx.ledger.do(runs.begin_run, ctx.run_id, out_dir=str(ctx.settings.out_dir), at=at)
-        await ctx.ledger.do(note_timeline)
         self.ingest.last_message = self.last_end[1]
         doubts = await ctx.ledger.recover(run_id=ctx.run_id, at=at, max_in_doubt=ctx.settings.max_in_doubt)
         if doubts:
@@ -290,13 +292,28 @@ class _Run:
         )
         downloader = Downloader(ctx, api, delivery)
         poller = Poller(ctx, api, downloader, pacing)
-        await self._take_up_tasks(api, poller, downloader)
-        submitter = Submitter(ctx, api, poller, self.ingest.wanted, only_chosen=self.ingest.selection.is_limited)
-        await self._drive(submitter, poller, downloader)
+        save_learned = partial(self._save_learned, account_id, pacing, throttle)
+        neighbours = Neighbours(
+            ctx=ctx, api=api, ingest=self.ingest, poller=poller, downloader=downloader, save_learned=save_learned
+        )
+        await neighbours.take_over()
+        submitter = Submitter(
+            ctx,
+            api,
+            poller,
+            self.ingest.wanted,
+            take_over=neighbours.take_over,
+            only_chosen=self.ingest.selection.is_limited,
+        )
+        await self._drive(submitter, poller, downloader, neighbours)
         self.overdue = list(poller.overdue)
         await _record_halt_balance(client, guard)
+        await save_learned()
+
+    async def _save_learned(self, account_id: int, pacing: Pacing, throttle: Throttle) -> None:
+        """Save what was learned about the account, for runs that begin later."""
         for name, learned in (("pacing", pacing.to_json()), ("throttle", throttle.to_json())):
-            await ledger.do(runs.save_learned_value, account_id, name, learned, at=ctx.clock.now())
+            await self.ctx.ledger.do(runs.save_learned_value, account_id, name, learned, at=self.ctx.clock.now())
 
     async def _throttle(self, account_id: int) -> Throttle:
         return Throttle(
@@ -309,25 +326,13 @@ class _Run:
             learned=await self.ctx.ledger.do(runs.learned_value, account_id, "throttle"),
         )
 
-    async def _take_up_tasks(self, api: ApiContext, poller: Poller, downloader: Downloader) -> None:
-        """Continue with the tasks that earlier runs left open, even if their rows are gone."""
-        if not self.ctx.settings.wait:
-            return
-        only_chosen = self.ingest.selection.is_limited
-        tasks = await self.ctx.ledger.do(
-            collection.open_tasks, api.account_id, self.ingest.named, only_chosen=only_chosen
-        )
-        await self.ctx.ledger.do(self.ctx.items.read, [task.key for task in tasks])
-        for task in tasks:
-            if task.rendered:
-                downloader.add(task, None)
-            else:
-                api.slots.take()
-                poller.watch(task, at_once=True)
-
-    async def _drive(self, submitter: Submitter, poller: Poller, downloader: Downloader) -> None:
+    async def _drive(
+        self, submitter: Submitter, poller: Poller, downloader: Downloader, neighbours: Neighbours
+    ) -> None:
+        await self.ctx.ledger.do(sharing.shorten_patience)
         self.ctx.ledger.group_commits = True
         async with anyio.create_task_group() as watchers:
+            watchers.start_soon(neighbours.watch)
             if not self.ctx.stop.cancelled:
                 watchers.start_soon(self.ctx.progress.follow, self.ctx.tally, self.ctx.clock)
             async with anyio.create_task_group() as stages:

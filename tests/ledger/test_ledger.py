@@ -16,7 +16,7 @@ from batcher.errors import StorageError
 from batcher.item import Event
 from batcher.ledger import ledger as ledger_module
 from batcher.ledger.ledger import Ledger
-from batcher.ledger.lifecycle import answers
+from batcher.ledger.lifecycle import answers, runs
 from batcher.ledger.storage.spill import Spill
 from tests.support import postgres
 from tests.support.ledger_kit import AT, NEVER, RUN, Book, sheet
@@ -217,7 +217,8 @@ async def test_an_answer_that_the_database_refuses_goes_to_the_spill_file(book: 
     ledger.close()
     with book.ledger() as again:
         assert again.spill.records() == [replace(record, raw=b"r" * 4096)]
-        assert await again.recover(run_id=RUN, at=AT + 9, max_in_doubt=NEVER) == 1
+        await again.do(runs.begin_run, "run-2", out_dir="audio", at=AT + 9)
+        assert await again.recover(run_id="run-2", at=AT + 9, max_in_doubt=NEVER) == 1
         assert again.spill.records() == []
     assert (book.state(claimed.key), book.state(other.key)) == ("submitted", "in_doubt")
     assert book.events(claimed.key) == ["claim", "accepted"]
@@ -252,7 +253,8 @@ async def test_a_spilled_answer_that_the_schema_refuses_stays_in_the_spill_file(
     records = [book.accepted(claimed, "t1", account_id=999), book.accepted(other, "t2")]
     for record in records:
         ledger.spill.append(record)
-    assert await ledger.recover(run_id=RUN, at=AT, max_in_doubt=NEVER) == 1
+    await ledger.do(runs.begin_run, "run-2", out_dir="audio", at=AT)
+    assert await ledger.recover(run_id="run-2", at=AT, max_in_doubt=NEVER) == 1
     assert (book.state(claimed.key), book.state(other.key)) == ("in_doubt", "submitted")
     ledger.close()
     assert Spill(ledger.spill.path).records() == records

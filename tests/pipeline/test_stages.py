@@ -98,7 +98,7 @@ def unfunded(book: Book) -> OpenTask:
     task = book.submitted("task_1")
     assert book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
     (halt,) = book.do(halts.open_halts, book.account_id)
-    book.do(halts.permit_probe, halt.id, RUN)
+    book.do(halts.find_prober, halt, RUN, may_probe=True)
     return task
 
 

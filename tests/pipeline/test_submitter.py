@@ -102,7 +102,7 @@ async def test_an_accepted_task_is_polled_as_the_ledger_has_it(
 ) -> None:
     await create_one(submitter)
     (watched,) = submitter.poller._due
-    (stored,) = book.do(collection.open_tasks, book.account_id, book.wanted)
+    (stored,) = book.open_tasks()
     names = ("key", "attempt", "account_id", "task_id", "format", "chars", "model", "wanted")
     assert [getattr(watched.task, name) for name in names] == [getattr(stored, name) for name in names]
     assert abs(watched.task.accepted_at - stored.accepted_at) < 1.0
@@ -319,7 +319,7 @@ async def test_an_old_task_that_does_cost_is_collected_before_anything_is_create
     task = book.submitted("task_1")
     book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
     (halt,) = book.do(halts.open_halts, book.account_id)
-    book.do(halts.permit_probe, halt.id, RUN)
+    book.do(halts.find_prober, halt, RUN, may_probe=True)
     provider.jobs["task_1"] = Job("task_1", "one", "mp3", ends_at=0.0)
     await submitter.run()
     assert (book.state(task.key), submitter.ctx.tally.open, submitter.ctx.tally.polls) == ("submitted", 1, 1)
@@ -335,7 +335,7 @@ async def test_an_old_task_that_is_still_unfunded_lets_its_item_be_created(
     task = book.submitted("task_1")
     book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
     (halt,) = book.do(halts.open_halts, book.account_id)
-    book.do(halts.permit_probe, halt.id, RUN)
+    book.do(halts.find_prober, halt, RUN, may_probe=True)
     provider.jobs["task_1"] = Job("task_1", "one", "mp3", ends_at=0.0)
     provider.ending = lambda _: {"status": "failed", "error": {"code": "insufficient_credits"}, "creditsUsed": 0}
     provider.on_read = lambda _: refusal(401, "bad_token") if answer == "bad token" else None

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, update
 
 from batcher.address import Address, Server, home_of
 from batcher.audio.stores import Stores
@@ -16,10 +16,11 @@ from batcher.clock import Clock
 from batcher.item import Event, Inputs, canonical
 from batcher.ledger.imports import importer
 from batcher.ledger.ledger import Ledger, open_ledger
-from batcher.ledger.lifecycle import answers, claims, runs
+from batcher.ledger.lifecycle import answers, claims, collection, runs
+from batcher.ledger.lifecycle.account import Limits
 from batcher.ledger.money.spending import Budget
 from batcher.ledger.records import AnswerRecord, Balance, Batch, Claimed, OpenTask, TaskEnd
-from batcher.ledger.storage import database, statements
+from batcher.ledger.storage import database, schema, statements
 from batcher.ledger.storage.schema import metadata
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rules import Rules
@@ -105,6 +106,7 @@ class Book:
         *,
         run_id: str = RUN,
         at: float = AT,
+        limits: Limits | None = None,
         budget: Budget | None = None,
         only_chosen: bool = False,
     ) -> list[Claimed]:
@@ -118,6 +120,7 @@ class Book:
             cursor=self.cursor,
             limit=limit,
             at=at,
+            limits=limits,
             budget=budget,
             only_chosen=only_chosen,
         )
@@ -155,6 +158,20 @@ class Book:
             chars=claimed.chars,
             accepted_at=AT,
         )
+
+    def open_tasks(self, wanted: Sequence[Batch] | None = None, *, only_chosen: bool = False) -> list[OpenTask]:
+        """The tasks that a next run would take over."""
+        with self.engine.connect() as connection:
+            connection.execute(update(schema.runs).values(ended_at=AT))
+            found = collection.take_over(
+                connection,
+                self.account_id,
+                self.wanted if wanted is None else wanted,
+                run_id="next",
+                only_chosen=only_chosen,
+            )
+            connection.rollback()
+            return found
 
     def item(self, key: str) -> dict[str, Any]:
         """The item's columns."""

@@ -62,6 +62,6 @@ def _end(address: object, run_id: str, found: list[dict[str, Any]]) -> None:
         raise UsageError(f"no run {run_id} is working", "`batcher runs` lists them.")
     if not isinstance(address, Server):
         raise UsageError("a ledger in a file has no sessions", f"End process {run['pid']} on {run['host']} instead.")
-    from batcher.ledger.storage.postgres import end_owner
+    from batcher.ledger.storage.postgres import end_session
 
-    end_owner(address)
+    end_session(address, run["run_id"])

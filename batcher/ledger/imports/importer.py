@@ -30,6 +30,7 @@ from batcher.ledger.records import Batch
 from batcher.ledger.storage import bulk
 from batcher.ledger.storage.planner import LATER_TAKE
 from batcher.ledger.storage.schema import batches, items, recalled, rows
+from batcher.ledger.storage.sharing import take_turn
 from batcher.ledger.storage.statements import execute
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rows import READER_VERSION
@@ -80,6 +81,7 @@ def import_manifest(
         DoubtError: new texts have contents that are hardly meant to be spoken, of types that `allow` does not name.
             The ledger is unchanged.
     """
+    take_turn(conn, "import")
     if not refilter:
         refuse_other_filter(conn, rules, manifest.name)
     staging = stage(conn, manifest, rules, out_dir, at, ignores_case=ignores_case)

@@ -44,11 +44,9 @@ def note_timeline(conn: Connection) -> None:
         conn.execute(new.on_conflict_do_update(index_elements=["name"], set_={"value": now}))
 
 
-def last_run(conn: Connection) -> tuple[str, bool] | None:
-    """The id of the last run, and whether it recorded its end; None if there was none."""
-    query = select(runs.c.id, runs.c.exit_code).order_by(runs.c.started_at.desc()).limit(1)
-    found = conn.execute(query).first()
-    return None if found is None else (found.id, found.exit_code is not None)
+def all_runs_ended(conn: Connection) -> bool:
+    """Whether the end of every run is recorded, by itself or by a later one."""
+    return conn.execute(select(runs.c.id).where(runs.c.ended_at.is_(None)).limit(1)).first() is None
 
 
 def has_run(conn: Connection, run_id: str) -> bool:

@@ -1,9 +1,9 @@
-"""How the ledger is a schema of a PostgreSQL database: connecting, the owner's lock, tables, and what SQLite has in
-addition to standard SQL.
+"""How the ledger is a schema of a PostgreSQL database: connecting, tables, and what SQLite has in addition to standard
+SQL.
 
 One connection is one run: it is never replaced, so what a run writes after its connection was lost is refused. The
-owner's lock is a session lock on that connection. The server releases it when it learns of the process's end, after at
-most 25 s if it cannot be reached any more, or after a minute without a statement, as when the process is stopped.
+server ends the session when it learns of the process's end, after at most 25 s if it cannot be reached any more, or
+after a minute without a statement, as when the process is stopped.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 from batcher.address import Server
 from batcher.errors import LedgerError, LockedError, StorageError, UsageError
 from batcher.installation import this_installation
+from batcher.ledger.storage import sharing
 from batcher.ledger.storage.schema import INDEXES, items, metadata, rows
 from batcher.ledger.storage.statements import first_error
 from batcher.ledger.storage.temporary import FORBID_WRITES, number_rows
@@ -66,10 +67,6 @@ _READING: Final = {
     "idle_in_transaction_session_timeout": f"{10 * LEASE_SECONDS}s",
 }
 """A plan asks the API in the middle of its transaction, and has no lock that anybody waits for."""
-_LOCKS: Final = 7001
-"""First half of the keys of our advisory locks; the second is the number of the ledger's schema."""
-_GRACE_MILLISECONDS: Final = 1000
-_TIMED_OUT: Final = "55P03"
 _OLDEST: Final = 14
 """The first version with `idle_session_timeout`."""
 
@@ -190,12 +187,13 @@ _VACUUM: Final = ("autovacuum_vacuum_scale_factor = 0.01", "autovacuum_analyze_s
 would read, and gathers statistics."""
 
 
-def open_engine(server: Server, *, readonly: bool) -> Engine:
-    """An engine with one connection, which holds the owner's lock unless it is `readonly`.
+def open_engine(server: Server, *, readonly: bool, run_id: str | None = None, alone: bool = True) -> Engine:
+    """An engine with one connection. Unless it is `readonly`, it holds the ledger's lock, `alone` or together with
+    other runs, and that of the run.
 
     Raises:
         LedgerError: the database is not one that a ledger can be in.
-        LockedError: another run holds the lock.
+        LockedError: another process holds the lock, and does not share it.
         StorageError: the server cannot be reached.
     """
     engine = _engine(server, readonly=readonly)
@@ -203,7 +201,7 @@ def open_engine(server: Server, *, readonly: bool) -> Engine:
         with translating(server), engine.connect() as connection:
             _check_server(connection, server)
             if not readonly:
-                _lock(connection, server)
+                sharing.lock(connection, server, run_id, alone=alone)
     except BaseException:
         engine.dispose()
         raise
@@ -257,27 +255,8 @@ def _check_server(conn: Connection, server: Server) -> None:
     conn.commit()
 
 
-def _lock(conn: Connection, server: Server) -> None:
-    """Take the owner's lock for the session. One that has just been closed may still have it for a moment."""
-    conn.exec_driver_sql(f"SET LOCAL lock_timeout = {_GRACE_MILLISECONDS}")
-    try:
-        conn.exec_driver_sql(f"SELECT pg_advisory_lock({_LOCKS}, hashtext({_SCHEMA}))")
-    except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) != _TIMED_OUT:
-            raise
-        conn.rollback()
-        hint = "Wait until it has ended; `run` does so with --wait-lock 5m."
-        raise LockedError(f"another run holds the ledger {server}{_holder(conn)}", hint) from None
-    conn.commit()
-
-
-_SCHEMA: Final = """coalesce((SELECT nspname FROM pg_namespace JOIN pg_class ON relnamespace = pg_namespace.oid
-    WHERE pg_class.oid = to_regclass('alembic_version')), current_schema())"""
-"""The schema that has the ledger, or in which it will be created: users may have different first schemas."""
-
-
-def end_owner(server: Server) -> None:
-    """End the session that holds the owner's lock, if there is one: its run can neither create nor write any more.
+def end_session(server: Server, run_id: str) -> None:
+    """End the session of a run, if it has one: it can neither create nor write any more.
 
     Raises:
         StorageError: the server cannot be reached, or does not permit it.
@@ -285,22 +264,9 @@ def end_owner(server: Server) -> None:
     engine = _engine(server, readonly=True)
     try:
         with translating(server), engine.begin() as connection:
-            connection.exec_driver_sql(f"SELECT pg_terminate_backend(pid) FROM ({_held()}) AS found")  # noqa: S608
+            sharing.end_session(connection, run_id)
     finally:
         engine.dispose()
-
-
-def _held() -> str:
-    """A query for the process on the server that holds the owner's lock."""
-    return f"""SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = {_LOCKS} AND granted
-        AND objid::bigint = hashtext({_SCHEMA})::bigint & 4294967295
-        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""  # noqa: S608
-
-
-def _holder(conn: Connection) -> str:
-    who = f"SELECT client_addr, backend_start FROM pg_stat_activity WHERE pid IN ({_held()})"  # noqa: S608
-    found = conn.exec_driver_sql(who).first()
-    return "" if found is None else f" (of {found[0] or 'the same host'}, since {found[1]:%Y-%m-%d %H:%M:%S} UTC)"
 
 
 def storage_error(server: Server, error: DBAPIError) -> StorageError | LedgerError:

@@ -164,7 +164,7 @@ def test_a_restored_task_is_collected_and_a_restored_file_is_the_items_audio(boo
     """Neither is bought again. Another item's task is not taken from it."""
     add(book, {"task_id": "t1"})
     assert apply(book) == ["submitted"]
-    (task,) = book.do(collection.open_tasks, book.account_id, book.wanted)
+    (task,) = book.open_tasks()
     assert (task.key, task.task_id) == (key_of(book), "t1")
     add(book, {"id": "b", "key": key_of(book, "b"), "task_id": "t1"})
     assert apply(book) == ["in_doubt"]

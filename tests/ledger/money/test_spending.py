@@ -100,10 +100,10 @@ def test_a_budget_is_spent_to_its_end_and_not_beyond(book: Book, limit: float, r
     """Creates in flight or in doubt count, in later runs too. It has room again once tasks cost less than estimated."""
     end(book, "t0", 4.0)
     lose(book)
-    budget = Budget(limit)
+    budget = Budget(limit, "run-1")
     assert claims_within(book, budget) == int(limit == 12.0)
     if restarted:
-        budget = Budget(limit)
+        budget = Budget(limit, "run-1")
     assert claims_within(book, budget) == 0
     spent = f"about {12 if limit == 12.0 else 8} spent, including in flight and in doubt"
     (why,) = budget.blocked.values()
@@ -117,7 +117,7 @@ def test_a_budget_is_spent_to_its_end_and_not_beyond(book: Book, limit: float, r
 def test_each_batch_has_its_own_budget(book: Book) -> None:
     end(book, "t0", 4.0)
     book.take_in("id,text\nx,aaaa\ny,bbbb\nz,cccc\n", batch="other")
-    budget = Budget(8.0)
+    budget = Budget(8.0, "run-1")
     assert claims_within(book, budget) == 1 + 2
     assert len(budget.blocked) == 2
 
@@ -125,7 +125,7 @@ def test_each_batch_has_its_own_budget(book: Book) -> None:
 def test_a_budget_is_recounted_while_creates_cost_more_than_estimated(book: Book) -> None:
     """At most the last one exceeds it."""
     end(book, "t0", 1.0)
-    budget = Budget(40.0)
+    budget = Budget(40.0, "run-1")
     number = 0
     book.cursor = (0, 0)
     while claimed := book.claim(5, budget=budget):
@@ -141,7 +141,7 @@ def test_a_budget_that_is_half_spent_is_recounted_at_once(book: Book) -> None:
     book.cursor = (0, 0)
     for number in range(32):
         end(book, f"t{number}", 1.0)
-    budget = Budget(36.0)
+    budget = Budget(36.0, "run-1")
     number = 0
     while claimed := book.claim(5, budget=budget):
         number += 1
@@ -152,7 +152,7 @@ def test_a_budget_that_is_half_spent_is_recounted_at_once(book: Book) -> None:
 def test_without_a_price_creates_go_one_at_a_time_and_stop_after_five(book: Book) -> None:
     """The balance is read after each, which may show one."""
     (batch,) = book.wanted
-    budget = Budget(100.0)
+    budget = Budget(100.0, "run-1")
     for number in range(5):
         book.cursor = (0, 0)
         (claimed,) = book.claim(5, budget=budget)
@@ -163,7 +163,7 @@ def test_without_a_price_creates_go_one_at_a_time_and_stop_after_five(book: Book
         book.record(book.accepted(claimed, f"t{number}"))
         budget.unpriced = False
         assert claims_within(book, budget) == 0  # its task is open
-        (task,) = book.do(collection.open_tasks, book.account_id, book.wanted)
+        (task,) = book.open_tasks()
         book.do(collection.record_failed, ending(task))
     assert claims_within(book, budget) == 0
     assert "after 5 creates" in budget.blocked[batch.batch_id]

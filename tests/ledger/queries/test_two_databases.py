@@ -107,7 +107,7 @@ def _states(query: Callable[..., Any]) -> Query:
 
 
 def _affords(conn: Connection, asked: Asked) -> Any:
-    budgets = [spending.Budget(limit) for limit in (1.0, 50.0)]
+    budgets = [spending.Budget(limit, "run-1") for limit in (1.0, 50.0)]
     sizes = [(batch.batch_id, model, 10) for batch in asked.wanted for model in (None, "m1", "m3")]
     said = [[budget.affords(conn, *size) for size in sizes] for budget in budgets]
     return [said, [budget.blocked for budget in budgets]]
@@ -172,7 +172,7 @@ QUERIES: Final[dict[Callable[..., Any], Query]] = {
     eta.forecast: _runs(eta.forecast, 5),
     identity.identity: lambda conn, _: identity.identity(conn).world,
     identity.has_run: _runs(identity.has_run),
-    identity.last_run: lambda conn, _: identity.last_run(conn),
+    identity.all_runs_ended: lambda conn, _: identity.all_runs_ended(conn),
     ignored.ignored_in_run: _runs(ignored.ignored_in_run),
     ignored.ignored_in: _some(ignored.ignored_in),
     integrity.damage: lambda conn, _: integrity.damage(conn),

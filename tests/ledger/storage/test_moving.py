@@ -158,7 +158,7 @@ def test_a_ledger_whose_spill_file_has_answers_is_not_moved(book: Book, target: 
     """They would never be recorded: the tasks that they name were paid for."""
     book.take_in("text\nHello\n")
     [claimed] = book.claim()
-    spill = Spill(spill_file(book.address, database.id_of(book.engine)))
+    spill = Spill(spill_file(book.address, database.id_of(book.engine), "run-1"))
     spill.append(book.accepted(claimed, "task-1"))
     book.engine.dispose()
     with pytest.raises(LedgerError, match="are not in the ledger yet"):

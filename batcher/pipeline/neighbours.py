@@ -1,0 +1,109 @@
+"""The other runs that work on a ledger on a server: shares the account's slots with them, and takes over what they
+leave. A file has one run at a time, which takes over what earlier ones left."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from batcher.errors import StorageError
+from batcher.formatting import counted
+from batcher.ledger.ledger import Connection
+from batcher.ledger.lifecycle import account, collection, runs
+from batcher.ledger.lifecycle.answers import doubt_unanswered
+from batcher.ledger.records import OpenTask
+from batcher.pipeline.context import ApiContext, RunContext
+from batcher.pipeline.downloader import Downloader
+from batcher.pipeline.ingest import Ingest
+from batcher.pipeline.poller import Poller
+from batcher.pipeline.stop import Reason
+
+_SHARE_SECONDS: Final = 2.0
+"""Time between two looks at how many runs share the slots."""
+_LOOK_SECONDS: Final = 5.0
+"""Time between two looks for runs that have ended, and at what the others have done."""
+_COUNT_SHARE: Final = 50
+"""Counting all items again takes at most 1/N of the time: a large ledger takes seconds."""
+
+
+@dataclass(kw_only=True)
+class Neighbours:
+    """What one run does because of the others. `save_learned` stores what it has learned about the account."""
+
+    ctx: RunContext
+    api: ApiContext
+    ingest: Ingest
+    poller: Poller
+    downloader: Downloader
+    save_learned: Callable[[], Awaitable[None]]
+    _counted_at: float = field(init=False, default=0.0)
+    _count_seconds: float = field(init=False, default=0.0)
+
+    async def take_over(self) -> bool:
+        """Continue with the tasks that no run collects, even if their rows are gone. Returns whether there are any."""
+        if not self.ctx.settings.wait:
+            return False
+        tasks = await self.ctx.ledger.do(self._take_over)
+        for task in tasks:
+            if task.rendered:
+                self.downloader.add(task, None)
+            else:
+                self.api.slots.take()
+                self.poller.watch(task, at_once=True)
+        return bool(tasks)
+
+    def _take_over(self, conn: Connection) -> list[OpenTask]:
+        only_chosen = self.ingest.selection.is_limited
+        tasks = collection.take_over(
+            conn, self.api.account_id, self.ingest.named, run_id=self.ctx.run_id, only_chosen=only_chosen
+        )
+        self.ctx.items.read(conn, [task.key for task in tasks])
+        return tasks
+
+    async def watch(self) -> None:
+        """Look at the other runs now and then, until cancelled."""
+        if not self.ctx.ledger.is_shared:
+            return
+        looked_at = self.ctx.clock.steady()
+        try:
+            while True:
+                await self._share_slots()
+                await self.ctx.clock.sleep(_SHARE_SECONDS)
+                if self.ctx.clock.steady() - looked_at >= _LOOK_SECONDS:
+                    looked_at = self.ctx.clock.steady()
+                    await self._look()
+        except StorageError as error:
+            self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
+
+    async def _share_slots(self) -> None:
+        slots = await self.ctx.ledger.do(account.share, self.api.account_id, self.ctx.settings.concurrency)
+        self.api.slots.resize(slots)
+
+    async def _look(self) -> None:
+        vanished, doubts = await self.ctx.ledger.do(self._end_vanished)
+        for host in vanished:
+            self.ctx.progress.warn(f"a run on {host} has ended without a record of it; its tasks are taken over")
+        if doubts:
+            self.ctx.progress.warn(
+                f"{counted(doubts, 'create request')} of such runs had no answer (may have been bought); "
+                "see `batcher resolve`"
+            )
+        await self.take_over()
+        await self.save_learned()
+        await self._count()
+
+    def _end_vanished(self, conn: Connection) -> tuple[list[str], int]:
+        at = self.ctx.clock.now()
+        vanished = runs.end_vanished(conn, self.ctx.run_id, at=at)
+        return vanished, doubt_unanswered(conn, at=at, run_id=self.ctx.run_id)
+
+    async def _count(self) -> None:
+        """Show what the other runs have done."""
+        before = self.ctx.clock.steady()
+        if before - self._counted_at < self._count_seconds * _COUNT_SHARE:
+            return
+        counts = await self.ctx.ledger.do(self.ingest.selection.count, self.ingest.named)
+        self.ctx.tally.begin(counts.states)
+        self._counted_at = self.ctx.clock.steady()
+        self._count_seconds = self._counted_at - before
