@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.fake_tts import Create, FakeTTS
+from tests.support.fake_tts import Create, FakeTTS, Twist, refusal
 
 if TYPE_CHECKING:
     from tests.conftest import Project
@@ -57,3 +58,127 @@ def test_three_runs_started_together_on_a_new_database_share_its_items(project: 
     assert open_.most <= 6
     assert sum(one.report["created"] for one in ended) == 60
     assert min(one.report["created"] for one in ended) >= 10, ended
+
+
+def test_a_run_may_join_and_ends_when_all_items_are_done(project: Project, provider: FakeTTS) -> None:
+    """It has nothing to create, and waits for the tasks of the other."""
+    provider.task_seconds = 600.0
+    manifest = project.manifest(4)
+    first = project.start_run(manifest)
+    provider.until(lambda: len(provider.creates) == 4)
+    second = project.start_run(manifest)
+    second.until_says("waiting for the items of other runs")
+    provider.end_tasks()
+    ended = [first.end(), second.end()]
+    assert [one.exit_code for one in ended] == [0, 0], ended
+    assert [one.report["created"] for one in ended] == [4, 0]
+    assert_bought_once(project, 4)
+
+
+@pytest.mark.slow
+def test_tasks_of_a_killed_run_are_taken_over_by_one_that_works(project: Project, provider: FakeTTS) -> None:
+    """Its creates without an answer are in doubt, and nobody sends them again."""
+    provider.task_seconds, provider.create_seconds = 600.0, 0.3
+    manifest = project.manifest(40)
+    killed, other = started(project, 2, manifest, "--concurrency", "12")
+    provider.until(lambda: len(provider.creates) >= 12)
+    time.sleep(0.5)
+    killed.send(signal.SIGKILL)
+    other.until_says("has ended without a record of it")
+    provider.end_tasks()
+    ended = other.end()
+    assert ended.exit_code in (0, 3), ended
+    assert_bought_once(project, 40)
+    assert project.query("SELECT count(*) FROM runs WHERE outcome = 'vanished'") == [(1,)]
+
+
+@pytest.mark.slow
+def test_an_empty_account_stops_all_runs_and_one_of_them_probes_after_a_top_up(
+    project: Project, provider: FakeTTS
+) -> None:
+    """The others go on once its task was accepted."""
+    provider.credits, provider.task_seconds = 10.0, 0.1
+    manifest = project.manifest(40)
+    ended = [one.end() for one in started(project, 3, manifest, "--concurrency", "6")]
+    assert [one.exit_code for one in ended] == [4, 4, 4], ended
+    refused = [create for create in provider.creates if create.status == 402]
+    assert 1 <= len(refused) <= 6
+    in_flight: list[int] = []
+
+    def count(_: Create) -> None:
+        in_flight.append(sum(create.answered_at is None for create in provider.creates))
+
+    before, provider.on_create, provider.credits, provider.create_seconds = len(provider.creates), count, 1000.0, 0.3
+    ended = [one.end() for one in started(project, 3, manifest, "--concurrency", "6")]
+    assert [one.exit_code for one in ended] == [0, 0, 0], ended
+    assert in_flight[0] == 1
+    probe = provider.creates[before]
+    assert probe.answered_at is not None
+    assert all(create.arrived_at >= probe.answered_at for create in provider.creates[before + 1 :])
+    assert len(provider.jobs) == 40
+
+
+@pytest.mark.slow
+def test_limits_on_the_command_line_hold_for_all_runs_together(project: Project, provider: FakeTTS) -> None:
+    """--max-items and --create-rate."""
+    manifest = project.manifest(40)
+    limits = ("--max-items", "20", "--create-rate", "8", "--concurrency", "12")
+    ended = [one.end() for one in started(project, 3, manifest, *limits)]
+    assert {one.exit_code for one in ended} == {6}, ended
+    assert len(provider.jobs) == 20
+    arrived = sorted(create.arrived_at for create in provider.creates)
+    assert arrived[-1] - arrived[0] >= 18 / 8
+    in_a_second = max(sum(first <= at < first + 1 for at in arrived) for first in arrived)
+    assert in_a_second <= 10
+
+
+@pytest.mark.slow
+def test_a_wait_that_the_api_asks_for_holds_for_all_runs(project: Project, provider: FakeTTS) -> None:
+    """None creates before it is over, except for creates in flight."""
+    asked_at: list[float] = []
+
+    def refuse(create: Create) -> Twist | None:
+        if create.number != 4:
+            return None
+        asked_at.append(time.monotonic())
+        return refusal(429, "rate_limited", retry_after="3")
+
+    provider.on_create = refuse
+    ended = [one.end() for one in started(project, 3, project.manifest(60), "--create-rate", "10")]
+    assert [one.exit_code for one in ended] == [0, 0, 0], ended
+    early = [create for create in provider.creates if asked_at[0] + 0.5 < create.arrived_at < asked_at[0] + 3]
+    assert early == []
+    assert_bought_once_or_deferred(provider)
+
+
+def assert_bought_once_or_deferred(provider: FakeTTS) -> None:
+    assert max(map(len, provider.paid.values())) == 1
+
+
+@pytest.mark.slow
+def test_four_runs_with_deaths_of_every_kind_buy_each_text_once(project: Project, provider: FakeTTS) -> None:
+    """Two are killed, one is stopped until its lease has ended, one loses its session: others and later ones go on."""
+    open_, provider.task_seconds, provider.create_seconds = Open(provider), 0.2, 0.02
+    manifest = project.manifest(2000)
+    arguments = (manifest, "--concurrency", "20")
+    works = started(project, 4, *arguments)
+    provider.until(lambda: len(provider.creates) >= 150, 60)
+    works[0].send(signal.SIGKILL)
+    works.append(project.start_run(*arguments))
+    provider.until(lambda: len(provider.creates) >= 400, 60)
+    works[1].send(signal.SIGSTOP)
+    stopped_at = time.monotonic()
+    provider.until(lambda: len(provider.creates) >= 600, 60)
+    works[2].send(signal.SIGKILL)
+    ((run_id,),) = project.query(f"SELECT id FROM runs WHERE pid = {works[3].pid}")
+    assert project.batcher("runs", "--end", run_id).exit_code == 0
+    works.append(project.start_run(*arguments))
+    provider.until(lambda: len(provider.creates) >= 900, 120)
+    time.sleep(max(0.0, stopped_at + 70 - time.monotonic()))
+    works[1].send(signal.SIGCONT)
+    ended = [one.end(180) for one in works]
+    codes = [one.exit_code for one in ended]
+    assert (codes[0], codes[1], codes[2], codes[3]) == (-9, 8, -9, 8), codes
+    assert set(codes[4:]) <= {0, 3}, ended
+    assert_bought_once(project, 2000)
+    assert open_.most <= 20
