@@ -202,10 +202,9 @@ class Ledger:
 
         Returns the number of creates put in doubt.
         """
+        await self._replay(self.spill, max_in_doubt)
         for path, writer in spill_files(self.address, self._id).items():
-            if path == self.spill.path:
-                await self._replay(self.spill, max_in_doubt)
-            elif await self.do(sharing.has_ended, writer):
+            if path != self.spill.path and await self.do(sharing.has_ended, writer):
                 left = Spill(path)
                 await self._replay(left, max_in_doubt)
                 left.remove()

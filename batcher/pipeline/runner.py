@@ -15,9 +15,9 @@ from batcher.audio.objects import reporting
 from batcher.audio.stores import Stores
 from batcher.clock import Clock, Wakeup
 from batcher.errors import BatcherError, CredentialsError, TroubleError, UsageError, root_cause
-from batcher.formatting import amount, counted
+from batcher.formatting import amount
 from batcher.item import State
-from batcher.ledger.lifecycle import restored_rows, runs
+from batcher.ledger.lifecycle import claims, restored_rows, runs
 from batcher.ledger.queries import item_counts, status
 from batcher.ledger.queries.identity import note_timeline
 from batcher.ledger.queries.selection import selected_rows
@@ -35,7 +35,7 @@ from batcher.pipeline.downloader import Downloader
 from batcher.pipeline.drain import limit_runtime, obey
 from batcher.pipeline.finish import Finish
 from batcher.pipeline.ingest import Ingest
-from batcher.pipeline.neighbours import Neighbours
+from batcher.pipeline.neighbours import Neighbours, warn_of_doubts
 from batcher.pipeline.outbox import Outbox, Post
 from batcher.pipeline.poller import Poller
 from batcher.pipeline.preflight import Preflight
@@ -108,7 +108,7 @@ class _Run:
     def __init__(self, ctx: RunContext, confirm: Confirm | None, post: Post | None) -> None:
         self.ctx = ctx
         self.confirm = confirm
-        self.outbox = Outbox(ctx.ledger, ctx.clock, ctx.progress, post)
+        self.outbox = Outbox(ctx.ledger, ctx.run_id, ctx.clock, ctx.progress, post)
         self.begun = ctx.clock.steady()
         self.ingest = Ingest(ctx, confirm)
         self.at_once = _AT_ONCE._replace(creates=min(ctx.settings.concurrency, _AT_ONCE.creates))
@@ -154,12 +154,8 @@ class _Run:
         ctx = self.ctx
         self.last_end = await ctx.ledger.do(runs.begin_run, ctx.run_id, out_dir=str(ctx.settings.out_dir), at=at)
         self.ingest.last_message = self.last_end[1]
-        doubts = await ctx.ledger.recover(run_id=ctx.run_id, at=at, max_in_doubt=ctx.settings.max_in_doubt)
-        if doubts:
-            ctx.progress.warn(
-                f"{counted(doubts, 'create request')} of an earlier run had no answer when it ended "
-                "(may have been bought); see `batcher resolve`"
-            )
+        most = ctx.settings.max_in_doubt
+        warn_of_doubts(ctx, await ctx.ledger.recover(run_id=ctx.run_id, at=at, max_in_doubt=most))
 
     async def _deliver_leftovers(self) -> Delivery:
         """Deliver files that an earlier run left at their paths, and link done items to the rows that lack them."""
@@ -181,7 +177,9 @@ class _Run:
         self.ctx.tally.begin(counts.states)
         if counts.states[State.PENDING] and self.ingest.wanted:
             return True
-        return await ledger.do(item_counts.collectable) > 0 or await ledger.do(restored_rows.due)
+        if await ledger.do(item_counts.collectable) or await ledger.do(restored_rows.due):
+            return True
+        return await ledger.do(claims.held_by_others, self.ctx.run_id, self.ingest.named)
 
     async def _work(self, delivery: Delivery) -> None:
         """Create and collect. An error that prevents it is a reason to stop like any other: the run still reports."""

@@ -82,19 +82,18 @@ def test_a_killed_run_is_replaced_at_once(project: Project, provider: FakeTTS) -
     assert_all_bought_once(project, 4)
 
 
-def test_a_second_run_is_refused_while_the_first_works(project: Project, provider: FakeTTS) -> None:
-    """With --wait-lock it waits."""
+def test_decisions_wait_until_no_run_works(project: Project, provider: FakeTTS) -> None:
+    """They change what runs rely on; the message names who works."""
     provider.task_seconds = 600.0
     manifest = project.manifest(4)
     first = project.start_run(manifest)
     provider.until(lambda: len(provider.creates) == 4)
-    second = project.run(manifest)
-    assert (second.exit_code, second.report["outcome"]) == (7, "locked")
-    assert "another run holds the ledger postgresql://" in second.report["message"]
-    third = project.start_run(manifest, "--wait-lock", "60s")
+    refused = project.batcher("retry", manifest, "--ledger", str(project.server), "--json")
+    assert (refused.exit_code, refused.report["outcome"]) == (7, "locked")
+    assert "another run holds the ledger postgresql://" in refused.report["message"]
     provider.end_tasks()
-    assert (first.end().exit_code, third.end().exit_code) == (0, 0)
-    assert len(provider.creates) == 4
+    assert first.end().exit_code == 0
+    assert project.batcher("retry", manifest, "--ledger", str(project.server), "--json").exit_code == 0
 
 
 def test_the_server_ends_the_session_of_a_process_that_says_nothing(
