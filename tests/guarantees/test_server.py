@@ -89,7 +89,7 @@ def test_decisions_wait_until_no_run_works(project: Project, provider: FakeTTS) 
     first = project.start_run(manifest)
     provider.until(lambda: len(provider.creates) == 4)
     refused = project.batcher("retry", manifest, "--ledger", str(project.server), "--json")
-    assert (refused.exit_code, refused.report["outcome"]) == (7, "locked")
+    assert refused.exit_code == 7, refused
     assert "another run holds the ledger postgresql://" in refused.report["message"]
     provider.end_tasks()
     assert first.end().exit_code == 0
