@@ -57,6 +57,17 @@ def spill_file(address: Address, ledger_id: str, run_id: str) -> Path:
     return address.with_name(f"{address.name}.spill")
 
 
+def intents_file(server: Server, ledger_id: str, run_id: str) -> Path:
+    """The path of the file in which this host keeps what the run was about to create."""
+    return server.home / f"batcher-{ledger_id}-{run_id}.intents"
+
+
+def intents_files(server: Server, ledger_id: str) -> dict[str, Path]:
+    """Such files of this host, by the run that wrote them."""
+    start = f"batcher-{ledger_id}-"
+    return {path.stem[len(start) :]: path for path in sorted(server.home.glob(f"{start}*.intents"))}
+
+
 def spill_files(address: Address, ledger_id: str) -> dict[Path, str]:
     """The files of this host that may have such answers, each with the run that wrote it ("" for a ledger's file)."""
     if not isinstance(address, Server):

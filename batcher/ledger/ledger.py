@@ -8,7 +8,7 @@ call is shielded from cancellation: it is carried out as a whole or not at all.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar
@@ -18,13 +18,14 @@ import anyio.to_thread
 from sqlalchemy import Connection, Engine, literal, select
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from batcher.address import Address, Server, spill_file, spill_files
+from batcher.address import Address, Server, intents_file, intents_files, spill_file, spill_files
 from batcher.clock import Wakeup
 from batcher.errors import StorageError
 from batcher.ledger.lifecycle.answers import doubt_unanswered, record_answer
-from batcher.ledger.records import AnswerRecord
+from batcher.ledger.records import AnswerRecord, Claimed
 from batcher.ledger.storage import database, sharing, sqlite, statements
 from batcher.ledger.storage.access import check_files
+from batcher.ledger.storage.intents import IntentsFile
 from batcher.ledger.storage.lock import owner_lock
 from batcher.ledger.storage.schema import meta
 from batcher.ledger.storage.spill import Spill
@@ -80,6 +81,7 @@ class Ledger:
         self.address = address
         self._id = database.id_of(engine)
         self.spill = Spill(spill_file(address, self._id, run_id))
+        self.intents = IntentsFile(intents_file(address, self._id, run_id)) if isinstance(address, Server) else None
         self._engine = engine
         self._inode = _inode(address)
         self._waiting: list[_Call[Any]] = []
@@ -157,6 +159,16 @@ class Ledger:
                 message, hint = f"the ledger rejected an answer: {getattr(error, 'orig', error)}", "Run it again."
             raise StorageError(f"{message}; the answer is stored in {self.spill.path}", hint) from error
 
+    async def note_intents(self, claimed: Sequence[Claimed]) -> None:
+        """Make durable on this host what is about to be created, if the ledger's server may lose it.
+
+        Raises:
+            StorageError: the disk of this host is full. Nothing may be sent.
+        """
+        if self.intents is not None:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self.intents.append, claimed)
+
     @property
     def is_shared(self) -> bool:
         """Whether other runs may work on the ledger at the same time."""
@@ -208,7 +220,16 @@ class Ledger:
                 left = Spill(path)
                 await self._replay(left, max_in_doubt)
                 left.remove()
-        return await self.do(doubt_unanswered, at=at, run_id=run_id)
+        doubts = await self.do(doubt_unanswered, at=at, run_id=run_id)
+        await self._remove_intents()
+        return doubts
+
+    async def _remove_intents(self) -> None:
+        """Remove the intents files of runs that have ended: what they created is recorded, or in doubt."""
+        if isinstance(self.address, Server) and self.intents is not None:
+            for writer, path in intents_files(self.address, self._id).items():
+                if path != self.intents.path and await self.do(sharing.has_ended, writer):
+                    path.unlink(missing_ok=True)
 
     async def _replay(self, spill: Spill, max_in_doubt: int) -> None:
         rejected = False
@@ -235,6 +256,8 @@ class Ledger:
         """Close the ledger."""
         database.close(self.address, self._engine)
         self.spill.remove()
+        if self.intents is not None:
+            self.intents.close()
 
     def _apply_and_commit(self, batch: list[_Call[Any]]) -> None:
         with self._settling(batch):

@@ -90,6 +90,8 @@ class Finish:
         await ledger.do(self._note_halts, counts)
         result = await self._result(counts)
         await ledger.do(self._note_end, result)
+        if ledger.intents is not None:
+            ledger.intents.remove()
         await ledger.do(status.precompute)
         return result
 

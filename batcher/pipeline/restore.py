@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 import anyio.to_thread
 
 from batcher import files
+from batcher.address import Address, Server, intents_files
 from batcher.audio import folder_mark
 from batcher.audio.content import TEMPORARY
 from batcher.audio.folder_mark import Owner
@@ -33,8 +34,9 @@ from batcher.ledger.ledger import Connection, Ledger, open_readonly
 from batcher.ledger.lifecycle import restored_rows
 from batcher.ledger.queries import outputs
 from batcher.ledger.queries.batches import current_batches
-from batcher.ledger.queries.identity import Identity, all_runs_ended, has_run, identity
+from batcher.ledger.queries.identity import Identity, has_run, identity, note_timeline, working_runs
 from batcher.ledger.records import Batch, FileRecord
+from batcher.ledger.storage.intents import IntentsFile
 from batcher.manifest.storable import is_storable
 from batcher.pipeline.context import RunContext
 from batcher.pipeline.delivery import Delivery
@@ -71,26 +73,25 @@ def read_owners(settings: Settings, batches: Sequence[Batch]) -> Owners:
     return [(store, folder_mark.owner(store)) for store in _stores(settings, batches)]
 
 
-def why_outdated(conn: Connection, owners: Owners) -> str | None:
+def why_outdated(conn: Connection, owners: Owners, ledger: Address) -> str | None:
     """Why the ledger may lack what was bought. None if nothing suggests it."""
     ours = identity(conn)
     if ours.copied_at is not None:
         return f"the ledger is a copy made at {local(ours.copied_at)}, without what was bought since"
-    if ours.was_promoted and not _is_complete_since(conn, owners[0][1]):
-        return "another database server has taken over, and may lack what was bought last"
+    noted = intents_files(ledger, ours.ledger_id) if ours.was_promoted and isinstance(ledger, Server) else {}
+    if ours.was_promoted:
+        hosts = {host for run_id, host in working_runs(conn) if run_id not in noted}
+        if hosts or owners[0][1] is None:
+            where = f" (by runs on {', '.join(sorted(hosts))})" if hosts else ""
+            return f"another database server has taken over, and may lack what was bought last{where}"
     for store, owner in owners:
-        if owner is not None and owner.ledger_id == ours.ledger_id and not has_run(conn, owner.run_id):
+        is_known = owner is None or owner.run_id in noted or has_run(conn, owner.run_id)
+        if owner is not None and owner.ledger_id == ours.ledger_id and not is_known:
             return f"the ledger is older than the audio in {store.place}: it lacks the last run there"
     store, owner = owners[0]
     if owner is not None and owner.ledger_id != ours.ledger_id:
         return f"another ledger bought the audio in {store.place}"
     return None
-
-
-def _is_complete_since(conn: Connection, owner: Owner | None) -> bool:
-    """Whether the ledger has the end of the last run that worked in the folder, and so everything before it; and that
-    no other run worked since."""
-    return owner is not None and has_run(conn, owner.run_id) and all_runs_ended(conn)
 
 
 def need_consent(settings: Settings) -> tuple[bool, bool]:
@@ -112,7 +113,8 @@ def need_consent(settings: Settings) -> tuple[bool, bool]:
             "Choose another --out-dir.",
         )
     with open_readonly(settings.ledger) as conn:
-        why, due = why_outdated(conn, owners), restored_rows.due(conn)
+        why, due = why_outdated(conn, owners, settings.ledger), restored_rows.due(conn)
+        was_promoted = identity(conn).was_promoted
     if why is not None and not settings.restored:
         raise UsageError(
             f"{why}. Nothing was created.",
@@ -120,7 +122,7 @@ def need_consent(settings: Settings) -> tuple[bool, bool]:
             "that may have been bought are put in doubt. Or choose another --ledger or --out-dir. "
             "See `batcher help files`.",
         )
-    return why is not None, due or settings.restored
+    return why is not None, due or was_promoted or settings.restored
 
 
 def _stores(settings: Settings, batches: Sequence[Batch]) -> list[Store]:
@@ -148,6 +150,27 @@ async def import_rows(ctx: RunContext, *, outdated: bool) -> None:
         await _begin(ledger, stores, ctx.run_id, batches)
     rows, files = counted(number, "row"), counted(len(found), "results file")
     ctx.progress.say(f"restoring: {rows} that may have been bought in {files}")
+
+
+async def enter_timeline(ctx: RunContext) -> None:
+    """Record the server that this run writes to. If it has taken over from another, which may have recorded more, put
+    in doubt what the runs of this host were about to create and the ledger lacks.
+    """
+    lost = await ctx.ledger.do(_enter_timeline, ctx)
+    if lost:
+        ctx.progress.warn(
+            f"another database server has taken over and lacks {counted(lost, 'create request')} (may have been "
+            "bought); see `batcher resolve`"
+        )
+
+
+def _enter_timeline(conn: Connection, ctx: RunContext) -> int:
+    ours, address, lost = identity(conn), ctx.settings.ledger, 0
+    if ours.was_promoted and isinstance(address, Server):
+        for path in intents_files(address, ours.ledger_id).values():
+            lost += restored_rows.add_lost_intents(conn, IntentsFile(path).read(), at=ctx.clock.now())
+    note_timeline(conn)
+    return lost
 
 
 class ResultsFile(NamedTuple):

@@ -19,7 +19,6 @@ from batcher.formatting import amount
 from batcher.item import State
 from batcher.ledger.lifecycle import claims, restored_rows, runs
 from batcher.ledger.queries import item_counts, status
-from batcher.ledger.queries.identity import note_timeline
 from batcher.ledger.queries.selection import selected_rows
 from batcher.ledger.records import Halt
 from batcher.ledger.storage import database, sharing
@@ -128,11 +127,12 @@ class _Run:
             watchers.start_soon(obey, self.ctx, requests, self._abort_creates, watchers)
             watchers.start_soon(limit_runtime, self.ctx)
             watchers.start_soon(self.ctx.ledger.keep)
-            await self._recover(started_at)
-            watchers.start_soon(self.outbox.run)
+            # Before this run is recorded, which records the end of those that the server may have lost something of.
             if outdated or self.ctx.settings.restored:
                 await restore.import_rows(self.ctx, outdated=outdated)
-            await self.ctx.ledger.do(note_timeline)
+            await restore.enter_timeline(self.ctx)
+            await self._recover(started_at)
+            watchers.start_soon(self.outbox.run)
             await self.ingest.run()
             delivery = await self._deliver_leftovers()
             await self._announce()
@@ -152,6 +152,7 @@ class _Run:
     async def _recover(self, at: float) -> None:
         """Replay the spill file of an earlier run, and put its unanswered creates in doubt."""
         ctx = self.ctx
+        await ctx.ledger.note_intents([])  # a recorded run has the file
         self.last_end = await ctx.ledger.do(runs.begin_run, ctx.run_id, out_dir=str(ctx.settings.out_dir), at=at)
         self.ingest.last_message = self.last_end[1]
         most = ctx.settings.max_in_doubt

@@ -121,6 +121,10 @@ class Submitter:
         self.api.slots.take(len(claimed))
         self._in_flight += len(claimed)
         self._claimed += len(claimed)
+        try:
+            await self.ctx.ledger.note_intents(claimed)
+        except StorageError as error:
+            self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())  # so that none of them leaves
         return claimed
 
     def _claim_named(self, conn: Connection, *arguments: Any, **how: Any) -> tuple[list[Claimed], claims.Cursor]:

@@ -82,18 +82,21 @@ def test_a_killed_run_is_replaced_at_once(project: Project, provider: FakeTTS) -
     assert_all_bought_once(project, 4)
 
 
-def test_decisions_wait_until_no_run_works(project: Project, provider: FakeTTS) -> None:
-    """They change what runs rely on; the message names who works."""
+def test_what_changes_the_ledger_between_runs_waits_for_all_of_them(project: Project, provider: FakeTTS) -> None:
+    """The message names who works."""
     provider.task_seconds = 600.0
     manifest = project.manifest(4)
     first = project.start_run(manifest)
     provider.until(lambda: len(provider.creates) == 4)
-    refused = project.batcher("retry", manifest, "--ledger", str(project.server), "--json")
+    refused = project.batcher("verify", "--heal", "--json")
     assert refused.exit_code == 7, refused
     assert "another run holds the ledger postgresql://" in refused.report["message"]
     provider.end_tasks()
     assert first.end().exit_code == 0
-    assert project.batcher("retry", manifest, "--ledger", str(project.server), "--json").exit_code == 0
+    assert (
+        project.batcher("retry", manifest, "--state", "failed", "--ledger", str(project.server), "--json").exit_code
+        == 0
+    )
 
 
 def test_the_server_ends_the_session_of_a_process_that_says_nothing(

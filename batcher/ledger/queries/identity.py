@@ -44,9 +44,10 @@ def note_timeline(conn: Connection) -> None:
         conn.execute(new.on_conflict_do_update(index_elements=["name"], set_={"value": now}))
 
 
-def all_runs_ended(conn: Connection) -> bool:
-    """Whether the end of every run is recorded, by itself or by a later one."""
-    return conn.execute(select(runs.c.id).where(runs.c.ended_at.is_(None)).limit(1)).first() is None
+def working_runs(conn: Connection) -> list[tuple[str, str]]:
+    """The runs whose end is not recorded, with their hosts."""
+    found = conn.execute(select(runs.c.id, runs.c.host).where(runs.c.ended_at.is_(None)).order_by(runs.c.id))
+    return [(row.id, row.host) for row in found]
 
 
 def has_run(conn: Connection, run_id: str) -> bool:

@@ -45,7 +45,7 @@ class Spill:
             descriptor = self._opened()
             size = os.fstat(descriptor).st_size
             if size < _SIZE:
-                _write(descriptor, bytes(_SIZE - size), size)
+                files.write(descriptor, bytes(_SIZE - size), size)
                 os.fsync(descriptor)
                 sync(self.path.parent)
         except OSError as error:
@@ -79,7 +79,7 @@ class Spill:
         data = _HEADER.pack(_MAGIC, len(payload), zlib.crc32(payload)) + payload
         try:
             descriptor = self._opened()
-            _write(descriptor, data, end)
+            files.write(descriptor, data, end)
             os.fdatasync(descriptor)
         except OSError as error:
             raise StorageError(f"cannot write {self.path}: {error.strerror}") from error
@@ -117,7 +117,7 @@ class Spill:
             return
         try:
             descriptor = self._opened()
-            _write(descriptor, bytes(self._end), 0)
+            files.write(descriptor, bytes(self._end), 0)
             os.fsync(descriptor)
         except OSError as error:
             raise StorageError(f"cannot write {self.path}: {error.strerror}") from error
@@ -128,17 +128,6 @@ class Spill:
         self.close()
         if self._end == 0:
             self.path.unlink(missing_ok=True)
-
-
-def _write(descriptor: int, data: bytes, at: int) -> None:
-    """Write all of `data`; a nearly full disk may write a part of it and report success.
-
-    Raises:
-        OSError: it does not fit.
-    """
-    done = 0
-    while done < len(data):
-        done += os.pwrite(descriptor, data[done:], at + done)
 
 
 def _shortened(record: AnswerRecord) -> AnswerRecord:
