@@ -93,10 +93,7 @@ def test_what_changes_the_ledger_between_runs_waits_for_all_of_them(project: Pro
     assert "another run holds the ledger postgresql://" in refused.report["message"]
     provider.end_tasks()
     assert first.end().exit_code == 0
-    assert (
-        project.batcher("retry", manifest, "--state", "failed", "--ledger", str(project.server), "--json").exit_code
-        == 0
-    )
+    assert project.batcher("verify", "--heal", "--json").exit_code == 0
 
 
 def test_the_server_ends_the_session_of_a_process_that_says_nothing(
