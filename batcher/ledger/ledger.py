@@ -56,6 +56,7 @@ class _Call(Generic[T]):
 
     def __init__(self, verb: Callable[[Connection], T]) -> None:
         self.verb = verb
+        self.repeatable = True
         self.patient = False  # waits for another to lead
         self.turn = anyio.Event()  # set once it is settled, or once its caller is to make the next commit
         self.settled = False
@@ -100,6 +101,12 @@ class Ledger:
             StorageError: the database refused the transaction; nothing was changed.
         """
         return await self._settle(_Call(lambda connection: verb(connection, *args, **kwargs)))
+
+    async def do_once(self, verb: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Like `do`, for a verb that reads input which cannot be read again: it is not repeated after a deadlock."""
+        call: _Call[T] = _Call(lambda connection: verb(connection, *args, **kwargs))
+        call.repeatable = False
+        return await self._settle(call)
 
     async def do_soon(self, verb: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Like `do`, for what nothing urgent waits for: while commits are grouped, wait a little for one to share."""
@@ -214,15 +221,24 @@ class Ledger:
 
         Returns the number of creates put in doubt.
         """
-        await self._replay(self.spill, max_in_doubt)
+        if not self.is_shared:
+            await self._replay(self.spill, max_in_doubt)
         for path, writer in spill_files(self.address, self._id).items():
             if path != self.spill.path and await self.do(sharing.has_ended, writer):
-                left = Spill(path)
-                await self._replay(left, max_in_doubt)
-                left.remove()
+                await self._replay_left(Spill(path), max_in_doubt)
         doubts = await self.do(doubt_unanswered, at=at, run_id=run_id)
         await self._remove_intents()
         return doubts
+
+    async def _replay_left(self, spill: Spill, max_in_doubt: int) -> None:
+        """Record and remove what another run has left. Its process may outlive its session, and write for a while."""
+        if not spill.is_left():
+            return
+        try:
+            await self._replay(spill, max_in_doubt)
+            spill.remove()
+        finally:
+            spill.close()
 
     async def _remove_intents(self) -> None:
         """Remove the intents files of runs that have ended: what they created is recorded, or in doubt."""
@@ -268,8 +284,7 @@ class Ledger:
                             _apply(connection, call)
                     return
                 except DBAPIError as error:
-                    # Only while all verbs are brief, and can be repeated: an import has read its input.
-                    if last or not (self.group_commits and database.is_deadlock(error)):
+                    if last or not database.is_deadlock(error) or not all(call.repeatable for call in batch):
                         raise
 
     async def _commit(self, batch: list[_Call[Any]]) -> None:

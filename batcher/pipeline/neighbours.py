@@ -85,10 +85,10 @@ class Neighbours:
         vanished = await self.ctx.ledger.do(runs.end_vanished, run_id, at=at)
         for host in vanished:
             self.ctx.progress.warn(f"a run on {host} has ended without a record of it; its tasks are taken over")
-        if vanished:
-            most = self.ctx.settings.max_in_doubt
-            warn_of_doubts(self.ctx, await self.ctx.ledger.recover(run_id=run_id, at=at, max_in_doubt=most))
-        await self.take_over()
+        most = self.ctx.settings.max_in_doubt
+        warn_of_doubts(self.ctx, await self.ctx.ledger.recover(run_id=run_id, at=at, max_in_doubt=most))
+        if not self.poller.has_ended:
+            await self.take_over()
         await self.save_learned()
         await self._count()
 

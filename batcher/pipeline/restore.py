@@ -145,7 +145,7 @@ async def import_rows(ctx: RunContext, *, outdated: bool) -> None:
     with tempfile.TemporaryDirectory(prefix=TEMPORARY) as folder:
         found = await anyio.to_thread.run_sync(_results_files, stores, Path(folder))
         lines = (line for line in read_results(found) if line["batch"] not in known)
-        number = await ledger.do(restored_rows.add, lines, at=ctx.clock.now())
+        number = await ledger.do_once(restored_rows.add, lines, at=ctx.clock.now())
     if outdated:
         await _begin(ledger, stores, ctx.run_id, batches)
     rows, files = counted(number, "row"), counted(len(found), "results file")

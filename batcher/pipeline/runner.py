@@ -180,7 +180,7 @@ class _Run:
             return True
         if await ledger.do(item_counts.collectable) or await ledger.do(restored_rows.due):
             return True
-        return await ledger.do(claims.held_by_others, self.ctx.run_id, self.ingest.named)
+        return await ledger.do(claims.held_by_others, self.ctx.run_id, self.ingest.named, at=self.ctx.clock.now())
 
     async def _work(self, delivery: Delivery) -> None:
         """Create and collect. An error that prevents it is a reason to stop like any other: the run still reports."""

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from batcher.address import Server
 from batcher.errors import LockedError
 
-Turn = Literal["begin", "import", "results"]
+Turn = Literal["begin", "import", "results", "claim"]
 """What only one run of a ledger does at a time: see `take_turn`."""
 
 _LOCKS: Final = 7001
