@@ -58,6 +58,11 @@ class Project:
     server: str | None = None  # URL of a ledger on a server
     _started: list[Started] = field(default_factory=list)
 
+    def use_server(self, url: str, *, through: str | None = None) -> None:
+        """Keep the ledger on this server. Commands reach it `through` another URL, if given."""
+        self.server = url
+        self.environment["BATCHER_LEDGER"] = through or url
+
     @property
     def ledger(self) -> Path:
         """The default path of the ledger."""

@@ -77,9 +77,9 @@ class Started:
         if self._process.exitcode is None and self._process.pid is not None:
             os.kill(self._process.pid, number)
 
-    def end(self) -> Ended:
+    def end(self, seconds: float = MOST_SECONDS) -> Ended:
         """Wait for it to end."""
-        self._process.join(MOST_SECONDS)
+        self._process.join(seconds)
         out, err = (path.read_text(encoding="utf-8") for path in (self._streams.stdout, self._streams.stderr))
         assert self._process.exitcode is not None, f"a command hangs that has said: {err}"
         return Ended(self._process.exitcode, out, err)
