@@ -10,7 +10,7 @@ import signal
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,6 +62,16 @@ class Project:
         """Keep the ledger on this server. Commands reach it `through` another URL, if given."""
         self.server = url
         self.environment["BATCHER_LEDGER"] = through or url
+
+    def on_another_host(self) -> Project:
+        """The same project as another host has it: a folder of its own, with shared audio. Copies the manifests."""
+        folder = self.folder.with_name("another")
+        folder.mkdir()
+        self.audio.mkdir(exist_ok=True)
+        (folder / "audio").symlink_to(self.audio)
+        for manifest in self.folder.glob("*.csv"):
+            shutil.copy2(manifest, folder)
+        return replace(self, folder=folder, environment=self.environment.copy())
 
     @property
     def ledger(self) -> Path:
