@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -131,14 +131,16 @@ class Project:
         cwd: Path | None = None,
         stdin: str = "",
         environment: dict[str, str] | None = None,
+        enter: Callable[[], None] | None = None,
     ) -> Started:
-        """Start any command; `environment` is added to the usual one."""
+        """Start any command; `environment` is added to the usual one, and the process first calls `enter`."""
         started = begin(
             [*map(str, arguments)],
             cwd or self.folder,
             self.environment | (environment or {}),
             aside=self.folder.parent,
             stdin=stdin,
+            enter=enter,
         )
         self._started.append(started)
         return started

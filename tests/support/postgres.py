@@ -188,11 +188,11 @@ def end_sessions(url: str) -> None:
 
 
 @contextmanager
-def database_of(url: str) -> Iterator[str]:
-    """The URL of a new, empty database of the server."""
+def database_of(url: str, *, template: str = "template1") -> Iterator[str]:
+    """The URL of a new database of the server: empty, or a copy of the database of that name."""
     name = f"batcher_{uuid.uuid4().hex}"
     with psycopg.connect(url, autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name}")
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         try:
             yield url.replace("/postgres?", f"/{name}?")
         finally:
