@@ -59,7 +59,7 @@ def test_a_connection_that_loses_everything_silently_ends_creating(
 
 
 def test_a_host_cut_off_from_the_database_alone_stops_creating(project: Project, cluster: Cluster) -> None:
-    """Another host takes over once the server has ended its session. In-flight creates are in doubt until it returns."""
+    """Another takes over once the server has ended its session. Creates in flight are in doubt until it returns."""
     with network.hosts(2) as (cut, whole), running(network.PROVIDER_ADDRESS) as provider:
         cluster.stop("fast")
         cluster.start(listen_addresses=network.DATABASE_ADDRESS)
