@@ -44,7 +44,7 @@ def test_a_connection_that_loses_everything_silently_ends_creating(
         provider.until(lambda: len(provider.creates) >= 50)
         getattr(relay, f"{lost}_lost").set()
         lost_at = time.monotonic()
-        assert LEASE_SECONDS - 5 < seconds_until_freed(cluster, lost_at) < LEASE_SECONDS + 10
+        assert seconds_until_freed(cluster, lost_at) < LEASE_SECONDS + 10
         assert first.end(100.0).exit_code == 8
         assert time.monotonic() - lost_at < LEASE_SECONDS + 30
     assert provider.creates[-1].arrived_at - lost_at < LATCH_SECONDS

@@ -15,7 +15,8 @@ from typing import Final
 
 import pytest
 
-_NETWORKS: Final = ("10.213.61", "10.213.62")
+_OURS: Final = os.getpid() % 120
+_NETWORKS: Final = (f"10.213.{_OURS}", f"10.213.{_OURS + 120}")
 """The networks of the provider and of the database. This machine has the first address of each."""
 PROVIDER_ADDRESS, DATABASE_ADDRESS = (f"{network}.1" for network in _NETWORKS)
 _NEW_NETWORK: Final = 0x40000000  # CLONE_NEWNET
