@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.conftest import Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
-ROWS = 600
+ROWS = 150
 LATCH_SECONDS = 20.0
 """After this time without a confirmed commit, a run creates nothing."""
 LEASE_SECONDS = 60.0
