@@ -8,9 +8,9 @@ import os
 import shutil
 import signal
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,6 +57,21 @@ class Project:
     environment: dict[str, str]
     server: str | None = None  # URL of a ledger on a server
     _started: list[Started] = field(default_factory=list)
+
+    def use_server(self, url: str, *, through: str | None = None) -> None:
+        """Keep the ledger on this server. Commands reach it `through` another URL, if given."""
+        self.server = url
+        self.environment["BATCHER_LEDGER"] = through or url
+
+    def on_another_host(self) -> Project:
+        """The same project as another host has it: a folder of its own, with shared audio. Copies the manifests."""
+        folder = self.folder.with_name("another")
+        folder.mkdir()
+        self.audio.mkdir(exist_ok=True)
+        (folder / "audio").symlink_to(self.audio)
+        for manifest in self.folder.glob("*.csv"):
+            shutil.copy2(manifest, folder)
+        return replace(self, folder=folder, environment=self.environment.copy())
 
     @property
     def ledger(self) -> Path:
@@ -117,14 +132,16 @@ class Project:
         cwd: Path | None = None,
         stdin: str = "",
         environment: dict[str, str] | None = None,
+        enter: Callable[[], None] | None = None,
     ) -> Started:
-        """Start any command; `environment` is added to the usual one."""
+        """Start any command; `environment` is added to the usual one, and the process first calls `enter`."""
         started = begin(
             [*map(str, arguments)],
             cwd or self.folder,
             self.environment | (environment or {}),
             aside=self.folder.parent,
             stdin=stdin,
+            enter=enter,
         )
         self._started.append(started)
         return started

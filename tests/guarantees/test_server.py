@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,22 +16,12 @@ from batcher.ledger.storage import database
 from batcher.ledger.storage import postgres as storage
 from tests.support import postgres
 from tests.support.fake_tts import FakeTTS
+from tests.support.purchases import assert_all_bought_once
 
 if TYPE_CHECKING:
     from tests.conftest import Project
 
 pytestmark = pytest.mark.parametrize("project", ["postgres"], indirect=True)
-
-
-def assert_all_bought_once(project: Project, rows: int) -> None:
-    """Check that everything is done, or in doubt for good reason, and that nothing was bought twice."""
-    bought = Counter(project.provider.asked)
-    assert max(bought.values()) == 1
-    recorded = {task_id for (task_id,) in project.query("SELECT task_id FROM tasks")}
-    in_doubt = {text for (text,) in project.query("SELECT text FROM items WHERE state = 'in_doubt'")}
-    for text, task_ids in project.provider.paid.items():
-        assert recorded.issuperset(task_ids) or text in in_doubt
-    assert project.query("SELECT count(*) FROM items WHERE state = 'done'") == [(rows - len(in_doubt),)]
 
 
 def test_a_run_whose_session_has_ended_creates_nothing_more(project: Project, provider: FakeTTS) -> None:

@@ -289,3 +289,27 @@ def run_context(ledger: Ledger, settings: Settings, clock: Clock | None = None) 
         clock=clock or Clock(),
         run_id=RUN,
     )
+
+
+COMPUTED: Final = ("costs", "standing", "totals")
+"""Tables that a ledger computes from the others."""
+
+
+def content(address: Address) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of every table that is not computed, sorted; without the marks of a move."""
+    engine = database.open_existing(address, readonly=True)
+    try:
+        with engine.connect() as conn:
+            return {
+                table.name: _rows_of(conn, table.name, list(table.columns.keys()))
+                for table in metadata.sorted_tables
+                if table.name not in COMPUTED
+            }
+    finally:
+        engine.dispose()
+
+
+def _rows_of(conn: Connection, table: str, columns: list[str]) -> list[tuple[object, ...]]:
+    names = ", ".join(columns)
+    without_mark = " WHERE name NOT IN ('moved', 'moved_to')" if table == "meta" else ""
+    return sorted(map(tuple, conn.exec_driver_sql(f"SELECT {names} FROM {table}{without_mark}")), key=repr)

@@ -115,28 +115,40 @@ def begin(
     aside: Path,
     stdin: str = "",
     points: str = "",
+    enter: Callable[[], None] | None = None,
 ) -> Started:
-    """Start `batcher` in `folder`, with `points` to kill it at (see `killing`). Its stream files lie in `aside`."""
+    """Start `batcher` in `folder`, with `points` to kill it at (see `killing`). Its stream files lie in `aside`.
+
+    The process first calls `enter`, for example to move to another host.
+    """
     files = Path(tempfile.mkdtemp(prefix="streams-", dir=aside))
     streams = _Streams(files / "stdin", files / "stdout", files / "stderr")
     for path, text in ((streams.stdin, stdin), (streams.stdout, ""), (streams.stderr, "")):
         path.write_text(text, encoding="utf-8")
     # On macOS much breaks after a plain fork, and another PYTHONPATH means another program.
     anew = sys.platform == "darwin" or environment.get("PYTHONPATH") != os.environ.get("PYTHONPATH")
-    how = (list(arguments), folder, dict(environment), streams, points, anew)
+    how = (list(arguments), folder, dict(environment), streams, points, anew, enter)
     process = _FORKS.Process(target=_become, args=how, daemon=True)
     process.start()
     return Started(process, streams)
 
 
 def _become(
-    arguments: list[str], folder: Path, environment: dict[str, str], streams: _Streams, points: str, anew: bool
+    arguments: list[str],
+    folder: Path,
+    environment: dict[str, str],
+    streams: _Streams,
+    points: str,
+    anew: bool,
+    enter: Callable[[], None] | None,
 ) -> None:
     """Turn this process into that command; `anew` starts a new Python for it."""
     from tests.support import killing
 
     os.chdir(folder)
     streams.take()
+    if enter is not None:
+        enter()
     if anew:
         program = [killing.__file__, points, "--"] if points else ["-m", "batcher"]
         os.execve(sys.executable, [sys.executable, *program, *arguments], environment)
