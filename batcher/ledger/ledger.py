@@ -8,6 +8,7 @@ call is shielded from cancellation: it is carried out as a whole or not at all.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -165,6 +166,12 @@ class Ledger:
             else:
                 message, hint = f"the ledger rejected an answer: {getattr(error, 'orig', error)}", "Run it again."
             raise StorageError(f"{message}; the answer is stored in {self.spill.path}", hint) from error
+
+    async def ahead_seconds(self) -> float:
+        """How far the clock of the ledger's server is ahead of this host's; 0 for a file."""
+        before = time.time()
+        found = await self.do(sharing.server_time)
+        return 0.0 if found is None else found - (before + time.time()) / 2
 
     async def note_intents(self, claimed: Sequence[Claimed]) -> None:
         """Make durable on this host what is about to be created, if the ledger's server may lose it.

@@ -91,6 +91,7 @@ async def run(
     clock, run_id = Clock(), new_run_id()
     with ExitStack() as held:
         ledger, outdated = await open_owned(held, settings, run_id, progress, clock, requests)
+        clock.ahead_seconds = await ledger.ahead_seconds()
         stores = Stores(settings.home)
         ctx = RunContext(settings=settings, ledger=ledger, stores=stores, progress=progress, clock=clock, run_id=run_id)
         with reporting():

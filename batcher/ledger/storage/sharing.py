@@ -49,6 +49,13 @@ def is_shared(conn: Connection) -> bool:
     return conn.dialect.name == "postgresql"
 
 
+def server_time(conn: Connection) -> float | None:
+    """The current time by the server's clock, in unix seconds; None for a file."""
+    if not is_shared(conn):
+        return None
+    return float(conn.exec_driver_sql("SELECT extract(epoch FROM clock_timestamp())::float").scalar_one())
+
+
 def lock(conn: Connection, server: Server, run_id: str | None, *, alone: bool) -> None:
     """Take the ledger's lock for the session, `alone` or together with others; and the run's lock, if it is a run.
 
