@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import os
 import shutil
 import signal
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,17 +19,33 @@ from typing import Any, Final
 import pytest
 
 from batcher.address import Server, spill_file, spill_files
+from batcher.ledger.ledger import open_readonly
+from batcher.ledger.queries import status
 from batcher.ledger.storage.schema import REVISION
 from tests.support import postgres
 from tests.support.fake_tts import TOKEN, FakeTTS, audio_of, running
 from tests.support.processes import Ended, Started, begin
 
 ROOT: Final = Path(__file__).parents[1]
+# Otherwise each worker would compile all tests again, and each process that a test starts the whole program.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # A background job of a shell ignores SIGINT, a job of nohup ignores SIGHUP, and each program that a test starts would
 # inherit that.
 for _number, _action in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _action)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect no garbage until all tests are collected, and then never look at what was imported and collected."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -133,8 +151,12 @@ class Project:
         stdin: str = "",
         environment: dict[str, str] | None = None,
         enter: Callable[[], None] | None = None,
+        terminal: Path | None = None,
     ) -> Started:
-        """Start any command; `environment` is added to the usual one, and the process first calls `enter`."""
+        """Start any command, in the terminal if one is given.
+
+        `environment` is added to the usual one, and the process first calls `enter`.
+        """
         started = begin(
             [*map(str, arguments)],
             cwd or self.folder,
@@ -142,14 +164,15 @@ class Project:
             aside=self.folder.parent,
             stdin=stdin,
             enter=enter,
+            terminal=terminal,
         )
         self._started.append(started)
         return started
 
     def states(self) -> dict[str, int]:
-        """The number of items in each state that has any, from `status`."""
-        found = self.batcher("status", "--json", "--ledger", self.server or self.ledger).report["states"]
-        return {state: number for state, number in found.items() if number}
+        """The number of items in each state that has any, as `status` counts them."""
+        with open_readonly(Server(self.server, self.folder) if self.server else self.ledger) as conn:
+            return {state: number for state, number in status.status(conn)["states"].items() if number}
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Rows of a query on the ledger."""
@@ -198,16 +221,7 @@ def project(request: pytest.FixtureRequest, tmp_path: Path, provider: FakeTTS) -
 def _project(tmp_path: Path, provider: FakeTTS, *, server: str | None = None) -> Iterator[Project]:
     inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("BATCHER_")}
     inherited |= {"XDG_CONFIG_HOME": str(tmp_path / "config"), "XDG_STATE_HOME": str(tmp_path / "state")}
-    # Without its compiled modules each process would take a fifth longer to start.
-    for name in (
-        "PYTHONDONTWRITEBYTECODE",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "ALL_PROXY",
-        "http_proxy",
-        "https_proxy",
-        "all_proxy",
-    ):
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         inherited.pop(name, None)
     folder = tmp_path / "project"
     folder.mkdir()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+import tempfile
+import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -241,10 +244,22 @@ class Book:
 @contextmanager
 def book_in(folder: Path) -> Iterator[Book]:
     """A new ledger in a file in `folder`, with a run of one account."""
-    path = folder / "batcher.db"
-    database.create(path, "real")
+    path, (blank, ledger_id) = folder / "batcher.db", _blank()
+    path.write_bytes(blank.replace(ledger_id, uuid.uuid4().hex.encode()))
+    path.chmod(0o600)
     with opened_book(path) as book:
         yield book
+
+
+@cache
+def _blank() -> tuple[bytes, bytes]:
+    """The file of a new ledger, and its id: copying it is quicker than creating another."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "batcher.db"
+        database.create(path, "real")
+        with closing(sqlite3.connect(path)) as connection:
+            ((ledger_id,),) = connection.execute("SELECT value FROM meta WHERE name = 'ledger_id'")
+        return path.read_bytes(), ledger_id.encode()
 
 
 @contextmanager

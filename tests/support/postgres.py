@@ -166,11 +166,12 @@ def unnamed_subquery(statement: str) -> str | None:
 
 
 def empty(url: str) -> None:
-    """Delete everything in the ledger, except what describes it."""
+    """Delete everything in the ledger, except what describes it. For few rows that is quicker than TRUNCATE."""
     with psycopg.connect(url) as connection:
-        names = [table.name for table in metadata.sorted_tables if table.name != "meta"]
-        connection.execute(f"TRUNCATE {', '.join(names)} RESTART IDENTITY")
-        connection.execute("DELETE FROM meta WHERE name NOT IN ('world', 'ledger_id', 'created_at')")
+        for table in reversed(metadata.sorted_tables):
+            kept = "name IN ('world', 'ledger_id', 'created_at')" if table.name == "meta" else "false"
+            connection.execute(f"DELETE FROM {table.name} WHERE NOT ({kept})")
+        connection.execute("SELECT setval(seqrelid::regclass, 1, false) FROM pg_sequence")
 
 
 def use_both_databases(metafunc: pytest.Metafunc) -> None:
