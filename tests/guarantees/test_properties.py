@@ -184,7 +184,7 @@ class World:
         if create.answered_at is None:
             return True
         job = self.provider.jobs.get(create.task_id or "")
-        return job is not None and self.befell[job.id] not in LOST and now < job.ends_at
+        return job is not None and self.befell.get(job.id) not in LOST and now < job.ends_at
 
     def _read(self, job: Job) -> Twist | None:
         self._arrived()
