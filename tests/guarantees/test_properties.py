@@ -582,6 +582,7 @@ class SharedStory(Story):
         changes=CHANGES,
         edits=st.one_of(st.none(), st.none(), CHANGES),
         misfortunes=MISFORTUNES,
+        credits_=st.sampled_from([0, 0, 4, 30]),
         first=st.sampled_from(HOW),
         second=st.sampled_from(HOW),
         task_seconds=st.sampled_from([0.05, 0.3, 1.0]),
@@ -595,14 +596,18 @@ class SharedStory(Story):
         changes: Changes,
         edits: Changes | None,
         misfortunes: list[str],
+        credits_: int,
         first: str,
         second: str,
         task_seconds: float,
         signalled: Signalled | None,
         which: int,
     ) -> None:
-        """Run both hosts at once, the second with further edits of the manifest, and perhaps signal one of them."""
+        """Run both hosts at once, perhaps after a top-up, the second perhaps with further edits of the manifest, and
+        perhaps signal one of them."""
         self.sound = False
+        if credits_:
+            self.world.feed(credits_)
         self.change(changes)
         self.world.misfortunes = list(misfortunes)
         self.world.provider.task_seconds = task_seconds
