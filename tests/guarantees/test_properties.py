@@ -86,15 +86,32 @@ ROWS = st.fixed_dictionaries(
 )
 CHANGES = st.dictionaries(IDS, st.one_of(ROWS, ROWS, ROWS, st.none()), max_size=5)
 """Rows to add or edit, and rows to remove."""
+NEW_ROWS = st.dictionaries(
+    IDS,
+    st.fixed_dictionaries(
+        {"text": st.integers(8, 99).map("Line number {} of the script.".format)}
+        | {"voice": st.sampled_from(["anna", "ben"]), "take": st.just("1")}
+    ),
+    min_size=3,
+    max_size=8,
+)
+"""Rows whose texts are most likely new, so that two runs have something to share."""
 MISFORTUNES = st.lists(st.sampled_from(["", *CREATES, *READS, *AUDIO, *ENDINGS, *ADDRESSES]), max_size=6)
 """What happens to the next creates in order, or to the tasks that they make."""
 SELECTIONS: Final = ("--only=r0", "--sample=3")
 """Options with which a run works on some rows."""
 HOW: Final = ("", "", "", "--override-halt", "--no-wait", "--collect-only", "spoilt", "--skip-invalid", *SELECTIONS)
 """How a run is started; `spoilt` means with a row without a text in the manifest."""
+HOW_OF_TWO: Final = ("", *HOW, "", "--override-halt", "--override-halt")
+"""How each of two runs is started."""
+SIGNALLED = st.tuples(
+    st.sampled_from([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]),
+    st.integers(2, 25),
+    st.sampled_from([0.0, 0.02, 0.05, 0.1]),
+)
+"""What one of two runs is sent."""
 USERS: Final = ("user-1", "user-2")
 REFUSALS: Final = (402, 422, 429)
-SIGNALS: Final = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 MOST_SECONDS_OF_TWO: Final = 60.0
 """Time limit of two runs, in seconds: one may wait for the other, and take over what it leaves."""
 AFTER_KILL: Final = 1.0
@@ -579,16 +596,14 @@ class SharedStory(Story):
         self.other.environment = self.project.environment
 
     @rule(
-        changes=CHANGES,
+        changes=st.one_of(CHANGES, NEW_ROWS, NEW_ROWS),
         edits=st.one_of(st.none(), st.none(), CHANGES),
         misfortunes=MISFORTUNES,
         credits_=st.sampled_from([0, 0, 4, 30]),
-        first=st.sampled_from(HOW),
-        second=st.sampled_from(HOW),
-        task_seconds=st.sampled_from([0.05, 0.3, 1.0]),
-        signalled=st.one_of(
-            st.none(), st.tuples(st.sampled_from(SIGNALS), st.integers(2, 25), st.sampled_from([0.0, 0.02, 0.05, 0.1]))
-        ),
+        first=st.sampled_from(HOW_OF_TWO),
+        second=st.sampled_from(HOW_OF_TWO),
+        seconds=st.sampled_from([(0.05, 0.05), (0.05, 1.0), (0.3, 0.3), (0.3, 1.0)]),
+        signalled=st.one_of(st.none(), SIGNALLED, SIGNALLED),
         which=st.integers(0, 1),
     )
     def run_two(
@@ -599,7 +614,7 @@ class SharedStory(Story):
         credits_: int,
         first: str,
         second: str,
-        task_seconds: float,
+        seconds: tuple[float, float],
         signalled: Signalled | None,
         which: int,
     ) -> None:
@@ -610,7 +625,7 @@ class SharedStory(Story):
             self.world.feed(credits_)
         self.change(changes)
         self.world.misfortunes = list(misfortunes)
-        self.world.provider.task_seconds = task_seconds
+        self.pace(*seconds)
         self.world.count_open()
         before = self.before()
         works = [self.start_on(self.project, first)]
@@ -621,7 +636,7 @@ class SharedStory(Story):
         self.world.at_event = None
         if timer is not None:
             timer.cancel()
-        self.world.provider.task_seconds = 0.05
+        self.pace(0.05, 0.05)
         self.assert_shared(before, (first, second), ended, signalled is not None)
         same = edits is None and "spoilt" not in (first, second) and "--skip-invalid" not in (first, second)
         for number, (how, one) in enumerate(zip((first, second), ended, strict=True)):
@@ -631,6 +646,10 @@ class SharedStory(Story):
             else:
                 assert signalled is not None, ended
                 assert number == which, ended
+
+    def pace(self, create_seconds: float, task_seconds: float) -> None:
+        """Set how long the provider takes."""
+        self.world.provider.create_seconds, self.world.provider.task_seconds = create_seconds, task_seconds
 
     def start_on(self, project: Project, how: str) -> Started:
         """Start a run on that host with the manifest as it is now."""
