@@ -62,7 +62,7 @@ SELECTIONS: Final = ("--only=r0", "--sample=3")
 """Options with which a run works on some rows."""
 HOW: Final = ("", "", "", "--override-halt", "--no-wait", "--collect-only", "spoilt", "--skip-invalid", *SELECTIONS)
 """How a run is started; `spoilt` means with a row without a text in the manifest."""
-HOW_OF_TWO: Final = ("", *HOW, "", "--override-halt", "--override-halt")
+HOW_OF_TWO: Final = ("", "", "", *HOW, *["--override-halt"] * 5)
 """How each of two runs is started."""
 SIGNALLED = st.tuples(
     st.sampled_from([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]),
@@ -436,8 +436,8 @@ class SharedStory(Story):
     @rule(
         changes=st.one_of(CHANGES, NEW_ROWS, NEW_ROWS),
         edits=st.one_of(st.none(), st.none(), CHANGES),
-        misfortunes=MISFORTUNES,
-        credits_=st.sampled_from([0, 0, 4, 30]),
+        misfortunes=st.one_of(st.just([]), MISFORTUNES, MISFORTUNES),
+        credits_=st.sampled_from([0, 4, 30, 30]),
         first=st.sampled_from(HOW_OF_TWO),
         second=st.sampled_from(HOW_OF_TWO),
         seconds=st.sampled_from([(0.05, 0.05), (0.05, 1.0), (0.3, 0.3), (0.3, 1.0)]),
@@ -498,7 +498,7 @@ class SharedStory(Story):
         if how == "--collect-only" and self.project.has_ledger:
             manifest = []
         options = [how] if how.startswith("-") else []
-        return project.start_run(*manifest, "--max-in-doubt", "3", "--concurrency", "3", *options)
+        return project.start_run(*manifest, "--max-in-doubt", "9", "--concurrency", "3", *options)
 
     def assert_shared(self, before: Before, hows: tuple[str, str], ended: list[Ended], signalled: bool) -> None:
         """Check what two runs have created together."""
