@@ -21,6 +21,7 @@ from batcher.ledger.lifecycle import claims, restored_rows, runs
 from batcher.ledger.queries import item_counts, status
 from batcher.ledger.queries.selection import selected_rows
 from batcher.ledger.records import Halt
+from batcher.ledger.recovery import recover
 from batcher.ledger.storage import database, sharing
 from batcher.log import log, within_run
 from batcher.pacing.pace import Pacing
@@ -157,7 +158,7 @@ class _Run:
         self.last_end = await ctx.ledger.do(runs.begin_run, ctx.run_id, out_dir=str(ctx.settings.out_dir), at=at)
         self.ingest.last_message = self.last_end[1]
         most = ctx.settings.max_in_doubt
-        warn_of_doubts(ctx, await ctx.ledger.recover(run_id=ctx.run_id, at=at, max_in_doubt=most))
+        warn_of_doubts(ctx, await recover(ctx.ledger, run_id=ctx.run_id, at=at, max_in_doubt=most))
 
     async def _deliver_leftovers(self) -> Delivery:
         """Deliver files that an earlier run left at their paths, and link done items to the rows that lack them."""
@@ -266,7 +267,7 @@ class _Run:
         ctx = self.ctx
         if not await ctx.ledger.do(restored_rows.due):
             here = [batch.name for batch in self.ingest.named if batch.out_dir == ctx.store.out_dir]
-            await restore.sign(ctx, here, whole=False)
+            await ctx.ledger.do(restore.sign, ctx, here, ended=False)
 
     async def _arm_guard(self, profile: Profile, account_id: int) -> Guard:
         ctx = self.ctx
@@ -329,7 +330,7 @@ class _Run:
     async def _drive(
         self, submitter: Submitter, poller: Poller, downloader: Downloader, neighbours: Neighbours
     ) -> None:
-        await self.ctx.ledger.do(sharing.shorten_patience)
+        await self.ctx.ledger.do(sharing.set_patience, others_wait=True)
         self.ctx.ledger.group_commits = True
         async with anyio.create_task_group() as watchers:
             watchers.start_soon(neighbours.watch)
@@ -342,6 +343,7 @@ class _Run:
                 poller.no_more()
             watchers.cancel_scope.cancel()
         self.ctx.ledger.group_commits = False
+        await self.ctx.ledger.do(sharing.set_patience, others_wait=False)
 
     async def _collect(self, poller: Poller, downloader: Downloader) -> None:
         with self.ctx.stop.scope("collecting"):

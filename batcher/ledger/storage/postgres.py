@@ -292,6 +292,18 @@ def end_session(server: Server, run_id: str) -> None:
         engine.dispose()
 
 
+def timeline(conn: Connection) -> str:
+    """The number of the server's history, and what a copy of the tables does not share with them."""
+    words: list[str] = [str(word) for word in conn.exec_driver_sql(_IDENTITY).one()]
+    if conn.exec_driver_sql("SELECT has_function_privilege('pg_control_system()', 'execute')").scalar_one():
+        words.append(str(conn.exec_driver_sql("SELECT system_identifier FROM pg_control_system()").scalar_one()))
+    return " ".join(words)
+
+
+_IDENTITY: Final = """SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8), 'meta'::regclass::oid,
+    (SELECT oid FROM pg_database WHERE datname = current_database())"""
+
+
 def storage_error(server: Server, error: DBAPIError) -> StorageError | LedgerError:
     """The error to report for a failed statement."""
     first = first_error(error)
