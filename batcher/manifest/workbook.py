@@ -31,9 +31,8 @@ from batcher.manifest.table import is_second_table, table_record
 if TYPE_CHECKING:
     from python_calamine import CalamineSheet
 
-_OLD: Final = b"\xd0\xcf\x11\xe0"
-MAGIC: Final = (b"PK\x03\x04", _OLD)
-"""First bytes of workbooks: a zip archive, or the container of .xls and of workbooks with a password."""
+MAGIC: Final = (b"PK\x03\x04", *xls.MAGIC)
+"""First bytes of workbooks: a zip archive, or an .xls workbook."""
 _SHEETS_LISTED: Final = 12
 _EXACT: Final = 2**53  # spreadsheets store doubles, which hold every whole number up to this one
 _Position = tuple[int, int]
@@ -135,6 +134,8 @@ def _chosen(source: Input, book: Book) -> str:
     """
     wanted = source.rules.sheet
     if wanted is None:
+        if not book.names:
+            raise _unreadable(source.name, "it has no sheet of cells")
         if not book.visible:
             raise _unreadable(source.name, "all of its sheets are hidden")
         return book.visible[0]
@@ -205,7 +206,7 @@ class Book:
             check(archive)
         self._xlsx = archive if archive is not None and xlsx.LISTING in archive.namelist() else None
         self._ods = ods.tables(archive) if archive is not None and ods.is_ods(archive) else {}
-        self._xls = xls.Workbook(content) if content.startswith(_OLD) else None
+        self._xls = xls.Workbook(content) if content.startswith(xls.MAGIC) else None
         if self._xls is not None:
             content = self._xls.container()
         self._book = CalamineWorkbook.from_filelike(io.BytesIO(content))
@@ -236,10 +237,10 @@ def _readable(source: Input) -> Iterator[None]:
         yield
     except TooLargeError as error:
         raise _unreadable(source.name, f"it is too large: {error}") from None
+    except xls.UnsupportedError as error:
+        raise _unreadable(source.name, str(error)) from None
     except Exception as error:  # noqa: BLE001 - damaged archives raise a dozen kinds of errors
-        has_password = source.tap.head.startswith(_OLD) and source.ending != ".xls"
-        why = "it has a password" if has_password else f"it is damaged: {error}"
-        raise _unreadable(source.name, why) from None
+        raise _unreadable(source.name, f"it is damaged: {error}") from None
 
 
 def _unreadable(name: str, why: str) -> ManifestError:
