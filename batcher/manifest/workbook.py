@@ -17,13 +17,12 @@ from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any, Final
 
 from batcher.errors import ManifestError
-from batcher.manifest import ods, xls, xlsx
+from batcher.manifest import limits, ods, xls, xlsx
 from batcher.manifest.archive import check
 from batcher.manifest.columns import Layout
 from batcher.manifest.faults import InvalidValueError, Problem, code, literal, printable
 from batcher.manifest.header import SAMPLE_ROWS, SampleRow, find_header
 from batcher.manifest.input import Input
-from batcher.manifest.limits import TooLargeError
 from batcher.manifest.rows import Record
 from batcher.manifest.suggestions import prose_column
 from batcher.manifest.table import is_second_table, table_record
@@ -96,6 +95,8 @@ def records(source: Input) -> Iterator[Record]:
         ManifestError: the workbook cannot be read, or lacks the chosen sheet.
     """
     with _readable(source):
+        if source.size() > limits.MAX_WORKBOOK_FILE_BYTES:
+            raise limits.TooLargeError(f"the file has more than {limits.MAX_WORKBOOK_FILE_BYTES >> 20} MiB")
         book = Book(source.tap.whole())
     chosen = _chosen(source, book)
     with _readable(source):
@@ -235,7 +236,7 @@ def _readable(source: Input) -> Iterator[None]:
     """Turns every error of a damaged or too large workbook into one for people."""
     try:
         yield
-    except TooLargeError as error:
+    except limits.TooLargeError as error:
         raise _unreadable(source.name, f"it is too large: {error}") from None
     except xls.UnsupportedError as error:
         raise _unreadable(source.name, str(error)) from None

@@ -34,6 +34,8 @@ _CODECS: Final = {
     10081: "mac_turkish", 32768: "mac_roman", 32769: "cp1252",
 }  # fmt: skip
 """Code pages whose codecs have other names than their numbers."""
+_STRING_BYTES: Final = 24
+"""Memory that the reader takes for a text besides its characters."""
 _Record = tuple[int, bytes]
 
 
@@ -68,10 +70,13 @@ def _lengths(parts: list[bytes]) -> list[int]:
 
     Raises:
         ValueError, struct.error, IndexError: they are not as many as the record states, or are cut off.
+        TooLargeError: they are too many for memory.
     """
     (count,) = struct.unpack_from("<4xI", parts[0])
     if count * 3 > sum(map(len, parts)):
         raise ValueError("it states more texts than it has")
+    if count * _STRING_BYTES > limits.MAX_OLD_SHEET_BYTES:
+        raise limits.TooLargeError(f"it has {count:,} texts")
     lengths, index, at = [], 0, 8
     for _ in range(count):
         if at >= len(parts[index]):
@@ -126,7 +131,7 @@ class Workbook:
 
     Raises:
         ValueError, KeyError, IndexError, struct.error: it is damaged.
-        TooLargeError: its list of sheets is too large for memory.
+        TooLargeError: its lists of sheets, formats or texts are too large for memory.
         UnsupportedError: it cannot be read.
     """
 
@@ -146,6 +151,8 @@ class Workbook:
                 strings.append(data)
             elif kind in _GLOBALS and len(data) >= _GLOBALS[kind]:
                 kept.append((kind, data))
+            if len(kept) + len(strings) > limits.MAX_OLD_RECORDS:
+                raise limits.TooLargeError(f"it has more than {limits.MAX_OLD_RECORDS:,} records besides cells")
         if sum(map(len, sheets)) > limits.MAX_LISTING_BYTES >> 4:
             raise limits.TooLargeError(f"its list of sheets has more than {limits.MAX_LISTING_BYTES >> 14} KiB")
         if not kept or kept[0][0] != _BOF:

@@ -69,6 +69,9 @@ BIG: tuple[Record, ...] = (
 )
 
 
+MANY_TEXTS: tuple[Record, ...] = ((0xFC, struct.pack("<II", 1, 5_000_000)), *((0x3C, bytes(60_000)),) * 251)
+
+
 @pytest.mark.parametrize(
     ("cells", "above", "why"),
     [
@@ -77,6 +80,9 @@ BIG: tuple[Record, ...] = (
         ([shared(row, 0, 0) for row in range(1, 2000)], BIG, "takes more than 96 MiB"),
         ([], ((0xFC, struct.pack("<II", 1, 0x7FFFFFFF)),), "it states more texts than it has"),
         ([], ((0xFC, struct.pack("<II", 1, 0xFFFFFFFF)),), "it states more texts than it has"),
+        ([], ((0xE0, bytes(4)),) * 66_000, "more than 65,536 records besides cells"),
+        ([], ((0xFC, struct.pack("<II", 0, 0)), *((0x3C, b""),) * 66_000), "more than 65,536 records besides cells"),
+        ([], MANY_TEXTS, "it has 5,000,000 texts"),
         ([label(9, 0, "x"), label(2, 0, "y")], (), "its rows are out of order"),
     ],
 )
