@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
@@ -13,7 +13,7 @@ from batcher.audio.io_threads import REQUESTS
 from batcher.audio.objects import reporting
 from batcher.audio.stores import Stores
 from batcher.clock import Clock, Wakeup
-from batcher.errors import BatcherError, CredentialsError, TroubleError, UsageError, root_cause
+from batcher.errors import BatcherError, CredentialsError, StorageError, TroubleError, UsageError, root_cause
 from batcher.formatting import amount, counted
 from batcher.item import State
 from batcher.ledger.lifecycle import collection, restored_rows, runs
@@ -41,7 +41,7 @@ from batcher.pipeline.purchase_check import check_purchases
 from batcher.pipeline.question import ask
 from batcher.pipeline.slots import Slots
 from batcher.pipeline.startup import need_manifests, open_owned
-from batcher.pipeline.stop import Reason, StopRequests
+from batcher.pipeline.stop import Reason, Stop, StopRequests
 from batcher.pipeline.submitter import Submitter
 from batcher.provider.answers import Profile
 from batcher.reports.observer import Observer, Work
@@ -228,7 +228,8 @@ class _Run:
             guard = await self._arm_guard(profile, account_id)
             await self._create_and_collect(client, guard, delivery, account_id)
             self.halts = guard.halts
-        await self._read_final_balance(client, guard)
+        with _stopping(self.ctx.stop):
+            await self._read_final_balance(client, guard)
 
     async def _enter_account(self, preflight: Preflight) -> tuple[Profile, int | None]:
         """Returns the account's profile and number; None for an unknown one, which may not create."""
@@ -294,9 +295,10 @@ class _Run:
         submitter = Submitter(ctx, api, poller, self.ingest.wanted, only_chosen=self.ingest.selection.is_limited)
         await self._drive(submitter, poller, downloader)
         self.overdue = list(poller.overdue)
-        await _record_halt_balance(client, guard)
-        for name, learned in (("pacing", pacing.to_json()), ("throttle", throttle.to_json())):
-            await ledger.do(runs.save_learned_value, account_id, name, learned, at=ctx.clock.now())
+        with _stopping(ctx.stop):
+            await _record_halt_balance(client, guard)
+            for name, learned in (("pacing", pacing.to_json()), ("throttle", throttle.to_json())):
+                await ledger.do(runs.save_learned_value, account_id, name, learned, at=ctx.clock.now())
 
     async def _throttle(self, account_id: int) -> Throttle:
         return Throttle(
@@ -333,7 +335,8 @@ class _Run:
             async with anyio.create_task_group() as stages:
                 stages.start_soon(self._collect, poller, downloader)
                 await submitter.run()
-                await _record_halt_balance(submitter.api.client, submitter.api.guard)
+                with _stopping(self.ctx.stop):
+                    await _record_halt_balance(submitter.api.client, submitter.api.guard)
                 poller.no_more()
             watchers.cancel_scope.cancel()
         self.ctx.ledger.group_commits = False
@@ -369,6 +372,15 @@ class _Run:
             overdue=self.overdue,
             last_end=self.last_end,
         )
+
+
+@contextmanager
+def _stopping(stop: Stop) -> Iterator[None]:
+    """Stop the run if the ledger cannot be used any more, which is reported at its end: its purchases are made."""
+    try:
+        yield
+    except StorageError as error:
+        stop.stop_all(Reason.TROUBLE, error.one_line())
 
 
 async def _record_halt_balance(client: Client, guard: Guard) -> None:
