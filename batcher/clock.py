@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from datetime import UTC, datetime
@@ -27,9 +28,19 @@ def local_time(at: str) -> str:
 class Clock:
     """The real time and real randomness."""
 
+    def __init__(self) -> None:
+        self._latest = -math.inf
+        self._shift = 0.0  # by how much the time of day was set back
+
     def now(self) -> float:
-        """The current time in unix seconds."""
-        return time.time()
+        """The current time in unix seconds.
+
+        It never goes backwards, so that an item's events and a run's files have times in their order: if the time of
+        day is set back, this one goes on from where it was.
+        """
+        self._shift = max(self._shift, self._latest - time.time())
+        self._latest = time.time() + self._shift
+        return self._latest
 
     def steady(self) -> float:
         """Monotonic seconds, for measuring waits."""
