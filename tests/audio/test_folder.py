@@ -17,6 +17,7 @@ from batcher.audio.content import digest
 from batcher.audio.folder import Folder
 from batcher.audio.folder_mark import Owner
 from batcher.audio.store import ITEMS
+from batcher.errors import StorageError
 from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.records import FileRecord, Output
@@ -172,6 +173,46 @@ def test_audio_at_an_output_is_preserved_for_one_of_its_owners(home: Path, store
     assert (home / (row.source or "")).read_bytes() == (OURS if owned else OLD)
     folder = (home / (row.source or "")).parent
     assert {file.read_bytes() for file in folder.iterdir()} == ({OURS} if owned else {OURS, OLD})
+
+
+def test_audio_is_not_kept_through_a_link_that_leads_out_of_the_folder(home: Path, store: Folder) -> None:
+    elsewhere = home / "elsewhere"
+    elsewhere.mkdir(parents=True)
+    store.place.mkdir()
+    target(home).write_bytes(OURS)
+    (store.place / ITEMS).symlink_to(elsewhere)
+    with pytest.raises(StorageError, match="leads out of the output folder"):
+        store.keep("a.mp3", KEY, "mp3", digest(target(home)))
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_earlier_audio_that_its_item_also_has_is_not_stored_twice(home: Path, store: Folder) -> None:
+    """As where the output is a copy."""
+    old_source, old_sha256 = saved(home, OTHER, OLD)
+    target(home).write_bytes(OLD)
+    assert store.link(output(home, linked=("a.mp3", old_source, old_sha256))) is None
+    assert [file.read_bytes() for file in (home / old_source).parent.iterdir()] == [OLD]
+
+
+def test_earlier_audio_survives_a_power_cut(home: Path, store: Folder, disk_calls: list[tuple[str, int]]) -> None:
+    """It is durable at its item's path before the output is replaced."""
+    old_source, old_sha256 = saved(home, OTHER, OLD)
+    (home / old_source).unlink()
+    row = output(home, linked=("a.mp3", old_source, old_sha256))
+    target(home).write_bytes(OLD)
+    disk_calls.clear()
+    assert store.link(row) is None
+    at_item = disk_calls.index(("sync", (home / old_source).parent.stat().st_ino))
+    at_output = disk_calls.index(("rename", target(home).stat().st_ino))
+    assert at_item < at_output
+
+
+def test_a_draft_of_a_link_that_is_there_already_is_removed(home: Path, store: Folder) -> None:
+    row = output(home)
+    assert store.link(row) is None
+    target(home, ".a.mp3.part").write_bytes(b"half")
+    assert store.link(row) is None
+    assert sorted(file.name for file in store.place.iterdir()) == [ITEMS, "a.mp3"]
 
 
 def test_a_foreign_file_is_replaced_only_on_request(home: Path, store: Folder) -> None:

@@ -75,6 +75,41 @@ def test_spending_at_an_unknown_price_is_unknown(book: Book) -> None:
     assert (found, found.total) == (Spending(spent=0.0, in_flight=None, in_doubt=0.0, settled=0.0), None)
 
 
+def test_spending_stays_unknown_whatever_other_models_cost(book: Book) -> None:
+    """A part with one unknown cost is unknown, though a later one is reported."""
+    book.take_in("id,text,model\ny,first,m1\nz,second,m2\n", batch="other")
+    book.cursor = (0, 0)
+    book.wanted = book.wanted[1:]
+    for task_id, cost in (("t1", None), ("t2", 3.0)):
+        (claimed,) = book.claim()
+        book.record(book.accepted(claimed, task_id, credits=cost))
+    found = book.do(spending.spending)
+    assert (found.in_flight, found.total) == (None, None)
+
+
+def test_a_budget_that_is_too_small_for_one_item_is_not_blocked_for_a_smaller_one(book: Book) -> None:
+    end(book, "t0", 4.0)
+    (batch,) = book.wanted
+    budget = Budget(10.0)
+    assert not book.do(budget.affords, batch.batch_id, None, 8)
+    assert list(budget.blocked) == [batch.batch_id]
+    assert book.do(budget.affords, batch.batch_id, None, 4)
+    assert budget.blocked == {}
+
+
+def test_a_create_in_flight_has_not_ended(book: Book) -> None:
+    (batch,) = book.wanted
+    book.claim()
+    assert book.do(spending._ended_creates, batch.batch_id) == 0
+
+
+def test_an_item_of_several_batches_is_to_be_bought_for_the_first(book: Book) -> None:
+    end(book, "t0", 4.0)
+    book.take_in("id,text\ny,other\nx,txt1\n", batch="other")
+    sizes = book.do(lambda conn: list(spending.sizes_to_buy(conn, book.wanted)))
+    assert sizes == [(None, 4)] * 9 + [(None, 5)]
+
+
 def test_a_create_in_doubt_that_was_bought_again_counts_twice(book: Book) -> None:
     """The item may have been bought by both; only the latest is still in doubt."""
     end(book, "t0", 4.0)
