@@ -237,6 +237,22 @@ def test_what_is_still_to_be_bought_comes_in_the_order_of_creates(book: Book) ->
     assert book.do(spending.next_need, book.wanted, only_chosen=True) == 10.0
 
 
+def test_nothing_is_needed_once_everything_is_created_although_no_price_is_known(book: Book) -> None:
+    assert book.do(spending.estimated_need, book.wanted) is None
+    for number in range(len(TEXTS)):
+        book.submitted(f"t{number}")
+    assert book.do(spending.estimated_need, book.wanted) == 0.0
+
+
+def test_a_run_has_not_spent_what_a_task_costs_that_was_adopted_later(book: Book) -> None:
+    """Whether it was this run's create is a person's word."""
+    key = lose(book)
+    book.do(decisions.adopt, key, 1, account_id=book.account_id, task_id="t1", at=AT, who="a person")
+    (task,) = book.do(collection.open_tasks, book.account_id, book.wanted)
+    book.do(collection.record_rendered, ending(task, credits=5.0))
+    assert book.do(spending.spent_in_run, RUN) == (None, True)
+
+
 def test_a_run_knows_what_it_has_spent_once_every_task_reports_its_cost(book: Book) -> None:
     assert book.do(spending.spent_in_run, RUN) == (None, True)
     end(book, "t0", 4.0)
