@@ -56,11 +56,13 @@ def test_only_rows_that_may_have_been_bought_are_kept(book: Book, state: str | N
 def test_a_row_is_kept_as_the_last_file_lists_it(book: Book) -> None:
     """Rows without inputs are not. A take that is not given is the first."""
     assert add(book, {"key": None}) == 0
-    assert add(book, {"task_id": "t1"}, {"id": "b", "take": 3}, {"task_id": "t2", "sha256": "s"}) == 3
-    found = book.all("SELECT row_id, task_id, sha256, take, recalled_at FROM recalled ORDER BY row_id")
+    file = {"sha256": "s", "bytes": 7, "audio_seconds": 1.5}
+    assert add(book, {"task_id": "t1"}, {"id": "b", "take": 3}, {"task_id": "t2"} | file) == 3
+    columns = "row_id, output, task_id, sha256, bytes, audio_seconds, take, recalled_at"
+    found = book.all(f"SELECT {columns} FROM recalled ORDER BY row_id")
     assert found == [
-        {"row_id": "a", "task_id": "t2", "sha256": "s", "take": 1, "recalled_at": AT},
-        {"row_id": "b", "task_id": None, "sha256": None, "take": 3, "recalled_at": AT},
+        {"row_id": "a", "output": "a.mp3", "task_id": "t2", "take": 1, "recalled_at": AT} | file,
+        {"row_id": "b", "output": "a.mp3", "task_id": None, "take": 3, "recalled_at": AT} | dict.fromkeys(file),
     ]
 
 
@@ -132,7 +134,7 @@ def test_of_an_items_rows_those_with_a_file_come_first(book: Book) -> None:
 
 @pytest.mark.parametrize("before", [None, AT - 50])
 def test_a_restored_row_without_task_and_file_is_in_doubt(book: Book, before: float | None) -> None:
-    """Its create is recorded as one of its batch, sent after the last balance that an earlier run read."""
+    """Its create is recorded as one of its first batch, sent after the last balance that an earlier run read."""
     book.begin("run-2", credits_=None)
     book.execute("DELETE FROM balances")
     if before is not None:
@@ -140,6 +142,7 @@ def test_a_restored_row_without_task_and_file_is_in_doubt(book: Book, before: fl
             book.do(runs.note_balance, RUN, book.account_id, Balance(credits=1.0), at=at)
     book.do(runs.note_balance, "run-2", book.account_id, Balance(credits=1.0), at=AT + 1)
     batch = book.take_in("id,text\nx,other\n", batch="n")
+    book.take_in("id,text\nz,other\n", batch="o")
     key = key_of(book, "x")
     add(book, {"batch": "n", "id": "x", "key": key})
     assert apply(book, run_id="run-2") == ["in_doubt"]

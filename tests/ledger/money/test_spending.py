@@ -98,9 +98,39 @@ def test_a_budget_that_is_too_small_for_one_item_is_not_blocked_for_a_smaller_on
 
 
 def test_a_create_in_flight_has_not_ended(book: Book) -> None:
+    """Nor has one that was in doubt and whose task was found."""
     (batch,) = book.wanted
     book.claim()
+    key = lose(book)
+    book.do(decisions.adopt, key, 1, account_id=book.account_id, task_id="t1", at=AT, who="a person")
     assert book.do(spending._ended_creates, batch.batch_id) == 0
+
+
+def test_without_a_price_a_batch_waits_for_its_own_tasks_and_the_balance(book: Book) -> None:
+    """Not for those of another batch."""
+    other = book.take_in("id,text\ny,other\n", batch="other")
+    batch, _ = book.wanted
+    task = book.submitted("t1")
+    budget = Budget(100.0)
+    assert not book.do(budget.affords, batch.batch_id, None, 4)
+    assert book.do(budget.affords, other.batch_id, None, 5)
+    book.do(collection.record_failed, ending(task))
+    assert not book.do(budget.affords, batch.batch_id, None, 4)
+    budget.unpriced = False  # the balance was read
+    assert book.do(budget.affords, batch.batch_id, None, 4)
+
+
+def test_a_create_after_one_that_was_not_funded_counts(book: Book) -> None:
+    end(book, "t0", 4.0)
+    book.do(collection.record_unfunded, ending(book.submitted("t1"), error_code="insufficient_credits"))
+    assert book.do(spending.spending).in_flight == 0.0
+    book.execute("UPDATE halts SET closed_at = 1")
+    book.execute("UPDATE items SET recheck_task_id = NULL, recheck_run_id = NULL")
+    book.cursor = (0, 0)
+    (claimed,) = book.claim()
+    assert claimed.attempt == 2
+    book.record(book.accepted(claimed, "t2"))
+    assert book.do(spending.spending).in_flight == 4.0
 
 
 def test_an_item_of_several_batches_is_to_be_bought_for_the_first(book: Book) -> None:
