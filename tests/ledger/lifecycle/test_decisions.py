@@ -86,6 +86,7 @@ def test_a_retry_clears_task_error_and_waiting_time(book: Book) -> None:
     task = book.submitted("t1")
     error: dict[str, Any] = {"error_code": "boom", "error_message": "m", "request_id": "r", "http_status": 500}
     book.do(collection.record_failed, ending(task, **error))
+    book.execute("UPDATE items SET not_before_at = ?, deferrals = 3", AT + 999)
     assert book.do(decisions.retry, task.key, 1, at=AT, who="me")
     item = book.item(task.key)
     assert (item["state"], item["task_id"], item["not_before_at"], item["deferrals"]) == ("pending", None, 0, 0)
@@ -122,7 +123,7 @@ def _rows(book: Book) -> list[tuple[Any, ...]]:
 
 def test_a_retake_gives_its_row_alone_a_new_item_with_the_same_inputs(book: Book) -> None:
     """The audio that is paid for stays, and other rows keep it."""
-    book.take_in("id,text,speed\na,one,1.5\nb,two,1.5\n")
+    book.take_in("id,text,speed,model\na,one,1.5,m1\nb,two,1.5,m1\n")
     book.take_in("id,text,output\na,other,second/a.mp3\n", batch="second")
     old = _done(book, "t1")
     before, rows = book.item(old), _rows(book)
@@ -134,7 +135,7 @@ def test_a_retake_gives_its_row_alone_a_new_item_with_the_same_inputs(book: Book
     assert [new[name] for name in inputs] == [before[name] for name in inputs]
     assert (new["state"], new["attempt"], new["take"], new["created_at"]) == ("pending", 0, 2, AT + 1)
     params = json.loads(new["params"])
-    assert key == Inputs(text="one", voice="anna", format="mp3", params=params, take=2).key()
+    assert key == Inputs(text="one", voice="anna", model="m1", format="mp3", params=params, take=2).key()
     assert book.item(old) == before | {"changed_at": AT + 1}
     assert book.events(old)[-1] == "retake"
     assert key in book.one("SELECT detail FROM events WHERE event = 'retake'")["detail"]
