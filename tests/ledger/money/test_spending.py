@@ -265,6 +265,16 @@ def test_what_is_still_to_be_bought_comes_in_the_order_of_creates(book: Book) ->
     book.do(selection.choose_ids, book.wanted, ["y", "a"])
     assert book.do(lambda conn: list(spending.sizes_to_buy(conn, book.wanted, only_chosen=True))) == [("m1", 5)]
     assert book.do(spending.next_need, book.wanted, only_chosen=True) == 10.0
+    book.do(selection.choose_ids, book.wanted, ["y", "b"])
+    assert book.do(lambda conn: list(spending.sizes_to_buy(conn, book.wanted[1:], only_chosen=True))) == [("m1", 5)]
+
+
+def test_the_next_item_is_needed_at_its_models_price(book: Book) -> None:
+    end(book, "t0", 4.0)
+    other = book.take_in("id,text,model\ny,other,m1\nz,third,m1\n", batch="other")
+    book.wanted, book.cursor = [other], (0, 0)
+    end(book, "t1", 50.0)
+    assert book.do(spending.next_need, [other]) == 50.0
 
 
 def test_nothing_is_needed_once_everything_is_created_although_no_price_is_known(book: Book) -> None:
