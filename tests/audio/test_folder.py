@@ -16,10 +16,11 @@ from batcher.audio import folder_mark
 from batcher.audio.content import digest
 from batcher.audio.folder import Folder
 from batcher.audio.folder_mark import Owner
-from batcher.audio.store import ITEMS
+from batcher.audio.store import ITEMS, Difference, Kind
 from batcher.errors import StorageError
 from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import collection
+from batcher.ledger.lifecycle.repairs import SavedFile
 from batcher.ledger.records import FileRecord, Output
 from batcher.pipeline.delivery import Delivery
 from batcher.settings import Settings
@@ -433,3 +434,113 @@ def test_case_is_ignored_where_a_folder_is_also_found_in_the_other_case(tmp_path
     assert Folder(tmp_path, tmp_path / "audio").ignores_case()
     assert Folder(tmp_path, tmp_path / "audio" / "1").ignores_case()
     assert not Folder(Path("/"), Path("/no-such-folder-of-batcher")).ignores_case()
+
+
+# --- verifying
+
+
+def file_of(row: Output, path: str) -> SavedFile:
+    """The record of the item's audio."""
+    return SavedFile(
+        key=KEY,
+        account_id=1,
+        user_id="u",
+        origin="o",
+        task_id="t",
+        format="mp3",
+        chars=10,
+        out_dir="audio",
+        path=path,
+        sha256=row.sha256 or "",
+        bytes=len(OURS),
+    )
+
+
+GONE, FOREIGN = Difference(Kind.MISSING), Difference(Kind.REPLACED, ours=False)
+
+
+@pytest.mark.parametrize(
+    ("there", "found"),
+    [
+        (None, GONE),
+        ("a folder", FOREIGN),
+        ("a broken link", FOREIGN),
+        (OURS[:9], Difference(Kind.TRUNCATED)),
+        (OURS[:-1] + b"!", Difference(Kind.CHANGED)),
+        (OURS + b"!", Difference(Kind.CHANGED)),
+        (OURS, None),
+    ],
+)
+def test_an_items_file_is_compared_with_the_ledger(
+    home: Path, store: Folder, there: bytes | str | None, found: Difference | None
+) -> None:
+    row = output(home)
+    path = store.item_path(KEY, "mp3")
+    file = target(home, path)
+    file.unlink()
+    if there == "a folder":
+        file.mkdir()
+    elif there == "a broken link":
+        file.symlink_to("nothing")
+    elif isinstance(there, bytes):
+        file.write_bytes(there)
+    assert store.item_fault(file_of(row, path)) == found
+
+
+@pytest.mark.parametrize(
+    ("there", "of_item", "found"),
+    [
+        (None, None, GONE),
+        ("a folder", None, FOREIGN),
+        ("a broken link", None, FOREIGN),
+        ("a link", None, None),
+        ("a link", Difference(Kind.TRUNCATED, ours=False), Difference(Kind.TRUNCATED)),
+        ("a link to what was set aside", None, Difference(Kind.CHANGED)),
+        (OURS, GONE, None),
+        (OURS[:9], None, Difference(Kind.TRUNCATED)),
+        (OURS[:9], Difference(Kind.CHANGED), FOREIGN),
+        (OURS + b"!", None, FOREIGN),
+        (OURS[:-1] + b"!", None, FOREIGN),
+        (OURS[:8] + b"!", None, FOREIGN),
+        (OLD, None, Difference(Kind.REPLACED, ours=True)),
+    ],
+)
+def test_a_rows_file_is_compared_with_the_ledger(
+    home: Path, store: Folder, there: bytes | str | None, of_item: Difference | None, found: Difference | None
+) -> None:
+    """It shares the faults of the item's file if it is a link to it."""
+    row, path = output(home), store.item_path(KEY, "mp3")
+    file = target(home)
+    if there == "a folder":
+        file.mkdir()
+    elif there == "a broken link":
+        file.symlink_to("nothing")
+    elif isinstance(there, bytes):
+        file.write_bytes(there)
+    elif there is not None:
+        assert store.link(row) is None
+        if there != "a link":
+            file.write_bytes(b"damaged")  # both names of the file
+            assert Path(store.set_aside(path)).is_file()
+    ours = {hashlib.sha256(OLD).hexdigest()}
+    assert store.output_fault(row, file_of(row, path), of_item, ours) == found
+
+
+def test_links_to_outputs_are_relative_to_the_page(home: Path, store: Folder) -> None:
+    store.place.mkdir(parents=True)
+    assert store.links(["a b.mp3", "c/#.mp3"], store.place / "page.html", None) == ["./a%20b.mp3", "./c/%23.mp3"]
+    assert store.links(["a.mp3"], home / "page.html", None) == ["./audio/a.mp3"]
+    assert store.links(["a.mp3"], home / "pages" / "page.html", None) == ["./../audio/a.mp3"]
+
+
+def test_a_restored_item_replaces_what_is_at_its_path(home: Path, store: Folder) -> None:
+    """That is set aside; an unusable download of it is no longer needed."""
+    source, _ = saved(home, OTHER)
+    path = store.item_path(KEY, "mp3")
+    assert store.restore(path, source) is None
+    assert target(home, path).read_bytes() == OURS
+    target(home, path).unlink()
+    target(home, path).write_bytes(OLD)
+    aside = store.restore(path, source)
+    assert aside is not None
+    assert (Path(aside).read_bytes(), target(home, path).read_bytes()) == (OLD, OURS)
