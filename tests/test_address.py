@@ -13,15 +13,20 @@ from batcher.address import Server, spill_file
     ("url", "shown"),
     [
         ("postgresql://user@host/db", "postgresql://user@host/db"),
-        ("postgresql://user:secret@host:5432,other/db?sslmode=require", "postgresql://user@host:5432,other/db"),
+        (
+            "postgresql://user:secret@host:5432,other/db?sslmode=require",
+            "postgresql://user@host:5432,other/db?sslmode=require",
+        ),
         ("postgresql://user:secret%40@[::1]/db", "postgresql://user@[::1]/db"),
         ("postgresql://user:sec?ret@host/db", "postgresql://user@host/db"),
         ("postgresql://user:sec#ret@host/db", "postgresql://user@host/db"),
         ("postgresql://user:sec@ret@host/db", "postgresql://user@host/db"),
         ("postgresql://user:sec/ret@host/db", "postgresql://host/db"),
-        ("postgresql://host/db?user=me&password=secret", "postgresql://host/db"),
+        ("postgresql://host/db?user=me&password=secret", "postgresql://host/db?user=me"),
+        ("postgresql://host/db?sslpassword=secret&passwor%64=secret&future_secret=x", "postgresql://host/db"),
         ("postgresql://host/db?user=me@home", "postgresql://host/db"),
-        ("postgresql:///db?host=/run/postgresql", "postgresql:///db"),
+        ("postgresql:///db?host=/run/postgresql", "postgresql:///db?host=/run/postgresql"),
+        ("postgresql:///db?password=x&host=/run&options=-ca%3Db", "postgresql:///db?host=/run&options=-ca%3Db"),
     ],
 )
 def test_no_password_is_shown(url: str, shown: str) -> None:

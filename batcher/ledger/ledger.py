@@ -8,7 +8,8 @@ call is shielded from cancellation: it is carried out as a whole or not at all.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar
@@ -18,13 +19,14 @@ import anyio.to_thread
 from sqlalchemy import Connection, Engine, literal, select
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from batcher.address import Address, Server, spill_file, spill_files
+from batcher.address import Address, Server, intents_file, spill_file
 from batcher.clock import Wakeup
 from batcher.errors import StorageError
-from batcher.ledger.lifecycle.answers import doubt_unanswered, record_answer
-from batcher.ledger.records import AnswerRecord
+from batcher.ledger.lifecycle.answers import record_answer
+from batcher.ledger.records import AnswerRecord, Claimed
 from batcher.ledger.storage import database, sharing, sqlite, statements
 from batcher.ledger.storage.access import check_files
+from batcher.ledger.storage.intents import IntentsFile
 from batcher.ledger.storage.lock import owner_lock
 from batcher.ledger.storage.schema import meta
 from batcher.ledger.storage.spill import Spill
@@ -55,6 +57,7 @@ class _Call(Generic[T]):
 
     def __init__(self, verb: Callable[[Connection], T]) -> None:
         self.verb = verb
+        self.repeatable = True
         self.patient = False  # waits for another to lead
         self.turn = anyio.Event()  # set once it is settled, or once its caller is to make the next commit
         self.settled = False
@@ -78,8 +81,11 @@ class Ledger:
 
     def __init__(self, address: Address, engine: Engine, run_id: str = "") -> None:
         self.address = address
-        self._id = database.id_of(engine)
-        self.spill = Spill(spill_file(address, self._id, run_id))
+        self.ledger_id = database.id_of(engine)
+        self.spill = Spill(spill_file(address, self.ledger_id, run_id))
+        self.intents = (
+            IntentsFile(intents_file(address, self.ledger_id, run_id)) if isinstance(address, Server) else None
+        )
         self._engine = engine
         self._inode = _inode(address)
         self._waiting: list[_Call[Any]] = []
@@ -98,6 +104,12 @@ class Ledger:
             StorageError: the database refused the transaction; nothing was changed.
         """
         return await self._settle(_Call(lambda connection: verb(connection, *args, **kwargs)))
+
+    async def do_once(self, verb: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Like `do`, for a verb that reads input which cannot be read again: it is not repeated after a deadlock."""
+        call: _Call[T] = _Call(lambda connection: verb(connection, *args, **kwargs))
+        call.repeatable = False
+        return await self._settle(call)
 
     async def do_soon(self, verb: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Like `do`, for what nothing urgent waits for: while commits are grouped, wait a little for one to share."""
@@ -157,6 +169,22 @@ class Ledger:
                 message, hint = f"the ledger rejected an answer: {getattr(error, 'orig', error)}", "Run it again."
             raise StorageError(f"{message}; the answer is stored in {self.spill.path}", hint) from error
 
+    async def ahead_seconds(self) -> float:
+        """How far the clock of the ledger's server is ahead of this host's; 0 for a file."""
+        before = time.time()
+        found = await self.do(sharing.server_time)
+        return 0.0 if found is None else found - (before + time.time()) / 2
+
+    async def note_intents(self, claimed: Sequence[Claimed]) -> None:
+        """Make durable on this host what is about to be created, if the ledger's server may lose it.
+
+        Raises:
+            StorageError: the disk of this host is full. Nothing may be sent.
+        """
+        if self.intents is not None:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self.intents.append, claimed)
+
     @property
     def is_shared(self) -> bool:
         """Whether other runs may work on the ledger at the same time."""
@@ -197,31 +225,6 @@ class Ledger:
                 log.error("the server does not answer: the connection is cut", ledger=str(self.address))
                 database.cut(self._engine)
 
-    async def recover(self, *, run_id: str, at: float, max_in_doubt: int) -> int:
-        """Record the answers that earlier runs left in their spill files, then put their unanswered creates in doubt.
-
-        Returns the number of creates put in doubt.
-        """
-        for path, writer in spill_files(self.address, self._id).items():
-            if path == self.spill.path:
-                await self._replay(self.spill, max_in_doubt)
-            elif await self.do(sharing.has_ended, writer):
-                left = Spill(path)
-                await self._replay(left, max_in_doubt)
-                left.remove()
-        return await self.do(doubt_unanswered, at=at, run_id=run_id)
-
-    async def _replay(self, spill: Spill, max_in_doubt: int) -> None:
-        rejected = False
-        for record in spill.records():
-            try:
-                await self.do(record_answer, record, max_in_doubt=max_in_doubt)
-            except (IntegrityError, DataError) as error:
-                rejected = True
-                log.error("an answer in the spill file does not fit the ledger", key=record.key, why=str(error.orig))
-        if not rejected:
-            spill.clear()
-
     async def rescue(self) -> Path | None:
         """If the file at its path is not this ledger any more, copy this one beside it. Returns the copy's path.
 
@@ -236,6 +239,8 @@ class Ledger:
         """Close the ledger."""
         database.close(self.address, self._engine)
         self.spill.remove()
+        if self.intents is not None:
+            self.intents.close()
 
     def _apply_and_commit(self, batch: list[_Call[Any]]) -> None:
         with self._settling(batch):
@@ -246,8 +251,7 @@ class Ledger:
                             _apply(connection, call)
                     return
                 except DBAPIError as error:
-                    # Only while all verbs are brief, and can be repeated: an import has read its input.
-                    if last or not (self.group_commits and database.is_deadlock(error)):
+                    if last or not database.is_deadlock(error) or not all(call.repeatable for call in batch):
                         raise
 
     async def _commit(self, batch: list[_Call[Any]]) -> None:

@@ -11,8 +11,8 @@ from batcher.errors import StorageError
 from batcher.formatting import counted
 from batcher.ledger.ledger import Connection
 from batcher.ledger.lifecycle import account, collection, runs
-from batcher.ledger.lifecycle.answers import doubt_unanswered
 from batcher.ledger.records import OpenTask
+from batcher.ledger.recovery import recover
 from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.downloader import Downloader
 from batcher.pipeline.ingest import Ingest
@@ -65,7 +65,8 @@ class Neighbours:
         """Look at the other runs now and then, until cancelled."""
         if not self.ctx.ledger.is_shared:
             return
-        looked_at = self.ctx.clock.steady()
+        # Soon for the first time: a run that was killed just before may have seemed alive.
+        looked_at = self.ctx.clock.steady() - _LOOK_SECONDS + _SHARE_SECONDS
         try:
             while True:
                 await self._share_slots()
@@ -81,22 +82,16 @@ class Neighbours:
         self.api.slots.resize(slots)
 
     async def _look(self) -> None:
-        vanished, doubts = await self.ctx.ledger.do(self._end_vanished)
+        at, run_id = self.ctx.clock.now(), self.ctx.run_id
+        vanished = await self.ctx.ledger.do(runs.end_vanished, run_id, at=at)
         for host in vanished:
             self.ctx.progress.warn(f"a run on {host} has ended without a record of it; its tasks are taken over")
-        if doubts:
-            self.ctx.progress.warn(
-                f"{counted(doubts, 'create request')} of such runs had no answer (may have been bought); "
-                "see `batcher resolve`"
-            )
-        await self.take_over()
+        most = self.ctx.settings.max_in_doubt
+        warn_of_doubts(self.ctx, await recover(self.ctx.ledger, run_id=run_id, at=at, max_in_doubt=most))
+        if not self.poller.has_ended:
+            await self.take_over()
         await self.save_learned()
         await self._count()
-
-    def _end_vanished(self, conn: Connection) -> tuple[list[str], int]:
-        at = self.ctx.clock.now()
-        vanished = runs.end_vanished(conn, self.ctx.run_id, at=at)
-        return vanished, doubt_unanswered(conn, at=at, run_id=self.ctx.run_id)
 
     async def _count(self) -> None:
         """Show what the other runs have done."""
@@ -107,3 +102,12 @@ class Neighbours:
         self.ctx.tally.begin(counts.states)
         self._counted_at = self.ctx.clock.steady()
         self._count_seconds = self._counted_at - before
+
+
+def warn_of_doubts(ctx: RunContext, doubts: int) -> None:
+    """Say how many creates of runs that have ended are now in doubt, if any."""
+    if doubts:
+        ctx.progress.warn(
+            f"{counted(doubts, 'create request')} of an earlier run had no answer when it ended "
+            "(may have been bought); see `batcher resolve`"
+        )

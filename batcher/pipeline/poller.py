@@ -65,6 +65,7 @@ class Poller:
         self._polling = 0  # polls that are not recorded yet,
         self._asking = 0  # and those of them that have no answer yet
         self._closing = False
+        self.has_ended = False  # watches no further task
 
     def watch(self, task: OpenTask, *, at_once: bool = False) -> None:
         """Poll `task` until it ends; `at_once` if it comes from an earlier run and may have ended long ago."""
@@ -82,6 +83,12 @@ class Poller:
 
     async def run(self) -> None:
         """Poll tasks as they become due, until `no_more` was called and none is left."""
+        try:
+            await self._poll_due()
+        finally:
+            self.has_ended = True
+
+    async def _poll_due(self) -> None:
         async with anyio.create_task_group() as polls:
             while self._due or self._polling or not self._closing:
                 if self._has_only_overdue():

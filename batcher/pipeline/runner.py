@@ -15,13 +15,13 @@ from batcher.audio.objects import reporting
 from batcher.audio.stores import Stores
 from batcher.clock import Clock, Wakeup
 from batcher.errors import BatcherError, CredentialsError, TroubleError, UsageError, root_cause
-from batcher.formatting import amount, counted
+from batcher.formatting import amount
 from batcher.item import State
-from batcher.ledger.lifecycle import restored_rows, runs
+from batcher.ledger.lifecycle import claims, restored_rows, runs
 from batcher.ledger.queries import item_counts, status
-from batcher.ledger.queries.identity import note_timeline
 from batcher.ledger.queries.selection import selected_rows
 from batcher.ledger.records import Halt
+from batcher.ledger.recovery import recover
 from batcher.ledger.storage import database, sharing
 from batcher.log import log, within_run
 from batcher.pacing.pace import Pacing
@@ -35,7 +35,7 @@ from batcher.pipeline.downloader import Downloader
 from batcher.pipeline.drain import limit_runtime, obey
 from batcher.pipeline.finish import Finish
 from batcher.pipeline.ingest import Ingest
-from batcher.pipeline.neighbours import Neighbours
+from batcher.pipeline.neighbours import Neighbours, warn_of_doubts
 from batcher.pipeline.outbox import Outbox, Post
 from batcher.pipeline.poller import Poller
 from batcher.pipeline.preflight import Preflight
@@ -92,6 +92,7 @@ async def run(
     clock, run_id = Clock(), new_run_id()
     with ExitStack() as held:
         ledger, outdated = await open_owned(held, settings, run_id, progress, clock, requests)
+        clock.ahead_seconds = await ledger.ahead_seconds()
         stores = Stores(settings.home)
         ctx = RunContext(settings=settings, ledger=ledger, stores=stores, progress=progress, clock=clock, run_id=run_id)
         with reporting():
@@ -108,7 +109,7 @@ class _Run:
     def __init__(self, ctx: RunContext, confirm: Confirm | None, post: Post | None) -> None:
         self.ctx = ctx
         self.confirm = confirm
-        self.outbox = Outbox(ctx.ledger, ctx.clock, ctx.progress, post)
+        self.outbox = Outbox(ctx.ledger, ctx.run_id, ctx.clock, ctx.progress, post)
         self.begun = ctx.clock.steady()
         self.ingest = Ingest(ctx, confirm)
         self.at_once = _AT_ONCE._replace(creates=min(ctx.settings.concurrency, _AT_ONCE.creates))
@@ -128,11 +129,12 @@ class _Run:
             watchers.start_soon(obey, self.ctx, requests, self._abort_creates, watchers)
             watchers.start_soon(limit_runtime, self.ctx)
             watchers.start_soon(self.ctx.ledger.keep)
-            await self._recover(started_at)
-            watchers.start_soon(self.outbox.run)
+            # Before this run is recorded, which records the end of those that the server may have lost something of.
             if outdated or self.ctx.settings.restored:
                 await restore.import_rows(self.ctx, outdated=outdated)
-            await self.ctx.ledger.do(note_timeline)
+            await restore.enter_timeline(self.ctx)
+            await self._recover(started_at)
+            watchers.start_soon(self.outbox.run)
             await self.ingest.run()
             delivery = await self._deliver_leftovers()
             await self._announce()
@@ -152,14 +154,11 @@ class _Run:
     async def _recover(self, at: float) -> None:
         """Replay the spill file of an earlier run, and put its unanswered creates in doubt."""
         ctx = self.ctx
+        await ctx.ledger.note_intents([])  # a recorded run has the file
         self.last_end = await ctx.ledger.do(runs.begin_run, ctx.run_id, out_dir=str(ctx.settings.out_dir), at=at)
         self.ingest.last_message = self.last_end[1]
-        doubts = await ctx.ledger.recover(run_id=ctx.run_id, at=at, max_in_doubt=ctx.settings.max_in_doubt)
-        if doubts:
-            ctx.progress.warn(
-                f"{counted(doubts, 'create request')} of an earlier run had no answer when it ended "
-                "(may have been bought); see `batcher resolve`"
-            )
+        most = ctx.settings.max_in_doubt
+        warn_of_doubts(ctx, await recover(ctx.ledger, run_id=ctx.run_id, at=at, max_in_doubt=most))
 
     async def _deliver_leftovers(self) -> Delivery:
         """Deliver files that an earlier run left at their paths, and link done items to the rows that lack them."""
@@ -181,7 +180,9 @@ class _Run:
         self.ctx.tally.begin(counts.states)
         if counts.states[State.PENDING] and self.ingest.wanted:
             return True
-        return await ledger.do(item_counts.collectable) > 0 or await ledger.do(restored_rows.due)
+        if await ledger.do(item_counts.collectable) or await ledger.do(restored_rows.due):
+            return True
+        return await ledger.do(claims.held_by_others, self.ctx.run_id, self.ingest.named, at=self.ctx.clock.now())
 
     async def _work(self, delivery: Delivery) -> None:
         """Create and collect. An error that prevents it is a reason to stop like any other: the run still reports."""
@@ -266,7 +267,7 @@ class _Run:
         ctx = self.ctx
         if not await ctx.ledger.do(restored_rows.due):
             here = [batch.name for batch in self.ingest.named if batch.out_dir == ctx.store.out_dir]
-            await restore.sign(ctx, here, whole=False)
+            await ctx.ledger.do(restore.sign, ctx, here, ended=False)
 
     async def _arm_guard(self, profile: Profile, account_id: int) -> Guard:
         ctx = self.ctx
@@ -329,7 +330,7 @@ class _Run:
     async def _drive(
         self, submitter: Submitter, poller: Poller, downloader: Downloader, neighbours: Neighbours
     ) -> None:
-        await self.ctx.ledger.do(sharing.shorten_patience)
+        await self.ctx.ledger.do(sharing.set_patience, others_wait=True)
         self.ctx.ledger.group_commits = True
         async with anyio.create_task_group() as watchers:
             watchers.start_soon(neighbours.watch)
@@ -342,6 +343,7 @@ class _Run:
                 poller.no_more()
             watchers.cancel_scope.cancel()
         self.ctx.ledger.group_commits = False
+        await self.ctx.ledger.do(sharing.set_patience, others_wait=False)
 
     async def _collect(self, poller: Poller, downloader: Downloader) -> None:
         with self.ctx.stop.scope("collecting"):

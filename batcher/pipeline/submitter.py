@@ -23,6 +23,7 @@ from batcher.ledger.records import AnswerRecord, Batch, Claimed, OpenTask
 from batcher.pipeline.connection import token_rejected, unreachable
 from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.poller import Poller
+from batcher.pipeline.recheck import recheck
 from batcher.pipeline.refusal import refused
 from batcher.pipeline.stop import Reason
 from batcher.pipeline.waiting import Situation, Wait, why_waiting
@@ -72,6 +73,7 @@ class Submitter:
         self._claimed = 0  # items claimed by this run, without those that were returned
         self._creating = True  # takes a share of the slots
         self._is_waiting = False  # for the items of other runs
+        self._replaced: list[str] = []  # batches of which another run has imported another version
         self._balance_due = False  # a create was lost: the balance now shows what it cost
 
     async def run(self) -> None:
@@ -80,7 +82,7 @@ class Submitter:
             with self.ctx.stop.scope("creating"):
                 try:
                     await self.ctx.ledger.do(account.set_creating, self.ctx.run_id, True)
-                    await self._recheck()
+                    await recheck(self.ctx, self.api, self.poller, self.wanted)
                     while await self._step(creates):
                         pass
                     await self.ctx.ledger.do(account.set_creating, self.ctx.run_id, False)
@@ -121,6 +123,10 @@ class Submitter:
         self.api.slots.take(len(claimed))
         self._in_flight += len(claimed)
         self._claimed += len(claimed)
+        try:
+            await self.ctx.ledger.note_intents(claimed)
+        except StorageError as error:
+            self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())  # so that none of them leaves
         return claimed
 
     def _claim_named(self, conn: Connection, *arguments: Any, **how: Any) -> tuple[list[Claimed], claims.Cursor]:
@@ -137,6 +143,10 @@ class Submitter:
         why = why_waiting(found)
         await self._share(creating=why is not Wait.OTHERS)
         match why:
+            case Wait.NOTHING_LEFT if self._replaced:
+                message = f"another run has imported another version of {', '.join(self._replaced)}; run it again"
+                self.ctx.stop.stop_creating(Reason.ASKED, message)
+                return False
             case Wait.NOTHING_LEFT if self.ctx.ledger.is_shared:
                 return await self._take_over()  # of runs that have ended meanwhile
             case Wait.NOTHING_LEFT | Wait.UNSEEN_PROBE:
@@ -194,9 +204,11 @@ class Submitter:
     def _look(self, conn: Connection, affordable: Sequence[Batch]) -> tuple[bool, Room, bool]:
         """Whether an item is pending, whether the limits of all runs permit to create it, and whether others work."""
         run_id, chosen = self.ctx.run_id, self._only_chosen
+        self._replaced = [batch.name for batch in self.wanted if not claims.is_current(conn, batch)]
         pending = claims.has_claimable(conn, run_id, affordable, only_chosen=chosen)
         left = account.room(conn, run_id, self.api.account_id, 1, self._limits)
-        return pending, left, claims.held_by_others(conn, run_id, self.wanted, only_chosen=chosen)
+        at = self.ctx.clock.now()
+        return pending, left, claims.held_by_others(conn, run_id, self.wanted, at=at, only_chosen=chosen)
 
     @property
     def _over_budget(self) -> dict[int, str]:
@@ -368,28 +380,3 @@ class Submitter:
                     accepted_at=self.ctx.clock.now(),
                 )
             )
-
-    async def _recheck(self) -> None:
-        """Poll tasks that failed for lack of credits once more; their items may be created only if they still do."""
-        if self.api.guard.tripped:
-            return
-        tasks = await self.ctx.ledger.do(claims.rechecks, self.api.account_id, self.wanted)
-        await self.ctx.ledger.do(self.ctx.items.read, [task.key for task in tasks])
-        for task in tasks:
-            answer = await self.api.client.read(task.task_id)
-            self.ctx.tally.polls += 1
-            if answer.cause is Cause.OK and answer.task is not None and answer.task.unfunded:
-                await self.ctx.ledger.do(claims.recheck_confirmed, task, run_id=self.ctx.run_id)
-            elif answer.cause in (Cause.OK, Cause.NOT_FOUND):
-                status = answer.task.word if answer.task is not None else answer.cause
-                await self.ctx.ledger.do(
-                    claims.readopt,
-                    task,
-                    at=self.ctx.clock.now(),
-                    run_id=self.ctx.run_id,
-                    detail=f"read again: {status}",
-                )
-                self.api.slots.take()
-                self.poller.watch(task, at_once=True)
-            elif answer.cause is Cause.CREDENTIALS:
-                self.ctx.stop.stop_all(Reason.CREDENTIALS, token_rejected(answer).one_line())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from collections import Counter
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support import postgres
 from tests.support.fake_tts import Create, FakeTTS, Twist, refusal
 
 if TYPE_CHECKING:
@@ -182,3 +184,76 @@ def test_four_runs_with_deaths_of_every_kind_buy_each_text_once(project: Project
     assert set(codes[4:]) <= {0, 3}, ended
     assert_bought_once(project, 2000)
     assert open_.most <= 20
+
+
+@pytest.mark.slow
+def test_answers_that_a_run_without_its_session_spills_are_all_recorded(project: Project, provider: FakeTTS) -> None:
+    """Its process lives on for a while and writes them, before and after another run looks into its spill file."""
+    slow = {1: 2.0, 2: 14.0, 3: 14.0, 4: 14.0}
+    create = provider._create
+
+    async def create_slowly(body: dict[str, Any]) -> Twist:
+        number = len(provider.creates) + 1
+        answer = await create(body)
+        await asyncio.sleep(slow.get(number, 0.0))
+        return answer
+
+    provider.task_seconds, provider._create = 600.0, create_slowly  # type: ignore[method-assign]
+    manifest = project.manifest(4)
+    cut_off = project.start_run(manifest)
+    provider.until(lambda: len(provider.creates) == 4)
+    other = project.start_run(manifest)
+    other.until_says("waiting for the items of other runs")
+    ((run_id,),) = project.query(f"SELECT id FROM runs WHERE pid = {cut_off.pid}")
+    assert project.batcher("runs", "--end", run_id).exit_code == 0
+    assert cut_off.end(60).exit_code == 8
+    provider.end_tasks()
+    assert other.end(60).exit_code in (0, 3)
+    assert project.run(manifest).exit_code == 0
+    assert len(project.query("SELECT task_id FROM tasks")) == 4
+    assert list(project.folder.glob("*.spill")) + list(project.folder.glob("*.intents")) == []
+
+
+@pytest.mark.slow
+def test_two_runs_whose_audio_cannot_be_downloaded_do_not_wait_for_each_other(
+    project: Project, provider: FakeTTS
+) -> None:
+    """Each gives up its own, and the next run tries again."""
+    provider.on_audio, provider.create_seconds = lambda _: Twist(status=500, body=b"no"), 0.3
+    both = started(project, 2, project.manifest(4), "--concurrency", "2")
+    assert [one.end(240).exit_code for one in both] == [8, 8]
+
+
+@pytest.mark.slow
+def test_a_run_creates_nothing_of_a_version_that_another_has_imported(project: Project, provider: FakeTTS) -> None:
+    """It has neither checked those rows nor asked about them; it collects what it has, and says why it ends."""
+    provider.task_seconds = 600.0
+    old, new = project.rows(6), project.rows(6, first=7)
+    first = project.start_run(project.manifest(old), "--concurrency", "2")
+    provider.until(lambda: len(provider.creates) == 2)
+    second = project.start_run(project.manifest(new), "--concurrency", "2", "--collect-only")
+    second.until(lambda: project.query("SELECT version FROM batches") == [(2,)])
+    provider.end_tasks()
+    ended = first.end()
+    assert (ended.exit_code, "another version of lines" in ended.report["message"]) == (6, True), ended
+    assert set(provider.asked) <= {row["text"] for row in old}
+    assert second.end().exit_code == 6
+
+
+@pytest.mark.slow
+def test_what_a_stopped_host_may_still_send_is_not_bought_again_yet(project: Project, provider: FakeTTS) -> None:
+    """Its session is over, but it is there: its last request can leave when it goes on."""
+    provider.create_seconds = 600.0
+    manifest = project.manifest(1)
+    stopped = project.start_run(manifest)
+    provider.until(lambda: len(provider.creates) == 1)
+    stopped.send(signal.SIGSTOP)
+    postgres.end_sessions(str(project.server))
+    assert project.run(manifest).exit_code == 3
+    decide = ("resolve", manifest, "--all", "--buy-again", "--json")
+    (refused,) = project.batcher(*decide).report["items"]
+    assert (refused["changed"], "may still be sent by" in refused["message"]) == (False, True)
+    stopped.send(signal.SIGKILL)
+    stopped.end()
+    (allowed,) = project.batcher(*decide).report["items"]
+    assert (allowed["changed"], allowed["state"]) == (True, "pending")

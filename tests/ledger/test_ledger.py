@@ -17,6 +17,7 @@ from batcher.item import Event
 from batcher.ledger import ledger as ledger_module
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.lifecycle import answers, runs
+from batcher.ledger.recovery import recover
 from batcher.ledger.storage.spill import Spill
 from tests.support import postgres
 from tests.support.ledger_kit import AT, NEVER, RUN, Book, sheet
@@ -218,7 +219,7 @@ async def test_an_answer_that_the_database_refuses_goes_to_the_spill_file(book: 
     with book.ledger() as again:
         assert again.spill.records() == [replace(record, raw=b"r" * 4096)]
         await again.do(runs.begin_run, "run-2", out_dir="audio", at=AT + 9)
-        assert await again.recover(run_id="run-2", at=AT + 9, max_in_doubt=NEVER) == 1
+        assert await recover(again, run_id="run-2", at=AT + 9, max_in_doubt=NEVER) == 1
         assert again.spill.records() == []
     assert (book.state(claimed.key), book.state(other.key)) == ("submitted", "in_doubt")
     assert book.events(claimed.key) == ["claim", "accepted"]
@@ -229,7 +230,7 @@ async def test_a_recovery_killed_before_clearing_the_spill_file_can_be_repeated(
     (claimed,) = book.claim()
     ledger.spill.append(book.accepted(claimed, "t1"))
     await ledger.do(answers.record_answer, book.accepted(claimed, "t1"), max_in_doubt=NEVER)
-    assert await ledger.recover(run_id=RUN, at=AT, max_in_doubt=NEVER) == 0
+    assert await recover(ledger, run_id=RUN, at=AT, max_in_doubt=NEVER) == 0
     assert (book.state(claimed.key), book.events(claimed.key)) == ("submitted", ["claim", "accepted"])
 
 
@@ -240,10 +241,10 @@ async def test_the_spill_file_is_not_cleared_before_its_answers_are_committed(bo
     ledger.spill.append(record)
     await _full(ledger)
     with pytest.raises(StorageError):
-        await ledger.recover(run_id=RUN, at=AT, max_in_doubt=NEVER)
+        await recover(ledger, run_id=RUN, at=AT, max_in_doubt=NEVER)
     assert Spill(ledger.spill.path).records() == [record]
     await ledger.do(_room)
-    assert await ledger.recover(run_id=RUN, at=AT, max_in_doubt=NEVER) == 0
+    assert await recover(ledger, run_id=RUN, at=AT, max_in_doubt=NEVER) == 0
     assert (book.state(claimed.key), ledger.spill.records()) == ("submitted", [])
 
 
@@ -254,7 +255,7 @@ async def test_a_spilled_answer_that_the_schema_refuses_stays_in_the_spill_file(
     for record in records:
         ledger.spill.append(record)
     await ledger.do(runs.begin_run, "run-2", out_dir="audio", at=AT)
-    assert await ledger.recover(run_id="run-2", at=AT, max_in_doubt=NEVER) == 1
+    assert await recover(ledger, run_id="run-2", at=AT, max_in_doubt=NEVER) == 1
     assert (book.state(claimed.key), book.state(other.key)) == ("in_doubt", "submitted")
     ledger.close()
     assert Spill(ledger.spill.path).records() == records
@@ -266,7 +267,7 @@ async def test_a_clean_close_leaves_one_file(book: Book) -> None:
     book.engine.dispose()
     with book.ledger() as made:
         made.spill.reserve()
-        await made.recover(run_id=RUN, at=AT, max_in_doubt=NEVER)
+        await recover(made, run_id=RUN, at=AT, max_in_doubt=NEVER)
         await made.do(_write, "kept")
         assert made.spill.path.exists()
     beside = {path.name: path.stat().st_size for path in book.path.parent.iterdir()}

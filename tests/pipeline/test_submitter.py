@@ -12,6 +12,7 @@ from batcher.clock import Clock
 from batcher.errors import StorageError
 from batcher.ledger.lifecycle import collection, halts
 from batcher.pipeline.credit_guard import SUSPECT_THROTTLED
+from batcher.pipeline.recheck import recheck
 from batcher.pipeline.stop import Reason
 from batcher.pipeline.submitter import Submitter
 from batcher.provider.answers import Answer, Cause, Profile
@@ -339,7 +340,7 @@ async def test_an_old_task_that_is_still_unfunded_lets_its_item_be_created(
     provider.jobs["task_1"] = Job("task_1", "one", "mp3", ends_at=0.0)
     provider.ending = lambda _: {"status": "failed", "error": {"code": "insufficient_credits"}, "creditsUsed": 0}
     provider.on_read = lambda _: refusal(401, "bad_token") if answer == "bad token" else None
-    await submitter._recheck()
+    await recheck(submitter.ctx, submitter.api, submitter.poller, submitter.wanted)
     stop = submitter.ctx.stop
     assert (list(stop.reasons), stop.collecting) == (
         ([Reason.CREDENTIALS], True) if answer != "unfunded" else ([], False)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+import tempfile
+import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -241,10 +244,22 @@ class Book:
 @contextmanager
 def book_in(folder: Path) -> Iterator[Book]:
     """A new ledger in a file in `folder`, with a run of one account."""
-    path = folder / "batcher.db"
-    database.create(path, "real")
+    path, (blank, ledger_id) = folder / "batcher.db", _blank()
+    path.write_bytes(blank.replace(ledger_id, uuid.uuid4().hex.encode()))
+    path.chmod(0o600)
     with opened_book(path) as book:
         yield book
+
+
+@cache
+def _blank() -> tuple[bytes, bytes]:
+    """The file of a new ledger, and its id: copying it is quicker than creating another."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "batcher.db"
+        database.create(path, "real")
+        with closing(sqlite3.connect(path)) as connection:
+            ((ledger_id,),) = connection.execute("SELECT value FROM meta WHERE name = 'ledger_id'")
+        return path.read_bytes(), ledger_id.encode()
 
 
 @contextmanager
@@ -289,3 +304,27 @@ def run_context(ledger: Ledger, settings: Settings, clock: Clock | None = None) 
         clock=clock or Clock(),
         run_id=RUN,
     )
+
+
+COMPUTED: Final = ("costs", "standing", "totals")
+"""Tables that a ledger computes from the others."""
+
+
+def content(address: Address) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of every table that is not computed, sorted; without the marks of a move."""
+    engine = database.open_existing(address, readonly=True)
+    try:
+        with engine.connect() as conn:
+            return {
+                table.name: _rows_of(conn, table.name, list(table.columns.keys()))
+                for table in metadata.sorted_tables
+                if table.name not in COMPUTED
+            }
+    finally:
+        engine.dispose()
+
+
+def _rows_of(conn: Connection, table: str, columns: list[str]) -> list[tuple[object, ...]]:
+    names = ", ".join(columns)
+    without_mark = " WHERE name NOT IN ('moved', 'moved_to')" if table == "meta" else ""
+    return sorted(map(tuple, conn.exec_driver_sql(f"SELECT {names} FROM {table}{without_mark}")), key=repr)

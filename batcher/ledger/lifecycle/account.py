@@ -143,14 +143,15 @@ _CLOSE: Final = Prepared(
     )
 )
 _of_account: Final = and_(runs.c.id == items.c.run_id, runs.c.account_id == bindparam("_account"))
-_is_overdue: Final = exists().where(
+is_overdue: Final = exists().where(
     tasks.c.item_key == items.c.key, OPEN_TASK.of(tasks), tasks.c.overdue_at.is_not(None)
 )
+"""Items whose task takes no slot any more."""
 _numbers: Final = (func.count(), func.count(case((items.c.run_id == bindparam("_run"), 1))))
 _OPEN: Final = Prepared(
     select(*_numbers)
     .select_from(items.join(runs, _of_account))
-    .where(either(items.c.state, (State.SUBMITTING, State.SUBMITTED)), ~_is_overdue)
+    .where(either(items.c.state, (State.SUBMITTING, State.SUBMITTED)), ~is_overdue)
 )
 _SUBMITTING: Final = Prepared(
     select(*_numbers).select_from(items.join(runs, _of_account)).where(items.c.state == State.SUBMITTING)

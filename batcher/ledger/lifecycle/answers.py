@@ -124,8 +124,8 @@ def doubt_unanswered(conn: Connection, *, at: float, run_id: str) -> int:
     query = select(items.c.key, items.c.attempt, runs.c.host)
     query = query.outerjoin(runs, runs.c.id == items.c.run_id).where(items.c.state == State.SUBMITTING)
     ended = or_(runs.c.id.is_(None), runs.c.ended_at.is_not(None))
-    found = conn.execute(query.where(ended).order_by(items.c.key)).all()
-    for key, attempt, host in found:
+    number = 0
+    for key, attempt, host in conn.execute(query.where(ended).order_by(items.c.key)).all():
         conn.execute(
             update(attempts)
             .where(attempts.c.item_key == key, attempts.c.attempt == attempt, attempts.c.outcome.is_(None))
@@ -133,5 +133,6 @@ def doubt_unanswered(conn: Connection, *, at: float, run_id: str) -> int:
         )
         where = "" if host in (None, socket.gethostname()) else f" on {host}"
         error = f"the run{where} that sent the create ended before its answer was recorded"
-        move(conn, Event.LOST, key, attempt, at=at, run_id=run_id, detail="vanished", values={"error_message": error})
-    return len(found)
+        values = {"error_message": error}
+        number += move(conn, Event.LOST, key, attempt, at=at, run_id=run_id, detail="vanished", values=values)
+    return number

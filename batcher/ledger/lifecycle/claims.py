@@ -23,15 +23,15 @@ from sqlalchemy import (
 
 from batcher.item import COLLECTABLE, Event, Inputs, State
 from batcher.ledger.lifecycle import halts
-from batcher.ledger.lifecycle.account import Limits, lock_account, note_claimed, room
+from batcher.ledger.lifecycle.account import Limits, is_overdue, lock_account, note_claimed, room
 from batcher.ledger.lifecycle.transitions import move
 from batcher.ledger.money.spending import Budget
 from batcher.ledger.queries.item_counts import few_items_in, rows_in
 from batcher.ledger.records import Batch, Claimed, OpenTask
 from batcher.ledger.storage.chosen import chosen, in_state, is_chosen, of_chosen, with_items
 from batcher.ledger.storage.filters import is_few, of_batch, of_wanted
-from batcher.ledger.storage.schema import attempts, items, recalled, rows, runs
-from batcher.ledger.storage.sharing import is_shared
+from batcher.ledger.storage.schema import attempts, batches, items, recalled, rows, runs
+from batcher.ledger.storage.sharing import is_shared, take_turn
 from batcher.ledger.storage.statements import Prepared, every
 
 Cursor = tuple[int, int]
@@ -59,6 +59,8 @@ def claim(
     account together permit it. With a halt that this run may probe, claims at most one item until its answer is
     recorded; with a budget, one item that its batch can afford.
     """
+    if budget is not None or (limits is not None and limits.max_items is not None):
+        take_turn(conn, "claim")  # these limits hold for all accounts
     lock_account(conn, account_id)
     alive = _ALIVE.run(conn, {"_run": run_id}).fetchone()
     allowed = halts.allowance(conn, account_id, run_id, limit)
@@ -86,6 +88,8 @@ def claim(
     return claimed, cursor
 
 
+_GIVEN_UP_SECONDS: Final = 60.0
+"""After this time beyond its due time, a download that has failed is taken for given up until a later run."""
 _SORT_UP_TO: Final = 50
 """Fewer pending items than this are found and sorted for each claim; otherwise the rows are scanned in order."""
 _ALIVE: Final = Prepared(select(runs.c.id).where(runs.c.id == bindparam("_run"), runs.c.ended_at.is_(None)))
@@ -106,6 +110,9 @@ def _pending(
     found: dict[str, Any] = {}
     index, number = cursor
     while index < len(wanted) and len(found) < limit:
+        if not is_current(conn, wanted[index]):
+            index, number = index + 1, 0
+            continue
         parameters = {
             "_batch": wanted[index].batch_id,
             "_number": number,
@@ -118,6 +125,14 @@ def _pending(
         found |= {row.key: row for row in page}
         index, number = (index, page[-1].number) if page else (index + 1, 0)
     return list(found.values()), (index, number)
+
+
+def is_current(conn: Connection, batch: Batch) -> bool:
+    """Whether no other run has imported another version since: its rows are for that run to check and to buy."""
+    return not is_shared(conn) or _VERSION.run(conn, {"_batch": batch.batch_id}).fetchone() == (batch.version,)
+
+
+_VERSION: Final = Prepared(select(batches.c.version).where(batches.c.id == bindparam("_batch")))
 
 
 @cache
@@ -162,6 +177,7 @@ def _claimable(run_id: str | BindParameter[str], *, by_row: bool) -> ColumnEleme
 
 def has_claimable(conn: Connection, run_id: str, wanted: Sequence[Batch], *, only_chosen: bool = False) -> bool:
     """Whether a wanted item is waiting to be created; with `only_chosen`, an item of a row in the table `chosen`."""
+    wanted = [batch for batch in wanted if is_current(conn, batch)]
     query = select(items.c.key)
     if only_chosen:
         query = with_items(query).where(of_chosen(wanted))
@@ -171,14 +187,25 @@ def has_claimable(conn: Connection, run_id: str, wanted: Sequence[Batch], *, onl
     return conn.execute(query.where(_claimable(run_id, by_row=only_chosen)).limit(1)).first() is not None
 
 
-def held_by_others(conn: Connection, run_id: str, wanted: Sequence[Batch], *, only_chosen: bool = False) -> bool:
-    """Whether other runs have wanted items that they have not finished, and may return."""
+def held_by_others(
+    conn: Connection, run_id: str, wanted: Sequence[Batch], *, at: float, only_chosen: bool = False
+) -> bool:
+    """Whether other runs have wanted items that they are about to finish or to return.
+
+    Not those with an overdue task, and not those whose download has failed and has not been tried again in time: two
+    runs that have given up would wait for each other.
+    """
     if not is_shared(conn):
         return False
+    given_up = and_(
+        items.c.state == State.RENDERED,
+        items.c.not_before_at > 0,
+        items.c.not_before_at < at - _GIVEN_UP_SECONDS,
+    )
     used = exists().where(rows.c.item_key == items.c.key, of_wanted(wanted, by_item=True))
     used = used.where(is_chosen) if only_chosen else used
     query = select(items.c.key).join(runs, runs.c.id == items.c.run_id).where(used)
-    query = query.where(items.c.state.in_((State.SUBMITTING, *COLLECTABLE)))
+    query = query.where(items.c.state.in_((State.SUBMITTING, *COLLECTABLE)), ~given_up, ~is_overdue)
     return conn.execute(query.where(runs.c.ended_at.is_(None), runs.c.id != run_id).limit(1)).first() is not None
 
 

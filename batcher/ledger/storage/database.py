@@ -153,10 +153,13 @@ def is_deadlock(error: DBAPIError) -> bool:
 
 
 def timeline(conn: Connection) -> str | None:
-    """What identifies the history of a server: it changes when another takes over. None for a file."""
+    """What identifies the ledger's tables on a server, and the server's history. It changes when another server takes
+    over, and when the ledger is restored from a dump. None for a file."""
     if conn.dialect.name != "postgresql":
         return None
-    return str(conn.exec_driver_sql("SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)").scalar_one())
+    from batcher.ledger.storage import postgres
+
+    return postgres.timeline(conn)
 
 
 def cut(engine: Engine) -> None:

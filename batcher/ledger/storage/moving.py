@@ -7,6 +7,7 @@ distinguishes a move that was interrupted from one whose target has been lost si
 
 from __future__ import annotations
 
+import shlex
 import time
 from functools import partial
 from typing import Final
@@ -52,7 +53,7 @@ def move(source: Address, target: Address) -> int:
 def _check_spill(address: Address, engine: Engine) -> None:
     for spill in spill_files(address, database.id_of(engine)):
         if Spill(spill).records():
-            hint = f"Record them first: `batcher run --collect-only --ledger {address}`"
+            hint = f"Record them first: `batcher run --collect-only --ledger {shlex.quote(str(address))}`"
             raise LedgerError(f"answers to create requests in {spill} are not in the ledger yet", hint)
 
 

@@ -8,9 +8,9 @@ after a minute without a statement, as when the process is stopped.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy import Connection, Engine, Text, create_engine, event, inspect
@@ -47,10 +47,10 @@ _CONNECT: Final = {
 LEASE_SECONDS: Final = 60
 """The server ends a session that sends nothing for this long, and so releases its lock: the process is stopped."""
 _SESSION: Final = {
-    "tcp_keepalives_idle": 10,
-    "tcp_keepalives_interval": 5,
-    "tcp_keepalives_count": 3,
-    "tcp_user_timeout": 25_000,
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "25000",
     "idle_session_timeout": f"{LEASE_SECONDS}s",
     "idle_in_transaction_session_timeout": f"{LEASE_SECONDS}s",
     "synchronous_commit": "on",
@@ -63,7 +63,7 @@ _SESSION: Final = {
 """So that the server notices within 25 s that this host is gone; and goes from a few rows to others by their indexes
 rather than through whole tables."""
 _READING: Final = {
-    "default_transaction_isolation": "repeatable\\ read",
+    "default_transaction_isolation": "repeatable read",
     "idle_in_transaction_session_timeout": f"{10 * LEASE_SECONDS}s",
 }
 """A plan asks the API in the middle of its transaction, and has no lock that anybody waits for."""
@@ -98,28 +98,56 @@ def connect(server: Server, *, readonly: bool = False) -> psycopg.Connection[Any
 
     Raises:
         UsageError: the driver is not installed, or the URL cannot be read.
+        LedgerError: the server does not permit the settings, or a pooler does not keep them.
         StorageError: the server cannot be reached, or refuses this user.
     """
+    made = _connected(server)
+    try:
+        from batcher.ledger.storage import pooler
+
+        pooler.check_pooler(made, server, partial(_connected, server))
+        _set(made, server, _SESSION | (_READING if readonly else {}))
+        made.autocommit = False
+    except BaseException:
+        made.close()
+        raise
+    made.adapters.register_loader("numeric", _number_loader())
+    return made
+
+
+def _connected(server: Server) -> Session:
+    """A connection with the server's own settings, in which each statement is a transaction."""
     try:
         import psycopg
 
+        from batcher.ledger.storage import pooler
         from batcher.ledger.storage.session import Session
     except ImportError:
         hint = f"Install it: `{this_installation().install('postgres')}`"
         raise UsageError("a ledger on PostgreSQL needs a driver that is not installed", hint) from None
-    settings = _SESSION | (_READING if readonly else {})
-    ours = [f"-c {name}={value}" for name, value in settings.items()]
     try:
-        theirs = psycopg.conninfo.conninfo_to_dict(server.url).get("options") or os.environ.get("PGOPTIONS", "")
-        options = " ".join([str(theirs), *ours])
-        made = Session.connect(server.url, options=options, **_CONNECT)  # type: ignore[arg-type]
+        return Session.connect(server.url, autocommit=True, **_CONNECT)  # type: ignore[arg-type]
     except psycopg.ProgrammingError as error:
         raise UsageError(f"cannot read the address of the ledger: {_first_line(error)}", _EXAMPLE) from None
     except psycopg.OperationalError as error:
+        if pooler.is_refusal(error):
+            raise pooler.options_refused(server) from None
         hint = "Check the URL, PGPASSWORD or ~/.pgpass, and that the database exists."
         raise StorageError(f"cannot connect to the ledger {server}: {_first_line(error)}", hint) from None
-    made.adapters.register_loader("numeric", _number_loader())
-    return made
+
+
+def _set(session: Session, server: Server, settings: dict[str, str]) -> None:
+    """Set them by a statement: poolers refuse them as options of a connection, or drop them."""
+    import psycopg
+
+    every = "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS settings (name, value)"
+    try:
+        session.execute(every, [list(settings), list(settings.values())])
+    except psycopg.OperationalError as error:
+        raise StorageError(f"cannot connect to the ledger {server}: {_first_line(error)}", "Run it again.") from None
+    except psycopg.Error as error:
+        hint = f"Use PostgreSQL {_OLDEST} or later: others lack locks or time limits that keep purchases safe."
+        raise LedgerError(f"{server} is not a database for a ledger: {_first_line(error)}", hint) from None
 
 
 def _number_loader() -> type[psycopg.adapt.Loader]:
@@ -244,11 +272,6 @@ def _check_server(conn: Connection, server: Server) -> None:
     if not version.startswith("PostgreSQL") or number < _OLDEST * 10_000:
         hint = f"Use PostgreSQL {_OLDEST} or later: others lack locks or time limits that keep purchases safe."
         raise LedgerError(f"{server} is not a database for a ledger: {version.partition(' on ')[0]}", hint)
-    before = conn.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
-    conn.commit()
-    if conn.exec_driver_sql("SELECT pg_backend_pid()").scalar_one() != before:
-        hint = "Connect to the server itself, or to a pooler in session mode."
-        raise LedgerError(f"{server} is a connection pooler in transaction mode, which loses locks", hint)
     encoding = conn.exec_driver_sql("SHOW server_encoding").scalar_one()
     if encoding != "UTF8":
         hint = "Create a database with the encoding UTF8."
@@ -271,6 +294,18 @@ def end_session(server: Server, run_id: str) -> None:
             sharing.end_session(connection, run_id)
     finally:
         engine.dispose()
+
+
+def timeline(conn: Connection) -> str:
+    """The number of the server's history, and what a copy of the tables does not share with them."""
+    words: list[str] = [str(word) for word in conn.exec_driver_sql(_IDENTITY).one()]
+    if conn.exec_driver_sql("SELECT has_function_privilege('pg_control_system()', 'execute')").scalar_one():
+        words.append(str(conn.exec_driver_sql("SELECT system_identifier FROM pg_control_system()").scalar_one()))
+    return " ".join(words)
+
+
+_IDENTITY: Final = """SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8), 'meta'::regclass::oid,
+    (SELECT oid FROM pg_database WHERE datname = current_database())"""
 
 
 def storage_error(server: Server, error: DBAPIError) -> StorageError | LedgerError:

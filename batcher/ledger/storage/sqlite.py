@@ -53,6 +53,7 @@ def drafted(path: Path) -> Iterator[Engine]:
     with translating(path):
         set_stray_journal_aside(path)
         draft.replace(path)
+        sync(path.parent)
 
 
 def merge_journal(engine: Engine) -> None:

@@ -172,7 +172,7 @@ QUERIES: Final[dict[Callable[..., Any], Query]] = {
     eta.forecast: _runs(eta.forecast, 5),
     identity.identity: lambda conn, _: identity.identity(conn).world,
     identity.has_run: _runs(identity.has_run),
-    identity.all_runs_ended: lambda conn, _: identity.all_runs_ended(conn),
+    identity.working_runs: lambda conn, _: identity.working_runs(conn),
     ignored.ignored_in_run: _runs(ignored.ignored_in_run),
     ignored.ignored_in: _some(ignored.ignored_in),
     integrity.damage: lambda conn, _: integrity.damage(conn),
