@@ -138,8 +138,8 @@ def upgrade(address: Address) -> Path | None:
     return backup
 
 
-def storage_error(address: Address, error: DBAPIError) -> StorageError | LedgerError:
-    """The error to report for a failed statement."""
+def storage_error(address: Address, error: DBAPIError) -> StorageError:
+    """The error to report for a failed statement: a DamagedError unless the disk or the server is in trouble."""
     if isinstance(address, Server):
         from batcher.ledger.storage import postgres
 
@@ -201,7 +201,7 @@ def home_folder(conn: Connection) -> Path:
 
 
 def _translating(address: Address) -> AbstractContextManager[None]:
-    """Raise errors of the database and of the file system as a StorageError or LedgerError."""
+    """Raise errors of the database and of the file system as a StorageError."""
     if isinstance(address, Server):
         from batcher.ledger.storage import postgres
 

@@ -21,7 +21,7 @@ from sqlalchemy.pool import StaticPool
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from batcher.address import Server
-from batcher.errors import LedgerError, LockedError, StorageError, UsageError
+from batcher.errors import DamagedError, LedgerError, LockedError, StorageError, UsageError
 from batcher.installation import this_installation
 from batcher.ledger.storage import sharing
 from batcher.ledger.storage.schema import INDEXES, items, metadata, rows
@@ -308,7 +308,7 @@ _IDENTITY: Final = """SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8), 'me
     (SELECT oid FROM pg_database WHERE datname = current_database())"""
 
 
-def storage_error(server: Server, error: DBAPIError) -> StorageError | LedgerError:
+def storage_error(server: Server, error: DBAPIError) -> StorageError:
     """The error to report for a failed statement."""
     first = first_error(error)
     what = "the connection was lost" if first is None else _first_line(first)
@@ -316,7 +316,7 @@ def storage_error(server: Server, error: DBAPIError) -> StorageError | LedgerErr
     if not state or state[:2] in _TROUBLES:
         return StorageError(f"the ledger {server} failed: {what}", "Check the server, then run it again.")
     message = f"the ledger {server} does not match this program: {what}"
-    return LedgerError(message, _HINTS.get(state, "Was it written by another version?"))
+    return DamagedError(message, _HINTS.get(state, "Was it written by another version?"))
 
 
 _TROUBLES: Final = ("08", "25", "40", "53", "55", "57", "58")
@@ -335,7 +335,7 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def translating(server: Server) -> Iterator[None]:
-    """Raise errors of the database as a StorageError or LedgerError."""
+    """Raise errors of the database as a StorageError."""
     try:
         yield
     except DBAPIError as error:
