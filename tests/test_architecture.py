@@ -43,7 +43,7 @@ LAYERS = {
         "files",
         "errors",
     ],
-    "batcher.ledger": ["imports", "ledger", "lifecycle", "queries", "money", "storage", "records"],
+    "batcher.ledger": ["imports", "recovery", "ledger", "lifecycle", "queries", "money", "storage", "records"],
 }
 """Parts of each folder, the highest first. A part imports only itself and those below it."""
 

@@ -19,10 +19,10 @@ import anyio.to_thread
 from sqlalchemy import Connection, Engine, literal, select
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from batcher.address import Address, Server, intents_file, intents_files, spill_file, spill_files
+from batcher.address import Address, Server, intents_file, spill_file
 from batcher.clock import Wakeup
 from batcher.errors import StorageError
-from batcher.ledger.lifecycle.answers import doubt_unanswered, record_answer
+from batcher.ledger.lifecycle.answers import record_answer
 from batcher.ledger.records import AnswerRecord, Claimed
 from batcher.ledger.storage import database, sharing, sqlite, statements
 from batcher.ledger.storage.access import check_files
@@ -81,9 +81,11 @@ class Ledger:
 
     def __init__(self, address: Address, engine: Engine, run_id: str = "") -> None:
         self.address = address
-        self._id = database.id_of(engine)
-        self.spill = Spill(spill_file(address, self._id, run_id))
-        self.intents = IntentsFile(intents_file(address, self._id, run_id)) if isinstance(address, Server) else None
+        self.ledger_id = database.id_of(engine)
+        self.spill = Spill(spill_file(address, self.ledger_id, run_id))
+        self.intents = (
+            IntentsFile(intents_file(address, self.ledger_id, run_id)) if isinstance(address, Server) else None
+        )
         self._engine = engine
         self._inode = _inode(address)
         self._waiting: list[_Call[Any]] = []
@@ -222,48 +224,6 @@ class Ledger:
             if is_silent and self.group_commits:  # an import may take long
                 log.error("the server does not answer: the connection is cut", ledger=str(self.address))
                 database.cut(self._engine)
-
-    async def recover(self, *, run_id: str, at: float, max_in_doubt: int) -> int:
-        """Record the answers that earlier runs left in their spill files, then put their unanswered creates in doubt.
-
-        Returns the number of creates put in doubt.
-        """
-        if not self.is_shared:
-            await self._replay(self.spill, max_in_doubt)
-        for path, writer in spill_files(self.address, self._id).items():
-            if path != self.spill.path and await self.do(sharing.has_ended, writer):
-                await self._replay_left(Spill(path), max_in_doubt)
-        doubts = await self.do(doubt_unanswered, at=at, run_id=run_id)
-        await self._remove_intents()
-        return doubts
-
-    async def _replay_left(self, spill: Spill, max_in_doubt: int) -> None:
-        """Record and remove what another run has left. Its process may outlive its session, and write for a while."""
-        if not spill.is_left():
-            return
-        try:
-            await self._replay(spill, max_in_doubt)
-            spill.remove()
-        finally:
-            spill.close()
-
-    async def _remove_intents(self) -> None:
-        """Remove the intents files of runs that have ended: what they created is recorded, or in doubt."""
-        if isinstance(self.address, Server) and self.intents is not None:
-            for writer, path in intents_files(self.address, self._id).items():
-                if path != self.intents.path and await self.do(sharing.has_ended, writer):
-                    path.unlink(missing_ok=True)
-
-    async def _replay(self, spill: Spill, max_in_doubt: int) -> None:
-        rejected = False
-        for record in spill.records():
-            try:
-                await self.do(record_answer, record, max_in_doubt=max_in_doubt)
-            except (IntegrityError, DataError) as error:
-                rejected = True
-                log.error("an answer in the spill file does not fit the ledger", key=record.key, why=str(error.orig))
-        if not rejected:
-            spill.clear()
 
     async def rescue(self) -> Path | None:
         """If the file at its path is not this ledger any more, copy this one beside it. Returns the copy's path.

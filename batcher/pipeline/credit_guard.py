@@ -169,6 +169,15 @@ class Guard:
         ):
             self.trip()
 
+    async def record_balance(self, client: Client) -> None:
+        """Record the balance that a halt met by this run is measured against, once the last creates are recorded.
+
+        Repeated at the end, since a task can fail for lack of credits long after the last create.
+        """
+        await self.refresh()
+        if self.tripped and any(halt.kind == "credits" and halt.balance_at is None for halt in self.halts):
+            await self.settle((await client.profile()).profile)
+
     async def settle(self, profile: Profile | None) -> None:
         """Record the balance after the last creates were answered. If it is unknown, the next run records it."""
         await self.note(profile)

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import anyio.to_thread
 
-from batcher.audio import folder_mark
 from batcher.audio.store import Store
 from batcher.errors import StorageError
 from batcher.formatting import counted, rounded
@@ -84,7 +83,7 @@ class Finish:
         ledger = self.ctx.ledger
         if not self.ctx.stop.interrupted and not await ledger.do(cached_facts.get, SWEPT):
             await sweep(self.ctx)
-        await self._mark_folder(await self._write_results())
+        written = await self._write_results()
         await ledger.do(self.ingest.record_end, unwritten=self.ctx.tally.unwritten)
         counts = await ledger.do(self.ingest.selection.count, self.ingest.named)
         await ledger.do(self._note_halts, counts)
@@ -92,16 +91,16 @@ class Finish:
         await ledger.do(self._note_end, result)
         if ledger.intents is not None:
             ledger.intents.remove()
+        await self._mark_folder(written)
         await ledger.do(status.precompute)
         return result
 
     async def _mark_folder(self, written: list[str]) -> None:
-        """Note in the output folder's mark that the results of these batches are complete."""
+        """Note in the output folder's mark that the run has ended, and the results of these batches are complete."""
         here = [batch.name for batch in self.ingest.named if batch.out_dir == self.ctx.store.out_dir]
         names = [name for name in written if name in here]
-        owner = await anyio.to_thread.run_sync(folder_mark.owner, self.ctx.store)
-        if names and owner is not None and owner.run_id == self.ctx.run_id:
-            await restore.sign(self.ctx, names, whole=True)
+        if names:
+            await self.ctx.ledger.do(restore.sign, self.ctx, names, ended=True)
 
     async def _result(self, counts: Counts) -> run_report.RunReport:
         refused, unwritten = self.ingest.refused, self.ctx.tally.unwritten

@@ -12,6 +12,7 @@ from batcher.formatting import counted
 from batcher.ledger.ledger import Connection
 from batcher.ledger.lifecycle import account, collection, runs
 from batcher.ledger.records import OpenTask
+from batcher.ledger.recovery import recover
 from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.downloader import Downloader
 from batcher.pipeline.ingest import Ingest
@@ -86,7 +87,7 @@ class Neighbours:
         for host in vanished:
             self.ctx.progress.warn(f"a run on {host} has ended without a record of it; its tasks are taken over")
         most = self.ctx.settings.max_in_doubt
-        warn_of_doubts(self.ctx, await self.ctx.ledger.recover(run_id=run_id, at=at, max_in_doubt=most))
+        warn_of_doubts(self.ctx, await recover(self.ctx.ledger, run_id=run_id, at=at, max_in_doubt=most))
         if not self.poller.has_ended:
             await self.take_over()
         await self.save_learned()

@@ -31,12 +31,13 @@ from batcher.errors import UsageError
 from batcher.formatting import counted
 from batcher.item import State
 from batcher.ledger.ledger import Connection, Ledger, open_readonly
-from batcher.ledger.lifecycle import restored_rows
+from batcher.ledger.lifecycle import restored_rows, runs
 from batcher.ledger.queries import outputs
 from batcher.ledger.queries.batches import current_batches
 from batcher.ledger.queries.identity import Identity, has_run, identity, note_timeline, working_runs
 from batcher.ledger.records import Batch, FileRecord
 from batcher.ledger.storage.intents import IntentsFile
+from batcher.ledger.storage.sharing import is_shared, take_turn
 from batcher.manifest.storable import is_storable
 from batcher.pipeline.context import RunContext
 from batcher.pipeline.delivery import Delivery
@@ -83,11 +84,12 @@ def why_outdated(conn: Connection, owners: Owners, ledger: Address) -> str | Non
         hosts = {host for run_id, host in working_runs(conn) if run_id not in noted}
         if hosts or owners[0][1] is None:
             where = f" (by runs on {', '.join(sorted(hosts))})" if hosts else ""
-            return f"another database server has taken over, and may lack what was bought last{where}"
+            return f"the ledger is in another database than before, which may lack what was bought last{where}"
     for store, owner in owners:
-        is_known = owner is None or owner.run_id in noted or has_run(conn, owner.run_id)
-        if owner is not None and owner.ledger_id == ours.ledger_id and not is_known:
-            return f"the ledger is older than the audio in {store.place}: it lacks the last run there"
+        is_ours = owner is not None and owner.ledger_id == ours.ledger_id
+        if owner is not None and is_ours and not has_run(conn, owner.run_id, ended=owner.ended):
+            lacks = "the end of the last run there" if has_run(conn, owner.run_id) else "the last run there"
+            return f"the ledger is older than the audio in {store.place}: it lacks {lacks}"
     store, owner = owners[0]
     if owner is not None and owner.ledger_id != ours.ledger_id:
         return f"another ledger bought the audio in {store.place}"
@@ -159,8 +161,8 @@ async def enter_timeline(ctx: RunContext) -> None:
     lost = await ctx.ledger.do(_enter_timeline, ctx)
     if lost:
         ctx.progress.warn(
-            f"another database server has taken over and lacks {counted(lost, 'create request')} (may have been "
-            "bought); see `batcher resolve`"
+            f"the ledger is in another database than before, which lacks {counted(lost, 'create request')} (may have "
+            "been bought); see `batcher resolve`"
         )
 
 
@@ -266,16 +268,31 @@ def _leads_out(output: str) -> bool:
     return output.startswith("/") or ".." in output.split("/")
 
 
-async def sign(ctx: RunContext, batches: Sequence[str], *, whole: bool) -> None:
-    """Mark the output folder as this run's. `whole`: the results files of these batches are complete now.
+def sign(conn: Connection, ctx: RunContext, batches: Sequence[str], *, ended: bool) -> None:
+    """Mark the output folder as this run's, and the results files of these batches as incomplete.
+
+    `ended`: the run has recorded its end, after it wrote these files. They are complete unless another run works on
+    the ledger, which then signs at its own end.
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    ours, store, thread = await ctx.ledger.do(identity), ctx.store, anyio.to_thread.run_sync
-    owner = await thread(folder_mark.owner, store)
-    digests = {batch: await thread(_results_digest, store, batch) if whole else None for batch in batches}
-    await _mark(store, ours, ctx.run_id, ({} if owner is None else owner.batches) | digests)
+    take_turn(conn, "mark")
+    ours, store = identity(conn), ctx.store
+    owner = folder_mark.owner(store)
+    if ended and (owner is None or not _may_end(conn, owner, ours, ctx.run_id)):
+        return
+    digests = {batch: _results_digest(store, batch) if ended else None for batch in batches}
+    found = {} if owner is None else owner.batches
+    mark = Owner(ledger_id=ours.ledger_id, run_id=ctx.run_id, batches=found | digests, world=ours.world, ended=ended)
+    folder_mark.sign(store, mark)
+
+
+def _may_end(conn: Connection, owner: Owner, ours: Identity, run_id: str) -> bool:
+    """Whether nobody buys into the folder any more: this run signed last, or other runs did that have ended."""
+    if runs.others_work(conn, run_id):
+        return False
+    return owner.run_id == run_id or (is_shared(conn) and owner.ledger_id == ours.ledger_id)
 
 
 async def apply_rows(delivery: Delivery, *, account_id: int, imported: bool) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -14,13 +14,14 @@ from batcher.audio.io_threads import REQUESTS
 from batcher.audio.objects import reporting
 from batcher.audio.stores import Stores
 from batcher.clock import Clock, Wakeup
-from batcher.errors import BatcherError, CredentialsError, TroubleError, UsageError, root_cause
+from batcher.errors import BatcherError, CredentialsError, StorageError, TroubleError, UsageError, root_cause
 from batcher.formatting import amount
 from batcher.item import State
 from batcher.ledger.lifecycle import claims, restored_rows, runs
 from batcher.ledger.queries import item_counts, status
 from batcher.ledger.queries.selection import selected_rows
 from batcher.ledger.records import Halt
+from batcher.ledger.recovery import recover
 from batcher.ledger.storage import database, sharing
 from batcher.log import log, within_run
 from batcher.pacing.pace import Pacing
@@ -42,7 +43,7 @@ from batcher.pipeline.purchase_check import check_purchases
 from batcher.pipeline.question import ask
 from batcher.pipeline.slots import Slots
 from batcher.pipeline.startup import need_manifests, open_owned
-from batcher.pipeline.stop import Reason, StopRequests
+from batcher.pipeline.stop import Reason, Stop, StopRequests
 from batcher.pipeline.submitter import Submitter
 from batcher.provider.answers import Profile
 from batcher.reports.observer import Observer, Work
@@ -157,7 +158,7 @@ class _Run:
         self.last_end = await ctx.ledger.do(runs.begin_run, ctx.run_id, out_dir=str(ctx.settings.out_dir), at=at)
         self.ingest.last_message = self.last_end[1]
         most = ctx.settings.max_in_doubt
-        warn_of_doubts(ctx, await ctx.ledger.recover(run_id=ctx.run_id, at=at, max_in_doubt=most))
+        warn_of_doubts(ctx, await recover(ctx.ledger, run_id=ctx.run_id, at=at, max_in_doubt=most))
 
     async def _deliver_leftovers(self) -> Delivery:
         """Deliver files that an earlier run left at their paths, and link done items to the rows that lack them."""
@@ -230,7 +231,8 @@ class _Run:
             guard = await self._arm_guard(profile, account_id)
             await self._create_and_collect(client, guard, delivery, account_id)
             self.halts = guard.halts
-        await self._read_final_balance(client, guard)
+        with _stopping(self.ctx.stop):
+            await self._read_final_balance(client, guard)
 
     async def _enter_account(self, preflight: Preflight) -> tuple[Profile, int | None]:
         """Returns the account's profile and number; None for an unknown one, which may not create."""
@@ -266,7 +268,7 @@ class _Run:
         ctx = self.ctx
         if not await ctx.ledger.do(restored_rows.due):
             here = [batch.name for batch in self.ingest.named if batch.out_dir == ctx.store.out_dir]
-            await restore.sign(ctx, here, whole=False)
+            await ctx.ledger.do(restore.sign, ctx, here, ended=False)
 
     async def _arm_guard(self, profile: Profile, account_id: int) -> Guard:
         ctx = self.ctx
@@ -307,8 +309,10 @@ class _Run:
         )
         await self._drive(submitter, poller, downloader, neighbours)
         self.overdue = list(poller.overdue)
-        await _record_halt_balance(client, guard)
-        await save_learned()
+        with _stopping(ctx.stop):
+            await ctx.ledger.do(sharing.set_patience, others_wait=False)
+            await guard.record_balance(client)
+            await save_learned()
 
     async def _save_learned(self, account_id: int, pacing: Pacing, throttle: Throttle) -> None:
         """Save what was learned about the account, for runs that begin later."""
@@ -329,7 +333,7 @@ class _Run:
     async def _drive(
         self, submitter: Submitter, poller: Poller, downloader: Downloader, neighbours: Neighbours
     ) -> None:
-        await self.ctx.ledger.do(sharing.shorten_patience)
+        await self.ctx.ledger.do(sharing.set_patience, others_wait=True)
         self.ctx.ledger.group_commits = True
         async with anyio.create_task_group() as watchers:
             watchers.start_soon(neighbours.watch)
@@ -338,7 +342,8 @@ class _Run:
             async with anyio.create_task_group() as stages:
                 stages.start_soon(self._collect, poller, downloader)
                 await submitter.run()
-                await _record_halt_balance(submitter.api.client, submitter.api.guard)
+                with _stopping(self.ctx.stop):
+                    await submitter.api.guard.record_balance(submitter.api.client)
                 poller.no_more()
             watchers.cancel_scope.cancel()
         self.ctx.ledger.group_commits = False
@@ -376,11 +381,10 @@ class _Run:
         )
 
 
-async def _record_halt_balance(client: Client, guard: Guard) -> None:
-    """Record the balance that a halt met by this run is measured against, once the last creates are recorded.
-
-    Repeated at the end, since a task can fail for lack of credits long after the last create.
-    """
-    await guard.refresh()
-    if guard.tripped and any(halt.kind == "credits" and halt.balance_at is None for halt in guard.halts):
-        await guard.settle((await client.profile()).profile)
+@contextmanager
+def _stopping(stop: Stop) -> Iterator[None]:
+    """Stop the run if the ledger cannot be used any more, which is reported at its end: its purchases are made."""
+    try:
+        yield
+    except StorageError as error:
+        stop.stop_all(Reason.TROUBLE, error.one_line())

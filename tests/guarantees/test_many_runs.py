@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support import postgres
 from tests.support.fake_tts import Create, FakeTTS, Twist, refusal
 
 if TYPE_CHECKING:
@@ -237,3 +238,22 @@ def test_a_run_creates_nothing_of_a_version_that_another_has_imported(project: P
     assert (ended.exit_code, "another version of lines" in ended.report["message"]) == (6, True), ended
     assert set(provider.asked) <= {row["text"] for row in old}
     assert second.end().exit_code == 6
+
+
+@pytest.mark.slow
+def test_what_a_stopped_host_may_still_send_is_not_bought_again_yet(project: Project, provider: FakeTTS) -> None:
+    """Its session is over, but it is there: its last request can leave when it goes on."""
+    provider.create_seconds = 600.0
+    manifest = project.manifest(1)
+    stopped = project.start_run(manifest)
+    provider.until(lambda: len(provider.creates) == 1)
+    stopped.send(signal.SIGSTOP)
+    postgres.end_sessions(str(project.server))
+    assert project.run(manifest).exit_code == 3
+    decide = ("resolve", manifest, "--all", "--buy-again", "--json")
+    (refused,) = project.batcher(*decide).report["items"]
+    assert (refused["changed"], "may still be sent by" in refused["message"]) == (False, True)
+    stopped.send(signal.SIGKILL)
+    stopped.end()
+    (allowed,) = project.batcher(*decide).report["items"]
+    assert (allowed["changed"], allowed["state"]) == (True, "pending")

@@ -16,7 +16,7 @@ from batcher.pipeline.recheck import recheck
 from batcher.pipeline.stop import Reason
 from batcher.pipeline.submitter import Submitter
 from batcher.provider.answers import Answer, Cause, Profile
-from tests.support.fake_tts import HTML_404, NO_CREDITS, FakeTTS, Job, Twist, refusal
+from tests.support.fake_tts import HTML_404, NO_CREDITS, Create, FakeTTS, Job, Twist, refusal
 from tests.support.ledger_kit import AT, RUN, Book, SetClock, ending
 
 DROPPED = Twist()
@@ -395,3 +395,26 @@ async def test_a_halt_that_cannot_be_stored_or_reported_stops_the_run(
         await submitter._suspect_empty(claimed)
     stop = submitter.ctx.stop
     assert (list(stop.reasons), stop.collecting) == ([Reason.TROUBLE], True)
+
+
+@pytest.mark.parametrize("table", ["tasks", "halts"])
+@pytest.mark.parametrize("answer", [None, DROPPED, NO_CREDITS], ids=["accepted", "dropped", "no credits"])
+async def test_a_ledger_destroyed_while_a_create_is_in_flight_stops_the_run(
+    book: Book, provider: FakeTTS, submitter: Submitter, table: str, answer: Twist | None
+) -> None:
+    """Like other trouble with storage. The answer is in the ledger or in the spill file."""
+
+    def destroy(_: Create) -> Twist | None:
+        with book.engine.begin() as conn:
+            conn.exec_driver_sql("PRAGMA legacy_alter_table = ON")
+            conn.exec_driver_sql(f"ALTER TABLE {table} RENAME TO lost")
+        return answer
+
+    provider.on_create = destroy
+    ledger, stop = submitter.ctx.ledger, submitter.ctx.stop
+    ledger.spill.reserve()
+    key = await create_one(submitter)
+    assert f"does not match this program: no such table: {table}" in stop.reasons[Reason.TROUBLE].replace("main.", "")
+    assert (stop.creating, stop.collecting, submitter._in_flight) == (True, True, 0)
+    spilled = [record.key for record in ledger.spill.records()]
+    assert spilled == ([key] if book.state(key) == "submitting" else [])

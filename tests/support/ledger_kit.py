@@ -219,15 +219,15 @@ class Book:
         self.do(statements.execute, statement, values)
 
     @contextmanager
-    def ledger(self) -> Iterator[Ledger]:
-        """The ledger as a run opens it. On a server only one can be open for writing; it then takes our steps, too."""
+    def ledger(self, run_id: str = RUN) -> Iterator[Ledger]:
+        """The ledger as a run opens it. On a server it is open alone, and takes our steps, too."""
         if not isinstance(self.address, Server):
             with open_ledger(self.address, "real") as made:
                 yield made
             return
         self.engine.dispose()
         try:
-            with open_ledger(self.address, "real") as made:
+            with open_ledger(self.address, "real", run_id=run_id) as made:
                 self.engine = made._engine
                 yield made
         finally:

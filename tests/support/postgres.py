@@ -143,6 +143,15 @@ def free_port() -> int:
         return port
 
 
+def copy(source: str, target: str) -> None:
+    """Restore a dump of the database at one URL to the empty one at another."""
+    programs = _installed() / "pginstall" / "bin"
+    dump = [str(programs / "pg_dump"), "-Fc", "-d", source]
+    restore = [str(programs / "pg_restore"), "--clean", "--if-exists", "-d", target]
+    made = subprocess.run(dump, capture_output=True, check=True).stdout
+    subprocess.run(restore, input=made, capture_output=True, check=True)
+
+
 def rows(url: str, statement: str, values: Sequence[Any]) -> list[dict[str, Any]]:
     """The rows of a query."""
     with psycopg.connect(url, row_factory=dict_row) as connection:

@@ -14,7 +14,7 @@ from batcher.errors import ManifestError, Suggestion
 from batcher.formatting import counted
 from batcher.item import KEY_VERSION
 from batcher.ledger.imports import rebuys
-from batcher.ledger.imports.conflicts import OtherBatch, other_batches, reject_conflicts
+from batcher.ledger.imports.conflicts import OtherBatch, other_batches, outputs_within, reject_conflicts
 from batcher.ledger.imports.doubts import refuse_doubts, refuse_unlisted_voices
 from batcher.ledger.imports.lookalikes import name_hints
 from batcher.ledger.imports.parse_options import (
@@ -163,7 +163,7 @@ def stage(
         hint = "\n".join([" ".join([hint, *manifest.faults.hints]), *_voices_table(manifest.faults.speakers)])
         raise ManifestError(message, manifest.faults.lines(), hint, suggestion=_as_meant(manifest, rules))
     refuse_unlisted_voices(conn, staging, manifest.name, rules)
-    manifest.hints += name_hints(conn)
+    manifest.hints += name_hints(conn, outputs_within(out_dir, others))
     return staging
 
 

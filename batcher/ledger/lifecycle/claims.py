@@ -30,6 +30,7 @@ from batcher.ledger.queries.item_counts import few_items_in, rows_in
 from batcher.ledger.records import Batch, Claimed, OpenTask
 from batcher.ledger.storage.chosen import chosen, in_state, is_chosen, of_chosen, with_items
 from batcher.ledger.storage.filters import is_few, of_batch, of_wanted
+from batcher.ledger.storage.planner import UNLINKED
 from batcher.ledger.storage.schema import attempts, batches, items, recalled, rows, runs
 from batcher.ledger.storage.sharing import is_shared, take_turn
 from batcher.ledger.storage.statements import Prepared, every
@@ -137,8 +138,12 @@ _VERSION: Final = Prepared(select(batches.c.version).where(batches.c.id == bindp
 
 @cache
 def _next_rows(by_item: bool) -> Prepared:
-    """The claimable rows of a batch after a row number, with their items."""
-    few = (is_few(State.PENDING, _SORT_UP_TO),) if by_item else ()
+    """The claimable rows of a batch after a row number, with their items.
+
+    Without an index on states, rows are passed until a pending one comes. Those that have their audio have none: an
+    item that is done never becomes pending again.
+    """
+    few = (is_few(State.PENDING, _SORT_UP_TO),) if by_item else (UNLINKED.of(rows),)
     return Prepared(
         select(items, rows.c.number, rows.c.batch_id)
         .join(rows, rows.c.item_key == items.c.key)

@@ -48,14 +48,14 @@ def add(conn: Connection, lines: Iterable[dict[str, Any]], *, at: float) -> int:
 
 
 def add_lost_intents(conn: Connection, intents: Iterable[tuple[str, int]], *, at: float) -> int:
-    """Store those intents (item and attempt) that the ledger lacks as restored rows in doubt. Returns their number."""
+    """Store intents (item, attempt) that the ledger lacks as restored rows in doubt. Returns how many are new."""
     number = 0
     for key, attempt in intents:
         known = (attempts.c.item_key == key, attempts.c.attempt == attempt)
         if conn.execute(select(attempts.c.attempt).where(*known)).first() is None:
             row = {"batch": "", "row_id": f"{key} {attempt}", "item_key": key, "state": State.IN_DOUBT, "out_dir": ""}
-            conn.execute(upsert(recalled).values(row | {"take": 1, "recalled_at": at}).on_conflict_do_nothing())
-            number += 1
+            new = upsert(recalled).values(row | {"take": 1, "recalled_at": at}).on_conflict_do_nothing()
+            number += conn.execute(new).rowcount
     return number
 
 

@@ -15,7 +15,8 @@ from batcher.ledger.storage.schema import meta, runs
 class Identity:
     """A ledger's id and world. `copied_at` is set only in a backup that no run has used yet.
 
-    `was_promoted`: since the last run wrote, another server has taken over, which may lack the latest commits.
+    `was_promoted`: since the last run wrote, another server has taken over, or the ledger was restored to another
+    database. It may lack the latest commits.
     """
 
     ledger_id: str
@@ -50,6 +51,7 @@ def working_runs(conn: Connection) -> list[tuple[str, str]]:
     return [(row.id, row.host) for row in found]
 
 
-def has_run(conn: Connection, run_id: str) -> bool:
-    """Whether the ledger contains this run; an older state of the ledger does not."""
-    return conn.execute(select(runs.c.id).where(runs.c.id == run_id)).first() is not None
+def has_run(conn: Connection, run_id: str, *, ended: bool = False) -> bool:
+    """Whether the ledger contains this run, and its end if it has `ended`; an older state of the ledger does not."""
+    found = conn.execute(select(runs.c.exit_code).where(runs.c.id == run_id)).first()
+    return found is not None and not (ended and found.exit_code is None)

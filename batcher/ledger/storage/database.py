@@ -138,8 +138,8 @@ def upgrade(address: Address) -> Path | None:
     return backup
 
 
-def storage_error(address: Address, error: DBAPIError) -> StorageError | LedgerError:
-    """The error to report for a failed statement."""
+def storage_error(address: Address, error: DBAPIError) -> StorageError:
+    """The error to report for a failed statement: a DamagedError unless the disk or the server is in trouble."""
     if isinstance(address, Server):
         from batcher.ledger.storage import postgres
 
@@ -153,10 +153,13 @@ def is_deadlock(error: DBAPIError) -> bool:
 
 
 def timeline(conn: Connection) -> str | None:
-    """What identifies the history of a server: it changes when another takes over. None for a file."""
+    """What identifies the ledger's tables on a server, and the server's history. It changes when another server takes
+    over, and when the ledger is restored from a dump. None for a file."""
     if conn.dialect.name != "postgresql":
         return None
-    return str(conn.exec_driver_sql("SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)").scalar_one())
+    from batcher.ledger.storage import postgres
+
+    return postgres.timeline(conn)
 
 
 def cut(engine: Engine) -> None:
@@ -198,7 +201,7 @@ def home_folder(conn: Connection) -> Path:
 
 
 def _translating(address: Address) -> AbstractContextManager[None]:
-    """Raise errors of the database and of the file system as a StorageError or LedgerError."""
+    """Raise errors of the database and of the file system as a StorageError."""
     if isinstance(address, Server):
         from batcher.ledger.storage import postgres
 

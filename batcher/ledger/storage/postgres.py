@@ -21,7 +21,7 @@ from sqlalchemy.pool import StaticPool
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from batcher.address import Server
-from batcher.errors import LedgerError, LockedError, StorageError, UsageError
+from batcher.errors import DamagedError, LedgerError, LockedError, StorageError, UsageError
 from batcher.installation import this_installation
 from batcher.ledger.storage import sharing
 from batcher.ledger.storage.schema import INDEXES, items, metadata, rows
@@ -204,6 +204,7 @@ def create_tables(conn: Connection) -> None:
     conn.exec_driver_sql(ENDINGS)
     for name in HOT:
         conn.exec_driver_sql(f"ALTER TABLE {name} SET ({', '.join(_VACUUM)})")
+    conn.exec_driver_sql(f"ALTER TABLE files SET (fillfactor = {_FILLED_PERCENT})")
     # The numbers of items by state change too quickly for statistics. Without, the server takes any state for rare.
     conn.exec_driver_sql("ALTER TABLE items ALTER COLUMN state SET STATISTICS 0")
 
@@ -213,6 +214,9 @@ HOT: Final = ("items", "rows", "attempts", "tasks")
 _VACUUM: Final = ("autovacuum_vacuum_scale_factor = 0.01", "autovacuum_analyze_scale_factor = 0.02")
 """Once these shares of a table's rows have changed, the server removes old versions from its indexes, which every claim
 would read, and gathers statistics."""
+_FILLED_PERCENT: Final = 90
+"""New rows fill pages of `files` up to this, so that each row's one update finds room on its page and changes no index.
+In the other tables, every update changes an indexed column."""
 
 
 def open_engine(server: Server, *, readonly: bool, run_id: str | None = None, alone: bool = True) -> Engine:
@@ -292,7 +296,19 @@ def end_session(server: Server, run_id: str) -> None:
         engine.dispose()
 
 
-def storage_error(server: Server, error: DBAPIError) -> StorageError | LedgerError:
+def timeline(conn: Connection) -> str:
+    """The number of the server's history, and what a copy of the tables does not share with them."""
+    words: list[str] = [str(word) for word in conn.exec_driver_sql(_IDENTITY).one()]
+    if conn.exec_driver_sql("SELECT has_function_privilege('pg_control_system()', 'execute')").scalar_one():
+        words.append(str(conn.exec_driver_sql("SELECT system_identifier FROM pg_control_system()").scalar_one()))
+    return " ".join(words)
+
+
+_IDENTITY: Final = """SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8), 'meta'::regclass::oid,
+    (SELECT oid FROM pg_database WHERE datname = current_database())"""
+
+
+def storage_error(server: Server, error: DBAPIError) -> StorageError:
     """The error to report for a failed statement."""
     first = first_error(error)
     what = "the connection was lost" if first is None else _first_line(first)
@@ -300,7 +316,7 @@ def storage_error(server: Server, error: DBAPIError) -> StorageError | LedgerErr
     if not state or state[:2] in _TROUBLES:
         return StorageError(f"the ledger {server} failed: {what}", "Check the server, then run it again.")
     message = f"the ledger {server} does not match this program: {what}"
-    return LedgerError(message, _HINTS.get(state, "Was it written by another version?"))
+    return DamagedError(message, _HINTS.get(state, "Was it written by another version?"))
 
 
 _TROUBLES: Final = ("08", "25", "40", "53", "55", "57", "58")
@@ -319,7 +335,7 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def translating(server: Server) -> Iterator[None]:
-    """Raise errors of the database as a StorageError or LedgerError."""
+    """Raise errors of the database as a StorageError."""
     try:
         yield
     except DBAPIError as error:

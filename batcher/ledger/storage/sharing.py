@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from batcher.address import Server
 from batcher.errors import LockedError
 
-Turn = Literal["begin", "import", "results", "claim"]
+Turn = Literal["begin", "import", "results", "claim", "mark"]
 """What only one run of a ledger does at a time: see `take_turn`."""
 
 _LOCKS: Final = 7001
@@ -25,7 +25,8 @@ _TURNS: Final = {what: _LOCKS + number for number, what in enumerate(get_args(Tu
 _GRACE_MILLISECONDS: Final = 1000
 _TIMED_OUT: Final = "55P03"
 _IN_TRANSACTION_SECONDS: Final = 10
-"""A session that says nothing for this long within a transaction is ended, while others may wait for its locks."""
+_ALONE_SECONDS: Final = 60
+"""A session that says nothing for this long within a transaction is ended; sooner while others wait for its locks."""
 
 _RUN: Final = f"hashtextextended(%s, {_LOCKS})"
 """The key of a run's lock: 64 bits, so that practically never two runs have the same one."""
@@ -110,7 +111,9 @@ def take_turn(conn: Connection, what: Turn) -> None:
         conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_TURNS[what]}, hashtext({_SCHEMA}))")
 
 
-def shorten_patience(conn: Connection) -> None:
-    """Have the session ended if it falls silent within a transaction. Only once nothing is imported: input may wait."""
+def set_patience(conn: Connection, *, others_wait: bool) -> None:
+    """How soon the session is ended if it falls silent within a transaction: soon while `others_wait` for its locks,
+    but not while it reads a manifest or writes results."""
     if is_shared(conn):
-        conn.exec_driver_sql(f"SET idle_in_transaction_session_timeout = '{_IN_TRANSACTION_SECONDS}s'")
+        seconds = _IN_TRANSACTION_SECONDS if others_wait else _ALONE_SECONDS
+        conn.exec_driver_sql(f"SET idle_in_transaction_session_timeout = '{seconds}s'")

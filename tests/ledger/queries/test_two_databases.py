@@ -217,7 +217,8 @@ QUERIES: Final[dict[Callable[..., Any], Query]] = {
     report.report_credits: lambda conn, asked: report.report_credits(
         conn, report.report_runs(conn, asked.wanted), report.spent(conn, asked.wanted)
     ),
-    run_list.run_list: lambda conn, _: run_list.run_list(conn, 10),
+    # A run is at work on a server if it has a session, which these runs have not.
+    run_list.run_list: lambda conn, _: [run | {"is_working": None} for run in run_list.run_list(conn, 10)],
     report.open_halts: lambda conn, _: report.open_halts(conn),
     settled.next_results: _through(settled.next_results),
     settled.last_event: lambda conn, _: settled.last_event(conn),
