@@ -6,13 +6,14 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import event
 
-from batcher.audio import folder_mark
+from batcher.audio import folder_mark, placing
 from batcher.audio.content import digest
 from batcher.audio.folder import Folder
 from batcher.audio.folder_mark import Owner
@@ -170,10 +171,37 @@ def test_audio_at_an_output_is_preserved_for_one_of_its_owners(home: Path, store
     target(home).write_bytes(OLD)
     if owned:
         saved(home, OTHER, OLD)
-    store.preserve(row, [("audio", KEY, "mp3"), ("audio", OTHER, "mp3")])
+    assert store.preserve(row, [("audio", KEY, "mp3"), ("audio", OTHER, "mp3")], digest(target(home)))
     assert (home / (row.source or "")).read_bytes() == (OURS if owned else OLD)
     folder = (home / (row.source or "")).parent
     assert {file.read_bytes() for file in folder.iterdir()} == ({OURS} if owned else {OURS, OLD})
+
+
+def test_audio_that_another_run_puts_at_an_output_meanwhile_is_not_kept_as_the_owners(
+    home: Path, store: Folder
+) -> None:
+    """The owners of what was there before keep their own."""
+    old_source, old_sha256 = saved(home, OTHER, OLD)
+    row = output(home)
+    assert store.link(row) is None  # by the other run
+    assert not store.preserve(row, [("audio", OTHER, "mp3")], old_sha256)
+    assert [file.read_bytes() for file in (home / old_source).parent.iterdir()] == [OLD]
+
+
+def test_two_runs_that_prepare_a_folder_and_link_the_same_row_are_not_in_each_others_way(home: Path) -> None:
+    row = output(home)
+
+    def work() -> None:
+        for _ in range(300):
+            store = Folder(home, home / "audio")
+            store.prepare()
+            placing.place(home / (row.source or ""), target(home))
+
+    with ThreadPoolExecutor(2) as both:
+        for one in [both.submit(work), both.submit(work)]:
+            one.result()
+    assert target(home).read_bytes() == OURS
+    assert [path for path in (home / "audio").rglob("*") if path.name.endswith(".part")] == []
 
 
 def test_audio_is_not_kept_through_a_link_that_leads_out_of_the_folder(home: Path, store: Folder) -> None:
