@@ -236,6 +236,8 @@ class Story(RuleBasedStateMachine):
     def assert_told(self, ended: Ended, *, whole: bool, refused: bool) -> None:
         """Check that the exit code is a documented one and correct; `whole`: it refers to the whole manifest."""
         assert "Traceback" not in ended.err, ended
+        assert "cannot write" not in ended.err, ended
+        assert "not written" not in ended.err, ended
         assert ended.exit_code in (0, 2, 3, 4, 5, 6, 8), ended
         assert (ended.exit_code == 2) == refused, ended
         if whole and ended.exit_code == 0:
@@ -430,6 +432,8 @@ class SharedStory(Story):
 
     def __init__(self, environment: dict[str, str], folder: Path, server: str | None) -> None:
         super().__init__(environment, folder, server)
+        (folder / "shared").mkdir()
+        self.project.audio.symlink_to(folder / "shared")
         self.other = self.project.on_another_host()
         self.other.environment = self.project.environment
 
