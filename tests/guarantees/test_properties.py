@@ -237,7 +237,7 @@ class Story(RuleBasedStateMachine):
         """Check that the exit code is a documented one and correct; `whole`: it refers to the whole manifest."""
         assert "Traceback" not in ended.err, ended
         assert "cannot write" not in ended.err, ended
-        assert "not written" not in ended.err, ended
+        assert "could not be written" not in ended.err, ended
         assert ended.exit_code in (0, 2, 3, 4, 5, 6, 8), ended
         assert (ended.exit_code == 2) == refused, ended
         if whole and ended.exit_code == 0:
