@@ -6,12 +6,13 @@ import asyncio
 import signal
 import time
 from collections import Counter
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support import postgres
-from tests.support.fake_tts import Create, FakeTTS, Twist, refusal
+from tests.support.fake_tts import Create, FakeTTS, Twist, audio_of, refusal
 
 if TYPE_CHECKING:
     from tests.conftest import Project
@@ -257,3 +258,28 @@ def test_what_a_stopped_host_may_still_send_is_not_bought_again_yet(project: Pro
     stopped.end()
     (allowed,) = project.batcher(*decide).report["items"]
     assert (allowed["changed"], allowed["state"]) == (True, "pending")
+
+
+@pytest.mark.slow
+def test_two_hosts_that_link_rows_at_once_never_take_one_items_audio_for_anothers(
+    project: Project, provider: FakeTTS
+) -> None:
+    """Each round gives every row another text that has audio: nothing is bought, all outputs are replaced."""
+    rows, random = project.rows(24), Random(5)
+    assert project.run(project.manifest(rows)).exit_code == 0
+    other = project.on_another_host()
+    for _ in range(3):
+        texts = random.sample([row["text"] for row in rows], len(rows))
+        rows = [row | {"text": text} for row, text in zip(rows, texts, strict=True)]
+        ended = [
+            one.end()
+            for one in [host.start_run(host.manifest(rows), "--rename", "--rebuy") for host in (project, other)]
+        ]
+        assert [one.exit_code for one in ended] == [0, 0], ended
+        for text, path in project.query(_SAVED):
+            assert (project.folder / path).read_bytes() == audio_of(text, "mp3")
+        project.assert_whole(rows)
+    assert len(provider.creates) == len(rows)
+
+
+_SAVED = "SELECT i.text, f.out_dir || '/' || f.path FROM items i JOIN files f ON f.item_key = i.key"
