@@ -12,7 +12,7 @@ import math
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -26,21 +26,22 @@ from batcher.audio.content import TEMPORARY
 from batcher.audio.folder_mark import Owner
 from batcher.audio.store import Store
 from batcher.audio.stores import Stores
-from batcher.clock import local
+from batcher.clock import Clock, local
 from batcher.errors import UsageError
 from batcher.formatting import counted
 from batcher.item import State
-from batcher.ledger.ledger import Connection, Ledger, open_readonly
+from batcher.ledger.ledger import Connection, Ledger, open_locked, open_readonly
 from batcher.ledger.lifecycle import restored_rows, runs
 from batcher.ledger.queries import outputs
 from batcher.ledger.queries.batches import current_batches
-from batcher.ledger.queries.identity import Identity, has_run, identity, note_timeline, working_runs
+from batcher.ledger.queries.identity import Identity, has_run, identity, working_runs
 from batcher.ledger.records import Batch, FileRecord
 from batcher.ledger.storage.intents import IntentsFile
 from batcher.ledger.storage.sharing import is_shared, take_turn
 from batcher.manifest.storable import is_storable
 from batcher.pipeline.context import RunContext
 from batcher.pipeline.delivery import Delivery
+from batcher.reports.observer import Observer
 from batcher.reports.results import RESULTS, results_names
 from batcher.settings import Settings
 
@@ -79,9 +80,9 @@ def why_outdated(conn: Connection, owners: Owners, ledger: Address) -> str | Non
     ours = identity(conn)
     if ours.copied_at is not None:
         return f"the ledger is a copy made at {local(ours.copied_at)}, without what was bought since"
-    noted = intents_files(ledger, ours.ledger_id) if ours.was_promoted and isinstance(ledger, Server) else {}
     if ours.was_promoted:
-        hosts = {host for run_id, host in working_runs(conn) if run_id not in noted}
+        own = intents_files(ledger, ours.ledger_id) if isinstance(ledger, Server) else {}
+        hosts = {host for run_id, host in working_runs(conn) if run_id not in own}
         if hosts or owners[0][1] is None:
             where = f" (by runs on {', '.join(sorted(hosts))})" if hosts else ""
             return f"the ledger is in another database than before, which may lack what was bought last{where}"
@@ -94,6 +95,39 @@ def why_outdated(conn: Connection, owners: Owners, ledger: Address) -> str | Non
     if owner is not None and owner.ledger_id != ours.ledger_id:
         return f"another ledger bought the audio in {store.place}"
     return None
+
+
+async def settle_own_runs(settings: Settings, progress: Observer, clock: Clock) -> None:
+    """If the ledger is in another database than before, compare it with what this host's runs were about to create.
+
+    What it lacks is put in doubt, and those runs no longer keep others from working.
+
+    Raises:
+        LockedError: another process works on the ledger.
+    """
+    ledger = settings.ledger
+    if not isinstance(ledger, Server):
+        return
+    with open_readonly(ledger, settings.world) as conn:
+        ours = identity(conn)
+        noted = intents_files(ledger, ours.ledger_id) if ours.was_promoted else {}
+    if not noted:
+        return
+    with open_locked(ledger, settings.world) as opened:
+        lost = await opened.do(_settle, noted, clock.now() + await opened.ahead_seconds())
+    if lost:
+        progress.warn(
+            f"the ledger is in another database than before, which lacks {counted(lost, 'create request')} (may have "
+            "been bought); see `batcher resolve`"
+        )
+
+
+def _settle(conn: Connection, noted: Mapping[str, Path], at: float) -> int:
+    lost = 0
+    for path in noted.values():
+        lost += restored_rows.add_lost_intents(conn, IntentsFile(path).read(), at=at)
+    runs.record_vanished(conn, list(noted), at=at)
+    return lost
 
 
 def need_consent(settings: Settings) -> tuple[bool, bool]:
@@ -152,27 +186,6 @@ async def import_rows(ctx: RunContext, *, outdated: bool) -> None:
         await _begin(ledger, stores, ctx.run_id, batches)
     rows, files = counted(number, "row"), counted(len(found), "results file")
     ctx.progress.say(f"restoring: {rows} that may have been bought in {files}")
-
-
-async def enter_timeline(ctx: RunContext) -> None:
-    """Record the server that this run writes to. If it has taken over from another, which may have recorded more, put
-    in doubt what the runs of this host were about to create and the ledger lacks.
-    """
-    lost = await ctx.ledger.do(_enter_timeline, ctx)
-    if lost:
-        ctx.progress.warn(
-            f"the ledger is in another database than before, which lacks {counted(lost, 'create request')} (may have "
-            "been bought); see `batcher resolve`"
-        )
-
-
-def _enter_timeline(conn: Connection, ctx: RunContext) -> int:
-    ours, address, lost = identity(conn), ctx.settings.ledger, 0
-    if ours.was_promoted and isinstance(address, Server):
-        for path in intents_files(address, ours.ledger_id).values():
-            lost += restored_rows.add_lost_intents(conn, IntentsFile(path).read(), at=ctx.clock.now())
-    note_timeline(conn)
-    return lost
 
 
 class ResultsFile(NamedTuple):

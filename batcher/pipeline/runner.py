@@ -19,6 +19,7 @@ from batcher.formatting import amount
 from batcher.item import State
 from batcher.ledger.lifecycle import claims, restored_rows, runs
 from batcher.ledger.queries import item_counts, status
+from batcher.ledger.queries.identity import note_timeline
 from batcher.ledger.queries.selection import selected_rows
 from batcher.ledger.records import Halt
 from batcher.ledger.recovery import recover
@@ -132,7 +133,7 @@ class _Run:
             # Before this run is recorded, which records the end of those that the server may have lost something of.
             if outdated or self.ctx.settings.restored:
                 await restore.import_rows(self.ctx, outdated=outdated)
-            await restore.enter_timeline(self.ctx)
+            await self.ctx.ledger.do(note_timeline)
             await self._recover(started_at)
             watchers.start_soon(self.outbox.run)
             await self.ingest.run()

@@ -18,7 +18,7 @@ from batcher.ledger.storage import database, sqlite
 from batcher.ledger.storage.lock import owner_lock
 from batcher.manifest.reader import Manifest, Watch
 from batcher.manifest.rules import Rules
-from batcher.pipeline.restore import need_consent
+from batcher.pipeline.restore import need_consent, settle_own_runs
 from batcher.pipeline.stop import StopRequests
 from batcher.reports.observer import Observer
 from batcher.settings import Settings, Source
@@ -76,17 +76,20 @@ async def open_owned(
     give_up_at = clock.steady() + max(settings.wait_lock_seconds, patience)
     while True:
         try:
-            return await _try_open(held, settings, run_id, progress)
+            return await _try_open(held, settings, run_id, progress, clock)
         except LockedError:
             if clock.steady() >= give_up_at or requests.any:
                 raise
         await clock.sleep(_LOCK_SECONDS)
 
 
-async def _try_open(held: ExitStack, settings: Settings, run_id: str, progress: Observer) -> tuple[Ledger, bool]:
+async def _try_open(
+    held: ExitStack, settings: Settings, run_id: str, progress: Observer, clock: Clock
+) -> tuple[Ledger, bool]:
     with ExitStack() as attempt:
         attempt.enter_context(owner_lock(settings.ledger, hint="Pass --wait-lock 5m to wait for it."))
         new = await anyio.to_thread.run_sync(ready_ledger, settings, progress)
+        await settle_own_runs(settings, progress, clock)
         outdated, restoring = await anyio.to_thread.run_sync(need_consent, settings)
         opened = open_ledger(settings.ledger, settings.world, run_id=run_id, alone=outdated or restoring)
         ledger = attempt.enter_context(opened)

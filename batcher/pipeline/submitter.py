@@ -253,7 +253,7 @@ class Submitter:
             self._balance_due |= event is Event.LOST and not self.ctx.stop.interrupted
             if answer.cause is Cause.THROTTLED:
                 await self._suspect_empty(claimed)
-                await self._tell_others(answer)
+                await self._note_closed(answer)
             if answer.cause in (Cause.NO_CREDITS, Cause.UNCLEAR) or self.api.guard.halts:
                 await self._refresh_guard()
             self._landed(event)
@@ -272,7 +272,7 @@ class Submitter:
         except StorageError as error:
             self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
 
-    async def _tell_others(self, answer: Answer) -> None:
+    async def _note_closed(self, answer: Answer) -> None:
         """Let no run of the account create for as long as the API asks."""
         asked = answer.retry_after_seconds or 0.0
         if not (self.ctx.ledger.is_shared and 0 < asked <= PATIENT_RETRY_AFTER_SECONDS):

@@ -178,3 +178,34 @@ def test_a_commit_that_stops_waiting_for_its_standby_sends_nothing(
         assert len(provider.creates) == asked
         assert project.run(manifest).exit_code in (0, 3)
         assert_all_bought_once(project, ROWS)
+
+
+def test_after_a_failover_each_host_settles_its_own_run(project: Project, provider: FakeTTS, cluster: Cluster) -> None:
+    """The first host to come back is refused, since the other one's file is missing, and has settled its own."""
+    provider.create_seconds = 0.1
+    manifest = project.manifest(ROWS)
+    elsewhere = project.folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    other = elsewhere / manifest.name
+    other.write_bytes(manifest.read_bytes())
+    options = ("--concurrency", "4", "--out-dir", str(project.audio))
+    with with_standby(cluster) as standby:
+        project.use_server(cluster.url)
+        both = [project.start_run(manifest, *options), project.start_run(other, *options)]
+        provider.until(lambda: len(provider.creates) >= 20, 30.0)
+        assert len(list(elsewhere.glob("*.intents"))) == 1
+        lagging = sender(cluster)
+        os.kill(lagging, signal.SIGSTOP)
+        asked = len(provider.creates)
+        provider.until(lambda: len(provider.creates) >= asked + 8)
+        cluster.kill()
+        os.kill(lagging, signal.SIGKILL)
+        assert [started.end().exit_code for started in both] == [8, 8]
+        standby.promote()
+        project.use_server(standby.url)
+        asked = len(provider.creates)
+        assert project.run(other, *options).exit_code == 2
+        assert len(provider.creates) == asked
+        assert project.run(manifest, *options).exit_code == 3
+        assert project.run(other, *options).exit_code in (0, 3)
+        assert_none_twice_or_lost(project)

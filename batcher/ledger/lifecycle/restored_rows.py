@@ -55,7 +55,7 @@ def add_lost_intents(conn: Connection, intents: Iterable[tuple[str, int]], *, at
         if conn.execute(select(attempts.c.attempt).where(*known)).first() is None:
             row = {"batch": "", "row_id": f"{key} {attempt}", "item_key": key, "state": State.IN_DOUBT, "out_dir": ""}
             new = upsert(recalled).values(row | {"take": 1, "recalled_at": at}).on_conflict_do_nothing()
-            number += conn.execute(new).rowcount
+            number += conn.execute(new.returning(recalled.c.row_id)).first() is not None
     return number
 
 

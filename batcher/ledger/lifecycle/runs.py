@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
@@ -41,9 +42,14 @@ def end_vanished(conn: Connection, run_id: str, *, at: float) -> list[str]:
     working = conn.execute(query).all()
     alive = connected(conn, [found.id for found in working])
     vanished = [found for found in working if found.id not in alive and has_ended(conn, found.id)]
-    for found in vanished:
-        conn.execute(update(runs).where(runs.c.id == found.id).values(ended_at=at, outcome="vanished", is_creating=0))
+    record_vanished(conn, [found.id for found in vanished], at=at)
     return [found.host for found in vanished]
+
+
+def record_vanished(conn: Connection, run_ids: Sequence[str], *, at: float) -> None:
+    """Record the end of those of these runs that have not recorded it themselves. They must have ended."""
+    working = (runs.c.id.in_(run_ids), runs.c.ended_at.is_(None))
+    conn.execute(update(runs).where(*working).values(ended_at=at, outcome="vanished", is_creating=0))
 
 
 def others_work(conn: Connection, run_id: str) -> bool:
