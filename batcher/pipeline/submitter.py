@@ -85,9 +85,16 @@ class Submitter:
                     await recheck(self.ctx, self.api, self.poller, self.wanted)
                     while await self._step(creates):
                         pass
-                    await self.ctx.ledger.do(account.set_creating, self.ctx.run_id, False)
                 except StorageError as error:
                     self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
+            await self._leave_slots()
+
+    async def _leave_slots(self) -> None:
+        """Leave this run's share of the slots to the others, whyever it creates nothing more."""
+        try:
+            await self.ctx.ledger.do(account.set_creating, self.ctx.run_id, False)
+        except StorageError as error:
+            self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
 
     async def _step(self, creates: TaskGroup) -> bool:
         """Claim and send as many items as the limits allow. Returns whether there may be more to do."""

@@ -144,7 +144,10 @@ _CLOSE: Final = Prepared(
 )
 _of_account: Final = and_(runs.c.id == items.c.run_id, runs.c.account_id == bindparam("_account"))
 is_overdue: Final = exists().where(
-    tasks.c.item_key == items.c.key, OPEN_TASK.of(tasks), tasks.c.overdue_at.is_not(None)
+    tasks.c.item_key == items.c.key,
+    tasks.c.task_id == items.c.task_id,
+    OPEN_TASK.of(tasks),
+    tasks.c.overdue_at.is_not(None),
 )
 """Items whose task takes no slot any more."""
 _numbers: Final = (func.count(), func.count(case((items.c.run_id == bindparam("_run"), 1))))
