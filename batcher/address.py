@@ -8,6 +8,13 @@ from pathlib import Path
 from typing import Final
 
 _SCHEME: Final = re.compile(r"postgres(ql)?(\+psycopg)?://", re.IGNORECASE)
+_SHOWN: Final = frozenset(
+    {
+        *("dbname", "host", "hostaddr", "options", "port", "service", "target_session_attrs", "user"),
+        *("channel_binding", "passfile", "sslcert", "sslkey", "sslmode", "sslnegotiation", "sslrootcert"),
+    }
+)
+"""Options of a URL that say where the database is and how to reach it. No others are shown: they may be secrets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,17 +26,24 @@ class Server:
     home: Path
 
     def __str__(self) -> str:
-        """The URL without password and options."""
+        """The URL without secrets: a value of `--ledger`, to which the user adds any password."""
         address = _SCHEME.sub("", self.url)
         secrets, _, rest = address.partition("@") if _has_user(address) else ("", "", address)
-        place = rest.partition("?")[0].rpartition("@")[2]  # what is before another @ is part of a password
-        user = secrets.partition(":")[0]
-        return f"postgresql://{user}{'@' if secrets else ''}{place}"
+        place, _, options = rest.partition("?")
+        if "@" in options:  # what is before another @ may be part of a password
+            options = ""
+        user, shown = secrets.partition(":")[0], _shown(options)
+        return f"postgresql://{user}{'@' if secrets else ''}{place.rpartition('@')[2]}{'?' if shown else ''}{shown}"
 
 
 def _has_user(address: str) -> bool:
     """Whether the driver reads a user, and perhaps a password, which may contain `?` and `#`, up to the first @."""
     return "@" in address.partition("/")[0]
+
+
+def _shown(options: str) -> str:
+    """Those options of a URL that are no secrets."""
+    return "&".join(one for one in options.split("&") if one.partition("=")[0] in _SHOWN)
 
 
 Address = Path | Server
@@ -46,15 +60,34 @@ def option_of(address: Address) -> str:
     return address.url if isinstance(address, Server) else str(address)
 
 
-def spill_file(address: Address, ledger_id: str) -> Path:
+def spill_file(address: Address, ledger_id: str, run_id: str) -> Path:
     """The path of the file in which this host keeps answers that the ledger did not take.
 
-    A project folder can have several ledgers, each with numbers of accounts of its own. The URL does not tell those on
+    Each run on a server has its own. A project folder can have several ledgers, and the URL does not tell those on
     servers apart: a server has several names.
     """
     if isinstance(address, Server):
-        return address.home / f"batcher-{ledger_id}.spill"
+        return address.home / f"batcher-{ledger_id}-{run_id}.spill"
     return address.with_name(f"{address.name}.spill")
+
+
+def intents_file(server: Server, ledger_id: str, run_id: str) -> Path:
+    """The path of the file in which this host keeps what the run was about to create."""
+    return server.home / f"batcher-{ledger_id}-{run_id}.intents"
+
+
+def intents_files(server: Server, ledger_id: str) -> dict[str, Path]:
+    """Such files of this host, by the run that wrote them."""
+    start = f"batcher-{ledger_id}-"
+    return {path.stem[len(start) :]: path for path in sorted(server.home.glob(f"{start}*.intents"))}
+
+
+def spill_files(address: Address, ledger_id: str) -> dict[Path, str]:
+    """The files of this host that may have such answers, each with the run that wrote it ("" for a ledger's file)."""
+    if not isinstance(address, Server):
+        return {spill_file(address, "", ""): ""}
+    start = f"batcher-{ledger_id}"
+    return {path: path.stem[len(start) + 1 :] for path in sorted(address.home.glob(f"{start}*.spill"))}
 
 
 def without_password(value: str) -> str:

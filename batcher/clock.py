@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from datetime import UTC, datetime
@@ -25,11 +26,31 @@ def local_time(at: str) -> str:
 
 
 class Clock:
-    """The real time and real randomness."""
+    """The real time and real randomness.
+
+    `ahead_seconds` is how far the clock that times are recorded by is ahead of this host's: that of the ledger's
+    server, so that hosts whose clocks disagree understand each other.
+    """
+
+    ahead_seconds = 0.0
+
+    def __init__(self) -> None:
+        self._latest = -math.inf
+        self._shift = 0.0  # by how much the time of day was set back
 
     def now(self) -> float:
-        """The current time in unix seconds."""
-        return time.time()
+        """The current time in unix seconds.
+
+        It never goes backwards, so that an item's events and a run's files have times in their order: if the time of
+        day is set back, this one goes on from where it was.
+        """
+        self._shift = max(self._shift, self._latest - time.time())
+        self._latest = time.time() + self._shift
+        return self._latest + self.ahead_seconds
+
+    def host_now(self) -> float:
+        """The same by this host's clock, as its files have it."""
+        return self.now() - self.ahead_seconds
 
     def steady(self) -> float:
         """Monotonic seconds, for measuring waits."""

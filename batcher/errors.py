@@ -12,7 +12,7 @@ The class determines what to do, the message is what happened and where, the hin
     └── TroubleError         run again later: network, provider or disk
         └── StorageError     the ledger's disk accepts no more writes
 
-Any other exception that escapes is a bug.
+A `DamagedError` is both a LedgerError and a StorageError. Any other exception that escapes is a bug.
 """
 
 from __future__ import annotations
@@ -117,6 +117,13 @@ class TroubleError(BatcherError):
 
 class StorageError(TroubleError):
     """A write that must be durable before the next step failed."""
+
+
+class DamagedError(LedgerError, StorageError):
+    """A statement failed because the ledger is damaged or not what it was.
+
+    Before anything is created, it is a ledger that cannot be used; in mid-run, trouble like that of a disk.
+    """
 
 
 def root_cause(error: BaseException) -> BaseException:

@@ -90,6 +90,17 @@ def open_own(path: Path) -> int:
     return descriptor
 
 
+def write(descriptor: int, data: bytes, at: int) -> None:
+    """Write all of `data` at this offset; a nearly full disk may write a part of it and report success.
+
+    Raises:
+        OSError: it does not fit.
+    """
+    done = 0
+    while done < len(data):
+        done += os.pwrite(descriptor, data[done:], at + done)
+
+
 def reading(path: Path) -> BufferedReader:
     """A regular file, open for reading.
 

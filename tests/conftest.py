@@ -3,31 +3,49 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import os
 import shutil
 import signal
 import sqlite3
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from batcher.address import Server, spill_file
+from batcher.address import Server, spill_file, spill_files
+from batcher.ledger.ledger import open_readonly
+from batcher.ledger.queries import status
 from batcher.ledger.storage.schema import REVISION
 from tests.support import postgres
 from tests.support.fake_tts import TOKEN, FakeTTS, audio_of, running
 from tests.support.processes import Ended, Started, begin
 
 ROOT: Final = Path(__file__).parents[1]
+# Otherwise each worker would compile all tests again, and each process that a test starts the whole program.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # A background job of a shell ignores SIGINT, a job of nohup ignores SIGHUP, and each program that a test starts would
 # inherit that.
 for _number, _action in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _action)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect no garbage until all tests are collected, and then never look at what was imported and collected."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -58,6 +76,21 @@ class Project:
     server: str | None = None  # URL of a ledger on a server
     _started: list[Started] = field(default_factory=list)
 
+    def use_server(self, url: str, *, through: str | None = None) -> None:
+        """Keep the ledger on this server. Commands reach it `through` another URL, if given."""
+        self.server = url
+        self.environment["BATCHER_LEDGER"] = through or url
+
+    def on_another_host(self) -> Project:
+        """The same project as another host has it: a folder of its own, with shared audio. Copies the manifests."""
+        folder = self.folder.with_name("another")
+        folder.mkdir()
+        self.audio.mkdir(exist_ok=True)
+        (folder / "audio").symlink_to(self.audio)
+        for manifest in self.folder.glob("*.csv"):
+            shutil.copy2(manifest, folder)
+        return replace(self, folder=folder, environment=self.environment.copy())
+
     @property
     def ledger(self) -> Path:
         """The default path of the ledger."""
@@ -74,9 +107,10 @@ class Project:
     def spill(self) -> Path:
         """The file of answers that the ledger did not take."""
         if self.server is None:
-            return spill_file(self.ledger, "")
+            return spill_file(self.ledger, "", "")
         ledger_id = postgres.rows(self.server, "SELECT value FROM meta WHERE name = 'ledger_id'", ())[0]["value"]
-        return spill_file(Server(self.server, self.folder), ledger_id)
+        found = spill_files(Server(self.server, self.folder), ledger_id)
+        return next(iter(found), spill_file(Server(self.server, self.folder), ledger_id, "none"))
 
     @property
     def audio(self) -> Path:
@@ -116,22 +150,29 @@ class Project:
         cwd: Path | None = None,
         stdin: str = "",
         environment: dict[str, str] | None = None,
+        enter: Callable[[], None] | None = None,
+        terminal: Path | None = None,
     ) -> Started:
-        """Start any command; `environment` is added to the usual one."""
+        """Start any command, in the terminal if one is given.
+
+        `environment` is added to the usual one, and the process first calls `enter`.
+        """
         started = begin(
             [*map(str, arguments)],
             cwd or self.folder,
             self.environment | (environment or {}),
             aside=self.folder.parent,
             stdin=stdin,
+            enter=enter,
+            terminal=terminal,
         )
         self._started.append(started)
         return started
 
     def states(self) -> dict[str, int]:
-        """The number of items in each state that has any, from `status`."""
-        found = self.batcher("status", "--json", "--ledger", self.server or self.ledger).report["states"]
-        return {state: number for state, number in found.items() if number}
+        """The number of items in each state that has any, as `status` counts them."""
+        with open_readonly(Server(self.server, self.folder) if self.server else self.ledger) as conn:
+            return {state: number for state, number in status.status(conn)["states"].items() if number}
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Rows of a query on the ledger."""
@@ -180,16 +221,7 @@ def project(request: pytest.FixtureRequest, tmp_path: Path, provider: FakeTTS) -
 def _project(tmp_path: Path, provider: FakeTTS, *, server: str | None = None) -> Iterator[Project]:
     inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("BATCHER_")}
     inherited |= {"XDG_CONFIG_HOME": str(tmp_path / "config"), "XDG_STATE_HOME": str(tmp_path / "state")}
-    # Without its compiled modules each process would take a fifth longer to start.
-    for name in (
-        "PYTHONDONTWRITEBYTECODE",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "ALL_PROXY",
-        "http_proxy",
-        "https_proxy",
-        "all_proxy",
-    ):
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         inherited.pop(name, None)
     folder = tmp_path / "project"
     folder.mkdir()

@@ -175,3 +175,8 @@ def test_a_value_outside_json_has_no_key(number: float) -> None:
 def test_the_repr_of_inputs_hides_the_text() -> None:
     """It cannot reach a log that way."""
     assert "my words" not in repr(Inputs(text="my words", voice="v"))
+
+
+def test_an_item_that_is_done_stays_done() -> None:
+    """Claims rely on it: they pass rows that have their audio without looking at their items."""
+    assert {target for (source, _), target in TRANSITIONS.items() if source is State.DONE} <= {State.DONE}

@@ -242,12 +242,14 @@ class Bucket(Store):
         found = objects.head(url)
         return None if found is None else found.sha256 or content.digest_of(self._home, url)
 
-    def preserve(self, output: Output, owners: Owners) -> None:
+    def preserve(self, output: Output, owners: Owners, sha256: str | None) -> bool:
         """Make sure that the audio at the row's output is at the path of an owner."""
+        if sha256 is None or self.digest_at(output.output) != sha256:
+            return False
         locations = [f"{out_dir}/{self.item_path(key, ending)}" for out_dir, key, ending in owners]
-        sha256 = self.digest_at(output.output)
-        if sha256 is not None and not any(content.digest_of(self._home, one) == sha256 for one in locations):
+        if not any(content.digest_of(self._home, one) == sha256 for one in locations):
             self._preserve(self.shown(output.output), locations[0], sha256)
+        return True
 
     def _preserve(self, url: str, location: str, sha256: str) -> None:
         """Copy the object, which has this content, to an item's own location, unless that has it already."""

@@ -43,6 +43,8 @@ def seconds(path: Path, audio_format: str) -> float | None:
     """Playing time, accurate to 0.1 s. None if the format or the header does not contain it."""
     if audio_format == "pcm":
         return None
+    if audio_format == "mp3" and (free := _free_seconds(path)) is not None:
+        return round(free, 3)
     from tinytag import TinyTag, TinyTagException
 
     try:
@@ -50,6 +52,14 @@ def seconds(path: Path, audio_format: str) -> float | None:
     except (TinyTagException, OSError, ValueError, struct.error):
         return None
     return round(duration, 3) if duration else None
+
+
+def _free_seconds(path: Path) -> float | None:
+    try:
+        with files.reading(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return mp3.free_seconds(data)
+    except (OSError, ValueError):  # ValueError: it is empty
+        return None
 
 
 def _is_pcm(audio_format: str, head: bytes) -> bool:

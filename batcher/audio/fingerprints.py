@@ -35,7 +35,7 @@ def stamp(path: Path) -> list[int] | None:
 
 def is_settled(stamp: list[int], clock: Clock) -> bool:
     """Whether the last change is old enough that any further change alters the stamp."""
-    return max(stamp[-2:]) / 1e9 <= clock.now() - _CLOCK_GRAIN_SECONDS
+    return max(stamp[-2:]) / 1e9 <= clock.host_now() - _CLOCK_GRAIN_SECONDS
 
 
 def read_names(folder: Path, known: FolderNames | None, *, ignored: Sequence[str], clock: Clock) -> FolderNames | None:

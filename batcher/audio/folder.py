@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,11 +119,11 @@ class Folder(Store):
             UsageError: the output folder is not writable.
             StorageError: the disk is full.
         """
-        probe = self.part(f"{ITEMS}/probe")
+        folder = self.part(f"{ITEMS}/probe").parent
         try:
-            with os.fdopen(files.create(probe), "wb") as file:
+            with tempfile.TemporaryFile(dir=folder) as file:  # without a name that another run's could have
                 file.write(b"x")
-            probe.unlink()
+                file.flush()
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StorageError(f"cannot write to {self.place}: {error.strerror}", "Free some space.") from error
@@ -227,13 +228,15 @@ class Folder(Store):
             self.added.add(self.folder_of(output.output), target.name)
         return None
 
-    def preserve(self, output: Output, owners: Owners) -> None:
+    def preserve(self, output: Output, owners: Owners, sha256: str | None) -> bool:
         """Make sure that the audio at the row's output is at the path of an owner."""
         target = self._target(output)
+        if sha256 is None or self.digest_at(output.output) != sha256:
+            return False
         locations = [f"{out_dir}/{self.item_path(key, ending)}" for out_dir, key, ending in owners]
-        sha256 = digest(target)
         if not any(content.digest_of(self._home, one) == sha256 for one in locations):
             self._preserve(target, locations[0], sha256)
+        return True
 
     def _preserve(self, target: Path, location: str, sha256: str | None) -> None:
         """Link or copy `target`, if it has this content, to an item's own location, unless that has it already."""

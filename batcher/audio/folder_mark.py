@@ -22,7 +22,7 @@ class Owner:
     """The ledger and the run that last worked in an output folder.
 
     `batches` maps each batch with results there to the digest of its complete results file, None while there is none.
-    `original` is False if the folder is a copy of the one that was signed.
+    `original` is False if the folder is a copy of the one that was signed. `ended`: the ledger has the end of that run.
     """
 
     ledger_id: str
@@ -30,6 +30,7 @@ class Owner:
     batches: dict[str, str | None]
     world: str = "real"
     original: bool = True
+    ended: bool = False
 
 
 def owner(store: Store) -> Owner | None:
@@ -53,7 +54,8 @@ def sign(store: Store, owner: Owner) -> None:
     Raises:
         StorageError: the folder cannot be written.
     """
-    content = {"ledger_id": owner.ledger_id, "run_id": owner.run_id, "batches": owner.batches, "world": owner.world}
+    names = ("ledger_id", "run_id", "batches", "world", "ended")
+    content = {name: getattr(owner, name) for name in names}
     try:
         with store.replacing(_MARK, encoding="utf-8") as file:
             json.dump(content | {"inode": store.identity()}, file)

@@ -12,6 +12,11 @@ _MAX_JUNK: Final = 4096
 _MISSING_FRAMES: Final = 2
 """Frames that may be missing from the number in the first frame: encoders count differently."""
 
+_FREE_BYTES: Final = range(24, 5761)
+"""Lengths of frames in free format: 8 kbit/s at 24 kHz to 640 kbit/s at 8 kHz."""
+_FREE_FRAMES: Final = 8
+"""Frames in a row that confirm a length in free format: the bytes of a header may occur within audio too."""
+
 _KBITS: Final = {  # by MPEG 1 or not, and layer
     (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -47,12 +52,14 @@ _LENGTHS: Final = _lengths()
 
 def examine(data: mmap.mmap) -> Verdict:
     """Follow the frames from the first to the last."""
-    if not _frame(data, 0) and not _tag(data, 0):
+    free = _free_format(data)
+    lengths = _LENGTHS | free if free else _LENGTHS
+    if not _frame(data, 0, lengths) and not _tag(data, 0):
         return Verdict(fault="it does not start like mp3")
     size, at, audio, frames, junk = len(data), 0, 0, 0, 0
     announced = 0
     while at < size:
-        if length := _frame(data, at):
+        if length := _frame(data, at, lengths):
             if at + length > size:
                 return _judged(frames, announced, audio, size - junk, End.CUT)
             announced = announced or (_announced(data[at : at + min(length, 200)]) if not frames else 0)
@@ -66,7 +73,7 @@ def examine(data: mmap.mmap) -> Verdict:
                 )
             at, junk = at + length, junk + length
         else:
-            found = _resume(data, at)
+            found = _resume(data, at, lengths)
             if found is None:
                 is_cut = size - at < 4 and data[at] == 0xFF
                 return _judged(frames, announced, audio, size - junk, End.CUT if is_cut else End.WHOLE)
@@ -83,11 +90,65 @@ def _judged(frames: int, announced: int, audio: int, content: int, end: End) -> 
     return Verdict(end=end, audio_bytes=audio)
 
 
-def _frame(data: mmap.mmap, at: int) -> int:
+def free_seconds(data: mmap.mmap) -> float | None:
+    """Playing time of audio in free format, which has no bit rate to reckon it from; None if it is in another."""
+    lengths = _free_format(data)
+    if not lengths:
+        return None
+    at, frames = _start(data), 0
+    second, third = data[at + 1 : at + 3]
+    while at < len(data) and (length := _frame(data, at, lengths)):
+        at, frames = at + length, frames + 1
+    version, layer, rate = second >> 3 & 3, 4 - (second >> 1 & 3), third >> 2 & 3
+    samples = 384 if layer == 1 else 576 if layer == 3 and version != 3 else 1152
+    return frames * samples / _RATES[version][rate]
+
+
+def _start(data: mmap.mmap) -> int:
+    """Where the first frame should be: after tags and zeros."""
+    at, size = 0, len(data)
+    while at < size and (length := _tag(data, at)):
+        at += length
+        most = min(size, at + _MAX_JUNK)
+        while at < most and data[at] == 0:
+            at += 1
+    return at
+
+
+def _free_format(data: mmap.mmap) -> dict[int, int]:
+    """Length of a frame in bytes, by the second and third byte of its header, if the first frame names no bit rate: all
+    are as long as the distance to the second one, but for padding. Empty if it names one."""
+    start = _start(data)
+    head = data[start : start + 3]
+    if len(head) < 3 or head[0] != 0xFF or (head[1] << 8 | head[2] & 0x0F | 0x10) not in _LENGTHS or head[2] >> 4:
+        return {}
+    unit = 4 if head[1] >> 1 & 3 == 3 else 1
+    at = start
+    while (at := data.find(head[:2], at + 1, start + _FREE_BYTES.stop + 2)) >= 0:
+        length = at - start - unit * (head[2] >> 1 & 1)
+        lengths = {head[1] << 8 | head[2] & 0x0C | bits: length + unit * (bits >> 1) for bits in range(4)}
+        if length in _FREE_BYTES and _repeats(data, start, lengths):
+            return lengths
+    return {}
+
+
+def _repeats(data: mmap.mmap, at: int, lengths: dict[int, int]) -> bool:
+    """Whether frames of these lengths follow one another from `at`, several or up to the end."""
+    for number in range(_FREE_FRAMES):
+        if at + 3 > len(data):
+            return True
+        length = _frame(data, at, lengths)
+        if not length:
+            return number > 1 and (data[at] == 0 or _tag(data, at) > 0)
+        at += length
+    return True
+
+
+def _frame(data: mmap.mmap, at: int, lengths: dict[int, int]) -> int:
     """Length of the frame whose header is at `at`; 0 if there is none."""
     if data[at] != 0xFF or at + 3 > len(data):
         return 0
-    return _LENGTHS.get(data[at + 1] << 8 | data[at + 2], 0)
+    return lengths.get(data[at + 1] << 8 | data[at + 2], 0)
 
 
 def _tag(data: mmap.mmap, at: int) -> int:
@@ -108,18 +169,18 @@ def _tag(data: mmap.mmap, at: int) -> int:
     return 0
 
 
-def _resume(data: mmap.mmap, at: int) -> int | None:
+def _resume(data: mmap.mmap, at: int, lengths: dict[int, int]) -> int | None:
     """The next frame or tag after padding or a little junk. None if there is none."""
     size = len(data)
     start = at
     while start < size and data[start] == 0:
         start += 1
-    if start > at and start < size and (_frame(data, start) or _tag(data, start)):
+    if start > at and start < size and (_frame(data, start, lengths) or _tag(data, start)):
         return start
     for found in range(start, min(start + _MAX_JUNK, size - 3)):
-        length = _frame(data, found)
+        length = _frame(data, found, lengths)
         # A single header may be chance.
-        if length and found + length + 3 <= size and _frame(data, found + length):
+        if length and found + length + 3 <= size and _frame(data, found + length, lengths):
             return found
         if not length and data[found] in b"IATL" and _tag(data, found):
             return found

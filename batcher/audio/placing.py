@@ -13,13 +13,24 @@ from batcher.audio.content import digest
 
 _NO_LINKS: Final = (errno.EPERM, errno.ENOSYS, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
+_TRIES: Final = 10
+"""Runs that link the same row at the same time are in each other's way at most this often."""
+
 
 def place(source: Path, target: Path) -> None:
     """Link or copy `source` to `target` atomically, replacing `target`."""
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = draft_of(target)
-    _link(source, draft)
-    draft.replace(target)
+    for left in reversed(range(_TRIES)):
+        try:
+            _link(source, draft)
+            draft.replace(target)
+            draft.unlink(missing_ok=True)  # renaming does nothing if another run has just linked the same file
+        except (FileExistsError, FileNotFoundError):  # another run has created or moved its own draft
+            if left == 0 or not source.exists():
+                raise
+        else:
+            return
 
 
 def draft_of(target: Path) -> Path:

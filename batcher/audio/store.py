@@ -160,8 +160,12 @@ class Store(ABC):
         """SHA-256 of the file at the output. None if there is no file."""
 
     @abstractmethod
-    def preserve(self, output: Output, owners: Owners) -> None:
-        """Make sure that the audio at the row's output, which is about to be replaced, is at the path of an owner."""
+    def preserve(self, output: Output, owners: Owners, sha256: str | None) -> bool:
+        """Make sure that the audio at the row's output, which is about to be replaced, is at the path of an owner.
+
+        Returns False, and changes nothing, if the output no longer has the content `sha256`, by which the owners were
+        found: another run has replaced it.
+        """
 
     @abstractmethod
     def link(self, output: Output, *, replace: bool = False) -> str | None:

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from batcher.address import Address, Server, spill_file
+from batcher.address import Address, Server, spill_files
 from batcher.audio.folder import Folder
 from batcher.doctor.bucket import check_bucket
 from batcher.doctor.finding import Finding, hint, ok, problem
@@ -155,13 +155,14 @@ def _check_bad_audio(store: Folder) -> Finding | None:
 
 def _check_spill(ledger: Address) -> Finding | None:
     try:
-        spill = spill_file(ledger, _id_of(ledger))
+        spills = spill_files(ledger, _id_of(ledger))
     except BatcherError:  # another finding reports it
         return None
-    answers = len(Spill(spill).records())
-    if not answers:
+    found = {path.name: len(Spill(path).records()) for path in spills}
+    names = [name for name, answers in found.items() if answers]
+    if not names:
         return None
-    message = f"{counted(answers, 'answer')} from the API in {spill.name}, not yet in the ledger"
+    message = f"{counted(sum(found.values()), 'answer')} from the API in {_examples(names)}, not yet in the ledger"
     return hint("leftovers", message, "Keep the file: the next run records them in the ledger.")
 
 

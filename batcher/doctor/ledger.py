@@ -8,7 +8,7 @@ from typing import Final
 from batcher.address import Address
 from batcher.clock import local
 from batcher.doctor.finding import Finding, hint, ok, problem
-from batcher.errors import BatcherError, TroubleError
+from batcher.errors import BatcherError, LedgerError, TroubleError
 from batcher.formatting import amount, counted
 from batcher.item import State
 from batcher.ledger.ledger import Connection, open_readonly, world_of
@@ -42,7 +42,8 @@ def check_ledger(settings: Settings) -> list[Finding]:
     except OSError as error:
         return [problem("ledger", f"cannot read {error.filename}: {error.strerror}", "Check its folder's permissions.")]
     except BatcherError as error:
-        return [problem("ledger", error.message, error.hint, passing=isinstance(error, TroubleError))]
+        passing = isinstance(error, TroubleError) and not isinstance(error, LedgerError)  # damage does not pass
+        return [problem("ledger", error.message, error.hint, passing=passing)]
 
 
 def _check_content(conn: Connection, path: Address, world: str) -> list[Finding]:

@@ -8,7 +8,8 @@ call is shielded from cancellation: it is carried out as a whole or not at all.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar
@@ -18,13 +19,14 @@ import anyio.to_thread
 from sqlalchemy import Connection, Engine, literal, select
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from batcher.address import Address, Server, spill_file
+from batcher.address import Address, Server, intents_file, spill_file
 from batcher.clock import Wakeup
 from batcher.errors import StorageError
-from batcher.ledger.lifecycle.answers import doubt_unanswered, record_answer
-from batcher.ledger.records import AnswerRecord
-from batcher.ledger.storage import database, sqlite, statements
+from batcher.ledger.lifecycle.answers import record_answer
+from batcher.ledger.records import AnswerRecord, Claimed
+from batcher.ledger.storage import database, sharing, sqlite, statements
 from batcher.ledger.storage.access import check_files
+from batcher.ledger.storage.intents import IntentsFile
 from batcher.ledger.storage.lock import owner_lock
 from batcher.ledger.storage.schema import meta
 from batcher.ledger.storage.spill import Spill
@@ -43,6 +45,9 @@ _CONFIRMED_SECONDS: Final = 20.0
 _SOON_SECONDS: Final = 0.05
 """Longest time for which `do_soon` waits for a commit to share."""
 
+_TRIES: Final = 5
+"""Attempts at a transaction that the server aborts since it and another wait for each other."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -52,6 +57,7 @@ class _Call(Generic[T]):
 
     def __init__(self, verb: Callable[[Connection], T]) -> None:
         self.verb = verb
+        self.repeatable = True
         self.patient = False  # waits for another to lead
         self.turn = anyio.Event()  # set once it is settled, or once its caller is to make the next commit
         self.settled = False
@@ -73,9 +79,13 @@ class Ledger:
     back. A server may not answer for a while, which the event loop must not wait for.
     """
 
-    def __init__(self, address: Address, engine: Engine) -> None:
+    def __init__(self, address: Address, engine: Engine, run_id: str = "") -> None:
         self.address = address
-        self.spill = Spill(spill_file(address, database.id_of(engine)))
+        self.ledger_id = database.id_of(engine)
+        self.spill = Spill(spill_file(address, self.ledger_id, run_id))
+        self.intents = (
+            IntentsFile(intents_file(address, self.ledger_id, run_id)) if isinstance(address, Server) else None
+        )
         self._engine = engine
         self._inode = _inode(address)
         self._waiting: list[_Call[Any]] = []
@@ -94,6 +104,12 @@ class Ledger:
             StorageError: the database refused the transaction; nothing was changed.
         """
         return await self._settle(_Call(lambda connection: verb(connection, *args, **kwargs)))
+
+    async def do_once(self, verb: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Like `do`, for a verb that reads input which cannot be read again: it is not repeated after a deadlock."""
+        call: _Call[T] = _Call(lambda connection: verb(connection, *args, **kwargs))
+        call.repeatable = False
+        return await self._settle(call)
 
     async def do_soon(self, verb: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Like `do`, for what nothing urgent waits for: while commits are grouped, wait a little for one to share."""
@@ -153,6 +169,27 @@ class Ledger:
                 message, hint = f"the ledger rejected an answer: {getattr(error, 'orig', error)}", "Run it again."
             raise StorageError(f"{message}; the answer is stored in {self.spill.path}", hint) from error
 
+    async def ahead_seconds(self) -> float:
+        """How far the clock of the ledger's server is ahead of this host's; 0 for a file."""
+        before = time.time()
+        found = await self.do(sharing.server_time)
+        return 0.0 if found is None else found - (before + time.time()) / 2
+
+    async def note_intents(self, claimed: Sequence[Claimed]) -> None:
+        """Make durable on this host what is about to be created, if the ledger's server may lose it.
+
+        Raises:
+            StorageError: the disk of this host is full. Nothing may be sent.
+        """
+        if self.intents is not None:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self.intents.append, claimed)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other runs may work on the ledger at the same time."""
+        return isinstance(self.address, Server)
+
     @property
     def is_held(self) -> bool:
         """Whether the database has confirmed so recently that it is this process's that nobody can have taken it over.
@@ -188,22 +225,6 @@ class Ledger:
                 log.error("the server does not answer: the connection is cut", ledger=str(self.address))
                 database.cut(self._engine)
 
-    async def recover(self, *, run_id: str, at: float, max_in_doubt: int) -> int:
-        """Record the answers that an earlier run left in the spill file, then put its unanswered creates in doubt.
-
-        Only the holder of the owner's lock may call this. Returns the number of creates put in doubt.
-        """
-        rejected = False
-        for record in self.spill.records():
-            try:
-                await self.do(record_answer, record, max_in_doubt=max_in_doubt)
-            except (IntegrityError, DataError) as error:
-                rejected = True
-                log.error("an answer in the spill file does not fit the ledger", key=record.key, why=str(error.orig))
-        if not rejected:
-            self.spill.clear()
-        return await self.do(doubt_unanswered, at=at, run_id=run_id)
-
     async def rescue(self) -> Path | None:
         """If the file at its path is not this ledger any more, copy this one beside it. Returns the copy's path.
 
@@ -218,11 +239,20 @@ class Ledger:
         """Close the ledger."""
         database.close(self.address, self._engine)
         self.spill.remove()
+        if self.intents is not None:
+            self.intents.close()
 
     def _apply_and_commit(self, batch: list[_Call[Any]]) -> None:
-        with self._settling(batch), self._engine.begin() as connection:
-            for call in batch:
-                _apply(connection, call)
+        with self._settling(batch):
+            for last in (False,) * (_TRIES - 1) + (True,):
+                try:
+                    with self._engine.begin() as connection:
+                        for call in batch:
+                            _apply(connection, call)
+                    return
+                except DBAPIError as error:
+                    if last or not database.is_deadlock(error) or not all(call.repeatable for call in batch):
+                        raise
 
     async def _commit(self, batch: list[_Call[Any]]) -> None:
         """Like `_apply_and_commit`, but everything except the commit runs on the event loop's thread."""
@@ -259,8 +289,8 @@ def _inode(address: Address) -> tuple[int, int] | None:
 
 def _apply(connection: Connection, call: _Call[Any]) -> None:
     """Run one verb in a savepoint. Raises only errors of the whole database; others are stored in the call."""
-    driver = statements.driver(connection)
-    driver.execute("SAVEPOINT one")
+    statements.pass_on(connection, "SAVEPOINT one")
+    call.error = None
     try:
         call.value = call.verb(connection)
     except DBAPIError as error:
@@ -270,19 +300,22 @@ def _apply(connection: Connection, call: _Call[Any]) -> None:
     except Exception as error:  # noqa: BLE001 - raised by `result` in the caller
         call.error = error
     if call.error is not None:
-        driver.execute("ROLLBACK TO one")
-    driver.execute("RELEASE one")
+        statements.pass_on(connection, "ROLLBACK TO one")
+    statements.pass_on(connection, "RELEASE one")
 
 
 @contextmanager
-def open_ledger(address: Address, world: database.World | None = None) -> Iterator[Ledger]:
-    """Open the ledger for the holder of the owner's lock. On a server, this takes the lock.
+def open_ledger(
+    address: Address, world: database.World | None = None, *, run_id: str = "", alone: bool = True
+) -> Iterator[Ledger]:
+    """Open the ledger for the holder of the owner's lock. On a server, this takes the lock: `alone`, or as the run
+    `run_id` together with others.
 
     Raises:
         LedgerError: it does not exist, is not up to date or cannot be used.
         LockedError: another run holds it, on a server.
     """
-    ledger = Ledger(address, database.open_existing(address, world=world))
+    ledger = Ledger(address, database.open_existing(address, world=world, run_id=run_id or None, alone=alone), run_id)
     try:
         yield ledger
     finally:

@@ -127,9 +127,12 @@ class Halt:
     """An open halt of an account: the reason why nothing is created."""
 
     id: int
+    account_id: int
+    run_id: str  # that opened it, or confirmed it last
     kind: str
     since_at: float
     detail: str
+    probes: int  # that had no definite answer
     credits: float | None
     quota: float | None
     balance_at: float | None

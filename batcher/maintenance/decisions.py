@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import getpass
 import os
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from batcher.clock import Clock
+from batcher.clock import Clock, local
 from batcher.errors import CredentialsError, TroubleError, UsageError
 from batcher.item import State
 from batcher.ledger.ledger import Ledger
@@ -25,6 +26,9 @@ from batcher.settings import Settings
 
 ENDED_BADLY = (State.REJECTED, State.FAILED, State.GONE)
 """States that `abandon` applies to."""
+HOST_GRACE_SECONDS: Final = 120.0
+"""A create may leave this long after its run has lost its session with a server: as long as a stopped host has a lease,
+and a request has to be answered."""
 SETTLED_BY_RETRY = (*ENDED_BADLY, State.ABANDONED)
 """States that `retry` applies to."""
 
@@ -52,9 +56,20 @@ class Decisions:
     clock: Clock
 
     async def buy_again(self, keys: Sequence[str]) -> list[Outcome]:
-        """Allow items in doubt to be created again; each may cost twice."""
+        """Allow items in doubt to be created again; each may cost twice.
+
+        Not yet those whose run has just lost its session with a server: its host may still send them.
+        """
+        return [await self._buy_again(key) for key in keys]
+
+    async def _buy_again(self, key: str) -> Outcome:
+        case = await self._case(key)
+        safe_at = (case.answered_at or 0.0) + HOST_GRACE_SECONDS
+        may_be_sent = self.ledger.is_shared and case.cause == "vanished" and self.clock.now() < safe_at
+        if may_be_sent and not _is_dead_here(case):
+            return _skipped(case, f"may still be sent by {case.host}; try again after {local(safe_at)}")
         message = "the next run creates it again; it may cost twice"
-        return [await self._settle(key, decisions.buy_again, State.PENDING, message) for key in keys]
+        return await self._settle(key, decisions.buy_again, State.PENDING, message)
 
     async def abandon(self, keys: Sequence[str], message: str) -> list[Outcome]:
         """Give up items that are in doubt or ended badly. `message` is what to report for each."""
@@ -148,6 +163,19 @@ class Decisions:
                         "Use a token of that account.",
                     )
                 yield client, account_id
+
+
+def _is_dead_here(case: Any) -> bool:
+    """Whether the run that sent the item's create was a process of this host, which has no such process any more."""
+    if case.host != socket.gethostname():
+        return False
+    try:
+        os.kill(case.pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # another account's
+        return False
+    return False
 
 
 def _need_task(answer: Answer) -> Task:

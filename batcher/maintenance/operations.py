@@ -5,8 +5,8 @@ The commands and `batcher.open` call these functions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import anyio.to_thread
@@ -48,7 +48,7 @@ async def retry(settings: Settings, choice: Choice) -> list[Outcome]:
     """
     hint = "`batcher show` lists items by state."
     keys = await anyio.to_thread.run_sync(_find, settings, choice, "retry", SETTLED_BY_RETRY, hint)
-    with _deciding(settings) as decisions:
+    async with _deciding(settings) as decisions:
         return await decisions.retry(keys)
 
 
@@ -61,7 +61,7 @@ async def abandon(settings: Settings, choice: Choice) -> list[Outcome]:
     """
     hint = "`batcher show` lists items by state; `batcher resolve --abandon` gives up one in doubt."
     keys = await anyio.to_thread.run_sync(_find, settings, choice, "abandon", ENDED_BADLY, hint)
-    with _deciding(settings) as decisions:
+    async with _deciding(settings) as decisions:
         return await decisions.abandon(keys, "abandoned; `batcher retry` takes it up again")
 
 
@@ -101,16 +101,18 @@ async def resolve(
     keys = [doubt.key for doubt in await doubts(settings, ids)]
     if adopt is not None and len(keys) != 1:
         raise UsageError(f"--adopt needs exactly one item in doubt, not {len(keys):,}")
-    with _deciding(settings) as decisions:
+    async with _deciding(settings) as decisions:
         if adopt is not None:
             return await decisions.adopt(keys[0], adopt)
         return await (decisions.buy_again(keys) if buy_again else decisions.abandon(keys, "abandoned"))
 
 
-@contextmanager
-def _deciding(settings: Settings) -> Iterator[Decisions]:
+@asynccontextmanager
+async def _deciding(settings: Settings) -> AsyncIterator[Decisions]:
+    clock = Clock()
     with open_locked(settings.ledger, settings.world) as ledger:
-        yield Decisions(ledger=ledger, settings=settings, clock=Clock())
+        clock.ahead_seconds = await ledger.ahead_seconds()
+        yield Decisions(ledger=ledger, settings=settings, clock=clock)
 
 
 def _find(settings: Settings, choice: Choice, verb: str, permitted: Sequence[State], hint: str) -> list[str]:

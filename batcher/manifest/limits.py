@@ -16,6 +16,8 @@ MAX_DOCUMENT_BYTES: Final = 1 << 25
 """Bytes of a JSON document, which is held in memory as a whole."""
 MAX_UNPACKED_BYTES: Final = 1 << 31
 """Bytes of a compressed manifest once it is unpacked into a temporary file."""
+MAX_WORKBOOK_FILE_BYTES: Final = 1 << 27
+"""Bytes of a workbook's file, which is held in memory as a whole."""
 MAX_WORKBOOK_BYTES: Final = 1 << 29
 """Bytes of all parts of a workbook once they are unpacked in memory."""
 MAX_RATIO: Final = 100
@@ -27,9 +29,10 @@ MAX_SPARSE_CELLS: Final = 1 << 22
 """Cells of a sheet's area, width times height, of which most may be blank: calamine allocates 24 bytes for each."""
 MAX_BLANK_SHARE: Final = 8
 """In a larger area, how many cells there may be for each that is filled."""
-
 MAX_OLD_SHEET_BYTES: Final = 96 << 20
 """Estimated bytes of memory that a sheet of an .xls workbook takes: its area, blank cells included, and its texts."""
+MAX_OLD_RECORDS: Final = 1 << 16
+"""Records of an .xls workbook that are none of cells: formats, and the pieces of the list of texts, of 8 KiB each."""
 
 
 class TooLargeError(ValueError):

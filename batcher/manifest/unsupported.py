@@ -42,6 +42,7 @@ _KNOWN: Final = {
     ".ssa": ("SSA subtitles", "ffmpeg -i {file} lines.srt"),
     ".numbers": ("a Numbers workbook", "export it from Numbers as CSV or Excel"),
     ".xlsb": ("a binary Excel workbook", _SOFFICE.replace("{to}", "xlsx")),
+    ".xlw": ("a workbook of Excel 4 or older", _SOFFICE.replace("{to}", "xlsx")),
     ".fods": ("a flat OpenDocument spreadsheet", _SOFFICE.replace("{to}", "ods")),
     ".parquet": (
         "Parquet",
@@ -49,7 +50,15 @@ _KNOWN: Final = {
     ),
     ".sqlite": ("an SQLite database", "sqlite3 -header -csv {file} 'SELECT * FROM lines' > lines.csv"),
 }
-_BEGINNINGS: Final = {b"%PDF-": ".pdf", b"{\\rtf": ".rtf", b"PAR1": ".parquet", b"SQLite format 3\0": ".sqlite"}
+_BEGINNINGS: Final = {
+    b"%PDF-": ".pdf",
+    b"{\\rtf": ".rtf",
+    b"PAR1": ".parquet",
+    b"SQLite format 3\0": ".sqlite",
+    b"\x09\0\4\0": ".xlw",
+    b"\x09\2\6\0": ".xlw",
+    b"\x09\4\6\0": ".xlw",
+}
 
 
 def refuse_unsupported(name: str, ending: str, head: bytes) -> None:

@@ -17,13 +17,12 @@ from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any, Final
 
 from batcher.errors import ManifestError
-from batcher.manifest import ods, xls, xlsx
+from batcher.manifest import limits, ods, xls, xlsx
 from batcher.manifest.archive import check
 from batcher.manifest.columns import Layout
 from batcher.manifest.faults import InvalidValueError, Problem, code, literal, printable
 from batcher.manifest.header import SAMPLE_ROWS, SampleRow, find_header
 from batcher.manifest.input import Input
-from batcher.manifest.limits import TooLargeError
 from batcher.manifest.rows import Record
 from batcher.manifest.suggestions import prose_column
 from batcher.manifest.table import is_second_table, table_record
@@ -31,9 +30,8 @@ from batcher.manifest.table import is_second_table, table_record
 if TYPE_CHECKING:
     from python_calamine import CalamineSheet
 
-_OLD: Final = b"\xd0\xcf\x11\xe0"
-MAGIC: Final = (b"PK\x03\x04", _OLD)
-"""First bytes of workbooks: a zip archive, or the container of .xls and of workbooks with a password."""
+MAGIC: Final = (b"PK\x03\x04", *xls.MAGIC)
+"""First bytes of workbooks: a zip archive, or an .xls workbook."""
 _SHEETS_LISTED: Final = 12
 _EXACT: Final = 2**53  # spreadsheets store doubles, which hold every whole number up to this one
 _Position = tuple[int, int]
@@ -97,6 +95,8 @@ def records(source: Input) -> Iterator[Record]:
         ManifestError: the workbook cannot be read, or lacks the chosen sheet.
     """
     with _readable(source):
+        if source.size() > limits.MAX_WORKBOOK_FILE_BYTES:
+            raise limits.TooLargeError(f"the file has more than {limits.MAX_WORKBOOK_FILE_BYTES >> 20} MiB")
         book = Book(source.tap.whole())
     chosen = _chosen(source, book)
     with _readable(source):
@@ -135,6 +135,8 @@ def _chosen(source: Input, book: Book) -> str:
     """
     wanted = source.rules.sheet
     if wanted is None:
+        if not book.names:
+            raise _unreadable(source.name, "it has no sheet of cells")
         if not book.visible:
             raise _unreadable(source.name, "all of its sheets are hidden")
         return book.visible[0]
@@ -205,7 +207,7 @@ class Book:
             check(archive)
         self._xlsx = archive if archive is not None and xlsx.LISTING in archive.namelist() else None
         self._ods = ods.tables(archive) if archive is not None and ods.is_ods(archive) else {}
-        self._xls = xls.Workbook(content) if content.startswith(_OLD) else None
+        self._xls = xls.Workbook(content) if content.startswith(xls.MAGIC) else None
         if self._xls is not None:
             content = self._xls.container()
         self._book = CalamineWorkbook.from_filelike(io.BytesIO(content))
@@ -234,12 +236,12 @@ def _readable(source: Input) -> Iterator[None]:
     """Turns every error of a damaged or too large workbook into one for people."""
     try:
         yield
-    except TooLargeError as error:
+    except limits.TooLargeError as error:
         raise _unreadable(source.name, f"it is too large: {error}") from None
+    except xls.UnsupportedError as error:
+        raise _unreadable(source.name, str(error)) from None
     except Exception as error:  # noqa: BLE001 - damaged archives raise a dozen kinds of errors
-        has_password = source.tap.head.startswith(_OLD) and source.ending != ".xls"
-        why = "it has a password" if has_password else f"it is damaged: {error}"
-        raise _unreadable(source.name, why) from None
+        raise _unreadable(source.name, f"it is damaged: {error}") from None
 
 
 def _unreadable(name: str, why: str) -> ManifestError:

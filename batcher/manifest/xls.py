@@ -1,78 +1,57 @@
 """Reduces an .xls workbook to what its reader needs of one sheet, and bounds the memory that this takes.
 
 The reader of workbooks loads all sheets at once, allocates their whole area twice, and trusts every length in the
-file. Therefore, it gets a container written here, with checked records only.
+file. Therefore, it gets a container written here, with checked records only. Texts of Excel 5 and 95, which are in a
+code page, are written as those of Excel 97, in Unicode.
 """
 
 from __future__ import annotations
 
+import codecs
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from batcher.manifest import limits
+from batcher.manifest import compound, limits
 from batcher.manifest.xlsx import check_area
 
-_HEADER: Final = 512
-_SPECIAL: Final = 0xFFFFFFFA
-"""The first of the numbers that mark the end of a chain, or a sector without one."""
 _BOUND_SHEET, _BOF, _EOF, _SST, _CONTINUE = 0x85, 0x809, 0x0A, 0xFC, 0x3C
-_GLOBALS: Final = {_BOF: 4, 0x2F: 2, 0x42: 2, 0x22: 2, 0x41E: 2, 0xE0: 4}
-"""Records of the workbook that are kept: password, code page, dates, formats. With their least length."""
-_FORMULA, _LABEL, _STRING, _LABEL_SST, _MANY = 0x06, 0x204, 0x207, 0xFD, 0xBD
-_CELLS: Final = {0x203: 14, _LABEL: 10, 0x205: 8, 0x27E: 10, _LABEL_SST: 10, _MANY: 12, _FORMULA: 20}
+_PASSWORD, _CODE_PAGE, _FORMAT = 0x2F, 0x42, 0x41E
+_GLOBALS: Final = {_BOF: 4, _CODE_PAGE: 2, 0x22: 2, _FORMAT: 3, 0xE0: 4}
+"""Records of the workbook that are kept: version, code page, dates, formats. With their least length."""
+_FORMULA, _LABEL, _RICH_LABEL, _STRING, _LABEL_SST, _MANY = 0x06, 0x204, 0xD6, 0x207, 0xFD, 0xBD
+_CELLS: Final = {0x203: 14, _LABEL: 8, _RICH_LABEL: 8, 0x205: 8, 0x27E: 10, _LABEL_SST: 10, _MANY: 12, _FORMULA: 20}
 """Records of cells, with their least length; each begins with row and column."""
-_END, _FREE = 0xFFFFFFFE, 0xFFFFFFFF
+_EXCEL_5, _EXCEL_97 = b"\0\5", b"\0\6"
+MAGIC: Final = (
+    compound.MAGIC,
+    *(struct.pack("<HH", _BOF, size) + version for size in (8, 16) for version in (_EXCEL_5, _EXCEL_97)),
+)
+"""First bytes of an .xls workbook: a compound file, or the bare records that some programs write."""
+_CODECS: Final = {
+    10000: "mac_roman", 10006: "mac_greek", 10007: "mac_cyrillic", 10029: "mac_latin2", 10079: "mac_iceland",
+    10081: "mac_turkish", 32768: "mac_roman", 32769: "cp1252",
+}  # fmt: skip
+"""Code pages whose codecs have other names than their numbers."""
+_STRING_BYTES: Final = 24
+"""Memory that the reader takes for a text besides its characters."""
 _Record = tuple[int, bytes]
 
 
-def _chain(table: bytes, start: int) -> Iterator[int]:
-    """Numbers of the sectors of a chain."""
-    left = len(table) // 4
-    while start < _SPECIAL:
-        if left == 0 or start * 4 + 4 > len(table):
-            raise ValueError("a chain of its sectors does not end")
-        yield start
-        left -= 1
-        (start,) = struct.unpack_from("<I", table, start * 4)
+class UnsupportedError(ValueError):
+    """An .xls workbook cannot be read although it may be whole; the message says why."""
 
 
 def _stream(content: bytes) -> bytes:
-    """The stream of the container that holds the workbook.
-
-    Raises:
-        ValueError, struct.error: it is damaged, or there is none.
-    """
-    shift, first, mini, double = struct.unpack_from("<30xH16xI8xI4xI", content)
-    if shift not in (9, 12):
-        raise ValueError("its sectors have an unusual size")
-    size = 1 << shift
-
-    def join(numbers: Iterator[int] | list[int]) -> bytes:
-        return b"".join(content[(number + 1) * size : (number + 2) * size] for number in numbers)
-
-    listed = list(struct.unpack_from("<109I", content, 76))
-    for _ in range(len(content) // size):
-        if double >= _SPECIAL:
-            break
-        *more, double = struct.unpack(f"<{size // 4}I", join([double]))
-        listed += more
-    used = [number for number in listed if number < _SPECIAL]
-    if len(set(used)) != len(used):
-        raise ValueError("a sector of its table is used twice")
-    table = join(used)
-    entries = join(_chain(table, first))
-    found: dict[str, tuple[int, int]] = {}
-    for at in range(0, len(entries) - 127, 128):
-        name = entries[at : at + 64].decode("utf-16-le", "replace").partition("\0")[0]
-        found.setdefault(name, struct.unpack_from("<II", entries, at + 116))
-    start, length = found["Workbook"] if "Workbook" in found else found["Book"]
-    if length >= 4096:
-        return join(_chain(table, start))[:length]
-    (root,) = struct.unpack_from("<I", entries, 116)
-    small, links = join(_chain(table, root)), join(_chain(table, mini))
-    return b"".join(small[number * 64 : number * 64 + 64] for number in _chain(links, start))[:length]
+    """The records of the workbook."""
+    if not content.startswith(compound.MAGIC):
+        return content
+    streams = compound.Streams(content)
+    for name in ("Workbook", "Book"):
+        if name in streams:
+            return streams.read(name)
+    raise UnsupportedError("it has a password" if "EncryptedPackage" in streams else "it contains no workbook")
 
 
 def _records(stream: bytes, at: int) -> Iterator[_Record]:
@@ -86,52 +65,18 @@ def _records(stream: bytes, at: int) -> Iterator[_Record]:
         at += 4 + size
 
 
-def packed(stream: bytes) -> bytes:
-    """A container with this stream alone."""
-    stream += bytes(max(4096, -(-len(stream) // 512) * 512) - len(stream))
-    sectors = len(stream) // 512
-    tables = 1
-    while tables * 128 < sectors + tables + 1:
-        tables += 1
-    doubles = max(0, -(-(tables - 109) // 127))
-    while tables * 128 < sectors + 1 + tables + doubles:
-        tables += 1
-        doubles = max(0, -(-(tables - 109) // 127))
-    base = sectors + 1
-    numbers = [*range(1, sectors), _END, _END, *[0xFFFFFFFD] * tables, *[0xFFFFFFFC] * doubles]
-    numbers += [_FREE] * (tables * 128 - len(numbers))
-    ids = [*range(base, base + tables)]
-    ids += [_FREE] * (109 + 127 * doubles - tables)
-    difat = b""
-    for number in range(doubles):
-        part = ids[109 + 127 * number : 236 + 127 * number]
-        difat += struct.pack("<128I", *part, base + tables + number + 1 if number + 1 < doubles else _END)
-    header = struct.pack(
-        "<8s16x5H6x9I", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", 0x3E, 3, 0xFFFE, 9, 6,
-        0, tables, sectors, 0, 4096, _END, 0, base + tables if doubles else _END, doubles,
-    )  # fmt: skip
-    folder = _entry("Root Entry", 5, _END, 0) + _entry("Workbook", 2, 0, len(stream)) + bytes(256)
-    return b"".join(
-        [header, struct.pack("<109I", *ids[:109]), stream, folder, struct.pack(f"<{len(numbers)}I", *numbers), difat]
-    )
-
-
-def _entry(name: str, kind: int, start: int, size: int) -> bytes:
-    child = 1 if kind == 5 else _FREE
-    return struct.pack(
-        "<64sHBB3I36xIQ", name.encode("utf-16-le"), len(name) * 2 + 2, kind, 1, _FREE, _FREE, child, start, size
-    )
-
-
 def _lengths(parts: list[bytes]) -> list[int]:
     """Bytes of each shared string, from the record and those that continue it.
 
     Raises:
         ValueError, struct.error, IndexError: they are not as many as the record states, or are cut off.
+        TooLargeError: they are too many for memory.
     """
     (count,) = struct.unpack_from("<4xI", parts[0])
     if count * 3 > sum(map(len, parts)):
         raise ValueError("it states more texts than it has")
+    if count * _STRING_BYTES > limits.MAX_OLD_SHEET_BYTES:
+        raise limits.TooLargeError(f"it has {count:,} texts")
     lengths, index, at = [], 0, 8
     for _ in range(count):
         if at >= len(parts[index]):
@@ -169,33 +114,52 @@ class _Box:
     bytes: int = 0
 
 
+def _codec(page: int) -> str:
+    """The codec of a code page.
+
+    Raises:
+        UnsupportedError: it is unknown.
+    """
+    try:
+        return codecs.lookup(_CODECS.get(page, f"cp{page}")).name
+    except LookupError:
+        raise UnsupportedError(f"its code page {page} is unknown") from None
+
+
 class Workbook:
     """An .xls workbook. `container` gives it with the cells of one sheet, or of none.
 
     Raises:
         ValueError, KeyError, IndexError, struct.error: it is damaged.
-        TooLargeError: its list of sheets is too large for memory.
+        TooLargeError: its lists of sheets, formats or texts are too large for memory.
+        UnsupportedError: it cannot be read.
     """
 
     def __init__(self, content: bytes) -> None:
         self._stream = _stream(content)
-        self._kept: list[_Record] = []
-        self._sheets: list[_Record] = []
-        self._wide = True
+        kept: list[_Record] = []
+        sheets: list[bytes] = []
         strings: list[bytes] = []
         last = -1
         for kind, data in _records(self._stream, 0):
             last = kind if kind != _CONTINUE else last
+            if kind == _PASSWORD:
+                raise UnsupportedError("it has a password")
             if kind == _BOUND_SHEET and len(data) >= 8:
-                self._sheets.append((kind, data))
+                sheets.append(data)
             elif kind == _SST or (kind == _CONTINUE and last == _SST):
                 strings.append(data)
             elif kind in _GLOBALS and len(data) >= _GLOBALS[kind]:
-                self._kept.append((kind, data))
-                if kind == _BOF:
-                    self._wide = data[:2] not in (b"\0\2", b"\0\3", b"\0\4", b"\0\5")
-        if sum(len(data) for _, data in self._sheets) > limits.MAX_LISTING_BYTES >> 4:
+                kept.append((kind, data))
+            if len(kept) + len(strings) > limits.MAX_OLD_RECORDS:
+                raise limits.TooLargeError(f"it has more than {limits.MAX_OLD_RECORDS:,} records besides cells")
+        if sum(map(len, sheets)) > limits.MAX_LISTING_BYTES >> 4:
             raise limits.TooLargeError(f"its list of sheets has more than {limits.MAX_LISTING_BYTES >> 14} KiB")
+        if not kept or kept[0][0] != _BOF:
+            raise ValueError("it does not begin like a workbook")
+        self._narrow = self._narrow_codec(kept)
+        self._kept = [one for record in kept if (one := self._global(*record)) is not None]
+        self._sheets = [data[:6] + self._sized(data[6:], "<B") for data in sheets]
         self._strings = strings
         self._lengths = _lengths(strings) if strings else []
 
@@ -208,33 +172,31 @@ class Workbook:
         """
         strings = [] if chosen is None else self._strings
         kept = self._kept + [(_SST if number == 0 else _CONTINUE, part) for number, part in enumerate(strings)]
-        size = sum(4 + len(data) for _, data in kept + self._sheets) + 4
+        size = sum(4 + len(data) for data in [*(data for _, data in kept), *self._sheets]) + 4
         listed = [
-            (kind, struct.pack("<I", size if number == chosen else size - 4) + data[4:])
-            for number, (kind, data) in enumerate(self._sheets)
+            (_BOUND_SHEET, struct.pack("<I", size if number == chosen else size - 4) + data[4:])
+            for number, data in enumerate(self._sheets)
         ]
         out = bytearray()
         for kind, data in [*kept, *listed, (_EOF, b"")]:
             out += struct.pack("<HH", kind, len(data)) + data
         if chosen is not None:
-            (at,) = struct.unpack_from("<I", self._sheets[chosen][1])
+            (at,) = struct.unpack_from("<I", self._sheets[chosen])
             for kind, data in self._cells(at):
                 out += struct.pack("<HH", kind, len(data)) + data
             out += struct.pack("<HH", _EOF, 0)
-        return packed(bytes(out))
+        return compound.packed(bytes(out))
 
     def _cells(self, start: int) -> Iterator[_Record]:
         """The records of a sheet's cells, each with lengths that match."""
         box = _Box()
         for kind, data in _records(self._stream, start):
-            if kind == _STRING and len(data) >= 4 and box.filled:
-                box.filled, box.bytes = box.filled + 1, box.bytes + len(data) * 2
-                yield kind, self._text(data)
+            if kind == _STRING and len(data) >= 2 and box.filled:
+                text = self._sized(data)
+                box.filled, box.bytes = box.filled + 1, box.bytes + len(text) * 2
+                yield kind, text
             elif kind in _CELLS and len(data) >= _CELLS[kind]:
-                self._measure(box, kind, data)
-                if kind == _FORMULA:
-                    data = data[:20] + bytes(2)
-                yield kind, data[:6] + self._text(data[6:]) if kind == _LABEL else data
+                yield self._cell(box, kind, data)
         height, width = box.bottom - box.top + 1, box.right - box.left + 1
         if box.filled == 0:
             return
@@ -243,11 +205,47 @@ class Workbook:
             most = limits.MAX_OLD_SHEET_BYTES >> 20
             raise limits.TooLargeError(f"its sheet of {height:,} rows by {width:,} columns takes more than {most} MiB")
 
-    def _text(self, data: bytes) -> bytes:
-        """A text with as many characters as there are: the reader allocates those that are stated."""
-        (characters,) = struct.unpack_from("<H", data)
-        have = (len(data) - 3) // (1 + (data[2] & 1)) if self._wide else len(data) - 2
-        return struct.pack("<H", min(characters, have)) + data[2:]
+    def _cell(self, box: _Box, kind: int, data: bytes) -> _Record:
+        """The record of a cell, counted in `box`; without the formula, and without the fonts within a text."""
+        if kind in (_LABEL, _RICH_LABEL):
+            kind, data = _LABEL, data[:6] + self._sized(data[6:])
+        self._measure(box, kind, data)
+        return kind, data[:20] + bytes(2) if kind == _FORMULA else data
+
+    def _narrow_codec(self, kept: list[_Record]) -> str | None:
+        """The codec of texts by Excel 5 and 95; None if they are by a later version."""
+        (_, version), *_ = kept
+        if version[:2] != _EXCEL_5 and version[:4] != b"\0\0\0\x10":
+            return None
+        pages = [struct.unpack_from("<H", data)[0] for kind, data in kept if kind == _CODE_PAGE]
+        return _codec(pages[-1] if pages else 1252)
+
+    def _global(self, kind: int, data: bytes) -> _Record | None:
+        """A record of the whole workbook, as Excel 97 writes it; None if that does without."""
+        if self._narrow is None:
+            return kind, data
+        if kind == _BOF:
+            return kind, _EXCEL_97 + data[2:]
+        if kind == _FORMAT:
+            return kind, data[:2] + self._sized(bytes([data[2], 0]) + data[3:])
+        return None if kind == _CODE_PAGE else (kind, data)
+
+    def _sized(self, data: bytes, length: str = "<H") -> bytes:
+        """A text after its length, as Excel 97 writes it, with as many characters as there are: the reader allocates
+        those that are stated.
+
+        Raises:
+            ValueError: it is not in the workbook's code page.
+        """
+        (characters,) = struct.unpack_from(length, data)
+        text = data[struct.calcsize(length) :]
+        if self._narrow is not None:
+            try:
+                text = b"\1" + text[:characters].decode(self._narrow).encode("utf-16-le")
+            except UnicodeDecodeError:
+                raise ValueError(f"a text is not in its code page, {self._narrow}") from None
+        have = (len(text) - 1) // (1 + (text[0] & 1)) if text else 0
+        return struct.pack(length, min(characters, have)) + (text or b"\0") + bytes(2)
 
     def _measure(self, box: _Box, kind: int, data: bytes) -> None:
         row, column = struct.unpack_from("<HH", data)

@@ -28,6 +28,11 @@ Confirm = Callable[[str], Awaitable[bool]]
 """Puts a question to a person; returns whether the answer is yes."""
 
 
+def new_run_id() -> str:
+    """A new identity for a run."""
+    return uuid.uuid4().hex[:12]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunContext:
     """One run: its settings, its ledger and output folders, its identity, and its shared latches and counts."""
@@ -40,7 +45,7 @@ class RunContext:
     stop: Stop = field(default_factory=Stop)
     tally: Tally = field(default_factory=Tally)
     items: ItemLog = field(default_factory=ItemLog)
-    run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    run_id: str = field(default_factory=new_run_id)
 
     @cached_property
     def store(self) -> Store:

@@ -44,7 +44,8 @@ class Guard:
         self._account_id = account_id
         self._run_id = run_id
         self._tripped = False
-        self._permitted: set[int] = set()
+        self._follows = False  # another run probes a halt
+        self._promising: dict[int, tuple[str, int]] = {}  # halts that this run may probe, as they were at its start
         self._suspected_at = -math.inf
         self._throttled = 0  # creates in a row
         self.halts: list[Halt] = []
@@ -58,7 +59,7 @@ class Guard:
     @property
     def probing(self) -> bool:
         """Whether this run may probe an open halt: with one create at a time, until its answer closes the halt."""
-        return bool(self.halts) and not self._tripped
+        return bool(self.halts) and not self._tripped and not self._follows
 
     def trip(self) -> None:
         """Send no further create. The caller records the cause right after."""
@@ -72,9 +73,8 @@ class Guard:
         for halt in self.halts:
             log.info("still halted", **_facts(halt))
             if override or await self._may_probe(halt, profile):
-                await self._ledger.do(halts.permit_probe, halt.id, self._run_id)
-                self._permitted.add(halt.id)
-        self._tripped = any(halt.id not in self._permitted for halt in self.halts)
+                self._promising[halt.id] = (halt.run_id, halt.probes)
+        await self._find_probers()
 
     async def refresh(self) -> None:
         """Reload the halts, after a record that may have opened or closed them.
@@ -88,12 +88,26 @@ class Guard:
         for halt in found:
             if before.pop(halt.id, None) is None:
                 log.warning("halted", **_facts(halt))
-                if self._on_halt is not None:
+                if self._on_halt is not None and halt.run_id == self._run_id:
                     await self._on_halt(halt)
         for halt in before.values():
             log.info("resumed", **_facts(halt))
-        permitted = await self._ledger.do(halts.allowance, self._account_id, self._run_id, 1, busy=True)
-        self._tripped = self._tripped or permitted == 0
+        await self._find_probers()
+
+    async def _find_probers(self) -> None:
+        """Trip unless each open halt may be probed, by this run or by another, whose result it then waits for.
+
+        A run that was to probe a halt may have ended. Then another one that found the halt promising does it.
+        """
+        probers = set()
+        for halt in list(self.halts):
+            promising = self._promising.get(halt.id) == (halt.run_id, halt.probes)
+            prober = await self._ledger.do(halts.find_prober, halt, self._run_id, may_probe=promising)
+            probers.add(prober)
+            if prober == "own":
+                self._promising.pop(halt.id, None)  # once lost, the permission is not taken again
+        self._follows = "other" in probers
+        self._tripped = self._tripped or None in probers
 
     async def note(self, profile: Profile | None) -> None:
         """Record a balance that was read during the run, as evidence for creates in doubt."""
@@ -154,6 +168,15 @@ class Guard:
             from_task=from_task,
         ):
             self.trip()
+
+    async def record_balance(self, client: Client) -> None:
+        """Record the balance that a halt met by this run is measured against, once the last creates are recorded.
+
+        Repeated at the end, since a task can fail for lack of credits long after the last create.
+        """
+        await self.refresh()
+        if self.tripped and any(halt.kind == "credits" and halt.balance_at is None for halt in self.halts):
+            await self.settle((await client.profile()).profile)
 
     async def settle(self, profile: Profile | None) -> None:
         """Record the balance after the last creates were answered. If it is unknown, the next run records it."""

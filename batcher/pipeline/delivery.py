@@ -10,10 +10,9 @@ from typing import Any, Final
 
 from batcher import files
 from batcher.audio import checks
-from batcher.audio.store import Store
 from batcher.errors import StorageError
-from batcher.ledger.ledger import Connection, Ledger
-from batcher.ledger.lifecycle import collection
+from batcher.ledger.ledger import Connection
+from batcher.ledger.lifecycle import collection, runs
 from batcher.ledger.queries import item_counts
 from batcher.ledger.queries.outputs import outputs_of, to_link
 from batcher.ledger.records import Batch, FileRecord, OpenTask, Output
@@ -129,19 +128,21 @@ async def recover_files(delivery: Delivery) -> None:
             await delivery.save(task)
     open_tasks = await ledger.do(item_counts.collectable)
     if open_tasks or not await ledger.do(cached_facts.get, SWEPT):
-        await sweep(ledger, delivery.ctx.store)
+        await sweep(delivery.ctx)
 
 
-async def sweep(ledger: Ledger, store: Store) -> None:
-    """Remove unfinished parts, and record that there are none.
+async def sweep(ctx: RunContext) -> None:
+    """Remove unfinished parts, and record that there are none. Not while other runs work, which may be writing them.
 
     Raises:
         StorageError: they cannot be removed.
     """
+    if await ctx.ledger.do(runs.others_work, ctx.run_id):
+        return
     try:
-        for part in list(store.leftovers()):
+        for part in list(ctx.store.leftovers()):
             part.unlink(missing_ok=True)
     except OSError as error:
         hint = "Check the permissions of the output folder, then run it again."
         raise StorageError(f"cannot clean up {error.filename}: {error.strerror}", hint) from error
-    await ledger.do(cached_facts.put, SWEPT, "rows", True)
+    await ctx.ledger.do(cached_facts.put, SWEPT, "rows", True)

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import anyio.to_thread
 
-from batcher.audio import folder_mark
 from batcher.audio.store import Store
 from batcher.errors import StorageError
 from batcher.formatting import counted, rounded
@@ -21,6 +20,7 @@ from batcher.ledger.queries import item_counts, outputs, status
 from batcher.ledger.queries.item_counts import Counts
 from batcher.ledger.records import Batch, Halt
 from batcher.ledger.storage import cached_facts
+from batcher.ledger.storage.sharing import take_turn
 from batcher.pipeline import restore
 from batcher.pipeline.context import RunContext
 from batcher.pipeline.delivery import SWEPT, sweep
@@ -82,23 +82,25 @@ class Finish:
     async def _close_run(self) -> run_report.RunReport:
         ledger = self.ctx.ledger
         if not self.ctx.stop.interrupted and not await ledger.do(cached_facts.get, SWEPT):
-            await sweep(ledger, self.ctx.store)
-        await self._mark_folder(await self._write_results())
+            await sweep(self.ctx)
+        written = await self._write_results()
         await ledger.do(self.ingest.record_end, unwritten=self.ctx.tally.unwritten)
         counts = await ledger.do(self.ingest.selection.count, self.ingest.named)
         await ledger.do(self._note_halts, counts)
         result = await self._result(counts)
         await ledger.do(self._note_end, result)
+        if ledger.intents is not None:
+            ledger.intents.remove()
+        await self._mark_folder(written)
         await ledger.do(status.precompute)
         return result
 
     async def _mark_folder(self, written: list[str]) -> None:
-        """Note in the output folder's mark that the results of these batches are complete."""
+        """Note in the output folder's mark that the run has ended, and the results of these batches are complete."""
         here = [batch.name for batch in self.ingest.named if batch.out_dir == self.ctx.store.out_dir]
         names = [name for name in written if name in here]
-        owner = await anyio.to_thread.run_sync(folder_mark.owner, self.ctx.store)
-        if names and owner is not None and owner.run_id == self.ctx.run_id:
-            await restore.sign(self.ctx, names, whole=True)
+        if names:
+            await self.ctx.ledger.do(restore.sign, self.ctx, names, ended=True)
 
     async def _result(self, counts: Counts) -> run_report.RunReport:
         refused, unwritten = self.ingest.refused, self.ctx.tally.unwritten
@@ -175,6 +177,7 @@ class Finish:
         await self.ctx.ledger.do(self._note_written, batch, [formats, *after])
 
     def _write_lines(self, conn: Connection, batch: Batch, store: Store) -> None:
+        take_turn(conn, "results")
         if formats := self.ctx.settings.results:
             results.write_results(store, batch.name, outputs.results(conn, batch), formats)
         cached_facts.put(conn, _fact(batch), "rows", self._is_writing)
@@ -201,7 +204,9 @@ class Finish:
         end = self.profiles[-1].balance if len(self.profiles) > 1 else None
         spent, known = spending.spent_in_run(conn, self.ctx.run_id)
         topped_up = top_ups.topped_up(conn, run_id=self.ctx.run_id)
-        if not known:
+        if runs.worked_with_others(conn, self.ctx.run_id):
+            spent = spent if known else None  # the balance has paid for them, too
+        elif not known:
             spent = start + topped_up - end if start is not None and end is not None else None
         needed = self.ingest.selection.estimated_need(conn, self.ingest.named)
         found = {"start": start, "end": end, "spent": spent, "estimated_needed": needed, "topped_up": topped_up}

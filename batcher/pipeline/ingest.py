@@ -114,7 +114,7 @@ class Ingest:
     ) -> tuple[Manifest, Batch]:
         """Read the manifest to its end, and import it."""
         manifest = open_manifest(source, rules, watch=self._until_stopped)
-        imported = await self._ctx.ledger.do(
+        imported = await self._ctx.ledger.do_once(
             importer.import_manifest,
             manifest,
             rules,

@@ -55,12 +55,12 @@ class Linker:
     async def _replace_known(self, output: Output, why: str) -> str | None:
         """Replace the file at the output if it is audio that the ledger has. Returns why not, or None."""
         store = self.stores.at(output.out_dir)
-        item = await self.disk.do(store.item_at, output)
         sha256 = await self.disk.do(store.digest_at, output.output)
+        item = await self.disk.do(store.item_at, output)  # after that: another run may replace the file at any time
         owners = await self.ledger.do(owners_of, output, item, sha256)
         if owners and (other := await self.ledger.do(row_at, store, output, owners)) is not None:
             return other
-        return await self.disk.do(self._link_one, output, owners) if owners else why
+        return await self.disk.do(self._link_one, output, owners, sha256) if owners else why
 
     def _publish_and_link(self, path: str | None, outputs: Sequence[Output]) -> list[Linked]:
         if path is not None:
@@ -75,13 +75,14 @@ class Linker:
                 results.append((output, _reason(error)))
         return results
 
-    def _link_one(self, output: Output, owners: Sequence[tuple[str, str, str]] = ()) -> str | None:
-        """Link one output; `owners` are the items whose audio is there. Returns why that failed, or None."""
+    def _link_one(
+        self, output: Output, owners: Sequence[tuple[str, str, str]] = (), sha256: str | None = None
+    ) -> str | None:
+        """Link one output; `owners` are the items whose audio, with this hash, is there. Returns why that failed, or
+        None."""
         store = self.stores.at(output.out_dir)
         try:
-            if owners:
-                store.preserve(output, owners)
-            return store.link(output, replace=bool(owners))
+            return store.link(output, replace=bool(owners) and store.preserve(output, owners, sha256))
         except OutageError:
             raise
         except OSError as error:

@@ -25,8 +25,9 @@ _FLUSH_SECONDS: Final = 15.0
 class Outbox:
     """Notices are durable before they are posted and are removed afterwards: a crash in between repeats one."""
 
-    def __init__(self, ledger: Ledger, clock: Clock, progress: Observer, post: Post | None) -> None:
+    def __init__(self, ledger: Ledger, run_id: str, clock: Clock, progress: Observer, post: Post | None) -> None:
         self._ledger = ledger
+        self._run_id = run_id
         self._clock = clock
         self._progress = progress
         self._post = post
@@ -39,7 +40,9 @@ class Outbox:
             return
         at = self._clock.now()
         facts = {"schema": report.schema, "id": uuid.uuid4().hex, "event": event, "at": utc(at)}
-        notices.add(conn, json.dumps(facts | {"report": report.facts()}, ensure_ascii=False), at=at)
+        notices.add(
+            conn, json.dumps(facts | {"report": report.facts()}, ensure_ascii=False), run_id=self._run_id, at=at
+        )
 
     async def run(self) -> None:
         """Post what earlier runs have left, then each notice as it is added, until cancelled."""
@@ -69,7 +72,7 @@ class Outbox:
         """
         try:
             async with self._posting:
-                while (waiting := await self._ledger.do(notices.oldest)) is not None:
+                while (waiting := await self._ledger.do(notices.oldest, self._run_id)) is not None:
                     if (why := await post(waiting[1].encode())) is not None:
                         return why
                     await self._ledger.do(notices.remove, waiting[0])

@@ -159,7 +159,7 @@ class _Planner:
         self._watch = watch
         self._preview = ImportPreview(conn)
         self._verdict = Verdict()
-        self._plan = Plan(outdated=why_outdated(conn, read_owners(settings, current_batches(conn))))
+        self._plan = Plan(outdated=why_outdated(conn, read_owners(settings, current_batches(conn)), settings.ledger))
         self._store = Stores(settings.home).of(settings.out_dir)
         self._refused_types: dict[str, None] = {}
         self._preview_imports()

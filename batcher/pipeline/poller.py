@@ -65,6 +65,7 @@ class Poller:
         self._polling = 0  # polls that are not recorded yet,
         self._asking = 0  # and those of them that have no answer yet
         self._closing = False
+        self.has_ended = False  # watches no further task
 
     def watch(self, task: OpenTask, *, at_once: bool = False) -> None:
         """Poll `task` until it ends; `at_once` if it comes from an earlier run and may have ended long ago."""
@@ -82,6 +83,12 @@ class Poller:
 
     async def run(self) -> None:
         """Poll tasks as they become due, until `no_more` was called and none is left."""
+        try:
+            await self._poll_due()
+        finally:
+            self.has_ended = True
+
+    async def _poll_due(self) -> None:
         async with anyio.create_task_group() as polls:
             while self._due or self._polling or not self._closing:
                 if self._has_only_overdue():
@@ -206,7 +213,7 @@ class Poller:
         if task.phase is Phase.RUNNING:
             if not task.known_word and task.word != watched.word:
                 self._log(watched).warning("unknown status, taken for running", status=task.word)
-            self._note_running(watched, task.word)
+            await self._note_running(watched, task.word)
             return False
         self._log_end(watched, ending, task.phase)
         self.ctx.tally.charged(ending.credits)
@@ -227,7 +234,7 @@ class Poller:
             await self.api.guard.refresh()
         return True
 
-    def _note_running(self, watched: _Watched, word: str) -> None:
+    async def _note_running(self, watched: _Watched, word: str) -> None:
         """Record that the task is still running. After far too long without progress it gives up its slot."""
         now = self.ctx.clock.steady()
         if watched.word not in (None, word):
@@ -240,6 +247,7 @@ class Poller:
             self.overdue[watched.task.key] = watched.task
             self._log(watched).warning("task overdue", status=word)
             self._free_slot(watched)
+            await self.ctx.ledger.do(collection.record_overdue, watched.task, at=self.ctx.clock.now())
 
     def _free_slot(self, watched: _Watched) -> None:
         """Free the slot of a task that has ended or is overdue; once."""

@@ -12,7 +12,7 @@ import math
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -20,24 +20,28 @@ from typing import Any, Final, NamedTuple
 import anyio.to_thread
 
 from batcher import files
+from batcher.address import Address, Server, intents_files
 from batcher.audio import folder_mark
 from batcher.audio.content import TEMPORARY
 from batcher.audio.folder_mark import Owner
 from batcher.audio.store import Store
 from batcher.audio.stores import Stores
-from batcher.clock import local
+from batcher.clock import Clock, local
 from batcher.errors import UsageError
 from batcher.formatting import counted
 from batcher.item import State
-from batcher.ledger.ledger import Connection, Ledger, open_readonly
-from batcher.ledger.lifecycle import restored_rows
+from batcher.ledger.ledger import Connection, Ledger, open_locked, open_readonly
+from batcher.ledger.lifecycle import restored_rows, runs
 from batcher.ledger.queries import outputs
 from batcher.ledger.queries.batches import current_batches
-from batcher.ledger.queries.identity import Identity, has_run, identity, last_run
+from batcher.ledger.queries.identity import Identity, has_run, identity, working_runs
 from batcher.ledger.records import Batch, FileRecord
+from batcher.ledger.storage.intents import IntentsFile
+from batcher.ledger.storage.sharing import is_shared, take_turn
 from batcher.manifest.storable import is_storable
 from batcher.pipeline.context import RunContext
 from batcher.pipeline.delivery import Delivery
+from batcher.reports.observer import Observer
 from batcher.reports.results import RESULTS, results_names
 from batcher.settings import Settings
 
@@ -71,29 +75,64 @@ def read_owners(settings: Settings, batches: Sequence[Batch]) -> Owners:
     return [(store, folder_mark.owner(store)) for store in _stores(settings, batches)]
 
 
-def why_outdated(conn: Connection, owners: Owners) -> str | None:
+def why_outdated(conn: Connection, owners: Owners, ledger: Address) -> str | None:
     """Why the ledger may lack what was bought. None if nothing suggests it."""
     ours = identity(conn)
     if ours.copied_at is not None:
         return f"the ledger is a copy made at {local(ours.copied_at)}, without what was bought since"
-    if ours.was_promoted and not _is_complete_since(conn, owners[0][1]):
-        return "another database server has taken over, and may lack what was bought last"
+    if ours.was_promoted:
+        own = intents_files(ledger, ours.ledger_id) if isinstance(ledger, Server) else {}
+        hosts = {host for run_id, host in working_runs(conn) if run_id not in own}
+        if hosts or owners[0][1] is None:
+            where = f" (by runs on {', '.join(sorted(hosts))})" if hosts else ""
+            return f"the ledger is in another database than before, which may lack what was bought last{where}"
     for store, owner in owners:
-        if owner is not None and owner.ledger_id == ours.ledger_id and not has_run(conn, owner.run_id):
-            return f"the ledger is older than the audio in {store.place}: it lacks the last run there"
+        is_ours = owner is not None and owner.ledger_id == ours.ledger_id
+        if owner is not None and is_ours and not has_run(conn, owner.run_id, ended=owner.ended):
+            lacks = "the end of the last run there" if has_run(conn, owner.run_id) else "the last run there"
+            return f"the ledger is older than the audio in {store.place}: it lacks {lacks}"
     store, owner = owners[0]
     if owner is not None and owner.ledger_id != ours.ledger_id:
         return f"another ledger bought the audio in {store.place}"
     return None
 
 
-def _is_complete_since(conn: Connection, owner: Owner | None) -> bool:
-    """Whether the ledger has the end of the last run that worked in the folder, and so everything before it."""
-    return owner is not None and last_run(conn) == (owner.run_id, True)
+async def settle_own_runs(settings: Settings, progress: Observer, clock: Clock) -> None:
+    """If the ledger is in another database than before, compare it with what this host's runs were about to create.
+
+    What it lacks is put in doubt, and those runs no longer keep others from working.
+
+    Raises:
+        LockedError: another process works on the ledger.
+    """
+    ledger = settings.ledger
+    if not isinstance(ledger, Server):
+        return
+    with open_readonly(ledger, settings.world) as conn:
+        ours = identity(conn)
+        noted = intents_files(ledger, ours.ledger_id) if ours.was_promoted else {}
+    if not noted:
+        return
+    with open_locked(ledger, settings.world) as opened:
+        lost = await opened.do(_settle, noted, clock.now() + await opened.ahead_seconds())
+    if lost:
+        progress.warn(
+            f"the ledger is in another database than before, which lacks {counted(lost, 'create request')} (may have "
+            "been bought); see `batcher resolve`"
+        )
 
 
-def need_consent(settings: Settings) -> bool:
-    """Whether the ledger is to be restored first.
+def _settle(conn: Connection, noted: Mapping[str, Path], at: float) -> int:
+    lost = 0
+    for path in noted.values():
+        lost += restored_rows.add_lost_intents(conn, IntentsFile(path).read(), at=at)
+    runs.record_vanished(conn, list(noted), at=at)
+    return lost
+
+
+def need_consent(settings: Settings) -> tuple[bool, bool]:
+    """Whether the ledger is to be restored first, and whether it is to be restored at all or is being restored: a run
+    that does so works alone.
 
     Raises:
         UsageError: it is, without `--restored`; or the output folder belongs to the other world, sandbox or real.
@@ -110,7 +149,8 @@ def need_consent(settings: Settings) -> bool:
             "Choose another --out-dir.",
         )
     with open_readonly(settings.ledger) as conn:
-        why = why_outdated(conn, owners)
+        why, due = why_outdated(conn, owners, settings.ledger), restored_rows.due(conn)
+        was_promoted = identity(conn).was_promoted
     if why is not None and not settings.restored:
         raise UsageError(
             f"{why}. Nothing was created.",
@@ -118,7 +158,7 @@ def need_consent(settings: Settings) -> bool:
             "that may have been bought are put in doubt. Or choose another --ledger or --out-dir. "
             "See `batcher help files`.",
         )
-    return why is not None
+    return why is not None, due or was_promoted or settings.restored
 
 
 def _stores(settings: Settings, batches: Sequence[Batch]) -> list[Store]:
@@ -141,7 +181,7 @@ async def import_rows(ctx: RunContext, *, outdated: bool) -> None:
     with tempfile.TemporaryDirectory(prefix=TEMPORARY) as folder:
         found = await anyio.to_thread.run_sync(_results_files, stores, Path(folder))
         lines = (line for line in read_results(found) if line["batch"] not in known)
-        number = await ledger.do(restored_rows.add, lines, at=ctx.clock.now())
+        number = await ledger.do_once(restored_rows.add, lines, at=ctx.clock.now())
     if outdated:
         await _begin(ledger, stores, ctx.run_id, batches)
     rows, files = counted(number, "row"), counted(len(found), "results file")
@@ -241,16 +281,31 @@ def _leads_out(output: str) -> bool:
     return output.startswith("/") or ".." in output.split("/")
 
 
-async def sign(ctx: RunContext, batches: Sequence[str], *, whole: bool) -> None:
-    """Mark the output folder as this run's. `whole`: the results files of these batches are complete now.
+def sign(conn: Connection, ctx: RunContext, batches: Sequence[str], *, ended: bool) -> None:
+    """Mark the output folder as this run's, and the results files of these batches as incomplete.
+
+    `ended`: the run has recorded its end, after it wrote these files. They are complete unless another run works on
+    the ledger, which then signs at its own end.
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    ours, store, thread = await ctx.ledger.do(identity), ctx.store, anyio.to_thread.run_sync
-    owner = await thread(folder_mark.owner, store)
-    digests = {batch: await thread(_results_digest, store, batch) if whole else None for batch in batches}
-    await _mark(store, ours, ctx.run_id, ({} if owner is None else owner.batches) | digests)
+    take_turn(conn, "mark")
+    ours, store = identity(conn), ctx.store
+    owner = folder_mark.owner(store)
+    if ended and (owner is None or not _may_end(conn, owner, ours, ctx.run_id)):
+        return
+    digests = {batch: _results_digest(store, batch) if ended else None for batch in batches}
+    found = {} if owner is None else owner.batches
+    mark = Owner(ledger_id=ours.ledger_id, run_id=ctx.run_id, batches=found | digests, world=ours.world, ended=ended)
+    folder_mark.sign(store, mark)
+
+
+def _may_end(conn: Connection, owner: Owner, ours: Identity, run_id: str) -> bool:
+    """Whether nobody buys into the folder any more: this run signed last, or other runs did that have ended."""
+    if runs.others_work(conn, run_id):
+        return False
+    return owner.run_id == run_id or (is_shared(conn) and owner.ledger_id == ours.ledger_id)
 
 
 async def apply_rows(delivery: Delivery, *, account_id: int, imported: bool) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
@@ -13,20 +14,21 @@ from batcher.audio.io_threads import REQUESTS
 from batcher.audio.objects import reporting
 from batcher.audio.stores import Stores
 from batcher.clock import Clock, Wakeup
-from batcher.errors import BatcherError, CredentialsError, TroubleError, UsageError, root_cause
-from batcher.formatting import amount, counted
+from batcher.errors import BatcherError, CredentialsError, StorageError, TroubleError, UsageError, root_cause
+from batcher.formatting import amount
 from batcher.item import State
-from batcher.ledger.lifecycle import collection, restored_rows, runs
+from batcher.ledger.lifecycle import claims, restored_rows, runs
 from batcher.ledger.queries import item_counts, status
 from batcher.ledger.queries.identity import note_timeline
 from batcher.ledger.queries.selection import selected_rows
 from batcher.ledger.records import Halt
-from batcher.ledger.storage import database
+from batcher.ledger.recovery import recover
+from batcher.ledger.storage import database, sharing
 from batcher.log import log, within_run
 from batcher.pacing.pace import Pacing
 from batcher.pipeline import restore
 from batcher.pipeline.connection import reach
-from batcher.pipeline.context import ApiContext, Confirm, RunContext
+from batcher.pipeline.context import ApiContext, Confirm, RunContext, new_run_id
 from batcher.pipeline.credit_guard import Guard
 from batcher.pipeline.delivery import Delivery, recover_files
 from batcher.pipeline.descriptors import InFlight, fit, preload
@@ -34,6 +36,7 @@ from batcher.pipeline.downloader import Downloader
 from batcher.pipeline.drain import limit_runtime, obey
 from batcher.pipeline.finish import Finish
 from batcher.pipeline.ingest import Ingest
+from batcher.pipeline.neighbours import Neighbours, warn_of_doubts
 from batcher.pipeline.outbox import Outbox, Post
 from batcher.pipeline.poller import Poller
 from batcher.pipeline.preflight import Preflight
@@ -41,7 +44,7 @@ from batcher.pipeline.purchase_check import check_purchases
 from batcher.pipeline.question import ask
 from batcher.pipeline.slots import Slots
 from batcher.pipeline.startup import need_manifests, open_owned
-from batcher.pipeline.stop import Reason, StopRequests
+from batcher.pipeline.stop import Reason, Stop, StopRequests
 from batcher.pipeline.submitter import Submitter
 from batcher.provider.answers import Profile
 from batcher.reports.observer import Observer, Work
@@ -87,11 +90,12 @@ async def run(
     """
     if not await anyio.to_thread.run_sync(database.exists, settings.ledger):
         need_manifests(settings)
-    clock = Clock()
+    clock, run_id = Clock(), new_run_id()
     with ExitStack() as held:
-        ledger, outdated = await open_owned(held, settings, progress, clock, requests)
+        ledger, outdated = await open_owned(held, settings, run_id, progress, clock, requests)
+        clock.ahead_seconds = await ledger.ahead_seconds()
         stores = Stores(settings.home)
-        ctx = RunContext(settings=settings, ledger=ledger, stores=stores, progress=progress, clock=clock)
+        ctx = RunContext(settings=settings, ledger=ledger, stores=stores, progress=progress, clock=clock, run_id=run_id)
         with reporting():
             try:
                 with within_run(ctx.run_id):
@@ -106,7 +110,7 @@ class _Run:
     def __init__(self, ctx: RunContext, confirm: Confirm | None, post: Post | None) -> None:
         self.ctx = ctx
         self.confirm = confirm
-        self.outbox = Outbox(ctx.ledger, ctx.clock, ctx.progress, post)
+        self.outbox = Outbox(ctx.ledger, ctx.run_id, ctx.clock, ctx.progress, post)
         self.begun = ctx.clock.steady()
         self.ingest = Ingest(ctx, confirm)
         self.at_once = _AT_ONCE._replace(creates=min(ctx.settings.concurrency, _AT_ONCE.creates))
@@ -126,10 +130,12 @@ class _Run:
             watchers.start_soon(obey, self.ctx, requests, self._abort_creates, watchers)
             watchers.start_soon(limit_runtime, self.ctx)
             watchers.start_soon(self.ctx.ledger.keep)
-            await self._recover(started_at)
-            watchers.start_soon(self.outbox.run)
+            # Before this run is recorded, which records the end of those that the server may have lost something of.
             if outdated or self.ctx.settings.restored:
                 await restore.import_rows(self.ctx, outdated=outdated)
+            await self.ctx.ledger.do(note_timeline)
+            await self._recover(started_at)
+            watchers.start_soon(self.outbox.run)
             await self.ingest.run()
             delivery = await self._deliver_leftovers()
             await self._announce()
@@ -149,15 +155,11 @@ class _Run:
     async def _recover(self, at: float) -> None:
         """Replay the spill file of an earlier run, and put its unanswered creates in doubt."""
         ctx = self.ctx
+        await ctx.ledger.note_intents([])  # a recorded run has the file
         self.last_end = await ctx.ledger.do(runs.begin_run, ctx.run_id, out_dir=str(ctx.settings.out_dir), at=at)
-        await ctx.ledger.do(note_timeline)
         self.ingest.last_message = self.last_end[1]
-        doubts = await ctx.ledger.recover(run_id=ctx.run_id, at=at, max_in_doubt=ctx.settings.max_in_doubt)
-        if doubts:
-            ctx.progress.warn(
-                f"{counted(doubts, 'create request')} of an earlier run had no answer when it ended "
-                "(may have been bought); see `batcher resolve`"
-            )
+        most = ctx.settings.max_in_doubt
+        warn_of_doubts(ctx, await recover(ctx.ledger, run_id=ctx.run_id, at=at, max_in_doubt=most))
 
     async def _deliver_leftovers(self) -> Delivery:
         """Deliver files that an earlier run left at their paths, and link done items to the rows that lack them."""
@@ -179,7 +181,9 @@ class _Run:
         self.ctx.tally.begin(counts.states)
         if counts.states[State.PENDING] and self.ingest.wanted:
             return True
-        return await ledger.do(item_counts.collectable) > 0 or await ledger.do(restored_rows.due)
+        if await ledger.do(item_counts.collectable) or await ledger.do(restored_rows.due):
+            return True
+        return await ledger.do(claims.held_by_others, self.ctx.run_id, self.ingest.named, at=self.ctx.clock.now())
 
     async def _work(self, delivery: Delivery) -> None:
         """Create and collect. An error that prevents it is a reason to stop like any other: the run still reports."""
@@ -228,7 +232,8 @@ class _Run:
             guard = await self._arm_guard(profile, account_id)
             await self._create_and_collect(client, guard, delivery, account_id)
             self.halts = guard.halts
-        await self._read_final_balance(client, guard)
+        with _stopping(self.ctx.stop):
+            await self._read_final_balance(client, guard)
 
     async def _enter_account(self, preflight: Preflight) -> tuple[Profile, int | None]:
         """Returns the account's profile and number; None for an unknown one, which may not create."""
@@ -264,7 +269,7 @@ class _Run:
         ctx = self.ctx
         if not await ctx.ledger.do(restored_rows.due):
             here = [batch.name for batch in self.ingest.named if batch.out_dir == ctx.store.out_dir]
-            await restore.sign(ctx, here, whole=False)
+            await ctx.ledger.do(restore.sign, ctx, here, ended=False)
 
     async def _arm_guard(self, profile: Profile, account_id: int) -> Guard:
         ctx = self.ctx
@@ -290,13 +295,30 @@ class _Run:
         )
         downloader = Downloader(ctx, api, delivery)
         poller = Poller(ctx, api, downloader, pacing)
-        await self._take_up_tasks(api, poller, downloader)
-        submitter = Submitter(ctx, api, poller, self.ingest.wanted, only_chosen=self.ingest.selection.is_limited)
-        await self._drive(submitter, poller, downloader)
+        save_learned = partial(self._save_learned, account_id, pacing, throttle)
+        neighbours = Neighbours(
+            ctx=ctx, api=api, ingest=self.ingest, poller=poller, downloader=downloader, save_learned=save_learned
+        )
+        await neighbours.take_over()
+        submitter = Submitter(
+            ctx,
+            api,
+            poller,
+            self.ingest.wanted,
+            take_over=neighbours.take_over,
+            only_chosen=self.ingest.selection.is_limited,
+        )
+        await self._drive(submitter, poller, downloader, neighbours)
         self.overdue = list(poller.overdue)
-        await _record_halt_balance(client, guard)
+        with _stopping(ctx.stop):
+            await ctx.ledger.do(sharing.set_patience, others_wait=False)
+            await guard.record_balance(client)
+            await save_learned()
+
+    async def _save_learned(self, account_id: int, pacing: Pacing, throttle: Throttle) -> None:
+        """Save what was learned about the account, for runs that begin later."""
         for name, learned in (("pacing", pacing.to_json()), ("throttle", throttle.to_json())):
-            await ledger.do(runs.save_learned_value, account_id, name, learned, at=ctx.clock.now())
+            await self.ctx.ledger.do(runs.save_learned_value, account_id, name, learned, at=self.ctx.clock.now())
 
     async def _throttle(self, account_id: int) -> Throttle:
         return Throttle(
@@ -309,31 +331,20 @@ class _Run:
             learned=await self.ctx.ledger.do(runs.learned_value, account_id, "throttle"),
         )
 
-    async def _take_up_tasks(self, api: ApiContext, poller: Poller, downloader: Downloader) -> None:
-        """Continue with the tasks that earlier runs left open, even if their rows are gone."""
-        if not self.ctx.settings.wait:
-            return
-        only_chosen = self.ingest.selection.is_limited
-        tasks = await self.ctx.ledger.do(
-            collection.open_tasks, api.account_id, self.ingest.named, only_chosen=only_chosen
-        )
-        await self.ctx.ledger.do(self.ctx.items.read, [task.key for task in tasks])
-        for task in tasks:
-            if task.rendered:
-                downloader.add(task, None)
-            else:
-                api.slots.take()
-                poller.watch(task, at_once=True)
-
-    async def _drive(self, submitter: Submitter, poller: Poller, downloader: Downloader) -> None:
+    async def _drive(
+        self, submitter: Submitter, poller: Poller, downloader: Downloader, neighbours: Neighbours
+    ) -> None:
+        await self.ctx.ledger.do(sharing.set_patience, others_wait=True)
         self.ctx.ledger.group_commits = True
         async with anyio.create_task_group() as watchers:
+            watchers.start_soon(neighbours.watch)
             if not self.ctx.stop.cancelled:
                 watchers.start_soon(self.ctx.progress.follow, self.ctx.tally, self.ctx.clock)
             async with anyio.create_task_group() as stages:
                 stages.start_soon(self._collect, poller, downloader)
                 await submitter.run()
-                await _record_halt_balance(submitter.api.client, submitter.api.guard)
+                with _stopping(self.ctx.stop):
+                    await submitter.api.guard.record_balance(submitter.api.client)
                 poller.no_more()
             watchers.cancel_scope.cancel()
         self.ctx.ledger.group_commits = False
@@ -371,11 +382,10 @@ class _Run:
         )
 
 
-async def _record_halt_balance(client: Client, guard: Guard) -> None:
-    """Record the balance that a halt met by this run is measured against, once the last creates are recorded.
-
-    Repeated at the end, since a task can fail for lack of credits long after the last create.
-    """
-    await guard.refresh()
-    if guard.tripped and any(halt.kind == "credits" and halt.balance_at is None for halt in guard.halts):
-        await guard.settle((await client.profile()).profile)
+@contextmanager
+def _stopping(stop: Stop) -> Iterator[None]:
+    """Stop the run if the ledger cannot be used any more, which is reported at its end: its purchases are made."""
+    try:
+        yield
+    except StorageError as error:
+        stop.stop_all(Reason.TROUBLE, error.one_line())

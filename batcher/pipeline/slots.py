@@ -1,4 +1,4 @@
-"""Slots for open tasks, as many as `--concurrency`."""
+"""Slots for open tasks: as many as `--concurrency`, or this run's share of them."""
 
 from __future__ import annotations
 
@@ -35,6 +35,12 @@ class Slots:
     def scarce(self) -> bool:
         """Whether slots are what limits creating: lately all were taken."""
         return not self.free or self._clock.steady() - self._full_at < SCARCE_SECONDS
+
+    def resize(self, limit: int) -> None:
+        """From now on, there are this many slots."""
+        if limit != self._limit:
+            self._limit = limit
+            self._changed.ring()
 
     def take(self, number: int = 1) -> None:
         """Take `number` slots. Tasks of earlier runs may take more than there are."""

@@ -9,20 +9,24 @@ from typing import Final
 import anyio
 import anyio.to_thread
 
+from batcher.address import Server
 from batcher.clock import Clock
 from batcher.errors import LockedError, UsageError
 from batcher.ledger.ledger import Ledger, open_ledger
+from batcher.ledger.lifecycle import restored_rows
 from batcher.ledger.storage import database, sqlite
 from batcher.ledger.storage.lock import owner_lock
 from batcher.manifest.reader import Manifest, Watch
 from batcher.manifest.rules import Rules
-from batcher.pipeline.restore import need_consent
+from batcher.pipeline.restore import need_consent, settle_own_runs
 from batcher.pipeline.stop import StopRequests
 from batcher.reports.observer import Observer
 from batcher.settings import Settings, Source
 
 _LOCK_SECONDS: Final = 0.1
 """Time between two attempts to take the lock."""
+_SERVER_SECONDS: Final = 10.0
+"""A run waits at least this long for the lock of a ledger on a server: others take it for a moment, to create it."""
 
 
 def open_manifest(source: Source, rules: Rules, *, watch: Watch = lambda rows, _: rows) -> Manifest:
@@ -62,28 +66,35 @@ def ready_ledger(settings: Settings, progress: Observer) -> bool:
 
 
 async def open_owned(
-    held: ExitStack, settings: Settings, progress: Observer, clock: Clock, requests: StopRequests
+    held: ExitStack, settings: Settings, run_id: str, progress: Observer, clock: Clock, requests: StopRequests
 ) -> tuple[Ledger, bool]:
     """Take the owner's lock and open the ledger, waiting as long as the settings say, or until a request to stop.
 
     Returns it, and whether it is outdated.
     """
-    give_up_at = clock.steady() + settings.wait_lock_seconds
+    patience = _SERVER_SECONDS if isinstance(settings.ledger, Server) else 0.0
+    give_up_at = clock.steady() + max(settings.wait_lock_seconds, patience)
     while True:
         try:
-            return await _try_open(held, settings, progress)
+            return await _try_open(held, settings, run_id, progress, clock)
         except LockedError:
             if clock.steady() >= give_up_at or requests.any:
                 raise
         await clock.sleep(_LOCK_SECONDS)
 
 
-async def _try_open(held: ExitStack, settings: Settings, progress: Observer) -> tuple[Ledger, bool]:
+async def _try_open(
+    held: ExitStack, settings: Settings, run_id: str, progress: Observer, clock: Clock
+) -> tuple[Ledger, bool]:
     with ExitStack() as attempt:
         attempt.enter_context(owner_lock(settings.ledger, hint="Pass --wait-lock 5m to wait for it."))
         new = await anyio.to_thread.run_sync(ready_ledger, settings, progress)
-        outdated = await anyio.to_thread.run_sync(need_consent, settings)
-        ledger = attempt.enter_context(open_ledger(settings.ledger, settings.world))
+        await settle_own_runs(settings, progress, clock)
+        outdated, restoring = await anyio.to_thread.run_sync(need_consent, settings)
+        opened = open_ledger(settings.ledger, settings.world, run_id=run_id, alone=outdated or restoring)
+        ledger = attempt.enter_context(opened)
+        if not restoring and await ledger.do(restored_rows.due):
+            raise LockedError(f"another run has just begun to restore the ledger {settings.ledger}")
         held.push(attempt.pop_all())
     api = f", API {settings.other_api}" if settings.other_api else ""
     progress.say(f"ledger {settings.ledger}{' (NEW)' if new else ''}, output folder {settings.out_dir}{api}")

@@ -6,7 +6,7 @@ else happens with it; nothing that stops a run comes between an answer and its r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import anyio
@@ -16,40 +16,64 @@ from batcher.errors import StorageError
 from batcher.formatting import rounded
 from batcher.item import Event
 from batcher.ledger.ledger import Connection
-from batcher.ledger.lifecycle import claims
+from batcher.ledger.lifecycle import account, claims
+from batcher.ledger.lifecycle.account import Limits, Room
 from batcher.ledger.money.spending import Budget
 from batcher.ledger.records import AnswerRecord, Batch, Claimed, OpenTask
 from batcher.pipeline.connection import token_rejected, unreachable
 from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.poller import Poller
+from batcher.pipeline.recheck import recheck
 from batcher.pipeline.refusal import refused
 from batcher.pipeline.stop import Reason
 from batcher.pipeline.waiting import Situation, Wait, why_waiting
 from batcher.provider.answers import Answer, Cause
+from batcher.provider.limits import PATIENT_RETRY_AFTER_SECONDS
 from batcher.throttle.gate import Sent
 
 _BLOCKED_SECONDS: Final = 1.0
 """Pause before the halts are checked again when an item is due and the ledger permits no claim."""
+_CROWDED_SECONDS: Final = 0.5
+"""Longest pause before the next claim while other runs have all slots."""
+_OTHERS_SECONDS: Final = 2.0
+"""Longest pause before the next claim while other runs have all items."""
 
 
 class Submitter:
     """Creates tasks for the wanted items of one run; with `only_chosen`, for rows in the ledger's table `chosen`."""
 
     def __init__(
-        self, ctx: RunContext, api: ApiContext, poller: Poller, wanted: Sequence[Batch], *, only_chosen: bool = False
+        self,
+        ctx: RunContext,
+        api: ApiContext,
+        poller: Poller,
+        wanted: Sequence[Batch],
+        *,
+        take_over: Callable[[], Awaitable[bool]],
+        only_chosen: bool = False,
     ) -> None:
         self.ctx = ctx
         self.api = api
         self.gate = api.throttle.create
         self.poller = poller
         self.wanted = wanted
+        self._take_over = take_over
+        self._limits = Limits(
+            concurrency=ctx.settings.concurrency,
+            counts_open=ctx.settings.wait,
+            create_rate=ctx.settings.create_rate,
+            max_items=ctx.settings.max_items,
+        )
         self._only_chosen = only_chosen
         most = ctx.settings.max_credits
-        self._budget = None if most is None else Budget(most)
+        self._budget = None if most is None else Budget(most, ctx.run_id)
         self._cursor: claims.Cursor = (0, 0)
         self._searched_all = False  # whether the last claim began at the first row
         self._in_flight = 0  # creates claimed and not recorded yet
         self._claimed = 0  # items claimed by this run, without those that were returned
+        self._creating = True  # takes a share of the slots
+        self._is_waiting = False  # for the items of other runs
+        self._replaced: list[str] = []  # batches of which another run has imported another version
         self._balance_due = False  # a create was lost: the balance now shows what it cost
 
     async def run(self) -> None:
@@ -57,11 +81,20 @@ class Submitter:
         async with anyio.create_task_group() as creates:
             with self.ctx.stop.scope("creating"):
                 try:
-                    await self._recheck()
+                    await self.ctx.ledger.do(account.set_creating, self.ctx.run_id, True)
+                    await recheck(self.ctx, self.api, self.poller, self.wanted)
                     while await self._step(creates):
                         pass
                 except StorageError as error:
                     self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
+            await self._leave_slots()
+
+    async def _leave_slots(self) -> None:
+        """Leave this run's share of the slots to the others, whyever it creates nothing more."""
+        try:
+            await self.ctx.ledger.do(account.set_creating, self.ctx.run_id, False)
+        except StorageError as error:
+            self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
 
     async def _step(self, creates: TaskGroup) -> bool:
         """Claim and send as many items as the limits allow. Returns whether there may be more to do."""
@@ -90,12 +123,17 @@ class Submitter:
             cursor=self._cursor,
             limit=room,
             at=self.ctx.clock.now(),
+            limits=self._limits,
             budget=self._budget,
             only_chosen=self._only_chosen,
         )
         self.api.slots.take(len(claimed))
         self._in_flight += len(claimed)
         self._claimed += len(claimed)
+        try:
+            await self.ctx.ledger.note_intents(claimed)
+        except StorageError as error:
+            self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())  # so that none of them leaves
         return claimed
 
     def _claim_named(self, conn: Connection, *arguments: Any, **how: Any) -> tuple[list[Claimed], claims.Cursor]:
@@ -109,29 +147,52 @@ class Submitter:
         changed = self.api.changed.next()
         found = await self._situation()
         self._cursor = (0, 0)
-        match why_waiting(found):
+        why = why_waiting(found)
+        await self._share(creating=why is not Wait.OTHERS)
+        match why:
+            case Wait.NOTHING_LEFT if self._replaced:
+                message = f"another run has imported another version of {', '.join(self._replaced)}; run it again"
+                self.ctx.stop.stop_creating(Reason.ASKED, message)
+                return False
+            case Wait.NOTHING_LEFT if self.ctx.ledger.is_shared:
+                return await self._take_over()  # of runs that have ended meanwhile
             case Wait.NOTHING_LEFT | Wait.UNSEEN_PROBE:
                 return False
             case Wait.BUDGET_SPENT:
                 self.ctx.stop.stop_creating(Reason.ASKED, "; ".join(dict.fromkeys(self._over_budget.values())))
                 return False
+            case Wait.ITEMS_SPENT:
+                self.ctx.stop.stop_creating(Reason.ASKED, f"--max-items {self.ctx.settings.max_items} reached")
+                return False
             case Wait.BUDGET | Wait.ANSWERS | Wait.PROBE:
                 await self.api.changed.wait(self.ctx.clock, ring=changed)
+            case Wait.TURN:
+                await self.ctx.clock.sleep(min(found.turn_seconds, _OTHERS_SECONDS))
+            case Wait.OTHERS | Wait.SLOTS:
+                seconds = _OTHERS_SECONDS if why is Wait.OTHERS else _CROWDED_SECONDS
+                await self.api.changed.wait(self.ctx.clock, ring=changed, seconds=seconds)
             case Wait.BLOCKED:
                 await self.api.guard.refresh()
                 await self.ctx.clock.sleep(_BLOCKED_SECONDS)
         return True  # after SEARCH_AGAIN and BALANCE at once: the next step does both
+
+    async def _share(self, *, creating: bool) -> None:
+        """Take a share of the account's slots only while there is something to create."""
+        if creating != self._creating:
+            self._creating = creating
+            await self.ctx.ledger.do(account.set_creating, self.ctx.run_id, creating)
+        if not creating and not self._is_waiting:
+            self._is_waiting = True
+            self.ctx.progress.say("nothing is left to create; waiting for the items of other runs")
 
     async def _situation(self) -> Situation:
         searched_all, price_unknown, over_budget = self._searched_all, self._price_unknown(), self._over_budget
         # Before the ledger is read: a task that ends meanwhile must be waited for, and then looked at.
         in_flight, has_open_tasks = self._in_flight > 0, not self.api.slots.all_free
         affordable = [batch for batch in self.wanted if batch.batch_id not in over_budget]
-        pending = False
+        pending, left, others_work = False, Room(creates=0), False
         if searched_all and not price_unknown:
-            pending = await self.ctx.ledger.do(
-                claims.has_claimable, self.ctx.run_id, affordable, only_chosen=self._only_chosen
-            )
+            pending, left, others_work = await self.ctx.ledger.do(self._look, affordable)
         return Situation(
             searched_all=searched_all,
             price_unknown=price_unknown,
@@ -141,7 +202,20 @@ class Submitter:
             waits_for_tasks=self.ctx.settings.wait,
             probing=self.api.guard.probing,
             pending=pending,
+            others_work=others_work,
+            items_spent=left.spent,
+            turn_seconds=left.wait_seconds,
+            crowded=left.creates == 0,
         )
+
+    def _look(self, conn: Connection, affordable: Sequence[Batch]) -> tuple[bool, Room, bool]:
+        """Whether an item is pending, whether the limits of all runs permit to create it, and whether others work."""
+        run_id, chosen = self.ctx.run_id, self._only_chosen
+        self._replaced = [batch.name for batch in self.wanted if not claims.is_current(conn, batch)]
+        pending = claims.has_claimable(conn, run_id, affordable, only_chosen=chosen)
+        left = account.room(conn, run_id, self.api.account_id, 1, self._limits)
+        at = self.ctx.clock.now()
+        return pending, left, claims.held_by_others(conn, run_id, self.wanted, at=at, only_chosen=chosen)
 
     @property
     def _over_budget(self) -> dict[int, str]:
@@ -186,6 +260,7 @@ class Submitter:
             self._balance_due |= event is Event.LOST and not self.ctx.stop.interrupted
             if answer.cause is Cause.THROTTLED:
                 await self._suspect_empty(claimed)
+                await self._note_closed(answer)
             if answer.cause in (Cause.NO_CREDITS, Cause.UNCLEAR) or self.api.guard.halts:
                 await self._refresh_guard()
             self._landed(event)
@@ -201,6 +276,16 @@ class Submitter:
     async def _suspect_empty(self, claimed: Claimed) -> None:
         try:
             await self.api.guard.throttled(self.api.client, claimed.key)
+        except StorageError as error:
+            self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
+
+    async def _note_closed(self, answer: Answer) -> None:
+        """Let no run of the account create for as long as the API asks."""
+        asked = answer.retry_after_seconds or 0.0
+        if not (self.ctx.ledger.is_shared and 0 < asked <= PATIENT_RETRY_AFTER_SECONDS):
+            return
+        try:
+            await self.ctx.ledger.do(account.note_closed, self.api.account_id, asked)
         except StorageError as error:
             self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
 
@@ -302,28 +387,3 @@ class Submitter:
                     accepted_at=self.ctx.clock.now(),
                 )
             )
-
-    async def _recheck(self) -> None:
-        """Poll tasks that failed for lack of credits once more; their items may be created only if they still do."""
-        if self.api.guard.tripped:
-            return
-        tasks = await self.ctx.ledger.do(claims.rechecks, self.api.account_id, self.wanted)
-        await self.ctx.ledger.do(self.ctx.items.read, [task.key for task in tasks])
-        for task in tasks:
-            answer = await self.api.client.read(task.task_id)
-            self.ctx.tally.polls += 1
-            if answer.cause is Cause.OK and answer.task is not None and answer.task.unfunded:
-                await self.ctx.ledger.do(claims.recheck_confirmed, task, run_id=self.ctx.run_id)
-            elif answer.cause in (Cause.OK, Cause.NOT_FOUND):
-                status = answer.task.word if answer.task is not None else answer.cause
-                await self.ctx.ledger.do(
-                    claims.readopt,
-                    task,
-                    at=self.ctx.clock.now(),
-                    run_id=self.ctx.run_id,
-                    detail=f"read again: {status}",
-                )
-                self.api.slots.take()
-                self.poller.watch(task, at_once=True)
-            elif answer.cause is Cause.CREDENTIALS:
-                self.ctx.stop.stop_all(Reason.CREDENTIALS, token_rejected(answer).one_line())

@@ -14,7 +14,11 @@ class Wait(Enum):
     BUDGET = "the budget is tied up in open tasks: wait until one of them ends, maybe at a lower price"
     BUDGET_SPENT = "the budget is spent: stop creating"
     ANSWERS = "creates are in flight and may return their items: wait for an answer"
+    OTHERS = "other runs have the remaining items: wait until they have finished or returned them"
     NOTHING_LEFT = "no item is left to create: finish"
+    ITEMS_SPENT = "the runs have created as many items as they may: stop creating"
+    TURN = "the rate of all runs, or a wait that the API asked for, permits no create yet: wait as long"
+    SLOTS = "other runs have the account's slots: wait until one is free"
     PROBE = "a halt is being probed: wait for the probe's result"
     UNSEEN_PROBE = "a halt is being probed, but a later run will see the result: finish"
     BLOCKED = "an item is pending, but the ledger permits no claim: check the halts and try again"
@@ -39,6 +43,14 @@ class Situation:
     """A halt is open, and this run may send one create at a time."""
     pending: bool
     """An affordable item is pending."""
+    others_work: bool = False
+    """Other runs have wanted items that they have not finished."""
+    items_spent: bool = False
+    """The runs that work at the same time have created `--max-items`."""
+    turn_seconds: float = 0.0
+    """Until the limits of all runs permit a create."""
+    crowded: bool = False
+    """The limits of all runs leave this one no slot."""
 
 
 def why_waiting(found: Situation) -> Wait:
@@ -48,11 +60,21 @@ def why_waiting(found: Situation) -> Wait:
     if found.price_unknown:
         return Wait.BALANCE
     if found.over_budget and not found.pending:
-        return Wait.BUDGET if found.in_flight or found.has_open_tasks else Wait.BUDGET_SPENT
+        return _over_budget(found)
     if found.in_flight:
         return Wait.ANSWERS
     if not found.pending:
-        return Wait.NOTHING_LEFT
+        return Wait.OTHERS if found.others_work and found.waits_for_tasks else Wait.NOTHING_LEFT
+    if found.items_spent:
+        return Wait.ITEMS_SPENT
+    if found.turn_seconds > 0:
+        return Wait.TURN
     if found.probing:
         return Wait.PROBE if found.has_open_tasks and found.waits_for_tasks else Wait.UNSEEN_PROBE
-    return Wait.BLOCKED
+    return Wait.SLOTS if found.crowded else Wait.BLOCKED
+
+
+def _over_budget(found: Situation) -> Wait:
+    if found.in_flight or found.has_open_tasks:
+        return Wait.BUDGET
+    return Wait.OTHERS if found.others_work and found.waits_for_tasks else Wait.BUDGET_SPENT

@@ -12,6 +12,7 @@ from batcher.clock import local
 from batcher.formatting import amount, counted, listed, plain_error, span
 from batcher.item import UNFINISHED, State
 from batcher.ledger.ledger import Connection
+from batcher.ledger.lifecycle import runs
 from batcher.ledger.money import spending
 from batcher.ledger.queries import attention, ignored, item_counts, names
 from batcher.ledger.queries.eta import Forecast, forecast
@@ -178,10 +179,10 @@ def _first_line(result: RunReport, counts: item_counts.Counts) -> str:
 def _statement(conn: Connection, result: RunReport) -> str | None:
     """The balances around the run compared with the reported cost of its tasks, if they disagree, and top-ups.
 
-    None if all is explained, or unknown.
+    None if all is explained, or unknown, as when other runs have spent from the same balance.
     """
     start, end = result.credits.start, result.credits.end
-    if start is None or end is None:
+    if start is None or end is None or runs.worked_with_others(conn, result.run_id or ""):
         return None
     if added := result.credits.topped_up:
         spent = f"spent about {amount(start + added - end)}"

@@ -373,6 +373,24 @@ def test_audio_is_copied_between_a_folder_and_a_store(
     assert found["a.mp3"] == OURS
 
 
+def test_a_folder_reads_no_object_whose_copy_it_has(server: ObjectStore, store: Bucket, tmp_path: Path) -> None:
+    """A missing object is named, and an object that only the folder has is not lost."""
+    folder = Folder(tmp_path / "home", tmp_path / "home" / "audio")
+    row = output(store, out_dir=folder.out_dir)
+    assert folder.link(row) is None
+    server.requests.clear()
+    assert folder.link(row) is None
+    assert server.requests == []
+    for path in server.objects():
+        server.path(path).unlink()
+    (folder.place / "a.mp3").unlink()
+    assert folder.link(row) == f"the audio file {row.source} is missing"
+    (folder.place / "a.mp3").write_bytes(OURS)
+    with pytest.raises(OSError, match="it is the only copy of audio that belongs to"):
+        folder._preserve(folder.place / "a.mp3", row.source or "", row.sha256)
+    assert (folder.place / "a.mp3").read_bytes() == OURS
+
+
 def test_output_folders_are_opened_by_the_ledgers_name_for_them(tmp_path: Path) -> None:
     stores = Stores(tmp_path)
     assert isinstance(stores.at(URL), Bucket)

@@ -23,7 +23,8 @@ RATE = 16_000
 
 def samples(seconds: float) -> bytes:
     """A tone as signed 16-bit samples."""
-    return b"".join(struct.pack("<h", int(9000 * math.sin(number / 9))) for number in range(int(seconds * RATE)))
+    number = int(seconds * RATE)
+    return struct.pack(f"<{number}h", *(int(9000 * math.sin(place / 9)) for place in range(number)))
 
 
 def wav(seconds: float = 1.0) -> bytes:
@@ -82,7 +83,19 @@ def encoded(samples_: int, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def free(head: bytes, length: int, frames: int, *, unit: int = 1) -> bytes:
+    """MP3 in free format: its frames name no bit rate. Every third is padded by a unit, and all contain what looks like
+    the header of another."""
+    padded = bytes([head[0], head[1], head[2] | 2])
+    return b"".join(
+        (padded if number % 3 == 2 else head) + (b"\xc4" + head + bytes(range(1, 250)) * 30)[: length - 3]
+        + b"p" * (unit if number % 3 == 2 else 0)
+        for number in range(frames)
+    )  # fmt: skip
+
+
 PAD = bytes(200)
+FREE = free(b"\xff\xfb\x00", 1306, 80)
 HEADERS = {
     b"\xff\xfb\x90": 417,
     b"\xff\xfa\x90": 417,
@@ -125,6 +138,12 @@ PADDING = b" " * 20
         ("mp3", XING),
         ("mp3", XING + MP3),
         *[("mp3", (head + bytes(417))[:length] * 3) for head, length in HEADERS.items()],
+        ("mp3", FREE),
+        ("mp3", id3() + PAD + FREE + APE + b"TAG" + bytes(125)),
+        ("mp3", FREE[: 1306 * 2]),
+        ("mp3", free(b"\xff\xf3\x08", 326, 9)),
+        ("mp3", free(b"\xff\xe2\x04", 5760, 9)),
+        ("mp3", free(b"\xff\xff\x00", 1044, 9, unit=4)),
         ("wav", WAV),
         ("wav", WAV + b"trailing"),
         ("wav", b"RIFF\x00\x00\x00\x00WAVE" + FMT + chunk(b"data", PAD, 0)),
@@ -158,6 +177,8 @@ def test_complete_audio_of_the_right_format_passes(tmp_path: Path, audio_format:
         ("mp3", b"\xff\xeb" + PAD),
         ("mp3", b"\xff\xf9" + PAD),
         ("mp3", b"plain words " * 20),
+        ("mp3", FREE[:1306]),
+        ("mp3", b"\xff\xfb\x0c" + FREE[3:]),
         ("wav", MP3),
         ("wav", OGG),
         ("wav", b"RIFF\x00\x00\x00\x00AVI " + PAD),
@@ -187,6 +208,8 @@ def test_a_wav_shorter_than_its_header_promises_is_refused(tmp_path: Path, cut: 
         ("mp3", id3(bytes(100_000))[:1000], "it was cut off in a tag"),
         ("mp3", MP3[:200], "it has no complete mp3 frame"),
         ("mp3", MP3[:1000] + bytes(range(255)) * 100, "most of it is not mp3"),
+        ("mp3", FREE[:13_100] + bytes(range(1, 255)) * 100, "most of it is not mp3"),
+        ("mp3", b"\xff\xfb\x00" + PAD + b"\xff\xfb\x00" + PAD * 9, "most of it is not mp3"),
         ("mp3", XING[: len(XING) // 2], "it was cut off: "),
         ("wav", b"RIFF\x00\x00\x00\x00WAVE" + FMT + PAD[:12], "it has no audio data"),
         ("wav", b"RIFF\x00\x00\x00\x00WAVE" + FMT + chunk(b"junk", PAD) * 2, "it has no audio data"),
@@ -219,6 +242,8 @@ def test_a_file_without_its_audio_or_its_end_is_refused(
         ("mp3", MP3[:-1], End.CUT),
         ("mp3", MP3 + b"\xff\xf3", End.CUT),
         ("mp3", MP3[:-100], End.CUT),
+        ("mp3", FREE, End.WHOLE),
+        ("mp3", FREE[:-1], End.CUT),
         ("wav", WAV, End.WHOLE),
         ("wav", b"RIFF\xff\xff\xff\xffWAVE" + FMT + chunk(b"data", PAD, 0xFFFF_FFFF), End.OPEN),
         ("ogg", OGG, End.WHOLE),
@@ -240,7 +265,14 @@ def test_a_file_shows_whether_its_end_is_there(tmp_path: Path, audio_format: str
 def test_noise_is_examined_without_an_error(tmp_path: Path, audio_format: str, head: bytes) -> None:
     """And in time that grows with its size alone."""
     noise = random.Random(7).randbytes(200_000)
-    for content in (noise, b"\xff" * 200_000, b"ID3" * 60_000, bytes(200_000), b"\xff\xfb\x90\0" * 50_000):
+    for content in (
+        noise,
+        b"\xff" * 200_000,
+        b"ID3" * 60_000,
+        bytes(200_000),
+        b"\xff\xfb\x90\0" * 50_000,
+        b"\xff\xfb\0\0" * 50_000,
+    ):
         examined(tmp_path, audio_format, head + content)
 
 
@@ -296,6 +328,21 @@ def test_a_duration_is_right_to_a_tenth_of_a_second(
     path.write_bytes(make(length))
     assert checks.examine(path, audio_format, 20).fault is None
     assert checks.seconds(path, audio_format) == pytest.approx(length, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("content", "length"),
+    [
+        (FREE, 80 * 1152 / 44_100),
+        (id3() + free(b"\xff\xf3\x08", 326, 500) + b"TAG" + bytes(125), 500 * 576 / 16_000),
+        (free(b"\xff\xfd\x04", 700, 50), 50 * 1152 / 48_000),
+        (free(b"\xff\xff\x00", 1044, 90, unit=4), 90 * 384 / 44_100),
+    ],
+)
+def test_the_duration_of_free_format_is_counted_by_its_frames(tmp_path: Path, content: bytes, length: float) -> None:
+    path = tmp_path / "part"
+    path.write_bytes(content)
+    assert checks.seconds(path, "mp3") == pytest.approx(length, abs=0.001)
 
 
 @pytest.mark.parametrize(("audio_format", "content"), [("pcm", PCM), ("mp3", PAD), ("wav", HTML), ("ogg", b"OggS")])

@@ -6,19 +6,22 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import event
 
-from batcher.audio import folder_mark
+from batcher.audio import folder_mark, placing
 from batcher.audio.content import digest
 from batcher.audio.folder import Folder
 from batcher.audio.folder_mark import Owner
-from batcher.audio.store import ITEMS
+from batcher.audio.store import ITEMS, Difference, Kind
+from batcher.errors import StorageError
 from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import collection
+from batcher.ledger.lifecycle.repairs import SavedFile
 from batcher.ledger.records import FileRecord, Output
 from batcher.pipeline.delivery import Delivery
 from batcher.settings import Settings
@@ -168,10 +171,77 @@ def test_audio_at_an_output_is_preserved_for_one_of_its_owners(home: Path, store
     target(home).write_bytes(OLD)
     if owned:
         saved(home, OTHER, OLD)
-    store.preserve(row, [("audio", KEY, "mp3"), ("audio", OTHER, "mp3")])
+    assert store.preserve(row, [("audio", KEY, "mp3"), ("audio", OTHER, "mp3")], digest(target(home)))
     assert (home / (row.source or "")).read_bytes() == (OURS if owned else OLD)
     folder = (home / (row.source or "")).parent
     assert {file.read_bytes() for file in folder.iterdir()} == ({OURS} if owned else {OURS, OLD})
+
+
+def test_audio_that_another_run_puts_at_an_output_meanwhile_is_not_kept_as_the_owners(
+    home: Path, store: Folder
+) -> None:
+    """The owners of what was there before keep their own."""
+    old_source, old_sha256 = saved(home, OTHER, OLD)
+    row = output(home)
+    assert store.link(row) is None  # by the other run
+    assert not store.preserve(row, [("audio", OTHER, "mp3")], old_sha256)
+    assert [file.read_bytes() for file in (home / old_source).parent.iterdir()] == [OLD]
+
+
+def test_two_runs_that_prepare_a_folder_and_link_the_same_row_are_not_in_each_others_way(home: Path) -> None:
+    row = output(home)
+
+    def work() -> None:
+        for _ in range(300):
+            store = Folder(home, home / "audio")
+            store.prepare()
+            placing.place(home / (row.source or ""), target(home))
+
+    with ThreadPoolExecutor(2) as both:
+        for one in [both.submit(work), both.submit(work)]:
+            one.result()
+    assert target(home).read_bytes() == OURS
+    assert [path for path in (home / "audio").rglob("*") if path.name.endswith(".part")] == []
+
+
+def test_audio_is_not_kept_through_a_link_that_leads_out_of_the_folder(home: Path, store: Folder) -> None:
+    elsewhere = home / "elsewhere"
+    elsewhere.mkdir(parents=True)
+    store.place.mkdir()
+    target(home).write_bytes(OURS)
+    (store.place / ITEMS).symlink_to(elsewhere)
+    with pytest.raises(StorageError, match="leads out of the output folder"):
+        store.keep("a.mp3", KEY, "mp3", digest(target(home)))
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_earlier_audio_that_its_item_also_has_is_not_stored_twice(home: Path, store: Folder) -> None:
+    """As where the output is a copy."""
+    old_source, old_sha256 = saved(home, OTHER, OLD)
+    target(home).write_bytes(OLD)
+    assert store.link(output(home, linked=("a.mp3", old_source, old_sha256))) is None
+    assert [file.read_bytes() for file in (home / old_source).parent.iterdir()] == [OLD]
+
+
+def test_earlier_audio_survives_a_power_cut(home: Path, store: Folder, disk_calls: list[tuple[str, int]]) -> None:
+    """It is durable at its item's path before the output is replaced."""
+    old_source, old_sha256 = saved(home, OTHER, OLD)
+    (home / old_source).unlink()
+    row = output(home, linked=("a.mp3", old_source, old_sha256))
+    target(home).write_bytes(OLD)
+    disk_calls.clear()
+    assert store.link(row) is None
+    at_item = disk_calls.index(("sync", (home / old_source).parent.stat().st_ino))
+    at_output = disk_calls.index(("rename", target(home).stat().st_ino))
+    assert at_item < at_output
+
+
+def test_a_draft_of_a_link_that_is_there_already_is_removed(home: Path, store: Folder) -> None:
+    row = output(home)
+    assert store.link(row) is None
+    target(home, ".a.mp3.part").write_bytes(b"half")
+    assert store.link(row) is None
+    assert sorted(file.name for file in store.place.iterdir()) == [ITEMS, "a.mp3"]
 
 
 def test_a_foreign_file_is_replaced_only_on_request(home: Path, store: Folder) -> None:
@@ -392,3 +462,113 @@ def test_case_is_ignored_where_a_folder_is_also_found_in_the_other_case(tmp_path
     assert Folder(tmp_path, tmp_path / "audio").ignores_case()
     assert Folder(tmp_path, tmp_path / "audio" / "1").ignores_case()
     assert not Folder(Path("/"), Path("/no-such-folder-of-batcher")).ignores_case()
+
+
+# --- verifying
+
+
+def file_of(row: Output, path: str) -> SavedFile:
+    """The record of the item's audio."""
+    return SavedFile(
+        key=KEY,
+        account_id=1,
+        user_id="u",
+        origin="o",
+        task_id="t",
+        format="mp3",
+        chars=10,
+        out_dir="audio",
+        path=path,
+        sha256=row.sha256 or "",
+        bytes=len(OURS),
+    )
+
+
+GONE, FOREIGN = Difference(Kind.MISSING), Difference(Kind.REPLACED, ours=False)
+
+
+@pytest.mark.parametrize(
+    ("there", "found"),
+    [
+        (None, GONE),
+        ("a folder", FOREIGN),
+        ("a broken link", FOREIGN),
+        (OURS[:9], Difference(Kind.TRUNCATED)),
+        (OURS[:-1] + b"!", Difference(Kind.CHANGED)),
+        (OURS + b"!", Difference(Kind.CHANGED)),
+        (OURS, None),
+    ],
+)
+def test_an_items_file_is_compared_with_the_ledger(
+    home: Path, store: Folder, there: bytes | str | None, found: Difference | None
+) -> None:
+    row = output(home)
+    path = store.item_path(KEY, "mp3")
+    file = target(home, path)
+    file.unlink()
+    if there == "a folder":
+        file.mkdir()
+    elif there == "a broken link":
+        file.symlink_to("nothing")
+    elif isinstance(there, bytes):
+        file.write_bytes(there)
+    assert store.item_fault(file_of(row, path)) == found
+
+
+@pytest.mark.parametrize(
+    ("there", "of_item", "found"),
+    [
+        (None, None, GONE),
+        ("a folder", None, FOREIGN),
+        ("a broken link", None, FOREIGN),
+        ("a link", None, None),
+        ("a link", Difference(Kind.TRUNCATED, ours=False), Difference(Kind.TRUNCATED)),
+        ("a link to what was set aside", None, Difference(Kind.CHANGED)),
+        (OURS, GONE, None),
+        (OURS[:9], None, Difference(Kind.TRUNCATED)),
+        (OURS[:9], Difference(Kind.CHANGED), FOREIGN),
+        (OURS + b"!", None, FOREIGN),
+        (OURS[:-1] + b"!", None, FOREIGN),
+        (OURS[:8] + b"!", None, FOREIGN),
+        (OLD, None, Difference(Kind.REPLACED, ours=True)),
+    ],
+)
+def test_a_rows_file_is_compared_with_the_ledger(
+    home: Path, store: Folder, there: bytes | str | None, of_item: Difference | None, found: Difference | None
+) -> None:
+    """It shares the faults of the item's file if it is a link to it."""
+    row, path = output(home), store.item_path(KEY, "mp3")
+    file = target(home)
+    if there == "a folder":
+        file.mkdir()
+    elif there == "a broken link":
+        file.symlink_to("nothing")
+    elif isinstance(there, bytes):
+        file.write_bytes(there)
+    elif there is not None:
+        assert store.link(row) is None
+        if there != "a link":
+            file.write_bytes(b"damaged")  # both names of the file
+            assert Path(store.set_aside(path)).is_file()
+    ours = {hashlib.sha256(OLD).hexdigest()}
+    assert store.output_fault(row, file_of(row, path), of_item, ours) == found
+
+
+def test_links_to_outputs_are_relative_to_the_page(home: Path, store: Folder) -> None:
+    store.place.mkdir(parents=True)
+    assert store.links(["a b.mp3", "c/#.mp3"], store.place / "page.html", None) == ["./a%20b.mp3", "./c/%23.mp3"]
+    assert store.links(["a.mp3"], home / "page.html", None) == ["./audio/a.mp3"]
+    assert store.links(["a.mp3"], home / "pages" / "page.html", None) == ["./../audio/a.mp3"]
+
+
+def test_a_restored_item_replaces_what_is_at_its_path(home: Path, store: Folder) -> None:
+    """That is set aside; an unusable download of it is no longer needed."""
+    source, _ = saved(home, OTHER)
+    path = store.item_path(KEY, "mp3")
+    assert store.restore(path, source) is None
+    assert target(home, path).read_bytes() == OURS
+    target(home, path).unlink()
+    target(home, path).write_bytes(OLD)
+    aside = store.restore(path, source)
+    assert aside is not None
+    assert (Path(aside).read_bytes(), target(home, path).read_bytes()) == (OLD, OURS)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import pty
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from batcher.cli.colours import forced
 from tests.support.fake_tts import FakeTTS, Twist, refusal
+from tests.support.terminal import Terminal
 
 if TYPE_CHECKING:
     from tests.conftest import Project
@@ -63,30 +59,19 @@ def test_done_is_green_rejected_red_and_in_doubt_yellow(mixed: Project) -> None:
     assert f"{RED}          2  need attention" in plan
 
 
-@pytest.mark.parametrize("command", ["status", "show", "resolve", "plan lines.csv", "doctor lines.csv"])
-def test_pipes_and_json_get_no_colours(mixed: Project, command: str) -> None:
+def test_pipes_and_json_get_no_colours(mixed: Project) -> None:
     """With --json not even if they are forced."""
-    words = [*command.split(), *(["--api-url", mixed.provider.url] if " " in command else [])]
-    assert "\x1b" not in mixed.batcher(*words).out
-    assert "\x1b" not in mixed.batcher(*words, "--json", environment={"FORCE_COLOR": "1"}).out
+    for command in ("status", "show", "resolve", "plan lines.csv", "doctor lines.csv"):
+        words = [*command.split(), *(["--api-url", mixed.provider.url] if " " in command else [])]
+        assert "\x1b" not in mixed.batcher(*words).out, command
+        assert "\x1b" not in mixed.batcher(*words, "--json", environment={"FORCE_COLOR": "1"}).out, command
 
 
 @pytest.mark.parametrize(("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
 def test_a_terminal_gets_colours_unless_disabled(mixed: Project, environment: dict[str, str], coloured: bool) -> None:
-    controller, terminal = pty.openpty()
-    inherited = {name: value for name, value in mixed.environment.items() if "COLOR" not in name}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "batcher", "status"],
-        cwd=mixed.folder,
-        env=inherited | environment,
-        stdin=subprocess.DEVNULL,
-        stdout=terminal,
-    )
-    os.close(terminal)
-    said = b""
-    with contextlib.suppress(OSError):  # raised by Linux at the end of a terminal
-        while chunk := os.read(controller, 4096):
-            said += chunk
-    os.close(controller)
-    assert process.wait() == 0
-    assert (GREEN.encode() in said) is coloured
+    for name in [name for name in mixed.environment if "COLOR" in name]:
+        del mixed.environment[name]
+    mixed.environment |= environment
+    terminal = Terminal(mixed, "status")
+    assert terminal.end() == 0
+    assert (GREEN in terminal.said) is coloured

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import pty
 import shutil
 import signal
 import subprocess
@@ -21,6 +19,7 @@ import pytest
 
 from batcher.ledger.storage.lock import owner_lock
 from tests.support.fake_tts import TOKEN, FakeTTS, audio_of, refusal
+from tests.support.terminal import Terminal
 
 if TYPE_CHECKING:
     from tests.conftest import Project
@@ -408,9 +407,9 @@ def test_status_works_while_a_run_holds_the_ledger(project: Project, provider: F
     assert run.end().exit_code == 0
 
 
-@pytest.mark.parametrize(("answer", "code", "created"), [(b"y\n", 0, 51), (b"\n", 6, 0), (None, 130, 0)])
+@pytest.mark.parametrize(("answer", "code", "created"), [("y\n", 0, 51), ("\n", 6, 0), (None, 130, 0)])
 def test_a_terminal_confirms_more_than_fifty_new_items(
-    project: Project, provider: FakeTTS, answer: bytes | None, code: int, created: int
+    project: Project, provider: FakeTTS, answer: str | None, code: int, created: int
 ) -> None:
     """One question names count and balance.
 
@@ -421,48 +420,36 @@ def test_a_terminal_confirms_more_than_fifty_new_items(
         provider.credits = 0
         assert project.run(manifest, "--only", "r1").exit_code == 4
         provider.credits, provider.creates = 1_000_000, []
-    terminal, side = pty.openpty()
-    arguments = [sys.executable, "-m", "batcher", "run", str(manifest), "--api-url", provider.url]
-    process = subprocess.Popen(
-        [*arguments, "--concurrency", "51"], env=project.environment, stdin=side, stdout=side, stderr=side
-    )
-    os.close(side)
-    said = b""
-    while b"[y/N]" not in said:
-        said += os.read(terminal, 4096)
+    terminal = Terminal(project, "run", manifest, "--api-url", provider.url, "--concurrency", "51", columns=0)
+    terminal.until_says("[y/N]")
     if answer is None:
-        process.send_signal(signal.SIGINT)
+        terminal.interrupt()
     else:
-        os.write(terminal, answer)
-    with contextlib.suppress(OSError):  # raised by Linux at the end of a terminal
-        while chunk := os.read(terminal, 4096):
-            said += chunk
-    os.close(terminal)
-    assert process.wait(30) == code
-    assert said.endswith(b"\r\nCancelled; nothing was created\r\n") is (code != 0)
-    assert b"halt" not in said
-    price = b"about 756 credits by the provider's price rule"
-    assert b"create 51 items for " + price + b" (the balance is 1,000,000 credits)?" in said
+        terminal.type(answer)
+    assert terminal.end() == code
+    assert terminal.said.endswith("\nCancelled; nothing was created\n") is (code != 0)
+    assert "halt" not in terminal.said
+    price = "about 756 credits by the provider's price rule"
+    assert f"create 51 items for {price} (the balance is 1,000,000 credits)?" in terminal.said
     assert len(provider.creates) == created
 
 
-@pytest.mark.parametrize("command", ["show", "status --json", "run lines.csv --json"])
-def test_a_pipe_closed_early_is_no_error(project: Project, provider: FakeTTS, command: str) -> None:
+def test_a_pipe_closed_early_is_no_error(project: Project, provider: FakeTTS) -> None:
     project.run(project.manifest(3))
     reading, writing = os.pipe()
     os.close(reading)
-    where = ["--api-url", provider.url] if command.startswith("run") else []
-    ended = subprocess.run(
-        [sys.executable, "-m", "batcher", *command.split(), *where],
-        cwd=project.folder,
-        env=project.environment,
-        stdout=writing,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        check=False,
-    )
+    for command in ("show", "status --json", f"run lines.csv --json --api-url {provider.url}"):
+        ended = subprocess.run(
+            [sys.executable, "-m", "batcher", *command.split()],
+            cwd=project.folder,
+            env=project.environment,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            check=False,
+        )
+        assert (ended.returncode, "Traceback" in ended.stderr) == (0, False), ended.stderr
     os.close(writing)
-    assert (ended.returncode, "Traceback" in ended.stderr) == (0, False), ended.stderr
 
 
 def test_status_of_several_batches_has_a_line_for_each(project: Project, provider: FakeTTS) -> None:

@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
-import pty
 import re
-import struct
-import subprocess
-import sys
-import termios
 from typing import TYPE_CHECKING
 
 import pytest
 
 from batcher.formatting import columns_of
+from tests.support.terminal import Terminal
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.conftest import Project
 
 
-def _shown(project: Project, columns: int, *arguments: object) -> str:
+def _shown(project: Project, columns: int, *arguments: str | Path) -> str:
     """What the command writes to a terminal with this many columns."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    command = [sys.executable, "-m", "batcher", *map(str, arguments), "--api-url", project.provider.url]
-    process = subprocess.Popen(
-        command, cwd=project.folder, env=project.environment, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs
-    )
-    os.close(theirs)
-    said = b""
-    with contextlib.suppress(OSError):  # raised by Linux at the end of a terminal
-        while chunk := os.read(ours, 4096):
-            said += chunk
-    os.close(ours)
-    process.wait(30)
-    return said.decode().replace("\r\n", "\n")
+    terminal = Terminal(project, *arguments, "--api-url", project.provider.url, columns=columns)
+    terminal.end()
+    return terminal.said
 
 
 @pytest.mark.parametrize("columns", [80, *(pytest.param(width, marks=pytest.mark.slow) for width in (60, 120))])

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import pty
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -20,6 +15,7 @@ from batcher.doctor.disk import file_system, synced_folder
 from batcher.ledger.storage.spill import Spill
 from batcher.sandbox.openapi import DOCUMENT
 from tests.support.fake_tts import TOKEN, FakeTTS, Twist, refusal
+from tests.support.terminal import Terminal
 
 if TYPE_CHECKING:
     from tests.conftest import Project
@@ -213,26 +209,28 @@ def test_a_wrong_clock_and_an_unexpected_schema_are_found(project: Project, prov
     assert any("GET /profile" in one["message"] for one in ended.report["findings"])
 
 
-@pytest.mark.parametrize(
-    ("sql", "words"),
-    [
-        ("UPDATE items SET state = 'failed'", "not in the state that their last event led to"),
-        ("UPDATE files SET saved_at = NULL", "items are done but have no saved file"),
-        ("UPDATE attempts SET outcome = NULL, answered_at = NULL", "are not waiting for one"),
-        ("DELETE FROM tasks", "refers to a missing row of tasks"),
-        ("DELETE FROM events", "have no recorded event"),
-        ("UPDATE rows SET output = 'one.mp3'", "more than one row"),
-        ("UPDATE alembic_version SET version_num = '9999'", "newer batcher"),
-    ],
-)
-def test_an_inconsistent_ledger_is_found(project: Project, provider: FakeTTS, sql: str, words: str) -> None:
+INCONSISTENT: Final = {
+    "UPDATE items SET state = 'failed'": "not in the state that their last event led to",
+    "UPDATE files SET saved_at = NULL": "items are done but have no saved file",
+    "UPDATE attempts SET outcome = NULL, answered_at = NULL": "are not waiting for one",
+    "DELETE FROM tasks": "refers to a missing row of tasks",
+    "DELETE FROM events": "have no recorded event",
+    "UPDATE rows SET output = 'one.mp3'": "more than one row",
+    "UPDATE alembic_version SET version_num = '9999'": "newer batcher",
+}
+
+
+def test_an_inconsistent_ledger_is_found(project: Project, provider: FakeTTS) -> None:
     """Whichever table somebody has written to."""
     assert project.run(project.manifest(2)).exit_code == 0
-    with closing(sqlite3.connect(project.ledger)) as connection, connection:
-        connection.execute(sql)
-    ended = doctor(project)
-    assert ended.exit_code == 2, ended
-    assert any(words in one["message"] for one in ended.report["findings"]), ended
+    good = project.ledger.read_bytes()
+    for sql, words in INCONSISTENT.items():
+        project.ledger.write_bytes(good)
+        with closing(sqlite3.connect(project.ledger)) as connection, connection:
+            connection.execute(sql)
+        ended = doctor(project)
+        assert ended.exit_code == 2, ended
+        assert any(words in one["message"] for one in ended.report["findings"]), ended
 
 
 def test_a_damaged_ledger_is_a_problem_with_a_hint(project: Project, provider: FakeTTS) -> None:
@@ -268,19 +266,11 @@ def test_leftovers_are_named_and_stay(project: Project, provider: FakeTTS) -> No
 @pytest.mark.parametrize(("set_to", "coloured"), [(None, True), ("1", False)])
 def test_levels_are_coloured_only_on_a_terminal(project: Project, set_to: str | None, coloured: bool) -> None:
     """Unless NO_COLOR is set."""
-    environment = {name: value for name, value in project.environment.items() if name != "NO_COLOR"}
-    environment |= {} if set_to is None else {"NO_COLOR": set_to}
-    command = [sys.executable, "-m", "batcher", "doctor", "--api-url", project.provider.url]
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(command, cwd=project.folder, env=environment, stdout=theirs)
-    os.close(theirs)
-    said = b""
-    with contextlib.suppress(OSError):  # raised by a terminal once no process writes to it
-        while chunk := os.read(ours, 4096):
-            said += chunk
-    os.close(ours)
-    assert process.wait(30) == 0
-    assert (b"\x1b[" in said) is coloured
+    project.environment.pop("NO_COLOR", None)
+    project.environment |= {} if set_to is None else {"NO_COLOR": set_to}
+    terminal = Terminal(project, "doctor", "--api-url", project.provider.url)
+    assert terminal.end() == 0
+    assert ("\x1b[" in terminal.said) is coloured
     assert "\x1b[" not in doctor(project).out + project.batcher("doctor", "--api-url", project.provider.url).out
 
 

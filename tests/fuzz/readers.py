@@ -11,7 +11,9 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
+from batcher.manifest.compound import packed
 from tests.manifest.test_any_file import CHOICES, CONTENT, FORMATS, HEADLESS, of, read
+from tests.manifest.test_xls import HEAD, SPLIT, book, excel_5, label, narrow, shared
 
 _SHEET: Final = "xl/worksheets/sheet1.xml"
 _XML = [*"<>&;/= \"'", "<row>", "</row>", '<c r="A1"', ' t="s">', "<v>0</v>", "</c>", "<t>a", "]]>", "<!--", "<?"]
@@ -40,7 +42,7 @@ edits: Final = st.lists(
     st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 8), st.binary(max_size=8)), min_size=1, max_size=6
 )
 """Edits of bytes: where, as a share of the length; how many are removed; what is put in."""
-workbook: Final = st.tuples(st.just("bytes"), edits) | st.tuples(
+workbook: Final = st.tuples(st.sampled_from(["bytes", "excel 5", "excel 97"]), edits) | st.tuples(
     st.just("xml"),
     st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 40), of(_XML)), min_size=1, max_size=4),
 )
@@ -64,8 +66,12 @@ def read_anything(case: tuple[str, bytes]) -> None:
 
 
 def read_workbook(case: tuple[str, list[tuple[float, int, bytes | str]]]) -> None:
-    """A workbook whose bytes, or whose sheet's XML, are edited."""
+    """A workbook whose bytes, or whose sheet's XML, are edited, or old ones."""
     kind, changes = case
+    if kind.startswith("excel"):
+        for data in _old(kind):
+            read(_folder(), "m.xls", edited(data, changes), {})
+        return
     parts = _parts()
     if kind == "xml":
         read(_folder(), "m.xlsx", _zipped(parts | {_SHEET: edited(parts[_SHEET], changes)}), {})
@@ -98,6 +104,16 @@ def _parts() -> dict[str, bytes]:
             sheet.write_row(number, 0, row)
     with zipfile.ZipFile(file) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
+
+
+@cache
+def _old(kind: str) -> list[bytes]:
+    """Small .xls workbooks, one of them without a container."""
+    if kind == "excel 5":
+        cells = (*HEAD, narrow(1, 0, b"Mind the gap."), narrow(2, 0, b"Stand back.", fonts=2))
+        return [excel_5(*cells), packed(excel_5(*cells), "Book")]
+    path = book(_folder() / "old.xls", label(1, 0, "Hi."), shared(2, 0, 0), shared(3, 0, 1), above=SPLIT)
+    return [path.read_bytes()]
 
 
 def _zipped(parts: dict[str, bytes]) -> bytes:

@@ -66,8 +66,8 @@ MATRIX: Final[list[tuple[str, int, tuple[str, ...], list[int], *tuple[str, ...]]
     ("intent", 8, ("ballast",), [1, 2], "{full} batcher.pipeline.submitter:Submitter._claim {n}"),
     ("answer-to-come", 8, ("ballast", "crammed"), [1, 4], "{full} batcher.provider.client:Client.create {n}"),
     ("answer", 8, ("ballast", "crammed"), [1, 2, ROWS], f"{{full}} {RECORD} {{n}}"),
-    ("replay", 8, ("ballast",), [1, 3], SPILLED, "{full} batcher.ledger.ledger:record_answer {n}"),
-    ("recovery", 8, ("ballast", "crammed"), [1], SPILLED, "{full} batcher.ledger.ledger:Ledger.recover {n}"),
+    ("replay", 8, ("ballast",), [1, 3], SPILLED, "{full} batcher.ledger.recovery:record_answer {n}"),
+    ("recovery", 8, ("ballast", "crammed"), [1], SPILLED, "{full} batcher.pipeline.runner:recover {n}"),
     (
         "spill-to-be-cleared",
         8,
@@ -76,7 +76,7 @@ MATRIX: Final[list[tuple[str, int, tuple[str, ...], list[int], *tuple[str, ...]]
         SPILLED,
         "{full} batcher.ledger.storage.spill:Spill.clear {n}",
     ),
-    ("doubts", 8, ("ballast",), [1], UNANSWERED, "{full} batcher.ledger.ledger:doubt_unanswered {n}"),
+    ("doubts", 8, ("ballast",), [1], UNANSWERED, "{full} batcher.ledger.recovery:doubt_unanswered {n}"),
     # From the polls to the rows' outputs.
     ("ending", 8, ("ballast",), [1, 4, ROWS], "{full} batcher.ledger.lifecycle.collection:record_rendered {n}"),
     ("part-folder", 8, ("ballast", "crammed"), [1, 4], "{full} batcher.audio.folder:Folder.part {n}"),

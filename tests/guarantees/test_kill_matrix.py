@@ -83,12 +83,12 @@ MATRIX: Final[list[tuple[str, Doubt, list[int], *tuple[str, ...]]]] = [
     # The spill file, and its way into the ledger.
     ("answer-spilled", MAYBE, [1, 2], f"full {RECORD} 1; after batcher.ledger.storage.spill:Spill.append {{n}}"),
     ("answers-spilled", NEVER, [1], SPILLED),
-    ("replay-not-committed", NEVER, [1, 2], SPILLED, "after batcher.ledger.ledger:record_answer {n}"),
+    ("replay-not-committed", NEVER, [1, 2], SPILLED, "after batcher.ledger.recovery:record_answer {n}"),
     ("spill-to-be-cleared", NEVER, [1], SPILLED, "before batcher.ledger.storage.spill:Spill.clear {n}"),
     ("spill-cleared", NEVER, [1], SPILLED, "after batcher.ledger.storage.spill:Spill.clear {n}"),
     # Recovery of creates without an answer.
-    ("doubts-not-committed", SURELY, [1], UNANSWERED, "after batcher.ledger.ledger:doubt_unanswered {n}"),
-    ("doubts-committed", SURELY, [1], UNANSWERED, "after batcher.ledger.ledger:Ledger.recover {n}"),
+    ("doubts-not-committed", SURELY, [1], UNANSWERED, "after batcher.ledger.recovery:doubt_unanswered {n}"),
+    ("doubts-committed", SURELY, [1], UNANSWERED, "after batcher.pipeline.runner:recover {n}"),
     # The polls.
     ("task-to-be-read", MAYBE, [1, 4], "before batcher.provider.client:Client.read {n}"),
     ("task-read", MAYBE, [1, 4], "before batcher.pipeline.poller:Poller._read {n}"),

@@ -9,65 +9,32 @@ import itertools
 import shutil
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from batcher.address import Address, Server
 from batcher.item import TRANSITIONS, Event, State
 from tests.conftest import Project
-from tests.support.fake_tts import NO_CREDITS, Create, FakeTTS, Job, Twist, audio_of, refusal, running
+from tests.support.fake_tts import Create, audio_of, running
+from tests.support.postgres import database_of
 from tests.support.processes import Ended, Started
 from tests.support.summing import assert_added_up
+from tests.support.world import ADDRESSES, AUDIO, CREATES, ENDINGS, READS, USERS, Body, World, body_of
 
-Body = tuple[str, str]
-"""Text and voice: all that distinguishes one create from another on the wire. Takes are never sent."""
 Rows = dict[str, dict[str, str]]
 Changes = dict[str, dict[str, str] | None]
 Signalled = tuple[signal.Signals, int, float]
 """The signal, after how many requests, and how many seconds later."""
-
-CREATES: Final = {
-    "later": refusal(429, "slow_down", Retry_After="1"),
-    "rejected": refusal(422, "bad_text"),
-    "quota": refusal(429, "insufficient_quota"),
-    "broken": Twist(status=500, body={"code": "internal", "message": "sorry"}),
-    "broken, charged": Twist(status=500, body={"code": "internal", "message": "sorry"}, charge=True),
-    "dropped": Twist(),
-    "dropped, charged": Twist(charge=True),
-    "page, charged": Twist(status=200, body=b"<html>hello</html>", charge=True),
-    "cut off, charged": Twist(status=202, body=b'{"task": {"id": "ta', headers={"content-length": "90"}, charge=True),
-}
-"""What can happen to a create."""
-READS: Final = {
-    "task unknown": refusal(404, "task_not_found"),
-    "polls throttled": refusal(429, "slow_down"),
-    "read broken": Twist(status=500, body=b"oops"),
-    "read dropped": Twist(),
-}
-"""What can happen to the first poll of a task."""
-AUDIO: Final = {
-    "address expired": Twist(status=403, body=b"<Error>expired</Error>"),
-    "audio dropped": Twist(),
-    "audio cut off": Twist(status=200, body=b"\xff\xfb\x90\x00", headers={"content-length": "836"}),
-    "audio is a page": Twist(status=200, body=b"<html>" + b"please log in " * 20),
-}
-"""What can happen to the first download of a task's audio."""
-_UNFUNDED: Final = {"code": "insufficient_credits", "message": "the balance ran out"}
-ENDINGS: Final[dict[str, dict[str, Any]]] = {
-    "failed": {"status": "failed", "audioUrl": None, "error": {"code": "voice_broken", "message": "no"}},
-    "failed, charged": {"status": "failed", "audioUrl": None, "creditsUsed": 1, "error": _UNFUNDED},
-    "unfunded": {"status": "failed", "audioUrl": None, "creditsUsed": 0, "error": _UNFUNDED},
-}
-"""How a task can end badly."""
-ADDRESSES: Final = {"no address": None, "address refused": "http://127.0.0.1:9/audio.mp3"}
-"""What the first poll of a rendered task can return instead of a good address."""
 
 IDS = st.sampled_from([f"r{number}" for number in range(1, 9)])
 ROWS = st.fixed_dictionaries(
@@ -79,118 +46,55 @@ ROWS = st.fixed_dictionaries(
 )
 CHANGES = st.dictionaries(IDS, st.one_of(ROWS, ROWS, ROWS, st.none()), max_size=5)
 """Rows to add or edit, and rows to remove."""
+NEW_ROWS = st.dictionaries(
+    IDS,
+    st.fixed_dictionaries(
+        {"text": st.integers(8, 99).map("Line number {} of the script.".format)}
+        | {"voice": st.sampled_from(["anna", "ben"]), "take": st.just("1")}
+    ),
+    min_size=3,
+    max_size=8,
+)
+"""Rows whose texts are most likely new, so that two runs have something to share."""
 MISFORTUNES = st.lists(st.sampled_from(["", *CREATES, *READS, *AUDIO, *ENDINGS, *ADDRESSES]), max_size=6)
 """What happens to the next creates in order, or to the tasks that they make."""
 SELECTIONS: Final = ("--only=r0", "--sample=3")
 """Options with which a run works on some rows."""
 HOW: Final = ("", "", "", "--override-halt", "--no-wait", "--collect-only", "spoilt", "--skip-invalid", *SELECTIONS)
 """How a run is started; `spoilt` means with a row without a text in the manifest."""
-USERS: Final = ("user-1", "user-2")
-REFUSALS: Final = (402, 422, 429)
+HOW_OF_TWO: Final = ("", "", "", *HOW, *["--override-halt"] * 5)
+"""How each of two runs is started."""
+SIGNALLED = st.tuples(
+    st.sampled_from([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]),
+    st.integers(2, 25),
+    st.sampled_from([0.0, 0.02, 0.05, 0.1]),
+)
+"""What one of two runs is sent."""
+MOST_SECONDS_OF_TWO: Final = 60.0
+"""Time limit of two runs, in seconds: one may wait for the other, and take over what it leaves."""
 
 
-class World:
-    """The provider with two accounts, the generated misfortunes, and a record of who paid for what."""
+@dataclass(frozen=True)
+class Before:
+    """What was so before a command."""
 
-    def __init__(self, provider: FakeTTS) -> None:
-        self.provider = provider
-        self.misfortunes: list[str] = []
-        self.befell: dict[str, str] = {}  # misfortune of each task, by its id
-        self.senders: dict[int, str] = {}  # the account of each create, by its number
-        self.unfunded: set[str] = set()  # tasks that the program has read as unfunded
-        self.fed: set[str] = set()  # accounts that were topped up since they were last out of credits
-        self.events = 0
-        self.at_event: tuple[int, threading.Timer] | None = None
-        self._purses = dict.fromkeys(USERS, 5.0)
-        provider.create_seconds = 0.05
-        provider.on_create, provider.on_read, provider.on_audio = self._create, self._read, self._audio
-        provider.on_profile, provider.ending = self._profile, self._ending
+    creates: int
+    unfunded: int
+    halts: set[str]
+    topped_up: bool
 
-    @property
-    def user(self) -> str:
-        """The account whose token is in use."""
-        return self.provider.user_id
-
-    @property
-    def token(self) -> str:
-        """The token in use."""
-        return self.provider.token
-
-    def switch(self, user: str) -> None:
-        """Use the other account's token."""
-        self._purses[self.user] = self.provider.credits
-        self.provider.user_id, self.provider.token = user, f"sk-token-of-{user}"
-        self.provider.credits = self._purses[user]
-
-    def feed(self, credits_: int) -> None:
-        """Top the account up."""
-        self.provider.credits += credits_
-        self.fed.add(self.user)
-
-    def heal(self) -> None:
-        """Stop all misfortunes; tasks that have ended badly stay so."""
-        self.misfortunes = []
-        self.befell = {task_id: what for task_id, what in self.befell.items() if what in ENDINGS}
-
-    def charged(self) -> dict[str, tuple[str, Body]]:
-        """Every task: its account, text and voice."""
-        found = (create for create in list(self.provider.creates) if create.task_id is not None)
-        return {str(create.task_id): (self.senders[create.number], body_of(create)) for create in found}
-
-    def spent(self) -> Counter[Body]:
-        """The number of creates of each body that may have been charged, as far as the program can know."""
-        sent = Counter(body_of(create) for create in self.provider.creates if create.status not in REFUSALS)
-        return sent - Counter(body for task_id, (_, body) in self.charged().items() if task_id in self.unfunded)
-
-    def _create(self, create: Create) -> Twist | None:
-        self._arrived()
-        self.senders[create.number] = self.user
-        if self.provider.credits < 1:
-            self.fed.discard(self.user)
-            return NO_CREDITS
-        what = self.misfortunes.pop(0) if self.misfortunes else ""
-        self.befell[f"task_{create.number}"] = what
-        if what == "quota":
-            self.fed.discard(self.user)
-        return CREATES.get(what)
-
-    def _read(self, job: Job) -> Twist | None:
-        self._arrived()
-        if self.senders[int(job.id.removeprefix("task_"))] != self.user:
-            return refusal(404, "task_not_found")
-        return READS.get(self.befell.get(job.id, "")) if job.reads == 1 else None
-
-    def _audio(self, job: Job) -> Twist | None:
-        self._arrived()
-        return AUDIO.get(self.befell.get(job.id, "")) if job.downloads == 1 else None
-
-    def _profile(self, _: int) -> None:
-        self._arrived()
-
-    def _ending(self, job: Job) -> dict[str, Any]:
-        what = self.befell.get(job.id, "")
-        if what == "unfunded" and job.id not in self.unfunded:
-            self.unfunded.add(job.id)
-            self.fed.discard(self.user)
-        if what in ADDRESSES and job.reads == 1:
-            return {"audioUrl": ADDRESSES[what]}
-        return ENDINGS.get(what, {})
-
-    def _arrived(self) -> None:
-        self.events += 1
-        if self.at_event is not None and self.events == self.at_event[0]:
-            self.at_event[1].start()
-
-
-def body_of(create: Create) -> Body:
-    """Text and voice of the create."""
-    return create.text, create.body["voiceId"]
+    def may_create(self, *arguments: str) -> bool:
+        """Whether a run with these arguments may create anything, or start with a probe."""
+        return not self.halts or self.topped_up or "--override-halt" in arguments
 
 
 class Story(RuleBasedStateMachine):
-    """A user's project from its first manifest on, with everything that can happen to it."""
+    """A user's project from its first manifest on, with everything that can happen to it.
 
-    def __init__(self, environment: dict[str, str], folder: Path) -> None:
+    The ledger is in a file, or in a new database of the server with this URL.
+    """
+
+    def __init__(self, environment: dict[str, str], folder: Path, server: str | None = None) -> None:
         super().__init__()
         self.folder = folder
         (folder / "project").mkdir(parents=True)
@@ -198,6 +102,8 @@ class Story(RuleBasedStateMachine):
         provider = self.stack.enter_context(running())
         self.world = World(provider)
         self.project = Project(folder / "project", provider, dict(environment))
+        if server is not None:
+            self.project.use_server(self.stack.enter_context(database_of(server)))
         self.stack.callback(self.project.close)
         self.rows: Rows = {}
         self.spoilt = False
@@ -278,12 +184,12 @@ class Story(RuleBasedStateMachine):
     @rule(row_id=IDS)
     def retake(self, row_id: str) -> None:
         """Ask for another take of a row."""
-        if self.project.ledger.exists() and row_id in self.rows:
+        if self.project.has_ledger and row_id in self.rows:
             self.sound = False
-            ended = self.project.batcher("retake", row_id, "--ledger", self.project.ledger)
+            ended = self.project.batcher("retake", row_id)
             assert ended.exit_code in (0, 2), ended
             if "the next run creates and pays for it" in ended.out:
-                self.consents[self.rows[row_id]["text"], self.rows[row_id]["voice"]] += 1
+                self.consents.update(self.project.query(_BODY.format(row_id)))
 
     # Helpers of the rules.
 
@@ -295,27 +201,31 @@ class Story(RuleBasedStateMachine):
     def go(self, *arguments: str, signalled: Signalled | None = None) -> Ended:
         """Run once, and check what must always hold."""
         self.sound = False
-        creates, told = len(self.world.provider.creates), len(self.world.unfunded)
-        halts = self.halts()
-        topped_up = self.world.user in self.world.fed and halts == {"credits"}
-        may_create = not halts or topped_up or "--override-halt" in arguments
+        before = self.before()
+        may_create = before.may_create(*arguments)
         refused = self.spoilt and "--skip-invalid" not in arguments
         manifest = [self.manifest()]
-        if "--collect-only" in arguments and self.project.ledger.exists():
+        if "--collect-only" in arguments and self.project.has_ledger:
             manifest, may_create, refused = [], False, False
         ended = self.end(self.project.start_run(*manifest, "--max-in-doubt", "3", *arguments), signalled)
-        new = self.world.provider.creates[creates:]
+        new = self.world.provider.creates[before.creates :]
         assert (may_create and not refused) or new == [], ended
         assert self.are_selected(new, arguments), ended
-        if halts and len(new) > 1:
-            assert (new[0].answered_at or 0) <= new[1].arrived_at, "a probe goes alone"
+        if before.halts:
+            assert_alone(new)
         if ended.exit_code >= 0:
             whole = bool(manifest) and not set(SELECTIONS).intersection(arguments)
             self.assert_told(ended, whole=whole, refused=refused)
-            out_of_credits = any(create.status == 402 for create in new) or len(self.world.unfunded) > told
+            out_of_credits = any(create.status == 402 for create in new) or len(self.world.unfunded) > before.unfunded
             assert "credits" in self.halts() or not out_of_credits, ended
         assert ended.exit_code >= 0 or signalled is not None, ended
         return ended
+
+    def before(self) -> Before:
+        """What is so now."""
+        halts = self.halts()
+        topped_up = self.world.user in self.world.fed and halts == {"credits"}
+        return Before(len(self.world.provider.creates), len(self.world.unfunded), halts, topped_up)
 
     def are_selected(self, new: Sequence[Create], arguments: Sequence[str]) -> bool:
         """Whether the creates are for rows that the options select."""
@@ -326,6 +236,8 @@ class Story(RuleBasedStateMachine):
     def assert_told(self, ended: Ended, *, whole: bool, refused: bool) -> None:
         """Check that the exit code is a documented one and correct; `whole`: it refers to the whole manifest."""
         assert "Traceback" not in ended.err, ended
+        assert "cannot write" not in ended.err, ended
+        assert "could not be written" not in ended.err, ended
         assert ended.exit_code in (0, 2, 3, 4, 5, 6, 8), ended
         assert (ended.exit_code == 2) == refused, ended
         if whole and ended.exit_code == 0:
@@ -333,15 +245,24 @@ class Story(RuleBasedStateMachine):
 
     def end(self, run: Started, signalled: Signalled | None) -> Ended:
         """Let the run end, or send it a signal a while after a number of requests."""
-        if signalled is None:
-            return run.end()
-        number, events, seconds = signalled
-        timer = threading.Timer(seconds, run.send, [number])
-        self.world.at_event = self.world.events + events, timer
+        timer = None if signalled is None else self.send_later(run, signalled)
         ended = run.end()
         self.world.at_event = None
-        timer.cancel()
+        if timer is not None:
+            timer.cancel()
         return ended
+
+    def send_later(self, run: Started, signalled: Signalled) -> threading.Timer:
+        """Send the run a signal a while after a number of requests."""
+        number, events, seconds = signalled
+
+        def send() -> None:
+            self.world.killed_at = time.monotonic() if number is signal.SIGKILL else self.world.killed_at
+            run.send(number)
+
+        timer = threading.Timer(seconds, send)
+        self.world.at_event = self.world.events + events, timer
+        return timer
 
     def change(self, changes: Changes) -> None:
         """Edit the manifest."""
@@ -349,12 +270,12 @@ class Story(RuleBasedStateMachine):
         for row_id, row in self.rows.items():  # a blank take is the row's latest: each row's own
             self.asked_for.add((row["text"], row["voice"], row["take"] or f"the latest of {row_id}"))
 
-    def manifest(self) -> Path:
-        """Write the manifest as it is now."""
+    def manifest(self, project: Project | None = None) -> Path:
+        """Write the manifest as it is now, in the folder of this host."""
         rows = [{"id": row_id} | row for row_id, row in self.rows.items()]
         if self.spoilt:
             rows.append({"id": "bad", "text": " ", "voice": "anna", "take": ""})
-        return self.project.manifest(rows)
+        return (project or self.project).manifest(rows)
 
     def states(self) -> set[str]:
         """The states in the last run's results."""
@@ -385,8 +306,7 @@ class Story(RuleBasedStateMachine):
         """Make a person's decision; return what was printed."""
         self.sound = False
         first = len(self.world.provider.creates)
-        where = ("--ledger", str(self.project.ledger), "--api-url", self.world.provider.url)
-        ended = self.project.batcher(command, key, *arguments, *where)
+        ended = self.project.batcher(command, key, *arguments, "--api-url", self.world.provider.url)
         assert ended.exit_code in (0, 2, 5, 8), ended
         assert "Traceback" not in ended.err, ended
         assert len(self.world.provider.creates) == first
@@ -394,7 +314,7 @@ class Story(RuleBasedStateMachine):
 
     def items(self, *states: State) -> list[tuple[str, str, Body, str]]:
         """Items in these states: key, account of the last create, body, state."""
-        if not self.project.ledger.exists():
+        if not self.project.has_ledger:
             return []
         words = ", ".join(f"'{state}'" for state in states)
         found = self.project.query(f"{_ITEMS} WHERE i.state IN ({words}) ORDER BY i.key")
@@ -402,7 +322,7 @@ class Story(RuleBasedStateMachine):
 
     def halts(self) -> set[str]:
         """The kinds of open halts of the account in use."""
-        if not self.project.ledger.exists():
+        if not self.project.has_ledger:
             return set()
         return {kind for kind, user in self.project.query(_HALTS) if user == self.world.user}
 
@@ -412,7 +332,7 @@ class Story(RuleBasedStateMachine):
     def holds(self) -> None:
         """Check all promises about money, ledger and files."""
         self.assert_paid_once()
-        if self.project.ledger.exists():
+        if self.project.has_ledger:
             self.assert_every_charge_known()
             self.assert_files_whole()
             self.assert_ledger_sound()
@@ -445,14 +365,18 @@ class Story(RuleBasedStateMachine):
             assert (self.project.audio / output).read_bytes() == audio_of(text, "mp3")
 
     def assert_ledger_sound(self) -> None:
-        """Check the file's integrity, and that each item reached its state by allowed transitions."""
-        assert self.project.query("PRAGMA integrity_check") == [("ok",)]
-        assert self.project.query("PRAGMA foreign_key_check") == []
+        """Check a file's integrity, and that each item reached its state by allowed transitions."""
+        address: Address = self.project.ledger
+        if self.project.server is None:
+            assert self.project.query("PRAGMA integrity_check") == [("ok",)]
+            assert self.project.query("PRAGMA foreign_key_check") == []
+        else:
+            address = Server(self.project.server, self.project.folder)
         now: dict[str, State] = {}
         for key, event, state in self.project.query("SELECT item_key, event, state FROM events ORDER BY id"):
             assert TRANSITIONS[now.get(key, State.PENDING), Event(event)] == state
             now[key] = State(state)
-        assert_added_up(self.project.ledger)
+        assert_added_up(address)
         states = dict(self.project.query("SELECT key, state FROM items"))
         assert states == {key: now.get(key, State.PENDING) for key in states}
 
@@ -503,6 +427,113 @@ class Story(RuleBasedStateMachine):
         raise AssertionError(f"runs without any misfortune leave rows unfinished: {self.project.results()}")
 
 
+class SharedStory(Story):
+    """A story on a server, in which two runs can work at once on two hosts: two folders with the same audio."""
+
+    def __init__(self, environment: dict[str, str], folder: Path, server: str | None) -> None:
+        super().__init__(environment, folder, server)
+        (folder / "shared").mkdir()
+        self.project.audio.symlink_to(folder / "shared")
+        self.other = self.project.on_another_host()
+        self.other.environment = self.project.environment
+
+    @rule(
+        changes=st.one_of(CHANGES, NEW_ROWS, NEW_ROWS),
+        edits=st.one_of(st.none(), st.none(), CHANGES),
+        misfortunes=st.one_of(st.just([]), MISFORTUNES, MISFORTUNES),
+        credits_=st.sampled_from([0, 4, 30, 30]),
+        first=st.sampled_from(HOW_OF_TWO),
+        second=st.sampled_from(HOW_OF_TWO),
+        seconds=st.sampled_from([(0.05, 0.05), (0.05, 1.0), (0.3, 0.3), (0.3, 1.0)]),
+        signalled=st.one_of(st.none(), SIGNALLED, SIGNALLED),
+        which=st.integers(0, 1),
+    )
+    def run_two(
+        self,
+        changes: Changes,
+        edits: Changes | None,
+        misfortunes: list[str],
+        credits_: int,
+        first: str,
+        second: str,
+        seconds: tuple[float, float],
+        signalled: Signalled | None,
+        which: int,
+    ) -> None:
+        """Run both hosts at once, perhaps after a top-up, the second perhaps with further edits of the manifest, and
+        perhaps signal one of them."""
+        self.sound = False
+        if credits_:
+            self.world.feed(credits_)
+        self.change(changes)
+        self.world.misfortunes = list(misfortunes)
+        self.pace(*seconds)
+        self.world.count_open()
+        before = self.before()
+        works = [self.start_on(self.project, first)]
+        self.change(edits or {})
+        works.append(self.start_on(self.other, second))
+        timer = None if signalled is None else self.send_later(works[which], signalled)
+        ended = [work.end(MOST_SECONDS_OF_TWO) for work in works]
+        self.world.at_event = None
+        if timer is not None:
+            timer.cancel()
+        self.pace(0.05, 0.05)
+        self.assert_shared(before, (first, second), ended, signalled is not None)
+        same = edits is None and "spoilt" not in (first, second) and "--skip-invalid" not in (first, second)
+        for number, (how, one) in enumerate(zip((first, second), ended, strict=True)):
+            if one.exit_code >= 0:
+                whole = same and how not in (*SELECTIONS, "--collect-only")
+                self.assert_told(one, whole=whole, refused=how == "spoilt")
+                if whole and one.exit_code == 3:
+                    assert self.states() & {"in_doubt", "rejected", "failed", "gone"}, ended
+            else:
+                assert signalled is not None, ended
+                assert number == which, ended
+
+    def pace(self, create_seconds: float, task_seconds: float) -> None:
+        """Set how long the provider takes."""
+        self.world.provider.create_seconds, self.world.provider.task_seconds = create_seconds, task_seconds
+
+    def start_on(self, project: Project, how: str) -> Started:
+        """Start a run on that host with the manifest as it is now."""
+        self.spoilt = how in ("spoilt", "--skip-invalid")
+        manifest = [self.manifest(project)]
+        if how == "--collect-only" and self.project.has_ledger:
+            manifest = []
+        options = [how] if how.startswith("-") else []
+        return project.start_run(*manifest, "--max-in-doubt", "9", "--concurrency", "3", *options)
+
+    def assert_shared(self, before: Before, hows: tuple[str, str], ended: list[Ended], signalled: bool) -> None:
+        """Check what two runs have created together."""
+        new = self.world.provider.creates[before.creates :]
+        creating = [how for how in hows if how not in ("spoilt", "--collect-only")]
+        assert (creating and before.may_create(*hows)) or new == [], ended
+        if "--no-wait" not in hows:
+            assert self.world.most_open <= 3, ended
+        if all(one.exit_code >= 0 for one in ended):
+            assert self.project.query(_UNFINISHED) == [], ended
+        if signalled:
+            return
+        if before.halts:
+            assert_alone(new)
+        out_of_credits = any(create.status == 402 for create in new)
+        if "--override-halt" not in hows and not before.topped_up:
+            out_of_credits |= len(self.world.unfunded) > before.unfunded
+        assert "credits" in self.halts() or not out_of_credits, ended
+
+
+def assert_alone(new: Sequence[Create]) -> None:
+    """Check that the first of the creates, a probe, was answered before the next one."""
+    assert len(new) < 2 or (new[0].answered_at or 0) <= new[1].arrived_at, "a probe goes alone"
+
+
+_BODY: Final = (
+    "SELECT i.text, i.voice FROM rows r JOIN items i ON i.key = r.item_key WHERE r.is_current = 1 AND r.id = '{}'"
+)
+_UNFINISHED: Final = (
+    "SELECT key FROM items WHERE state = 'submitting' UNION ALL SELECT id FROM runs WHERE ended_at IS NULL"
+)
 _ITEMS: Final = (
     "SELECT i.key, u.user_id, i.text, i.voice, i.state FROM items i"
     " JOIN attempts a ON a.item_key = i.key AND a.attempt = i.attempt JOIN accounts u ON u.id = a.account_id"
@@ -526,13 +557,13 @@ _OUTPUTS: Final = (
 )
 
 
-def live_through(project: Project, many: settings) -> None:
-    """Run this many stories, each in its own folder and with its own provider."""
+def live_through(project: Project, story: type[Story], many: settings, server: str | None = None) -> None:
+    """Run this many stories, each in its own folder and with its own provider and ledger."""
     numbers = itertools.count(1)
 
-    class Here(Story):
+    class Here(story):  # type: ignore[valid-type, misc]
         def __init__(self) -> None:
-            super().__init__(project.environment, project.folder.with_name(f"story-{next(numbers)}"))
+            super().__init__(project.environment, project.folder.with_name(f"story-{next(numbers)}"), server)
 
     run_state_machine_as_test(Here, settings=many)
 
@@ -546,20 +577,30 @@ FEW = settings(
     database=None,
     suppress_health_check=list(HealthCheck),
 )
+MANY = settings(FEW, max_examples=60, stateful_step_count=25, derandomize=False, phases=[Phase.generate, Phase.shrink])
 
 
 def test_the_promises_hold_in_any_order(project: Project) -> None:
     """A few stories, the same every time."""
-    live_through(project, FEW)
+    live_through(project, Story, FEW)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_the_promises_hold_in_many_long_stories(project: Project) -> None:
     """New ones every time."""
-    live_through(
-        project,
-        settings(
-            FEW, max_examples=60, stateful_step_count=25, derandomize=False, phases=[Phase.generate, Phase.shrink]
-        ),
-    )
+    live_through(project, Story, MANY)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_promises_hold_in_any_order_on_a_server(project: Project, postgres_url: str) -> None:
+    """A few stories, the same every time, in which two runs can work at once."""
+    live_through(project, SharedStory, FEW, postgres_url)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(14400)
+def test_the_promises_hold_in_many_long_stories_on_a_server(project: Project, postgres_url: str) -> None:
+    """New ones every time."""
+    live_through(project, SharedStory, MANY, postgres_url)

@@ -268,7 +268,7 @@ def _all_but_one_done(folder: Path, rows: int) -> Iterator[dict[str, int]]:
             "claim": _steps(book, claims.claim, prepare, **who, cursor=(0, 0), limit=5, at=AT),
             "has_claimable": _steps(book, claims.has_claimable, RUN, book.wanted),
             "rechecks": _steps(book, claims.rechecks, book.account_id, book.wanted),
-            "open_tasks": _steps(book, collection.open_tasks, book.account_id, book.wanted),
+            "take_over": _steps(book, collection.take_over, book.account_id, book.wanted, run_id="next"),
             "foreign_tasks": _steps(book, attention.foreign_tasks, book.wanted, book.account_id),
             "outputs_of": _steps(book, outputs.outputs_of, task.key),
             "collectable": _steps(book, item_counts.collectable),
@@ -299,7 +299,9 @@ def _two_chosen(folder: Path, rows: int) -> dict[str, int]:
             "count": _steps(book, item_counts.count_chosen, book.wanted),
             "purchases": _steps(book, purchases.purchases, book.wanted, only_chosen=True),
             "attention": _steps(book, attention.needing_attention, book.wanted, State.FAILED, 5, only_chosen=True),
-            "open_tasks": _steps(book, collection.open_tasks, book.account_id, book.wanted, only_chosen=True),
+            "take_over": _steps(
+                book, collection.take_over, book.account_id, book.wanted, run_id="next", only_chosen=True
+            ),
         }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,22 +16,12 @@ from batcher.ledger.storage import database
 from batcher.ledger.storage import postgres as storage
 from tests.support import postgres
 from tests.support.fake_tts import FakeTTS
+from tests.support.purchases import assert_all_bought_once
 
 if TYPE_CHECKING:
     from tests.conftest import Project
 
 pytestmark = pytest.mark.parametrize("project", ["postgres"], indirect=True)
-
-
-def assert_all_bought_once(project: Project, rows: int) -> None:
-    """Check that everything is done, or in doubt for good reason, and that nothing was bought twice."""
-    bought = Counter(project.provider.asked)
-    assert max(bought.values()) == 1
-    recorded = {task_id for (task_id,) in project.query("SELECT task_id FROM tasks")}
-    in_doubt = {text for (text,) in project.query("SELECT text FROM items WHERE state = 'in_doubt'")}
-    for text, task_ids in project.provider.paid.items():
-        assert recorded.issuperset(task_ids) or text in in_doubt
-    assert project.query("SELECT count(*) FROM items WHERE state = 'done'") == [(rows - len(in_doubt),)]
 
 
 def test_a_run_whose_session_has_ended_creates_nothing_more(project: Project, provider: FakeTTS) -> None:
@@ -82,19 +71,18 @@ def test_a_killed_run_is_replaced_at_once(project: Project, provider: FakeTTS) -
     assert_all_bought_once(project, 4)
 
 
-def test_a_second_run_is_refused_while_the_first_works(project: Project, provider: FakeTTS) -> None:
-    """With --wait-lock it waits."""
+def test_what_changes_the_ledger_between_runs_waits_for_all_of_them(project: Project, provider: FakeTTS) -> None:
+    """The message names who works."""
     provider.task_seconds = 600.0
     manifest = project.manifest(4)
     first = project.start_run(manifest)
     provider.until(lambda: len(provider.creates) == 4)
-    second = project.run(manifest)
-    assert (second.exit_code, second.report["outcome"]) == (7, "locked")
-    assert "another run holds the ledger postgresql://" in second.report["message"]
-    third = project.start_run(manifest, "--wait-lock", "60s")
+    refused = project.batcher("verify", "--heal", "--json")
+    assert refused.exit_code == 7, refused
+    assert "another run holds the ledger postgresql://" in refused.report["message"]
     provider.end_tasks()
-    assert (first.end().exit_code, third.end().exit_code) == (0, 0)
-    assert len(provider.creates) == 4
+    assert first.end().exit_code == 0
+    assert project.batcher("verify", "--heal", "--json").exit_code == 0
 
 
 def test_the_server_ends_the_session_of_a_process_that_says_nothing(

@@ -58,7 +58,7 @@ def test_a_folder_marked_by_an_unknown_run_shows_an_outdated_ledger(
 ) -> None:
     folder_mark.sign(store, Owner(ledger_id=book.do(identity).ledger_id, run_id=run_id, batches={}))
     settings = Settings(sources=(), ledger=book.path, out_dir=store.place)
-    assert (book.do(why_outdated, read_owners(settings, [])) or "None").startswith(str(why))
+    assert (book.do(why_outdated, read_owners(settings, []), settings.ledger) or "None").startswith(str(why))
 
 
 @pytest.mark.parametrize("case", ["as they were", "changed", "gone", "never whole", "copied folder", "no mark"])

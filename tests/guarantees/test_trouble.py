@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import stat
@@ -212,3 +213,23 @@ def test_a_ledger_deleted_in_mid_run_is_noticed_and_rescued(project: Project, re
     rescued.replace(project.ledger)
     assert project.run("lines.csv").exit_code == 0
     assert len(project.provider.creates) == 3
+
+
+@pytest.mark.slow
+def test_a_ledger_overwritten_in_mid_run_ends_it_like_a_full_disk(project: Project, provider: FakeTTS) -> None:
+    """With one line that says what happened and what to do; nothing more is created, then or later."""
+    provider.create_seconds, provider.task_seconds = 0.3, 2.0
+    started = project.start_run(project.manifest(60), "--concurrency", "5")
+    started.until(lambda: len(provider.creates) >= 7)
+    for path in project.folder.glob("batcher.db*"):
+        if path.suffix in (".db", ".db-wal", ".db-shm"):
+            path.write_bytes(os.urandom(path.stat().st_size))
+    ended = started.end()
+    created = len(provider.creates)
+    (line,) = [line for line in ended.err.splitlines() if line.startswith(("exit ", "batcher: "))]
+    assert ended.exit_code == 8
+    assert line.startswith(f"exit 8: the ledger {project.ledger} is damaged: ")
+    assert "Replace it with a backup and run with --restored; keep the damaged file." in line
+    assert created <= 12
+    assert project.run("lines.csv").exit_code == 2
+    assert len(provider.creates) == created

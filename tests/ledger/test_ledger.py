@@ -11,12 +11,14 @@ import anyio.lowlevel
 import pytest
 from sqlalchemy import Connection, event, text
 
-from batcher.address import Server
+from batcher.address import Server, spill_file
 from batcher.errors import StorageError
 from batcher.item import Event
 from batcher.ledger import ledger as ledger_module
 from batcher.ledger.ledger import Ledger
-from batcher.ledger.lifecycle import answers
+from batcher.ledger.lifecycle import answers, runs
+from batcher.ledger.records import AnswerRecord
+from batcher.ledger.recovery import recover
 from batcher.ledger.storage.spill import Spill
 from tests.support import postgres
 from tests.support.ledger_kit import AT, NEVER, RUN, Book, sheet
@@ -205,6 +207,15 @@ async def test_a_full_database_fails_every_waiting_call_and_recovers(book: Book,
     assert await ledger.do(_write, "later") == "later"
 
 
+def _leave(ledger: Ledger, *records: AnswerRecord) -> Spill:
+    """The spill file of an earlier run with these answers."""
+    left = Spill(spill_file(ledger.address, ledger.ledger_id, "earlier"))
+    for record in records:
+        left.append(record)
+    left.close()
+    return left
+
+
 async def test_an_answer_that_the_database_refuses_goes_to_the_spill_file(book: Book, ledger: Ledger) -> None:
     """The next recovery records it once."""
     (claimed, other) = book.claim(2)
@@ -215,10 +226,11 @@ async def test_an_answer_that_the_database_refuses_goes_to_the_spill_file(book: 
         await ledger.record(record, max_in_doubt=NEVER)
     assert book.state(claimed.key) == "submitting"
     ledger.close()
-    with book.ledger() as again:
-        assert again.spill.records() == [replace(record, raw=b"r" * 4096)]
-        assert await again.recover(run_id=RUN, at=AT + 9, max_in_doubt=NEVER) == 1
-        assert again.spill.records() == []
+    with book.ledger("run-2") as again:
+        assert Spill(ledger.spill.path).records() == [replace(record, raw=b"r" * 4096)]
+        await again.do(runs.begin_run, "run-2", out_dir="audio", at=AT + 9)
+        assert await recover(again, run_id="run-2", at=AT + 9, max_in_doubt=NEVER) == 1
+        assert Spill(ledger.spill.path).records() == []
     assert (book.state(claimed.key), book.state(other.key)) == ("submitted", "in_doubt")
     assert book.events(claimed.key) == ["claim", "accepted"]
     assert not ledger.spill.records()
@@ -226,9 +238,9 @@ async def test_an_answer_that_the_database_refuses_goes_to_the_spill_file(book: 
 
 async def test_a_recovery_killed_before_clearing_the_spill_file_can_be_repeated(book: Book, ledger: Ledger) -> None:
     (claimed,) = book.claim()
-    ledger.spill.append(book.accepted(claimed, "t1"))
+    _leave(ledger, book.accepted(claimed, "t1"))
     await ledger.do(answers.record_answer, book.accepted(claimed, "t1"), max_in_doubt=NEVER)
-    assert await ledger.recover(run_id=RUN, at=AT, max_in_doubt=NEVER) == 0
+    assert await recover(ledger, run_id=RUN, at=AT, max_in_doubt=NEVER) == 0
     assert (book.state(claimed.key), book.events(claimed.key)) == ("submitted", ["claim", "accepted"])
 
 
@@ -236,26 +248,27 @@ async def test_the_spill_file_is_not_cleared_before_its_answers_are_committed(bo
     """The database refuses the first recovery and takes the second."""
     (claimed,) = book.claim()
     record = book.accepted(claimed, "t1", raw=b"r" * 4096)
-    ledger.spill.append(record)
+    left = _leave(ledger, record)
     await _full(ledger)
     with pytest.raises(StorageError):
-        await ledger.recover(run_id=RUN, at=AT, max_in_doubt=NEVER)
-    assert Spill(ledger.spill.path).records() == [record]
+        await recover(ledger, run_id=RUN, at=AT, max_in_doubt=NEVER)
+    assert left.records() == [record]
     await ledger.do(_room)
-    assert await ledger.recover(run_id=RUN, at=AT, max_in_doubt=NEVER) == 0
-    assert (book.state(claimed.key), ledger.spill.records()) == ("submitted", [])
+    assert await recover(ledger, run_id=RUN, at=AT, max_in_doubt=NEVER) == 0
+    assert (book.state(claimed.key), left.records()) == ("submitted", [])
 
 
 async def test_a_spilled_answer_that_the_schema_refuses_stays_in_the_spill_file(book: Book, ledger: Ledger) -> None:
     """The user can inspect it there, and the other answers are recorded."""
     (claimed, other) = book.claim(2)
     records = [book.accepted(claimed, "t1", account_id=999), book.accepted(other, "t2")]
-    for record in records:
-        ledger.spill.append(record)
-    assert await ledger.recover(run_id=RUN, at=AT, max_in_doubt=NEVER) == 1
-    assert (book.state(claimed.key), book.state(other.key)) == ("in_doubt", "submitted")
+    left = _leave(ledger, *records)
     ledger.close()
-    assert Spill(ledger.spill.path).records() == records
+    with book.ledger("run-2") as again:
+        await again.do(runs.begin_run, "run-2", out_dir="audio", at=AT)
+        assert await recover(again, run_id="run-2", at=AT, max_in_doubt=NEVER) == 1
+    assert (book.state(claimed.key), book.state(other.key)) == ("in_doubt", "submitted")
+    assert left.records() == records
 
 
 @pytest.mark.parametrize("book", ["sqlite"], indirect=True)
@@ -264,7 +277,7 @@ async def test_a_clean_close_leaves_one_file(book: Book) -> None:
     book.engine.dispose()
     with book.ledger() as made:
         made.spill.reserve()
-        await made.recover(run_id=RUN, at=AT, max_in_doubt=NEVER)
+        await recover(made, run_id=RUN, at=AT, max_in_doubt=NEVER)
         await made.do(_write, "kept")
         assert made.spill.path.exists()
     beside = {path.name: path.stat().st_size for path in book.path.parent.iterdir()}

@@ -15,6 +15,7 @@ from xlsxwriter import Workbook
 
 from batcher.errors import ManifestError
 from batcher.manifest import limits
+from batcher.manifest.compound import MAGIC
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rules import Rules
 
@@ -64,7 +65,7 @@ def test_a_line_without_end_is_refused(tmp_path: Path, name: str, begin: str, fi
 
 def test_so_many_columns_that_no_spreadsheet_has_them_are_refused(tmp_path: Path) -> None:
     """In the header, in one object, or one by one in the objects; as many as a sheet has are read."""
-    many = [f"note{number}" for number in range(20_000)]
+    many = [f"note{number}" for number in range(limits.MAX_COLUMNS + 10)]
     objects = ({"text": "a", name: 1} for name in many)
     contents = {
         "a.csv": f"text,{','.join(many)}\nHello.\n",
@@ -148,6 +149,22 @@ def test_a_workbook_of_more_than_the_limit_is_refused(tmp_path: Path, monkeypatc
     monkeypatch.setattr(limits, "MAX_WORKBOOK_BYTES", 1 << 20)
     rows = [b'<row r="%d"><c t="inlineStr"><is><t>%d</t></is></c></row>' % (i, i * i) for i in range(3, 30_000)]
     assert "it has more than 1 MiB when unpacked" in refusal(book(tmp_path / "m.xlsx", rows))
+
+
+@pytest.mark.parametrize("magic", [b"PK\x03\x04", MAGIC, b""])
+def test_a_workbook_whose_file_is_larger_than_the_limit_is_refused_unread(tmp_path: Path, magic: bytes) -> None:
+    """However little of it unpacks."""
+    path = tmp_path / "m.xlsx"
+    with path.open("wb") as file:
+        file.write(magic)
+        file.truncate(limits.MAX_WORKBOOK_FILE_BYTES + 1)
+    manifest = Manifest(path, Rules(batch="m", voice="anna"))
+    tracemalloc.start()
+    with pytest.raises(ManifestError, match="it is too large: the file has more than 128 MiB"):
+        list(manifest.rows())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 def test_a_list_of_sheets_that_is_too_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

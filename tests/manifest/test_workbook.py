@@ -22,6 +22,7 @@ from python_calamine import CalamineWorkbook
 from xlsxwriter import Workbook
 
 from batcher.errors import ManifestError, UsageError
+from batcher.manifest.compound import packed
 from batcher.manifest.reader import Manifest, input_columns
 from batcher.manifest.rows import Row
 from batcher.manifest.rules import Rules
@@ -296,7 +297,7 @@ def test_an_empty_sheet_is_reported_like_an_empty_file(tmp_path: Path) -> None:
     [
         (b"text,id\nHi,1\n", "it is damaged: Cannot detect file format"),
         (b"", "it is damaged: Cannot detect file format"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "it has a password"),
+        (packed(b"x", "EncryptedPackage"), "it has a password"),
     ],
 )
 def test_a_file_that_is_no_workbook_is_refused_with_a_hint(tmp_path: Path, content: bytes, why: str) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from batcher.errors import ManifestError
+from batcher.manifest.compound import packed
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rules import Rules
-from batcher.manifest.xls import packed
 
 Record = tuple[int, bytes]
 
@@ -69,6 +69,9 @@ BIG: tuple[Record, ...] = (
 )
 
 
+MANY_TEXTS: tuple[Record, ...] = ((0xFC, struct.pack("<II", 1, 5_000_000)), *((0x3C, bytes(60_000)),) * 251)
+
+
 @pytest.mark.parametrize(
     ("cells", "above", "why"),
     [
@@ -77,6 +80,9 @@ BIG: tuple[Record, ...] = (
         ([shared(row, 0, 0) for row in range(1, 2000)], BIG, "takes more than 96 MiB"),
         ([], ((0xFC, struct.pack("<II", 1, 0x7FFFFFFF)),), "it states more texts than it has"),
         ([], ((0xFC, struct.pack("<II", 1, 0xFFFFFFFF)),), "it states more texts than it has"),
+        ([], ((0xE0, bytes(4)),) * 66_000, "more than 65,536 records besides cells"),
+        ([], ((0xFC, struct.pack("<II", 0, 0)), *((0x3C, b""),) * 66_000), "more than 65,536 records besides cells"),
+        ([], MANY_TEXTS, "it has 5,000,000 texts"),
         ([label(9, 0, "x"), label(2, 0, "y")], (), "its rows are out of order"),
     ],
 )
@@ -93,11 +99,101 @@ def test_stated_lengths_are_not_believed(tmp_path: Path) -> None:
     assert read(path) == ["Hi."]
 
 
-def test_a_container_whose_sectors_form_a_circle_is_refused(tmp_path: Path) -> None:
-    path = book(tmp_path / "m.xls", label(1, 0, "Hi."))
-    content = bytearray(path.read_bytes())
-    (table,) = struct.unpack_from("<I", content, 76)
-    struct.pack_into("<I", content, (table + 1) * 512 + 4 * 3, 0)
+def excel_5(*cells: Record, page: int | None = 1252, name: str = "Zeilen", codec: str = "cp1252") -> bytes:
+    """The records of a workbook as Excel 5 and 95 write them, with a sheet of these cells after one that is hidden."""
+    begin, end = (0x809, struct.pack("<4H", 0x500, 5, 0, 0)), (0x0A, b"")
+    code_page = [] if page is None else [(0x42, struct.pack("<H", page))]
+    date = [
+        (0x41E, struct.pack("<HB", 164, 10) + b"yyyy-mm-dd"),
+        (0xE0, bytes(16)),
+        (0xE0, struct.pack("<HH12x", 0, 164)),
+    ]
+    names = [b"H", name.encode(codec)]
+
+    def sheets(*starts: int) -> list[Record]:
+        return [
+            (0x85, struct.pack("<IBBB", start, hidden, 0, len(one)) + one)
+            for start, hidden, one in zip(starts, (1, 0), names, strict=True)
+        ]
+
+    first = len(joined(begin, *code_page, *date, *sheets(0, 0), end))
+    sheet = joined((0x809, struct.pack("<4H", 0x500, 16, 0, 0)), end)
+    whole = joined(begin, *code_page, *date, *sheets(first, first + len(sheet)), end) + sheet
+    return whole + joined((0x809, struct.pack("<4H", 0x500, 16, 0, 0)), *cells, end)
+
+
+def narrow(row: int, column: int, text: bytes, *, fonts: int | None = None) -> Record:
+    """A text of Excel 5; with `fonts`, one with as many changes of the font within."""
+    data = struct.pack("<4H", row, column, 0, len(text)) + text
+    return (0x204, data) if fonts is None else (0xD6, data + bytes([fonts]) + bytes(range(1, 2 * fonts + 1)))
+
+
+HEAD = (narrow(0, 0, b"text"), narrow(0, 1, b"n"), narrow(0, 2, b"when"))
+
+
+def test_a_workbook_of_excel_5_is_read_in_full(tmp_path: Path) -> None:
+    """Texts of one letter, with fonts, and by formulas; numbers, dates and truth values; outside a container too."""
+    cells = [
+        *HEAD,
+        narrow(1, 0, "Größe: „5 €“".encode("cp1252")),
+        narrow(1, 1, b"x"),
+        (0x203, struct.pack("<HHHd", 1, 2, 1, 43864)),
+        narrow(2, 0, b"A bold word.", fonts=2),
+        (0x27E, struct.pack("<HHHI", 2, 1, 0, 7 << 2 | 2)),
+        (0x06, struct.pack("<HHH8sHIH", 3, 0, 0, b"\0" * 6 + b"\xff\xff", 0, 0, 1) + b"\x1d"),
+        (0x207, struct.pack("<H", 1) + b"I"),
+        (0x205, struct.pack("<HHHBB", 3, 1, 0, 1, 0)),
+        narrow(4, 0, b""),
+    ]
+    stream = excel_5(*cells)
+    for number, content in enumerate([packed(stream), packed(stream, "Book"), stream]):
+        path = tmp_path / f"{number}.xls"
+        path.write_bytes(content)
+        manifest = Manifest(path, Rules(batch="m", voice="anna"))
+        assert [(row.inputs and row.inputs.text, row.extra) for row in manifest.rows()] == [
+            ("Größe: „5 €“", {"n": "x", "when": "2020-02-03"}),
+            ("A bold word.", {"n": "7", "when": ""}),
+            ("I", {"n": "TRUE", "when": ""}),
+        ]
+        assert manifest.notes == ["reading the first visible sheet of the workbook: Zeilen"]
+
+
+@pytest.mark.parametrize(
+    ("page", "codec", "text"),
+    [
+        (1251, "cp1251", "Здравствуйте."),
+        (932, "cp932", "こんにちは。"),
+        (10000, "mac_roman", "Größe"),
+        (32769, "cp1252", "Größe"),
+        (1361, "johab", "안녕하세요"),
+        (None, "cp1252", "Größe"),
+    ],
+)
+def test_texts_of_excel_5_are_decoded_by_their_code_page(
+    tmp_path: Path, page: int | None, codec: str, text: str
+) -> None:
+    path = tmp_path / "m.xls"
+    path.write_bytes(packed(excel_5(*HEAD[:1], narrow(1, 0, text.encode(codec)), page=page, name=text, codec=codec)))
+    manifest = Manifest(path, Rules(batch="m", voice="anna", sheet=text))
+    assert [row.inputs and row.inputs.text for row in manifest.rows()] == [text]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (excel_5(*HEAD, page=999), "its code page 999 is unknown"),
+        (excel_5(*HEAD, narrow(1, 0, b"\x81")), "it is damaged: a text is not in its code page, cp1252"),
+        (joined((0x809, struct.pack("<4H", 0x500, 5, 0, 0)), (0x2F, b"1234")), "it has a password"),
+        (joined((0x809, struct.pack("<4H", 0x500, 16, 0, 0)), *HEAD, (0x0A, b"")), "it has no sheet of cells"),
+        (packed(joined((0x409, struct.pack("<3H", 0x400, 16, 0)))), "it does not begin like a workbook"),
+        (packed(b"x", "EncryptedPackage"), "it has a password"),
+        (packed(b"x", "WordDocument"), "it contains no workbook"),
+        (joined((0x409, struct.pack("<3H", 0x400, 16, 0))), "a workbook of Excel 4 or older cannot be read"),
+        (excel_5(*HEAD, narrow(65535, 255, b"x")), "delete the cell far away"),
+    ],
+)
+def test_a_workbook_that_cannot_be_read_is_refused_with_the_reason(tmp_path: Path, content: bytes, why: str) -> None:
+    path = tmp_path / "m.xls"
     path.write_bytes(content)
-    with pytest.raises(ManifestError, match="does not end"):
+    with pytest.raises(ManifestError, match=why):
         read(path)

@@ -58,6 +58,11 @@ def changes() -> dict[str, Any]:
     return {}
 
 
+async def nothing() -> bool:
+    """No other run has left anything."""
+    return False
+
+
 @pytest.fixture
 async def submitter(book: Book, provider: FakeTTS, changes: dict[str, Any]) -> AsyncIterator[Submitter]:
     """A submitter with four slots, and all that a run gives it, at rest."""
@@ -75,4 +80,4 @@ async def submitter(book: Book, provider: FakeTTS, changes: dict[str, Any]) -> A
             )
             delivery = Delivery(ctx=ctx, named=[])
             poller = Poller(ctx, api, Downloader(ctx, api, delivery), Pacing())
-            yield Submitter(ctx, api, poller, book.wanted)
+            yield Submitter(ctx, api, poller, book.wanted, take_over=nothing)

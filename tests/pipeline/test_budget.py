@@ -40,7 +40,7 @@ def _buy(book: Book, number: int) -> None:
 
 
 def _affordable(book: Book, most: float) -> int:
-    budget, number = Budget(most), 0
+    budget, number = Budget(most, "run-1"), 0
     while book.claim(5, budget=budget):
         number += 1
     return number
@@ -66,7 +66,7 @@ def test_the_last_credits_of_a_budget_are_given_out_once(book: Book, left: float
 
 
 def test_without_a_price_each_create_waits_for_open_tasks_and_the_balance(book: Book) -> None:
-    budget = Budget(100.0)
+    budget = Budget(100.0, "run-1")
 
     def claimed() -> list[Claimed]:
         book.cursor = (0, 0)
@@ -86,11 +86,11 @@ def test_without_a_price_each_create_waits_for_open_tasks_and_the_balance(book: 
 def test_a_rising_price_is_noticed_in_time(book: Book) -> None:
     """At three times the price, a third of the creates pass."""
     _buy(book, 16)
-    budget, number = Budget(16.0 + 20.0), 0
+    budget, number = Budget(16.0 + 20.0, "run-1"), 0
     while claimed := book.claim(1, budget=budget):
         number += 1
         book.record(book.accepted(claimed[0], f"dear{number}"))
-        (task,) = (one for one in book.do(collection.open_tasks, book.account_id, []) if not one.rendered)
+        (task,) = (one for one in book.open_tasks([]) if not one.rendered)
         book.do(collection.record_rendered, ending(task, credits=3.0))
     assert 1 < number <= 20 / 3 + 2
 

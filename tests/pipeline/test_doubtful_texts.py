@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Project
 from tests.support.fake_tts import FakeTTS
+from tests.support.terminal import Terminal
 
 TEXTS = ["Hello <b>there</b>.", "Fine.", "Hi {name}!"]
 
@@ -76,26 +73,15 @@ def test_types_can_be_set_in_the_configuration_file_and_the_environment(project:
     assert "allow: 'tags' is not a type of markup: use html, ssml, braces," in wrong.err
 
 
-@pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"\n", 2)])
-def test_a_person_at_a_terminal_is_asked(project: Project, provider: FakeTTS, answer: bytes, code: int) -> None:
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("\n", 2)])
+def test_a_person_at_a_terminal_is_asked(project: Project, provider: FakeTTS, answer: str, code: int) -> None:
     """The doubts are shown once, before the question."""
-    terminal, side = pty.openpty()
-    arguments = [sys.executable, "-m", "batcher", "run", str(marked(project)), "--api-url", provider.url]
-    process = subprocess.Popen(arguments, env=project.environment, stdin=side, stdout=side, stderr=side)
-    os.close(side)
-    said = b""
-    while b"[y/N]" not in said:
-        said += os.read(terminal, 4096)
-    os.write(terminal, answer)
-    try:
-        while chunk := os.read(terminal, 4096):
-            said += chunk
-    except OSError:  # raised by Linux at the end of a terminal
-        pass
-    os.close(terminal)
-    assert process.wait(30) == code
-    assert b"buy these texts as they are? [y/N]" in said
-    assert said.count(b"html: 1 row") == 1
+    terminal = Terminal(project, "run", marked(project), "--api-url", provider.url, columns=0)
+    terminal.until_says("[y/N]")
+    terminal.type(answer)
+    assert terminal.end() == code
+    assert "buy these texts as they are? [y/N]" in terminal.said
+    assert terminal.said.count("html: 1 row") == 1
     assert len(provider.creates) == (3 if code == 0 else 0)
 
 

@@ -93,7 +93,7 @@ def run(book: Book, provider: FakeTTS) -> Run:
                     changed=changed,
                 )
                 downloader = Downloader(ctx, api, Delivery(ctx=ctx, named=[]))
-                for task in book.do(collection.open_tasks, book.account_id, book.wanted):
+                for task in book.open_tasks():
                     downloader.add(task, None)
                 downloader.no_more()
                 yield downloader
@@ -102,7 +102,7 @@ def run(book: Book, provider: FakeTTS) -> Run:
 
 
 def tasks_of(book: Book) -> list[OpenTask]:
-    return book.do(collection.open_tasks, book.account_id, book.wanted)
+    return book.open_tasks()
 
 
 def states(book: Book) -> list[str]:

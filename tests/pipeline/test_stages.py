@@ -14,6 +14,7 @@ from batcher.ledger.lifecycle import collection, halts
 from batcher.ledger.records import OpenTask
 from batcher.pipeline.credit_guard import SUSPECT_THROTTLED
 from batcher.pipeline.poller import MAX_ASKED_SECONDS
+from batcher.pipeline.recheck import recheck
 from batcher.pipeline.stop import Reason
 from batcher.pipeline.submitter import Submitter
 from batcher.provider.answers import Profile
@@ -98,7 +99,7 @@ def unfunded(book: Book) -> OpenTask:
     task = book.submitted("task_1")
     assert book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
     (halt,) = book.do(halts.open_halts, book.account_id)
-    book.do(halts.permit_probe, halt.id, RUN)
+    book.do(halts.find_prober, halt, RUN, may_probe=True)
     return task
 
 
@@ -121,7 +122,7 @@ async def test_only_a_second_unfunded_poll_lets_a_task_be_created_again(
     task = unfunded(book)
     provider.jobs["task_1"] = Job("task_1", "one", "mp3", ends_at=0.0)
     provider.on_read = lambda _: said
-    await submitter._recheck()
+    await recheck(submitter.ctx, submitter.api, submitter.poller, submitter.wanted)
     assert book.state(task.key) == state
     assert task.key not in [one.key for one in book.claim_anew(3)]
 

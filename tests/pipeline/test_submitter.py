@@ -12,10 +12,11 @@ from batcher.clock import Clock
 from batcher.errors import StorageError
 from batcher.ledger.lifecycle import collection, halts
 from batcher.pipeline.credit_guard import SUSPECT_THROTTLED
+from batcher.pipeline.recheck import recheck
 from batcher.pipeline.stop import Reason
 from batcher.pipeline.submitter import Submitter
 from batcher.provider.answers import Answer, Cause, Profile
-from tests.support.fake_tts import HTML_404, NO_CREDITS, FakeTTS, Job, Twist, refusal
+from tests.support.fake_tts import HTML_404, NO_CREDITS, Create, FakeTTS, Job, Twist, refusal
 from tests.support.ledger_kit import AT, RUN, Book, SetClock, ending
 
 DROPPED = Twist()
@@ -102,7 +103,7 @@ async def test_an_accepted_task_is_polled_as_the_ledger_has_it(
 ) -> None:
     await create_one(submitter)
     (watched,) = submitter.poller._due
-    (stored,) = book.do(collection.open_tasks, book.account_id, book.wanted)
+    (stored,) = book.open_tasks()
     names = ("key", "attempt", "account_id", "task_id", "format", "chars", "model", "wanted")
     assert [getattr(watched.task, name) for name in names] == [getattr(stored, name) for name in names]
     assert abs(watched.task.accepted_at - stored.accepted_at) < 1.0
@@ -319,7 +320,7 @@ async def test_an_old_task_that_does_cost_is_collected_before_anything_is_create
     task = book.submitted("task_1")
     book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
     (halt,) = book.do(halts.open_halts, book.account_id)
-    book.do(halts.permit_probe, halt.id, RUN)
+    book.do(halts.find_prober, halt, RUN, may_probe=True)
     provider.jobs["task_1"] = Job("task_1", "one", "mp3", ends_at=0.0)
     await submitter.run()
     assert (book.state(task.key), submitter.ctx.tally.open, submitter.ctx.tally.polls) == ("submitted", 1, 1)
@@ -335,11 +336,11 @@ async def test_an_old_task_that_is_still_unfunded_lets_its_item_be_created(
     task = book.submitted("task_1")
     book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
     (halt,) = book.do(halts.open_halts, book.account_id)
-    book.do(halts.permit_probe, halt.id, RUN)
+    book.do(halts.find_prober, halt, RUN, may_probe=True)
     provider.jobs["task_1"] = Job("task_1", "one", "mp3", ends_at=0.0)
     provider.ending = lambda _: {"status": "failed", "error": {"code": "insufficient_credits"}, "creditsUsed": 0}
     provider.on_read = lambda _: refusal(401, "bad_token") if answer == "bad token" else None
-    await submitter._recheck()
+    await recheck(submitter.ctx, submitter.api, submitter.poller, submitter.wanted)
     stop = submitter.ctx.stop
     assert (list(stop.reasons), stop.collecting) == (
         ([Reason.CREDENTIALS], True) if answer != "unfunded" else ([], False)
@@ -394,3 +395,26 @@ async def test_a_halt_that_cannot_be_stored_or_reported_stops_the_run(
         await submitter._suspect_empty(claimed)
     stop = submitter.ctx.stop
     assert (list(stop.reasons), stop.collecting) == ([Reason.TROUBLE], True)
+
+
+@pytest.mark.parametrize("table", ["tasks", "halts"])
+@pytest.mark.parametrize("answer", [None, DROPPED, NO_CREDITS], ids=["accepted", "dropped", "no credits"])
+async def test_a_ledger_destroyed_while_a_create_is_in_flight_stops_the_run(
+    book: Book, provider: FakeTTS, submitter: Submitter, table: str, answer: Twist | None
+) -> None:
+    """Like other trouble with storage. The answer is in the ledger or in the spill file."""
+
+    def destroy(_: Create) -> Twist | None:
+        with book.engine.begin() as conn:
+            conn.exec_driver_sql("PRAGMA legacy_alter_table = ON")
+            conn.exec_driver_sql(f"ALTER TABLE {table} RENAME TO lost")
+        return answer
+
+    provider.on_create = destroy
+    ledger, stop = submitter.ctx.ledger, submitter.ctx.stop
+    ledger.spill.reserve()
+    key = await create_one(submitter)
+    assert f"does not match this program: no such table: {table}" in stop.reasons[Reason.TROUBLE].replace("main.", "")
+    assert (stop.creating, stop.collecting, submitter._in_flight) == (True, True, 0)
+    spilled = [record.key for record in ledger.spill.records()]
+    assert spilled == ([key] if book.state(key) == "submitting" else [])

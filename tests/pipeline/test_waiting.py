@@ -46,6 +46,16 @@ IDLE = Situation(
             id="with --no-wait nobody polls the probe's task",
         ),
         pytest.param({"probing": True, "in_flight": True, "pending": True}, Wait.ANSWERS, id="the probe has no answer"),
+        pytest.param({"others_work": True}, Wait.OTHERS, id="another run may return an item"),
+        pytest.param(
+            {"others_work": True, "waits_for_tasks": False}, Wait.NOTHING_LEFT, id="with --no-wait nobody is waited for"
+        ),
+        pytest.param(
+            {"over_budget": True, "others_work": True}, Wait.OTHERS, id="their items may cost less than feared"
+        ),
+        pytest.param({"others_work": True, "pending": True, "items_spent": True}, Wait.ITEMS_SPENT, id="--max-items"),
+        pytest.param({"pending": True, "turn_seconds": 0.1}, Wait.TURN, id="the rate of all runs"),
+        pytest.param({"pending": True, "crowded": True}, Wait.SLOTS, id="other runs have all slots"),
         pytest.param({"probing": True}, Wait.NOTHING_LEFT, id="a halt does not matter once nothing is pending"),
     ],
 )

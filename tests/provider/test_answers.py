@@ -16,8 +16,10 @@ from batcher.provider.answers import (
     Cause,
     Phase,
     Profile,
+    ProfileAnswer,
     Received,
     Reply,
+    SchemaAnswer,
     Task,
     judge,
 )
@@ -25,6 +27,7 @@ from batcher.provider.client import Client
 from tests.support.client_kit import EDGE, HTML, go, oops, speaking
 from tests.support.raw_server import Connection, http
 
+FULL = "HTTP 429 rate_limited: Slow down; request r1"
 CREATES: list[tuple[int, str, Cause]] = [
     (402, oops(), Cause.NO_CREDITS),
     (402, HTML, Cause.NO_CREDITS),
@@ -194,6 +197,27 @@ def test_only_a_failed_task_without_a_charge_is_unfunded(
     task = Task(id="t1", word="w", phase=phase, error=ApiError(code=code, message="no credits"), credits_used=charge)
     assert task.unfunded == unfunded
     assert not Task(id="t1", word="w", phase=phase).unfunded
+
+
+@pytest.mark.parametrize(
+    ("error", "transport", "line"),
+    [
+        (ApiError(), None, "no answer"),
+        (ApiError(http_status=503), None, "HTTP 503"),
+        (ApiError(code="busy", message="Try later."), None, "busy: Try later"),
+        (ApiError(http_status=429, code="rate_limited", message="Slow down.", request_id="r1"), None, FULL),
+        (ApiError(request_id="r1"), "ReadError: reset by peer.", "request r1; reset by peer"),
+        (ApiError(message="Oops"), "ReadTimeout", "Oops; read timeout"),
+    ],
+)
+def test_a_failed_request_is_explained_in_one_line(error: ApiError, transport: str | None, line: str) -> None:
+    """By whatever is known of it, for each kind of answer."""
+    answers = (
+        Answer(cause=Cause.UNCLEAR, error=error, transport=transport),
+        ProfileAnswer(cause=Cause.UNCLEAR, error=error, transport=transport),
+        SchemaAnswer(error=error, transport=transport),
+    )
+    assert [one.explain() for one in answers] == [line] * 3
 
 
 @pytest.mark.parametrize(("credits_", "quota", "balance"), [(5.0, 0.0, 0.0), (5.0, None, 5.0), (None, None, None)])

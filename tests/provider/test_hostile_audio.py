@@ -25,7 +25,7 @@ from tests.support.raw_server import Connection, RawServer, Script, answering, h
 
 AUDIO: Final = bytes(range(256)) * 400
 QUICK: Final = DownloadLimits(seconds=0.6, seconds_per_character=0.0, window_seconds=0.2, bytes_per_second=5000.0)
-BOMB: Final = gzip.compress(bytes(64 << 20), 9)
+BOMB: Final = gzip.compress(bytes(16 << 20), 9)
 
 
 async def fetched(

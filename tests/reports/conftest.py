@@ -6,8 +6,6 @@ import importlib.util
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from tests.bench.page import made_up
-from tests.support.processes import Ended
+from tests.support.processes import Ended, begin
 
 HOSTILE: Final = "<img src=x onerror=\"document.title='owned'\"></script><!--<script>document.title='owned'</script>"
 ROWS: Final = (
@@ -30,9 +28,7 @@ BROWSER: Final = next(filter(None, map(shutil.which, ("chromium", "chromium-brow
 def batcher(folder: Path, *arguments: str | Path) -> Ended:
     """Run the program in the folder, without this environment's settings."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BATCHER_")}
-    command = [sys.executable, "-m", "batcher", *map(str, arguments)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=False)
-    return Ended(done.returncode, done.stdout, done.stderr)
+    return begin([*map(str, arguments)], folder, environment, aside=folder.parent).end()
 
 
 @pytest.fixture(scope="session")

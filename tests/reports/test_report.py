@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
-import pytest
-
 from batcher.ledger.queries.report import TaskTimes
 from batcher.reports.page.charts import Dot, TimeAxis, scatter, throughput
 from tests.conftest import Project
@@ -157,17 +155,18 @@ def test_the_columns_of_a_changed_manifest_come_from_the_ledger(project: Project
     ]
 
 
-@pytest.mark.parametrize("ending", ["csv", "jsonl", "xlsx"])
-def test_a_report_given_to_run_is_refused(project: Project, provider: FakeTTS, ending: str) -> None:
+def test_a_report_given_to_run_is_refused(project: Project, provider: FakeTTS) -> None:
     """With no ledger beside it, all of its rows would be bought again."""
     project.run(project.manifest(2))
-    told = project.audio / f"lines.report.{ending}"
-    assert project.batcher("report", "--format", ending, "--output", told).exit_code == 0
-    ended = project.run(told)
-    assert (ended.exit_code, ended.report["created"], len(provider.creates)) == (2, 0, 2)
-    assert "`batcher report`" in ended.err
-    assert project.run(told, "--skip-invalid", "--batch", "lines", "--ledger", project.ledger).exit_code == 2
-    assert len(provider.creates) == 2
+    for ending in ("csv", "jsonl", "xlsx"):
+        told = project.folder / ending / f"lines.report.{ending}"
+        told.parent.mkdir()
+        assert project.batcher("report", "--format", ending, "--output", told).exit_code == 0
+        ended = project.run(told)
+        assert (ended.exit_code, ended.report["created"], len(provider.creates)) == (2, 0, 2)
+        assert "`batcher report`" in ended.err
+        assert project.run(told, "--skip-invalid", "--batch", "lines", "--ledger", project.ledger).exit_code == 2
+        assert len(provider.creates) == 2
 
 
 def test_formulas_are_escaped_in_csv_and_unchanged_in_jsonl(project: Project) -> None:

@@ -106,6 +106,7 @@ class FakeTTS:
     task_seconds: float = 0.05
     create_seconds: float = 0.0  # between the charge and the answer
     ignored: str = ""  # parameters that the answer to a create names as ignored
+    host: str = "127.0.0.1"  # address that it listens on
     schema: dict[str, Any] | None = None  # OpenAPI document published at the origin, without a token
     voices: tuple[str, ...] | None = None  # ids in the list of voices; None: no such list
     unlisted: tuple[str, ...] = ()  # ids that only direct reads find
@@ -283,10 +284,10 @@ class FakeTTS:
 
             return accept
 
-        api = await asyncio.start_server(connect(self.api), "127.0.0.1", 0, backlog=500)
-        audio = await asyncio.start_server(connect(self.audio), "127.0.0.1", 0, backlog=500)
-        self.url = f"http://127.0.0.1:{api.sockets[0].getsockname()[1]}/api/open/v1"
-        self._audio_origin = f"http://127.0.0.1:{audio.sockets[0].getsockname()[1]}"
+        api = await asyncio.start_server(connect(self.api), self.host, 0, backlog=500)
+        audio = await asyncio.start_server(connect(self.audio), self.host, 0, backlog=500)
+        self.url = f"http://{self.host}:{api.sockets[0].getsockname()[1]}/api/open/v1"
+        self._audio_origin = f"http://{self.host}:{audio.sockets[0].getsockname()[1]}"
         ready.set()
         await stop.wait()
         for server in (api, audio):
@@ -297,9 +298,9 @@ class FakeTTS:
 
 
 @contextmanager
-def running() -> Iterator[FakeTTS]:
+def running(host: str = "127.0.0.1") -> Iterator[FakeTTS]:
     """A provider that runs in its own thread until the context ends."""
-    provider, ready, stop = FakeTTS(), threading.Event(), asyncio.Event()
+    provider, ready, stop = FakeTTS(host=host), threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_until_complete, args=[provider._serve(ready, stop)])
     thread.start()

@@ -70,6 +70,7 @@ class History:
             if event in (None, Event.LOST):
                 self.doubts.append((claimed.key, claimed.attempt))
         if self.dice.random() < 0.3:
+            self._begin()
             self.book.do(answers.doubt_unanswered, at=self.at, run_id=self.run_id)
 
     def _claim(self) -> list[Claimed]:
@@ -183,5 +184,9 @@ class History:
         if self.dice.random() < 0.5:
             with self.book.engine.begin() as conn:
                 runs.end_run(conn, self.run_id, ended_at=self.at, outcome="done", exit_code=0)
-            self.run_id = f"run-{self.number:04}"
-            self.book.begin(self.run_id, user_id=self.dice.choice(["u1", "u1", "U2"]), credits_=90.0, at=self.at)
+            self._begin()
+
+    def _begin(self) -> None:
+        """Begin the next run, after the end of the last one or because it vanished."""
+        self.run_id = f"run-{self.number:04}"
+        self.book.begin(self.run_id, user_id=self.dice.choice(["u1", "u1", "U2"]), credits_=90.0, at=self.at)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+import tempfile
+import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, update
 
 from batcher.address import Address, Server, home_of
 from batcher.audio.stores import Stores
@@ -16,10 +19,11 @@ from batcher.clock import Clock
 from batcher.item import Event, Inputs, canonical
 from batcher.ledger.imports import importer
 from batcher.ledger.ledger import Ledger, open_ledger
-from batcher.ledger.lifecycle import answers, claims, runs
+from batcher.ledger.lifecycle import answers, claims, collection, runs
+from batcher.ledger.lifecycle.account import Limits
 from batcher.ledger.money.spending import Budget
 from batcher.ledger.records import AnswerRecord, Balance, Batch, Claimed, OpenTask, TaskEnd
-from batcher.ledger.storage import database, statements
+from batcher.ledger.storage import database, schema, statements
 from batcher.ledger.storage.schema import metadata
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rules import Rules
@@ -77,6 +81,13 @@ class Book:
         self.account_id = account_id
         return account_id
 
+    def join(self, run_id: str, **who: Any) -> None:
+        """Begin another run beside those that work, on a server, each with its lock in our session."""
+        with self.engine.begin() as connection:
+            for name in (RUN, run_id):
+                connection.exec_driver_sql("SELECT pg_advisory_lock(hashtextextended(%s, 7001))", (name,))
+        self.begin(run_id, **who)
+
     def take_in(
         self,
         content: str,
@@ -105,6 +116,7 @@ class Book:
         *,
         run_id: str = RUN,
         at: float = AT,
+        limits: Limits | None = None,
         budget: Budget | None = None,
         only_chosen: bool = False,
     ) -> list[Claimed]:
@@ -118,6 +130,7 @@ class Book:
             cursor=self.cursor,
             limit=limit,
             at=at,
+            limits=limits,
             budget=budget,
             only_chosen=only_chosen,
         )
@@ -156,6 +169,20 @@ class Book:
             accepted_at=AT,
         )
 
+    def open_tasks(self, wanted: Sequence[Batch] | None = None, *, only_chosen: bool = False) -> list[OpenTask]:
+        """The tasks that a next run would take over."""
+        with self.engine.connect() as connection:
+            connection.execute(update(schema.runs).values(ended_at=AT))
+            found = collection.take_over(
+                connection,
+                self.account_id,
+                self.wanted if wanted is None else wanted,
+                run_id="next",
+                only_chosen=only_chosen,
+            )
+            connection.rollback()
+            return found
+
     def item(self, key: str) -> dict[str, Any]:
         """The item's columns."""
         return self.one("SELECT * FROM items WHERE key = ?", key)
@@ -192,15 +219,15 @@ class Book:
         self.do(statements.execute, statement, values)
 
     @contextmanager
-    def ledger(self) -> Iterator[Ledger]:
-        """The ledger as a run opens it. On a server only one can be open for writing; it then takes our steps, too."""
+    def ledger(self, run_id: str = RUN) -> Iterator[Ledger]:
+        """The ledger as a run opens it. On a server it is open alone, and takes our steps, too."""
         if not isinstance(self.address, Server):
             with open_ledger(self.address, "real") as made:
                 yield made
             return
         self.engine.dispose()
         try:
-            with open_ledger(self.address, "real") as made:
+            with open_ledger(self.address, "real", run_id=run_id) as made:
                 self.engine = made._engine
                 yield made
         finally:
@@ -217,10 +244,22 @@ class Book:
 @contextmanager
 def book_in(folder: Path) -> Iterator[Book]:
     """A new ledger in a file in `folder`, with a run of one account."""
-    path = folder / "batcher.db"
-    database.create(path, "real")
+    path, (blank, ledger_id) = folder / "batcher.db", _blank()
+    path.write_bytes(blank.replace(ledger_id, uuid.uuid4().hex.encode()))
+    path.chmod(0o600)
     with opened_book(path) as book:
         yield book
+
+
+@cache
+def _blank() -> tuple[bytes, bytes]:
+    """The file of a new ledger, and its id: copying it is quicker than creating another."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "batcher.db"
+        database.create(path, "real")
+        with closing(sqlite3.connect(path)) as connection:
+            ((ledger_id,),) = connection.execute("SELECT value FROM meta WHERE name = 'ledger_id'")
+        return path.read_bytes(), ledger_id.encode()
 
 
 @contextmanager
@@ -265,3 +304,27 @@ def run_context(ledger: Ledger, settings: Settings, clock: Clock | None = None) 
         clock=clock or Clock(),
         run_id=RUN,
     )
+
+
+COMPUTED: Final = ("costs", "standing", "totals")
+"""Tables that a ledger computes from the others."""
+
+
+def content(address: Address) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of every table that is not computed, sorted; without the marks of a move."""
+    engine = database.open_existing(address, readonly=True)
+    try:
+        with engine.connect() as conn:
+            return {
+                table.name: _rows_of(conn, table.name, list(table.columns.keys()))
+                for table in metadata.sorted_tables
+                if table.name not in COMPUTED
+            }
+    finally:
+        engine.dispose()
+
+
+def _rows_of(conn: Connection, table: str, columns: list[str]) -> list[tuple[object, ...]]:
+    names = ", ".join(columns)
+    without_mark = " WHERE name NOT IN ('moved', 'moved_to')" if table == "meta" else ""
+    return sorted(map(tuple, conn.exec_driver_sql(f"SELECT {names} FROM {table}{without_mark}")), key=repr)

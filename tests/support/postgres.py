@@ -6,6 +6,8 @@ import os
 import pwd
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import tempfile
 import uuid
@@ -23,43 +25,80 @@ from batcher.ledger.storage.schema import metadata
 
 _SETTINGS: Final = {"fsync": "off", "listen_addresses": "", "shared_buffers": "16MB", "max_connections": "50"}
 """No test cuts the power: waiting for the disk would only take time."""
+STANDBY: Final = "standby"
+"""The name of a standby, for `synchronous_standby_names`."""
 
 
 class Cluster:
-    """A server of our own in a folder, reached through a socket there. As root, it runs as `nobody`."""
+    """A server of our own in a folder, reached through a socket there. As root, it runs as `nobody`.
 
-    def __init__(self, folder: Path) -> None:
+    `template` is another cluster, of which it becomes a standby; `initdb` are further options of that program.
+    """
+
+    def __init__(self, folder: Path, *, template: Cluster | None = None, initdb: Sequence[str] = ()) -> None:
         self.folder = folder
         self.data = folder / "data"
+        self.port = free_port()
         self._bin = _installed() / "pginstall" / "bin"
         self._user: dict[str, Any] = {}
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
             os.chown(folder, nobody.pw_uid, nobody.pw_gid)
             self._user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        if template is not None:
+            source = f"host={template.folder} port={template.port} user=batcher application_name={STANDBY}"
+            self._run("pg_basebackup", "-D", str(self.data), "-d", source, "-R", "--no-sync", "-c", "fast")
+            return
         account = ("-U", "batcher", "-A", "trust")
-        self._run("initdb", "-D", str(self.data), *account, "-E", "UTF8", "--no-sync", "--locale=C")
+        self._run("initdb", "-D", str(self.data), *account, "-E", "UTF8", "--no-sync", "--locale=C", *initdb)
+        with (self.data / "pg_hba.conf").open("a", encoding="utf-8") as file:
+            file.write("host all all samenet trust\n")
 
     @property
     def url(self) -> str:
         """The URL of its first database."""
-        return f"postgresql://batcher@/postgres?host={self.folder}"
+        return f"postgresql://batcher@/postgres?host={self.folder}&port={self.port}"
+
+    def url_at(self, host: str, port: int | None = None) -> str:
+        """The URL of its first database through TCP, at this address or that of something before it."""
+        return f"postgresql://batcher@{host}:{port or self.port}/postgres"
+
+    @property
+    def pid(self) -> int:
+        """The number of its first process."""
+        return int((self.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
 
     def start(self, **settings: str) -> None:
         """Start it, and wait until it accepts connections."""
         options = " ".join(f"-c {name}={value}" for name, value in ({**_SETTINGS, **settings}).items())
-        where = f"-c unix_socket_directories={self.folder} {options}"
+        where = f"-c unix_socket_directories={self.folder} -c port={self.port} {options}"
         self._run("pg_ctl", "-D", str(self.data), "-w", "-l", str(self.folder / "log"), "-o", where, "start")
 
     def stop(self, how: str = "immediate") -> None:
         """Stop it: `immediate` is a crash, `fast` closes it properly."""
         self._run("pg_ctl", "-D", str(self.data), "-w", "-m", how, "stop")
 
+    def close(self) -> None:
+        """Make sure that none of its processes is left."""
+        if (self.data / "postmaster.pid").exists():
+            self._try("pg_ctl", "-D", str(self.data), "-w", "-m", "immediate", "stop")
+
+    def promote(self) -> None:
+        """Make a standby the primary server."""
+        self._run("pg_ctl", "-D", str(self.data), "-w", "promote")
+
+    def kill(self) -> None:
+        """Kill its first process; the others end when they notice."""
+        os.kill(self.pid, signal.SIGKILL)
+
     def _run(self, program: str, *arguments: str) -> None:
+        done = self._try(program, *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def _try(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         home = {"PATH": os.environ["PATH"], "LC_ALL": "C", "HOME": str(self.folder)}
         command = [str(self._bin / program), *arguments]
-        done = subprocess.run(command, env=home, capture_output=True, text=True, check=False, cwd="/", **self._user)
-        assert done.returncode == 0, done.stdout + done.stderr
+        return subprocess.run(command, env=home, capture_output=True, text=True, check=False, cwd="/", **self._user)
 
 
 def _installed() -> Path:
@@ -77,16 +116,40 @@ def server() -> Iterator[str]:
     if given:
         yield given
         return
+    with own_cluster() as cluster:
+        cluster.start()
+        yield cluster.url
+
+
+@contextmanager
+def own_cluster(**how: Any) -> Iterator[Cluster]:
+    """A server that a test may stop, kill or fill; not started yet. `how` are arguments of `Cluster`."""
     folder = Path(tempfile.mkdtemp(prefix="batcher-pg-"))
     try:
-        cluster = Cluster(folder)
-        cluster.start()
+        cluster = Cluster(folder, **how)
         try:
-            yield cluster.url
+            yield cluster
         finally:
-            cluster.stop()
+            cluster.close()
     finally:
         shutil.rmtree(folder)
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+def copy(source: str, target: str) -> None:
+    """Restore a dump of the database at one URL to the empty one at another."""
+    programs = _installed() / "pginstall" / "bin"
+    dump = [str(programs / "pg_dump"), "-Fc", "-d", source]
+    restore = [str(programs / "pg_restore"), "--clean", "--if-exists", "-d", target]
+    made = subprocess.run(dump, capture_output=True, check=True).stdout
+    subprocess.run(restore, input=made, capture_output=True, check=True)
 
 
 def rows(url: str, statement: str, values: Sequence[Any]) -> list[dict[str, Any]]:
@@ -112,11 +175,12 @@ def unnamed_subquery(statement: str) -> str | None:
 
 
 def empty(url: str) -> None:
-    """Delete everything in the ledger, except what describes it."""
+    """Delete everything in the ledger, except what describes it. For few rows that is quicker than TRUNCATE."""
     with psycopg.connect(url) as connection:
-        names = [table.name for table in metadata.sorted_tables if table.name != "meta"]
-        connection.execute(f"TRUNCATE {', '.join(names)} RESTART IDENTITY")
-        connection.execute("DELETE FROM meta WHERE name NOT IN ('world', 'ledger_id', 'created_at')")
+        for table in reversed(metadata.sorted_tables):
+            kept = "name IN ('world', 'ledger_id', 'created_at')" if table.name == "meta" else "false"
+            connection.execute(f"DELETE FROM {table.name} WHERE NOT ({kept})")
+        connection.execute("SELECT setval(seqrelid::regclass, 1, false) FROM pg_sequence")
 
 
 def use_both_databases(metafunc: pytest.Metafunc) -> None:
@@ -134,11 +198,11 @@ def end_sessions(url: str) -> None:
 
 
 @contextmanager
-def database_of(url: str) -> Iterator[str]:
-    """The URL of a new, empty database of the server."""
+def database_of(url: str, *, template: str = "template1") -> Iterator[str]:
+    """The URL of a new database of the server: empty, or a copy of the database of that name."""
     name = f"batcher_{uuid.uuid4().hex}"
     with psycopg.connect(url, autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name}")
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         try:
             yield url.replace("/postgres?", f"/{name}?")
         finally:

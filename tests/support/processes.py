@@ -21,14 +21,8 @@ from typing import Any, Final
 
 MOST_SECONDS: Final = 30.0
 """Time limit of a command in a test, in seconds; one that takes longer hangs."""
-_ROOT: Final = Path(__file__).parents[2]
-_MODULES: Final = [
-    ".".join(path.relative_to(_ROOT).with_suffix("").parts)
-    for path in sorted((_ROOT / "batcher").rglob("*.py"))
-    if path.stem not in ("__init__", "__main__")
-]
 _FORKS: Final = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["pytest", "anyio._backends._asyncio", *_MODULES])
+_FORKS.set_forkserver_preload(["tests.support.preloaded"])
 
 
 @dataclass(frozen=True)
@@ -77,12 +71,24 @@ class Started:
         if self._process.exitcode is None and self._process.pid is not None:
             os.kill(self._process.pid, number)
 
-    def end(self) -> Ended:
-        """Wait for it to end."""
-        self._process.join(MOST_SECONDS)
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def end(self, seconds: float = MOST_SECONDS) -> Ended:
+        """Wait for it to end, at most this long."""
+        self._process.join(seconds)
         out, err = (path.read_text(encoding="utf-8") for path in (self._streams.stdout, self._streams.stderr))
         assert self._process.exitcode is not None, f"a command hangs that has said: {err}"
         return Ended(self._process.exitcode, out, err)
+
+    def exit_code(self) -> int:
+        """Wait for it to end; without its output."""
+        self._process.join(MOST_SECONDS)
+        assert self._process.exitcode is not None
+        return self._process.exitcode
 
     def until_says(self, words: str) -> None:
         """Wait until these words appear on standard error."""
@@ -109,28 +115,47 @@ def begin(
     aside: Path,
     stdin: str = "",
     points: str = "",
+    enter: Callable[[], None] | None = None,
+    terminal: Path | None = None,
 ) -> Started:
-    """Start `batcher` in `folder`, with `points` to kill it at (see `killing`). Its stream files lie in `aside`."""
-    files = Path(tempfile.mkdtemp(prefix="streams-", dir=aside))
-    streams = _Streams(files / "stdin", files / "stdout", files / "stderr")
-    for path, text in ((streams.stdin, stdin), (streams.stdout, ""), (streams.stderr, "")):
-        path.write_text(text, encoding="utf-8")
+    """Start `batcher` in `folder`, with `points` to kill it at (see `killing`).
+
+    Its standard streams are the terminal, or files in `aside`. The process first calls `enter`, for example to move to
+    another host.
+    """
+    streams = _Streams(terminal, terminal, terminal) if terminal else _files(aside, stdin)
     # On macOS much breaks after a plain fork, and another PYTHONPATH means another program.
     anew = sys.platform == "darwin" or environment.get("PYTHONPATH") != os.environ.get("PYTHONPATH")
-    how = (list(arguments), folder, dict(environment), streams, points, anew)
+    how = (list(arguments), folder, dict(environment), streams, points, anew, enter)
     process = _FORKS.Process(target=_become, args=how, daemon=True)
     process.start()
     return Started(process, streams)
 
 
+def _files(aside: Path, stdin: str) -> _Streams:
+    folder = Path(tempfile.mkdtemp(prefix="streams-", dir=aside))
+    streams = _Streams(folder / "stdin", folder / "stdout", folder / "stderr")
+    for path, text in ((streams.stdin, stdin), (streams.stdout, ""), (streams.stderr, "")):
+        path.write_text(text, encoding="utf-8")
+    return streams
+
+
 def _become(
-    arguments: list[str], folder: Path, environment: dict[str, str], streams: _Streams, points: str, anew: bool
+    arguments: list[str],
+    folder: Path,
+    environment: dict[str, str],
+    streams: _Streams,
+    points: str,
+    anew: bool,
+    enter: Callable[[], None] | None,
 ) -> None:
     """Turn this process into that command; `anew` starts a new Python for it."""
     from tests.support import killing
 
     os.chdir(folder)
     streams.take()
+    if enter is not None:
+        enter()
     if anew:
         program = [killing.__file__, points, "--"] if points else ["-m", "batcher"]
         os.execve(sys.executable, [sys.executable, *program, *arguments], environment)

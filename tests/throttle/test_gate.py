@@ -358,7 +358,7 @@ def test_20_s_after_a_concurrency_limit_drops_or_returns_nine_tenths_of_it_are_u
         assert trial.rate(begin, end) >= 0.9 * permitted_at_once(at_once)
 
 
-@pytest.mark.parametrize("hint", ["seconds", "date"])
+@pytest.mark.parametrize("hint", ["seconds", pytest.param("date", marks=pytest.mark.slow)])
 def test_with_retry_after_a_dropped_concurrency_limit_is_used_and_its_return_found_within_20_s(hint: Hint) -> None:
     trial = attempt(adaptive, AtOnce(lambda at: 5 if 30 <= at < 60 else 50), hint, seed=5, seconds=100.0)
     assert (trial.too_early, trial.refused_share <= 0.01) == (0, True)

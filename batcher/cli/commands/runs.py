@@ -45,7 +45,9 @@ def runs(ctx: click.Context, /, manifest: tuple[str, ...], end: str | None, limi
 
 
 def _line(run: dict[str, Any]) -> str:
-    until = "working" if run["is_working"] else f"ended {run['ended_at']}, {run['outcome']}"
+    until = "working" if run["is_working"] else "ended without a record of it"
+    if run["ended_at"] is not None:
+        until = f"ended {run['ended_at']}, {run['outcome']}"
     done = "" if run["created"] is None else f", {run['created']} created, {run['collected']} collected"
     held = f", {counted(run['open_items'], 'open item')}" if run["open_items"] else ""
     return f"{run['run_id']}  {run['host']}, process {run['pid']}: started {run['started_at']}, {until}{done}{held}"
@@ -62,6 +64,6 @@ def _end(address: object, run_id: str, found: list[dict[str, Any]]) -> None:
         raise UsageError(f"no run {run_id} is working", "`batcher runs` lists them.")
     if not isinstance(address, Server):
         raise UsageError("a ledger in a file has no sessions", f"End process {run['pid']} on {run['host']} instead.")
-    from batcher.ledger.storage.postgres import end_owner
+    from batcher.ledger.storage.postgres import end_session
 
-    end_owner(address)
+    end_session(address, run["run_id"])

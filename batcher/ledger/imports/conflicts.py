@@ -8,14 +8,14 @@ staged as invalid, which later checks respect.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, select
 
-from batcher.ledger.imports.lookalikes import add_functions, lookalikes
+from batcher.ledger.imports.lookalikes import FORM, add_functions, lookalikes, lookalikes_elsewhere
 from batcher.ledger.imports.staging import ROW_COLUMNS, UNCHANGED, Staging
 from batcher.ledger.storage.schema import REPEAT_MARK, batches
 from batcher.ledger.storage.statements import execute, stream
@@ -48,6 +48,11 @@ def other_batches(conn: Connection, batch: str) -> list[OtherBatch]:
     return [OtherBatch(row.name, row.out_dir, outputs.format(row.id)) for row in found]
 
 
+def outputs_within(out_dir: str, others: Sequence[OtherBatch]) -> dict[str, str]:
+    """The SELECT of the outputs of each of these batches that has this output folder, by its name."""
+    return {other.name: other.outputs for other in others if os.path.relpath(out_dir, other.out_dir) == "."}
+
+
 def reject_conflicts(
     conn: Connection,
     staging: Staging,
@@ -71,6 +76,7 @@ def reject_conflicts(
         _repeated_ids(conn),
         _repeated_outputs(conn),
         _outputs_that_look_the_same(conn, ignores_case=ignores_case),
+        _outputs_that_are_one_file(conn, outputs_within(out_dir, others) if ignores_case else {}),
         _outputs_used_as_folders(conn, folders),
         *(_outputs_of_other_batch(conn, out_dir, other) for other in others),
     ):
@@ -102,11 +108,8 @@ _RELATED: Final = (
 )
 
 
-_LOOKALIKE: Final = (
-    "rows WHERE iif(rows.output GLOB '*[^ -~]*', folded(rows.output), lower(rows.output))"
-    " IN (SELECT folded(output) FROM staged)"
-)
-"""Rows with an output that looks like a staged one. All rows are read, of which few need more than `lower`."""
+_LOOKALIKE: Final = f"rows WHERE {FORM.format('rows.output')} IN (SELECT folded(output) FROM staged)"  # noqa: S608
+"""Rows with an output that looks like a staged one. All rows are read."""
 
 
 def _stage_related(conn: Connection, staging: Staging, folders: set[str]) -> None:
@@ -152,10 +155,20 @@ def _outputs_that_look_the_same(conn: Connection, *, ignores_case: bool) -> Iter
     for one in lookalikes(conn):
         if ignores_case or not one.by_case:
             reason = (
-                f"{literal(one.output)} looks like {literal(one.first_output)} of line {one.first_line}: they differ "
+                f"{literal(one.output)} looks like {literal(one.first_output)} of {one.owner}: they differ "
                 "only by case, variants of letters or invisible characters: choose another id or output"
             )
             yield _Conflict(one.number, one.line, "output", reason, f"looks like {one.first_output}")
+
+
+def _outputs_that_are_one_file(conn: Connection, outputs: Mapping[str, str]) -> Iterator[_Conflict]:
+    """Outputs that differ only by case from one of another batch."""
+    for one in lookalikes_elsewhere(conn, outputs):
+        if one.by_case:
+            reason = (
+                f"{literal(one.output)} is the file {literal(one.first_output)} of {one.owner} here: choose another id"
+            )
+            yield _Conflict(one.number, one.line, "output", reason, f"the file {one.first_output}")
 
 
 def _outputs_used_as_folders(conn: Connection, folders: set[str]) -> Iterator[_Conflict]:

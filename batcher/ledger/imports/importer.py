@@ -14,7 +14,7 @@ from batcher.errors import ManifestError, Suggestion
 from batcher.formatting import counted
 from batcher.item import KEY_VERSION
 from batcher.ledger.imports import rebuys
-from batcher.ledger.imports.conflicts import OtherBatch, other_batches, reject_conflicts
+from batcher.ledger.imports.conflicts import OtherBatch, other_batches, outputs_within, reject_conflicts
 from batcher.ledger.imports.doubts import refuse_doubts, refuse_unlisted_voices
 from batcher.ledger.imports.lookalikes import name_hints
 from batcher.ledger.imports.parse_options import (
@@ -30,6 +30,7 @@ from batcher.ledger.records import Batch
 from batcher.ledger.storage import bulk
 from batcher.ledger.storage.planner import LATER_TAKE
 from batcher.ledger.storage.schema import batches, items, recalled, rows
+from batcher.ledger.storage.sharing import take_turn
 from batcher.ledger.storage.statements import execute
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rows import READER_VERSION
@@ -80,6 +81,7 @@ def import_manifest(
         DoubtError: new texts have contents that are hardly meant to be spoken, of types that `allow` does not name.
             The ledger is unchanged.
     """
+    take_turn(conn, "import")
     if not refilter:
         refuse_other_filter(conn, rules, manifest.name)
     staging = stage(conn, manifest, rules, out_dir, at, ignores_case=ignores_case)
@@ -161,7 +163,7 @@ def stage(
         hint = "\n".join([" ".join([hint, *manifest.faults.hints]), *_voices_table(manifest.faults.speakers)])
         raise ManifestError(message, manifest.faults.lines(), hint, suggestion=_as_meant(manifest, rules))
     refuse_unlisted_voices(conn, staging, manifest.name, rules)
-    manifest.hints += name_hints(conn)
+    manifest.hints += name_hints(conn, outputs_within(out_dir, others))
     return staging
 
 

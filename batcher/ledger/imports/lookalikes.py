@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Final, NamedTuple
 
@@ -12,7 +12,7 @@ from batcher.formatting import counted
 from batcher.ledger.storage.sqlite import add_function
 from batcher.ledger.storage.statements import execute
 from batcher.manifest.confusable import differ_by_case, folded, is_reserved_on_windows
-from batcher.manifest.faults import literal
+from batcher.manifest.faults import literal, printable
 
 _EXAMPLES: Final = 3
 _CHUNK: Final = 500
@@ -36,17 +36,29 @@ _PAIRS: Final = """
     SELECT other.number, other.line, other.output, one.output AS first_output, one.line AS first_line
     FROM first JOIN lookalikes AS one USING (form, number)
     JOIN lookalikes AS other ON other.form = first.form AND other.output <> one.output ORDER BY other.number"""
+_FORMS: Final = (
+    "DROP TABLE IF EXISTS temp.staged_forms",
+    "CREATE TEMP TABLE staged_forms AS SELECT folded(output) AS form, number FROM staged WHERE skipped IS NULL",
+    "CREATE INDEX temp.staged_forms_form ON staged_forms (form)",
+)
+FORM: Final = "iif({0} GLOB '*[^ -~]*', folded({0}), lower({0}))"
+"""SQL for the folded form of a name of another row; of all of these that are read, few need more than `lower`."""
+_ELSEWHERE: Final = f"""
+    SELECT staged.number, staged.line, staged.output, other.output AS first_output
+    FROM ({{outputs}}) AS other JOIN staged_forms ON staged_forms.form = {FORM.format("other.output")}
+    JOIN staged ON staged.number = staged_forms.number WHERE staged.output <> other.output
+    ORDER BY staged.number, other.output"""  # noqa: S608
 _RESERVED: Final = "SELECT output, line FROM staged WHERE skipped IS NULL AND reserved(output) ORDER BY number"
 
 
 class Lookalike(NamedTuple):
-    """An output, and one of an earlier row whose name looks the same."""
+    """An output, and one of an earlier row, or of another batch, whose name looks the same. `owner` is which."""
 
     number: int
     line: int
     output: str
     first_output: str
-    first_line: int
+    owner: str
 
     @property
     def by_case(self) -> bool:
@@ -54,7 +66,7 @@ class Lookalike(NamedTuple):
         return differ_by_case(self.output, self.first_output)
 
     def __str__(self) -> str:
-        return f"{literal(self.output)} and {literal(self.first_output)} of line {self.first_line}"
+        return f"{literal(self.output)} and {literal(self.first_output)} of {self.owner}"
 
 
 def add_functions(conn: Connection) -> None:
@@ -86,19 +98,46 @@ def lookalikes(conn: Connection) -> Iterator[Lookalike]:
 
 
 def _pairs(conn: Connection) -> Iterator[Lookalike]:
-    return (Lookalike(*row) for row in execute(conn, _PAIRS).all())
+    found = execute(conn, _PAIRS).all()
+    return (Lookalike(row[0], row[1], row[2], row[3], f"line {row.first_line}") for row in found)
 
 
-def name_hints(conn: Connection) -> list[str]:
-    """What to know about names that are used as they are, for people; after `lookalikes` has found pairs."""
-    by_case = [one for one in _pairs(conn) if one.by_case]
-    reserved = execute(conn, _RESERVED).all()
+def lookalikes_elsewhere(conn: Connection, outputs: Mapping[str, str]) -> list[Lookalike]:
+    """The staged outputs that look like one of another batch in the same folder; equal ones are not among them.
+
+    `outputs` has, by the name of each such batch, a SELECT of its outputs. All of them are read, unless nothing is
+    staged.
+    """
+    if not outputs or not execute(conn, "SELECT EXISTS (SELECT 1 FROM staged WHERE skipped IS NULL)").scalar():
+        return []
+    for statement in _FORMS:
+        execute(conn, statement)
+    return [
+        Lookalike(row[0], row[1], row[2], row[3], f"batch {printable(batch)}")
+        for batch, query in outputs.items()
+        for row in execute(conn, _ELSEWHERE.format(outputs=query))
+    ]
+
+
+def name_hints(conn: Connection, outputs: Mapping[str, str]) -> list[str]:
+    """What to know about names that are used as they are, for people; after `lookalikes` has found pairs.
+
+    `outputs`: see `lookalikes_elsewhere`.
+    """
+    elsewhere = lookalikes_elsewhere(conn, outputs)
+    pairs = [*_pairs(conn), *elsewhere]
     hints = []
-    if by_case:
-        shown = "; ".join(map(str, by_case[:_EXAMPLES])) + "; …" * (len(by_case) > _EXAMPLES)
-        hints.append(f"names that differ only by case are one file on Windows and macOS: {shown}")
+    if by_case := [one for one in pairs if one.by_case]:
+        hints.append(f"names that differ only by case are one file on Windows and macOS: {_shown(by_case)}")
+    if alike := [one for one in elsewhere if not one.by_case]:
+        hints.append(f"names that look the same are in the same folder: {_shown(alike)}")
+    reserved = execute(conn, _RESERVED).all()
     if reserved:
         shown = ", ".join(f"{literal(row.output)} in line {row.line}" for row in reserved[:_EXAMPLES])
         more = ", …" * (len(reserved) > _EXAMPLES)
         hints.append(f"Windows does not accept the names of {counted(len(reserved), 'output')}: {shown}{more}")
     return hints
+
+
+def _shown(pairs: Sequence[Lookalike]) -> str:
+    return "; ".join(map(str, pairs[:_EXAMPLES])) + "; …" * (len(pairs) > _EXAMPLES)

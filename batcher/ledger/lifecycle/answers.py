@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from functools import cache
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from batcher.item import Event, State
 from batcher.ledger.lifecycle import halts
 from batcher.ledger.lifecycle.transitions import NO_ERROR, move
 from batcher.ledger.records import AnswerRecord
-from batcher.ledger.storage.schema import attempts, items, tasks
+from batcher.ledger.storage.schema import attempts, items, runs, tasks
 from batcher.ledger.storage.statements import Prepared, either, every
 
 
@@ -119,18 +120,19 @@ def _item_values(record: AnswerRecord, event: Event) -> dict[str, Any]:
 
 
 def doubt_unanswered(conn: Connection, *, at: float, run_id: str) -> int:
-    """Put in doubt every create whose run has ended without recording an answer. Returns their number.
-
-    Only the holder of the owner's lock may call this.
-    """
-    query = select(items.c.key, items.c.attempt).where(items.c.state == State.SUBMITTING)
-    found = conn.execute(query.order_by(items.c.key)).all()
-    for key, attempt in found:
+    """Put in doubt every create whose run has ended without recording an answer. Returns their number."""
+    query = select(items.c.key, items.c.attempt, runs.c.host)
+    query = query.outerjoin(runs, runs.c.id == items.c.run_id).where(items.c.state == State.SUBMITTING)
+    ended = or_(runs.c.id.is_(None), runs.c.ended_at.is_not(None))
+    number = 0
+    for key, attempt, host in conn.execute(query.where(ended).order_by(items.c.key)).all():
         conn.execute(
             update(attempts)
             .where(attempts.c.item_key == key, attempts.c.attempt == attempt, attempts.c.outcome.is_(None))
             .values(answered_at=at, outcome="lost", cause="vanished")
         )
-        error = "the run that sent the create ended before its answer was recorded"
-        move(conn, Event.LOST, key, attempt, at=at, run_id=run_id, detail="vanished", values={"error_message": error})
-    return len(found)
+        where = "" if host in (None, socket.gethostname()) else f" on {host}"
+        error = f"the run{where} that sent the create ended before its answer was recorded"
+        values = {"error_message": error}
+        number += move(conn, Event.LOST, key, attempt, at=at, run_id=run_id, detail="vanished", values=values)
+    return number

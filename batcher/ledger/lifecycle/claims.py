@@ -7,17 +7,32 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, ColumnElement, Connection, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    and_,
+    bindparam,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
-from batcher.item import Event, Inputs, State
+from batcher.item import COLLECTABLE, Event, Inputs, State
 from batcher.ledger.lifecycle import halts
+from batcher.ledger.lifecycle.account import Limits, is_overdue, lock_account, note_claimed, room
 from batcher.ledger.lifecycle.transitions import move
 from batcher.ledger.money.spending import Budget
 from batcher.ledger.queries.item_counts import few_items_in, rows_in
 from batcher.ledger.records import Batch, Claimed, OpenTask
-from batcher.ledger.storage.chosen import chosen, in_state, of_chosen, with_items
+from batcher.ledger.storage.chosen import chosen, in_state, is_chosen, of_chosen, with_items
 from batcher.ledger.storage.filters import is_few, of_batch, of_wanted
-from batcher.ledger.storage.schema import attempts, items, rows, runs
+from batcher.ledger.storage.planner import UNLINKED
+from batcher.ledger.storage.schema import attempts, batches, items, recalled, rows, runs
+from batcher.ledger.storage.sharing import is_shared, take_turn
 from batcher.ledger.storage.statements import Prepared, every
 
 Cursor = tuple[int, int]
@@ -34,17 +49,23 @@ def claim(
     cursor: Cursor,
     limit: int,
     at: float,
+    limits: Limits | None = None,
     budget: Budget | None = None,
     only_chosen: bool = False,
 ) -> tuple[list[Claimed], Cursor]:
     """Record the intent to create up to `limit` wanted items, in the order of their rows after `cursor`; with
     `only_chosen`, items of rows in the table `chosen`.
 
-    Checks in the same transaction that the run is alive and that no halt is open. With a halt that this run may probe,
-    claims at most one item until its answer is recorded; with a budget, one item that its batch can afford.
+    Checks in the same transaction that the run is alive, that no halt is open, and that the `limits` of all runs of the
+    account together permit it. With a halt that this run may probe, claims at most one item until its answer is
+    recorded; with a budget, one item that its batch can afford.
     """
+    if budget is not None or (limits is not None and limits.max_items is not None):
+        take_turn(conn, "claim")  # these limits hold for all accounts
+    lock_account(conn, account_id)
     alive = _ALIVE.run(conn, {"_run": run_id}).fetchone()
     allowed = halts.allowance(conn, account_id, run_id, limit)
+    allowed = room(conn, run_id, account_id, allowed, limits).creates if allowed else 0
     if alive is None or allowed == 0:
         return [], cursor
     query = _next_chosen_rows() if only_chosen else _next_rows(few_items_in(conn, State.PENDING, _SORT_UP_TO))
@@ -60,12 +81,16 @@ def claim(
             "batch_id": row.batch_id,
         }
         _INSERT_ATTEMPT.run(conn, intent)
-        move(conn, Event.CLAIM, item.key, item.attempt - 1, at=at, run_id=run_id, values={"attempt": item.attempt})
+        claim_of = {"attempt": item.attempt, "run_id": run_id}
+        move(conn, Event.CLAIM, item.key, item.attempt - 1, at=at, run_id=run_id, values=claim_of)
     if claimed:
         halts.note_probe(conn, account_id, run_id, claimed[0].key)
+        note_claimed(conn, account_id, len(claimed), limits)
     return claimed, cursor
 
 
+_GIVEN_UP_SECONDS: Final = 60.0
+"""After this time beyond its due time, a download that has failed is taken for given up until a later run."""
 _SORT_UP_TO: Final = 50
 """Fewer pending items than this are found and sorted for each claim; otherwise the rows are scanned in order."""
 _ALIVE: Final = Prepared(select(runs.c.id).where(runs.c.id == bindparam("_run"), runs.c.ended_at.is_(None)))
@@ -86,6 +111,9 @@ def _pending(
     found: dict[str, Any] = {}
     index, number = cursor
     while index < len(wanted) and len(found) < limit:
+        if not is_current(conn, wanted[index]):
+            index, number = index + 1, 0
+            continue
         parameters = {
             "_batch": wanted[index].batch_id,
             "_number": number,
@@ -100,10 +128,22 @@ def _pending(
     return list(found.values()), (index, number)
 
 
+def is_current(conn: Connection, batch: Batch) -> bool:
+    """Whether no other run has imported another version since: its rows are for that run to check and to buy."""
+    return not is_shared(conn) or _VERSION.run(conn, {"_batch": batch.batch_id}).fetchone() == (batch.version,)
+
+
+_VERSION: Final = Prepared(select(batches.c.version).where(batches.c.id == bindparam("_batch")))
+
+
 @cache
 def _next_rows(by_item: bool) -> Prepared:
-    """The claimable rows of a batch after a row number, with their items."""
-    few = (is_few(State.PENDING, _SORT_UP_TO),) if by_item else ()
+    """The claimable rows of a batch after a row number, with their items.
+
+    Without an index on states, rows are passed until a pending one comes. Those that have their audio have none: an
+    item that is done never becomes pending again.
+    """
+    few = (is_few(State.PENDING, _SORT_UP_TO),) if by_item else (UNLINKED.of(rows),)
     return Prepared(
         select(items, rows.c.number, rows.c.batch_id)
         .join(rows, rows.c.item_key == items.c.key)
@@ -112,6 +152,7 @@ def _next_rows(by_item: bool) -> Prepared:
         .where(_claimable(bindparam("_run"), by_row=not by_item))
         .order_by(rows.c.number)
         .limit(bindparam("_limit"))
+        .with_for_update(of=items, skip_locked=True)
     )
 
 
@@ -124,20 +165,24 @@ def _next_chosen_rows() -> Prepared:
         .where(_claimable(bindparam("_run"), by_row=True))
         .order_by(chosen.c.number)
         .limit(bindparam("_limit"))
+        .with_for_update(of=items, skip_locked=True)
     )
 
 
 def _claimable(run_id: str | BindParameter[str], *, by_row: bool) -> ColumnElement[bool]:
-    """Pending items; those whose task failed for lack of credits only after a recheck in this run.
+    """Pending items; those whose task failed for lack of credits only after a recheck in this run, and none that a
+    results file reports as bought.
 
     `by_row`: the query goes from rows to their items.
     """
     rechecked = or_(items.c.recheck_task_id.is_(None), items.c.recheck_run_id == run_id)
-    return and_(in_state(State.PENDING) if by_row else items.c.state == State.PENDING, rechecked)
+    unknown = ~exists().where(recalled.c.item_key == items.c.key)  # another run may be about to apply it
+    return and_(in_state(State.PENDING) if by_row else items.c.state == State.PENDING, rechecked, unknown)
 
 
 def has_claimable(conn: Connection, run_id: str, wanted: Sequence[Batch], *, only_chosen: bool = False) -> bool:
     """Whether a wanted item is waiting to be created; with `only_chosen`, an item of a row in the table `chosen`."""
+    wanted = [batch for batch in wanted if is_current(conn, batch)]
     query = select(items.c.key)
     if only_chosen:
         query = with_items(query).where(of_chosen(wanted))
@@ -145,6 +190,28 @@ def has_claimable(conn: Connection, run_id: str, wanted: Sequence[Batch], *, onl
         query = query.join(rows, rows.c.item_key == items.c.key)
         query = query.where(rows_in(conn, wanted, State.PENDING))
     return conn.execute(query.where(_claimable(run_id, by_row=only_chosen)).limit(1)).first() is not None
+
+
+def held_by_others(
+    conn: Connection, run_id: str, wanted: Sequence[Batch], *, at: float, only_chosen: bool = False
+) -> bool:
+    """Whether other runs have wanted items that they are about to finish or to return.
+
+    Not those with an overdue task, and not those whose download has failed and has not been tried again in time: two
+    runs that have given up would wait for each other.
+    """
+    if not is_shared(conn):
+        return False
+    given_up = and_(
+        items.c.state == State.RENDERED,
+        items.c.not_before_at > 0,
+        items.c.not_before_at < at - _GIVEN_UP_SECONDS,
+    )
+    used = exists().where(rows.c.item_key == items.c.key, of_wanted(wanted, by_item=True))
+    used = used.where(is_chosen) if only_chosen else used
+    query = select(items.c.key).join(runs, runs.c.id == items.c.run_id).where(used)
+    query = query.where(items.c.state.in_((State.SUBMITTING, *COLLECTABLE)), ~given_up, ~is_overdue)
+    return conn.execute(query.where(runs.c.ended_at.is_(None), runs.c.id != run_id).limit(1)).first() is not None
 
 
 def _claimed(row: Any, prepare: Callable[[Inputs], bytes]) -> Claimed:
@@ -192,5 +259,5 @@ def readopt(conn: Connection, task: OpenTask, *, at: float, run_id: str, detail:
         at=at,
         run_id=run_id,
         detail=detail,
-        values={"task_id": task.task_id, "recheck_task_id": None},
+        values={"task_id": task.task_id, "recheck_task_id": None, "run_id": run_id},
     )

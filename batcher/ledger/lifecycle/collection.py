@@ -6,17 +6,19 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, func, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.item import COLLECTABLE, Event, State
 from batcher.ledger.lifecycle import halts
+from batcher.ledger.lifecycle.account import lock_account
 from batcher.ledger.lifecycle.transitions import NO_ERROR, move
 from batcher.ledger.records import Batch, FileRecord, OpenTask, TaskEnd
 from batcher.ledger.storage.chosen import is_chosen
 from batcher.ledger.storage.filters import of_wanted
 from batcher.ledger.storage.planner import without_index
-from batcher.ledger.storage.schema import files, items, rows, tasks
+from batcher.ledger.storage.schema import files, items, rows, runs, tasks
+from batcher.ledger.storage.sharing import is_shared
 from batcher.ledger.storage.statements import Prepared, every
 
 GONE_AFTER_SECONDS: Final = 180.0
@@ -79,6 +81,11 @@ def record_missing(conn: Connection, ending: TaskEnd) -> bool:
 def record_found(conn: Connection, task: OpenTask) -> None:
     """The API returned the task after all: reset the count of its 404 answers."""
     conn.execute(update(tasks).where(_is_task(task)).values(missing_since_at=None, missing_looks=0))
+
+
+def record_overdue(conn: Connection, task: OpenTask, *, at: float) -> None:
+    """The task has shown no progress for far too long: it takes no slot any more."""
+    conn.execute(update(tasks).where(_is_task(task), tasks.c.overdue_at.is_(None)).values(overdue_at=at))
 
 
 def record_undelivered(conn: Connection, ending: TaskEnd, *, next_try_at: float, unusable: bool) -> bool:
@@ -234,13 +241,29 @@ def _count(conn: Connection, ending: TaskEnd, what: str) -> tuple[float, int]:
     return row[0], row[1]
 
 
-def open_tasks(
-    conn: Connection, account_id: int, wanted: Sequence[Batch], *, only_chosen: bool = False
+def take_over(
+    conn: Connection, account_id: int, wanted: Sequence[Batch], *, run_id: str, only_chosen: bool = False
 ) -> list[OpenTask]:
-    """Every task of the account that is still to be collected, whether its rows are wanted or not.
+    """Every task of the account that is still to be collected and that no other run collects, whether its rows are
+    wanted or not: they are this run's from now on.
 
     With `only_chosen`, just those in the table `chosen` are wanted.
     """
+    lock_account(conn, account_id)
+    found = _free_tasks(conn, account_id, wanted, only_chosen=only_chosen)
+    if is_shared(conn) and found:
+        ours = items.c.key.in_(bindparam("_keys", expanding=True))
+        keys = [task.key for task in found]
+        for at in range(0, len(keys), _AT_ONCE):
+            conn.execute(update(items).where(ours).values(run_id=run_id), {"_keys": keys[at : at + _AT_ONCE]})
+    return found
+
+
+_AT_ONCE: Final = 10_000
+"""Items that one statement names."""
+
+
+def _free_tasks(conn: Connection, account_id: int, wanted: Sequence[Batch], *, only_chosen: bool) -> list[OpenTask]:
     is_wanted = exists().where(rows.c.item_key == items.c.key, of_wanted(wanted, by_item=True))
     if only_chosen:
         is_wanted = is_wanted.where(is_chosen)
@@ -258,21 +281,25 @@ def open_tasks(
             is_wanted.label("wanted"),
         )
         .join(tasks, and_(tasks.c.account_id == items.c.account_id, tasks.c.task_id == items.c.task_id))
-        .where(
-            without_index(items.c.account_id) == account_id,
-            items.c.state.in_(COLLECTABLE),
-        )
+        .where(without_index(items.c.account_id) == account_id, items.c.state.in_(COLLECTABLE), _is_free())
         .order_by(tasks.c.accepted_at, items.c.task_id)
     )
     return [OpenTask(account_id=account_id, **row._mapping) for row in conn.execute(query)]
 
 
+def _is_free() -> ColumnElement[bool]:
+    """Items that no working run creates or collects."""
+    working = select(runs.c.id).where(runs.c.ended_at.is_(None))
+    return or_(items.c.run_id.is_(None), items.c.run_id.not_in(working))
+
+
 def recorded_files(conn: Connection) -> list[tuple[OpenTask, str, str, str]]:
-    """Rendered items with a recorded file that may not be at its path yet: task, output folder, path, SHA-256."""
+    """Rendered items with a recorded file that may not be at its path yet: task, output folder, path, SHA-256. Those
+    that a run is delivering are left out."""
     query = (
         select(items, files.c.out_dir, files.c.path, files.c.sha256)
         .join(files, files.c.item_key == items.c.key)
-        .where(items.c.state == State.RENDERED)
+        .where(items.c.state == State.RENDERED, _is_free())
     )
     found = []
     for row in conn.execute(query):

@@ -10,11 +10,12 @@ import json
 from dataclasses import fields
 from typing import Final, Literal
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.formatting import amount, plain_error
 from batcher.item import Event
+from batcher.ledger.lifecycle.account import lock_account
 from batcher.ledger.money.prices import prices
 from batcher.ledger.records import AnswerRecord, Halt, OpenTask
 from batcher.ledger.storage.filters import of_attempt
@@ -49,6 +50,7 @@ def open_halt(
     from_task: bool = False,
 ) -> None:
     """Halt creating for the account. An open halt of this kind stays open and loses its permission to probe."""
+    lock_account(conn, account_id)
     wait = UNSTABLE_WAIT_SECONDS if kind == "unstable" else 0.0
     new = upsert(halts).values(
         account_id=account_id,
@@ -97,18 +99,35 @@ def balance_before(conn: Connection, halt_id: int) -> tuple[float | None, float 
     return credits_, quota
 
 
-def permit_probe(conn: Connection, halt_id: int, run_id: str) -> None:
-    """Allow this run to send one create while the halt is open."""
-    conn.execute(update(halts).where(halts.c.id == halt_id).values(probe_run_id=run_id, probe_key=None))
+Prober = Literal["own", "other", "closed"]
+"""Who may probe a halt: this run, or another that works; or the halt has been closed meanwhile."""
 
 
-def allowance(conn: Connection, account_id: int, run_id: str, limit: int, *, busy: bool = False) -> int:
+def find_prober(conn: Connection, halt: Halt, run_id: str, *, may_probe: bool) -> Prober | None:
+    """Who may send one create while the halt is open. If nobody, this run from now on, provided that it `may_probe`."""
+    working = select(runs.c.id).where(runs.c.ended_at.is_(None))
+    is_open = (halts.c.id == halt.id, halts.c.closed_at.is_(None))
+    if may_probe:
+        lock_account(conn, halt.account_id)
+        free = or_(halts.c.probe_run_id.is_(None), halts.c.probe_run_id.not_in(working))
+        permit = update(halts).where(*is_open, free)
+        conn.execute(permit.values(probe_run_id=run_id, probe_key=None))
+    probes = halts.c.probe_run_id.in_(working)
+    found = conn.execute(select(halts.c.probe_run_id, probes.label("works")).where(*is_open)).first()
+    if found is None:
+        return "closed"
+    if not found.works:
+        return None
+    return "own" if found.probe_run_id == run_id else "other"
+
+
+def allowance(conn: Connection, account_id: int, run_id: str, limit: int) -> int:
     """Number of creates that the account's halts allow this run to claim now, at most `limit`.
 
-    With an open halt that this run may probe it is one, and none while a probe is in flight (which `busy` ignores).
+    With an open halt that this run may probe it is one, and none while a probe is in flight.
     """
     for permitted_run, probe_key in _OPEN_HALTS.run(conn, {"_account": account_id}).fetchall():
-        if permitted_run != run_id or (probe_key is not None and not busy):
+        if permitted_run != run_id or probe_key is not None:
             return 0
         limit = min(limit, 1)
     return limit
@@ -193,6 +212,7 @@ def _open(account_id: int) -> ColumnElement[bool]:
 
 def _postpone(conn: Connection, record: AnswerRecord) -> None:
     """A probe was lost: the next one waits longer."""
+    lock_account(conn, record.account_id)
     wait = least(UNSTABLE_WAIT_SECONDS * func.pow(_WAIT_GROWTH, halts.c.probes + 1), _MAX_WAIT_SECONDS)
     conn.execute(
         update(halts)

@@ -47,6 +47,18 @@ def add(conn: Connection, lines: Iterable[dict[str, Any]], *, at: float) -> int:
     return number
 
 
+def add_lost_intents(conn: Connection, intents: Iterable[tuple[str, int]], *, at: float) -> int:
+    """Store intents (item, attempt) that the ledger lacks as restored rows in doubt. Returns how many are new."""
+    number = 0
+    for key, attempt in intents:
+        known = (attempts.c.item_key == key, attempts.c.attempt == attempt)
+        if conn.execute(select(attempts.c.attempt).where(*known)).first() is None:
+            row = {"batch": "", "row_id": f"{key} {attempt}", "item_key": key, "state": State.IN_DOUBT, "out_dir": ""}
+            new = upsert(recalled).values(row | {"take": 1, "recalled_at": at}).on_conflict_do_nothing()
+            number += conn.execute(new.returning(recalled.c.row_id)).first() is not None
+    return number
+
+
 def has_counted_rows(conn: Connection, batch: str) -> bool:
     """Whether the restored results of the batch number its rows from 1 without gaps, as the first versions did."""
     return conn.execute(select(meta.c.name).where(meta.c.name == _counted_name(batch))).first() is not None

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
@@ -13,19 +14,53 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.ledger.records import Balance
 from batcher.ledger.storage.schema import accounts, balances, lessons, runs
+from batcher.ledger.storage.sharing import connected, has_ended, take_turn
 
 
 def begin_run(conn: Connection, run_id: str, *, out_dir: str, at: float) -> tuple[int | None, str | None]:
-    """Record the start of a run, and the end of earlier ones: this run holds the owner's lock.
+    """Record the start of a run, and the end of earlier ones that vanished.
 
-    Returns the exit code and the message of the previous run.
+    Returns the exit code and the message of the last run that ended.
     """
-    last = conn.execute(select(runs.c.exit_code, runs.c.message).order_by(runs.c.started_at.desc()).limit(1)).first()
-    conn.execute(update(runs).where(runs.c.ended_at.is_(None)).values(ended_at=at, outcome="vanished"))
-    conn.execute(
-        insert(runs).values(id=run_id, started_at=at, out_dir=out_dir, pid=os.getpid(), host=socket.gethostname())
-    )
+    take_turn(conn, "begin")
+    end_vanished(conn, run_id, at=at)
+    query = select(runs.c.exit_code, runs.c.message).where(runs.c.ended_at.is_not(None))
+    last = conn.execute(query.order_by(runs.c.started_at.desc()).limit(1)).first()
+    working = select(runs.c.shift_id).where(runs.c.ended_at.is_(None)).order_by(runs.c.started_at).limit(1)
+    shift_id = conn.execute(working).scalar() or run_id
+    who = {"pid": os.getpid(), "host": socket.gethostname()}
+    conn.execute(insert(runs).values(id=run_id, started_at=at, out_dir=out_dir, shift_id=shift_id, **who))
     return (last.exit_code, last.message) if last is not None else (None, None)
+
+
+def end_vanished(conn: Connection, run_id: str, *, at: float) -> list[str]:
+    """Record the end of other runs whose processes ended without recording it. Returns the hosts that they were on.
+
+    They can write no more: a file has one owner, and a run on a server does not outlive its session.
+    """
+    query = select(runs.c.id, runs.c.host).where(runs.c.ended_at.is_(None), runs.c.id != run_id)
+    working = conn.execute(query).all()
+    alive = connected(conn, [found.id for found in working])
+    vanished = [found for found in working if found.id not in alive and has_ended(conn, found.id)]
+    record_vanished(conn, [found.id for found in vanished], at=at)
+    return [found.host for found in vanished]
+
+
+def record_vanished(conn: Connection, run_ids: Sequence[str], *, at: float) -> None:
+    """Record the end of those of these runs that have not recorded it themselves. They must have ended."""
+    working = (runs.c.id.in_(run_ids), runs.c.ended_at.is_(None))
+    conn.execute(update(runs).where(*working).values(ended_at=at, outcome="vanished", is_creating=0))
+
+
+def others_work(conn: Connection, run_id: str) -> bool:
+    """Whether other runs work on the ledger now, as far as it is known."""
+    return conn.execute(select(runs.c.id).where(runs.c.ended_at.is_(None), runs.c.id != run_id)).first() is not None
+
+
+def worked_with_others(conn: Connection, run_id: str) -> bool:
+    """Whether other runs have worked at the same time as this one."""
+    shift = select(runs.c.shift_id).where(runs.c.id == run_id).scalar_subquery()
+    return conn.execute(select(runs.c.id).where(runs.c.shift_id == shift, runs.c.id != run_id)).first() is not None
 
 
 def enter_account(
@@ -92,7 +127,7 @@ def find_account(conn: Connection, *, origin: str, user_id: str | None) -> int |
 
 def end_run(conn: Connection, run_id: str, **values: Any) -> None:
     """Record how the run ended; `values` are columns of `runs`."""
-    conn.execute(update(runs).where(runs.c.id == run_id).values(values))
+    conn.execute(update(runs).where(runs.c.id == run_id).values(values | {"is_creating": 0}))
 
 
 def learned_value(conn: Connection, account_id: int, name: str) -> Any:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, and_, func, select
 
 from batcher.ledger.money.prices import prices
 from batcher.ledger.storage.filters import of_attempt
-from batcher.ledger.storage.schema import accounts, attempts, balances, items, tasks
+from batcher.ledger.storage.schema import accounts, attempts, balances, items, runs, tasks
 
 
 def evidence(conn: Connection, keys: Sequence[str]) -> list[Row[Any]]:
@@ -26,9 +26,10 @@ def evidence(conn: Connection, keys: Sequence[str]) -> list[Row[Any]]:
             attempts.c.request_id,
         )
         .add_columns(attempts.c.raw, attempts.c.account_id.label("attempt_account_id"), attempts.c.run_id)
-        .add_columns(accounts.c.origin, accounts.c.user_id, items.c.model, items.c.bytes)
+        .add_columns(accounts.c.origin, accounts.c.user_id, items.c.model, items.c.bytes, runs.c.host, runs.c.pid)
         .outerjoin(attempts, and_(attempts.c.item_key == items.c.key, attempts.c.attempt == items.c.attempt))
         .outerjoin(accounts, accounts.c.id == attempts.c.account_id)
+        .outerjoin(runs, runs.c.id == attempts.c.run_id)
     )
     return [conn.execute(query.where(items.c.key == key)).one() for key in keys]
 

@@ -17,6 +17,7 @@ from batcher.ledger.storage.chosen import chosen, of_chosen, row_chosen
 from batcher.ledger.storage.filters import numbers_of, of_attempt, of_wanted
 from batcher.ledger.storage.planner import OPEN_TASK, UNCLEAR
 from batcher.ledger.storage.schema import attempts, events, items, rows, tasks
+from batcher.ledger.storage.sharing import is_shared
 
 _MAX_UNPRICED: Final = 5
 """A budget stops a batch after this many creates if neither a reported cost nor the balance shows a price."""
@@ -103,11 +104,14 @@ def _may_cost(cost: ColumnElement[float | None]) -> ColumnElement[bool]:
 class Budget:
     """Limits each batch to `max_credits` over all its runs, reported or estimated; in flight and in doubt count too.
 
-    While no price is known, a batch has one create at a time.
+    While no price is known, a batch has one create at a time. `run_id` is the run that it limits; what other runs claim
+    at the same time counts at once.
     """
 
-    def __init__(self, max_credits: float) -> None:
+    def __init__(self, max_credits: float, run_id: str) -> None:
         self.max_credits = max_credits
+        self._run_id = run_id
+        self._seen_event: int | None = None  # the last one when the claims of other runs were counted
         self.blocked: dict[int, str] = {}
         """Reason why the next item may not be created now, by batch number."""
         self.unpriced = False
@@ -119,6 +123,8 @@ class Budget:
 
     def affords(self, conn: Connection, batch_id: int, model: str | None, size: int) -> bool:
         """Whether the batch may create this item now; if so, the item counts as created."""
+        if is_shared(conn):
+            self._count_others(conn)
         if batch_id not in self._left:
             self._count(conn, batch_id)
         price = self._prices.estimate([(model, size)])
@@ -151,6 +157,20 @@ class Budget:
         self._recount_below[batch_id] = self._left[batch_id] / 2
         number = select(func.count()).select_from(attempts).where(attempts.c.batch_id == batch_id)
         self._creates_to_recount[batch_id] = conn.execute(number).scalar_one() // _RECOUNT_SHARE
+
+    def _count_others(self, conn: Connection) -> None:
+        """Subtract what other runs have claimed since the last call, as estimated."""
+        before, self._seen_event = self._seen_event, conn.execute(select(func.max(events.c.id))).scalar()
+        if before is None:
+            return
+        claimed = (events.c.id > before, events.c.event == Event.CLAIM, events.c.run_id != self._run_id)
+        same = and_(attempts.c.item_key == events.c.item_key, attempts.c.attempt == events.c.attempt)
+        query = select(attempts.c.batch_id, items.c.model, func.sum(items.c.bytes)).select_from(events)
+        query = query.join(attempts, same).join(items, items.c.key == events.c.item_key).where(*claimed)
+        for batch_id, model, size in conn.execute(query.group_by(attempts.c.batch_id, items.c.model)):
+            price = self._prices.estimate([(model, size)])
+            if batch_id in self._left:
+                self._left[batch_id] -= 0.0 if price is None else price.credits
 
     def _affords_unpriced(self, conn: Connection, batch_id: int) -> bool:
         """With no price known: whether none of the batch's items is open, and few creates have ended unpriced."""

@@ -12,11 +12,13 @@ from batcher.clock import utc
 from batcher.errors import UsageError
 from batcher.files import is_url
 from batcher.ledger.queries.outputs import is_linked
-from batcher.ledger.storage.schema import batches, files, rows, runs
+from batcher.ledger.storage.schema import batches, events, files, rows, runs
 
 
 def run_named(conn: Connection, name: str | None) -> tuple[str, float]:
     """Id and start of a run, named by the beginning of its id; of the last one if `name` is None.
+
+    If the time of day was set back since, it is the earliest time of what this run and later ones did.
 
     Raises:
         UsageError: there is none, or several match.
@@ -30,7 +32,14 @@ def run_named(conn: Connection, name: str | None) -> tuple[str, float]:
         raise UsageError(why, "`batcher status` shows the last run.")
     if name is not None and len(found) > 1:
         raise UsageError(f"several runs begin with {name!r}", "Pass more of its id.")
-    return found[0].id, found[0].started_at
+    return found[0].id, min([found[0].started_at, *_earliest_event(conn, found[0].id)])
+
+
+def _earliest_event(conn: Connection, run_id: str) -> list[float]:
+    """The earliest time of an event of this run or after its first one; none if it has none."""
+    first = select(func.min(events.c.id)).where(events.c.run_id == run_id).scalar_subquery()
+    found = conn.execute(select(func.min(events.c.at)).where(events.c.id >= first)).scalar()
+    return [] if found is None else [found]
 
 
 def changes(conn: Connection, since: float, batch: str | None = None) -> Iterator[dict[str, Any]]:
@@ -56,9 +65,7 @@ def changes(conn: Connection, since: float, batch: str | None = None) -> Iterato
             "batch": row.name,
             "row": row.number,
             "id": row.id,
-            "output": f"{row.out_dir}/{row.output}"
-            if is_url(row.out_dir)
-            else str(PurePosixPath(row.out_dir, row.output)),
+            "output": _place(row.out_dir, row.output),
             "key": row.item_key,
             "take": row.take,
             "sha256": row.sha256,

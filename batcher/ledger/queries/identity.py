@@ -15,7 +15,8 @@ from batcher.ledger.storage.schema import meta, runs
 class Identity:
     """A ledger's id and world. `copied_at` is set only in a backup that no run has used yet.
 
-    `was_promoted`: since the last run wrote, another server has taken over, which may lack the latest commits.
+    `was_promoted`: since the last run wrote, another server has taken over, or the ledger was restored to another
+    database. It may lack the latest commits.
     """
 
     ledger_id: str
@@ -44,13 +45,13 @@ def note_timeline(conn: Connection) -> None:
         conn.execute(new.on_conflict_do_update(index_elements=["name"], set_={"value": now}))
 
 
-def last_run(conn: Connection) -> tuple[str, bool] | None:
-    """The id of the last run, and whether it recorded its end; None if there was none."""
-    query = select(runs.c.id, runs.c.exit_code).order_by(runs.c.started_at.desc()).limit(1)
-    found = conn.execute(query).first()
-    return None if found is None else (found.id, found.exit_code is not None)
+def working_runs(conn: Connection) -> list[tuple[str, str]]:
+    """The runs whose end is not recorded, with their hosts."""
+    found = conn.execute(select(runs.c.id, runs.c.host).where(runs.c.ended_at.is_(None)).order_by(runs.c.id))
+    return [(row.id, row.host) for row in found]
 
 
-def has_run(conn: Connection, run_id: str) -> bool:
-    """Whether the ledger contains this run; an older state of the ledger does not."""
-    return conn.execute(select(runs.c.id).where(runs.c.id == run_id)).first() is not None
+def has_run(conn: Connection, run_id: str, *, ended: bool = False) -> bool:
+    """Whether the ledger contains this run, and its end if it has `ended`; an older state of the ledger does not."""
+    found = conn.execute(select(runs.c.exit_code).where(runs.c.id == run_id)).first()
+    return found is not None and not (ended and found.exit_code is None)

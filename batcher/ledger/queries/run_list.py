@@ -8,18 +8,21 @@ from sqlalchemy import Connection, func, select
 
 from batcher.clock import utc
 from batcher.item import COLLECTABLE, State
-from batcher.ledger.storage.schema import attempts, items, runs
+from batcher.ledger.storage.schema import items, runs
+from batcher.ledger.storage.sharing import connected, is_shared
 
 
 def run_list(conn: Connection, limit: int) -> list[dict[str, Any]]:
-    """The last runs, newest first. `open_items` were created by the run and are not done yet; `is_working` says whether
-    the run has recorded no end, though it may have been killed.
+    """The last runs, newest first. `open_items` are those that the run creates or collects, or did last, and that are
+    not done yet; `is_working` says whether the run has recorded no end, and, on a server, still has a session.
     """
-    same = (items.c.key == attempts.c.item_key, items.c.attempt == attempts.c.attempt)
     states = (State.SUBMITTING, *COLLECTABLE)
-    held = select(func.count()).select_from(attempts).join(items, same[0] & same[1])
-    held = held.where(attempts.c.run_id == runs.c.id, items.c.state.in_(states))
+    held = select(func.count()).where(items.c.run_id == runs.c.id, items.c.state.in_(states))
     query = select(runs, held.scalar_subquery().label("open_items")).order_by(runs.c.started_at.desc(), runs.c.id)
+    found = conn.execute(query.limit(limit)).all()
+    working = {row.id for row in found if row.ended_at is None}
+    if is_shared(conn):
+        working &= connected(conn, sorted(working))
     return [
         {
             "run_id": row.id,
@@ -27,12 +30,12 @@ def run_list(conn: Connection, limit: int) -> list[dict[str, Any]]:
             "pid": row.pid,
             "started_at": utc(row.started_at),
             "ended_at": utc(row.ended_at),
-            "is_working": row.ended_at is None,
+            "is_working": row.id in working,
             "outcome": row.outcome,
             "exit_code": row.exit_code,
             "created": row.created,
             "collected": row.collected,
             "open_items": row.open_items,
         }
-        for row in conn.execute(query.limit(limit))
+        for row in found
     ]

@@ -30,6 +30,7 @@ from batcher.ledger.storage.schema import (
     runs,
     tasks,
 )
+from batcher.ledger.storage.sharing import is_shared
 
 _OTHER_TAKES: Final = 20
 """Maximum number of lower, and of higher, takes listed: a manifest may give any number as its take."""
@@ -187,9 +188,13 @@ def by_batch(conn: Connection) -> list[tuple[str, Counts]]:
 
 
 def precompute(conn: Connection) -> None:
-    """Compute and cache the facts for `status`: the command itself is read-only and cannot store them."""
-    status(conn)
-    by_batch(conn)
+    """Compute and cache the facts for `status`: the command itself is read-only and cannot store them.
+
+    On a server, nothing is cached.
+    """
+    if not is_shared(conn):
+        status(conn)
+        by_batch(conn)
 
 
 def balance_of(profile: str | None) -> float | None:

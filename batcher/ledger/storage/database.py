@@ -16,7 +16,7 @@ from sqlalchemy.exc import DatabaseError, DBAPIError
 from batcher.address import Address, Server, home_of
 from batcher.errors import LedgerError, StorageError, TroubleError
 from batcher.installation import this_installation
-from batcher.ledger.storage import sqlite
+from batcher.ledger.storage import sqlite, statements
 from batcher.ledger.storage.access import CHOOSE_ANOTHER, check_files
 from batcher.ledger.storage.schema import REVISION, meta
 from batcher.ledger.storage.triggers import create_tables
@@ -45,18 +45,24 @@ def exists(address: Address) -> bool:
 
 
 def open_existing(
-    address: Address, *, world: World | None = None, readonly: bool = False, moved_to: str | None = None
+    address: Address,
+    *,
+    world: World | None = None,
+    readonly: bool = False,
+    moved_to: str | None = None,
+    run_id: str | None = None,
+    alone: bool = True,
 ) -> Engine:
     """An engine for the ledger. Its one connection may move between threads but not be shared by two.
 
-    On a server it holds the owner's lock, unless it is `readonly`. One that was moved is opened for writing only to
-    finish its move: with the address to which it is `moved_to`.
+    On a server it holds the ledger's lock, unless it is `readonly`: `alone`, or as a run together with others. One that
+    was moved is opened for writing only to finish its move: with the address to which it is `moved_to`.
 
     Raises:
         LedgerError: there is no ledger, or one of an older or newer version, or of the other world; or it was moved.
         LockedError: another run works on the ledger, on a server.
     """
-    engine = _open(address, readonly=readonly)
+    engine = _open(address, readonly=readonly, run_id=run_id, alone=alone)
     try:
         with _translating(address), engine.connect() as connection:
             _check_revision(connection, address)
@@ -132,8 +138,8 @@ def upgrade(address: Address) -> Path | None:
     return backup
 
 
-def storage_error(address: Address, error: DBAPIError) -> StorageError | LedgerError:
-    """The error to report for a failed statement."""
+def storage_error(address: Address, error: DBAPIError) -> StorageError:
+    """The error to report for a failed statement: a DamagedError unless the disk or the server is in trouble."""
     if isinstance(address, Server):
         from batcher.ledger.storage import postgres
 
@@ -141,11 +147,19 @@ def storage_error(address: Address, error: DBAPIError) -> StorageError | LedgerE
     return sqlite.storage_error(address, error)
 
 
+def is_deadlock(error: DBAPIError) -> bool:
+    """Whether a server aborted the transaction since it and another waited for each other: it may be repeated."""
+    return getattr(statements.first_error(error), "sqlstate", None) in ("40001", "40P01")
+
+
 def timeline(conn: Connection) -> str | None:
-    """What identifies the history of a server: it changes when another takes over. None for a file."""
+    """What identifies the ledger's tables on a server, and the server's history. It changes when another server takes
+    over, and when the ledger is restored from a dump. None for a file."""
     if conn.dialect.name != "postgresql":
         return None
-    return str(conn.exec_driver_sql("SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)").scalar_one())
+    from batcher.ledger.storage import postgres
+
+    return postgres.timeline(conn)
 
 
 def cut(engine: Engine) -> None:
@@ -168,11 +182,11 @@ def close(address: Address, engine: Engine) -> None:
     engine.dispose()
 
 
-def _open(address: Address, *, readonly: bool) -> Engine:
+def _open(address: Address, *, readonly: bool, run_id: str | None = None, alone: bool = True) -> Engine:
     if isinstance(address, Server):
         from batcher.ledger.storage import postgres
 
-        engine = postgres.open_engine(address, readonly=readonly)
+        engine = postgres.open_engine(address, readonly=readonly, run_id=run_id, alone=alone)
     else:
         check_files(address, readonly=readonly)
         engine = sqlite.open_engine(address, readonly=readonly)
@@ -187,7 +201,7 @@ def home_folder(conn: Connection) -> Path:
 
 
 def _translating(address: Address) -> AbstractContextManager[None]:
-    """Raise errors of the database and of the file system as a StorageError or LedgerError."""
+    """Raise errors of the database and of the file system as a StorageError."""
     if isinstance(address, Server):
         from batcher.ledger.storage import postgres
 

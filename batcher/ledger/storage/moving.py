@@ -7,6 +7,7 @@ distinguishes a move that was interrupted from one whose target has been lost si
 
 from __future__ import annotations
 
+import shlex
 import time
 from functools import partial
 from typing import Final
@@ -14,7 +15,7 @@ from typing import Final
 from sqlalchemy import Connection, Engine, delete, func, insert, select, text
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from batcher.address import Address, spill_file
+from batcher.address import Address, spill_files
 from batcher.errors import LedgerError
 from batcher.ledger.storage import database, triggers
 from batcher.ledger.storage.lock import owner_lock
@@ -50,10 +51,10 @@ def move(source: Address, target: Address) -> int:
 
 
 def _check_spill(address: Address, engine: Engine) -> None:
-    spill = spill_file(address, database.id_of(engine))
-    if Spill(spill).records():
-        hint = f"Record them first: `batcher run --collect-only --ledger {address}`"
-        raise LedgerError(f"answers to create requests in {spill} are not in the ledger yet", hint)
+    for spill in spill_files(address, database.id_of(engine)):
+        if Spill(spill).records():
+            hint = f"Record them first: `batcher run --collect-only --ledger {shlex.quote(str(address))}`"
+            raise LedgerError(f"answers to create requests in {spill} are not in the ledger yet", hint)
 
 
 def _move(source: Engine, target: Address) -> int:

@@ -1,16 +1,16 @@
-"""How the ledger is a schema of a PostgreSQL database: connecting, the owner's lock, tables, and what SQLite has in
-addition to standard SQL.
+"""How the ledger is a schema of a PostgreSQL database: connecting, tables, and what SQLite has in addition to standard
+SQL.
 
 One connection is one run: it is never replaced, so what a run writes after its connection was lost is refused. The
-owner's lock is a session lock on that connection. The server releases it when it learns of the process's end, after at
-most 25 s if it cannot be reached any more, or after a minute without a statement, as when the process is stopped.
+server ends the session when it learns of the process's end, after at most 25 s if it cannot be reached any more, or
+after a minute without a statement, as when the process is stopped.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy import Connection, Engine, Text, create_engine, event, inspect
@@ -21,8 +21,9 @@ from sqlalchemy.pool import StaticPool
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from batcher.address import Server
-from batcher.errors import LedgerError, LockedError, StorageError, UsageError
+from batcher.errors import DamagedError, LedgerError, LockedError, StorageError, UsageError
 from batcher.installation import this_installation
+from batcher.ledger.storage import sharing
 from batcher.ledger.storage.schema import INDEXES, items, metadata, rows
 from batcher.ledger.storage.statements import first_error
 from batcher.ledger.storage.temporary import FORBID_WRITES, number_rows
@@ -46,10 +47,10 @@ _CONNECT: Final = {
 LEASE_SECONDS: Final = 60
 """The server ends a session that sends nothing for this long, and so releases its lock: the process is stopped."""
 _SESSION: Final = {
-    "tcp_keepalives_idle": 10,
-    "tcp_keepalives_interval": 5,
-    "tcp_keepalives_count": 3,
-    "tcp_user_timeout": 25_000,
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "25000",
     "idle_session_timeout": f"{LEASE_SECONDS}s",
     "idle_in_transaction_session_timeout": f"{LEASE_SECONDS}s",
     "synchronous_commit": "on",
@@ -62,14 +63,10 @@ _SESSION: Final = {
 """So that the server notices within 25 s that this host is gone; and goes from a few rows to others by their indexes
 rather than through whole tables."""
 _READING: Final = {
-    "default_transaction_isolation": "repeatable\\ read",
+    "default_transaction_isolation": "repeatable read",
     "idle_in_transaction_session_timeout": f"{10 * LEASE_SECONDS}s",
 }
 """A plan asks the API in the middle of its transaction, and has no lock that anybody waits for."""
-_LOCKS: Final = 7001
-"""First half of the keys of our advisory locks; the second is the number of the ledger's schema."""
-_GRACE_MILLISECONDS: Final = 1000
-_TIMED_OUT: Final = "55P03"
 _OLDEST: Final = 14
 """The first version with `idle_session_timeout`."""
 
@@ -101,28 +98,56 @@ def connect(server: Server, *, readonly: bool = False) -> psycopg.Connection[Any
 
     Raises:
         UsageError: the driver is not installed, or the URL cannot be read.
+        LedgerError: the server does not permit the settings, or a pooler does not keep them.
         StorageError: the server cannot be reached, or refuses this user.
     """
+    made = _connected(server)
+    try:
+        from batcher.ledger.storage import pooler
+
+        pooler.check_pooler(made, server, partial(_connected, server))
+        _set(made, server, _SESSION | (_READING if readonly else {}))
+        made.autocommit = False
+    except BaseException:
+        made.close()
+        raise
+    made.adapters.register_loader("numeric", _number_loader())
+    return made
+
+
+def _connected(server: Server) -> Session:
+    """A connection with the server's own settings, in which each statement is a transaction."""
     try:
         import psycopg
 
+        from batcher.ledger.storage import pooler
         from batcher.ledger.storage.session import Session
     except ImportError:
         hint = f"Install it: `{this_installation().install('postgres')}`"
         raise UsageError("a ledger on PostgreSQL needs a driver that is not installed", hint) from None
-    settings = _SESSION | (_READING if readonly else {})
-    ours = [f"-c {name}={value}" for name, value in settings.items()]
     try:
-        theirs = psycopg.conninfo.conninfo_to_dict(server.url).get("options") or os.environ.get("PGOPTIONS", "")
-        options = " ".join([str(theirs), *ours])
-        made = Session.connect(server.url, options=options, **_CONNECT)  # type: ignore[arg-type]
+        return Session.connect(server.url, autocommit=True, **_CONNECT)  # type: ignore[arg-type]
     except psycopg.ProgrammingError as error:
         raise UsageError(f"cannot read the address of the ledger: {_first_line(error)}", _EXAMPLE) from None
     except psycopg.OperationalError as error:
+        if pooler.is_refusal(error):
+            raise pooler.options_refused(server) from None
         hint = "Check the URL, PGPASSWORD or ~/.pgpass, and that the database exists."
         raise StorageError(f"cannot connect to the ledger {server}: {_first_line(error)}", hint) from None
-    made.adapters.register_loader("numeric", _number_loader())
-    return made
+
+
+def _set(session: Session, server: Server, settings: dict[str, str]) -> None:
+    """Set them by a statement: poolers refuse them as options of a connection, or drop them."""
+    import psycopg
+
+    every = "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS settings (name, value)"
+    try:
+        session.execute(every, [list(settings), list(settings.values())])
+    except psycopg.OperationalError as error:
+        raise StorageError(f"cannot connect to the ledger {server}: {_first_line(error)}", "Run it again.") from None
+    except psycopg.Error as error:
+        hint = f"Use PostgreSQL {_OLDEST} or later: others lack locks or time limits that keep purchases safe."
+        raise LedgerError(f"{server} is not a database for a ledger: {_first_line(error)}", hint) from None
 
 
 def _number_loader() -> type[psycopg.adapt.Loader]:
@@ -179,6 +204,7 @@ def create_tables(conn: Connection) -> None:
     conn.exec_driver_sql(ENDINGS)
     for name in HOT:
         conn.exec_driver_sql(f"ALTER TABLE {name} SET ({', '.join(_VACUUM)})")
+    conn.exec_driver_sql(f"ALTER TABLE files SET (fillfactor = {_FILLED_PERCENT})")
     # The numbers of items by state change too quickly for statistics. Without, the server takes any state for rare.
     conn.exec_driver_sql("ALTER TABLE items ALTER COLUMN state SET STATISTICS 0")
 
@@ -188,14 +214,18 @@ HOT: Final = ("items", "rows", "attempts", "tasks")
 _VACUUM: Final = ("autovacuum_vacuum_scale_factor = 0.01", "autovacuum_analyze_scale_factor = 0.02")
 """Once these shares of a table's rows have changed, the server removes old versions from its indexes, which every claim
 would read, and gathers statistics."""
+_FILLED_PERCENT: Final = 90
+"""New rows fill pages of `files` up to this, so that each row's one update finds room on its page and changes no index.
+In the other tables, every update changes an indexed column."""
 
 
-def open_engine(server: Server, *, readonly: bool) -> Engine:
-    """An engine with one connection, which holds the owner's lock unless it is `readonly`.
+def open_engine(server: Server, *, readonly: bool, run_id: str | None = None, alone: bool = True) -> Engine:
+    """An engine with one connection. Unless it is `readonly`, it holds the ledger's lock, `alone` or together with
+    other runs, and that of the run.
 
     Raises:
         LedgerError: the database is not one that a ledger can be in.
-        LockedError: another run holds the lock.
+        LockedError: another process holds the lock, and does not share it.
         StorageError: the server cannot be reached.
     """
     engine = _engine(server, readonly=readonly)
@@ -203,7 +233,7 @@ def open_engine(server: Server, *, readonly: bool) -> Engine:
         with translating(server), engine.connect() as connection:
             _check_server(connection, server)
             if not readonly:
-                _lock(connection, server)
+                sharing.lock(connection, server, run_id, alone=alone)
     except BaseException:
         engine.dispose()
         raise
@@ -242,11 +272,6 @@ def _check_server(conn: Connection, server: Server) -> None:
     if not version.startswith("PostgreSQL") or number < _OLDEST * 10_000:
         hint = f"Use PostgreSQL {_OLDEST} or later: others lack locks or time limits that keep purchases safe."
         raise LedgerError(f"{server} is not a database for a ledger: {version.partition(' on ')[0]}", hint)
-    before = conn.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
-    conn.commit()
-    if conn.exec_driver_sql("SELECT pg_backend_pid()").scalar_one() != before:
-        hint = "Connect to the server itself, or to a pooler in session mode."
-        raise LedgerError(f"{server} is a connection pooler in transaction mode, which loses locks", hint)
     encoding = conn.exec_driver_sql("SHOW server_encoding").scalar_one()
     if encoding != "UTF8":
         hint = "Create a database with the encoding UTF8."
@@ -257,27 +282,8 @@ def _check_server(conn: Connection, server: Server) -> None:
     conn.commit()
 
 
-def _lock(conn: Connection, server: Server) -> None:
-    """Take the owner's lock for the session. One that has just been closed may still have it for a moment."""
-    conn.exec_driver_sql(f"SET LOCAL lock_timeout = {_GRACE_MILLISECONDS}")
-    try:
-        conn.exec_driver_sql(f"SELECT pg_advisory_lock({_LOCKS}, hashtext({_SCHEMA}))")
-    except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) != _TIMED_OUT:
-            raise
-        conn.rollback()
-        hint = "Wait until it has ended; `run` does so with --wait-lock 5m."
-        raise LockedError(f"another run holds the ledger {server}{_holder(conn)}", hint) from None
-    conn.commit()
-
-
-_SCHEMA: Final = """coalesce((SELECT nspname FROM pg_namespace JOIN pg_class ON relnamespace = pg_namespace.oid
-    WHERE pg_class.oid = to_regclass('alembic_version')), current_schema())"""
-"""The schema that has the ledger, or in which it will be created: users may have different first schemas."""
-
-
-def end_owner(server: Server) -> None:
-    """End the session that holds the owner's lock, if there is one: its run can neither create nor write any more.
+def end_session(server: Server, run_id: str) -> None:
+    """End the session of a run, if it has one: it can neither create nor write any more.
 
     Raises:
         StorageError: the server cannot be reached, or does not permit it.
@@ -285,25 +291,24 @@ def end_owner(server: Server) -> None:
     engine = _engine(server, readonly=True)
     try:
         with translating(server), engine.begin() as connection:
-            connection.exec_driver_sql(f"SELECT pg_terminate_backend(pid) FROM ({_held()}) AS found")  # noqa: S608
+            sharing.end_session(connection, run_id)
     finally:
         engine.dispose()
 
 
-def _held() -> str:
-    """A query for the process on the server that holds the owner's lock."""
-    return f"""SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = {_LOCKS} AND granted
-        AND objid::bigint = hashtext({_SCHEMA})::bigint & 4294967295
-        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""  # noqa: S608
+def timeline(conn: Connection) -> str:
+    """The number of the server's history, and what a copy of the tables does not share with them."""
+    words: list[str] = [str(word) for word in conn.exec_driver_sql(_IDENTITY).one()]
+    if conn.exec_driver_sql("SELECT has_function_privilege('pg_control_system()', 'execute')").scalar_one():
+        words.append(str(conn.exec_driver_sql("SELECT system_identifier FROM pg_control_system()").scalar_one()))
+    return " ".join(words)
 
 
-def _holder(conn: Connection) -> str:
-    who = f"SELECT client_addr, backend_start FROM pg_stat_activity WHERE pid IN ({_held()})"  # noqa: S608
-    found = conn.exec_driver_sql(who).first()
-    return "" if found is None else f" (of {found[0] or 'the same host'}, since {found[1]:%Y-%m-%d %H:%M:%S} UTC)"
+_IDENTITY: Final = """SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8), 'meta'::regclass::oid,
+    (SELECT oid FROM pg_database WHERE datname = current_database())"""
 
 
-def storage_error(server: Server, error: DBAPIError) -> StorageError | LedgerError:
+def storage_error(server: Server, error: DBAPIError) -> StorageError:
     """The error to report for a failed statement."""
     first = first_error(error)
     what = "the connection was lost" if first is None else _first_line(first)
@@ -311,7 +316,7 @@ def storage_error(server: Server, error: DBAPIError) -> StorageError | LedgerErr
     if not state or state[:2] in _TROUBLES:
         return StorageError(f"the ledger {server} failed: {what}", "Check the server, then run it again.")
     message = f"the ledger {server} does not match this program: {what}"
-    return LedgerError(message, _HINTS.get(state, "Was it written by another version?"))
+    return DamagedError(message, _HINTS.get(state, "Was it written by another version?"))
 
 
 _TROUBLES: Final = ("08", "25", "40", "53", "55", "57", "58")
@@ -330,7 +335,7 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def translating(server: Server) -> Iterator[None]:
-    """Raise errors of the database as a StorageError or LedgerError."""
+    """Raise errors of the database as a StorageError."""
     try:
         yield
     except DBAPIError as error:

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from batcher.item import Event, State
 from batcher.ledger.storage.planner import IGNORED, LATER_TAKE, NOT_PENDING, OPEN_TASK, UNCLEAR, UNLINKED
 
-REVISION: Final = "0010"
+REVISION: Final = "0011"
 """The latest migration, which results in these tables."""
 
 metadata = MetaData()
@@ -58,6 +58,9 @@ accounts = Table(
     Column("origin", Text, nullable=False),
     Column("user_id", Text, nullable=False),
     Column("token_fingerprint", Text),
+    # What all runs of the account share on a server, in seconds of the server's clock:
+    Column("next_create_at", Float),  # when `--create-rate` permits the next create request
+    Column("closed_until_at", Float),  # until when the API asked not to create
     Index("accounts_identity", "origin", "user_id", unique=True),
 )
 
@@ -102,6 +105,7 @@ items = Table(
     Column("error_http_status", Integer),
     Column("created_at", Float, nullable=False),
     Column("changed_at", Float, nullable=False),
+    Column("run_id", Text),  # run that creates or collects it, or did last
     CheckConstraint(_one_of("state", State), name="items_state"),
     CheckConstraint(f"NOT ({_HAS_TASK}) OR task_id IS NOT NULL", name="items_task"),
     CheckConstraint("state <> 'submitting' OR attempt > 0", name="items_attempt"),
@@ -160,6 +164,8 @@ runs = Table(
     Column("message", Text),
     Column("created", Integer),
     Column("collected", Integer),
+    Column("shift_id", Text),  # first of the runs that work at the same time, on a server
+    Column("is_creating", Integer),  # 1 while it shares the account's slots with other runs
     Index("runs_started", "started_at"),
 )
 
@@ -169,6 +175,7 @@ notices = Table(
     Column("id", Integer, primary_key=True),
     Column("created_at", Float, nullable=False),
     Column("body", Text, nullable=False),  # JSON
+    Column("run_id", Text),  # run that reports
 )
 
 attempts = Table(
@@ -217,6 +224,7 @@ tasks = Table(
     Column("unusable_looks", Integer, nullable=False),
     Column("raw", LargeBinary),
     Column("ignored", Text),  # parameters that the model charged for and ignored, separated by commas
+    Column("overdue_at", Float),  # when it gave up its slot, after far too long without progress
     ForeignKeyConstraint(["item_key", "attempt"], ["attempts.item_key", "attempts.attempt"], name="tasks_own_attempt"),
     Index("tasks_item", "item_key"),
     Index("tasks_open", "item_key", sqlite_where=OPEN_TASK.of_index),

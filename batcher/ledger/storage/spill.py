@@ -6,6 +6,7 @@ to what was bought. Each record has its length and a checksum; reading stops at 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 import zlib
@@ -28,7 +29,10 @@ usual ones."""
 
 
 class Spill:
-    """The spill file of one ledger, used only by the holder of the owner's lock."""
+    """The spill file of a run, or of a ledger's file.
+
+    Whoever writes to it has it locked as long as the process lives, which may be longer than its session with a server.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -44,8 +48,10 @@ class Spill:
         try:
             descriptor = self._opened()
             size = os.fstat(descriptor).st_size
+            if size == 0:
+                self._end = 0
             if size < _SIZE:
-                _write(descriptor, bytes(_SIZE - size), size)
+                files.write(descriptor, bytes(_SIZE - size), size)
                 os.fsync(descriptor)
                 sync(self.path.parent)
         except OSError as error:
@@ -53,12 +59,31 @@ class Spill:
             raise StorageError(f"cannot write {self.path}: {error.strerror}", hint) from error
 
     def _opened(self) -> int:
-        """The descriptor of the file, opened once; opened again if the file was deleted since."""
+        """The descriptor of the file, opened and locked once; again if the file was deleted since.
+
+        Raises:
+            BlockingIOError: another process uses it.
+        """
         if self._descriptor is not None and os.fstat(self._descriptor).st_nlink == 0:
             self.close()
+            self._end = 0
         if self._descriptor is None:
-            self._descriptor = files.open_own(self.path)
+            descriptor = files.open_own(self.path)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            self._descriptor = descriptor
         return self._descriptor
+
+    def is_left(self) -> bool:
+        """Whether no other process uses the file: none does until this one closes it."""
+        try:
+            self._opened()
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         """Close the file if it is open."""
@@ -72,14 +97,14 @@ class Spill:
         Raises:
             StorageError: the reserved space is not enough, or the disk fails.
         """
-        if self._end is None:
-            self.records()
-        end = self._end or 0
         payload = _shortened(record).to_json()
         data = _HEADER.pack(_MAGIC, len(payload), zlib.crc32(payload)) + payload
         try:
             descriptor = self._opened()
-            _write(descriptor, data, end)
+            if self._end is None:
+                self.records()
+            end = self._end or 0
+            files.write(descriptor, data, end)
             os.fdatasync(descriptor)
         except OSError as error:
             raise StorageError(f"cannot write {self.path}: {error.strerror}") from error
@@ -117,7 +142,7 @@ class Spill:
             return
         try:
             descriptor = self._opened()
-            _write(descriptor, bytes(self._end), 0)
+            files.write(descriptor, bytes(self._end), 0)
             os.fsync(descriptor)
         except OSError as error:
             raise StorageError(f"cannot write {self.path}: {error.strerror}") from error
@@ -128,17 +153,6 @@ class Spill:
         self.close()
         if self._end == 0:
             self.path.unlink(missing_ok=True)
-
-
-def _write(descriptor: int, data: bytes, at: int) -> None:
-    """Write all of `data`; a nearly full disk may write a part of it and report success.
-
-    Raises:
-        OSError: it does not fit.
-    """
-    done = 0
-    while done < len(data):
-        done += os.pwrite(descriptor, data[done:], at + done)
 
 
 def _shortened(record: AnswerRecord) -> AnswerRecord:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from batcher import files
-from batcher.errors import LedgerError, StorageError, UsageError
+from batcher.errors import DamagedError, StorageError, UsageError
 from batcher.ledger.storage.access import check_files, side_files, uri
 from batcher.ledger.storage.open_files import TrackedConnection, beginning
 from batcher.ledger.storage.statements import first_error
@@ -53,6 +53,7 @@ def drafted(path: Path) -> Iterator[Engine]:
     with translating(path):
         set_stray_journal_aside(path)
         draft.replace(path)
+        sync(path.parent)
 
 
 def merge_journal(engine: Engine) -> None:
@@ -202,18 +203,18 @@ def open_engine(path: Path, *, readonly: bool = False, wal: bool = True) -> Engi
     return engine
 
 
-def storage_error(path: Path, error: DBAPIError) -> StorageError | LedgerError:
+def storage_error(path: Path, error: DBAPIError) -> StorageError:
     """The error to report for a failed statement."""
     return _ledger_error(path, first_error(error))
 
 
-def _ledger_error(path: Path, error: BaseException | None) -> StorageError | LedgerError:
+def _ledger_error(path: Path, error: BaseException | None) -> StorageError:
     name = getattr(error, "sqlite_errorname", "")
-    if name.startswith("SQLITE_CORRUPT"):
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         hint = "Replace it with a backup and run with --restored; keep the damaged file."
-        return LedgerError(f"the ledger {path} is damaged: {error}", hint)
+        return DamagedError(f"the ledger {path} is damaged: {error}", hint)
     if not name.startswith(_DISK_ERRORS):
-        return LedgerError(
+        return DamagedError(
             f"the ledger {path} does not match this program: {error}", "Was it written by another version?"
         )
     hint = "Free some space or fix the disk, then run it again."
@@ -224,7 +225,7 @@ def _ledger_error(path: Path, error: BaseException | None) -> StorageError | Led
 
 @contextmanager
 def translating(path: Path) -> Iterator[None]:
-    """Raise errors of SQLite and of the file system as a StorageError or LedgerError."""
+    """Raise errors of SQLite and of the file system as a StorageError."""
     try:
         yield
     except DBAPIError as error:

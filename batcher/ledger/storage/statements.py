@@ -36,18 +36,26 @@ class Prepared:
         """
         name = conn.dialect.name
         compiled = self._compiled.get(name) or self._compiled.setdefault(name, _compile(self._statement, conn))
-        bound = compiled.bind(values)
-        errors = conn.dialect.loaded_dbapi.Error
-        try:
-            return driver(conn).execute(compiled.sql, bound)
-        except errors as error:
-            raise DBAPIError.instance(compiled.sql, bound, error, errors, hide_parameters=True) from error
+        return pass_on(conn, compiled.sql, compiled.bind(values))
 
     def rows(self, conn: Connection, values: Mapping[str, Any]) -> list[Any]:
         """Execute it as `run` does and return its rows as named tuples."""
         found = self.run(conn, values)
         self._row = self._row or namedtuple("Row", [column[0] for column in found.description])
         return [self._row._make(row) for row in found]
+
+
+def pass_on(conn: Connection, sql: str, parameters: Any = ()) -> Cursor:
+    """Hand a statement in the driver's words to the driver.
+
+    Raises:
+        DBAPIError: as SQLAlchemy would raise it.
+    """
+    errors = conn.dialect.loaded_dbapi.Error
+    try:
+        return _driver(conn).execute(sql, parameters)
+    except errors as error:
+        raise DBAPIError.instance(sql, parameters, error, errors, hide_parameters=True) from error
 
 
 class _Compiled(NamedTuple):
@@ -144,12 +152,12 @@ class Cursor(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
-class Driver(Protocol):
+class _Driver(Protocol):
     """What the drivers' connections have in common."""
 
     def execute(self, sql: str, parameters: Any = ..., /) -> Cursor: ...
 
 
-def driver(conn: Connection) -> Driver:
+def _driver(conn: Connection) -> _Driver:
     """The driver's connection below `conn`."""
-    return cast(Driver, conn.connection.driver_connection)
+    return cast(_Driver, conn.connection.driver_connection)

@@ -15,14 +15,14 @@ from batcher.manifest.rules import Rules
 from tests.support.ledger_kit import AT, Book
 
 
-def _import(book: Book, names: list[str], **how: Any) -> Manifest:
+def _import(book: Book, names: list[str], batch: str = "m", out_dir: str = "audio", **how: Any) -> Manifest:
     """Import rows with these ids; return the manifest."""
-    file = book.folder / "m.csv"
+    file = book.folder / f"{batch}.csv"
     lines = [f"{name},Text number {number}." for number, name in enumerate(names)]
     file.write_text("\n".join(["id,text", *lines]) + "\n", encoding="utf-8")
-    rules = Rules(batch="m", voice="anna")
+    rules = Rules(batch=batch, voice="anna")
     manifest = Manifest(file, rules)
-    book.do(importer.import_manifest, manifest, rules, source=str(file), out_dir="audio", at=AT, **how)
+    book.do(importer.import_manifest, manifest, rules, source=str(file), out_dir=out_dir, at=AT, **how)
     return manifest
 
 
@@ -74,3 +74,40 @@ def test_a_preview_has_the_hints_and_writes_nothing(book: Book) -> None:
     with open_readonly(book.address) as conn:
         ImportPreview(conn).add(manifest, rules, out_dir="audio", at=AT)
     assert len(manifest.hints) == 2
+
+
+def test_names_that_look_like_those_of_another_batch_in_the_folder_are_hints(book: Book) -> None:
+    _import(book, ["intro", "Outro", "fine", "x"], batch="first")
+    _import(book, ["OUTRO"], batch="apart", out_dir="elsewhere")
+    assert _import(book, ["Intro", "outro", "\ufb01ne", "y"]).hints == [
+        "names that differ only by case are one file on Windows and macOS: "
+        '"Intro.mp3" and "intro.mp3" of batch first; "outro.mp3" and "Outro.mp3" of batch first',
+        'names that look the same are in the same folder: "\ufb01ne.mp3" and "fine.mp3" of batch first',
+    ]
+    assert _import(book, ["Intro", "outro", "\ufb01ne", "y"]).hints == []
+    (hint,) = _import(book, ["Intro", "outro", "\ufb01ne", "y", "X"]).hints
+    assert hint.endswith('macOS: "X.mp3" and "x.mp3" of batch first')
+
+
+def test_a_name_that_is_the_file_of_another_batch_is_a_fault_where_case_does_not_count(book: Book) -> None:
+    """Other names that look the same are still hints."""
+    _import(book, ["intro", "fine"], batch="first")
+    with pytest.raises(ManifestError) as refused:
+        _import(book, ["Intro", "outro", "\ufb01ne"], ignores_case=True)
+    assert refused.value.faults == [
+        f'{book.folder}/m.csv:2: output: "Intro.mp3" is the file "intro.mp3" of batch first here: choose another id'
+    ]
+    assert len(_import(book, ["outro", "\ufb01ne"], ignores_case=True).hints) == 1
+
+
+def test_a_preview_compares_with_the_batches_previewed_before(book: Book) -> None:
+    with open_readonly(book.address) as conn:
+        preview, hints = ImportPreview(conn), []
+        for batch, name in (("first", "intro"), ("second", "Intro")):
+            file = book.folder / f"{batch}.csv"
+            file.write_text(f"id,text\n{name},One.\n")
+            rules = Rules(batch=batch, voice="anna")
+            manifest = Manifest(file, rules)
+            preview.add(manifest, rules, out_dir="audio", at=AT)
+            hints += manifest.hints
+    assert [hint.rpartition(": ")[2] for hint in hints] == ['"Intro.mp3" and "intro.mp3" of batch first']

@@ -168,12 +168,14 @@ def test_creates_of_a_dead_run_are_in_doubt(book: Book) -> None:
     book.take_in(sheet("one", "two", "three"))
     first, second, third = book.claim(3)
     book.record(book.accepted(second, "t2"))
-    assert book.do(answers.doubt_unanswered, at=AT + 7, run_id=RUN) == 2
+    assert book.do(answers.doubt_unanswered, at=AT + 6, run_id=RUN) == 0
+    book.begin("run-2")
+    assert book.do(answers.doubt_unanswered, at=AT + 7, run_id="run-2") == 2
     assert [book.state(one.key) for one in (first, second, third)] == ["in_doubt", "submitted", "in_doubt"]
     assert book.one("SELECT outcome, cause, answered_at FROM attempts WHERE item_key = ?", first.key) == {
         "outcome": "lost",
         "cause": "vanished",
         "answered_at": AT + 7,
     }
-    assert book.do(answers.doubt_unanswered, at=AT + 8, run_id=RUN) == 0
+    assert book.do(answers.doubt_unanswered, at=AT + 8, run_id="run-2") == 0
     assert book.claim_anew(5) == []

@@ -70,7 +70,7 @@ def test_a_halt_stops_the_claims_of_its_account_alone(book: Book, kind: halts.Ki
     book.take_in(sheet("one"))
     halted = book.account_id
     book.do(halts.open_halt, halted, kind, AT, "why", RUN)
-    budget = None if most is None else Budget(most)
+    budget = None if most is None else Budget(most, "run-1")
     assert book.claim(5, budget=budget) == []
     book.begin("run-2", user_id="u2")
     assert len(book.claim(5, run_id="run-2", budget=budget)) == 1
@@ -150,7 +150,7 @@ def test_only_chosen_rows_of_wanted_batches_are_waited_for(book: Book) -> None:
 def test_a_budget_limits_what_is_claimed_to_one_item_that_it_affords(book: Book) -> None:
     """While no price is known, no second item is claimed before the first has ended."""
     book.take_in(sheet("one", "two", "three"))
-    budget = Budget(100.0)
+    budget = Budget(100.0, "run-1")
     assert [len(book.claim(5, budget=budget)) for _ in range(2)] == [1, 0]
 
 
@@ -181,7 +181,7 @@ def test_an_unfunded_item_is_rechecked_once_and_only_while_it_waits(book: Book) 
     other = book.take_in("id,text\nx,other\n", batch="other")
     assert book.do(claims.rechecks, book.account_id, [other]) == []
     (halt,) = book.do(halts.open_halts, book.account_id)
-    book.do(halts.permit_probe, halt.id, RUN)
+    book.do(halts.find_prober, halt, RUN, may_probe=True)
     book.do(claims.recheck_confirmed, found, run_id=RUN)
     assert keys_of(book.claim_anew()) == [task.key]
     assert book.do(claims.rechecks, book.account_id, book.wanted) == []

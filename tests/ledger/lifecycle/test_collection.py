@@ -56,7 +56,7 @@ def test_an_unfunded_item_is_claimed_only_after_a_recheck(book: Book) -> None:
     assert (book.state(task.key), book.events(task.key)[-1]) == ("pending", "unfunded")
     (halt,) = book.do(halts.open_halts, book.account_id)
     assert halt.kind == "credits"
-    book.do(halts.permit_probe, halt.id, RUN)
+    book.do(halts.find_prober, halt, RUN, may_probe=True)
     assert book.claim_anew() == []
     (old,) = book.do(claims.rechecks, book.account_id, book.wanted)
     assert (old.key, old.task_id, old.attempt) == (task.key, "t1", 1)
@@ -89,7 +89,7 @@ def test_an_unfunded_task_that_was_charged_is_not_created_again(
     book.take_in(sheet("one"))
     (claimed,) = book.claim()
     book.record(book.accepted(claimed, "t1", credits=at_first))
-    (task,) = book.do(collection.open_tasks, book.account_id, book.wanted)
+    (task,) = book.open_tasks()
     again = book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits", credits=at_last))
     assert (again, book.state(task.key)) == (state == "pending", state)
     assert len(book.do(halts.open_halts, book.account_id)) == 1
@@ -104,7 +104,7 @@ def test_a_recheck_that_finds_another_status_collects_the_task(book: Book) -> No
     assert book.do(claims.readopt, old, at=AT, run_id=RUN, detail="completed")
     item = book.item(task.key)
     assert (item["state"], item["task_id"], item["recheck_task_id"]) == ("submitted", "t1", None)
-    assert [open_.task_id for open_ in book.do(collection.open_tasks, book.account_id, book.wanted)] == ["t1"]
+    assert [open_.task_id for open_ in book.open_tasks()] == ["t1"]
 
 
 def test_a_recheck_concerns_one_wanted_task_of_its_account(book: Book) -> None:
@@ -132,7 +132,7 @@ def test_a_recheck_permits_one_create(book: Book) -> None:
     book.do(claims.readopt, task, at=AT, run_id=RUN, detail="completed")
     assert book.do(collection.record_unfunded, unfunded)
     (halt,) = book.do(halts.open_halts, book.account_id)
-    book.do(halts.permit_probe, halt.id, RUN)
+    book.do(halts.find_prober, halt, RUN, may_probe=True)
     assert book.claim_anew() == []
 
 
@@ -194,7 +194,7 @@ def test_audio_that_could_not_be_downloaded_is_tried_again_later(book: Book) -> 
     assert (item["error_code"], item["error_request_id"], item["error_http_status"]) == ("unusable", "r", 200)
     assert book.one("SELECT unusable_looks FROM tasks WHERE task_id = 't1'") == {"unusable_looks": 0}
     book.do(collection.record_tried, first, at=AT + 70)
-    found = book.do(collection.open_tasks, book.account_id, book.wanted)
+    found = book.open_tasks()
     assert [(task.task_id, task.next_try_at) for task in found] == [("t1", AT + 70), ("t2", 0.0)]
     for stale in (replace(first, attempt=2), replace(first, task_id="t9"), replace(first, key=second.key)):
         book.do(collection.record_tried, stale, at=AT + 80)
@@ -237,6 +237,8 @@ def test_a_file_is_recorded_before_it_is_saved_and_then_fixed(book: Book) -> Non
     book.do(collection.record_rendered, ending(task))
     book.do(collection.record_file, task, _file(sha256="1" * 64), out_dir="audio", at=AT)
     book.do(collection.record_file, task, _file(), out_dir="audio", at=AT + 1)
+    assert book.do(collection.recorded_files) == []  # a working run is about to save it
+    book.begin("run-2")
     ((found, out_dir, path, sha256),) = book.do(collection.recorded_files)
     assert (found.key, found.task_id, out_dir, path, sha256) == (task.key, "t1", "audio", _file().path, "0" * 64)
     assert book.do(collection.record_saved, task, at=AT + 2, run_id=RUN)
@@ -253,13 +255,13 @@ def test_open_tasks_are_collected_without_their_rows(book: Book) -> None:
     book.do(collection.record_rendered, ending(second))
     book.do(collection.record_failed, ending(third))
     book.take_in(sheet("one"))
-    found = book.do(collection.open_tasks, book.account_id, book.wanted)
+    found = book.open_tasks()
     assert [(task.task_id, task.rendered, task.wanted) for task in found] == [
         ("t1", False, True),
         ("t2", True, False),
     ]
-    assert [task.key for task in book.do(collection.open_tasks, book.account_id, [])] == [first.key, second.key]
-    assert book.do(collection.open_tasks, book.account_id + 1, book.wanted) == []
+    assert [task.key for task in book.open_tasks([])] == [first.key, second.key]
+    assert book.do(collection.take_over, book.account_id + 1, book.wanted, run_id="next") == []
 
 
 def test_an_open_task_carries_no_text() -> None:

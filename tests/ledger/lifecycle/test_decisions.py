@@ -37,11 +37,16 @@ def test_an_adopted_task_becomes_the_items_and_is_collected(book: Book) -> None:
     book.take_in(sheet("zero", "one"))
     book.do(collection.record_failed, ending(book.submitted("t1")))
     claimed = _doubtful(book)
+    book.execute("UPDATE items SET recheck_task_id = 't0' WHERE key = ?", claimed.key)
     who: dict[str, Any] = {"account_id": book.account_id, "at": AT, "who": "me"}
     assert book.do(decisions.adopt, claimed.key, 1, task_id="t9", **who)
+    item = book.item(claimed.key)
+    assert (item["error_message"], item["recheck_task_id"], item["account_id"]) == (None, None, book.account_id)
+    counts = book.one("SELECT looks, missing_looks, unusable_looks FROM tasks WHERE task_id = 't9'")
+    assert set(counts.values()) == {0}
     assert (book.state(claimed.key), book.events(claimed.key)[-1]) == ("submitted", "adopted")
     assert book.do(decisions.task_owner, book.account_id, "t9") == claimed.key
-    assert [task.task_id for task in book.do(collection.open_tasks, book.account_id, book.wanted)] == ["t9"]
+    assert [task.task_id for task in book.open_tasks()] == ["t9"]
 
 
 def test_a_task_that_is_adopted_after_its_end_is_polled_as_if_new(book: Book) -> None:
@@ -53,6 +58,8 @@ def test_a_task_that_is_adopted_after_its_end_is_polled_as_if_new(book: Book) ->
     assert book.state(task.key) == "gone"
     who: dict[str, Any] = {"account_id": book.account_id, "at": AT, "who": "me"}
     assert book.do(decisions.adopt, task.key, 1, task_id="t1", **who)
+    before = book.one("SELECT ended_at, missing_since_at, missing_looks FROM tasks")
+    assert before == {"ended_at": None, "missing_since_at": None, "missing_looks": 0}
     assert not book.do(collection.record_missing, ending(task, at=AT + 400))
     assert not book.do(collection.record_missing, ending(task, at=AT + 590))
     assert book.do(collection.record_rendered, ending(task, at=AT + 600, word="completed"))
@@ -86,6 +93,7 @@ def test_a_retry_clears_task_error_and_waiting_time(book: Book) -> None:
     task = book.submitted("t1")
     error: dict[str, Any] = {"error_code": "boom", "error_message": "m", "request_id": "r", "http_status": 500}
     book.do(collection.record_failed, ending(task, **error))
+    book.execute("UPDATE items SET not_before_at = ?, deferrals = 3", AT + 999)
     assert book.do(decisions.retry, task.key, 1, at=AT, who="me")
     item = book.item(task.key)
     assert (item["state"], item["task_id"], item["not_before_at"], item["deferrals"]) == ("pending", None, 0, 0)
@@ -122,9 +130,10 @@ def _rows(book: Book) -> list[tuple[Any, ...]]:
 
 def test_a_retake_gives_its_row_alone_a_new_item_with_the_same_inputs(book: Book) -> None:
     """The audio that is paid for stays, and other rows keep it."""
-    book.take_in("id,text,speed\na,one,1.5\nb,two,1.5\n")
+    book.take_in("id,text,speed,model\na,one,1.5,m1\nb,two,1.5,m1\n")
     book.take_in("id,text,output\na,other,second/a.mp3\n", batch="second")
     old = _done(book, "t1")
+    book.execute("UPDATE batches SET trusted = 'as it was'")
     before, rows = book.item(old), _rows(book)
     assert _retake(book, "a") == decisions.Retake(take=2, state=State.PENDING, is_new=True)
     key = book.one("SELECT key FROM items WHERE take = 2")["key"]
@@ -134,9 +143,11 @@ def test_a_retake_gives_its_row_alone_a_new_item_with_the_same_inputs(book: Book
     assert [new[name] for name in inputs] == [before[name] for name in inputs]
     assert (new["state"], new["attempt"], new["take"], new["created_at"]) == ("pending", 0, 2, AT + 1)
     params = json.loads(new["params"])
-    assert key == Inputs(text="one", voice="anna", format="mp3", params=params, take=2).key()
+    assert key == Inputs(text="one", voice="anna", model="m1", format="mp3", params=params, take=2).key()
     assert book.item(old) == before | {"changed_at": AT + 1}
     assert book.events(old)[-1] == "retake"
+    trusted = {row["name"]: row["trusted"] for row in book.all("SELECT name, trusted FROM batches")}
+    assert trusted == {"m": None, "second": "as it was"}
     assert key in book.one("SELECT detail FROM events WHERE event = 'retake'")["detail"]
     assert key in [one.key for one in book.claim_anew(5)]
 

@@ -55,7 +55,7 @@ def probe(book: Book, run_id: str = "run-2", *, credits_: float | None = None) -
     """Permit a new run to probe every open halt, and claim its probe."""
     book.begin(run_id, credits_=credits_)
     for halt in open_halts(book):
-        book.do(halts.permit_probe, halt.id, run_id)
+        book.do(halts.find_prober, halt, run_id, may_probe=True)
     (claimed,) = book.claim_anew(5, run_id=run_id)
     return claimed
 
@@ -70,7 +70,7 @@ def test_the_open_halts_of_one_or_of_all_accounts_are_listed_oldest_first(book: 
     assert [halt.detail for halt in book.do(halts.open_halts)] == ["b", "a", "c"]
     assert [halt.detail for halt in book.do(halts.open_halts, other)] == ["b", "c"]
     for halt in book.do(halts.open_halts, other):
-        book.do(halts.permit_probe, halt.id, "run-2")
+        book.do(halts.find_prober, halt, "run-2", may_probe=True)
     (claimed,) = book.claim(run_id="run-2")
     book.record(book.accepted(claimed, "t1", run_id="run-2"))
     assert [halt.detail for halt in book.do(halts.open_halts)] == ["a"]
@@ -123,7 +123,7 @@ def test_a_create_sent_before_the_halt_does_not_close_it(book: Book) -> None:
 
 
 def book_task(book: Book, claimed: Claimed, task_id: str) -> Any:
-    (task,) = [one for one in book.do(collection.open_tasks, book.account_id, book.wanted) if one.task_id == task_id]
+    (task,) = [one for one in book.open_tasks() if one.task_id == task_id]
     assert task.key == claimed.key
     return task
 
@@ -131,19 +131,20 @@ def book_task(book: Book, claimed: Claimed, task_id: str) -> Any:
 def test_only_the_permitted_run_probes_one_create_at_a_time(book: Book) -> None:
     halt = refuse(book)
     book.begin("run-2")
-    book.do(halts.permit_probe, halt.id, "run-1")
     assert book.claim_anew(5, run_id="run-2") == []
-    book.do(halts.permit_probe, halt.id, "run-2")
+    assert book.do(halts.find_prober, halt, "run-2", may_probe=False) is None
+    assert book.do(halts.find_prober, halt, "run-2", may_probe=True) == "own"
     assert len(book.claim_anew(5, run_id="run-2")) == 1
     assert book.claim(5, run_id="run-2") == []
     assert book.do(halts.allowance, book.account_id, "run-2", 5) == 0
-    assert book.do(halts.allowance, book.account_id, "run-2", 5, busy=True) == 1
+    assert book.do(halts.find_prober, halt, "run-2", may_probe=True) == "own"
+    assert book.do(halts.allowance, book.account_id, "run-2", 5) == 0
 
 
 def test_a_probe_needs_permission_for_every_open_halt(book: Book) -> None:
     halt = refuse(book)
     book.do(halts.open_halt, book.account_id, "unstable", AT, "why", RUN)
-    book.do(halts.permit_probe, halt.id, RUN)
+    book.do(halts.find_prober, halt, RUN, may_probe=True)
     assert book.claim_anew(5) == []
 
 
@@ -214,7 +215,7 @@ def test_a_probe_sent_before_another_unfunded_task_does_not_close_the_halt(book:
     claimed = probe(book)
     assert book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
     answer(book, claimed, Event.ACCEPTED, "ok", run_id="run-2", task_id="t2")
-    (open_,) = book.do(collection.open_tasks, book.account_id, [])
+    (open_,) = book.open_tasks([])
     assert book.do(collection.record_rendered, ending(open_))
     assert kinds(book) == ["credits"]
     assert book.claim_anew(5, run_id="run-2") == []
@@ -289,7 +290,9 @@ def test_a_deferred_or_rejected_create_does_not_reset_the_count(book: Book) -> N
 def test_creates_of_a_killed_run_do_not_count_as_lost(book: Book) -> None:
     """They prove nothing about the API."""
     book.claim(10)
-    book.do(answers.doubt_unanswered, at=AT + 1, run_id=RUN)
+    book.begin("run-2")
+    assert book.do(answers.doubt_unanswered, at=AT + 1, run_id="run-2") == 10
+    book.execute("UPDATE runs SET ended_at = NULL")
     lose(book, MOST, at=AT + 2)
     assert open_halts(book) == []
 

@@ -75,6 +75,71 @@ def test_spending_at_an_unknown_price_is_unknown(book: Book) -> None:
     assert (found, found.total) == (Spending(spent=0.0, in_flight=None, in_doubt=0.0, settled=0.0), None)
 
 
+def test_spending_stays_unknown_whatever_other_models_cost(book: Book) -> None:
+    """A part with one unknown cost is unknown, though a later one is reported."""
+    book.take_in("id,text,model\ny,first,m1\nz,second,m2\n", batch="other")
+    book.cursor = (0, 0)
+    book.wanted = book.wanted[1:]
+    for task_id, cost in (("t1", None), ("t2", 3.0)):
+        (claimed,) = book.claim()
+        book.record(book.accepted(claimed, task_id, credits=cost))
+    found = book.do(spending.spending)
+    assert (found.in_flight, found.total) == (None, None)
+
+
+def test_a_budget_that_is_too_small_for_one_item_is_not_blocked_for_a_smaller_one(book: Book) -> None:
+    end(book, "t0", 4.0)
+    (batch,) = book.wanted
+    budget = Budget(10.0, "run-1")
+    assert not book.do(budget.affords, batch.batch_id, None, 8)
+    assert list(budget.blocked) == [batch.batch_id]
+    assert book.do(budget.affords, batch.batch_id, None, 4)
+    assert budget.blocked == {}
+
+
+def test_a_create_in_flight_has_not_ended(book: Book) -> None:
+    """Nor has one that was in doubt and whose task was found."""
+    (batch,) = book.wanted
+    book.claim()
+    key = lose(book)
+    book.do(decisions.adopt, key, 1, account_id=book.account_id, task_id="t1", at=AT, who="a person")
+    assert book.do(spending._ended_creates, batch.batch_id) == 0
+
+
+def test_without_a_price_a_batch_waits_for_its_own_tasks_and_the_balance(book: Book) -> None:
+    """Not for those of another batch."""
+    other = book.take_in("id,text\ny,other\n", batch="other")
+    batch, _ = book.wanted
+    task = book.submitted("t1")
+    budget = Budget(100.0, "run-1")
+    assert not book.do(budget.affords, batch.batch_id, None, 4)
+    assert book.do(budget.affords, other.batch_id, None, 5)
+    book.do(collection.record_failed, ending(task))
+    assert not book.do(budget.affords, batch.batch_id, None, 4)
+    budget.unpriced = False  # the balance was read
+    assert book.do(budget.affords, batch.batch_id, None, 4)
+
+
+def test_a_create_after_one_that_was_not_funded_counts(book: Book) -> None:
+    end(book, "t0", 4.0)
+    book.do(collection.record_unfunded, ending(book.submitted("t1"), error_code="insufficient_credits"))
+    assert book.do(spending.spending).in_flight == 0.0
+    book.execute("UPDATE halts SET closed_at = 1")
+    book.execute("UPDATE items SET recheck_task_id = NULL, recheck_run_id = NULL")
+    book.cursor = (0, 0)
+    (claimed,) = book.claim()
+    assert claimed.attempt == 2
+    book.record(book.accepted(claimed, "t2"))
+    assert book.do(spending.spending).in_flight == 4.0
+
+
+def test_an_item_of_several_batches_is_to_be_bought_for_the_first(book: Book) -> None:
+    end(book, "t0", 4.0)
+    book.take_in("id,text\ny,other\nx,txt1\n", batch="other")
+    sizes = book.do(lambda conn: list(spending.sizes_to_buy(conn, book.wanted)))
+    assert sizes == [(None, 4)] * 9 + [(None, 5)]
+
+
 def test_a_create_in_doubt_that_was_bought_again_counts_twice(book: Book) -> None:
     """The item may have been bought by both; only the latest is still in doubt."""
     end(book, "t0", 4.0)
@@ -100,10 +165,10 @@ def test_a_budget_is_spent_to_its_end_and_not_beyond(book: Book, limit: float, r
     """Creates in flight or in doubt count, in later runs too. It has room again once tasks cost less than estimated."""
     end(book, "t0", 4.0)
     lose(book)
-    budget = Budget(limit)
+    budget = Budget(limit, "run-1")
     assert claims_within(book, budget) == int(limit == 12.0)
     if restarted:
-        budget = Budget(limit)
+        budget = Budget(limit, "run-1")
     assert claims_within(book, budget) == 0
     spent = f"about {12 if limit == 12.0 else 8} spent, including in flight and in doubt"
     (why,) = budget.blocked.values()
@@ -117,7 +182,7 @@ def test_a_budget_is_spent_to_its_end_and_not_beyond(book: Book, limit: float, r
 def test_each_batch_has_its_own_budget(book: Book) -> None:
     end(book, "t0", 4.0)
     book.take_in("id,text\nx,aaaa\ny,bbbb\nz,cccc\n", batch="other")
-    budget = Budget(8.0)
+    budget = Budget(8.0, "run-1")
     assert claims_within(book, budget) == 1 + 2
     assert len(budget.blocked) == 2
 
@@ -125,7 +190,7 @@ def test_each_batch_has_its_own_budget(book: Book) -> None:
 def test_a_budget_is_recounted_while_creates_cost_more_than_estimated(book: Book) -> None:
     """At most the last one exceeds it."""
     end(book, "t0", 1.0)
-    budget = Budget(40.0)
+    budget = Budget(40.0, "run-1")
     number = 0
     book.cursor = (0, 0)
     while claimed := book.claim(5, budget=budget):
@@ -141,7 +206,7 @@ def test_a_budget_that_is_half_spent_is_recounted_at_once(book: Book) -> None:
     book.cursor = (0, 0)
     for number in range(32):
         end(book, f"t{number}", 1.0)
-    budget = Budget(36.0)
+    budget = Budget(36.0, "run-1")
     number = 0
     while claimed := book.claim(5, budget=budget):
         number += 1
@@ -152,7 +217,7 @@ def test_a_budget_that_is_half_spent_is_recounted_at_once(book: Book) -> None:
 def test_without_a_price_creates_go_one_at_a_time_and_stop_after_five(book: Book) -> None:
     """The balance is read after each, which may show one."""
     (batch,) = book.wanted
-    budget = Budget(100.0)
+    budget = Budget(100.0, "run-1")
     for number in range(5):
         book.cursor = (0, 0)
         (claimed,) = book.claim(5, budget=budget)
@@ -163,7 +228,7 @@ def test_without_a_price_creates_go_one_at_a_time_and_stop_after_five(book: Book
         book.record(book.accepted(claimed, f"t{number}"))
         budget.unpriced = False
         assert claims_within(book, budget) == 0  # its task is open
-        (task,) = book.do(collection.open_tasks, book.account_id, book.wanted)
+        (task,) = book.open_tasks()
         book.do(collection.record_failed, ending(task))
     assert claims_within(book, budget) == 0
     assert "after 5 creates" in budget.blocked[batch.batch_id]
@@ -200,6 +265,32 @@ def test_what_is_still_to_be_bought_comes_in_the_order_of_creates(book: Book) ->
     book.do(selection.choose_ids, book.wanted, ["y", "a"])
     assert book.do(lambda conn: list(spending.sizes_to_buy(conn, book.wanted, only_chosen=True))) == [("m1", 5)]
     assert book.do(spending.next_need, book.wanted, only_chosen=True) == 10.0
+    book.do(selection.choose_ids, book.wanted, ["y", "b"])
+    assert book.do(lambda conn: list(spending.sizes_to_buy(conn, book.wanted[1:], only_chosen=True))) == [("m1", 5)]
+
+
+def test_the_next_item_is_needed_at_its_models_price(book: Book) -> None:
+    end(book, "t0", 4.0)
+    other = book.take_in("id,text,model\ny,other,m1\nz,third,m1\n", batch="other")
+    book.wanted, book.cursor = [other], (0, 0)
+    end(book, "t1", 50.0)
+    assert book.do(spending.next_need, [other]) == 50.0
+
+
+def test_nothing_is_needed_once_everything_is_created_although_no_price_is_known(book: Book) -> None:
+    assert book.do(spending.estimated_need, book.wanted) is None
+    for number in range(len(TEXTS)):
+        book.submitted(f"t{number}")
+    assert book.do(spending.estimated_need, book.wanted) == 0.0
+
+
+def test_a_run_has_not_spent_what_a_task_costs_that_was_adopted_later(book: Book) -> None:
+    """Whether it was this run's create is a person's word."""
+    key = lose(book)
+    book.do(decisions.adopt, key, 1, account_id=book.account_id, task_id="t1", at=AT, who="a person")
+    (task,) = book.open_tasks()
+    book.do(collection.record_rendered, ending(task, credits=5.0))
+    assert book.do(spending.spent_in_run, RUN) == (None, True)
 
 
 def test_a_run_knows_what_it_has_spent_once_every_task_reports_its_cost(book: Book) -> None:

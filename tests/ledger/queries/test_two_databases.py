@@ -107,7 +107,7 @@ def _states(query: Callable[..., Any]) -> Query:
 
 
 def _affords(conn: Connection, asked: Asked) -> Any:
-    budgets = [spending.Budget(limit) for limit in (1.0, 50.0)]
+    budgets = [spending.Budget(limit, "run-1") for limit in (1.0, 50.0)]
     sizes = [(batch.batch_id, model, 10) for batch in asked.wanted for model in (None, "m1", "m3")]
     said = [[budget.affords(conn, *size) for size in sizes] for budget in budgets]
     return [said, [budget.blocked for budget in budgets]]
@@ -172,7 +172,7 @@ QUERIES: Final[dict[Callable[..., Any], Query]] = {
     eta.forecast: _runs(eta.forecast, 5),
     identity.identity: lambda conn, _: identity.identity(conn).world,
     identity.has_run: _runs(identity.has_run),
-    identity.last_run: lambda conn, _: identity.last_run(conn),
+    identity.working_runs: lambda conn, _: identity.working_runs(conn),
     ignored.ignored_in_run: _runs(ignored.ignored_in_run),
     ignored.ignored_in: _some(ignored.ignored_in),
     integrity.damage: lambda conn, _: integrity.damage(conn),
@@ -217,7 +217,8 @@ QUERIES: Final[dict[Callable[..., Any], Query]] = {
     report.report_credits: lambda conn, asked: report.report_credits(
         conn, report.report_runs(conn, asked.wanted), report.spent(conn, asked.wanted)
     ),
-    run_list.run_list: lambda conn, _: run_list.run_list(conn, 10),
+    # A run is at work on a server if it has a session, which these runs have not.
+    run_list.run_list: lambda conn, _: [run | {"is_working": None} for run in run_list.run_list(conn, 10)],
     report.open_halts: lambda conn, _: report.open_halts(conn),
     settled.next_results: _through(settled.next_results),
     settled.last_event: lambda conn, _: settled.last_event(conn),

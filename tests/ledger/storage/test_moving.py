@@ -7,19 +7,15 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import Connection
 
 from batcher.address import Address, Server, spill_file
 from batcher.errors import LedgerError, StorageError
 from batcher.ledger.queries.identity import note_timeline
 from batcher.ledger.storage import database, moving
-from batcher.ledger.storage.schema import metadata
 from batcher.ledger.storage.spill import Spill
 from tests.support import postgres
 from tests.support.history import History
-from tests.support.ledger_kit import Book, book_in
-
-COMPUTED = ("costs", "standing", "totals")
+from tests.support.ledger_kit import Book, book_in, content
 
 
 @pytest.fixture
@@ -27,25 +23,6 @@ def target(postgres_url: str, tmp_path: Path) -> Iterator[Server]:
     """A server without a ledger."""
     with postgres.database_of(postgres_url) as url:
         yield Server(url, tmp_path)
-
-
-def content(address: Address) -> dict[str, list[tuple[object, ...]]]:
-    """Every row of every table that is not computed, sorted."""
-    engine = database.open_existing(address, readonly=True)
-    try:
-        with engine.connect() as conn:
-            found = {
-                table.name: _rows(conn, table.name, list(table.columns.keys())) for table in metadata.sorted_tables
-            }
-    finally:
-        engine.dispose()
-    return {name: rows for name, rows in found.items() if name not in COMPUTED}
-
-
-def _rows(conn: Connection, table: str, columns: list[str]) -> list[tuple[object, ...]]:
-    names = ", ".join(columns)
-    without_mark = " WHERE name NOT IN ('moved', 'moved_to')" if table == "meta" else ""
-    return sorted(map(tuple, conn.exec_driver_sql(f"SELECT {names} FROM {table}{without_mark}")), key=repr)
 
 
 def moved_book(book: Book) -> Address:
@@ -65,6 +42,16 @@ def test_a_ledger_moves_to_a_server_and_back_as_it_was(book: Book, target: Serve
     assert content(target) == before
     moving.move(target, back)
     assert content(back) == before
+
+
+def test_a_copy_in_a_file_survives_a_power_cut(
+    target: Server, tmp_path: Path, disk_calls: list[tuple[str, int]]
+) -> None:
+    """Its name is on disk before the source is marked for good, or the next copy would count as an older state."""
+    database.create(target, "real")
+    moving.move(target, tmp_path / "back.db")
+    renamed = [word for word, _ in disk_calls].index("rename")
+    assert ("sync", tmp_path.stat().st_ino) in disk_calls[renamed:]
 
 
 def test_no_run_accepts_a_ledger_that_was_moved(book: Book, target: Server) -> None:
@@ -158,7 +145,7 @@ def test_a_ledger_whose_spill_file_has_answers_is_not_moved(book: Book, target: 
     """They would never be recorded: the tasks that they name were paid for."""
     book.take_in("text\nHello\n")
     [claimed] = book.claim()
-    spill = Spill(spill_file(book.address, database.id_of(book.engine)))
+    spill = Spill(spill_file(book.address, database.id_of(book.engine), "run-1"))
     spill.append(book.accepted(claimed, "task-1"))
     book.engine.dispose()
     with pytest.raises(LedgerError, match="are not in the ledger yet"):

@@ -30,7 +30,7 @@ USES: dict[str, Callable[[Connection, Book], object]] = {
     "rows_takes": lambda conn, _: importer.highest_takes(conn, "m"),
     "rows_unlinked": lambda conn, book: outputs.to_link(conn, book.wanted[0], 0, 10),
     "items_text": _edit,
-    "items_state": lambda conn, book: collection.open_tasks(conn, book.account_id, book.wanted),
+    "items_state": lambda conn, book: collection.take_over(conn, book.account_id, book.wanted, run_id="next"),
     "items_recheck": lambda conn, book: attention.foreign_tasks(conn, book.wanted, None),
     "attempts_unclear": lambda conn, _: spending.spending(conn),
     "tasks_open": lambda conn, _: spending.spending(conn),

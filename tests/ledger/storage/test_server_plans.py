@@ -67,7 +67,7 @@ STEPS: Final[dict[str, Callable[[Connection, Book], object]]] = {
     "create": _create,
     "lose": _lose,
     "anything left": lambda conn, book: claims.has_claimable(conn, RUN, book.wanted),
-    "open tasks": lambda conn, book: collection.open_tasks(conn, book.account_id, book.wanted),
+    "open tasks": lambda conn, book: collection.take_over(conn, book.account_id, book.wanted, run_id="next"),
     "rechecks": lambda conn, book: claims.rechecks(conn, book.account_id, book.wanted),
     "foreign tasks": lambda conn, book: attention.foreign_tasks(conn, book.wanted, None),
     "in doubt": lambda conn, book: attention.needing_attention(conn, book.wanted, State.IN_DOUBT, 3),

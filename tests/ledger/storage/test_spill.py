@@ -41,6 +41,7 @@ def test_records_are_read_back_unchanged_by_another_process(tmp_path: Path) -> N
     records = [_spilled(number) for number in range(3)]
     for record in records:
         spill.append(record)
+    spill.close()
     other = Spill(path)
     assert other.records() == records
     other.append(_spilled(3))
@@ -172,6 +173,7 @@ def test_the_next_record_overwrites_a_torn_one(tmp_path: Path) -> None:
     end = spill._end or 0
     spill.append(_spilled(2))
     os.truncate(path, end + 20)
+    spill.close()
     again = Spill(path)
     again.append(_spilled(3))
     assert Spill(path).records() == [_spilled(1), _spilled(3)]
@@ -209,3 +211,25 @@ def test_a_disk_error_is_an_error_that_names_the_file(tmp_path: Path, step: str)
     assert spill.records() == [_spilled(1)]
     spill.append(_spilled(3))
     assert Spill(spill.path).records() == [_spilled(1), _spilled(3)]
+
+
+def test_a_file_that_another_process_writes_is_not_taken_for_left(tmp_path: Path) -> None:
+    """Until it closes the file; what it has written is then there."""
+    writer, reader = Spill(tmp_path / "x.spill"), Spill(tmp_path / "x.spill")
+    writer.reserve()
+    writer.append(_spilled(1))
+    assert not reader.is_left()
+    writer.append(_spilled(2))
+    writer.close()
+    assert reader.is_left()
+    assert reader.records() == [_spilled(1), _spilled(2)]
+
+
+def test_a_file_that_is_deleted_while_it_is_used_begins_anew(tmp_path: Path) -> None:
+    """The records that follow can be read."""
+    writer = Spill(tmp_path / "x.spill")
+    writer.reserve()
+    writer.append(_spilled(1))
+    writer.path.unlink()
+    writer.append(_spilled(2))
+    assert Spill(writer.path).records() == [_spilled(2)]

@@ -16,22 +16,25 @@ from tests.support.fake_tts import FakeTTS
 from tests.support.history import History
 from tests.support.ledger_kit import Book, book_in, ending
 from tests.support.processes import killed
-from tests.support.summing import assert_added_up
+from tests.support.summing import assert_added_up, assert_sums
 
 
 def _standing(book: Book) -> set[str]:
     return {row["name"] for row in book.all("SELECT name FROM standing")}
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 6))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
 def test_sums_are_right_after_each_step_of_a_random_history(book: Book, seed: int) -> None:
     """Batches share items, and steps come in any order."""
     history = History(book, seed)
+    reader = database.open_existing(book.path, readonly=True)
     kept = 0
     for _ in range(100):
         history.step()
-        assert_added_up(book.path)
+        with reader.begin() as connection:
+            assert_sums(connection)
         kept += {"totals", "costs"} <= _standing(book)
+    reader.dispose()
     assert kept > 10
 
 

@@ -1,0 +1,171 @@
+"""The limits that hold for all runs of an account together, on a server."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+
+from batcher.item import Event
+from batcher.ledger.lifecycle import account, collection, halts, runs
+from batcher.ledger.lifecycle.account import Limits, Room
+from batcher.ledger.money.spending import Budget
+from batcher.ledger.records import OpenTask
+from tests.support.ledger_kit import AT, RUN, Book, ending, sheet
+
+pytestmark = pytest.mark.parametrize("book", ["postgres"], indirect=True)
+OTHER = "run-2"
+TEXTS = tuple(f"text number {number}" for number in range(20))
+
+
+@pytest.fixture
+def two(book: Book) -> Book:
+    """A ledger on which two runs of one account work."""
+    book.take_in(sheet(*TEXTS))
+    book.join(OTHER)
+    for run_id in (RUN, OTHER):
+        book.do(account.set_creating, run_id, True)
+    return book
+
+
+def room(book: Book, run_id: str, limits: Limits, limit: int = 10) -> Room:
+    return book.do(account.room, run_id, book.account_id, limit, limits)
+
+
+def test_each_run_has_a_share_of_the_slots(two: Book) -> None:
+    """Rounded up, and never more than are free in all."""
+    limits = Limits(concurrency=5)
+    assert len(two.claim(10, limits=limits)) == 3
+    assert two.claim(10, limits=limits) == []
+    assert room(two, OTHER, limits) == Room(creates=2)
+    two.do(account.set_creating, OTHER, False)
+    assert room(two, RUN, limits) == Room(creates=2)
+
+
+def test_slots_are_free_again_once_a_task_has_ended_or_is_overdue(two: Book) -> None:
+    limits = Limits(concurrency=4)
+    tasks = [submitted(two, f"t{number}", limits) for number in range(2)]
+    assert room(two, RUN, limits).creates == 0
+    two.do(collection.record_rendered, ending(tasks[0]))
+    assert room(two, RUN, limits).creates == 1
+    two.do(collection.record_overdue, tasks[1], at=AT)
+    assert room(two, RUN, limits).creates == 2
+
+
+def submitted(book: Book, task_id: str, limits: Limits) -> OpenTask:
+    """Claim the next item within these limits and record its create as accepted."""
+    (claimed,) = book.claim(limits=limits)
+    book.record(book.accepted(claimed, task_id))
+    (task,) = [one for one in book.open_tasks() if one.task_id == task_id]
+    return task
+
+
+def test_with_no_wait_only_creates_in_flight_take_slots(two: Book) -> None:
+    """Nobody collects the tasks, which would take them for ever."""
+    limits = Limits(concurrency=2, counts_open=False)
+    (claimed,) = two.claim(10, limits=limits)
+    assert room(two, RUN, limits).creates == 0
+    two.record(two.accepted(claimed, "t1"))
+    assert room(two, RUN, limits).creates == 1
+
+
+def test_the_tasks_of_another_account_take_no_slots(two: Book) -> None:
+    limits = Limits(concurrency=4)
+    assert len(two.claim(10, limits=limits)) == 2
+    two.join("run-3", user_id="u2")
+    two.do(account.set_creating, "run-3", True)
+    assert room(two, "run-3", limits).creates == 4
+
+
+def test_all_runs_create_at_one_rate(two: Book) -> None:
+    """By the server's clock, whatever the hosts' clocks say."""
+    limits = Limits(concurrency=100, create_rate=2.0)
+    assert len(two.claim(10, limits=limits)) == 1
+    assert len(two.claim(10, limits=limits, run_id=OTHER)) == 0
+    found = room(two, OTHER, limits)
+    assert (found.creates, 0.2 < found.wait_seconds <= 0.5) == (0, True)
+    two.execute("UPDATE accounts SET next_create_at = next_create_at - 0.5")
+    assert len(two.claim(10, limits=limits, run_id=OTHER)) == 1
+
+
+def test_missed_creates_are_made_up_for_only_briefly(two: Book) -> None:
+    """Within a tenth of a second, as in a single run."""
+    limits = Limits(concurrency=100, create_rate=100.0)
+    two.execute("UPDATE accounts SET next_create_at = extract(epoch FROM clock_timestamp()) - 100")
+    assert room(two, RUN, limits, 90).creates == 11
+
+
+def test_a_wait_that_the_api_asks_of_one_run_holds_for_all(two: Book) -> None:
+    limits = Limits(concurrency=100)
+    two.do(account.note_closed, two.account_id, 30.0)
+    two.do(account.note_closed, two.account_id, 5.0)
+    found = room(two, OTHER, limits)
+    assert (found.creates, 29 < found.wait_seconds <= 30) == (0, True)
+
+
+def test_max_items_counts_the_creates_of_all_runs_that_overlap(two: Book) -> None:
+    """Of one that has ended since, too; not of one before, and not those that were returned."""
+    limits = Limits(concurrency=100, max_items=3)
+    first, second = two.claim(2, limits=limits)
+    two.record(two.accepted(first, "t1"))
+    two.record(two.answer(second, Event.DEFERRED, "throttled"))
+    assert len(two.claim(10, limits=limits, run_id=OTHER)) == 2
+    assert room(two, RUN, limits) == Room(creates=0, spent=True)
+    with two.engine.begin() as conn:
+        runs.end_run(conn, RUN, ended_at=AT, exit_code=0)
+    two.join("run-3")
+    assert room(two, "run-3", limits).spent
+    with two.engine.begin() as conn:
+        runs.end_run(conn, OTHER, ended_at=AT, exit_code=0)
+        runs.end_run(conn, "run-3", ended_at=AT, exit_code=0)
+    two.join("run-4")
+    assert room(two, "run-4", limits) == Room(creates=3)
+
+
+def test_a_budget_counts_what_other_runs_claim(two: Book) -> None:
+    """At once, at the estimated price, which they have learned from the first tasks."""
+    for number in range(2):
+        task = submitted(two, f"t{number}", Limits(concurrency=100))
+        two.do(collection.record_rendered, ending(task, credits=10.0))
+    mine, theirs = Budget(60.0, RUN), Budget(60.0, OTHER)
+    claimed = 0
+    while (found := two.claim(budget=mine)) or mine.blocked == {}:
+        claimed += len(found)
+        claimed += len(two.claim(budget=theirs, run_id=OTHER))
+    assert 3 <= claimed <= 4
+
+
+def test_a_halt_of_one_run_stops_the_next_claim_of_another(two: Book) -> None:
+    (claimed,) = two.claim()
+    two.record(two.answer(claimed, Event.DEFERRED, "no_credits"))
+    assert two.claim_anew(5, run_id=OTHER) == []
+
+
+def test_one_run_probes_a_halt_and_another_takes_over_when_it_vanishes(two: Book) -> None:
+    (claimed,) = two.claim()
+    two.record(two.answer(claimed, Event.DEFERRED, "no_credits"))
+    (halt,) = two.do(halts.open_halts)
+    assert two.do(halts.find_prober, halt, RUN, may_probe=True) == "own"
+    assert two.do(halts.find_prober, halt, OTHER, may_probe=True) == "other"
+    assert two.claim_anew(5, run_id=OTHER) == []
+    with two.engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_unlock(hashtextextended('run-1', 7001))"))
+    assert two.do(runs.end_vanished, OTHER, at=AT) != []
+    assert two.do(halts.find_prober, halt, OTHER, may_probe=True) == "own"
+    assert len(two.claim_anew(5, run_id=OTHER)) == 1
+
+
+def test_only_tasks_of_runs_that_have_ended_are_taken_over(two: Book) -> None:
+    limits = Limits(concurrency=100)
+    submitted(two, "t1", limits)
+    assert two.do(collection.take_over, two.account_id, two.wanted, run_id=OTHER) == []
+    with two.engine.begin() as conn:
+        runs.end_run(conn, RUN, ended_at=AT, exit_code=6)
+    (task,) = two.do(collection.take_over, two.account_id, two.wanted, run_id=OTHER)
+    assert task.task_id == "t1"
+    assert two.do(collection.take_over, two.account_id, two.wanted, run_id=OTHER) == []
+
+
+def test_claims_of_two_accounts_never_take_the_same_item(two: Book) -> None:
+    two.join("run-3", user_id="u2")
+    taken = {one.key for one in two.claim(5)}
+    assert not taken & {one.key for one in two.claim_anew(5, run_id="run-3")}
