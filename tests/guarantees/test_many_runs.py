@@ -252,11 +252,11 @@ def test_what_a_stopped_host_may_still_send_is_not_bought_again_yet(project: Pro
     postgres.end_sessions(str(project.server))
     assert project.run(manifest).exit_code == 3
     decide = ("resolve", manifest, "--all", "--buy-again", "--json")
-    (refused,) = project.batcher(*decide).report["items"]
+    (refused,) = project.batcher(*decide).report["outcomes"]
     assert (refused["changed"], "may still be sent by" in refused["message"]) == (False, True)
     stopped.send(signal.SIGKILL)
     stopped.end()
-    (allowed,) = project.batcher(*decide).report["items"]
+    (allowed,) = project.batcher(*decide).report["outcomes"]
     assert (allowed["changed"], allowed["state"]) == (True, "pending")
 
 
