@@ -43,7 +43,7 @@ POINTS: Final = {
     "rows-read": "after batcher.project_run:_Reader.next_rows 4",
     "end-not-committed": "after batcher.ledger.lifecycle.runs:end_run 1",
 }
-CORE: Final = {("answer-not-committed", BLOCKING), ("answer-committed", AWAITING), ("claim-committed", AWAITING)}
+CORE: Final = {("answer-not-committed", BLOCKING), ("answer-committed", AWAITING)}
 
 
 def script(project: Project, text: str) -> Path:

@@ -63,6 +63,7 @@ def test_three_runs_started_together_on_a_new_database_share_its_items(project: 
     assert min(one.report["created"] for one in ended) >= 10, ended
 
 
+@pytest.mark.slow
 def test_a_run_may_join_and_ends_when_all_items_are_done(project: Project, provider: FakeTTS) -> None:
     """It has nothing to create, and waits for the tasks of the other."""
     provider.task_seconds = 600.0

@@ -569,7 +569,7 @@ def live_through(project: Project, story: type[Story], many: settings, server: s
 
 
 FEW = settings(
-    max_examples=3,
+    max_examples=2,
     stateful_step_count=8,
     phases=[Phase.generate],  # a story takes too long to be shrunk
     deadline=None,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.parametrize("project", ["postgres"], indirect=True)
 
 
+@pytest.mark.slow
 def test_a_run_whose_session_has_ended_creates_nothing_more(project: Project, provider: FakeTTS) -> None:
     """It says why, and the next run goes on; answers that the server did not take come from the spill file."""
     provider.create_seconds = 0.1
@@ -41,6 +42,7 @@ def test_a_run_whose_session_has_ended_creates_nothing_more(project: Project, pr
     assert_all_bought_once(project, 30)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_that_another_has_replaced_creates_nothing_more(project: Project, provider: FakeTTS) -> None:
     """The server ends the session of a stopped process; when that goes on, its ledger is another run's."""
     provider.create_seconds = 0.1

@@ -63,7 +63,7 @@ def test_a_task_unknown_or_owned_by_another_item_is_not_adopted(project: Project
     assert project.states() == {"done": 2, "in_doubt": 1}
 
 
-@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("known", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_task_is_adopted_only_with_its_accounts_token(project: Project, provider: FakeTTS, known: bool) -> None:
     """A token of another account that the ledger knows will not do."""
     _doubt(project, provider)
