@@ -53,7 +53,7 @@ NOT_WHOLE: Final = "before batcher.ledger.ledger:Ledger.close 1"
 MATRIX: Final[list[tuple[str, int, tuple[str, ...], list[int], *tuple[str, ...]]]] = [
     # The write that fails, exit code, ways of being full, calls, and the runs: the last one meets the full disk.
     # Before anything can be bought.
-    ("lock", 8, ("crammed",), [1], "{full} batcher.pipeline.runner:owner_lock {n}"),
+    ("lock", 8, ("crammed",), [1], "{full} batcher.pipeline.startup:owner_lock {n}"),
     ("lock-signature", 8, ("ballast",), [1], "{full} batcher.ledger.storage.lock:_write_holder {n}"),
     ("new-ledger", 8, ("ballast", "crammed"), [1], "{full} batcher.ledger.storage.database:create {n}"),
     ("ledger-drafted", 8, ("ballast", "crammed"), [1], "{full} pathlib:Path.replace {n}"),
@@ -95,7 +95,7 @@ MATRIX: Final[list[tuple[str, int, tuple[str, ...], list[int], *tuple[str, ...]]
     ("checkpoint", 0, ("ballast", "crammed"), [1], "{full} batcher.ledger.ledger:Ledger.close {n}"),
     ("spill-to-be-removed", 0, ("ballast",), [1], "{full} batcher.ledger.storage.spill:Spill.remove {n}"),
     # Behind a journal that a kill left.
-    ("journal", 8, ("ballast", "crammed"), [1], NOT_WHOLE, "{full} batcher.pipeline.runner:owner_lock {n}"),
+    ("journal", 8, ("ballast", "crammed"), [1], NOT_WHOLE, "{full} batcher.pipeline.startup:owner_lock {n}"),
     # Anywhere.
     ("any-commit", 8, ("ballast",), [*range(1, 49)], f"{{full}} {COMMIT} {{n}}"),
     ("any-flush", 8, ("ballast",), [*range(1, 17)], "{full} os:fsync {n}"),
@@ -317,7 +317,7 @@ def test_an_upgrade_without_room_leaves_the_ledger_unchanged(
     "call",
     [
         *(
-            "batcher.pipeline.runner:owner_lock",
+            "batcher.pipeline.startup:owner_lock",
             "batcher.audio.folder:Folder.prepare",
             "batcher.ledger.storage.spill:Spill.reserve",
         ),
@@ -339,7 +339,7 @@ def test_with_a_full_output_folder_everything_bought_is_recorded(
         assert_explained(ended, audio_disk)
     assert unrecorded(project) == set()
     assert {task_id for (task_id,) in project.query("SELECT task_id FROM tasks")} == set(provider.jobs)
-    if call in ("batcher.pipeline.runner:owner_lock", "batcher.audio.folder:Folder.prepare"):
+    if call in ("batcher.pipeline.startup:owner_lock", "batcher.audio.folder:Folder.prepare"):
         assert provider.creates == []
     make_room(audio_disk)
     assert_nothing_lost(project, set())

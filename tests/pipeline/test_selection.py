@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from batcher.address import Server
@@ -93,7 +94,7 @@ def test_a_sample_is_the_same_each_time_and_part_of_the_whole(project: Project, 
     assert sum(map(len, provider.asked)) == planned["characters"]
     assert (first.exit_code, first.report["created"], first.report["not_selected"]) == (0, 4, 8)
     ledger = project.ledger if project.server is None else Server(project.server, project.folder)
-    assert f"\n    batcher report --batch lines --ledger {ledger}\n" in first.err
+    assert f"\n    batcher report --batch lines --ledger {shlex.quote(str(ledger))}\n" in first.err
     assert project.run(manifest, "--sample", "4").report["created"] == 0
     assert project.run(manifest).report["created"] == 8
     assert len(set(provider.asked)) == len(provider.creates) == 12
