@@ -78,16 +78,19 @@ def intents_file(server: Server, ledger_id: str, run_id: str) -> Path:
 
 def intents_files(server: Server, ledger_id: str) -> dict[str, Path]:
     """Such files of this host, by the run that wrote them."""
-    start = f"batcher-{ledger_id}-"
-    return {path.stem[len(start) :]: path for path in sorted(server.home.glob(f"{start}*.intents"))}
+    return _files_of_runs(server, ledger_id, "intents")
 
 
-def spill_files(address: Address, ledger_id: str) -> dict[Path, str]:
-    """The files of this host that may have such answers, each with the run that wrote it ("" for a ledger's file)."""
+def spill_files(address: Address, ledger_id: str) -> dict[str, Path]:
+    """The files of this host that may have such answers, by the run that wrote them ("" for a ledger's file)."""
     if not isinstance(address, Server):
-        return {spill_file(address, "", ""): ""}
+        return {"": spill_file(address, "", "")}
+    return _files_of_runs(address, ledger_id, "spill")
+
+
+def _files_of_runs(server: Server, ledger_id: str, ending: str) -> dict[str, Path]:
     start = f"batcher-{ledger_id}"
-    return {path: path.stem[len(start) + 1 :] for path in sorted(address.home.glob(f"{start}*.spill"))}
+    return {path.stem[len(start) + 1 :]: path for path in sorted(server.home.glob(f"{start}*.{ending}"))}
 
 
 def without_password(value: str) -> str:

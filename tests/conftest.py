@@ -110,7 +110,7 @@ class Project:
             return spill_file(self.ledger, "", "")
         ledger_id = postgres.rows(self.server, "SELECT value FROM meta WHERE name = 'ledger_id'", ())[0]["value"]
         found = spill_files(Server(self.server, self.folder), ledger_id)
-        return next(iter(found), spill_file(Server(self.server, self.folder), ledger_id, "none"))
+        return next(iter(found.values()), spill_file(Server(self.server, self.folder), ledger_id, "none"))
 
     @property
     def audio(self) -> Path:

@@ -158,7 +158,7 @@ def _check_spill(ledger: Address) -> Finding | None:
         spills = spill_files(ledger, _id_of(ledger))
     except BatcherError:  # another finding reports it
         return None
-    found = {path.name: len(Spill(path).records()) for path in spills}
+    found = {path.name: len(Spill(path).records()) for path in spills.values()}
     names = [name for name, answers in found.items() if answers]
     if not names:
         return None

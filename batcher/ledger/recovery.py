@@ -15,12 +15,12 @@ from batcher.log import log
 
 
 async def recover(ledger: Ledger, *, run_id: str, at: float, max_in_doubt: int) -> int:
-    """Record the answers in their spill files, then put in doubt their creates without an answer, and those of this
-    host that the ledger has lost. Returns the number of these creates.
+    """Record the answers that such runs left in spill files, then put in doubt their creates without an answer, and
+    those of this host that the ledger has lost. Returns the number of creates put in doubt.
     """
     if not ledger.is_shared:
         await _replay(ledger, ledger.spill, max_in_doubt)
-    for path, writer in spill_files(ledger.address, ledger.ledger_id).items():
+    for writer, path in spill_files(ledger.address, ledger.ledger_id).items():
         if path != ledger.spill.path and await ledger.do(sharing.has_ended, writer):
             await _replay_left(ledger, Spill(path), max_in_doubt)
     doubts = await ledger.do(doubt_unanswered, at=at, run_id=run_id)

@@ -131,8 +131,8 @@ def _settle(conn: Connection, noted: Mapping[str, Path], at: float) -> int:
 
 
 def need_consent(settings: Settings) -> tuple[bool, bool]:
-    """Whether the ledger is to be restored first, and whether it is to be restored at all or is being restored: a run
-    that does so works alone.
+    """Whether the ledger is to be restored first; and whether the run must work alone, since it restores the ledger or
+    is the first in another database.
 
     Raises:
         UsageError: it is, without `--restored`; or the output folder belongs to the other world, sandbox or real.

@@ -90,10 +90,9 @@ async def _try_open(
         attempt.enter_context(owner_lock(settings.ledger, hint="Pass --wait-lock 5m to wait for it."))
         new = await anyio.to_thread.run_sync(ready_ledger, settings, progress)
         await settle_own_runs(settings, progress, clock)
-        outdated, restoring = await anyio.to_thread.run_sync(need_consent, settings)
-        opened = open_ledger(settings.ledger, settings.world, run_id=run_id, alone=outdated or restoring)
-        ledger = attempt.enter_context(opened)
-        if not restoring and await ledger.do(restored_rows.due):
+        outdated, alone = await anyio.to_thread.run_sync(need_consent, settings)
+        ledger = attempt.enter_context(open_ledger(settings.ledger, settings.world, run_id=run_id, alone=alone))
+        if not alone and await ledger.do(restored_rows.due):
             raise LockedError(f"another run has just begun to restore the ledger {settings.ledger}")
         held.push(attempt.pop_all())
     api = f", API {settings.other_api}" if settings.other_api else ""

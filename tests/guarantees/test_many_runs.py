@@ -217,6 +217,7 @@ def test_answers_that_a_run_without_its_session_spills_are_all_recorded(project:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_two_runs_whose_audio_cannot_be_downloaded_do_not_wait_for_each_other(
     project: Project, provider: FakeTTS
 ) -> None:

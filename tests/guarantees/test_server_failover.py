@@ -20,6 +20,7 @@ from tests.support.purchases import assert_all_bought_once, assert_none_twice_or
 
 if TYPE_CHECKING:
     from tests.conftest import Project
+    from tests.support.processes import Started
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 ROWS = 60
@@ -34,6 +35,33 @@ def with_standby(primary: Cluster) -> Iterator[Cluster]:
         with psycopg.connect(primary.url, autocommit=True) as admin:
             wait_for(lambda: admin.execute("SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'").fetchone())
         yield standby
+
+
+@contextmanager
+def run_under_way(project: Project, provider: FakeTTS, primary: Cluster) -> Iterator[tuple[Started, Cluster]]:
+    """A run that is creating on a server with a standby."""
+    provider.create_seconds = 0.1
+    with with_standby(primary) as standby:
+        project.use_server(primary.url)
+        started = project.start_run(project.manifest(ROWS), "--concurrency", "4")
+        provider.until(lambda: len(provider.creates) >= 12)
+        yield started, standby
+
+
+def fail_over(project: Project, standby: Cluster, *runs: Started) -> None:
+    """The primary was killed: wait for the end of the runs, and use the standby from now on."""
+    assert [run.end().exit_code for run in runs] == [8] * len(runs)
+    standby.promote()
+    project.use_server(standby.url)
+
+
+@contextmanager
+def lagging(primary: Cluster) -> Iterator[None]:
+    """Within the block, the standby receives nothing; what it has not received by the end, it never will."""
+    pid = sender(primary)
+    os.kill(pid, signal.SIGSTOP)
+    yield
+    os.kill(pid, signal.SIGKILL)
 
 
 def wait_for(holds: Callable[[], Any]) -> None:
@@ -89,21 +117,12 @@ def test_a_failover_that_loses_acknowledged_intents_is_noticed(
     project: Project, provider: FakeTTS, cluster: Cluster
 ) -> None:
     """What was bought in the window that the standby lacks is not bought again."""
-    provider.create_seconds = 0.1
-    manifest = project.manifest(ROWS)
-    with with_standby(cluster) as standby:
-        project.use_server(cluster.url)
-        started = project.start_run(manifest, "--concurrency", "4")
-        provider.until(lambda: len(provider.creates) >= 12)
-        lagging = sender(cluster)
-        os.kill(lagging, signal.SIGSTOP)
-        provider.until(lambda: len(provider.creates) >= 30)
-        cluster.kill()
-        os.kill(lagging, signal.SIGKILL)
-        assert started.end().exit_code == 8
-        standby.promote()
-        project.use_server(standby.url)
-        asked = len(provider.creates)
+    with run_under_way(project, provider, cluster) as (started, standby):
+        with lagging(cluster):
+            provider.until(lambda: len(provider.creates) >= 30)
+            cluster.kill()
+        fail_over(project, standby, started)
+        manifest, asked = project.folder / "lines.csv", len(provider.creates)
         spilled = {record.task_id for record in Spill(project.spill).records()}
         assert spilled
         [(known,)] = project.query("SELECT count(*) FROM attempts")
@@ -123,17 +142,10 @@ def test_after_a_failover_no_other_host_creates_before_the_intents_are_compared(
     project: Project, provider: FakeTTS, cluster: Cluster
 ) -> None:
     """It lacks the file of the host whose run was under way, and names that host."""
-    provider.create_seconds = 0.1
-    manifest = project.manifest(ROWS)
-    with with_standby(cluster) as standby:
-        project.use_server(cluster.url)
-        started = project.start_run(manifest, "--concurrency", "4")
-        provider.until(lambda: len(provider.creates) >= 12)
+    with run_under_way(project, provider, cluster) as (started, standby):
         cluster.kill()
-        assert started.end().exit_code == 8
-        standby.promote()
-        project.use_server(standby.url)
-        asked = len(provider.creates)
+        fail_over(project, standby, started)
+        manifest, asked = project.folder / "lines.csv", len(provider.creates)
         (intents,) = project.folder.glob("*.intents")
         elsewhere = intents.rename(project.folder.parent / intents.name)
         refused = project.run(manifest)
@@ -159,8 +171,8 @@ def test_a_commit_that_stops_waiting_for_its_standby_sends_nothing(
         project.use_server(cluster.url)
         started = project.start_run(manifest, "--concurrency", "4")
         provider.until(lambda: len(provider.creates) >= 12)
-        lagging = sender(cluster)
-        os.kill(lagging, signal.SIGSTOP)
+        stopped = sender(cluster)
+        os.kill(stopped, signal.SIGSTOP)
         try:
             with psycopg.connect(cluster.url, autocommit=True) as admin:
                 waits = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
@@ -172,7 +184,7 @@ def test_a_commit_that_stops_waiting_for_its_standby_sends_nothing(
                 set_on(cluster, synchronous_standby_names="")
             ended = started.end()
         finally:
-            os.kill(lagging, signal.SIGCONT)
+            os.kill(stopped, signal.SIGCONT)
         assert ended.exit_code == 8, ended
         assert "the commit may be lost" in ended.err
         assert len(provider.creates) == asked
@@ -194,15 +206,11 @@ def test_after_a_failover_each_host_settles_its_own_run(project: Project, provid
         both = [project.start_run(manifest, *options), project.start_run(other, *options)]
         provider.until(lambda: len(provider.creates) >= 20, 30.0)
         assert len(list(elsewhere.glob("*.intents"))) == 1
-        lagging = sender(cluster)
-        os.kill(lagging, signal.SIGSTOP)
-        asked = len(provider.creates)
-        provider.until(lambda: len(provider.creates) >= asked + 8)
-        cluster.kill()
-        os.kill(lagging, signal.SIGKILL)
-        assert [started.end().exit_code for started in both] == [8, 8]
-        standby.promote()
-        project.use_server(standby.url)
+        with lagging(cluster):
+            asked = len(provider.creates)
+            provider.until(lambda: len(provider.creates) >= asked + 8)
+            cluster.kill()
+        fail_over(project, standby, *both)
         asked = len(provider.creates)
         assert project.run(other, *options).exit_code == 2
         assert len(provider.creates) == asked

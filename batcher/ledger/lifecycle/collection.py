@@ -15,9 +15,9 @@ from batcher.ledger.lifecycle.account import lock_account
 from batcher.ledger.lifecycle.transitions import NO_ERROR, move
 from batcher.ledger.records import Batch, FileRecord, OpenTask, TaskEnd
 from batcher.ledger.storage.chosen import is_chosen
-from batcher.ledger.storage.filters import of_wanted
+from batcher.ledger.storage.filters import WORKING, of_wanted
 from batcher.ledger.storage.planner import without_index
-from batcher.ledger.storage.schema import files, items, rows, runs, tasks
+from batcher.ledger.storage.schema import files, items, rows, tasks
 from batcher.ledger.storage.sharing import is_shared
 from batcher.ledger.storage.statements import Prepared, every
 
@@ -289,8 +289,7 @@ def _free_tasks(conn: Connection, account_id: int, wanted: Sequence[Batch], *, o
 
 def _is_free() -> ColumnElement[bool]:
     """Items that no working run creates or collects."""
-    working = select(runs.c.id).where(runs.c.ended_at.is_(None))
-    return or_(items.c.run_id.is_(None), items.c.run_id.not_in(working))
+    return or_(items.c.run_id.is_(None), items.c.run_id.not_in(WORKING))
 
 
 def recorded_files(conn: Connection) -> list[tuple[OpenTask, str, str, str]]:

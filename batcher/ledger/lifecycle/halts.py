@@ -18,7 +18,7 @@ from batcher.item import Event
 from batcher.ledger.lifecycle.account import lock_account
 from batcher.ledger.money.prices import prices
 from batcher.ledger.records import AnswerRecord, Halt, OpenTask
-from batcher.ledger.storage.filters import of_attempt
+from batcher.ledger.storage.filters import WORKING, of_attempt
 from batcher.ledger.storage.functions import greatest, least
 from batcher.ledger.storage.schema import attempts, halts, items, runs, tasks
 from batcher.ledger.storage.statements import Prepared
@@ -105,14 +105,13 @@ Prober = Literal["own", "other", "closed"]
 
 def find_prober(conn: Connection, halt: Halt, run_id: str, *, may_probe: bool) -> Prober | None:
     """Who may send one create while the halt is open. If nobody, this run from now on, provided that it `may_probe`."""
-    working = select(runs.c.id).where(runs.c.ended_at.is_(None))
     is_open = (halts.c.id == halt.id, halts.c.closed_at.is_(None))
     if may_probe:
         lock_account(conn, halt.account_id)
-        free = or_(halts.c.probe_run_id.is_(None), halts.c.probe_run_id.not_in(working))
+        free = or_(halts.c.probe_run_id.is_(None), halts.c.probe_run_id.not_in(WORKING))
         permit = update(halts).where(*is_open, free)
         conn.execute(permit.values(probe_run_id=run_id, probe_key=None))
-    probes = halts.c.probe_run_id.in_(working)
+    probes = halts.c.probe_run_id.in_(WORKING)
     found = conn.execute(select(halts.c.probe_run_id, probes.label("works")).where(*is_open)).first()
     if found is None:
         return "closed"

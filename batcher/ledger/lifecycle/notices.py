@@ -6,6 +6,7 @@ from typing import Final
 
 from sqlalchemy import Connection, delete, func, insert, or_, select
 
+from batcher.ledger.storage.filters import WORKING
 from batcher.ledger.storage.schema import notices, runs
 
 _MOST: Final = 1000
@@ -21,7 +22,7 @@ def add(conn: Connection, body: str, *, run_id: str, at: float) -> None:
 
 def oldest(conn: Connection, run_id: str) -> tuple[int, str] | None:
     """Number and body of the oldest notice of this run or of one that has ended; None if none waits."""
-    others = select(runs.c.id).where(runs.c.ended_at.is_(None), runs.c.id != run_id)
+    others = WORKING.where(runs.c.id != run_id)
     ours = or_(notices.c.run_id.is_(None), notices.c.run_id.not_in(others))
     found = conn.execute(select(notices.c.id, notices.c.body).where(ours).order_by(notices.c.id).limit(1)).first()
     return None if found is None else (found.id, found.body)

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.ledger.records import Balance
+from batcher.ledger.storage.filters import WORKING
 from batcher.ledger.storage.schema import accounts, balances, lessons, runs
 from batcher.ledger.storage.sharing import connected, has_ended, take_turn
 
@@ -54,7 +55,7 @@ def record_vanished(conn: Connection, run_ids: Sequence[str], *, at: float) -> N
 
 def others_work(conn: Connection, run_id: str) -> bool:
     """Whether other runs work on the ledger now, as far as it is known."""
-    return conn.execute(select(runs.c.id).where(runs.c.ended_at.is_(None), runs.c.id != run_id)).first() is not None
+    return conn.execute(WORKING.where(runs.c.id != run_id)).first() is not None
 
 
 def worked_with_others(conn: Connection, run_id: str) -> bool:

@@ -10,10 +10,13 @@ from sqlalchemy import BindParameter, ColumnElement, and_, false, literal_column
 from batcher.item import State
 from batcher.ledger.records import Batch
 from batcher.ledger.storage.planner import without_index
-from batcher.ledger.storage.schema import attempts, items, rows, tasks
+from batcher.ledger.storage.schema import attempts, items, rows, runs, tasks
 
 of_attempt: Final = and_(tasks.c.item_key == attempts.c.item_key, tasks.c.attempt == attempts.c.attempt)
 """Joins attempts with their tasks."""
+
+WORKING: Final = select(runs.c.id).where(runs.c.ended_at.is_(None))
+"""The runs whose end is not recorded."""
 
 
 def numbers_of(wanted: Sequence[Batch]) -> str:

@@ -48,7 +48,7 @@ class IntentsFile:
             os.fdatasync(self._descriptor)
             self._end += len(lines)
         except OSError as error:
-            hint = "Free some space, then run it again."
+            hint = "The project folder must be writable, with some space left. Nothing more was created."
             raise StorageError(f"cannot write {self.path}: {error.strerror}", hint) from error
 
     def read(self) -> list[Intent]:

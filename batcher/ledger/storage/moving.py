@@ -51,7 +51,7 @@ def move(source: Address, target: Address) -> int:
 
 
 def _check_spill(address: Address, engine: Engine) -> None:
-    for spill in spill_files(address, database.id_of(engine)):
+    for spill in spill_files(address, database.id_of(engine)).values():
         if Spill(spill).records():
             hint = f"Record them first: `batcher run --collect-only --ledger {shlex.quote(str(address))}`"
             raise LedgerError(f"answers to create requests in {spill} are not in the ledger yet", hint)
