@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +97,7 @@ def test_a_commit_that_no_standby_has_is_an_error(postgres_url: str, tmp_path: P
             connection.execute("SELECT pg_reload_conf()")
             try:
                 with ThreadPoolExecutor() as pool:
-                    commit = pool.submit(_write, engine)
-                    _until_waiting(connection)
+                    commit = _waiting_commit(pool, engine, connection)
                     connection.execute(f"SELECT pg_cancel_backend(pid) {_WAITING}")
                     with pytest.raises(DBAPIError, match="the commit may be lost: canceling"):
                         commit.result()
@@ -111,14 +110,21 @@ def test_a_commit_that_no_standby_has_is_an_error(postgres_url: str, tmp_path: P
 _WAITING = "FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND datname = current_database()"
 
 
-def _until_waiting(connection: psycopg.Connection[Any]) -> None:
-    while not connection.execute(f"SELECT 1 {_WAITING}").fetchone():
-        pass
+def _waiting_commit(pool: ThreadPoolExecutor, engine: Engine, connection: psycopg.Connection[Any]) -> Future[None]:
+    """A commit that waits for its standby. Until the server has read its settings, commits end at once."""
+    for _ in range(200):
+        commit = pool.submit(_write, engine)
+        while not commit.done():
+            if connection.execute(f"SELECT 1 {_WAITING}").fetchone():
+                return commit
+        commit.result()
+    pytest.fail("no commit waited for its standby")
 
 
 def _write(engine: Engine) -> None:
     with engine.begin() as connection:
-        connection.exec_driver_sql("INSERT INTO meta VALUES ('some', 'fact')")
+        connection.exec_driver_sql("INSERT INTO meta VALUES ('some', 'fact') ON CONFLICT DO NOTHING")
+        connection.exec_driver_sql("UPDATE meta SET value = 'new' WHERE name = 'some'")
 
 
 def test_a_user_who_may_not_create_tables_is_told_so(place: Server) -> None:
