@@ -21,6 +21,7 @@ import pytest
 from batcher.address import Server, spill_file, spill_files
 from batcher.ledger.ledger import open_readonly
 from batcher.ledger.queries import status
+from batcher.ledger.storage import database
 from batcher.ledger.storage.schema import REVISION
 from tests.support import postgres
 from tests.support.fake_tts import TOKEN, FakeTTS, audio_of, running
@@ -63,6 +64,14 @@ def anyio_backend() -> str:
 def postgres_url() -> Iterator[str]:
     """The URL of a PostgreSQL server."""
     with postgres.server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def ledger_url(postgres_url: str) -> Iterator[str]:
+    """The URL of a ledger on a server. Whoever writes to it empties it."""
+    with postgres.database_of(postgres_url) as url:
+        database.create(Server(url, Path("/")), "real")
         yield url
 
 

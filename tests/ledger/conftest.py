@@ -9,17 +9,8 @@ import pytest
 from sqlalchemy import event
 
 from batcher.address import Server
-from batcher.ledger.storage import database
 from tests.support import postgres
 from tests.support.ledger_kit import Book, book_in, opened_book
-
-
-@pytest.fixture(scope="session")
-def ledger_url(postgres_url: str) -> Iterator[str]:
-    """The URL of a ledger on a server."""
-    with postgres.database_of(postgres_url) as url:
-        database.create(Server(url, Path("/")), "real")
-        yield url
 
 
 def _check_statement(_conn: object, _cursor: object, statement: str, *_: object) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 from sqlalchemy import text
 
 from batcher.item import Event
-from batcher.ledger.lifecycle import account, collection, halts, runs
+from batcher.ledger.lifecycle import account, claims, collection, halts, runs
 from batcher.ledger.lifecycle.account import Limits, Room
 from batcher.ledger.money.spending import Budget
+from batcher.ledger.queries import selection
 from batcher.ledger.records import OpenTask
 from tests.support.ledger_kit import AT, RUN, Book, ending, sheet
 
@@ -39,6 +41,8 @@ def test_each_run_has_a_share_of_the_slots(two: Book) -> None:
     assert room(two, OTHER, limits) == Room(creates=2)
     two.do(account.set_creating, OTHER, False)
     assert room(two, RUN, limits) == Room(creates=2)
+    found = two.all("SELECT id, is_creating FROM runs ORDER BY id")
+    assert [tuple(row.values()) for row in found] == [(RUN, 1), (OTHER, 0)]
 
 
 def test_slots_are_free_again_once_a_task_has_ended_or_is_overdue(two: Book) -> None:
@@ -57,6 +61,24 @@ def submitted(book: Book, task_id: str, limits: Limits) -> OpenTask:
     book.record(book.accepted(claimed, task_id))
     (task,) = [one for one in book.open_tasks() if one.task_id == task_id]
     return task
+
+
+def test_claims_of_an_account_take_turns_until_they_are_durable(two: Book) -> None:
+    """Otherwise two runs would each count without the other. Rows that refer to the account may be added meanwhile."""
+    ours, other = two.account_id, two.begin("run-3", user_id="u2")
+
+    def is_free(account_id: int, how: str = "NO KEY UPDATE") -> bool:
+        try:
+            two.all(f"SELECT id FROM accounts WHERE id = ? FOR {how} NOWAIT", account_id)
+        except psycopg.errors.LockNotAvailable:
+            return False
+        return True
+
+    assert is_free(ours)
+    with two.engine.begin() as conn:
+        account.lock_account(conn, ours)
+        assert [is_free(ours), is_free(ours, "KEY SHARE"), is_free(other)] == [False, True, True]
+    assert is_free(ours)
 
 
 def test_with_no_wait_only_creates_in_flight_take_slots(two: Book) -> None:
@@ -102,10 +124,22 @@ def test_a_wait_that_the_api_asks_of_one_run_holds_for_all(two: Book) -> None:
     assert (found.creates, 29 < found.wait_seconds <= 30) == (0, True)
 
 
+def test_the_rate_and_the_waits_of_an_account_do_not_concern_another(two: Book) -> None:
+    limits, ours = Limits(concurrency=100, create_rate=2.0), two.account_id
+    two.join("run-3", user_id="u2")
+    assert room(two, "run-3", limits) == Room(creates=1)
+    theirs, two.account_id = two.account_id, ours
+    assert len(two.claim(10, limits=limits)) == 1
+    two.do(account.note_closed, ours, 30.0)
+    two.account_id = theirs
+    assert room(two, "run-3", limits) == Room(creates=1)
+
+
 def test_max_items_counts_the_creates_of_all_runs_that_overlap(two: Book) -> None:
     """Of one that has ended since, too; not of one before, and not those that were returned."""
     limits = Limits(concurrency=100, max_items=3)
     first, second = two.claim(2, limits=limits)
+    assert room(two, OTHER, limits) == Room(creates=1)
     two.record(two.accepted(first, "t1"))
     two.record(two.answer(second, Event.DEFERRED, "throttled"))
     assert len(two.claim(10, limits=limits, run_id=OTHER)) == 2
@@ -169,3 +203,63 @@ def test_claims_of_two_accounts_never_take_the_same_item(two: Book) -> None:
     two.join("run-3", user_id="u2")
     taken = {one.key for one in two.claim(5)}
     assert not taken & {one.key for one in two.claim_anew(5, run_id="run-3")}
+
+
+def waits(book: Book, run_id: str = OTHER, *, later: float = 0.0, only_chosen: bool = False) -> bool:
+    """Whether the run waits for items of the others."""
+    return book.do(claims.held_by_others, run_id, book.wanted, at=AT + later, only_chosen=only_chosen)
+
+
+def test_a_run_waits_for_items_until_the_run_that_has_them_has_finished_or_ended(two: Book) -> None:
+    """Not for its own, and not for those of a task that is overdue."""
+    assert not waits(two)
+    first, second = two.claim(2)
+    found = [waits(two)]
+    two.record(two.answer(second, Event.REJECTED, "invalid"))
+    two.record(two.accepted(first, "t1"))
+    found.append(waits(two))
+    assert (found, waits(two, RUN)) == ([True, True], False)
+    (task,) = two.open_tasks()
+    two.do(collection.record_overdue, task, at=AT)
+    assert not waits(two)
+    two.do(collection.record_rendered, ending(task))
+    assert waits(two)
+    two.do(runs.end_run, RUN, ended_at=AT)
+    assert not waits(two)
+
+
+def test_a_run_waits_only_for_items_that_it_wants(two: Book) -> None:
+    two.claim()
+    (key,) = (row["item_key"] for row in two.all("SELECT item_key FROM attempts"))
+    (held,) = (row["id"] for row in two.all("SELECT id FROM rows WHERE item_key = ?", key))
+    for row_id, is_held in (("b", False), (held, True)):
+        two.do(selection.choose_ids, two.wanted, [row_id])
+        assert waits(two, only_chosen=True) == is_held
+    wanted, two.wanted = two.wanted, []
+    assert not waits(two)
+    two.wanted = wanted
+    assert waits(two)
+
+
+def test_no_run_waits_for_a_download_that_another_has_given_up(two: Book) -> None:
+    """A minute after it was due again; two that have given up would wait for each other."""
+    task = submitted(two, "t1", Limits(concurrency=100))
+    rendered = ending(task)
+    two.do(collection.record_rendered, rendered)
+    assert waits(two, later=1e6)
+    two.do(collection.record_undelivered, rendered, next_try_at=AT + 10.0, unusable=False)
+    assert [waits(two, later=later) for later in (0.0, 69.0, 70.0, 71.0)] == [True, True, True, False]
+
+
+def test_nothing_is_claimed_of_a_version_that_another_run_has_replaced(two: Book) -> None:
+    """That of other batches is. Whether the rows of the new version may be bought is for the other run to check."""
+    two.take_in("id,text\nz,another\n", batch="n")
+    old = two.wanted[0]
+    two.take_in(sheet("edited", *TEXTS[1:]))
+    new = next(one for one in two.wanted if one.name == old.name)
+    assert [two.do(claims.is_current, one) for one in (old, new)] == [False, True]
+    two.wanted = [old, next(one for one in two.wanted if one.name == "n")]
+    (claimed,) = two.claim(5)
+    assert b"another" in claimed.body
+    assert not two.do(claims.has_claimable, RUN, two.wanted)
+    assert two.do(claims.has_claimable, RUN, [new])

@@ -10,6 +10,7 @@ import pytest
 
 from batcher.item import Event
 from batcher.ledger.lifecycle import claims, collection, halts, runs
+from batcher.ledger.lifecycle.account import Limits
 from batcher.ledger.money.spending import Budget
 from batcher.ledger.queries import selection
 from batcher.ledger.records import Claimed
@@ -185,3 +186,15 @@ def test_an_unfunded_item_is_rechecked_once_and_only_while_it_waits(book: Book) 
     book.do(claims.recheck_confirmed, found, run_id=RUN)
     assert keys_of(book.claim_anew()) == [task.key]
     assert book.do(claims.rechecks, book.account_id, book.wanted) == []
+
+
+@pytest.mark.parametrize("book", ["sqlite"], indirect=True)
+def test_limits_of_all_runs_do_not_concern_the_one_run_of_a_file(book: Book) -> None:
+    """It keeps them itself, and waits for no other."""
+    book.take_in(sheet("one", "two", "three"))
+    limits = Limits(concurrency=1, create_rate=0.001, max_items=1)
+    assert [len(book.claim(1, limits=limits)) for _ in range(3)] == [1, 1, 1]
+    assert not book.do(claims.held_by_others, "run-2", book.wanted, at=AT)
+    old = book.wanted[0]
+    book.take_in(sheet("edited"))
+    assert book.do(claims.is_current, old)
