@@ -197,7 +197,7 @@ async def test_a_wait_that_the_api_asks_for_is_recorded_for_the_other_runs(
     book: Book, provider: FakeTTS, submitter: Submitter, asked: str, is_noted: bool
 ) -> None:
     """One that is too long ends this run, and binds no other."""
-    provider.on_create = lambda _: refusal(429, "rate_limited", retry_after=asked or None)
+    provider.on_create = lambda _: refusal(429, "rate_limited", retry_after=asked)
     (claimed,) = await submitter._claim(1)
     await submitter._create(claimed, submitter.gate.enter())
     found = book.do(account.room, OTHER, book.account_id, 1, NO_LIMITS)
@@ -285,7 +285,7 @@ async def test_tasks_of_an_ended_run_are_continued_each_where_it_was(book: Book,
     book.do(neighbours.ingest.selection.choose, book.wanted)
     rendered, opened, _ = left_by_other(book)
     assert not await neighbours.take_over()
-    book.do(runs.end_run, OTHER, ended_at=AT)
+    book.do(lambda conn: runs.end_run(conn, OTHER, ended_at=AT))
     settings = neighbours.ctx.settings
     assert await neighbours.take_over() == settings.wait
     if not settings.wait:

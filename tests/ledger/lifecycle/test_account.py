@@ -55,6 +55,28 @@ def test_slots_are_free_again_once_a_task_has_ended_or_is_overdue(two: Book) -> 
     assert room(two, RUN, limits).creates == 2
 
 
+def test_only_an_items_own_task_frees_its_slot_when_it_is_overdue(two: Book) -> None:
+    """Not one of another account with the same id, and not one of an earlier attempt."""
+    limits, overdue = Limits(concurrency=4), submitted(two, "t1", Limits(concurrency=4))
+    two.do(collection.record_overdue, overdue, at=AT)
+    assert room(two, RUN, limits).creates == 2
+    two.execute(
+        "INSERT INTO attempts (item_key, attempt, run_id, account_id, intended_at)"
+        " SELECT item_key, 2, run_id, account_id, intended_at FROM attempts"
+    )
+    two.execute(
+        "INSERT INTO tasks (account_id, task_id, item_key, attempt, accepted_at, looks, missing_looks, unusable_looks)"
+        " SELECT account_id, 't2', item_key, 2, accepted_at, 0, 0, 0 FROM tasks"
+    )
+    two.execute("UPDATE items SET task_id = 't2', attempt = 2 WHERE key = ?", overdue.key)
+    assert room(two, RUN, limits).creates == 1
+    two.join("run-3", user_id="u2")
+    two.do(account.set_creating, "run-3", True)
+    (claimed,) = two.claim(run_id="run-3")
+    two.record(two.accepted(claimed, "t1", run_id="run-3"))
+    assert room(two, "run-3", limits).creates == 3
+
+
 def submitted(book: Book, task_id: str, limits: Limits) -> OpenTask:
     """Claim the next item within these limits and record its create as accepted."""
     (claimed,) = book.claim(limits=limits)
@@ -224,7 +246,7 @@ def test_a_run_waits_for_items_until_the_run_that_has_them_has_finished_or_ended
     assert not waits(two)
     two.do(collection.record_rendered, ending(task))
     assert waits(two)
-    two.do(runs.end_run, RUN, ended_at=AT)
+    two.do(lambda conn: runs.end_run(conn, RUN, ended_at=AT))
     assert not waits(two)
 
 
