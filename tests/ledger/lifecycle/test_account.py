@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import psycopg
 import pytest
 from sqlalchemy import text
@@ -12,7 +14,8 @@ from batcher.ledger.lifecycle.account import Limits, Room
 from batcher.ledger.money.spending import Budget
 from batcher.ledger.queries import selection
 from batcher.ledger.records import OpenTask
-from tests.support.ledger_kit import AT, RUN, Book, ending, sheet
+from batcher.ledger.storage import sharing
+from tests.support.ledger_kit import AT, RUN, Book, ending, prepare, sheet
 
 pytestmark = pytest.mark.parametrize("book", ["postgres"], indirect=True)
 OTHER = "run-2"
@@ -101,6 +104,28 @@ def test_claims_of_an_account_take_turns_until_they_are_durable(two: Book) -> No
         account.lock_account(conn, ours)
         assert [is_free(ours), is_free(ours, "KEY SHARE"), is_free(other)] == [False, True, True]
     assert is_free(ours)
+
+
+@pytest.mark.parametrize(
+    ("limits", "most", "takes_turn"),
+    [
+        (None, 60.0, True),
+        (Limits(concurrency=9, max_items=5), None, True),
+        (Limits(concurrency=9), None, False),
+        (None, None, False),
+    ],
+    ids=["budget", "max items", "other limits", "none"],
+)
+def test_claims_within_a_budget_or_max_items_take_turns_for_all_accounts(
+    two: Book, limits: Limits | None, most: float | None, takes_turn: bool
+) -> None:
+    """Others do not wait for runs of another account."""
+    how: dict[str, Any] = {"run_id": RUN, "account_id": two.account_id, "wanted": two.wanted, "cursor": (0, 0)}
+    how |= {"limit": 1, "at": AT, "limits": limits, "budget": None if most is None else Budget(most, RUN)}
+    query = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = ? AND granted"
+    with two.engine.begin() as conn:
+        claims.claim(conn, prepare, **how)
+        assert len(two.all(query, sharing._TURNS["claim"])) == int(takes_turn)
 
 
 def test_with_no_wait_only_creates_in_flight_take_slots(two: Book) -> None:
