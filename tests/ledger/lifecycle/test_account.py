@@ -101,7 +101,7 @@ def test_claims_of_an_account_take_turns_until_they_are_durable(two: Book) -> No
 
     assert is_free(ours)
     with two.engine.begin() as conn:
-        account.lock_account(conn, ours)
+        claims.claim(conn, prepare, run_id=RUN, account_id=ours, wanted=two.wanted, cursor=(0, 0), limit=1, at=AT)
         assert [is_free(ours), is_free(ours, "KEY SHARE"), is_free(other)] == [False, True, True]
     assert is_free(ours)
 

@@ -152,7 +152,13 @@ def test_a_budget_limits_what_is_claimed_to_one_item_that_it_affords(book: Book)
     """While no price is known, no second item is claimed before the first has ended."""
     book.take_in(sheet("one", "two", "three"))
     budget = Budget(100.0, "run-1")
-    assert [len(book.claim(5, budget=budget)) for _ in range(2)] == [1, 0]
+    (claimed,) = book.claim(5, budget=budget)
+    assert book.claim(5, budget=budget) == []
+    book.record(book.accepted(claimed, "t1"))
+    (task,) = book.open_tasks()
+    book.do(collection.record_rendered, ending(task, credits=2.0))
+    book.cursor = (0, 0)
+    assert [len(book.claim(5, budget=Budget(100.0, "run-1"))) for _ in range(3)] == [1, 1, 0]
 
 
 def test_removed_skipped_and_other_batches_rows_are_not_claimed(book: Book) -> None:
