@@ -6,8 +6,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
 
+from batcher.address import Server
 from batcher.item import Event
 from batcher.ledger.lifecycle import account, claims, collection, halts, runs
 from batcher.ledger.lifecycle.account import Limits, Room
@@ -15,7 +17,7 @@ from batcher.ledger.money.spending import Budget
 from batcher.ledger.queries import selection
 from batcher.ledger.records import OpenTask
 from batcher.ledger.storage import sharing
-from tests.support.ledger_kit import AT, RUN, Book, ending, prepare, sheet
+from tests.support.ledger_kit import AT, RUN, Book, ending, keys_of, prepare, sheet
 
 pytestmark = pytest.mark.parametrize("book", ["postgres"], indirect=True)
 OTHER = "run-2"
@@ -246,15 +248,29 @@ def test_only_tasks_of_runs_that_have_ended_are_taken_over(two: Book) -> None:
     assert two.do(collection.take_over, two.account_id, two.wanted, run_id=OTHER) == []
 
 
+def test_a_claim_passes_over_items_that_another_account_is_claiming(two: Book) -> None:
+    """It does not wait until they are durable."""
+    ours, theirs = two.account_id, two.begin("run-3", user_id="u2")
+    assert isinstance(two.address, Server)
+    url = two.address.url
+    other = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool)
+    how: dict[str, Any] = {"wanted": two.wanted, "cursor": (0, 0), "limit": 2, "at": AT}
+    with two.engine.begin() as conn, other.begin() as beside:
+        beside.exec_driver_sql("SET LOCAL lock_timeout = 1000")
+        first, _ = claims.claim(conn, prepare, run_id=RUN, account_id=ours, **how)
+        second, _ = claims.claim(beside, prepare, run_id="run-3", account_id=theirs, **how)
+    assert len({*keys_of(first), *keys_of(second)}) == 4
+
+
 def test_claims_of_two_accounts_never_take_the_same_item(two: Book) -> None:
     two.join("run-3", user_id="u2")
     taken = {one.key for one in two.claim(5)}
     assert not taken & {one.key for one in two.claim_anew(5, run_id="run-3")}
 
 
-def waits(book: Book, run_id: str = OTHER, *, later: float = 0.0, only_chosen: bool = False) -> bool:
+def waits(book: Book, run_id: str = OTHER, *, later: float = 0.0, **how: bool) -> bool:
     """Whether the run waits for items of the others."""
-    return book.do(claims.held_by_others, run_id, book.wanted, at=AT + later, only_chosen=only_chosen)
+    return book.do(claims.held_by_others, run_id, book.wanted, at=AT + later, **how)
 
 
 def test_a_run_waits_for_items_until_the_run_that_has_them_has_finished_or_ended(two: Book) -> None:
@@ -291,6 +307,8 @@ def test_a_run_waits_only_for_items_that_it_wants(two: Book) -> None:
 def test_no_run_waits_for_a_download_that_another_has_given_up(two: Book) -> None:
     """A minute after it was due again; two that have given up would wait for each other."""
     task = submitted(two, "t1", Limits(concurrency=100))
+    two.execute("UPDATE items SET not_before_at = ? WHERE key = ?", AT, task.key)  # of an attempt that is gone
+    assert waits(two, later=1e6)
     rendered = ending(task)
     two.do(collection.record_rendered, rendered)
     assert waits(two, later=1e6)
@@ -300,7 +318,7 @@ def test_no_run_waits_for_a_download_that_another_has_given_up(two: Book) -> Non
 
 def test_nothing_is_claimed_of_a_version_that_another_run_has_replaced(two: Book) -> None:
     """That of other batches is. Whether the rows of the new version may be bought is for the other run to check."""
-    two.take_in("id,text\nz,another\n", batch="n")
+    two.take_in('{"id": "z", "text": "another"}\n', batch="n", suffix="jsonl")
     old = two.wanted[0]
     two.take_in(sheet("edited", *TEXTS[1:]))
     new = next(one for one in two.wanted if one.name == old.name)
@@ -310,3 +328,5 @@ def test_nothing_is_claimed_of_a_version_that_another_run_has_replaced(two: Book
     assert b"another" in claimed.body
     assert not two.do(claims.has_claimable, RUN, two.wanted)
     assert two.do(claims.has_claimable, RUN, [new])
+    two.wanted = [old]
+    assert two.claim_anew(5) == []

@@ -194,6 +194,20 @@ def test_an_unfunded_item_is_rechecked_once_and_only_while_it_waits(book: Book) 
     assert book.do(claims.rechecks, book.account_id, book.wanted) == []
 
 
+def test_only_items_that_were_rechecked_in_this_run_are_created_again(book: Book) -> None:
+    book.take_in(sheet("one", "two"))
+    tasks = [book.submitted(name) for name in ("t1", "t2")]
+    for task in tasks:
+        book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
+    book.execute("UPDATE halts SET closed_at = ?", AT)
+    for run_id in ("run-0", RUN):
+        assert not book.do(claims.has_claimable, RUN, book.wanted)
+        assert book.claim_anew(5) == []
+        book.do(claims.recheck_confirmed, tasks[1], run_id=run_id)
+    assert book.do(claims.has_claimable, RUN, book.wanted)
+    assert keys_of(book.claim_anew(5)) == [tasks[1].key]
+
+
 @pytest.mark.parametrize("book", ["sqlite"], indirect=True)
 def test_limits_of_all_runs_do_not_concern_the_one_run_of_a_file(book: Book) -> None:
     """It keeps them itself, and waits for no other."""
