@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from batcher.item import Event
-from batcher.ledger.lifecycle import claims, collection, halts, runs
+from batcher.ledger.lifecycle import claims, collection, decisions, halts, runs
 from batcher.ledger.lifecycle.account import Limits
 from batcher.ledger.money.spending import Budget
 from batcher.ledger.queries import selection
@@ -192,6 +192,15 @@ def test_an_unfunded_item_is_rechecked_once_and_only_while_it_waits(book: Book) 
     book.do(claims.recheck_confirmed, found, run_id=RUN)
     assert keys_of(book.claim_anew()) == [task.key]
     assert book.do(claims.rechecks, book.account_id, book.wanted) == []
+
+
+def test_a_failed_item_that_a_person_tries_again_has_no_task_to_recheck(book: Book) -> None:
+    book.take_in(sheet("one"))
+    task = book.submitted("t1")
+    book.do(collection.record_failed, ending(task, error_code="bad_voice"))
+    assert book.do(decisions.retry, task.key, task.attempt, at=AT, who="me")
+    assert book.do(claims.rechecks, book.account_id, book.wanted) == []
+    assert keys_of(book.claim_anew()) == [task.key]
 
 
 def test_only_items_that_were_rechecked_in_this_run_are_created_again(book: Book) -> None:
