@@ -248,14 +248,17 @@ def test_only_tasks_of_runs_that_have_ended_are_taken_over(two: Book) -> None:
     assert two.do(collection.take_over, two.account_id, two.wanted, run_id=OTHER) == []
 
 
-def test_a_claim_passes_over_items_that_another_account_is_claiming(two: Book) -> None:
+@pytest.mark.parametrize("only_chosen", [False, True])
+def test_a_claim_passes_over_items_that_another_account_is_claiming(two: Book, only_chosen: bool) -> None:
     """It does not wait until they are durable."""
     ours, theirs = two.account_id, two.begin("run-3", user_id="u2")
     assert isinstance(two.address, Server)
     url = two.address.url
     other = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool)
-    how: dict[str, Any] = {"wanted": two.wanted, "cursor": (0, 0), "limit": 2, "at": AT}
+    how: dict[str, Any] = {"wanted": two.wanted, "cursor": (0, 0), "limit": 2, "at": AT, "only_chosen": only_chosen}
     with two.engine.begin() as conn, other.begin() as beside:
+        for one in (conn, beside):
+            selection.choose_ids(one, two.wanted, ["a", "b", "c", "d"])
         beside.exec_driver_sql("SET LOCAL lock_timeout = 1000")
         first, _ = claims.claim(conn, prepare, run_id=RUN, account_id=ours, **how)
         second, _ = claims.claim(beside, prepare, run_id="run-3", account_id=theirs, **how)
