@@ -312,6 +312,22 @@ async def test_a_ledger_that_cannot_be_written_ends_the_run(
     assert (list(stop.reasons), stop.collecting, provider.creates) == ([Reason.TROUBLE], True, [])
 
 
+@pytest.mark.parametrize("step", ["claim", "leave"])
+async def test_a_ledger_that_fails_only_at_a_claim_or_at_the_end_of_creating_ends_the_run(
+    book: Book, provider: FakeTTS, submitter: Submitter, step: str
+) -> None:
+    if step == "claim":
+        with book.engine.begin() as conn:
+            conn.exec_driver_sql("PRAGMA legacy_alter_table = ON")
+            conn.exec_driver_sql("ALTER TABLE attempts RENAME TO lost")
+        await submitter.run()
+    else:
+        await submitter.ctx.ledger.do(lambda conn: conn.exec_driver_sql("PRAGMA query_only = ON"))
+        await submitter._leave_slots()
+    stop = submitter.ctx.stop
+    assert (list(stop.reasons), stop.collecting, provider.creates) == ([Reason.TROUBLE], True, [])
+
+
 @pytest.mark.parametrize("changes", [{"max_items": 0}])
 async def test_an_old_task_that_does_cost_is_collected_before_anything_is_created(
     book: Book, provider: FakeTTS, submitter: Submitter
