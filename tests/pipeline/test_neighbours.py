@@ -217,6 +217,36 @@ async def test_no_create_leaves_once_the_server_may_hold_the_run_for_dead(
     assert book.state(claimed.key) == ("submitted" if is_held else "pending")
 
 
+async def test_this_hosts_disk_has_each_intent_before_its_create_leaves(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """The server may lose its last commits."""
+    intents, found = submitter.ctx.ledger.intents, []
+    assert intents is not None
+
+    def look(_: Create) -> Twist | None:
+        claimed = {row["item_key"] for row in book.all("SELECT item_key FROM attempts")}
+        found.append(claimed <= {intent.key for intent in intents.read()})
+        return None
+
+    provider.on_create = look
+    await submitter.run()
+    assert found == [True] * 3
+
+
+async def test_no_create_leaves_whose_intent_this_host_cannot_write(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """As when its disk is full, which ends the run. The item is as before."""
+    assert submitter.ctx.ledger.intents is not None
+    submitter.ctx.ledger.intents.path.mkdir()
+    (claimed,) = await submitter._claim(1)
+    await submitter._create(claimed, submitter.gate.enter())
+    stop = submitter.ctx.stop
+    assert (list(stop.reasons), stop.collecting, provider.creates) == ([Reason.TROUBLE], True, [])
+    assert book.state(claimed.key) == "pending"
+
+
 @pytest.mark.parametrize("changes", [{"concurrency": 1, "wait": False}, {"concurrency": 1}])
 async def test_tasks_that_nobody_collects_take_no_slots_of_the_account(book: Book, submitter: Submitter) -> None:
     (claimed,) = await submitter._claim(1)

@@ -35,17 +35,25 @@ async def create_one(submitter: Submitter) -> str:
 async def test_no_more_tasks_are_created_than_there_are_slots(
     book: Book, provider: FakeTTS, submitter: Submitter, open_tasks: int, number: int
 ) -> None:
-    """Of the four, earlier runs' open tasks have some."""
+    """Of the four, earlier runs' open tasks have some. Each that ends lets another be created."""
+    tally = submitter.ctx.tally
     submitter.api.slots.take(open_tasks)
-    async with anyio.create_task_group() as stages:
-        stages.start_soon(submitter.run)
+
+    async def created(number: int) -> None:
         with anyio.fail_after(10.0):
-            while submitter.ctx.tally.created < number:
+            while tally.created < number:
                 await submitter.api.changed.wait(submitter.ctx.clock, seconds=1.0)
         await anyio.sleep(0.05)
+        assert len(provider.creates) == tally.creates == number
+
+    async with anyio.create_task_group() as stages:
+        stages.start_soon(submitter.run)
+        await created(number)
+        assert (tally.open, submitter._in_flight) == (open_tasks + number, 0)
+        for more in range(number + 1, 4):
+            submitter.api.slots.release()
+            await created(more)
         stages.cancel_scope.cancel()
-    assert len(provider.creates) == submitter.ctx.tally.creates == number
-    assert (submitter.ctx.tally.open, submitter._in_flight) == (open_tasks + number, 0)
 
 
 @pytest.mark.parametrize("changes", [{"max_items": 2}])
