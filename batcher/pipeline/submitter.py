@@ -12,6 +12,7 @@ from typing import Any, Final
 import anyio
 from anyio.abc import TaskGroup
 
+from batcher.clock import local
 from batcher.errors import StorageError
 from batcher.formatting import rounded
 from batcher.item import Event
@@ -24,11 +25,10 @@ from batcher.pipeline.connection import token_rejected, unreachable
 from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.poller import Poller
 from batcher.pipeline.recheck import recheck
-from batcher.pipeline.refusal import refused
+from batcher.pipeline.refusal import refused, too_long
 from batcher.pipeline.stop import Reason
 from batcher.pipeline.waiting import Situation, Wait, why_waiting
 from batcher.provider.answers import Answer, Cause
-from batcher.provider.limits import PATIENT_RETRY_AFTER_SECONDS
 from batcher.throttle.gate import Sent
 
 _BLOCKED_SECONDS: Final = 1.0
@@ -166,6 +166,10 @@ class Submitter:
                 return False
             case Wait.BUDGET | Wait.ANSWERS | Wait.PROBE:
                 await self.api.changed.wait(self.ctx.clock, ring=changed)
+            case Wait.CLOSED:
+                until = local(self.ctx.clock.now() + found.closed_seconds)
+                self.ctx.stop.stop_creating(Reason.TROUBLE, too_long(until))
+                return False
             case Wait.TURN:
                 await self.ctx.clock.sleep(min(found.turn_seconds, _OTHERS_SECONDS))
             case Wait.OTHERS:
@@ -213,6 +217,7 @@ class Submitter:
             others_work=others_work,
             items_spent=left.spent,
             turn_seconds=left.wait_seconds,
+            closed_seconds=left.closed_seconds,
             crowded=left.creates == 0,
         )
 
@@ -290,7 +295,7 @@ class Submitter:
     async def _note_closed(self, answer: Answer) -> None:
         """Let no run of the account create for as long as the API asks."""
         asked = answer.retry_after_seconds or 0.0
-        if not (self.ctx.ledger.is_shared and 0 < asked <= PATIENT_RETRY_AFTER_SECONDS):
+        if not self.ctx.ledger.is_shared or asked <= 0:
             return
         try:
             await self.ctx.ledger.do(account.note_closed, self.api.account_id, asked)

@@ -147,11 +147,6 @@ def storage_error(address: Address, error: DBAPIError) -> StorageError:
     return sqlite.storage_error(address, error)
 
 
-def is_deadlock(error: DBAPIError) -> bool:
-    """Whether a server aborted the transaction since it and another waited for each other: it may be repeated."""
-    return getattr(statements.first_error(error), "sqlstate", None) in ("40001", "40P01")
-
-
 def timeline(conn: Connection) -> str | None:
     """What identifies the ledger's tables on a server, and the server's history. It changes when another server takes
     over, and when the ledger is restored from a dump. None for a file."""
