@@ -110,8 +110,15 @@ def note_claimed(conn: Connection, account_id: int, number: int, limits: Limits 
 
 def note_closed(conn: Connection, account_id: int, seconds: float) -> None:
     """The API asked to create nothing for this long: no run of the account does, for a day at most."""
-    if is_shared(conn):
+    if seconds > 0 and is_shared(conn):
         _CLOSE.run(conn, {"_account": account_id, "_seconds": min(seconds, _MAX_CLOSED_SECONDS)})
+
+
+def forget_closed(conn: Connection, run_id: str, account_id: int) -> None:
+    """Forget how long the API asked earlier runs to wait, unless one of them still works: a new run asks it again."""
+    if is_shared(conn):
+        others = exists().where(runs.c.account_id == account_id, runs.c.ended_at.is_(None), runs.c.id != run_id)
+        conn.execute(update(accounts).where(accounts.c.id == account_id, ~others).values(closed_until_at=None))
 
 
 def _left_of_shift(conn: Connection, run_id: str, max_items: int | None) -> int:
