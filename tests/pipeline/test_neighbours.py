@@ -123,8 +123,16 @@ async def test_a_slot_that_another_run_has_is_waited_for_briefly(
 ) -> None:
     claimed = book.claim(2, run_id=OTHER)
     assert await submitter._claim(3) == []
-    assert (await submitter._wait(), clock.pauses, is_creating(book)) == (True, [0.5], True)
-    book.record(book.answer(claimed[0], Event.REJECTED, "invalid", run_id=OTHER))
+
+    async def free_one() -> None:
+        await anyio.sleep(0.02)
+        book.record(book.answer(claimed[0], Event.REJECTED, "invalid", run_id=OTHER))
+
+    with anyio.fail_after(5.0):
+        async with anyio.create_task_group() as others:
+            others.start_soon(free_one)
+            assert await submitter._wait()
+    assert (set(clock.pauses), is_creating(book)) == ({0.5}, True)
     assert len(await submitter._claim(3)) == 1
 
 
@@ -146,7 +154,8 @@ async def test_creating_ends_once_all_runs_together_have_created_max_items(
 ) -> None:
     book.claim(2, run_id=OTHER)
     assert not await submitter._wait()
-    assert submitter.ctx.stop.reasons == {Reason.ASKED: "--max-items 2 reached"}
+    stop = submitter.ctx.stop
+    assert (stop.reasons, stop.collecting) == ({Reason.ASKED: "--max-items 2 reached"}, False)
 
 
 async def test_creating_ends_when_another_run_has_imported_another_version(
@@ -188,20 +197,28 @@ async def test_a_run_takes_a_share_of_the_slots_only_while_it_creates(
     assert (shares, is_creating(book)) == ([True] * 3, False)
 
 
-@pytest.mark.parametrize(
-    ("asked", "is_noted"),
-    [("20", True), ("0", False), ("", False), (f"{PATIENT_RETRY_AFTER_SECONDS + 1:.0f}", False)],
-    ids=["brief", "none", "unsaid", "long"],
-)
+@pytest.mark.parametrize("asked", ["20", "0", "", "5000"])
 async def test_a_wait_that_the_api_asks_for_is_recorded_for_the_other_runs(
-    book: Book, provider: FakeTTS, submitter: Submitter, asked: str, is_noted: bool
+    book: Book, provider: FakeTTS, submitter: Submitter, asked: str
 ) -> None:
-    """One that is too long ends this run, and binds no other."""
+    """Even if it is too long for this run."""
     provider.on_create = lambda _: refusal(429, "rate_limited", retry_after=asked)
     (claimed,) = await submitter._claim(1)
     await submitter._create(claimed, submitter.gate.enter())
-    found = book.do(account.room, OTHER, book.account_id, 1, NO_LIMITS)
-    assert (found.creates, 18.0 < found.wait_seconds <= 20.0) == ((0, True) if is_noted else (1, False))
+    found, seconds = book.do(account.room, OTHER, book.account_id, 1, NO_LIMITS), float(asked or 0.0)
+    assert (found.creates == 0) == (seconds > 0)
+    assert seconds - 2.0 < found.closed_seconds <= seconds
+
+
+async def test_creating_ends_if_the_api_asked_another_run_for_a_long_wait(
+    book: Book, submitter: Submitter, clock: BriefClock
+) -> None:
+    """It is the API's trouble. Open tasks are still collected."""
+    book.do(account.note_closed, book.account_id, PATIENT_RETRY_AFTER_SECONDS + 60.0)
+    assert not await submitter._wait()
+    stop = submitter.ctx.stop
+    assert (list(stop.reasons), stop.collecting) == ([Reason.TROUBLE], False)
+    assert "asks to wait until" in stop.reasons[Reason.TROUBLE]
 
 
 @pytest.mark.parametrize("is_held", [True, False])

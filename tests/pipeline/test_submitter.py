@@ -320,22 +320,6 @@ async def test_a_ledger_that_cannot_be_written_ends_the_run(
     assert (list(stop.reasons), stop.collecting, provider.creates) == ([Reason.TROUBLE], True, [])
 
 
-@pytest.mark.parametrize("step", ["claim", "leave"])
-async def test_a_ledger_that_fails_only_at_a_claim_or_at_the_end_of_creating_ends_the_run(
-    book: Book, provider: FakeTTS, submitter: Submitter, step: str
-) -> None:
-    if step == "claim":
-        with book.engine.begin() as conn:
-            conn.exec_driver_sql("PRAGMA legacy_alter_table = ON")
-            conn.exec_driver_sql("ALTER TABLE attempts RENAME TO lost")
-        await submitter.run()
-    else:
-        await submitter.ctx.ledger.do(lambda conn: conn.exec_driver_sql("PRAGMA query_only = ON"))
-        await submitter._leave_slots()
-    stop = submitter.ctx.stop
-    assert (list(stop.reasons), stop.collecting, provider.creates) == ([Reason.TROUBLE], True, [])
-
-
 @pytest.mark.parametrize("changes", [{"max_items": 0}])
 async def test_an_old_task_that_does_cost_is_collected_before_anything_is_created(
     book: Book, provider: FakeTTS, submitter: Submitter
@@ -413,10 +397,10 @@ async def test_a_halt_that_cannot_be_stored_or_reported_stops_the_run(
     if step == "refresh":
         submitter.api.guard._on_halt = fail
         book.do(halts.open_halt, book.account_id, "credits", AT, "why", RUN)
-        await submitter._refresh_guard()
+        await submitter._heed(claimed, Answer(cause=Cause.UNCLEAR))
     else:
         await submitter.ctx.ledger.do(lambda conn: conn.exec_driver_sql("PRAGMA query_only = ON"))
-        await submitter._suspect_empty(claimed)
+        await submitter._heed(claimed, Answer(cause=Cause.THROTTLED))
     stop = submitter.ctx.stop
     assert (list(stop.reasons), stop.collecting) == ([Reason.TROUBLE], True)
 

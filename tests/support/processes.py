@@ -77,6 +77,11 @@ class Started:
         assert self._process.pid is not None
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.exitcode is None
+
     def end(self, seconds: float = MOST_SECONDS) -> Ended:
         """Wait for it to end, at most this long."""
         self._process.join(seconds)
@@ -96,7 +101,7 @@ class Started:
 
     def until(self, holds: Callable[[], object]) -> None:
         """Wait until `holds` is true, checking it again and again."""
-        give_up_at = time.monotonic() + 10.0
+        give_up_at = time.monotonic() + 30.0
         while not holds():
             assert time.monotonic() < give_up_at, "what the test waits for did not come about"
             time.sleep(0.01)
