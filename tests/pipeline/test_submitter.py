@@ -277,6 +277,22 @@ async def test_answers_are_waited_for_without_asking_the_ledger_again(
     assert limit.cancelled_caught
 
 
+@pytest.mark.parametrize("changes", [{}, {"wait": False}], ids=["wait", "no wait"])
+async def test_the_result_of_a_probe_is_waited_for_if_this_run_will_see_it(
+    book: Book, provider: FakeTTS, submitter: Submitter, changes: dict[str, Any]
+) -> None:
+    """Without waiting for tasks, creating ends: a later run sees it."""
+    book.do(halts.open_halt, book.account_id, "credits", AT, "why", "run-0", from_task=True)
+    await submitter.api.guard.begin(Profile(), override=True)
+    await create_one(submitter)
+    assert await submitter._claim(3) == []
+    submitter._searched_all, more = True, None
+    with anyio.move_on_after(0.05) as limit:
+        more = await submitter._wait()
+    assert (limit.cancelled_caught, more) == ((False, False) if changes else (True, None))
+    assert len(provider.creates) == 1
+
+
 async def test_creating_goes_on_after_the_balance_was_read(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
     submitter._balance_due = True
     await submitter.run()
