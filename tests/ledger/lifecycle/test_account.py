@@ -345,6 +345,25 @@ def test_a_run_asks_anew_unless_another_still_waits(two: Book) -> None:
     assert room(two, RUN, Limits(concurrency=5)).creates == 5
 
 
+def test_only_waits_of_the_account_are_forgotten_and_only_its_runs_keep_them(two: Book) -> None:
+    limits, ours = Limits(concurrency=5), two.account_id
+    two.do(lambda conn: runs.end_run(conn, OTHER, ended_at=AT))
+    two.join("run-3", user_id="u2")
+    for account_id in (ours, two.account_id):
+        two.do(account.note_closed, account_id, 5000.0)
+    two.do(account.forget_closed, RUN, ours)
+    assert room(two, "run-3", limits).closed_seconds > 4000
+    two.account_id = ours
+    assert room(two, RUN, limits) == Room(creates=5)
+
+
+def test_a_run_that_has_ended_has_no_share_of_the_slots(two: Book) -> None:
+    """Even if it could not give it back."""
+    assert two.do(account.share, two.account_id, 5) == 3
+    two.do(lambda conn: runs.end_run(conn, OTHER, ended_at=AT))
+    assert two.do(account.share, two.account_id, 5) == 5
+
+
 def test_a_wait_that_the_runs_share_ends_within_a_day(two: Book) -> None:
     two.do(account.note_closed, two.account_id, 1e9)
     assert room(two, RUN, Limits(concurrency=5)).closed_seconds <= 24 * 3600
