@@ -137,6 +137,19 @@ async def test_a_slot_that_another_run_has_is_waited_for_briefly(
     assert len(await submitter._claim(3)) == 1
 
 
+@pytest.mark.parametrize("changes", [{"concurrency": 2}])
+async def test_a_change_in_this_run_ends_the_wait_for_a_slot(
+    book: Book, submitter: Submitter, clock: BriefClock
+) -> None:
+    """The end of its own task may permit a create before the others leave a slot."""
+    book.claim(2, run_id=OTHER)
+    with anyio.fail_after(5.0):
+        async with anyio.create_task_group() as others:
+            others.start_soon(submitter._wait_for_slots, submitter.api.changed.next())
+            await anyio.sleep(0.02)
+            submitter.api.changed.ring()
+
+
 @pytest.mark.parametrize(("asked", "pause"), [(1.0, 1.0), (30.0, 2.0)])
 async def test_a_wait_that_the_api_asked_of_another_run_is_kept(
     book: Book, submitter: Submitter, clock: BriefClock, asked: float, pause: float
