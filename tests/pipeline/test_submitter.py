@@ -159,6 +159,17 @@ async def test_a_lost_create_has_the_balance_read_next(
     assert provider.profiles == int(not interrupted)
 
 
+async def test_the_balance_is_read_although_the_creates_after_the_lost_one_are_held(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """A broken connection closes the gate for a moment."""
+    provider.on_create = lambda _: DROPPED
+    keys = [await create_one(submitter) for _ in range(2)]
+    assert [book.state(key) for key in keys] == ["in_doubt", "pending"]
+    assert submitter.ctx.tally.creates == 1
+    assert await submitter._read_balance()
+
+
 async def test_rows_before_the_last_claim_are_searched_again(
     book: Book, provider: FakeTTS, submitter: Submitter
 ) -> None:
@@ -191,6 +202,17 @@ async def test_a_halt_that_an_answer_opens_is_known_at_once(
     await create_one(submitter)
     assert [halt.kind for halt in submitter.api.guard.halts] == [kind]
     assert submitter.api.guard.tripped
+
+
+async def test_a_halt_that_an_accepted_probe_closes_is_over_at_once(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """The other creates need not wait for the probe's task."""
+    book.do(halts.open_halt, book.account_id, "credits", AT, "why", "run-0")
+    await submitter.api.guard.begin(Profile(), override=True)
+    assert submitter.api.guard.probing
+    await create_one(submitter)
+    assert (submitter.api.guard.halts, len(await submitter._claim(3))) == ([], 2)
 
 
 class QuickClock(Clock):
@@ -249,6 +271,16 @@ async def test_a_balance_read_for_another_reason_shows_no_price_before_the_task_
     submitter.ctx.tally.open = 1
     assert await submitter._read_balance()
     assert (provider.profiles, submitter._budget.unpriced) == (1, True)
+
+
+@pytest.mark.parametrize("changes", [{"max_credits": 9.0}])
+async def test_a_known_price_stays_known_when_the_balance_is_read(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    assert submitter._budget is not None
+    submitter._balance_due = True
+    assert await submitter._read_balance()
+    assert (provider.profiles, submitter._budget.unpriced) == (1, False)
 
 
 @pytest.mark.parametrize("changes", [{"max_credits": 4.5}])
@@ -396,6 +428,16 @@ async def test_creating_stops_once_the_api_has_not_answered_for_long(submitter: 
         submitter._react(answer, submitter.gate.enter())
     assert (list(stop.reasons), stop.creating, stop.collecting) == ([Reason.TROUBLE], True, False)
     assert submitter.ctx.tally.creates == (0 if cause is Cause.UNSENT else 101)
+
+
+@pytest.mark.parametrize("cause", [Cause.OK, Cause.INVALID])
+async def test_any_answer_ends_a_series_of_failures_and_of_refusals(submitter: Submitter, cause: Cause) -> None:
+    clock = submitter.gate._closure._clock = SetClock()
+    submitter.api.guard._throttled = 1
+    for one in (Cause.UNCLEAR, cause, Cause.UNCLEAR):
+        clock.at += 3600.0
+        submitter._react(Answer(cause=one, transport="refused"), submitter.gate.enter())
+    assert (submitter.ctx.stop.reasons, submitter.api.guard._throttled) == ({}, 0)
 
 
 @pytest.mark.parametrize("step", ["refresh", "throttled"])
