@@ -115,6 +115,7 @@ async def test_an_accepted_task_is_polled_as_the_ledger_has_it(
     names = ("key", "attempt", "account_id", "task_id", "format", "chars", "model", "wanted")
     assert [getattr(watched.task, name) for name in names] == [getattr(stored, name) for name in names]
     assert abs(watched.task.accepted_at - stored.accepted_at) < 1.0
+    assert book.one("SELECT ignored FROM tasks") == {"ignored": None}
 
 
 async def test_what_an_answer_reports_is_recorded(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
