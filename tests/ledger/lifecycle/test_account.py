@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from batcher.item import Event
 from batcher.ledger.lifecycle import account, collection, halts, runs
 from batcher.ledger.lifecycle.account import Limits, Room
 from batcher.ledger.money.spending import Budget
-from batcher.ledger.records import OpenTask
+from batcher.ledger.records import AnswerRecord, OpenTask
 from tests.support.ledger_kit import AT, RUN, Book, ending, sheet
 
 pytestmark = pytest.mark.parametrize("book", ["postgres"], indirect=True)
@@ -138,6 +140,24 @@ def test_a_halt_of_one_run_stops_the_next_claim_of_another(two: Book) -> None:
     (claimed,) = two.claim()
     two.record(two.answer(claimed, Event.DEFERRED, "no_credits"))
     assert two.claim_anew(5, run_id=OTHER) == []
+
+
+def test_whoever_changes_a_halt_has_the_accounts_lock(two: Book) -> None:
+    """Otherwise two runs that record answers and claim at once could wait for each other."""
+    two.do(halts.open_halt, two.account_id, "unstable", AT, "why", RUN)
+    (halt,) = two.do(halts.open_halts)
+    lost = AnswerRecord(
+        key="k", attempt=1, account_id=two.account_id, run_id=RUN, event=Event.LOST, cause="unclear", at=AT
+    )
+    changes: list[Callable[[Connection], object]] = [
+        lambda conn: halts.open_halt(conn, two.account_id, "credits", AT, "why", RUN),
+        lambda conn: halts.find_prober(conn, halt, RUN, may_probe=True),
+        lambda conn: halts.after_answer(conn, lost, Event.LOST, 10),
+    ]
+    for change in changes:
+        with two.engine.begin() as connection:
+            change(connection)
+            assert two.all("SELECT id FROM accounts FOR NO KEY UPDATE SKIP LOCKED") == []
 
 
 def test_one_run_probes_a_halt_and_another_takes_over_when_it_vanishes(two: Book) -> None:

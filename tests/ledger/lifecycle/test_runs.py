@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
+
+import pytest
 
 from batcher.ledger.lifecycle import runs
 from batcher.ledger.records import Balance
@@ -28,6 +31,54 @@ def test_a_new_run_ends_those_that_vanished_and_learns_how_the_last_one_ended(bo
         {"id": "run-2", "ended_at": AT + 3, "outcome": "vanished"},
         {"id": "run-3", "ended_at": None, "outcome": None},
     ]
+
+
+def test_the_first_run_of_a_ledger_learns_of_no_other(book: Book) -> None:
+    book.execute("DELETE FROM balances")
+    book.execute("DELETE FROM runs")
+    assert book.do(runs.begin_run, "run-2", out_dir="audio", at=AT) == (None, None)
+
+
+def test_a_run_vanishes_once(book: Book) -> None:
+    """Its host is named, and neither a run that recorded its end nor the one that asks has vanished."""
+    book.do(lambda conn: runs.end_run(conn, RUN, ended_at=AT, outcome="done", exit_code=0, message="all done"))
+    for run_id in ("run-2", "run-3"):
+        book.do(runs.begin_run, run_id, out_dir="audio", at=AT)
+        book.execute("UPDATE runs SET ended_at = NULL, is_creating = 1 WHERE id = 'run-2'")
+    assert book.do(runs.end_vanished, "run-3", at=AT + 1) == [socket.gethostname()]
+    assert book.do(runs.end_vanished, "run-3", at=AT + 2) == []
+    assert book.all("SELECT id, ended_at, outcome, is_creating FROM runs ORDER BY id") == [
+        {"id": RUN, "ended_at": AT, "outcome": "done", "is_creating": 0},
+        {"id": "run-2", "ended_at": AT + 1, "outcome": "vanished", "is_creating": 0},
+        {"id": "run-3", "ended_at": None, "outcome": None, "is_creating": None},
+    ]
+
+
+@pytest.mark.parametrize("book", ["postgres"], indirect=True)
+def test_a_run_that_joins_learns_how_the_last_run_that_ended_did(book: Book) -> None:
+    """Another works since then."""
+    book.join("run-2", at=AT + 1)
+    book.do(lambda conn: runs.end_run(conn, RUN, ended_at=AT + 2, outcome="done", exit_code=0, message="all done"))
+    assert book.do(runs.begin_run, "run-3", out_dir="audio", at=AT + 3) == (0, "all done")
+
+
+@pytest.mark.parametrize("book", ["postgres"], indirect=True)
+def test_runs_begin_one_after_another(book: Book) -> None:
+    """Of two that begin at once, the second finds the first at work, or neither would know of the other."""
+    with book.engine.begin() as connection:
+        runs.begin_run(connection, "run-2", out_dir="audio", at=AT)
+        turns = "SELECT classid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND classid <> 7001"
+        assert len(book.all(turns)) == 1
+
+
+@pytest.mark.parametrize("book", ["postgres"], indirect=True)
+def test_one_run_at_a_time_finds_that_another_has_vanished(book: Book) -> None:
+    """The others find it once that is recorded."""
+    with book.engine.begin() as connection:
+        assert runs.end_vanished(connection, "run-2", at=AT) == [socket.gethostname()]
+        of_run = "SELECT pg_try_advisory_xact_lock(hashtextextended('run-1', 7001)) AS free"
+        assert book.one(of_run) == {"free": False}
+    assert book.one(of_run) == {"free": True}
 
 
 def test_an_account_is_known_by_its_user_and_origin(book: Book) -> None:
