@@ -296,7 +296,8 @@ def test_a_balance_is_recorded_in_the_credits_halt_of_its_account(book: Book) ->
     lose(book, MOST + 1)
     book.do(halts.open_halt, book.account_id, "credits", AT, "why", RUN)
     other = book.begin("run-2", user_id="u2")
-    book.do(halts.open_halt, other, "credits", AT, "why", "run-2")
+    for kind in ("credits", "unstable"):
+        book.do(halts.open_halt, other, kind, AT, "why", "run-2")
     book.do(halts.set_balance, other, 3.0, None, AT + 4)
     found = book.do(halts.open_halts)
     assert [(halt.kind, halt.account_id) for halt in found if halt.balance_at is not None] == [("credits", other)]

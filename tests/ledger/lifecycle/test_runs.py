@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from typing import Any
 
@@ -63,6 +64,27 @@ def test_a_run_that_joins_learns_how_the_last_run_that_ended_did(book: Book) -> 
 
 
 @pytest.mark.parametrize("book", ["postgres"], indirect=True)
+def test_runs_that_overlap_have_worked_together_even_if_only_through_a_third(book: Book) -> None:
+    """One that begins when no other works has worked alone until another joins it."""
+    book.join("run-2")
+    assert book.do(runs.others_work, RUN)
+    end(book, RUN)
+    assert not book.do(runs.others_work, "run-2")
+    assert book.do(runs.others_work, RUN)
+    book.join("run-3")
+    for run_id in ("run-2", "run-3"):
+        end(book, run_id)
+    book.do(runs.begin_run, "run-4", out_dir="audio", at=AT)
+    together = [book.do(runs.worked_with_others, run_id) for run_id in (RUN, "run-2", "run-3", "run-4")]
+    assert together == [True, True, True, False]
+
+
+def end(book: Book, run_id: str) -> None:
+    """Record the end of this run."""
+    book.do(lambda conn: runs.end_run(conn, run_id, ended_at=AT, outcome="done"))
+
+
+@pytest.mark.parametrize("book", ["postgres"], indirect=True)
 def test_runs_begin_one_after_another(book: Book) -> None:
     """Of two that begin at once, the second finds the first at work, or neither would know of the other."""
     with book.engine.begin() as connection:
@@ -111,10 +133,13 @@ def test_the_balance_before_a_run_is_the_latest_of_an_earlier_run_on_its_account
     book.do(runs.note_balance, RUN, account_id, Balance(tier="pro"), at=AT + 3)
     kept = book.all("SELECT credits, quota FROM balances ORDER BY at")
     assert [tuple(row.values()) for row in kept] == [(100.0, None), (90.0, None), (None, 70.0)]
-    enter(book, "run-2", user_id="u2", token="other", balance=Balance(credits=5.0))
+    other = enter(book, "run-2", user_id="u2", token="other", balance=Balance(credits=5.0))
+    assert other is not None
     assert book.do(runs.balance_before, account_id, "run-2") == 70.0
-    ends = book.all("SELECT profile_end FROM runs ORDER BY id")
-    assert [bool(row["profile_end"]) for row in ends] == [True, False]
+    book.do(runs.note_balance, "run-2", other, Balance(credits=4.0), at=AT + 4)
+    found = book.all("SELECT profile_start, profile_end FROM runs ORDER BY id")
+    balances = [[json.loads(row[name])["credits"] for name in ("profile_start", "profile_end")] for row in found]
+    assert balances == [[100.0, None], [5.0, 4.0]]
 
 
 def test_learned_values_belong_to_an_account_and_a_name(book: Book) -> None:
