@@ -1,4 +1,4 @@
-"""What runs on this host left for a ledger on a server, while others work. For recovery from errors see `test_ledger`."""
+"""What runs on this host left for a ledger on a server. `test_ledger` has the recovery from errors."""
 
 from __future__ import annotations
 
