@@ -87,6 +87,22 @@ def test_spending_stays_unknown_whatever_other_models_cost(book: Book) -> None:
     assert (found.in_flight, found.total) == (None, None)
 
 
+@pytest.mark.parametrize(
+    ("ended", "in_flight", "spent", "total"),
+    [((0.1, 0.2), 0.0, 0.3, 0.3), ((0.1,), 0.2, 0.1, 0.3), ((1.0000004, 0.0000004), 0.0, 1.000001, 1.000001)],
+)
+def test_costs_add_up_to_a_millionth(
+    book: Book, ended: tuple[float, ...], in_flight: float, spent: float, total: float
+) -> None:
+    """Without the noise of binary fractions."""
+    for number, cost in enumerate(ended):
+        end(book, f"t{number}", cost)
+    (claimed,) = book.claim()
+    book.record(book.accepted(claimed, "open", credits=in_flight))
+    found = book.do(spending.spending)
+    assert (found.spent, found.in_flight, found.total) == (spent, in_flight, total)
+
+
 def test_a_budget_that_is_too_small_for_one_item_is_not_blocked_for_a_smaller_one(book: Book) -> None:
     end(book, "t0", 4.0)
     (batch,) = book.wanted
