@@ -93,6 +93,15 @@ def test_more_than_a_few_edited_rows_are_refused(
         assert error.faults == first
 
 
+@pytest.mark.parametrize("other", ["m", "n"])
+def test_edits_are_compared_with_the_paid_rows_that_the_batch_has_now(book: Book, other: str) -> None:
+    """Not with rows that it had once, nor with those of another batch."""
+    book.take_in(voiced(230, "anna"), batch=other)
+    assert len(book.claim(230)) == 230
+    book.take_in(voiced(30, "anna"), filename="m/{id}")
+    assert refusal(book, voiced(30, "anna", edited=21), filename="m/{id}") is not None
+
+
 @pytest.mark.parametrize(("rows", "allowed"), [(21, False), (230, True)])
 def test_edits_in_a_new_batch_are_compared_with_its_own_size(book: Book, rows: int, allowed: bool) -> None:
     """It has no paid rows yet; and a row counts once, however often its text is paid for."""
@@ -147,15 +156,22 @@ def test_an_item_that_is_paid_for_already_costs_nothing(book: Book) -> None:
 
 def test_changed_rows_are_listed_by_what_changed(book: Book) -> None:
     """Paid for or not."""
-    book.take_in(sheet("one", "two", "three"))
-    (book.folder / "m.csv").write_text("id,text,voice\na,one,ben\nb,other,ben\nc,three,\nd,new,\n")
+    book.take_in(sheet("one", "two", "three", "four", "five"))
+    rows = ("a,one,ben,,,", "b,other,ben,,,", "c,three,,,,", "d,four,,wav,2,", "e,five,,,,1.5", "f,new,,,,")
+    (book.folder / "m.csv").write_text("\n".join(["id,text,voice,format,take,speed", *rows]) + "\n")
     rules = Rules(batch="m", voice="anna")
 
     def changed(conn: Connection) -> dict[str, list[str]]:
         staging = importer.stage(conn, Manifest(book.folder / "m.csv", rules), rules, "audio", AT)
         return rebuys.changed_rows(conn, staging)
 
-    assert book.do(changed) == {"voice": ["a", "b"], "text": ["b"]}
+    assert book.do(changed) == {
+        "voice": ["a", "b"],
+        "text": ["b"],
+        "format": ["d"],
+        "take": ["d"],
+        "params": ["e"],
+    }
 
 
 @pytest.mark.parametrize(

@@ -23,15 +23,16 @@ def test_the_first_ending_of_a_task_is_recorded_for_good(book: Book, verb: Any, 
     """A later poll never overwrites it."""
     book.take_in(sheet("one"))
     task = book.submitted("t1")
-    look = ending(task, at=AT + 3, word="w1", error_code="e1", credits=2.0, raw=b"r1")
+    look = ending(task, at=AT + 3, word="w1", error_code="e1", credits=2.0, raw=b"r1", ignored="x")
     assert book.do(verb, look)
     assert (book.state(task.key), book.events(task.key)[-1]) == (state, event)
     before = book.dump()
     for again in (collection.record_rendered, collection.record_failed):
         assert not book.do(again, ending(task, at=AT + 9, word="w2", error_code="e2", credits=9.0, raw=b"r2"))
     assert book.dump() == before
-    kept = book.one("SELECT ended_at, looked_at, looks, word, credits, raw FROM tasks")
-    assert kept == {"ended_at": AT + 3, "looked_at": AT + 3, "looks": 1, "word": "w1", "credits": 2.0, "raw": b"r1"}
+    kept = book.one("SELECT ended_at, looked_at, looks, word, credits, raw, ignored FROM tasks")
+    ended = {"ended_at": AT + 3, "looked_at": AT + 3, "looks": 1}
+    assert kept == ended | {"word": "w1", "credits": 2.0, "raw": b"r1", "ignored": "x"}
 
 
 def test_a_task_replaced_by_an_adopted_one_does_not_move_the_item(book: Book) -> None:
@@ -246,6 +247,36 @@ def test_a_file_is_recorded_before_it_is_saved_and_then_fixed(book: Book) -> Non
     book.do(collection.record_file, task, _file(sha256="2" * 64), out_dir="elsewhere", at=AT + 3)
     kept = book.one("SELECT sha256, out_dir, saved_at FROM files")
     assert kept == {"sha256": "0" * 64, "out_dir": "audio", "saved_at": AT + 2}
+
+
+def test_a_task_is_overdue_from_the_first_time_on(book: Book) -> None:
+    """Others are not."""
+    book.take_in(sheet("one", "two"))
+    first, _ = book.submitted("t1"), book.submitted("t2")
+    for after in (1, 2):
+        book.do(collection.record_overdue, first, at=AT + after)
+    found = book.all("SELECT task_id, overdue_at FROM tasks ORDER BY task_id")
+    assert [tuple(row.values()) for row in found] == [("t1", AT + 1), ("t2", None)]
+
+
+def test_a_link_is_of_one_row(book: Book) -> None:
+    """Until it is forgotten."""
+    batch = book.take_in(sheet("one", "one", "two"))
+    other = book.take_in(sheet("one"), batch="n", filename="n/{id}")
+    task = book.submitted("t1")
+    book.do(collection.record_rendered, ending(task))
+    book.do(collection.record_file, task, _file(), out_dir="audio", at=AT)
+    links = [(batch.batch_id, "a", task.key, "a.mp3"), (other.batch_id, "a", task.key, "n/a.mp3")]
+    assert book.do(collection.record_delivered, task, links, at=AT + 1, run_id=RUN)
+    assert not book.do(collection.record_delivered, task, [], at=AT + 2, run_id=RUN)
+    query = "SELECT linked_key, linked_output, linked_at FROM rows ORDER BY batch_id, id"
+    linked = [tuple(row.values()) for row in book.all(query)]
+    unlinked = (None, None, None)
+    first, second = (task.key, "a.mp3", AT + 1), (task.key, "n/a.mp3", AT + 1)
+    assert linked == [first, unlinked, unlinked, second]
+    book.do(collection.forget_links, other.batch_id, [])
+    book.do(collection.forget_links, batch.batch_id, ["a", "b"])
+    assert [row["linked_key"] for row in book.all(query)] == [None, None, None, task.key]
 
 
 def test_open_tasks_are_collected_without_their_rows(book: Book) -> None:

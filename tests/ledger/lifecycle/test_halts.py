@@ -231,6 +231,19 @@ def test_a_probe_whose_task_fails_keeps_the_halt(book: Book) -> None:
     assert len(book.claim(5, run_id="run-2")) == 1
 
 
+def test_a_probe_whose_task_is_gone_keeps_the_halt(book: Book) -> None:
+    """The next create may probe."""
+    task = book.submitted("t1")
+    book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
+    claimed = probe(book)
+    book.record(book.accepted(claimed, "t2"))
+    probed = book_task(book, claimed, "t2")
+    says = [book.do(collection.record_missing, ending(probed, at=AT + after)) for after in (0, 60, 120, 180)]
+    assert says == [False, False, False, True]
+    assert kinds(book) == ["credits"]
+    assert len(book.claim(5, run_id="run-2")) == 1
+
+
 @pytest.mark.parametrize(
     ("event", "cause"),
     [(Event.REJECTED, "invalid"), (Event.DEFERRED, "throttled"), (Event.DEFERRED, "unsent"), (Event.DEFERRED, "held")],
