@@ -125,19 +125,31 @@ def test_a_changed_default_is_listed_rather_than_edits(book: Book) -> None:
     assert error.faults == ["m.csv:4: row c: a default or setting changed its voice from anna to ben"]
 
 
+def test_a_row_that_is_edited_while_its_default_changes_is_no_mere_edit(book: Book) -> None:
+    book.take_in(sheet("one"))
+    book.claim()
+    error = refusal(book, sheet("uno"), voice="ben")
+    assert error is not None
+    assert error.faults == ["m.csv:2: row a: a default or setting changed its text and voice from anna to ben"]
+
+
 @pytest.mark.parametrize(
     ("before", "after", "why"),
     [
         ({"voices": {"anna": "v1"}}, {"voices": {"anna": "v2"}}, "voice from v1 to v2"),
         ({}, {"columns": {"voice": "speaker"}}, "voice from anna to ben"),
+        ({}, {"columns": {"speed": "tempo"}}, 'params from {} to {"speed": 1.5}'),
+        ({}, {"model": "m1"}, "model from none to m1"),
+        ({}, {"format": "wav"}, "format from mp3 to wav"),
+        ({}, {"model": "m1", "format": "wav"}, "model and format from none to m1"),
     ],
-    ids=["what a name stands for", "another column"],
+    ids=["what a name stands for", "another column", "a parameter", "the model", "the format", "two of them"],
 )
 def test_a_changed_setting_is_no_edit_although_the_row_has_its_own_value(
     book: Book, before: dict[str, Any], after: dict[str, Any], why: str
 ) -> None:
     """The manifest is the same, so what changed are the settings."""
-    content = "id,text,voice,speaker\na,one,anna,ben\n"
+    content = "id,text,voice,speaker,tempo\na,one,anna,ben,1.5\n"
     book.take_in(content, **before)
     book.claim()
     error = refusal(book, content, **after)
