@@ -230,6 +230,25 @@ def test_a_budget_that_is_half_spent_is_recounted_at_once(book: Book) -> None:
     assert number == 2
 
 
+@pytest.mark.parametrize(("left", "created"), [(19.5, 2), (4.0, 2), (3.0, 1)], ids=["an eighth", "half", "over half"])
+def test_a_budget_is_recounted_after_an_eighth_of_the_batchs_creates_or_half_of_the_rest(
+    book: Book, left: float, created: int
+) -> None:
+    """After two of sixteen, although more would fit at the known price. Creates of another batch do not count."""
+    other = book.take_in("id,text\n" + "".join(f"o{n},ot{n:02}\n" for n in range(8)), batch="other", filename="o/{id}")
+    mine = book.take_in("id,text\n" + "".join(f"r{n},tx{n:02}\n" for n in range(24)))
+    for batch, number in ((other, 8), (mine, 16)):
+        book.wanted, book.cursor = [batch], (0, 0)
+        for n in range(number):
+            end(book, f"{batch.name}{n}", 1.0)
+    budget = Budget(16.0 + left, "run-1")
+    number = 0
+    while claimed := book.claim(5, budget=budget):
+        number += 1
+        book.record(book.accepted(claimed[0], f"u{number}", credits=10.0))
+    assert number == created
+
+
 def test_without_a_price_creates_go_one_at_a_time_and_stop_after_five(book: Book) -> None:
     """The balance is read after each, which may show one."""
     (batch,) = book.wanted
