@@ -55,6 +55,8 @@ def test_an_unfunded_item_is_claimed_only_after_a_recheck(book: Book) -> None:
     task = book.submitted("t1")
     assert book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
     assert (book.state(task.key), book.events(task.key)[-1]) == ("pending", "unfunded")
+    item = book.item(task.key)
+    assert (item["task_id"], item["recheck_task_id"], item["error_code"]) == (None, "t1", "insufficient_credits")
     (halt,) = book.do(halts.open_halts, book.account_id)
     assert halt.kind == "credits"
     book.do(halts.find_prober, halt, RUN, may_probe=True)
@@ -80,17 +82,19 @@ def test_an_unfunded_item_is_claimed_only_after_a_recheck(book: Book) -> None:
         (0.0, None, "pending"),
         (2.0, 0.0, "pending"),
         (2.0, None, "failed"),
-        (0.0, 2.0, "failed"),
+        (0.5, None, "failed"),
+        (0.0, 0.5, "failed"),
     ],
 )
 def test_an_unfunded_task_that_was_charged_is_not_created_again(
     book: Book, at_first: float | None, at_last: float | None, state: str
 ) -> None:
-    """The latest charge reported decides. Either way the account is halted."""
-    book.take_in(sheet("one"))
-    (claimed,) = book.claim()
-    book.record(book.accepted(claimed, "t1", credits=at_first))
-    (task,) = book.open_tasks()
+    """The latest charge reported decides, not that of another task. Either way the account is halted."""
+    book.take_in(sheet("one", "two"))
+    for task_id, cost in (("t0", 1.0 if at_first is None else 0.0), ("t1", at_first)):
+        (claimed,) = book.claim()
+        book.record(book.accepted(claimed, task_id, credits=cost))
+    _, task = book.open_tasks()
     again = book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits", credits=at_last))
     assert (again, book.state(task.key)) == (state == "pending", state)
     assert len(book.do(halts.open_halts, book.account_id)) == 1

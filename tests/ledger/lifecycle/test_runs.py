@@ -122,6 +122,7 @@ def test_an_account_is_known_by_its_user_and_origin(book: Book) -> None:
 def test_a_token_is_not_in_the_ledger(book: Book) -> None:
     enter(book, "run-2", token="sk-very-secret")
     assert "sk-very-secret" not in "\n".join(book.dump())
+    assert runs.token_fingerprint("sk-very-secret") == "06e1f0fca422ab34"  # as every version had it
 
 
 def test_the_balance_before_a_run_is_the_latest_of_an_earlier_run_on_its_account(book: Book) -> None:
