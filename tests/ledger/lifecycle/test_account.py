@@ -142,7 +142,7 @@ def test_a_halt_of_one_run_stops_the_next_claim_of_another(two: Book) -> None:
     assert two.claim_anew(5, run_id=OTHER) == []
 
 
-def test_whoever_changes_a_halt_has_the_accounts_lock(two: Book) -> None:
+def test_whoever_changes_a_halt_or_takes_tasks_over_has_the_accounts_lock(two: Book) -> None:
     """Otherwise two runs that record answers and claim at once could wait for each other."""
     two.do(halts.open_halt, two.account_id, "unstable", AT, "why", RUN)
     (halt,) = two.do(halts.open_halts)
@@ -153,6 +153,7 @@ def test_whoever_changes_a_halt_has_the_accounts_lock(two: Book) -> None:
         lambda conn: halts.open_halt(conn, two.account_id, "credits", AT, "why", RUN),
         lambda conn: halts.find_prober(conn, halt, RUN, may_probe=True),
         lambda conn: halts.after_answer(conn, lost, Event.LOST, 10),
+        lambda conn: collection.take_over(conn, two.account_id, two.wanted, run_id=RUN),
     ]
     for change in changes:
         with two.engine.begin() as connection:

@@ -158,6 +158,7 @@ def test_a_task_is_gone_after_four_missing_polls_over_three_minutes(
     says = [book.do(collection.record_missing, ending(task, at=AT + after, error_code="nf")) for after in looks]
     assert says == [False] * (len(looks) - 1) + [gone]
     assert book.state(task.key) == ("gone" if gone else "submitted")
+    assert book.one("SELECT ended_at FROM tasks") == {"ended_at": AT + looks[-1] if gone else None}
 
 
 def test_finding_a_task_resets_its_missing_polls(book: Book) -> None:
@@ -180,8 +181,8 @@ def test_missing_polls_before_a_task_was_found_never_count_again(book: Book) -> 
         for task in (first, second):
             book.do(collection.record_missing, ending(task, at=AT + after))
     book.do(collection.record_found, first)
-    assert not book.do(collection.record_missing, ending(first, at=AT + 180))
-    assert not book.do(collection.record_missing, ending(first, at=AT + 400))
+    for after in (180, 400, 500):
+        assert not book.do(collection.record_missing, ending(first, at=AT + after))
     assert book.do(collection.record_missing, ending(second, at=AT + 180))
 
 
@@ -236,21 +237,29 @@ def _file(path: str = ".items/ab/abc.mp3", sha256: str = "0" * 64) -> FileRecord
 
 
 def test_a_file_is_recorded_before_it_is_saved_and_then_fixed(book: Book) -> None:
-    """Until it is saved a recovery finds the record; afterwards nothing changes it."""
-    book.take_in(sheet("one"))
-    task = book.submitted("t1")
-    book.do(collection.record_rendered, ending(task))
-    book.do(collection.record_file, task, _file(sha256="1" * 64), out_dir="audio", at=AT)
+    """Until it is saved a recovery finds the record; afterwards nothing changes it, nor does it save another's file."""
+    book.take_in(sheet("one", "two"))
+    task, other = book.submitted("t1"), book.submitted("t2")
+    for one in (task, other):
+        book.do(collection.record_rendered, ending(one))
+    book.do(collection.record_file, other, _file(), out_dir="audio", at=AT)
+    earlier = FileRecord(path="elsewhere.mp3", sha256="1" * 64, bytes=99, audio_seconds=9.0)
+    book.do(collection.record_file, task, earlier, out_dir="elsewhere", at=AT)
     book.do(collection.record_file, task, _file(), out_dir="audio", at=AT + 1)
     assert book.do(collection.recorded_files) == []  # a working run is about to save it
     book.begin("run-2")
-    ((found, out_dir, path, sha256),) = book.do(collection.recorded_files)
+    ((found, out_dir, path, sha256),) = [one for one in book.do(collection.recorded_files) if one[0].key != other.key]
     assert (found.key, found.task_id, out_dir, path, sha256) == (task.key, "t1", "audio", _file().path, "0" * 64)
     assert book.do(collection.record_saved, task, at=AT + 2, run_id=RUN)
-    assert (book.state(task.key), book.do(collection.recorded_files)) == ("done", [])
+    assert book.state(task.key) == "done"
+    assert [one.key for one, *_ in book.do(collection.recorded_files)] == [other.key]
     book.do(collection.record_file, task, _file(sha256="2" * 64), out_dir="elsewhere", at=AT + 3)
-    kept = book.one("SELECT sha256, out_dir, saved_at FROM files")
-    assert kept == {"sha256": "0" * 64, "out_dir": "audio", "saved_at": AT + 2}
+    columns = "sha256, out_dir, bytes, audio_seconds, recorded_at, saved_at"
+    kept = book.all(f"SELECT {columns} FROM files ORDER BY saved_at IS NULL")
+    assert [tuple(row.values()) for row in kept] == [
+        ("0" * 64, "audio", 10, 1.5, AT + 1, AT + 2),
+        ("0" * 64, "audio", 10, 1.5, AT, None),
+    ]
 
 
 def test_a_task_is_overdue_from_the_first_time_on(book: Book) -> None:
@@ -263,6 +272,41 @@ def test_a_task_is_overdue_from_the_first_time_on(book: Book) -> None:
     assert [tuple(row.values()) for row in found] == [("t1", AT + 1), ("t2", None)]
 
 
+@pytest.mark.parametrize(
+    ("code", "word", "detail"), [("e1", "w1", "e1"), (None, "w1", "w1"), ("e1", None, "e1"), (None, None, None)]
+)
+def test_the_event_of_an_ending_has_its_error_or_else_its_status(
+    book: Book, code: str | None, word: str | None, detail: str | None
+) -> None:
+    book.take_in(sheet("one"))
+    book.do(collection.record_failed, ending(book.submitted("t1"), error_code=code, word=word))
+    assert book.one("SELECT detail FROM events WHERE event = 'remote_failed'") == {"detail": detail}
+
+
+def test_the_end_of_a_task_ends_no_other(book: Book) -> None:
+    """An answer without a body leaves none."""
+    book.take_in(sheet("one", "two"))
+    first, _ = book.submitted("t1"), book.submitted("t2")
+    book.do(collection.record_rendered, ending(first, at=AT + 1))
+    found = book.all("SELECT task_id, ended_at, raw FROM tasks ORDER BY task_id")
+    assert [tuple(row.values()) for row in found] == [("t1", AT + 1, None), ("t2", None, None)]
+
+
+def test_tasks_of_two_accounts_may_have_one_id(book: Book) -> None:
+    """What is recorded of one concerns it alone."""
+    book.take_in(sheet("one", "two"))
+    first = book.submitted("t1")
+    book.begin("run-2", user_id="u2")
+    (claimed,) = book.claim(run_id="run-2")
+    book.record(book.accepted(claimed, "t1", run_id="run-2", credits=2.0))
+    for _ in range(2):
+        book.do(collection.record_missing, ending(first))
+    book.do(collection.record_overdue, first, at=AT)
+    assert book.do(collection.record_unfunded, ending(first, error_code="insufficient_credits"))
+    found = book.all("SELECT account_id, missing_looks, overdue_at FROM tasks WHERE account_id = ?", book.account_id)
+    assert [tuple(row.values()) for row in found] == [(book.account_id, 0, None)]
+
+
 def test_a_link_is_of_one_row(book: Book) -> None:
     """Until it is forgotten."""
     batch = book.take_in(sheet("one", "one", "two"))
@@ -270,17 +314,17 @@ def test_a_link_is_of_one_row(book: Book) -> None:
     task = book.submitted("t1")
     book.do(collection.record_rendered, ending(task))
     book.do(collection.record_file, task, _file(), out_dir="audio", at=AT)
-    links = [(batch.batch_id, "a", task.key, "a.mp3"), (other.batch_id, "a", task.key, "n/a.mp3")]
+    links = [(batch.batch_id, name, task.key, f"{name}.mp3") for name in ("a", "b")]
+    links.append((other.batch_id, "a", task.key, "n/a.mp3"))
     assert book.do(collection.record_delivered, task, links, at=AT + 1, run_id=RUN)
     assert not book.do(collection.record_delivered, task, [], at=AT + 2, run_id=RUN)
     query = "SELECT linked_key, linked_output, linked_at FROM rows ORDER BY batch_id, id"
     linked = [tuple(row.values()) for row in book.all(query)]
-    unlinked = (None, None, None)
-    first, second = (task.key, "a.mp3", AT + 1), (task.key, "n/a.mp3", AT + 1)
-    assert linked == [first, unlinked, unlinked, second]
+    first, second, third = ((task.key, output, AT + 1) for output in ("a.mp3", "b.mp3", "n/a.mp3"))
+    assert linked == [first, second, (None, None, None), third]
     book.do(collection.forget_links, other.batch_id, [])
-    book.do(collection.forget_links, batch.batch_id, ["a", "b"])
-    assert [row["linked_key"] for row in book.all(query)] == [None, None, None, task.key]
+    book.do(collection.forget_links, batch.batch_id, ["a", "c"])
+    assert [row["linked_key"] for row in book.all(query)] == [None, task.key, None, task.key]
 
 
 def test_open_tasks_are_collected_without_their_rows(book: Book) -> None:
