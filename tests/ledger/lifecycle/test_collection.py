@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from batcher.ledger.lifecycle import claims, collection, decisions, halts
+from batcher.ledger.queries import selection
 from batcher.ledger.records import FileRecord, OpenTask
 from tests.support.ledger_kit import AT, RUN, Book, ending, sheet
 
@@ -296,9 +297,12 @@ def test_tasks_of_two_accounts_may_have_one_id(book: Book) -> None:
     """What is recorded of one concerns it alone."""
     book.take_in(sheet("one", "two"))
     first = book.submitted("t1")
-    book.begin("run-2", user_id="u2")
+    other = book.begin("run-2", user_id="u2")
     (claimed,) = book.claim(run_id="run-2")
-    book.record(book.accepted(claimed, "t1", run_id="run-2", credits=2.0))
+    book.record(book.accepted(claimed, "t1", run_id="run-2", credits=2.0, at=AT + 1))
+    for account_id, key, at in ((first.account_id, first.key, AT), (other, claimed.key, AT + 1)):
+        book.account_id = account_id
+        assert [(one.key, one.account_id, one.accepted_at) for one in book.open_tasks()] == [(key, account_id, at)]
     for _ in range(2):
         book.do(collection.record_missing, ending(first))
     book.do(collection.record_overdue, first, at=AT)
@@ -341,6 +345,39 @@ def test_open_tasks_are_collected_without_their_rows(book: Book) -> None:
     ]
     assert [task.key for task in book.open_tasks([])] == [first.key, second.key]
     assert book.do(collection.take_over, book.account_id + 1, book.wanted, run_id="next") == []
+
+
+def test_a_task_is_taken_over_only_from_a_run_that_has_ended(book: Book) -> None:
+    """Or from none: a person may have adopted it."""
+    book.take_in(sheet("one"))
+    task = book.submitted("t1")
+    book.do(collection.record_rendered, ending(task))
+    book.do(collection.record_file, task, _file(), out_dir="audio", at=AT)
+
+    def take_over() -> list[str]:
+        with book.engine.connect() as connection:
+            found = collection.take_over(connection, book.account_id, book.wanted, run_id="next")
+            recorded = collection.recorded_files(connection)
+            connection.rollback()
+        assert [one.key for one in found] == [one.key for one, *_ in recorded]
+        return [one.task_id for one in found]
+
+    assert take_over() == []
+    book.execute("UPDATE items SET run_id = NULL")
+    assert take_over() == ["t1"]
+    book.execute("UPDATE items SET run_id = ?", RUN)
+    book.begin("run-2")
+    assert take_over() == ["t1"]
+
+
+def test_with_chosen_rows_only_their_tasks_are_wanted(book: Book) -> None:
+    """All are collected nevertheless."""
+    book.take_in(sheet("one", "two", "three"))
+    for task_id in ("t1", "t2", "t3"):
+        book.submitted(task_id)
+    book.do(selection.choose_ids, book.wanted, ["b"])
+    assert [task.wanted for task in book.open_tasks(only_chosen=True)] == [False, True, False]
+    assert [task.wanted for task in book.open_tasks()] == [True, True, True]
 
 
 def test_an_open_task_carries_no_text() -> None:
