@@ -89,7 +89,8 @@ def test_runs_begin_one_after_another(book: Book) -> None:
     """Of two that begin at once, the second finds the first at work, or neither would know of the other."""
     with book.engine.begin() as connection:
         runs.begin_run(connection, "run-2", out_dir="audio", at=AT)
-        turns = "SELECT classid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND classid <> 7001"
+        turns = """SELECT classid FROM pg_locks JOIN pg_database ON pg_database.oid = database
+            WHERE locktype = 'advisory' AND objsubid = 2 AND classid <> 7001 AND datname = current_database()"""
         assert len(book.all(turns)) == 1
 
 

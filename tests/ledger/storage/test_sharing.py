@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 import pytest
@@ -18,6 +18,10 @@ from batcher.address import Server
 from batcher.errors import LockedError
 from batcher.ledger.storage import database, sharing
 from tests.support.ledger_kit import book_in
+
+
+_LOCKS: Final = """SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = database
+    WHERE locktype = 'advisory' AND datname = current_database()"""
 
 
 @pytest.fixture
@@ -83,7 +87,7 @@ def test_whoever_needs_the_ledger_alone_is_told_who_has_it(
     assert "--wait-lock" in (error.value.hint or "")
     run.dispose()
     with psycopg.connect(ledger_url, autocommit=True) as connection:
-        until(lambda: connection.execute("SELECT FROM pg_locks WHERE classid = 7001").fetchone() is None)
+        until(lambda: connection.execute(_LOCKS).fetchone() is None)
     opened()
     with impatient(), pytest.raises(LockedError):
         opened("b")
