@@ -19,7 +19,6 @@ from batcher.errors import LockedError
 from batcher.ledger.storage import database, sharing
 from tests.support.ledger_kit import book_in
 
-
 _LOCKS: Final = """SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = database
     WHERE locktype = 'advisory' AND datname = current_database()"""
 
