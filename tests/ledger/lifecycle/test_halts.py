@@ -163,8 +163,8 @@ def test_an_accepted_probe_closes_the_halt(book: Book) -> None:
 def test_a_create_probes_only_the_open_halts_that_its_run_may_probe(book: Book) -> None:
     """And none that has a probe in flight."""
     first = book.account_id
-    for account_id, kind, owner in ((first, "credits", "run-2"), (first, "unstable", RUN)):
-        book.do(halts.open_halt, account_id, kind, AT, "why", owner)
+    book.do(halts.open_halt, first, "credits", AT, "why", "run-2")
+    book.do(halts.open_halt, first, "unstable", AT, "why", RUN)
     other = book.begin("run-2", user_id="u2")
     book.do(halts.open_halt, other, "credits", AT, "why", "run-2")
     book.do(halts.open_halt, other, "unstable", AT, "why", "run-2")
@@ -309,8 +309,8 @@ def test_a_balance_is_recorded_in_the_credits_halt_of_its_account(book: Book) ->
     lose(book, MOST + 1)
     book.do(halts.open_halt, book.account_id, "credits", AT, "why", RUN)
     other = book.begin("run-2", user_id="u2")
-    for kind in ("credits", "unstable"):
-        book.do(halts.open_halt, other, kind, AT, "why", "run-2")
+    book.do(halts.open_halt, other, "credits", AT, "why", "run-2")
+    book.do(halts.open_halt, other, "unstable", AT, "why", "run-2")
     book.do(halts.set_balance, other, 3.0, None, AT + 4)
     found = book.do(halts.open_halts)
     assert [(halt.kind, halt.account_id) for halt in found if halt.balance_at is not None] == [("credits", other)]
