@@ -11,7 +11,7 @@ from batcher.item import Event
 from batcher.ledger.lifecycle import account, collection, halts, runs
 from batcher.ledger.lifecycle.account import Limits, Room
 from batcher.ledger.money.spending import Budget
-from batcher.ledger.records import AnswerRecord, OpenTask
+from batcher.ledger.records import AnswerRecord, Batch, Claimed, OpenTask
 from tests.support.ledger_kit import AT, RUN, Book, ending, sheet
 
 pytestmark = pytest.mark.parametrize("book", ["postgres"], indirect=True)
@@ -134,6 +134,43 @@ def test_a_budget_counts_what_other_runs_claim(two: Book) -> None:
         claimed += len(found)
         claimed += len(two.claim(budget=theirs, run_id=OTHER))
     assert 3 <= claimed <= 4
+
+
+def test_a_budget_counts_each_claim_of_another_run_once_and_in_its_batch(two: Book) -> None:
+    """At the estimated price: one credit per byte, whatever the model. Its own claims it has counted already."""
+    for number in range(2):
+        task = submitted(two, f"t{number}", Limits(concurrency=100))
+        two.do(collection.record_rendered, ending(task, credits=13.0))
+    first = two.wanted[0]
+    second, third = (two.take_in(f"id,text\nx,{name}\n", batch=name, filename=f"{name}/{{id}}") for name in ("n", "o"))
+    fourth = two.take_in("id,text,model\nx,p,m9\n", batch="p", filename="p/{id}")
+    mine = Budget(1000.0, RUN)
+    for batch in (first, second, fourth):
+        two.do(mine.affords, batch.batch_id, None, 1)
+    before = dict(mine._left)
+
+    def claim(batch: Batch, run_id: str) -> Claimed:
+        two.wanted, two.cursor = [batch], (0, 0)
+        (claimed,) = two.claim(run_id=run_id)
+        return claimed
+
+    def others_took() -> list[float]:
+        return [before[batch.batch_id] - mine._left[batch.batch_id] for batch in (first, second, fourth)]
+
+    claim(first, RUN)
+    deferred = claim(first, OTHER)
+    two.record(two.answer(deferred, Event.DEFERRED, "throttled", run_id=OTHER))
+    two.do(mine._count_others)
+    assert others_took() == [13.0, 0.0, 0.0]
+    assert claim(first, OTHER).attempt == 2
+    for batch in (second, third, fourth):
+        claim(batch, OTHER)
+    for _ in range(2):
+        two.do(mine._count_others)
+        assert others_took() == [26.0, 1.0, 1.0]
+    claim(first, OTHER)
+    two.do(mine.affords, second.batch_id, None, 1)
+    assert others_took()[0] == 39.0
 
 
 def test_a_halt_of_one_run_stops_the_next_claim_of_another(two: Book) -> None:

@@ -113,6 +113,13 @@ def test_a_budget_that_is_too_small_for_one_item_is_not_blocked_for_a_smaller_on
     assert budget.blocked == {}
 
 
+def test_the_first_item_of_a_batch_may_take_its_whole_budget(book: Book) -> None:
+    """Its price is known from another batch."""
+    end(book, "t0", 4.0)
+    other = book.take_in("id,text\nx,abcd\n", batch="other")
+    assert book.do(Budget(4.0, "run-1").affords, other.batch_id, None, 4)
+
+
 def test_a_create_in_flight_has_not_ended(book: Book) -> None:
     """Nor has one that was in doubt and whose task was found."""
     (batch,) = book.wanted
@@ -154,6 +161,11 @@ def test_an_item_of_several_batches_is_to_be_bought_for_the_first(book: Book) ->
     book.take_in("id,text\ny,other\nx,txt1\n", batch="other")
     sizes = book.do(lambda conn: list(spending.sizes_to_buy(conn, book.wanted)))
     assert sizes == [(None, 4)] * 9 + [(None, 5)]
+
+
+def test_an_item_of_several_rows_is_to_be_bought_for_the_first(book: Book) -> None:
+    batch = book.take_in("id,text\na,aa\nb,bbb\nc,aa\n", batch="twice", filename="twice/{id}")
+    assert book.do(lambda conn: list(spending.sizes_to_buy(conn, [batch]))) == [(None, 2), (None, 3)]
 
 
 def test_a_create_in_doubt_that_was_bought_again_counts_twice(book: Book) -> None:
@@ -301,6 +313,7 @@ def test_what_is_still_to_be_bought_comes_in_the_order_of_creates(book: Book) ->
     assert book.do(lambda conn: list(spending.sizes_to_buy(conn, book.wanted, only_chosen=True))) == [("m1", 5)]
     assert book.do(spending.next_need, book.wanted, only_chosen=True) == 10.0
     book.do(selection.choose_ids, book.wanted, ["y", "b"])
+    assert book.do(spending.next_need, book.wanted, only_chosen=True) == 8.0
     assert book.do(lambda conn: list(spending.sizes_to_buy(conn, book.wanted[1:], only_chosen=True))) == [("m1", 5)]
 
 
