@@ -507,6 +507,7 @@ def test_a_lost_probe_closes_nothing_if_its_answer_is_found_later(book: Book) ->
     claimed = probe(book)
     other = book.begin("run-3", user_id="u2")
     book.do(halts.open_halt, other, "unstable", AT, "why", "run-3")
+    book.execute("UPDATE halts SET probe_key = ?", claimed.key)  # the other account's probe before this one's
     book.account_id = first
     answer(book, claimed, Event.LOST, run_id="run-2", at=AT + 1)
     assert [halt.probes for halt in book.do(halts.open_halts)] == [1, 0]

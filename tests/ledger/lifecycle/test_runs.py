@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from batcher.ledger.lifecycle import runs
+from batcher.ledger.lifecycle import collection, runs
 from batcher.ledger.records import Balance
-from tests.support.ledger_kit import AT, RUN, Book
+from tests.support.ledger_kit import AT, RUN, Book, ending, sheet
 
 API = "https://api.test"
 
@@ -82,6 +82,17 @@ def test_runs_that_overlap_have_worked_together_even_if_only_through_a_third(boo
 def end(book: Book, run_id: str) -> None:
     """Record the end of this run."""
     book.do(lambda conn: runs.end_run(conn, run_id, ended_at=AT, outcome="done"))
+
+
+@pytest.mark.parametrize("book", ["postgres"], indirect=True)
+def test_a_run_begins_by_merging_the_costs_that_earlier_runs_noted(book: Book) -> None:
+    """Otherwise there would be a line for each task that has ever ended."""
+    book.take_in(sheet("one", "two"))
+    for task_id in ("t1", "t2"):
+        book.do(collection.record_rendered, ending(book.submitted(task_id), credits=1.0))
+    assert len(book.all("SELECT told FROM costs")) > 1
+    book.do(runs.begin_run, "run-2", out_dir="audio", at=AT)
+    assert [row["told"] for row in book.all("SELECT told FROM costs")] == [2.0]
 
 
 @pytest.mark.parametrize("book", ["postgres"], indirect=True)
