@@ -218,8 +218,11 @@ def test_only_tasks_of_runs_that_have_ended_are_taken_over(two: Book) -> None:
     assert two.do(collection.take_over, two.account_id, two.wanted, run_id=OTHER) == []
     with two.engine.begin() as conn:
         runs.end_run(conn, RUN, ended_at=AT, exit_code=6)
-    (task,) = two.do(collection.take_over, two.account_id, two.wanted, run_id=OTHER)
+    (theirs,) = two.claim(run_id=OTHER)
+    two.join("run-3")
+    (task,) = two.do(collection.take_over, two.account_id, two.wanted, run_id="run-3")
     assert task.task_id == "t1"
+    assert [two.item(key)["run_id"] for key in (task.key, theirs.key)] == ["run-3", OTHER]
     assert two.do(collection.take_over, two.account_id, two.wanted, run_id=OTHER) == []
 
 
