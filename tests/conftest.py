@@ -149,13 +149,15 @@ class Project:
         *arguments: str | Path,
         cwd: Path | None = None,
         stdin: str = "",
+        points: str = "",
         environment: dict[str, str] | None = None,
         enter: Callable[[], None] | None = None,
         terminal: Path | None = None,
     ) -> Started:
         """Start any command, in the terminal if one is given.
 
-        `environment` is added to the usual one, and the process first calls `enter`.
+        It is killed at `points` (see `killing`). `environment` is added to the usual one, and the process first calls
+        `enter`.
         """
         started = begin(
             [*map(str, arguments)],
@@ -163,6 +165,7 @@ class Project:
             self.environment | (environment or {}),
             aside=self.folder.parent,
             stdin=stdin,
+            points=points,
             enter=enter,
             terminal=terminal,
         )

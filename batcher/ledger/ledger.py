@@ -251,7 +251,7 @@ class Ledger:
                             _apply(connection, call)
                     return
                 except DBAPIError as error:
-                    if last or not database.is_deadlock(error) or not all(call.repeatable for call in batch):
+                    if last or not sharing.is_deadlock(error) or not all(call.repeatable for call in batch):
                         raise
 
     async def _commit(self, batch: list[_Call[Any]]) -> None:

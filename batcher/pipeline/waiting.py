@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from batcher.provider.limits import PATIENT_RETRY_AFTER_SECONDS
+
 
 class Wait(Enum):
     """Why nothing was claimed. The value describes what happens next."""
@@ -17,6 +19,7 @@ class Wait(Enum):
     OTHERS = "other runs have the remaining items: wait until they have finished or returned them"
     NOTHING_LEFT = "no item is left to create: finish"
     ITEMS_SPENT = "the runs have created as many items as they may: stop creating"
+    CLOSED = "the API asked for a longer wait than a run has patience: stop creating"
     TURN = "the rate of all runs, or a wait that the API asked for, permits no create yet: wait as long"
     SLOTS = "other runs have the account's slots: wait until one is free"
     PROBE = "a halt is being probed: wait for the probe's result"
@@ -49,6 +52,8 @@ class Situation:
     """The runs that work at the same time have created `--max-items`."""
     turn_seconds: float = 0.0
     """Until the limits of all runs permit a create."""
+    closed_seconds: float = 0.0
+    """Until the end of a wait that the API asked for."""
     crowded: bool = False
     """The limits of all runs leave this one no slot."""
 
@@ -67,6 +72,8 @@ def why_waiting(found: Situation) -> Wait:
         return Wait.OTHERS if found.others_work and found.waits_for_tasks else Wait.NOTHING_LEFT
     if found.items_spent:
         return Wait.ITEMS_SPENT
+    if found.closed_seconds > PATIENT_RETRY_AFTER_SECONDS:
+        return Wait.CLOSED
     if found.turn_seconds > 0:
         return Wait.TURN
     if found.probing:

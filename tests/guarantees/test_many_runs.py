@@ -13,25 +13,13 @@ import pytest
 
 from tests.support import postgres
 from tests.support.fake_tts import Create, FakeTTS, Twist, audio_of, refusal
+from tests.support.purchases import MostOpen
 
 if TYPE_CHECKING:
     from tests.conftest import Project
     from tests.support.processes import Started
 
 pytestmark = pytest.mark.parametrize("project", ["postgres"], indirect=True)
-
-
-class Open:
-    """The most tasks that were open at the provider at once."""
-
-    def __init__(self, provider: FakeTTS) -> None:
-        self.most = 0
-        self._provider = provider
-        provider.on_create = self._count
-
-    def _count(self, _: Create) -> None:
-        now = time.monotonic()
-        self.most = max(self.most, 1 + sum(job.ends_at > now for job in list(self._provider.jobs.values())))
 
 
 def assert_bought_once(project: Project, rows: int) -> None:
@@ -52,7 +40,7 @@ def started(project: Project, number: int, *arguments: Any) -> list[Started]:
 
 def test_three_runs_started_together_on_a_new_database_share_its_items(project: Project, provider: FakeTTS) -> None:
     """Each text is bought once, and never more than --concurrency tasks are open; every run ends with 0."""
-    open_, provider.task_seconds = Open(provider), 0.2
+    open_, provider.task_seconds = MostOpen(provider), 0.2
     manifest = project.manifest(60)
     ended = [one.end() for one in started(project, 3, manifest, "--concurrency", "6")]
     assert [one.exit_code for one in ended] == [0, 0, 0], ended
@@ -155,6 +143,20 @@ def test_a_wait_that_the_api_asks_for_holds_for_all_runs(project: Project, provi
     assert_bought_once_or_deferred(provider)
 
 
+@pytest.mark.slow
+def test_a_wait_that_is_too_long_for_one_run_ends_all_of_them(project: Project, provider: FakeTTS) -> None:
+    """One create is refused, and the others in flight are answered. A run that begins later asks again."""
+    provider.on_create = lambda create: refusal(429, "rate_limited", retry_after="7200") if create.number == 9 else None
+    manifest = project.manifest(40)
+    works = started(project, 3, manifest, "--concurrency", "6")
+    ended = [one.end() for one in works]
+    assert [one.exit_code for one in ended] == [8] * 3, ended
+    assert all("asks to wait until" in one.report["message"] for one in ended), ended
+    assert len(provider.creates) < 20
+    assert project.run(manifest).exit_code == 0
+    assert_bought_once_or_deferred(provider)
+
+
 def assert_bought_once_or_deferred(provider: FakeTTS) -> None:
     assert max(map(len, provider.paid.values())) == 1
 
@@ -162,7 +164,7 @@ def assert_bought_once_or_deferred(provider: FakeTTS) -> None:
 @pytest.mark.slow
 def test_four_runs_with_deaths_of_every_kind_buy_each_text_once(project: Project, provider: FakeTTS) -> None:
     """Two are killed, one is stopped until its lease has ended, one loses its session: others and later ones go on."""
-    open_, provider.task_seconds, provider.create_seconds = Open(provider), 0.2, 0.02
+    open_, provider.task_seconds, provider.create_seconds = MostOpen(provider), 0.2, 0.02
     manifest = project.manifest(2000)
     arguments = (manifest, "--concurrency", "20")
     works = started(project, 4, *arguments)

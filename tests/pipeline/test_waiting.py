@@ -55,6 +55,11 @@ IDLE = Situation(
         ),
         pytest.param({"others_work": True, "pending": True, "items_spent": True}, Wait.ITEMS_SPENT, id="--max-items"),
         pytest.param({"pending": True, "turn_seconds": 0.1}, Wait.TURN, id="the rate of all runs"),
+        pytest.param({"pending": True, "turn_seconds": 900.0, "closed_seconds": 900.0}, Wait.TURN, id="Retry-After"),
+        pytest.param(
+            {"pending": True, "turn_seconds": 901.0, "closed_seconds": 901.0}, Wait.CLOSED, id="too long a Retry-After"
+        ),
+        pytest.param({"pending": True, "turn_seconds": 5000.0}, Wait.TURN, id="a low --create-rate"),
         pytest.param({"pending": True, "crowded": True}, Wait.SLOTS, id="other runs have all slots"),
         pytest.param({"probing": True}, Wait.NOTHING_LEFT, id="a halt does not matter once nothing is pending"),
     ],

@@ -55,7 +55,7 @@ def fill_disk() -> None:
     With a ledger on a server, whose disk this process does not see, the server takes nothing more from it.
     """
     if server := os.environ.get("BATCHER_LEDGER"):
-        postgres.end_sessions(server)
+        postgres.end_sessions(server, of_process=os.getpid())
         return
     size = max(path.stat().st_size for path in Path.cwd().glob("*-wal"))
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))

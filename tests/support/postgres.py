@@ -189,9 +189,13 @@ def use_both_databases(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("project", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True)
 
 
-def end_sessions(url: str) -> None:
-    """End the sessions of all runs in this database, as the server does once it holds their host for dead."""
+def end_sessions(url: str, *, of_process: int | None = None) -> None:
+    """End the sessions of all runs in this database, as the server does once it holds their host for dead; or just
+    those of one process."""
     ours = "application_name = 'batcher' AND datname = current_database()"
+    if of_process is not None:
+        runs = f"SELECT hashtextextended(id, 7001) FROM runs WHERE pid = {of_process} AND ended_at IS NULL"
+        ours += f" AND pid IN (SELECT pid FROM pg_locks WHERE (classid::bigint << 32) | objid::bigint IN ({runs}))"
     with psycopg.connect(url, autocommit=True) as connection:
         found = connection.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {ours}").fetchall()
     assert found

@@ -77,6 +77,11 @@ class Started:
         assert self._process.pid is not None
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.exitcode is None
+
     def end(self, seconds: float = MOST_SECONDS) -> Ended:
         """Wait for it to end, at most this long."""
         self._process.join(seconds)

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tests.conftest import Project
+    from tests.support.fake_tts import Create, FakeTTS
+
+
+class MostOpen:
+    """The most tasks that were open at the provider at once."""
+
+    def __init__(self, provider: FakeTTS) -> None:
+        self.most = 0
+        self._provider = provider
+        provider.on_create = self._count
+
+    def _count(self, _: Create) -> None:
+        now = time.monotonic()
+        self.most = max(self.most, 1 + sum(job.ends_at > now for job in list(self._provider.jobs.values())))
 
 
 def assert_all_bought_once(project: Project, rows: int) -> None:

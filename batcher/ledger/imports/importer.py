@@ -30,7 +30,7 @@ from batcher.ledger.records import Batch
 from batcher.ledger.storage import bulk
 from batcher.ledger.storage.planner import LATER_TAKE
 from batcher.ledger.storage.schema import batches, items, recalled, rows
-from batcher.ledger.storage.sharing import take_turn
+from batcher.ledger.storage.sharing import repeated, take_turn
 from batcher.ledger.storage.statements import execute
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rows import READER_VERSION
@@ -98,6 +98,13 @@ def import_manifest(
         "imported_at": at,
         "trusted": None if manifest.faults or trusted is None else _versioned(trusted),
     }
+    return repeated(conn, lambda: _replace_batch(conn, staging, manifest, rules, columns, rebuy=rebuy))
+
+
+def _replace_batch(
+    conn: Connection, staging: Staging, manifest: Manifest, rules: Rules, columns: dict[str, Any], *, rebuy: bool
+) -> Batch:
+    """Make the staged rows and these columns the newest version of the batch."""
     batch = _save_batch(conn, rules.batch, columns)
     _merge(conn, staging, batch)
     save_parse_options(conn, batch, rules, facts_of(manifest))

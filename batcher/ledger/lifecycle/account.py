@@ -18,6 +18,8 @@ from batcher.ledger.storage.schema import accounts, attempts, items, runs, tasks
 from batcher.ledger.storage.sharing import is_shared
 from batcher.ledger.storage.statements import Prepared, either
 
+_MAX_CLOSED_SECONDS: Final = 24 * 3600.0
+"""Longest wait that the runs of an account share: a mistaken one ends by itself."""
 BURST_SECONDS: Final = 0.1
 """Creates missed within this time are made up for, as in `throttle.spacing`."""
 
@@ -37,10 +39,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """How many creates a run may claim now. If none: how long none is permitted, in seconds; `spent` means for good."""
+    """How many creates a run may claim now. If none: how long none is permitted, in seconds, and how long of that
+    because the API asked for it; `spent` means for good."""
 
     creates: int
     wait_seconds: float = 0.0
+    closed_seconds: float = 0.0
     spent: bool = False
 
 
@@ -63,9 +67,10 @@ def room(conn: Connection, run_id: str, account_id: int, limit: int, limits: Lim
         return Room(creates=0, spent=True)
     now, next_at, closed_until_at = _TIMES.run(conn, {"_account": account_id}).fetchone()
     due, wait_seconds = _due(now, next_at, limits.create_rate)
-    wait_seconds = max(wait_seconds, (closed_until_at or 0.0) - now)
+    closed_seconds = max(0.0, (closed_until_at or 0.0) - now)
+    wait_seconds = max(wait_seconds, closed_seconds)
     if wait_seconds > 0:
-        return Room(creates=0, wait_seconds=wait_seconds)
+        return Room(creates=0, wait_seconds=wait_seconds, closed_seconds=closed_seconds)
     return Room(creates=max(0, min(limit, left, due, _free_slots(conn, run_id, account_id, limits))))
 
 
@@ -104,9 +109,16 @@ def note_claimed(conn: Connection, account_id: int, number: int, limits: Limits 
 
 
 def note_closed(conn: Connection, account_id: int, seconds: float) -> None:
-    """The API asked to create nothing for this long: no run of the account does."""
+    """The API asked to create nothing for this long: no run of the account does, for a day at most."""
+    if seconds > 0 and is_shared(conn):
+        _CLOSE.run(conn, {"_account": account_id, "_seconds": min(seconds, _MAX_CLOSED_SECONDS)})
+
+
+def forget_closed(conn: Connection, run_id: str, account_id: int) -> None:
+    """Forget how long the API asked earlier runs to wait, unless one of them still works: a new run asks it again."""
     if is_shared(conn):
-        _CLOSE.run(conn, {"_account": account_id, "_seconds": seconds})
+        others = exists().where(runs.c.account_id == account_id, runs.c.ended_at.is_(None), runs.c.id != run_id)
+        conn.execute(update(accounts).where(accounts.c.id == account_id, ~others).values(closed_until_at=None))
 
 
 def _left_of_shift(conn: Connection, run_id: str, max_items: int | None) -> int:

@@ -56,19 +56,24 @@ def get_or_compute(conn: Connection, name: str, depends: Depends, compute: Calla
     return facts
 
 
-def items_by_state(conn: Connection, wanted: Sequence[Batch]) -> Facts:
-    """Items that rows of `wanted` use: model, state, number and bytes of texts. A state may have several lines."""
+def items_by_state(conn: Connection, wanted: Sequence[Batch], state: State | None = None) -> Facts:
+    """Items that rows of `wanted` use: model, state, number and bytes of texts. A state may have several lines.
+
+    Of this state, or of all if none is given.
+    """
     if is_shared(conn):
-        return _counted(conn, wanted)
+        return _counted(conn, wanted, state)
     ours = {str(batch.batch_id) for batch in wanted}
-    lines = _lines(conn, totals, "manifests", _totals)
-    return [line for line in lines if not ours.isdisjoint(line["scope"].split())]
+    lines = [line for line in _lines(conn, totals, "manifests", _totals) if not ours.isdisjoint(line["scope"].split())]
+    return [line for line in lines if state in (None, line["state"])]
 
 
-def _counted(conn: Connection, wanted: Sequence[Batch]) -> Facts:
+def _counted(conn: Connection, wanted: Sequence[Batch], state: State | None) -> Facts:
     query = select(items.c.model, items.c.state, func.count().label("number"), func.sum(items.c.bytes).label("bytes"))
-    used = exists().where(rows.c.item_key == items.c.key, of_wanted(wanted))
-    return [dict(line) for line in conn.execute(query.where(used).group_by(items.c.model, items.c.state)).mappings()]
+    query = query.where(exists().where(rows.c.item_key == items.c.key, of_wanted(wanted)))
+    if state is not None:
+        query = query.where(items.c.state == state)
+    return [dict(line) for line in conn.execute(query.group_by(items.c.model, items.c.state)).mappings()]
 
 
 def costs_of_ended(conn: Connection, batch_id: int | None = None) -> Facts:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DatabaseError, DBAPIError
 from batcher.address import Address, Server, home_of
 from batcher.errors import LedgerError, StorageError, TroubleError
 from batcher.installation import this_installation
-from batcher.ledger.storage import sqlite, statements
+from batcher.ledger.storage import sqlite
 from batcher.ledger.storage.access import CHOOSE_ANOTHER, check_files
 from batcher.ledger.storage.schema import REVISION, meta
 from batcher.ledger.storage.triggers import create_tables
@@ -145,11 +145,6 @@ def storage_error(address: Address, error: DBAPIError) -> StorageError:
 
         return postgres.storage_error(address, error)
     return sqlite.storage_error(address, error)
-
-
-def is_deadlock(error: DBAPIError) -> bool:
-    """Whether a server aborted the transaction since it and another waited for each other: it may be repeated."""
-    return getattr(statements.first_error(error), "sqlstate", None) in ("40001", "40P01")
 
 
 def timeline(conn: Connection) -> str | None:

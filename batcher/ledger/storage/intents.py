@@ -52,7 +52,8 @@ class IntentsFile:
             raise StorageError(f"cannot write {self.path}: {error.strerror}", hint) from error
 
     def read(self) -> list[Intent]:
-        """The intents recorded; a line that a kill has cut off was never followed by a create.
+        """The intents recorded; a line that a kill has cut off was never followed by a create. None if the file does
+        not exist: another run on this host has compared it with the ledger, and removed it.
 
         Raises:
             StorageError: the file cannot be read.
@@ -61,6 +62,8 @@ class IntentsFile:
             with files.reading(self.path) as file:
                 lines = file.read().split(b"\n")[:-1]
             return [Intent(str(key), int(attempt)) for key, attempt in map(json.loads, lines)]
+        except FileNotFoundError:
+            return []
         except (OSError, ValueError, TypeError) as error:
             hint = "It records what was bought. If it is not batcher's, move it away."
             raise StorageError(f"cannot read {self.path}: {error}", hint) from error

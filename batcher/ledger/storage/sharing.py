@@ -6,14 +6,17 @@ others take alone to change the ledger between runs; and each has a lock of its 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Final, Literal, TypeVar, get_args
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from batcher.address import Server
 from batcher.errors import LockedError
+from batcher.ledger.storage.statements import first_error, pass_on
+
+T = TypeVar("T")
 
 Turn = Literal["begin", "import", "results", "claim", "mark"]
 """What only one run of a ledger does at a time: see `take_turn`."""
@@ -24,6 +27,8 @@ _TURNS: Final = {what: _LOCKS + number for number, what in enumerate(get_args(Tu
 """The same for turns."""
 _GRACE_MILLISECONDS: Final = 1000
 _TIMED_OUT: Final = "55P03"
+_TRIES: Final = 5
+"""Attempts at a part of a transaction: see `repeated`."""
 _IN_TRANSACTION_SECONDS: Final = 10
 _ALONE_SECONDS: Final = 60
 """A session that says nothing for this long within a transaction is ended; sooner while others wait for its locks."""
@@ -109,6 +114,33 @@ def take_turn(conn: Connection, what: Turn) -> None:
     """Wait until no other run has its turn at this; ours lasts until the end of the transaction."""
     if is_shared(conn):
         conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_TURNS[what]}, hashtext({_SCHEMA}))")
+
+
+def is_deadlock(error: DBAPIError) -> bool:
+    """Whether a server aborted the transaction since it and another waited for each other: it may be repeated."""
+    return getattr(first_error(error), "sqlstate", None) in ("40001", "40P01")
+
+
+def repeated(conn: Connection, change: Callable[[], T]) -> T:
+    """The result of `change`, a part of a transaction that cannot be repeated as a whole.
+
+    On a server it is repeated if it and another transaction wait for each other, provided that the other waits for
+    locks of this part, which it gives up.
+    """
+    if not is_shared(conn):
+        return change()
+    for last in (False,) * (_TRIES - 1) + (True,):
+        pass_on(conn, "SAVEPOINT part")
+        try:
+            value = change()
+        except DBAPIError as error:
+            if last or not is_deadlock(error):
+                raise
+            pass_on(conn, "ROLLBACK TO part")
+        else:
+            pass_on(conn, "RELEASE part")
+            return value
+    raise AssertionError
 
 
 def set_patience(conn: Connection, *, others_wait: bool) -> None:

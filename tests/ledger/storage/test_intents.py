@@ -66,6 +66,11 @@ def test_a_line_that_a_kill_has_cut_off_does_not_count(tmp_path: Path) -> None:
     assert IntentsFile(path).read() == [("a", 1)]
 
 
+def test_a_file_that_another_run_has_removed_has_no_intents(tmp_path: Path) -> None:
+    """Two runs on one host find the file of a third that has ended; the first that reads it removes it."""
+    assert IntentsFile(tmp_path / "x.intents").read() == []
+
+
 def test_a_full_disk_is_storage_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
