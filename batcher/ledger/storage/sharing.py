@@ -129,8 +129,8 @@ def repeated(conn: Connection, change: Callable[[], T]) -> T:
     """
     if not is_shared(conn):
         return change()
+    pass_on(conn, "SAVEPOINT part")
     for last in (False,) * (_TRIES - 1) + (True,):
-        pass_on(conn, "SAVEPOINT part")
         try:
             value = change()
         except DBAPIError as error:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import psycopg
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from batcher.address import Server
@@ -103,6 +103,42 @@ def test_a_lock_refused_for_another_reason_is_not_blamed_on_another_run(
             sharing.lock(connection, Server(ledger_url, tmp_path), None, alone=True)
 
 
+def fail(connection: Connection, sqlstate: str) -> None:
+    """Have the server end the transaction with this error."""
+    connection.exec_driver_sql(f"DO $$ BEGIN RAISE 'no' USING ERRCODE = '{sqlstate}'; END $$")
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "failures", "tries"),
+    [("40P01", 0, 1), ("40P01", 4, 5), ("40001", 4, 5), ("40P01", 5, 5), ("22012", 1, 1)],
+    ids=["none", "deadlocks", "conflicts", "too many deadlocks", "another error"],
+)
+def test_a_part_of_a_transaction_is_repeated_if_another_waits_for_it(
+    opened: Callable[..., Engine], sqlstate: str, failures: int, tries: int
+) -> None:
+    """Five times at most. What was done before stays, what a failed try did does not, and no savepoint is left."""
+    done: list[int] = []
+    with opened("a").connect() as connection:
+        connection.exec_driver_sql("CREATE TEMPORARY TABLE steps (number integer) ON COMMIT DROP")
+
+        def change() -> str:
+            done.append(len(done))
+            connection.exec_driver_sql("INSERT INTO steps VALUES (%s)", (done[-1],))
+            if len(done) <= failures:
+                fail(connection, sqlstate)
+            return "done"
+
+        if failures < tries:
+            assert sharing.repeated(connection, change) == "done"
+            assert connection.exec_driver_sql("SELECT number FROM steps").scalars().all() == [failures]
+            with pytest.raises(DBAPIError, match="savepoint"):
+                connection.exec_driver_sql("RELEASE part")
+        else:
+            with pytest.raises(DBAPIError, match="no"):
+                sharing.repeated(connection, change)
+    assert len(done) == tries
+
+
 def test_the_session_of_a_stopped_run_can_be_ended(opened: Callable[..., Engine], ledger_url: str) -> None:
     """Of no other."""
     engine = opened("a")
@@ -135,3 +171,4 @@ def test_a_ledger_in_a_file_has_one_run(tmp_path: Path) -> None:
         assert book.do(sharing.connected, ["run-1", "other"]) == set()
         book.do(sharing.take_turn, "begin")
         book.do(sharing.set_patience, others_wait=True)
+        assert book.do(sharing.repeated, lambda: "done") == "done"
