@@ -245,8 +245,9 @@ def test_a_run_asks_anew_unless_another_still_waits(two: Book) -> None:
 
 def test_a_run_asks_anew_once_it_enters_the_account_of_runs_that_have_ended(two: Book) -> None:
     two.do(account.note_closed, two.account_id, 5000.0)
-    for run_id in (RUN, OTHER):
-        two.do(runs.end_run, run_id, ended_at=AT)
+    with two.engine.begin() as conn:
+        for run_id in (RUN, OTHER):
+            runs.end_run(conn, run_id, ended_at=AT)
     two.join("run-3")
     assert room(two, "run-3", Limits(concurrency=5)).closed_seconds == 0
 
