@@ -16,7 +16,7 @@ from sqlalchemy.exc import DatabaseError, DBAPIError
 from batcher.address import Address, Server, home_of
 from batcher.errors import LedgerError, StorageError, TroubleError
 from batcher.installation import this_installation
-from batcher.ledger.storage import sqlite, statements
+from batcher.ledger.storage import sqlite
 from batcher.ledger.storage.access import CHOOSE_ANOTHER, check_files
 from batcher.ledger.storage.schema import REVISION, meta
 from batcher.ledger.storage.triggers import create_tables
