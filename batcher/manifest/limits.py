@@ -14,6 +14,8 @@ MAX_FOLDERS: Final = 32
 """Folders in the path of an output."""
 MAX_DOCUMENT_BYTES: Final = 1 << 25
 """Bytes of a JSON document, which is held in memory as a whole."""
+MAX_PIPED_BYTES: Final = 1 << 31
+"""Bytes of a manifest on standard input, which is copied to a temporary file if it is a pipe."""
 MAX_UNPACKED_BYTES: Final = 1 << 31
 """Bytes of a compressed manifest once it is unpacked into a temporary file."""
 MAX_WORKBOOK_FILE_BYTES: Final = 1 << 27

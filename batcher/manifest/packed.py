@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,11 +15,11 @@ from batcher import files
 from batcher.errors import ManifestError
 from batcher.manifest import limits
 from batcher.manifest.faults import printable
+from batcher.manifest.stream import copied, temporary_copy
 
 _GZIP: Final = b"\x1f\x8b"
 _ZIP: Final = b"PK\x03\x04"
 _ENDINGS: Final = (".gz", ".zip")
-_IN_MEMORY: Final = 1 << 23
 _CHUNK: Final = 1 << 20
 _BROKEN: Final = (OSError, EOFError, RuntimeError, NotImplementedError, ValueError, zlib.error, zipfile.BadZipFile)
 _OFFICE: Final = frozenset({"mimetype", "[Content_Types].xml"})
@@ -63,16 +62,15 @@ def unpacked(stream: BinaryIO, name: str) -> Iterator[tuple[BinaryIO, str]]:
         yield stream, PurePath(name).suffix.lower()
         return
     source, inner = opened
-    with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as spool:
+    with temporary_copy() as content:
         try:
             with source:
-                size = _copy(source, spool)
+                is_whole = copied(source, content, limits.MAX_UNPACKED_BYTES)
         except _BROKEN as error:
             raise _unreadable(name, f"{error}" or "it is damaged") from None
-        if size > limits.MAX_UNPACKED_BYTES:
+        if not is_whole:
             raise _unreadable(name, f"it is too large: more than {limits.MAX_UNPACKED_BYTES >> 20:,} MiB unpacked")
-        spool.seek(0)
-        yield cast("BinaryIO", spool), PurePath(inner).suffix.lower()
+        yield content, PurePath(inner).suffix.lower()
 
 
 def _opened(stream: BinaryIO, head: bytes, name: str, begin: int) -> tuple[IO[bytes], str] | None:
@@ -98,15 +96,6 @@ def _opened(stream: BinaryIO, head: bytes, name: str, begin: int) -> tuple[IO[by
     more = ", ..." if len(files) > _MEMBERS_LISTED else ""
     message = f"{name}: the archive must hold one file, but has {len(files)}: {listed}{more}"
     raise ManifestError(message, [message], "Unpack it and name the files.")
-
-
-def _copy(source: IO[bytes], target: IO[bytes]) -> int:
-    """Copy up to the limit and a little more; returns the number of bytes."""
-    size = 0
-    while size <= limits.MAX_UNPACKED_BYTES and (data := source.read(_CHUNK)):
-        target.write(data)
-        size += len(data)
-    return size
 
 
 def _unreadable(name: str, why: str) -> ManifestError:

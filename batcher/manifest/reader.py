@@ -105,7 +105,7 @@ class Manifest:
                 nullcontext(self._stdin or sys.stdin.buffer)
                 if self._path is None
                 else files.reading(self._path) as stream,
-                seekable(stream) as seeking,
+                seekable(stream, self.name) as seeking,
                 unpacked(seeking, self.name) as (content, ending),
             ):
                 source = self._input(content, ending if self._path is not None else "")

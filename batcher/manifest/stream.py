@@ -6,13 +6,12 @@ import codecs
 import hashlib
 import io
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import islice
-from typing import BinaryIO, Final, NoReturn, cast
+from typing import IO, BinaryIO, Final, NoReturn, cast
 
 from batcher.errors import ManifestError, Suggestion
 from batcher.manifest import limits
@@ -27,21 +26,41 @@ _HIGH: Final = re.compile(rb"[\x80-\xff]+")
 _HEAD_BYTES: Final = 4096
 _BOUND: Final = 1 << 20
 _SPOOLED_BYTES: Final = 1 << 23
+_CHUNK: Final = 1 << 20
 _NO_ENCODINGS: Final = frozenset(("idna", "punycode", "undefined"))
 """Codecs of Python that are none of text files."""
 _BOMS: Final = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 
 
 @contextmanager
-def seekable(stream: BinaryIO) -> Iterator[BinaryIO]:
-    """The stream, or a copy of it if it is a pipe; a copy of more than 8 MiB is a temporary file."""
+def seekable(stream: BinaryIO, name: str) -> Iterator[BinaryIO]:
+    """The stream, or a copy of it if it is a pipe.
+
+    Raises:
+        ManifestError: the pipe has too much.
+    """
     if stream.seekable():
         yield stream
         return
-    with tempfile.SpooledTemporaryFile(max_size=_SPOOLED_BYTES) as spool:
-        shutil.copyfileobj(stream, spool)
-        spool.seek(0)
-        yield cast("BinaryIO", spool)
+    with temporary_copy() as copy:
+        if not copied(stream, copy, limits.MAX_PIPED_BYTES):
+            message = f"{name}: it is too large: more than {limits.MAX_PIPED_BYTES >> 20:,} MiB"
+            raise ManifestError(message, [message], "Write it to a file and pass that.")
+        yield copy
+
+
+def temporary_copy() -> AbstractContextManager[BinaryIO]:
+    """A stream for a copy: in memory, or in a temporary file once it has more than 8 MiB."""
+    return cast("AbstractContextManager[BinaryIO]", tempfile.SpooledTemporaryFile(max_size=_SPOOLED_BYTES))
+
+
+def copied(stream: IO[bytes], copy: BinaryIO, most: int) -> bool:
+    """Copy the stream, and rewind the copy. Returns False if there is more than that many bytes."""
+    while copy.tell() <= most and (data := stream.read(_CHUNK)):
+        copy.write(data)
+    is_whole = copy.tell() <= most
+    copy.seek(0)
+    return is_whole
 
 
 def bounded(lines: Iterator[str], number: int) -> Iterator[str]:

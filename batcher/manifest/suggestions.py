@@ -119,7 +119,7 @@ def _strip(texts: Sequence[str]) -> str:
     doubts = Doubts(())
     for number, text in enumerate(texts, 1):
         doubts.add(number, number, text)
-    types = [doubt.type for doubt in doubts.found() if doubt.type != "todo"]
+    types = [doubt.type for doubt in doubts.found() if doubt.type not in ("todo", "lost")]
     return f" --strip {','.join(types)}" if types else ""
 
 

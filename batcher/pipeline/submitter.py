@@ -172,13 +172,21 @@ class Submitter:
                 return False
             case Wait.TURN:
                 await self.ctx.clock.sleep(min(found.turn_seconds, _OTHERS_SECONDS))
-            case Wait.OTHERS | Wait.SLOTS:
-                seconds = _OTHERS_SECONDS if why is Wait.OTHERS else _CROWDED_SECONDS
-                await self.api.changed.wait(self.ctx.clock, ring=changed, seconds=seconds)
+            case Wait.OTHERS:
+                await self.api.changed.wait(self.ctx.clock, ring=changed, seconds=_OTHERS_SECONDS)
+            case Wait.SLOTS:
+                await self._wait_for_slots(changed)
             case Wait.BLOCKED:
                 await self.api.guard.refresh()
                 await self.ctx.clock.sleep(_BLOCKED_SECONDS)
         return True  # after SEARCH_AGAIN and BALANCE at once: the next step does both
+
+    async def _wait_for_slots(self, changed: anyio.Event) -> None:
+        """Wait until other runs leave slots or something changes here. Looking takes no lock that others wait for."""
+        left = none = Room(creates=0)
+        while left == none and not changed.is_set():
+            await self.api.changed.wait(self.ctx.clock, ring=changed, seconds=_CROWDED_SECONDS)
+            left = await self.ctx.ledger.do(account.room, self.ctx.run_id, self.api.account_id, 1, self._limits)
 
     async def _share(self, *, creating: bool) -> None:
         """Take a share of the account's slots only while there is something to create."""

@@ -6,9 +6,10 @@ import gzip
 import io
 import json
 import random
+import subprocess
 import zipfile
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import pytest
 from xlsxwriter import Workbook
@@ -100,6 +101,16 @@ def test_what_unpacks_without_bounds_is_refused(tmp_path: Path, name: str, monke
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else zipped(m__csv=content))
     with pytest.raises(ManifestError, match="cannot be unpacked: it is too large: more than 1 MiB unpacked"):
         read(tmp_path / name)
+
+
+def test_a_pipe_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it fills the disk."""
+    monkeypatch.setattr(limits, "MAX_PIPED_BYTES", 1 << 20)
+    with subprocess.Popen(["yes", "a,b"], stdout=subprocess.PIPE) as endless:
+        manifest = Manifest(None, Rules(batch="m", voice="anna"), stdin=cast("BinaryIO", endless.stdout))
+        with pytest.raises(ManifestError, match="<stdin>: it is too large: more than 1 MiB"):
+            next(iter(manifest.rows()))
+        endless.kill()
 
 
 @pytest.mark.parametrize("content", [gzip.compress(CSV), zipped(m__csv=CSV)], ids=["gzip", "zip"])

@@ -9,7 +9,6 @@ from typing import Any, Final
 import pytest
 
 from batcher.clock import Clock, Wakeup
-from batcher.ledger.ledger import open_ledger
 from batcher.pacing.pace import Pacing
 from batcher.pipeline.context import ApiContext
 from batcher.pipeline.credit_guard import Guard
@@ -66,10 +65,10 @@ async def nothing() -> bool:
 @pytest.fixture
 async def submitter(book: Book, provider: FakeTTS, changes: dict[str, Any]) -> AsyncIterator[Submitter]:
     """A submitter with four slots, and all that a run gives it, at rest."""
-    clock, changed, out_dir = Clock(), Wakeup(), book.path.parent / "audio"
-    with open_ledger(book.path, "real") as ledger:
+    clock, changed, out_dir = Clock(), Wakeup(), book.folder / "audio"
+    with book.ledger() as ledger:
         async with Client(Endpoint(provider.url, TOKEN), create_connections=4) as client:
-            ctx = run_context(ledger, Settings(sources=(), ledger=book.path, out_dir=out_dir, **changes), clock)
+            ctx = run_context(ledger, Settings(sources=(), ledger=book.address, out_dir=out_dir, **changes), clock)
             api = ApiContext(
                 client=client,
                 account_id=book.account_id,

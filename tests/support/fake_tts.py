@@ -142,7 +142,7 @@ class FakeTTS:
         """The texts of all creates that arrived, in order."""
         return [create.text for create in list(self.creates)]
 
-    def until(self, holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    def until(self, holds: Callable[[], bool], seconds: float = 30.0) -> None:
         """Wait until `holds` is true; it is called after each arrival and each answer."""
         with self._changed:
             assert self._changed.wait_for(holds, seconds), "the provider was not asked what the test expects"

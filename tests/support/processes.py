@@ -101,7 +101,7 @@ class Started:
 
     def until(self, holds: Callable[[], object]) -> None:
         """Wait until `holds` is true, checking it again and again."""
-        give_up_at = time.monotonic() + 10.0
+        give_up_at = time.monotonic() + 30.0
         while not holds():
             assert time.monotonic() < give_up_at, "what the test waits for did not come about"
             time.sleep(0.01)

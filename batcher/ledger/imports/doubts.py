@@ -55,7 +55,8 @@ def refuse_doubts(conn: Connection, staging: Staging, name: str, rules: Rules, a
 def hint_of(types: str) -> str:
     """What to do about doubts of these types, which are separated by commas."""
     remove, accept = f"Remove them with --strip {types}", f"buy the texts as they are with --allow {types}"
-    return f"{remove}, or {accept}. See `batcher help manifest`."
+    restore = "Restore lost characters where the texts come from. " if "lost" in types.split(",") else ""
+    return f"{restore}{remove}, or {accept}. See `batcher help manifest`."
 
 
 def refuse_unlisted_voices(conn: Connection, staging: Staging, name: str, rules: Rules) -> None:

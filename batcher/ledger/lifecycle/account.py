@@ -165,5 +165,7 @@ _SUBMITTING: Final = Prepared(
     select(*_numbers).select_from(items.join(runs, _of_account)).where(items.c.state == State.SUBMITTING)
 )
 _CREATING: Final = Prepared(
-    select(func.count()).where(runs.c.account_id == bindparam("_account"), runs.c.is_creating == 1)
+    select(func.count())
+    .where(runs.c.account_id == bindparam("_account"), runs.c.ended_at.is_(None))
+    .where(runs.c.is_creating == 1)
 )

@@ -15,7 +15,8 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from batcher.ledger.records import Balance
 from batcher.ledger.storage.filters import WORKING
 from batcher.ledger.storage.schema import accounts, balances, lessons, runs
-from batcher.ledger.storage.sharing import connected, has_ended, take_turn
+from batcher.ledger.storage.server_triggers import merge_costs
+from batcher.ledger.storage.sharing import connected, has_ended, is_shared, take_turn
 
 
 def begin_run(conn: Connection, run_id: str, *, out_dir: str, at: float) -> tuple[int | None, str | None]:
@@ -25,6 +26,8 @@ def begin_run(conn: Connection, run_id: str, *, out_dir: str, at: float) -> tupl
     """
     take_turn(conn, "begin")
     end_vanished(conn, run_id, at=at)
+    if is_shared(conn):
+        merge_costs(conn)
     query = select(runs.c.exit_code, runs.c.message).where(runs.c.ended_at.is_not(None))
     last = conn.execute(query.order_by(runs.c.started_at.desc()).limit(1)).first()
     working = select(runs.c.shift_id).where(runs.c.ended_at.is_(None)).order_by(runs.c.started_at).limit(1)

@@ -214,8 +214,8 @@ def estimated_need(conn: Connection, wanted: Sequence[Batch]) -> float | None:
 
 def to_buy(conn: Connection, wanted: Sequence[Batch]) -> list[tuple[str | None, int]]:
     """Models and bytes of the wanted items that are still to be created; a model may occur several times."""
-    found = cached_facts.items_by_state(conn, wanted)
-    return [(line["model"], line["bytes"]) for line in found if line["state"] == State.PENDING and line["number"]]
+    found = cached_facts.items_by_state(conn, wanted, State.PENDING)
+    return [(line["model"], line["bytes"]) for line in found if line["number"]]
 
 
 def sizes_to_buy(

@@ -25,6 +25,7 @@ from sqlalchemy import (
 from batcher.item import State
 from batcher.ledger.queries.ignored import names
 from batcher.ledger.records import Batch, Output
+from batcher.ledger.storage.chosen import in_state
 from batcher.ledger.storage.filters import of_wanted
 from batcher.ledger.storage.planner import IGNORED, UNLINKED, with_index, without_index
 from batcher.ledger.storage.schema import REPEAT_MARK, batches, files, items, recalled, rows, tasks
@@ -45,7 +46,7 @@ def outputs_of(conn: Connection, key: str) -> list[Output]:
 def to_link(conn: Connection, batch: Batch, after: int, limit: int) -> list[Output]:
     """The batch's next `limit` outputs after row number `after` whose audio is saved but not linked yet."""
     of_batch = rows.c.batch_id == batch.batch_id
-    query = _OUTPUTS.where(of_batch, UNLINKED.of(rows), items.c.state == State.DONE, rows.c.number > after)
+    query = _OUTPUTS.where(of_batch, UNLINKED.of(rows), in_state(State.DONE), rows.c.number > after)
     return [Output(**row._mapping) for row in conn.execute(query.limit(limit))]
 
 

@@ -16,6 +16,7 @@ from batcher.item import State
 from batcher.ledger.records import Batch
 from batcher.ledger.storage.filters import of_wanted
 from batcher.ledger.storage.schema import items, rows
+from batcher.ledger.storage.sharing import is_shared
 from batcher.ledger.storage.statements import execute
 from batcher.ledger.storage.triggers import SCOPE, costs, standing, totals
 
@@ -29,7 +30,7 @@ def get(conn: Connection, name: str) -> Any:
 
     On a server nothing is cached: other hosts write, too, and it counts fast enough.
     """
-    if conn.dialect.name == "postgresql":
+    if is_shared(conn):
         return None
     facts: str | None = conn.execute(select(standing.c.facts).where(standing.c.name == name)).scalar()
     return None if facts is None else json.loads(facts)
@@ -37,7 +38,7 @@ def get(conn: Connection, name: str) -> Any:
 
 def put(conn: Connection, name: str, depends: Depends, facts: Any) -> None:
     """Cache facts (JSON values) that were read in the current transaction; on a server, do nothing."""
-    if conn.dialect.name == "postgresql":
+    if is_shared(conn):
         return
     value = json.dumps(facts)
     statement = upsert(standing).values(name=name, depends=depends, facts=value)
@@ -55,19 +56,24 @@ def get_or_compute(conn: Connection, name: str, depends: Depends, compute: Calla
     return facts
 
 
-def items_by_state(conn: Connection, wanted: Sequence[Batch]) -> Facts:
-    """Items that rows of `wanted` use: model, state, number and bytes of texts. A state may have several lines."""
-    if conn.dialect.name == "postgresql":
-        return _counted(conn, wanted)
+def items_by_state(conn: Connection, wanted: Sequence[Batch], state: State | None = None) -> Facts:
+    """Items that rows of `wanted` use: model, state, number and bytes of texts. A state may have several lines.
+
+    Of this state, or of all if none is given.
+    """
+    if is_shared(conn):
+        return _counted(conn, wanted, state)
     ours = {str(batch.batch_id) for batch in wanted}
-    lines = _lines(conn, totals, "manifests", _totals)
-    return [line for line in lines if not ours.isdisjoint(line["scope"].split())]
+    lines = [line for line in _lines(conn, totals, "manifests", _totals) if not ours.isdisjoint(line["scope"].split())]
+    return [line for line in lines if state in (None, line["state"])]
 
 
-def _counted(conn: Connection, wanted: Sequence[Batch]) -> Facts:
+def _counted(conn: Connection, wanted: Sequence[Batch], state: State | None) -> Facts:
     query = select(items.c.model, items.c.state, func.count().label("number"), func.sum(items.c.bytes).label("bytes"))
-    used = exists().where(rows.c.item_key == items.c.key, of_wanted(wanted))
-    return [dict(line) for line in conn.execute(query.where(used).group_by(items.c.model, items.c.state)).mappings()]
+    query = query.where(exists().where(rows.c.item_key == items.c.key, of_wanted(wanted)))
+    if state is not None:
+        query = query.where(items.c.state == state)
+    return [dict(line) for line in conn.execute(query.group_by(items.c.model, items.c.state)).mappings()]
 
 
 def costs_of_ended(conn: Connection, batch_id: int | None = None) -> Facts:
@@ -103,7 +109,9 @@ def _totals(conn: Connection) -> Facts:
 
 
 def _costs(conn: Connection) -> Facts:
-    return [dict(line) for line in conn.execute(text(_COSTS)).mappings()]
+    """The costs of all ended tasks. On a server, triggers have already added most of them up."""
+    query = _COSTS_OF_LINES if is_shared(conn) else _COSTS_OF_TASKS
+    return [dict(line) for line in conn.execute(text(query)).mappings()]
 
 
 _TOTALS: Final = (
@@ -111,6 +119,8 @@ _TOTALS: Final = (
 )
 _COSTS: Final = """
     SELECT batch_id, model, sum(told) AS told, sum(untold_bytes) AS untold_bytes, sum(credits) AS credits,
-        sum(priced_credits) AS priced_credits, sum(priced_bytes) AS priced_bytes, min(price) AS low, max(price) AS high
-    FROM endings GROUP BY batch_id, model
+        sum(priced_credits) AS priced_credits, sum(priced_bytes) AS priced_bytes, min({low}) AS low, max({high}) AS high
+    FROM {table} GROUP BY batch_id, model
 """
+_COSTS_OF_TASKS: Final = _COSTS.format(table="endings", low="price", high="price")
+_COSTS_OF_LINES: Final = _COSTS.format(table="costs", low="low", high="high")

@@ -25,6 +25,7 @@ from batcher.errors import DamagedError, LedgerError, LockedError, StorageError,
 from batcher.installation import this_installation
 from batcher.ledger.storage import sharing
 from batcher.ledger.storage.schema import INDEXES, items, metadata, rows
+from batcher.ledger.storage.server_triggers import create_triggers
 from batcher.ledger.storage.statements import first_error
 from batcher.ledger.storage.temporary import FORBID_WRITES, number_rows
 from batcher.ledger.storage.triggers import ENDINGS
@@ -202,6 +203,7 @@ def create_tables(conn: Connection) -> None:
         index.dialect_options["postgresql"]["where"] = index.dialect_options["sqlite"]["where"]
         conn.execute(CreateIndex(index))
     conn.exec_driver_sql(ENDINGS)
+    create_triggers(conn)
     for name in HOT:
         conn.exec_driver_sql(f"ALTER TABLE {name} SET ({', '.join(_VACUUM)})")
     conn.exec_driver_sql(f"ALTER TABLE files SET (fillfactor = {_FILLED_PERCENT})")

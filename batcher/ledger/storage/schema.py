@@ -167,6 +167,7 @@ runs = Table(
     Column("shift_id", Text),  # first of the runs that work at the same time, on a server
     Column("is_creating", Integer),  # 1 while it shares the account's slots with other runs
     Index("runs_started", "started_at"),
+    Index("runs_working", "account_id", sqlite_where=text("ended_at IS NULL")),
 )
 
 notices = Table(

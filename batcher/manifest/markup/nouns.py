@@ -17,6 +17,7 @@ NOUNS: Final = {
     "escapes": "escape sequences",
     "markdown": "Markdown",
     "controls": "control characters",
+    "lost": "lost characters",
     "todo": "drafts",
     SPEAKER: "speaker names",
 }

@@ -46,6 +46,7 @@ MARKUP = [
     ("escapes", 'Say \\"hi\\" in a caf\\u00e9', 'Say "hi" in a café'),
     ("markdown", "**Never** do that", "Never do that"),
     ("markdown", "See [the manual](https://a.b/c) first", "See the manual first"),
+    ("lost", "F\ufffdr die T\ufffd\ufffdr", "Fr die Tr"),
     ("todo", "TODO", ""),
     ("todo", "tbd", ""),
     ("todo", "TK", ""),
