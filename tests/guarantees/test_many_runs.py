@@ -163,6 +163,7 @@ def assert_bought_once_or_deferred(provider: FakeTTS) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_four_runs_with_deaths_of_every_kind_buy_each_text_once(project: Project, provider: FakeTTS) -> None:
     """Two are killed, one is stopped until its lease has ended, one loses its session: others and later ones go on."""
     open_, provider.task_seconds, provider.create_seconds = MostOpen(provider), 0.2, 0.02
