@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from batcher.errors import StorageError
 from batcher.formatting import counted
 from batcher.ledger.ledger import Connection
 from batcher.ledger.lifecycle import account, collection, runs
@@ -17,7 +16,6 @@ from batcher.pipeline.context import ApiContext, RunContext
 from batcher.pipeline.downloader import Downloader
 from batcher.pipeline.ingest import Ingest
 from batcher.pipeline.poller import Poller
-from batcher.pipeline.stop import Reason
 
 _SHARE_SECONDS: Final = 2.0
 """Time between two looks at how many runs share the slots."""
@@ -67,15 +65,13 @@ class Neighbours:
             return
         # Soon for the first time: a run that was killed just before may have seemed alive.
         looked_at = self.ctx.clock.steady() - _LOOK_SECONDS + _SHARE_SECONDS
-        try:
+        with self.ctx.stop.on_storage_error():
             while True:
                 await self._share_slots()
                 await self.ctx.clock.sleep(_SHARE_SECONDS)
                 if self.ctx.clock.steady() - looked_at >= _LOOK_SECONDS:
                     looked_at = self.ctx.clock.steady()
                     await self._look()
-        except StorageError as error:
-            self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
 
     async def _share_slots(self) -> None:
         slots = await self.ctx.ledger.do(account.share, self.api.account_id, self.ctx.settings.concurrency)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -14,7 +14,7 @@ from batcher.audio.io_threads import REQUESTS
 from batcher.audio.objects import reporting
 from batcher.audio.stores import Stores
 from batcher.clock import Clock, Wakeup
-from batcher.errors import BatcherError, CredentialsError, StorageError, TroubleError, UsageError, root_cause
+from batcher.errors import BatcherError, CredentialsError, TroubleError, UsageError, root_cause
 from batcher.formatting import amount
 from batcher.item import State
 from batcher.ledger.lifecycle import claims, restored_rows, runs
@@ -44,7 +44,7 @@ from batcher.pipeline.purchase_check import check_purchases
 from batcher.pipeline.question import ask
 from batcher.pipeline.slots import Slots
 from batcher.pipeline.startup import need_manifests, open_owned
-from batcher.pipeline.stop import Reason, Stop, StopRequests
+from batcher.pipeline.stop import Reason, StopRequests
 from batcher.pipeline.submitter import Submitter
 from batcher.provider.answers import Profile
 from batcher.reports.observer import Observer, Work
@@ -232,7 +232,7 @@ class _Run:
             guard = await self._arm_guard(profile, account_id)
             await self._create_and_collect(client, guard, delivery, account_id)
             self.halts = guard.halts
-        with _stopping(self.ctx.stop):
+        with self.ctx.stop.on_storage_error():
             await self._read_final_balance(client, guard)
 
     async def _enter_account(self, preflight: Preflight) -> tuple[Profile, int | None]:
@@ -310,7 +310,7 @@ class _Run:
         )
         await self._drive(submitter, poller, downloader, neighbours)
         self.overdue = list(poller.overdue)
-        with _stopping(ctx.stop):
+        with ctx.stop.on_storage_error():
             await ctx.ledger.do(sharing.set_patience, others_wait=False)
             await guard.record_balance(client)
             await save_learned()
@@ -343,7 +343,7 @@ class _Run:
             async with anyio.create_task_group() as stages:
                 stages.start_soon(self._collect, poller, downloader)
                 await submitter.run()
-                with _stopping(self.ctx.stop):
+                with self.ctx.stop.on_storage_error():
                     await submitter.api.guard.record_balance(submitter.api.client)
                 poller.no_more()
             watchers.cancel_scope.cancel()
@@ -380,12 +380,3 @@ class _Run:
             overdue=self.overdue,
             last_end=self.last_end,
         )
-
-
-@contextmanager
-def _stopping(stop: Stop) -> Iterator[None]:
-    """Stop the run if the ledger cannot be used any more, which is reported at its end: its purchases are made."""
-    try:
-        yield
-    except StorageError as error:
-        stop.stop_all(Reason.TROUBLE, error.one_line())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import Final
 
@@ -9,6 +11,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from batcher.clock import Wakeup
+from batcher.errors import StorageError
 
 CANCELLED: Final = "Cancelled; nothing was created"
 """Message of a run that a person did not confirm."""
@@ -63,6 +66,14 @@ class Stop:
         """Stop at once after a second request: only answers that have arrived are recorded."""
         self.interrupted = True
         self.stop_all(Reason.ASKED, "interrupted")
+
+    @contextmanager
+    def on_storage_error(self) -> Iterator[None]:
+        """Stop all if the block cannot use the ledger or a file of the run's own."""
+        try:
+            yield
+        except StorageError as error:
+            self.stop_all(Reason.TROUBLE, error.one_line())
 
     def scope(self, what: str) -> anyio.CancelScope:
         """A scope that is cancelled when `what` (creating, collecting) stops: for waiting, never around a record."""

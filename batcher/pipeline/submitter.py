@@ -79,22 +79,13 @@ class Submitter:
     async def run(self) -> None:
         """Create until no item is left or creating has stopped; returns when every create is recorded."""
         async with anyio.create_task_group() as creates:
-            with self.ctx.stop.scope("creating"):
-                try:
-                    await self.ctx.ledger.do(account.set_creating, self.ctx.run_id, True)
-                    await recheck(self.ctx, self.api, self.poller, self.wanted)
-                    while await self._step(creates):
-                        pass
-                except StorageError as error:
-                    self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
-            await self._leave_slots()
-
-    async def _leave_slots(self) -> None:
-        """Leave this run's share of the slots to the others, whyever it creates nothing more."""
-        try:
-            await self.ctx.ledger.do(account.set_creating, self.ctx.run_id, False)
-        except StorageError as error:
-            self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
+            with self.ctx.stop.scope("creating"), self.ctx.stop.on_storage_error():
+                await self.ctx.ledger.do(account.set_creating, self.ctx.run_id, True)
+                await recheck(self.ctx, self.api, self.poller, self.wanted)
+                while await self._step(creates):
+                    pass
+            with self.ctx.stop.on_storage_error():  # whyever it creates nothing more, others may use its slots
+                await self.ctx.ledger.do(account.set_creating, self.ctx.run_id, False)
 
     async def _step(self, creates: TaskGroup) -> bool:
         """Claim and send as many items as the limits allow. Returns whether there may be more to do."""
@@ -130,10 +121,8 @@ class Submitter:
         self.api.slots.take(len(claimed))
         self._in_flight += len(claimed)
         self._claimed += len(claimed)
-        try:
+        with self.ctx.stop.on_storage_error():  # so that none of them leaves
             await self.ctx.ledger.note_intents(claimed)
-        except StorageError as error:
-            self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())  # so that none of them leaves
         return claimed
 
     def _claim_named(self, conn: Connection, *arguments: Any, **how: Any) -> tuple[list[Claimed], claims.Cursor]:
@@ -149,27 +138,17 @@ class Submitter:
         self._cursor = (0, 0)
         why = why_waiting(found)
         await self._share(creating=why is not Wait.OTHERS)
+        end = self._end(why, found)
+        if end is not None:
+            self.ctx.stop.stop_creating(*end)
+            return False
         match why:
-            case Wait.NOTHING_LEFT if self._replaced:
-                message = f"another run has imported another version of {', '.join(self._replaced)}; run it again"
-                self.ctx.stop.stop_creating(Reason.ASKED, message)
-                return False
             case Wait.NOTHING_LEFT if self.ctx.ledger.is_shared:
                 return await self._take_over()  # of runs that have ended meanwhile
             case Wait.NOTHING_LEFT | Wait.UNSEEN_PROBE:
                 return False
-            case Wait.BUDGET_SPENT:
-                self.ctx.stop.stop_creating(Reason.ASKED, "; ".join(dict.fromkeys(self._over_budget.values())))
-                return False
-            case Wait.ITEMS_SPENT:
-                self.ctx.stop.stop_creating(Reason.ASKED, f"--max-items {self.ctx.settings.max_items} reached")
-                return False
             case Wait.BUDGET | Wait.ANSWERS | Wait.PROBE:
                 await self.api.changed.wait(self.ctx.clock, ring=changed)
-            case Wait.CLOSED:
-                until = local(self.ctx.clock.now() + found.closed_seconds)
-                self.ctx.stop.stop_creating(Reason.TROUBLE, too_long(until))
-                return False
             case Wait.TURN:
                 await self.ctx.clock.sleep(min(found.turn_seconds, _OTHERS_SECONDS))
             case Wait.OTHERS:
@@ -180,6 +159,20 @@ class Submitter:
                 await self.api.guard.refresh()
                 await self.ctx.clock.sleep(_BLOCKED_SECONDS)
         return True  # after SEARCH_AGAIN and BALANCE at once: the next step does both
+
+    def _end(self, why: Wait, found: Situation) -> tuple[Reason, str] | None:
+        """Why creating ends although items may be left, if it does."""
+        match why:
+            case Wait.NOTHING_LEFT if self._replaced:
+                names = ", ".join(self._replaced)
+                return Reason.ASKED, f"another run has imported another version of {names}; run it again"
+            case Wait.BUDGET_SPENT:
+                return Reason.ASKED, "; ".join(dict.fromkeys(self._over_budget.values()))
+            case Wait.ITEMS_SPENT:
+                return Reason.ASKED, f"--max-items {self.ctx.settings.max_items} reached"
+            case Wait.CLOSED:
+                return Reason.TROUBLE, too_long(local(self.ctx.clock.now() + found.closed_seconds))
+        return None
 
     async def _wait_for_slots(self, changed: anyio.Event) -> None:
         """Wait until other runs leave slots or something changes here. Looking takes no lock that others wait for."""
@@ -271,36 +264,20 @@ class Submitter:
             self._react(answer, sent)
             event = await self._record(claimed, answer, self.ctx.clock.steady() - sent.at)
             self._balance_due |= event is Event.LOST and not self.ctx.stop.interrupted
-            if answer.cause is Cause.THROTTLED:
-                await self._suspect_empty(claimed)
-                await self._note_closed(answer)
-            if answer.cause in (Cause.NO_CREDITS, Cause.UNCLEAR) or self.api.guard.halts:
-                await self._refresh_guard()
+            await self._heed(claimed, answer)
             self._landed(event)
             if event is Event.ACCEPTED and answer.task is not None:
                 self._accepted(claimed, answer.task.id)
 
-    async def _refresh_guard(self) -> None:
-        try:
-            await self.api.guard.refresh()
-        except StorageError as error:
-            self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
-
-    async def _suspect_empty(self, claimed: Claimed) -> None:
-        try:
-            await self.api.guard.throttled(self.api.client, claimed.key)
-        except StorageError as error:
-            self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
-
-    async def _note_closed(self, answer: Answer) -> None:
-        """Let no run of the account create for as long as the API asks."""
-        asked = answer.retry_after_seconds or 0.0
-        if not self.ctx.ledger.is_shared or asked <= 0:
-            return
-        try:
-            await self.ctx.ledger.do(account.note_closed, self.api.account_id, asked)
-        except StorageError as error:
-            self.ctx.stop.stop_all(Reason.TROUBLE, error.one_line())
+    async def _heed(self, claimed: Claimed, answer: Answer) -> None:
+        """Do what the answer means for further creates of the account, in other runs, too."""
+        with self.ctx.stop.on_storage_error():
+            if answer.cause is Cause.THROTTLED:
+                await self.api.guard.throttled(self.api.client, claimed.key)
+                asked = answer.retry_after_seconds or 0.0
+                await self.ctx.ledger.do(account.note_closed, self.api.account_id, asked)
+            if answer.cause in (Cause.NO_CREDITS, Cause.UNCLEAR) or self.api.guard.halts:
+                await self.api.guard.refresh()
 
     def _hold(self) -> bool:
         """Whether a create must not leave after all: checked at the last moment before it is sent."""

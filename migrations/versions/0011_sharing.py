@@ -17,6 +17,7 @@ _COLUMNS = (
     ("items", "run_id", "TEXT"),
     ("runs", "shift_id", "TEXT"),
     ("runs", "is_creating", "INTEGER"),
+    ("runs", "claimed", "INTEGER"),
     ("tasks", "overdue_at", "FLOAT"),
     ("notices", "run_id", "TEXT"),
 )
@@ -56,6 +57,7 @@ def upgrade() -> None:
         op.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}{_collation(kind)}")
     working = sa.text("ended_at IS NULL")
     op.create_index("runs_working", "runs", ["account_id"], sqlite_where=working, postgresql_where=working)
+    op.create_index("runs_shift", "runs", ["shift_id"])
     if _is_on_server():
         _note_costs()
 

@@ -389,10 +389,10 @@ async def test_a_halt_that_cannot_be_stored_or_reported_stops_the_run(
     if step == "refresh":
         submitter.api.guard._on_halt = fail
         book.do(halts.open_halt, book.account_id, "credits", AT, "why", RUN)
-        await submitter._refresh_guard()
+        await submitter._heed(claimed, Answer(cause=Cause.UNCLEAR))
     else:
         await submitter.ctx.ledger.do(lambda conn: conn.exec_driver_sql("PRAGMA query_only = ON"))
-        await submitter._suspect_empty(claimed)
+        await submitter._heed(claimed, Answer(cause=Cause.THROTTLED))
     stop = submitter.ctx.stop
     assert (list(stop.reasons), stop.collecting) == ([Reason.TROUBLE], True)
 

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from batcher.ledger.lifecycle.account import forget_closed
 from batcher.ledger.records import Balance
 from batcher.ledger.storage.filters import WORKING
 from batcher.ledger.storage.schema import accounts, balances, lessons, runs
@@ -81,6 +82,7 @@ def enter_account(
     start = {"account_id": account_id, "profile_start": balance.to_json()}
     conn.execute(update(runs).where(runs.c.id == run_id).values(start))
     if account_id is not None:
+        forget_closed(conn, run_id, account_id)
         _insert_balance(conn, run_id, account_id, balance, at)
     return account_id
 

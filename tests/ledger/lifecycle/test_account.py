@@ -103,11 +103,12 @@ def test_a_wait_that_the_api_asks_of_one_run_holds_for_all(two: Book) -> None:
 
 
 def test_max_items_counts_the_creates_of_all_runs_that_overlap(two: Book) -> None:
-    """Of one that has ended since, too; not of one before, and not those that were returned."""
+    """Of one that has ended since, too; not of one before, and not those that were returned, each once."""
     limits = Limits(concurrency=100, max_items=3)
     first, second = two.claim(2, limits=limits)
     two.record(two.accepted(first, "t1"))
-    two.record(two.answer(second, Event.DEFERRED, "throttled"))
+    for _ in range(2):
+        two.record(two.answer(second, Event.DEFERRED, "throttled"))
     assert len(two.claim(10, limits=limits, run_id=OTHER)) == 2
     assert room(two, RUN, limits) == Room(creates=0, spent=True)
     with two.engine.begin() as conn:
@@ -169,3 +170,18 @@ def test_claims_of_two_accounts_never_take_the_same_item(two: Book) -> None:
     two.join("run-3", user_id="u2")
     taken = {one.key for one in two.claim(5)}
     assert not taken & {one.key for one in two.claim_anew(5, run_id="run-3")}
+
+
+def test_a_run_asks_anew_unless_another_still_waits(two: Book) -> None:
+    """A wait that was too long for earlier runs does not bind later ones."""
+    two.do(account.note_closed, two.account_id, 5000.0)
+    two.do(account.forget_closed, RUN, two.account_id)
+    assert room(two, RUN, Limits(concurrency=5)).closed_seconds > 4000
+    two.do(lambda conn: runs.end_run(conn, OTHER, ended_at=AT))
+    two.do(account.forget_closed, RUN, two.account_id)
+    assert room(two, RUN, Limits(concurrency=5)).creates == 5
+
+
+def test_a_wait_that_the_runs_share_ends_within_a_day(two: Book) -> None:
+    two.do(account.note_closed, two.account_id, 1e9)
+    assert room(two, RUN, Limits(concurrency=5)).closed_seconds <= 24 * 3600
