@@ -45,7 +45,7 @@ SHARING: Final = {
     "intents-noted": "after batcher.ledger.storage.intents:IntentsFile.append 2",
     "share-not-committed": "after batcher.ledger.lifecycle.account:set_creating 1",
     "takeover-not-committed": "after batcher.ledger.lifecycle.collection:take_over 1",
-    "slots-to-be-left": "before batcher.pipeline.submitter:Submitter._leave_slots 1",
+    "slots-to-be-left": "before batcher.ledger.lifecycle.account:set_creating 2",
 }
 """Steps that only runs on a server have."""
 

@@ -11,6 +11,7 @@ from batcher.item import Event
 from batcher.ledger.lifecycle import account, collection, halts, runs
 from batcher.ledger.lifecycle.account import Limits, Room
 from batcher.ledger.money.spending import Budget
+from batcher.ledger.queries import attention
 from batcher.ledger.records import AnswerRecord, Batch, Claimed, OpenTask
 from tests.support.ledger_kit import AT, RUN, Book, ending, sheet
 
@@ -255,3 +256,14 @@ def test_a_run_asks_anew_once_it_enters_the_account_of_runs_that_have_ended(two:
 def test_a_wait_that_the_runs_share_ends_within_a_day(two: Book) -> None:
     two.do(account.note_closed, two.account_id, 1e9)
     assert room(two, RUN, Limits(concurrency=5)).closed_seconds <= 24 * 3600
+
+
+def test_tasks_that_a_run_of_another_account_collects_do_not_stop_a_run(two: Book) -> None:
+    """They do once that run has ended: only its account can read them."""
+    ours = two.account_id
+    two.join("theirs", user_id="u2")
+    (claimed,) = two.claim(run_id="theirs")
+    two.record(two.accepted(claimed, "t1"))
+    assert two.do(attention.foreign_tasks, two.wanted, ours) == {}
+    two.do(lambda conn: runs.end_run(conn, "theirs", ended_at=AT))
+    assert two.do(attention.foreign_tasks, two.wanted, ours) == {"u2 at https://api.test": 1}

@@ -10,6 +10,7 @@ import pytest
 from batcher.item import Event
 from batcher.ledger.lifecycle import collection, decisions
 from batcher.ledger.money import spending
+from batcher.ledger.money.prices import prices
 from batcher.ledger.money.spending import Budget, Spending
 from batcher.ledger.queries import selection
 from tests.support.ledger_kit import AT, RUN, Book, book_in, ending, sheet
@@ -127,6 +128,21 @@ def test_a_create_in_flight_has_not_ended(book: Book) -> None:
     key = lose(book)
     book.do(decisions.adopt, key, 1, account_id=book.account_id, task_id="t1", at=AT, who="a person")
     assert book.do(spending._ended_creates, batch.batch_id) == 0
+
+
+def test_a_task_that_was_found_for_a_rejected_create_counts(book: Book) -> None:
+    """Although the create had seemed to make none, and the API reports no cost: it is in flight, then spent."""
+    end(book, "t0", 4.0)
+    (claimed,) = book.claim()
+    book.record(book.answer(claimed, Event.REJECTED, "invalid"))
+    assert book.do(spending.spending).total == 4.0
+    book.do(decisions.adopt, claimed.key, 1, account_id=book.account_id, task_id="t1", at=AT, who="a person")
+    expected = claimed.chars * book.do(prices).by_model["*"][0]
+    assert book.do(spending.spending).in_flight == pytest.approx(expected)
+    (task,) = [one for one in book.open_tasks() if one.task_id == "t1"]
+    book.do(collection.record_rendered, ending(task))
+    assert book.do(spending.spending).in_flight == 0.0
+    assert book.do(spending.spending).spent == pytest.approx(4.0 + expected)
 
 
 def test_without_a_price_a_batch_waits_for_its_own_tasks_and_the_balance(book: Book) -> None:
