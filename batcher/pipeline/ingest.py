@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import anyio.to_thread
 
 from batcher.audio.fingerprints import is_settled, stamp
 from batcher.clock import Clock
-from batcher.errors import DoubtError, ManifestError, StoppedError, UsageError
+from batcher.errors import DoubtError, LockedError, ManifestError, StoppedError, UsageError
 from batcher.formatting import counted
 from batcher.ledger.imports import importer
 from batcher.ledger.ledger import Connection
@@ -25,6 +27,11 @@ from batcher.pipeline.selection import Selection, need_known
 from batcher.pipeline.startup import open_manifest
 from batcher.reports import results
 from batcher.settings import Source
+
+_TURN_SECONDS: Final = 0.1
+"""Time between two attempts to import while another run imports a manifest."""
+_SHOWN_SECONDS: Final = 2.0
+"""A longer wait for that is shown."""
 
 
 def trusted_stamp(source: Source, clock: Clock) -> str | None:
@@ -112,7 +119,22 @@ class Ingest:
     async def _read(
         self, source: Source, rules: Rules, trusted: str | None, allow: frozenset[str]
     ) -> tuple[Manifest, Batch]:
-        """Read the manifest to its end, and import it."""
+        """Read the manifest to its end, and import it. While another run imports one, wait."""
+        show_at = self._ctx.clock.steady() + _SHOWN_SECONDS
+        while True:
+            try:
+                return await self._try_read(source, rules, trusted, allow)
+            except LockedError:
+                if self._ctx.stop.requested:
+                    raise StoppedError from None
+            if self._ctx.clock.steady() >= show_at:
+                self._ctx.progress.say("waiting until another run has imported its manifest")
+                show_at = math.inf
+            await self._ctx.clock.sleep(_TURN_SECONDS)
+
+    async def _try_read(
+        self, source: Source, rules: Rules, trusted: str | None, allow: frozenset[str]
+    ) -> tuple[Manifest, Batch]:
         manifest = open_manifest(source, rules, watch=self._until_stopped)
         imported = await self._ctx.ledger.do_once(
             importer.import_manifest,

@@ -1,6 +1,7 @@
 """Several runs may work on a ledger on a server: whose an item is, and what the runs of an account share.
 
-On a server, triggers note the costs of ended tasks, since a run must not count them while others wait.
+On a server, triggers note the costs of ended tasks, since a run must not count them while others wait. A task that a
+person found for a create that had seemed to make none counts among them.
 """
 
 from __future__ import annotations
@@ -17,10 +18,26 @@ _COLUMNS = (
     ("items", "run_id", "TEXT"),
     ("runs", "shift_id", "TEXT"),
     ("runs", "is_creating", "INTEGER"),
+    ("runs", "claimed", "INTEGER"),
     ("tasks", "overdue_at", "FLOAT"),
     ("notices", "run_id", "TEXT"),
 )
 
+_ENDINGS = """
+CREATE VIEW endings AS
+SELECT tasks.account_id, tasks.task_id, coalesce(attempts.batch_id, 0) AS batch_id, coalesce(items.model, '') AS model,
+    coalesce(tasks.credits, attempts.credits, 0) AS told,
+    iif(coalesce(tasks.credits, attempts.credits) IS NULL
+        AND NOT EXISTS (SELECT 1 FROM events WHERE events.item_key = tasks.item_key
+            AND events.attempt = tasks.attempt AND events.event = 'unfunded'), items.bytes, 0) AS untold_bytes,
+    tasks.credits,
+    iif(tasks.credits > 0 AND items.bytes > 0, tasks.credits, 0) AS priced_credits,
+    iif(tasks.credits > 0 AND items.bytes > 0, items.bytes, 0) AS priced_bytes,
+    iif(tasks.credits > 0 AND items.bytes > 0, tasks.credits * 1.0 / items.bytes, NULL) AS price
+FROM tasks
+JOIN attempts ON attempts.item_key = tasks.item_key AND attempts.attempt = tasks.attempt
+JOIN items ON items.key = tasks.item_key
+WHERE tasks.ended_at IS NOT NULL"""
 _COSTS = "batch_id, model, told, untold_bytes, credits, priced_credits, priced_bytes, low, high"
 _NOTE = f"""
 CREATE FUNCTION note_costs_of_{{what}}() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -38,13 +55,14 @@ END$$"""  # noqa: S608
 _OF_TASK = "account_id = changed.account_id AND task_id = changed.task_id"
 _OF_ATTEMPT = """(account_id, task_id) IN (SELECT tasks.account_id, tasks.task_id FROM tasks
         WHERE tasks.item_key = changed.item_key AND tasks.attempt = changed.attempt)"""
+_OTHER_COSTS = "old.batch_id IS DISTINCT FROM new.batch_id OR old.credits IS DISTINCT FROM new.credits"
 _TRIGGERS = (
     ("task", "AFTER INSERT ON tasks", "new.ended_at IS NOT NULL"),
     ("task", "BEFORE UPDATE ON tasks", "old.ended_at IS NOT NULL"),
     ("task", "AFTER UPDATE ON tasks", "new.ended_at IS NOT NULL"),
     ("task", "BEFORE DELETE ON tasks", "old.ended_at IS NOT NULL"),
-    ("attempt", "BEFORE UPDATE OF batch_id, outcome, credits ON attempts", "true"),
-    ("attempt", "AFTER UPDATE OF batch_id, outcome, credits ON attempts", "true"),
+    ("attempt", "BEFORE UPDATE OF batch_id, credits ON attempts", _OTHER_COSTS),
+    ("attempt", "AFTER UPDATE OF batch_id, credits ON attempts", _OTHER_COSTS),
     ("attempt", "BEFORE INSERT ON events", "new.event = 'unfunded'"),
     ("attempt", "AFTER INSERT ON events", "new.event = 'unfunded'"),
 )
@@ -56,6 +74,10 @@ def upgrade() -> None:
         op.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}{_collation(kind)}")
     working = sa.text("ended_at IS NULL")
     op.create_index("runs_working", "runs", ["account_id"], sqlite_where=working, postgresql_where=working)
+    op.create_index("runs_shift", "runs", ["shift_id"])
+    op.execute("DROP VIEW endings")
+    op.execute(_ENDINGS)
+    op.execute("DELETE FROM standing WHERE depends = 'costs'")
     if _is_on_server():
         _note_costs()
 

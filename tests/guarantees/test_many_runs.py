@@ -9,8 +9,10 @@ from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
+from batcher.ledger.storage import sharing
 from tests.support import postgres
 from tests.support.fake_tts import Create, FakeTTS, Twist, audio_of, refusal
 from tests.support.purchases import MostOpen
@@ -162,6 +164,7 @@ def assert_bought_once_or_deferred(provider: FakeTTS) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_four_runs_with_deaths_of_every_kind_buy_each_text_once(project: Project, provider: FakeTTS) -> None:
     """Two are killed, one is stopped until its lease has ended, one loses its session: others and later ones go on."""
     open_, provider.task_seconds, provider.create_seconds = MostOpen(provider), 0.2, 0.02
@@ -243,6 +246,24 @@ def test_a_run_creates_nothing_of_a_version_that_another_has_imported(project: P
     assert (ended.exit_code, "another version of lines" in ended.report["message"]) == (6, True), ended
     assert set(provider.asked) <= {row["text"] for row in old}
     assert second.end().exit_code == 6
+
+
+@pytest.mark.slow
+def test_a_run_that_waits_for_anothers_import_says_so_and_can_be_stopped(project: Project, provider: FakeTTS) -> None:
+    """A big manifest takes minutes. Once it is imported, a run that still waits goes on."""
+    assert project.run(project.manifest(1)).exit_code == 0
+    manifest = project.manifest(2)
+    assert project.server is not None
+    with psycopg.connect(project.server, autocommit=True) as importing:
+        importing.execute(f"SELECT pg_advisory_lock({sharing._TURNS['import']}, hashtext('public'))")
+        both = started(project, 2, manifest)
+        for one in both:
+            one.until_says("waiting until another run has imported its manifest")
+        both[0].send(signal.SIGINT)
+        assert both[0].end().exit_code == 6
+        assert len(provider.creates) == 1
+    assert both[1].end().exit_code == 0
+    assert len(provider.creates) == 2
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from batcher.provider.answers import (
     Answer,
     ApiError,
     Cause,
+    Fetched,
     Phase,
     Profile,
     ProfileAnswer,
@@ -78,6 +79,7 @@ CREATES: list[tuple[int, str, Cause]] = [
     *[(status, HTML, Cause.UNCLEAR) for status in (408, 500, 502, 503, 504)],
     (500, '{"id": "t1"}', Cause.UNCLEAR),
     (503, oops("generate_failed"), Cause.UNCLEAR),
+    *[(status, oops("rate_limited"), Cause.UNCLEAR) for status in (408, 500, 502, 504)],
 ]
 
 
@@ -92,9 +94,9 @@ async def over(rows: list[tuple[int, str, Cause]], call: Callable[[Client], Awai
     async with speaking(script, no_credits_codes=frozenset({"Our-own word"})) as (client, server):
         wrong = []
         for status, body, expected in rows:
-            cause = (await call(client)).cause
-            if cause is not expected:
-                wrong.append(f"{status} {body}: {cause} instead of {expected}")
+            answer = await call(client)
+            if answer.cause is not expected or answer.transport is not None:  # a rule that fails makes it unclear
+                wrong.append(f"{status} {body}: {answer.cause} ({answer.transport}) instead of {expected}")
         assert len(server.requests) == len(rows)
     return wrong
 
@@ -218,6 +220,16 @@ def test_a_failed_request_is_explained_in_one_line(error: ApiError, transport: s
         SchemaAnswer(error=error, transport=transport),
     )
     assert [one.explain() for one in answers] == [line] * 3
+
+
+def test_the_body_of_an_answer_is_not_shown() -> None:
+    """A log or a traceback may show the answer, and its body may hold anything."""
+    assert "secret" not in repr((Answer(cause=Cause.UNCLEAR, raw=b"secret"), Profile(raw=b"secret")))
+
+
+def test_a_download_of_which_nothing_is_known_brought_nothing() -> None:
+    failed = Fetched(ok=False, reason="connection refused")
+    assert (failed.bytes, failed.is_whole, failed.is_late) == (0, False, False)
 
 
 @pytest.mark.parametrize(("credits_", "quota", "balance"), [(5.0, 0.0, 0.0), (5.0, None, 5.0), (None, None, None)])

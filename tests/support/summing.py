@@ -92,6 +92,7 @@ _SPENT: Final = text("""
                 WHEN outcome IS NULL OR ended_at IS NULL THEN 'in_flight' ELSE 'spent' END AS kind,
         model, total(told), total(CASE WHEN told IS NULL THEN bytes END)
     FROM made
-    WHERE (told IS NOT NULL OR (outcome IS NULL OR outcome NOT IN ('deferred', 'rejected')) AND NOT unfunded)
+    WHERE (told IS NOT NULL OR (task_id IS NOT NULL OR outcome IS NULL OR outcome NOT IN ('deferred', 'rejected'))
+            AND NOT unfunded)
         AND (:batch IS NULL OR batch_id = :batch)
     GROUP BY kind, model""").bindparams(bindparam("batch", type_=Integer))

@@ -30,7 +30,7 @@ from batcher.ledger.records import Batch
 from batcher.ledger.storage import bulk
 from batcher.ledger.storage.planner import LATER_TAKE
 from batcher.ledger.storage.schema import batches, items, recalled, rows
-from batcher.ledger.storage.sharing import repeated, take_turn
+from batcher.ledger.storage.sharing import repeated, try_turn
 from batcher.ledger.storage.statements import execute
 from batcher.manifest.reader import Manifest
 from batcher.manifest.rows import READER_VERSION
@@ -80,8 +80,9 @@ def import_manifest(
             otherwise than the last import. The ledger is unchanged.
         DoubtError: new texts have contents that are hardly meant to be spoken, of types that `allow` does not name.
             The ledger is unchanged.
+        LockedError: another run imports a manifest. Nothing was read.
     """
-    take_turn(conn, "import")
+    try_turn(conn, "import")
     if not refilter:
         refuse_other_filter(conn, rules, manifest.name)
     staging = stage(conn, manifest, rules, out_dir, at, ignores_case=ignores_case)

@@ -104,9 +104,8 @@ def _to_buy(new_item: FromClause) -> Select[Any]:
 
 
 def _replacing(query: Select[Any]) -> Select[Any]:
-    """Only rows that replace another item, which may be paid for."""
-    replaces = _old_item.c.key != staged.c.item_key
-    return query.where(replaces, _old_item.c.state.in_(MAYBE_PAID)).order_by(staged.c.number)
+    """Only rows that replace an item which may be paid for."""
+    return query.where(_old_item.c.state.in_(MAYBE_PAID)).order_by(staged.c.number)
 
 
 def changed_rows(conn: Connection, staging: Staging) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Float, and_, bindparam, case, cast, exists, extract, func, select, update
+from sqlalchemy import Connection, Float, Integer, and_, bindparam, case, cast, exists, extract, func, select, update
 
 from batcher.item import State
 from batcher.ledger.storage.planner import OPEN_TASK
@@ -102,10 +102,19 @@ def _due(now: float, next_at: float | None, rate: float | None) -> tuple[int, fl
     return (1 + math.floor(overdue * rate), 0.0) if overdue >= 0 else (0, -overdue)
 
 
-def note_claimed(conn: Connection, account_id: int, number: int, limits: Limits | None) -> None:
-    """This many creates were claimed: the rate permits the next that much later."""
-    if limits is not None and limits.create_rate is not None and is_shared(conn):
+def note_claimed(conn: Connection, run_id: str, account_id: int, number: int, limits: Limits | None) -> None:
+    """The run has claimed this many creates: the rate permits the next that much later."""
+    if not is_shared(conn):
+        return
+    _ADD_CLAIMED.run(conn, {"_run": run_id, "_number": number})
+    if limits is not None and limits.create_rate is not None:
         _ADVANCE.run(conn, {"_account": account_id, "_seconds": number / limits.create_rate})
+
+
+def note_returned(conn: Connection, key: str, attempt: int) -> None:
+    """A create was claimed, but definitely made no task: the run that claimed it may claim another."""
+    if is_shared(conn):
+        _RETURN_CLAIMED.run(conn, {"_key": key, "_attempt": attempt})
 
 
 def note_closed(conn: Connection, account_id: int, seconds: float) -> None:
@@ -125,11 +134,7 @@ def _left_of_shift(conn: Connection, run_id: str, max_items: int | None) -> int:
     """Items that the runs which work at the same time may still create."""
     if max_items is None:
         return 1 << 30
-    shift = select(runs.c.shift_id).where(runs.c.id == run_id).scalar_subquery()
-    of_shift = select(runs.c.id).where(runs.c.shift_id == shift)
-    taken = attempts.c.outcome.is_distinct_from("deferred")
-    number = select(func.count()).where(attempts.c.run_id.in_(of_shift), taken)
-    return max_items - int(conn.execute(number).scalar_one())
+    return max_items - int(_CLAIMED.run(conn, {"_run": run_id}).fetchone()[0])
 
 
 _now: Any = cast(extract("epoch", func.clock_timestamp()), Float)
@@ -153,6 +158,18 @@ _CLOSE: Final = Prepared(
             func.coalesce(accounts.c.closed_until_at, 0.0), _now + bindparam("_seconds", type_=Float)
         )
     )
+)
+_shift = select(runs.c.shift_id).where(runs.c.id == bindparam("_run")).scalar_subquery()
+_CLAIMED: Final = Prepared(select(func.coalesce(func.sum(runs.c.claimed), 0)).where(runs.c.shift_id == _shift))
+_so_far = func.coalesce(runs.c.claimed, 0)
+_ADD_CLAIMED: Final = Prepared(
+    update(runs).where(runs.c.id == bindparam("_run")).values(claimed=_so_far + bindparam("_number", type_=Integer))
+)
+_claimant = select(attempts.c.run_id).where(
+    attempts.c.item_key == bindparam("_key"), attempts.c.attempt == bindparam("_attempt")
+)
+_RETURN_CLAIMED: Final = Prepared(
+    update(runs).where(runs.c.id == _claimant.scalar_subquery()).values(claimed=_so_far - 1)
 )
 _of_account: Final = and_(runs.c.id == items.c.run_id, runs.c.account_id == bindparam("_account"))
 is_overdue: Final = exists().where(

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.item import Event, State
 from batcher.ledger.lifecycle import halts
+from batcher.ledger.lifecycle.account import note_returned
 from batcher.ledger.lifecycle.transitions import NO_ERROR, move
 from batcher.ledger.records import AnswerRecord
 from batcher.ledger.storage.schema import attempts, items, runs, tasks
@@ -73,7 +74,9 @@ def _answer_attempt(conn: Connection, record: AnswerRecord, event: Event) -> Non
         "credits": record.credits,
         "raw": record.raw or None,
     }
-    _update_attempt(event is Event.LOST).run(conn, values)
+    changed = _update_attempt(event is Event.LOST).run(conn, values).rowcount
+    if changed and event is Event.DEFERRED:
+        note_returned(conn, record.key, record.attempt)
 
 
 @cache

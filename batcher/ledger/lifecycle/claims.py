@@ -85,7 +85,7 @@ def claim(
         move(conn, Event.CLAIM, item.key, item.attempt - 1, at=at, run_id=run_id, values=claim_of)
     if claimed:
         halts.note_probe(conn, account_id, run_id, claimed[0].key)
-        note_claimed(conn, account_id, len(claimed), limits)
+        note_claimed(conn, run_id, account_id, len(claimed), limits)
     return claimed, cursor
 
 

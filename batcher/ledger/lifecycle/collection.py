@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, func, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from batcher.item import COLLECTABLE, Event, State
@@ -15,7 +15,7 @@ from batcher.ledger.lifecycle.account import lock_account
 from batcher.ledger.lifecycle.transitions import NO_ERROR, move
 from batcher.ledger.records import Batch, FileRecord, OpenTask, TaskEnd
 from batcher.ledger.storage.chosen import is_chosen
-from batcher.ledger.storage.filters import WORKING, of_wanted
+from batcher.ledger.storage.filters import IS_FREE, of_wanted
 from batcher.ledger.storage.planner import without_index
 from batcher.ledger.storage.schema import files, items, rows, tasks
 from batcher.ledger.storage.sharing import is_shared
@@ -281,15 +281,10 @@ def _free_tasks(conn: Connection, account_id: int, wanted: Sequence[Batch], *, o
             is_wanted.label("wanted"),
         )
         .join(tasks, and_(tasks.c.account_id == items.c.account_id, tasks.c.task_id == items.c.task_id))
-        .where(without_index(items.c.account_id) == account_id, items.c.state.in_(COLLECTABLE), _is_free())
+        .where(without_index(items.c.account_id) == account_id, items.c.state.in_(COLLECTABLE), IS_FREE)
         .order_by(tasks.c.accepted_at, items.c.task_id)
     )
     return [OpenTask(account_id=account_id, **row._mapping) for row in conn.execute(query)]
-
-
-def _is_free() -> ColumnElement[bool]:
-    """Items that no working run creates or collects."""
-    return or_(items.c.run_id.is_(None), items.c.run_id.not_in(WORKING))
 
 
 def recorded_files(conn: Connection) -> list[tuple[OpenTask, str, str, str]]:
@@ -298,7 +293,7 @@ def recorded_files(conn: Connection) -> list[tuple[OpenTask, str, str, str]]:
     query = (
         select(items, files.c.out_dir, files.c.path, files.c.sha256)
         .join(files, files.c.item_key == items.c.key)
-        .where(items.c.state == State.RENDERED, _is_free())
+        .where(items.c.state == State.RENDERED, IS_FREE)
     )
     found = []
     for row in conn.execute(query):

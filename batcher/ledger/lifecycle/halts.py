@@ -94,7 +94,7 @@ def balance_before(conn: Connection, halt_id: int) -> tuple[float | None, float 
     run_id, profile = conn.execute(query).one()
     spent = select(func.total(tasks.c.credits)).join(attempts, of_attempt).where(attempts.c.run_id == run_id)
     cost: float = conn.execute(spent).scalar_one()
-    start = json.loads(profile or "{}")
+    start = json.loads(profile)
     credits_, quota = (None if start.get(name) is None else start[name] - cost for name in ("credits", "quota"))
     return credits_, quota
 
@@ -224,8 +224,8 @@ def _count_lost(conn: Connection, record: AnswerRecord, max_in_doubt: int) -> No
     of_account = attempts.c.account_id == record.account_id
     accepted = select(func.max(attempts.c.answer_no)).where(of_account, attempts.c.outcome == "accepted")
     since = attempts.c.answer_no > func.coalesce(accepted.scalar_subquery(), 0)
-    # Only answers that never arrived count: a killed or interrupted run is no evidence about the API.
-    lost = and_(attempts.c.outcome == "lost", attempts.c.cause.not_in(("vanished", "restored", "interrupted")))
+    # Only answers that never arrived count. A killed run records none; an aborted create is no evidence about the API.
+    lost = and_(attempts.c.outcome == "lost", attempts.c.cause != "interrupted")
     count = conn.execute(select(func.count()).where(of_account, since, lost)).scalar_one()
     already = conn.execute(select(halts.c.id).where(_open(record.account_id), halts.c.kind == "unstable")).first()
     if count > max_in_doubt and already is None:

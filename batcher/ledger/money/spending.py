@@ -91,14 +91,13 @@ def _unended(conn: Connection, batch_id: int | None) -> Iterator[_Cost]:
 
 
 def _may_cost(cost: ColumnElement[float | None]) -> ColumnElement[bool]:
-    """Attempts that cost something or may have: excludes those that definitely created no task, or an unfunded one."""
+    """Attempts that cost something or may have: excludes those whose task was unfunded."""
     unfunded = exists().where(
         events.c.item_key == attempts.c.item_key,
         events.c.attempt == attempts.c.attempt,
         events.c.event == Event.UNFUNDED,
     )
-    not_created = attempts.c.outcome.in_(("deferred", "rejected"))
-    return or_(cost.is_not(None), and_(attempts.c.outcome.is_(None) | ~not_created, ~unfunded))
+    return or_(cost.is_not(None), ~unfunded)
 
 
 class Budget:

@@ -12,13 +12,13 @@ from batcher.ledger.queries.item_counts import rows_in
 from batcher.ledger.records import Batch
 from batcher.ledger.storage import cached_facts
 from batcher.ledger.storage.chosen import in_state, of_chosen, with_items
-from batcher.ledger.storage.filters import numbers_of, of_wanted
+from batcher.ledger.storage.filters import IS_FREE, numbers_of, of_wanted
 from batcher.ledger.storage.planner import with_index
 from batcher.ledger.storage.schema import accounts, items, rows
 
 
 def foreign_tasks(conn: Connection, wanted: Sequence[Batch], account_id: int | None) -> dict[str, int]:
-    """Number of open tasks of wanted rows in each other account, by the account's name."""
+    """Number of open tasks of wanted rows in each other account that no run collects, by the account's name."""
     name = accounts.c.user_id + " at " + accounts.c.origin
     query = (
         select(name, func.count(items.c.key.distinct()))
@@ -30,7 +30,7 @@ def foreign_tasks(conn: Connection, wanted: Sequence[Batch], account_id: int | N
     found: dict[str, int] = {}
     # Two queries instead of one with OR: each has an index.
     rechecked = and_(items.c.recheck_task_id.is_not(None), with_index(items.c.account_id))
-    for condition in (items.c.state.in_(COLLECTABLE), rechecked):
+    for condition in (and_(items.c.state.in_(COLLECTABLE), IS_FREE), rechecked):
         for account, number in conn.execute(query.where(condition)):
             found[account] = found.get(account, 0) + number
     return found

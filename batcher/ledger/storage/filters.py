@@ -18,6 +18,9 @@ of_attempt: Final = and_(tasks.c.item_key == attempts.c.item_key, tasks.c.attemp
 WORKING: Final = select(runs.c.id).where(runs.c.ended_at.is_(None))
 """The runs whose end is not recorded."""
 
+IS_FREE: Final = or_(items.c.run_id.is_(None), items.c.run_id.not_in(WORKING))
+"""Items that no working run creates or collects."""
+
 
 def numbers_of(wanted: Sequence[Batch]) -> str:
     """The batches in the name of a cached fact, regardless of their order."""

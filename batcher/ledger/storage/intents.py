@@ -52,8 +52,9 @@ class IntentsFile:
             raise StorageError(f"cannot write {self.path}: {error.strerror}", hint) from error
 
     def read(self) -> list[Intent]:
-        """The intents recorded; a line that a kill has cut off was never followed by a create. None if the file does
-        not exist: another run on this host has compared it with the ledger, and removed it.
+        """The intents recorded; a line that a kill has cut off was never followed by a create.
+
+        A file that does not exist has none: another run on this host has compared it with the ledger and removed it.
 
         Raises:
             StorageError: the file cannot be read.

@@ -166,8 +166,10 @@ runs = Table(
     Column("collected", Integer),
     Column("shift_id", Text),  # first of the runs that work at the same time, on a server
     Column("is_creating", Integer),  # 1 while it shares the account's slots with other runs
+    Column("claimed", Integer),  # creates that it has claimed, without those returned; on a server
     Index("runs_started", "started_at"),
     Index("runs_working", "account_id", sqlite_where=text("ended_at IS NULL")),
+    Index("runs_shift", "shift_id"),
 )
 
 notices = Table(

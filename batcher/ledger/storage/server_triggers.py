@@ -35,13 +35,14 @@ _TASKS: Final = {
         WHERE tasks.item_key = changed.item_key AND tasks.attempt = changed.attempt)""",
 }
 """The tasks whose costs a change may alter. An item's model and text, on which they depend, too, never change."""
+_OTHER_COSTS: Final = "old.batch_id IS DISTINCT FROM new.batch_id OR old.credits IS DISTINCT FROM new.credits"
 _TRIGGERS: Final = (
     ("task", "AFTER INSERT ON tasks", "new.ended_at IS NOT NULL"),
     ("task", "BEFORE UPDATE ON tasks", "old.ended_at IS NOT NULL"),
     ("task", "AFTER UPDATE ON tasks", "new.ended_at IS NOT NULL"),
     ("task", "BEFORE DELETE ON tasks", "old.ended_at IS NOT NULL"),
-    ("attempt", "BEFORE UPDATE OF batch_id, outcome, credits ON attempts", "true"),
-    ("attempt", "AFTER UPDATE OF batch_id, outcome, credits ON attempts", "true"),
+    ("attempt", "BEFORE UPDATE OF batch_id, credits ON attempts", _OTHER_COSTS),
+    ("attempt", "AFTER UPDATE OF batch_id, credits ON attempts", _OTHER_COSTS),
     ("attempt", "BEFORE INSERT ON events", "new.event = 'unfunded'"),
     ("attempt", "AFTER INSERT ON events", "new.event = 'unfunded'"),
 )

@@ -116,6 +116,18 @@ def take_turn(conn: Connection, what: Turn) -> None:
         conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_TURNS[what]}, hashtext({_SCHEMA}))")
 
 
+def try_turn(conn: Connection, what: Turn) -> None:
+    """Take this run's turn at what may take others minutes; see `take_turn`.
+
+    Raises:
+        LockedError: another run has its turn. Nothing was changed.
+    """
+    if is_shared(conn):
+        key = f"{_TURNS[what]}, hashtext({_SCHEMA})"
+        if not conn.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({key})").scalar_one():
+            raise LockedError(f"another run has its turn ({what})", "Run it again in a moment.")
+
+
 def is_deadlock(error: DBAPIError) -> bool:
     """Whether a server aborted the transaction since it and another waited for each other: it may be repeated."""
     return getattr(first_error(error), "sqlstate", None) in ("40001", "40P01")
@@ -129,8 +141,8 @@ def repeated(conn: Connection, change: Callable[[], T]) -> T:
     """
     if not is_shared(conn):
         return change()
+    pass_on(conn, "SAVEPOINT part")
     for last in (False,) * (_TRIES - 1) + (True,):
-        pass_on(conn, "SAVEPOINT part")
         try:
             value = change()
         except DBAPIError as error:

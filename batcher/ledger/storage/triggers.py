@@ -61,7 +61,7 @@ ENDINGS: Final = """
 CREATE VIEW endings AS
 SELECT tasks.account_id, tasks.task_id, coalesce(attempts.batch_id, 0) AS batch_id, coalesce(items.model, '') AS model,
     coalesce(tasks.credits, attempts.credits, 0) AS told,
-    iif(coalesce(tasks.credits, attempts.credits) IS NULL AND attempts.outcome NOT IN ('deferred', 'rejected')
+    iif(coalesce(tasks.credits, attempts.credits) IS NULL
         AND NOT EXISTS (SELECT 1 FROM events WHERE events.item_key = tasks.item_key
             AND events.attempt = tasks.attempt AND events.event = 'unfunded'), items.bytes, 0) AS untold_bytes,
     tasks.credits,

@@ -93,6 +93,15 @@ def test_more_than_a_few_edited_rows_are_refused(
         assert error.faults == first
 
 
+@pytest.mark.parametrize("other", ["m", "n"])
+def test_edits_are_compared_with_the_paid_rows_that_the_batch_has_now(book: Book, other: str) -> None:
+    """Not with rows that it had once, nor with those of another batch."""
+    book.take_in(voiced(230, "anna"), batch=other)
+    assert len(book.claim(230)) == 230
+    book.take_in(voiced(30, "anna"), filename="m/{id}")
+    assert refusal(book, voiced(30, "anna", edited=21), filename="m/{id}") is not None
+
+
 @pytest.mark.parametrize(("rows", "allowed"), [(21, False), (230, True)])
 def test_edits_in_a_new_batch_are_compared_with_its_own_size(book: Book, rows: int, allowed: bool) -> None:
     """It has no paid rows yet; and a row counts once, however often its text is paid for."""
@@ -116,19 +125,31 @@ def test_a_changed_default_is_listed_rather_than_edits(book: Book) -> None:
     assert error.faults == ["m.csv:4: row c: a default or setting changed its voice from anna to ben"]
 
 
+def test_a_row_that_is_edited_while_its_default_changes_is_no_mere_edit(book: Book) -> None:
+    book.take_in(sheet("one"))
+    book.claim()
+    error = refusal(book, sheet("uno"), voice="ben")
+    assert error is not None
+    assert error.faults == ["m.csv:2: row a: a default or setting changed its text and voice from anna to ben"]
+
+
 @pytest.mark.parametrize(
     ("before", "after", "why"),
     [
         ({"voices": {"anna": "v1"}}, {"voices": {"anna": "v2"}}, "voice from v1 to v2"),
         ({}, {"columns": {"voice": "speaker"}}, "voice from anna to ben"),
+        ({}, {"columns": {"speed": "tempo"}}, 'params from {} to {"speed": 1.5}'),
+        ({}, {"model": "m1"}, "model from none to m1"),
+        ({}, {"format": "wav"}, "format from mp3 to wav"),
+        ({}, {"model": "m1", "format": "wav"}, "model and format from none to m1"),
     ],
-    ids=["what a name stands for", "another column"],
+    ids=["what a name stands for", "another column", "a parameter", "the model", "the format", "two of them"],
 )
 def test_a_changed_setting_is_no_edit_although_the_row_has_its_own_value(
     book: Book, before: dict[str, Any], after: dict[str, Any], why: str
 ) -> None:
     """The manifest is the same, so what changed are the settings."""
-    content = "id,text,voice,speaker\na,one,anna,ben\n"
+    content = "id,text,voice,speaker,tempo\na,one,anna,ben,1.5\n"
     book.take_in(content, **before)
     book.claim()
     error = refusal(book, content, **after)
@@ -147,15 +168,22 @@ def test_an_item_that_is_paid_for_already_costs_nothing(book: Book) -> None:
 
 def test_changed_rows_are_listed_by_what_changed(book: Book) -> None:
     """Paid for or not."""
-    book.take_in(sheet("one", "two", "three"))
-    (book.folder / "m.csv").write_text("id,text,voice\na,one,ben\nb,other,ben\nc,three,\nd,new,\n")
+    book.take_in(sheet("one", "two", "three", "four", "five"))
+    rows = ("a,one,ben,,,", "b,other,ben,,,", "c,three,,,,", "d,four,,wav,2,", "e,five,,,,1.5", "f,new,,,,")
+    (book.folder / "m.csv").write_text("\n".join(["id,text,voice,format,take,speed", *rows]) + "\n")
     rules = Rules(batch="m", voice="anna")
 
     def changed(conn: Connection) -> dict[str, list[str]]:
         staging = importer.stage(conn, Manifest(book.folder / "m.csv", rules), rules, "audio", AT)
         return rebuys.changed_rows(conn, staging)
 
-    assert book.do(changed) == {"voice": ["a", "b"], "text": ["b"]}
+    assert book.do(changed) == {
+        "voice": ["a", "b"],
+        "text": ["b"],
+        "format": ["d"],
+        "take": ["d"],
+        "params": ["e"],
+    }
 
 
 @pytest.mark.parametrize(

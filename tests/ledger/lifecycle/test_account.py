@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import create_engine, text
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Connection, text
 
-from batcher.address import Server
 from batcher.item import Event
 from batcher.ledger.lifecycle import account, claims, collection, halts, runs
 from batcher.ledger.lifecycle.account import Limits, Room
 from batcher.ledger.money.spending import Budget
-from batcher.ledger.queries import selection
-from batcher.ledger.records import OpenTask
+from batcher.ledger.queries import attention
+from batcher.ledger.records import AnswerRecord, Batch, Claimed
 from batcher.ledger.storage import sharing
-from tests.support.ledger_kit import AT, RUN, Book, ending, keys_of, prepare, sheet
+from tests.ledger.lifecycle.conftest import OTHER, submitted
+from tests.support.ledger_kit import AT, RUN, Book, ending, prepare
 
 pytestmark = pytest.mark.parametrize("book", ["postgres"], indirect=True)
-OTHER = "run-2"
-TEXTS = tuple(f"text number {number}" for number in range(20))
-
-
-@pytest.fixture
-def two(book: Book) -> Book:
-    """A ledger on which two runs of one account work."""
-    book.take_in(sheet(*TEXTS))
-    book.join(OTHER)
-    for run_id in (RUN, OTHER):
-        book.do(account.set_creating, run_id, True)
-    return book
 
 
 def room(book: Book, run_id: str, limits: Limits, limit: int = 10) -> Room:
@@ -80,14 +68,6 @@ def test_only_an_items_own_task_frees_its_slot_when_it_is_overdue(two: Book) -> 
     (claimed,) = two.claim(run_id="run-3")
     two.record(two.accepted(claimed, "t1", run_id="run-3"))
     assert room(two, "run-3", limits).creates == 3
-
-
-def submitted(book: Book, task_id: str, limits: Limits) -> OpenTask:
-    """Claim the next item within these limits and record its create as accepted."""
-    (claimed,) = book.claim(limits=limits)
-    book.record(book.accepted(claimed, task_id))
-    (task,) = [one for one in book.open_tasks() if one.task_id == task_id]
-    return task
 
 
 def test_claims_of_an_account_take_turns_until_they_are_durable(two: Book) -> None:
@@ -185,12 +165,13 @@ def test_the_rate_and_the_waits_of_an_account_do_not_concern_another(two: Book) 
 
 
 def test_max_items_counts_the_creates_of_all_runs_that_overlap(two: Book) -> None:
-    """Of one that has ended since, too; not of one before, and not those that were returned."""
+    """Of one that has ended since, too; not of one before, and not those that were returned, each once."""
     limits = Limits(concurrency=100, max_items=3)
     first, second = two.claim(2, limits=limits)
     assert room(two, OTHER, limits) == Room(creates=1)
     two.record(two.accepted(first, "t1"))
-    two.record(two.answer(second, Event.DEFERRED, "throttled"))
+    for _ in range(2):
+        two.record(two.answer(second, Event.DEFERRED, "throttled"))
     assert len(two.claim(10, limits=limits, run_id=OTHER)) == 2
     assert room(two, RUN, limits) == Room(creates=0, spent=True)
     with two.engine.begin() as conn:
@@ -217,10 +198,66 @@ def test_a_budget_counts_what_other_runs_claim(two: Book) -> None:
     assert 3 <= claimed <= 4
 
 
+def test_a_budget_counts_each_claim_of_another_run_once_and_in_its_batch(two: Book) -> None:
+    """At the estimated price: one credit per byte, whatever the model. Its own claims it has counted already."""
+    for number in range(2):
+        task = submitted(two, f"t{number}", Limits(concurrency=100))
+        two.do(collection.record_rendered, ending(task, credits=13.0))
+    first = two.wanted[0]
+    second, third = (two.take_in(f"id,text\nx,{name}\n", batch=name, filename=f"{name}/{{id}}") for name in ("n", "o"))
+    fourth = two.take_in("id,text,model\nx,p,m9\n", batch="p", filename="p/{id}")
+    mine = Budget(1000.0, RUN)
+    for batch in (first, second, fourth):
+        two.do(mine.affords, batch.batch_id, None, 1)
+    before = dict(mine._left)
+
+    def claim(batch: Batch, run_id: str) -> Claimed:
+        two.wanted, two.cursor = [batch], (0, 0)
+        (claimed,) = two.claim(run_id=run_id)
+        return claimed
+
+    def others_took() -> list[float]:
+        return [before[batch.batch_id] - mine._left[batch.batch_id] for batch in (first, second, fourth)]
+
+    claim(first, RUN)
+    deferred = claim(first, OTHER)
+    two.record(two.answer(deferred, Event.DEFERRED, "throttled", run_id=OTHER))
+    two.do(mine._count_others)
+    assert others_took() == [13.0, 0.0, 0.0]
+    assert claim(first, OTHER).attempt == 2
+    for batch in (second, third, fourth):
+        claim(batch, OTHER)
+    for _ in range(2):
+        two.do(mine._count_others)
+        assert others_took() == [26.0, 1.0, 1.0]
+    claim(first, OTHER)
+    two.do(mine.affords, second.batch_id, None, 1)
+    assert others_took()[0] == 39.0
+
+
 def test_a_halt_of_one_run_stops_the_next_claim_of_another(two: Book) -> None:
     (claimed,) = two.claim()
     two.record(two.answer(claimed, Event.DEFERRED, "no_credits"))
     assert two.claim_anew(5, run_id=OTHER) == []
+
+
+def test_whoever_changes_a_halt_or_takes_tasks_over_has_the_accounts_lock(two: Book) -> None:
+    """Otherwise two runs that record answers and claim at once could wait for each other."""
+    two.do(halts.open_halt, two.account_id, "unstable", AT, "why", RUN)
+    (halt,) = two.do(halts.open_halts)
+    lost = AnswerRecord(
+        key="k", attempt=1, account_id=two.account_id, run_id=RUN, event=Event.LOST, cause="unclear", at=AT
+    )
+    changes: list[Callable[[Connection], object]] = [
+        lambda conn: halts.open_halt(conn, two.account_id, "credits", AT, "why", RUN),
+        lambda conn: halts.find_prober(conn, halt, RUN, may_probe=True),
+        lambda conn: halts.after_answer(conn, lost, Event.LOST, 10),
+        lambda conn: collection.take_over(conn, two.account_id, two.wanted, run_id=RUN),
+    ]
+    for change in changes:
+        with two.engine.begin() as connection:
+            change(connection)
+            assert two.all("SELECT id FROM accounts FOR NO KEY UPDATE SKIP LOCKED") == []
 
 
 def test_one_run_probes_a_halt_and_another_takes_over_when_it_vanishes(two: Book) -> None:
@@ -243,96 +280,12 @@ def test_only_tasks_of_runs_that_have_ended_are_taken_over(two: Book) -> None:
     assert two.do(collection.take_over, two.account_id, two.wanted, run_id=OTHER) == []
     with two.engine.begin() as conn:
         runs.end_run(conn, RUN, ended_at=AT, exit_code=6)
-    (task,) = two.do(collection.take_over, two.account_id, two.wanted, run_id=OTHER)
+    (theirs,) = two.claim(run_id=OTHER)
+    two.join("run-3")
+    (task,) = two.do(collection.take_over, two.account_id, two.wanted, run_id="run-3")
     assert task.task_id == "t1"
+    assert [two.item(key)["run_id"] for key in (task.key, theirs.key)] == ["run-3", OTHER]
     assert two.do(collection.take_over, two.account_id, two.wanted, run_id=OTHER) == []
-
-
-@pytest.mark.parametrize("only_chosen", [False, True])
-def test_a_claim_passes_over_items_that_another_account_is_claiming(two: Book, only_chosen: bool) -> None:
-    """It does not wait until they are durable."""
-    ours, theirs = two.account_id, two.begin("run-3", user_id="u2")
-    assert isinstance(two.address, Server)
-    url = two.address.url
-    other = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=NullPool)
-    how: dict[str, Any] = {"wanted": two.wanted, "cursor": (0, 0), "limit": 2, "at": AT, "only_chosen": only_chosen}
-    with two.engine.begin() as conn, other.begin() as beside:
-        for one in (conn, beside):
-            selection.choose_ids(one, two.wanted, ["a", "b", "c", "d"])
-        beside.exec_driver_sql("SET LOCAL lock_timeout = 1000")
-        first, _ = claims.claim(conn, prepare, run_id=RUN, account_id=ours, **how)
-        second, _ = claims.claim(beside, prepare, run_id="run-3", account_id=theirs, **how)
-    assert len({*keys_of(first), *keys_of(second)}) == 4
-
-
-def test_claims_of_two_accounts_never_take_the_same_item(two: Book) -> None:
-    two.join("run-3", user_id="u2")
-    taken = {one.key for one in two.claim(5)}
-    assert not taken & {one.key for one in two.claim_anew(5, run_id="run-3")}
-
-
-def waits(book: Book, run_id: str = OTHER, *, later: float = 0.0, **how: bool) -> bool:
-    """Whether the run waits for items of the others."""
-    return book.do(claims.held_by_others, run_id, book.wanted, at=AT + later, **how)
-
-
-def test_a_run_waits_for_items_until_the_run_that_has_them_has_finished_or_ended(two: Book) -> None:
-    """Not for its own, and not for those of a task that is overdue."""
-    assert not waits(two)
-    first, second = two.claim(2)
-    found = [waits(two)]
-    two.record(two.answer(second, Event.REJECTED, "invalid"))
-    two.record(two.accepted(first, "t1"))
-    found.append(waits(two))
-    assert (found, waits(two, RUN)) == ([True, True], False)
-    (task,) = two.open_tasks()
-    two.do(collection.record_overdue, task, at=AT)
-    assert not waits(two)
-    two.do(collection.record_rendered, ending(task))
-    assert waits(two)
-    two.do(lambda conn: runs.end_run(conn, RUN, ended_at=AT))
-    assert not waits(two)
-
-
-def test_a_run_waits_only_for_items_that_it_wants(two: Book) -> None:
-    two.claim()
-    (key,) = (row["item_key"] for row in two.all("SELECT item_key FROM attempts"))
-    (held,) = (row["id"] for row in two.all("SELECT id FROM rows WHERE item_key = ?", key))
-    for row_id, is_held in (("b", False), (held, True)):
-        two.do(selection.choose_ids, two.wanted, [row_id])
-        assert waits(two, only_chosen=True) == is_held
-    wanted, two.wanted = two.wanted, []
-    assert not waits(two)
-    two.wanted = wanted
-    assert waits(two)
-
-
-def test_no_run_waits_for_a_download_that_another_has_given_up(two: Book) -> None:
-    """A minute after it was due again; two that have given up would wait for each other."""
-    task = submitted(two, "t1", Limits(concurrency=100))
-    two.execute("UPDATE items SET not_before_at = ? WHERE key = ?", AT, task.key)  # of an attempt that is gone
-    assert waits(two, later=1e6)
-    rendered = ending(task)
-    two.do(collection.record_rendered, rendered)
-    assert waits(two, later=1e6)
-    two.do(collection.record_undelivered, rendered, next_try_at=AT + 10.0, unusable=False)
-    assert [waits(two, later=later) for later in (0.0, 69.0, 70.0, 71.0)] == [True, True, True, False]
-
-
-def test_nothing_is_claimed_of_a_version_that_another_run_has_replaced(two: Book) -> None:
-    """That of other batches is. Whether the rows of the new version may be bought is for the other run to check."""
-    two.take_in('{"id": "z", "text": "another"}\n', batch="n", suffix="jsonl")
-    old = two.wanted[0]
-    two.take_in(sheet("edited", *TEXTS[1:]))
-    new = next(one for one in two.wanted if one.name == old.name)
-    assert [two.do(claims.is_current, one) for one in (old, new)] == [False, True]
-    two.wanted = [old, next(one for one in two.wanted if one.name == "n")]
-    (claimed,) = two.claim(5)
-    assert b"another" in claimed.body
-    assert not two.do(claims.has_claimable, RUN, two.wanted)
-    assert two.do(claims.has_claimable, RUN, [new])
-    two.wanted = [old]
-    assert two.claim_anew(5) == []
 
 
 def test_a_run_asks_anew_unless_another_still_waits(two: Book) -> None:
@@ -364,6 +317,26 @@ def test_a_run_that_has_ended_has_no_share_of_the_slots(two: Book) -> None:
     assert two.do(account.share, two.account_id, 5) == 5
 
 
+def test_a_run_asks_anew_once_it_enters_the_account_of_runs_that_have_ended(two: Book) -> None:
+    two.do(account.note_closed, two.account_id, 5000.0)
+    with two.engine.begin() as conn:
+        for run_id in (RUN, OTHER):
+            runs.end_run(conn, run_id, ended_at=AT)
+    two.join("run-3")
+    assert room(two, "run-3", Limits(concurrency=5)).closed_seconds == 0
+
+
 def test_a_wait_that_the_runs_share_ends_within_a_day(two: Book) -> None:
     two.do(account.note_closed, two.account_id, 1e9)
     assert room(two, RUN, Limits(concurrency=5)).closed_seconds <= 24 * 3600
+
+
+def test_tasks_that_a_run_of_another_account_collects_do_not_stop_a_run(two: Book) -> None:
+    """They do once that run has ended: only its account can read them."""
+    ours = two.account_id
+    two.join("theirs", user_id="u2")
+    (claimed,) = two.claim(run_id="theirs")
+    two.record(two.accepted(claimed, "t1"))
+    assert two.do(attention.foreign_tasks, two.wanted, ours) == {}
+    two.do(lambda conn: runs.end_run(conn, "theirs", ended_at=AT))
+    assert two.do(attention.foreign_tasks, two.wanted, ours) == {"u2 at https://api.test": 1}

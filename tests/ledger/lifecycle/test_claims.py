@@ -227,3 +227,16 @@ def test_limits_of_all_runs_do_not_concern_the_one_run_of_a_file(book: Book) -> 
     old = book.wanted[0]
     book.take_in(sheet("edited"))
     assert book.do(claims.is_current, old)
+
+
+def test_an_item_that_a_results_file_reports_as_bought_is_not_claimed(book: Book) -> None:
+    """Until a run has applied what the file says of it."""
+    book.take_in(sheet("one", "two"))
+    (bought,) = (row["item_key"] for row in book.all("SELECT item_key FROM rows WHERE id = 'a'"))
+    columns = "batch, row_id, item_key, state, take, out_dir, recalled_at"
+    book.execute(f"INSERT INTO recalled ({columns}) VALUES ('m', 'a', ?, 'done', 1, 'audio', 1)", bought)
+    (claimed,) = book.claim(5)
+    assert texts_of([claimed]) == ["two"]
+    assert not book.do(claims.has_claimable, RUN, book.wanted)
+    book.execute("DELETE FROM recalled")
+    assert book.do(claims.has_claimable, RUN, book.wanted)

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from batcher.formatting import amount
 from batcher.item import Event
-from batcher.ledger.lifecycle import answers, collection, halts
-from batcher.ledger.records import Claimed, Halt
+from batcher.ledger.lifecycle import answers, collection, halts, runs
+from batcher.ledger.records import Balance, Claimed, Halt
 from batcher.pipeline.credit_guard import Guard
 from batcher.provider.answers import Profile
 from tests.support.ledger_kit import AT, RUN, Book, SetClock, book_in, ending, sheet
@@ -152,8 +153,59 @@ def test_an_accepted_probe_closes_the_halt(book: Book) -> None:
     refuse(book)
     book.record(book.accepted(probe(book), "t1", at=AT + 50))
     assert open_halts(book) == []
+    (task,) = book.open_tasks()
+    assert book.do(collection.record_rendered, ending(task, at=AT + 90))
     assert book.one("SELECT closed_at FROM halts") == {"closed_at": AT + 50}
-    assert len(book.claim(5, run_id="run-2")) == 5
+    book.begin("run-3")
+    assert len(book.claim(5, run_id="run-3")) == 5
+
+
+def test_a_create_probes_only_the_open_halts_that_its_run_may_probe(book: Book) -> None:
+    """And none that has a probe in flight."""
+    first = book.account_id
+    book.do(halts.open_halt, first, "credits", AT, "why", "run-2")
+    book.do(halts.open_halt, first, "unstable", AT, "why", RUN)
+    other = book.begin("run-2", user_id="u2")
+    book.do(halts.open_halt, other, "credits", AT, "why", "run-2")
+    book.do(halts.open_halt, other, "unstable", AT, "why", "run-2")
+    book.execute("UPDATE halts SET probe_run_id = run_id")
+    book.execute("UPDATE halts SET closed_at = ? WHERE account_id = ? AND kind = 'unstable'", AT, other)
+    book.do(halts.note_probe, first, "run-2", "k1")
+    book.do(halts.note_probe, first, "run-2", "k2")
+    assert [halt["probe_key"] for halt in book.all("SELECT probe_key FROM halts ORDER BY id")] == [
+        "k1",
+        None,
+        None,
+        None,
+    ]
+    book.do(halts.note_probe, other, "run-2", "k3")
+    assert [halt["probe_key"] for halt in book.all("SELECT probe_key FROM halts ORDER BY id")] == [
+        "k1",
+        None,
+        "k3",
+        None,
+    ]
+
+
+def test_the_probe_of_a_killed_run_may_be_repeated_by_the_next(book: Book) -> None:
+    """Its answer never came."""
+    halt = refuse(book)
+    killed = probe(book)
+    book.begin("run-3")
+    assert book.do(halts.find_prober, halt, "run-3", may_probe=True) == "own"
+    (claimed,) = book.claim_anew(5, run_id="run-3")
+    assert claimed.key != killed.key
+    book.record(book.accepted(claimed, "t1", run_id="run-3"))
+    assert book.do(halts.find_prober, halt, "run-3", may_probe=True) == "closed"
+
+
+def test_the_end_of_a_task_concerns_only_the_halt_that_it_probes(book: Book) -> None:
+    """A task created before the halt ends, and the probe stays in flight."""
+    task = book.submitted("t1")
+    refuse(book)
+    probe(book)
+    book.do(collection.record_failed, ending(task, error_code="bad_voice"))
+    assert book.claim_anew(5, run_id="run-2") == []
 
 
 def test_a_halt_opened_by_a_failed_task_closes_only_with_audio(book: Book) -> None:
@@ -175,6 +227,19 @@ def test_a_probe_whose_task_fails_keeps_the_halt(book: Book) -> None:
     claimed = probe(book)
     book.record(book.accepted(claimed, "t2"))
     book.do(collection.record_failed, ending(book_task(book, claimed, "t2"), error_code="bad_voice"))
+    assert kinds(book) == ["credits"]
+    assert len(book.claim(5, run_id="run-2")) == 1
+
+
+def test_a_probe_whose_task_is_gone_keeps_the_halt(book: Book) -> None:
+    """The next create may probe."""
+    task = book.submitted("t1")
+    book.do(collection.record_unfunded, ending(task, error_code="insufficient_credits"))
+    claimed = probe(book)
+    book.record(book.accepted(claimed, "t2"))
+    probed = book_task(book, claimed, "t2")
+    says = [book.do(collection.record_missing, ending(probed, at=AT + after)) for after in (0, 60, 120, 180)]
+    assert says == [False, False, False, True]
     assert kinds(book) == ["credits"]
     assert len(book.claim(5, run_id="run-2")) == 1
 
@@ -239,10 +304,41 @@ def test_a_halt_records_the_balance_after_the_last_create(book: Book) -> None:
     assert (kept.balance_at, kept.credits, kept.quota) == (AT + 4, None, 7.0)
 
 
+def test_a_balance_is_recorded_in_the_credits_halt_of_its_account(book: Book) -> None:
+    """In no other halt."""
+    lose(book, MOST + 1)
+    book.do(halts.open_halt, book.account_id, "credits", AT, "why", RUN)
+    other = book.begin("run-2", user_id="u2")
+    book.do(halts.open_halt, other, "credits", AT, "why", "run-2")
+    book.do(halts.open_halt, other, "unstable", AT, "why", "run-2")
+    book.do(halts.set_balance, other, 3.0, None, AT + 4)
+    found = book.do(halts.open_halts)
+    assert [(halt.kind, halt.account_id) for halt in found if halt.balance_at is not None] == [("credits", other)]
+
+
 def test_the_refused_runs_first_balance_stands_in_until_one_is_read(book: Book) -> None:
     book.begin("run-2", credits_=5.0)
     halt = refuse(book, "run-2")
     assert book.do(halts.balance_before, halt.id) == (5.0, None)
+
+
+def test_what_the_refused_run_has_spent_is_not_part_of_its_first_balance(book: Book) -> None:
+    """What earlier runs spent was not part of it anyway."""
+    book.record(book.accepted(book.claim()[0], "t1", credits=40.0))
+    book.begin("run-2", credits_=50.0)
+    book.do(
+        runs.enter_account,
+        "run-2",
+        origin="https://api.test",
+        user_id="u1",
+        token="secret",
+        balance=Balance(credits=50.0, quota=9.0),
+        at=AT,
+    )
+    (claimed,) = book.claim(run_id="run-2")
+    book.record(book.accepted(claimed, "t2", run_id="run-2", credits=2.0))
+    halt = refuse(book, "run-2")
+    assert book.do(halts.balance_before, halt.id) == (48.0, 7.0)
 
 
 def test_a_refused_probe_replaces_the_halts_balance_with_its_runs_first(book: Book) -> None:
@@ -253,17 +349,43 @@ def test_a_refused_probe_replaces_the_halts_balance_with_its_runs_first(book: Bo
     assert book.do(halts.balance_before, halt.id) == (10.0, None)
 
 
+@pytest.mark.parametrize(
+    ("price", "balance", "short"),
+    [(None, 0.0, True), (None, 0.5, False), (20.0, 20.0, False), (20.0, 19.5, True), (20.0, 0.0, True)],
+)
+def test_a_failure_without_a_reason_halts_if_the_balance_is_below_the_items_price(
+    book: Book, price: float | None, balance: float, short: bool
+) -> None:
+    """If no price is known, only an empty balance halts."""
+    if price is not None:
+        for number in range(5):
+            book.do(collection.record_rendered, ending(book.submitted(f"t{number}"), credits=price))
+    book.take_in(
+        "id,text\nz,a text that costs much more than the others since it is longer\n", batch="n", filename="n/{id}"
+    )
+    key = book.one("SELECT key FROM items WHERE text = 'text 9'")["key"]
+    how: dict[str, Any] = {"balance": balance, "at": AT + 1, "run_id": RUN}
+    assert book.do(halts.after_unexplained, book.account_id, key, "it failed", **how) is short
+    assert [halt.since_at for halt in open_halts(book)] == ([AT + 1] if short else [])
+    for halt in open_halts(book):
+        needed = "" if price is None else ", less than its estimated price of 20"
+        assert halt.detail == f"it failed, and the balance is {amount(balance)}{needed}"
+        claimed = probe(book)
+        book.record(book.accepted(claimed, "t9", run_id="run-2"))
+        assert open_halts(book) == []
+
+
 # --- unstable
 
 
 def test_too_many_lost_creates_halt_the_account_for_a_time(book: Book) -> None:
     lose(book, MOST)
     assert open_halts(book) == []
-    lose(book, 1, at=AT + 30, error_message="read timeout")
+    lose(book, 1, at=AT + 30, error_message="read timeout.")
     (halt,) = open_halts(book)
     assert (halt.kind, halt.since_at) == ("unstable", AT + 30)
     assert halt.probe_after_at == AT + 30 + 300
-    assert "read timeout" in halt.detail
+    assert halt.detail.endswith("the last: read timeout")
     assert book.claim(5) == []
 
 
@@ -273,16 +395,22 @@ def test_an_accepted_create_resets_the_count_of_lost_creates(book: Book) -> None
     book.record(book.accepted(claimed, "t1", at=AT + 2))
     lose(book, MOST, at=AT + 3)
     assert open_halts(book) == []
-    lose(book, 1, at=AT + 3)
+    (claimed,) = book.claim()
+    book.record(book.accepted(claimed, "t2", at=AT + 4))
+    lose(book, MOST, at=AT + 5)
+    assert open_halts(book) == []
+    lose(book, 1, at=AT + 5)
     assert kinds(book) == ["unstable"]
 
 
 def test_a_deferred_or_rejected_create_does_not_reset_the_count(book: Book) -> None:
-    """It proves nothing about the lost ones."""
-    lose(book, MOST, at=AT + 1)
+    """It proves nothing about the lost ones, and is none of them."""
+    lose(book, MOST - 1, at=AT + 1)
     deferred, rejected = book.claim(2)
     answer(book, deferred, Event.DEFERRED, "throttled", at=AT + 2)
     answer(book, rejected, Event.REJECTED, "invalid", at=AT + 2)
+    lose(book, 1, at=AT + 3)
+    assert open_halts(book) == []
     lose(book, 1, at=AT + 3)
     assert kinds(book) == ["unstable"]
 
@@ -321,6 +449,43 @@ def test_each_account_counts_its_own_lost_creates(book: Book) -> None:
     assert book.all("SELECT * FROM halts") == []
 
 
+def test_an_accepted_create_of_another_account_does_not_reset_the_count(book: Book) -> None:
+    first = book.account_id
+    lose(book, MOST)
+    (in_flight,) = book.claim()
+    book.begin("run-2", user_id="u2")
+    (claimed,) = book.claim(run_id="run-2")
+    book.record(book.accepted(claimed, "t1", run_id="run-2"))
+    book.account_id = first
+    answer(book, in_flight, Event.LOST)
+    assert [halt.account_id for halt in book.do(halts.open_halts)] == [first]
+
+
+def test_a_create_lost_beside_the_probe_changes_nothing(book: Book) -> None:
+    """It was sent before the halt. The probe stays permitted, and its time as it was."""
+    *others, last = book.claim(MOST + 2)
+    for claimed in others:
+        answer(book, claimed, Event.LOST)
+    book.begin("run-2")
+    (halt,) = open_halts(book)
+    assert book.do(halts.find_prober, halt, "run-2", may_probe=True) == "own"
+    answer(book, last, Event.LOST, at=AT + 5)
+    assert open_halts(book) == [halt]
+    assert book.do(halts.find_prober, halt, "run-2", may_probe=False) == "own"
+
+
+def test_lost_creates_halt_an_account_that_has_no_credits_either(book: Book) -> None:
+    """A halt of each kind, or of another account, leaves room for one more."""
+    first, claimed = book.account_id, book.claim(MOST + 1)
+    book.do(halts.open_halt, first, "credits", AT, "why", RUN)
+    other = book.begin("run-2", user_id="u2")
+    book.do(halts.open_halt, other, "unstable", AT, "why", "run-2")
+    book.account_id = first
+    for one in claimed:
+        answer(book, one, Event.LOST)
+    assert kinds(book) == ["credits", "unstable"]
+
+
 def test_each_lost_probe_quadruples_the_wait_up_to_a_day(book: Book) -> None:
     """It also ends the permission."""
     lose(book, MOST + 1)
@@ -333,6 +498,21 @@ def test_each_lost_probe_quadruples_the_wait_up_to_a_day(book: Book) -> None:
         assert book.claim_anew(5, run_id=f"run-{number + 2}") == []
     assert waits == [1200, 4800, 19200, 76800, 86400, 86400]
     assert halt.since_at == AT
+
+
+def test_a_lost_probe_closes_nothing_if_its_answer_is_found_later(book: Book) -> None:
+    """Nor does it lengthen the wait of another account's halt."""
+    first = book.account_id
+    lose(book, MOST + 1)
+    claimed = probe(book)
+    other = book.begin("run-3", user_id="u2")
+    book.do(halts.open_halt, other, "unstable", AT, "why", "run-3")
+    book.execute("UPDATE halts SET probe_key = ?", claimed.key)  # the other account's probe before this one's
+    book.account_id = first
+    answer(book, claimed, Event.LOST, run_id="run-2", at=AT + 1)
+    assert [halt.probes for halt in book.do(halts.open_halts)] == [1, 0]
+    book.record(book.accepted(claimed, "t1", run_id="run-2"))
+    assert kinds(book) == ["unstable"]
 
 
 def test_an_accepted_probe_ends_instability(book: Book) -> None:

@@ -10,6 +10,7 @@ import pytest
 from batcher.item import Event
 from batcher.ledger.lifecycle import collection, decisions
 from batcher.ledger.money import spending
+from batcher.ledger.money.prices import prices
 from batcher.ledger.money.spending import Budget, Spending
 from batcher.ledger.queries import selection
 from tests.support.ledger_kit import AT, RUN, Book, book_in, ending, sheet
@@ -87,6 +88,22 @@ def test_spending_stays_unknown_whatever_other_models_cost(book: Book) -> None:
     assert (found.in_flight, found.total) == (None, None)
 
 
+@pytest.mark.parametrize(
+    ("ended", "in_flight", "spent", "total"),
+    [((0.1, 0.2), 0.0, 0.3, 0.3), ((0.1,), 0.2, 0.1, 0.3), ((1.0000004, 0.0000004), 0.0, 1.000001, 1.000001)],
+)
+def test_costs_add_up_to_a_millionth(
+    book: Book, ended: tuple[float, ...], in_flight: float, spent: float, total: float
+) -> None:
+    """Without the noise of binary fractions."""
+    for number, cost in enumerate(ended):
+        end(book, f"t{number}", cost)
+    (claimed,) = book.claim()
+    book.record(book.accepted(claimed, "open", credits=in_flight))
+    found = book.do(spending.spending)
+    assert (found.spent, found.in_flight, found.total) == (spent, in_flight, total)
+
+
 def test_a_budget_that_is_too_small_for_one_item_is_not_blocked_for_a_smaller_one(book: Book) -> None:
     end(book, "t0", 4.0)
     (batch,) = book.wanted
@@ -97,6 +114,13 @@ def test_a_budget_that_is_too_small_for_one_item_is_not_blocked_for_a_smaller_on
     assert budget.blocked == {}
 
 
+def test_the_first_item_of_a_batch_may_take_its_whole_budget(book: Book) -> None:
+    """Its price is known from another batch."""
+    end(book, "t0", 4.0)
+    other = book.take_in("id,text\nx,abcd\n", batch="other")
+    assert book.do(Budget(4.0, "run-1").affords, other.batch_id, None, 4)
+
+
 def test_a_create_in_flight_has_not_ended(book: Book) -> None:
     """Nor has one that was in doubt and whose task was found."""
     (batch,) = book.wanted
@@ -104,6 +128,21 @@ def test_a_create_in_flight_has_not_ended(book: Book) -> None:
     key = lose(book)
     book.do(decisions.adopt, key, 1, account_id=book.account_id, task_id="t1", at=AT, who="a person")
     assert book.do(spending._ended_creates, batch.batch_id) == 0
+
+
+def test_a_task_that_was_found_for_a_rejected_create_counts(book: Book) -> None:
+    """Although the create had seemed to make none, and the API reports no cost: it is in flight, then spent."""
+    end(book, "t0", 4.0)
+    (claimed,) = book.claim()
+    book.record(book.answer(claimed, Event.REJECTED, "invalid"))
+    assert book.do(spending.spending).total == 4.0
+    book.do(decisions.adopt, claimed.key, 1, account_id=book.account_id, task_id="t1", at=AT, who="a person")
+    expected = claimed.chars * book.do(prices).by_model["*"][0]
+    assert book.do(spending.spending).in_flight == pytest.approx(expected)
+    (task,) = [one for one in book.open_tasks() if one.task_id == "t1"]
+    book.do(collection.record_rendered, ending(task))
+    assert book.do(spending.spending).in_flight == 0.0
+    assert book.do(spending.spending).spent == pytest.approx(4.0 + expected)
 
 
 def test_without_a_price_a_batch_waits_for_its_own_tasks_and_the_balance(book: Book) -> None:
@@ -138,6 +177,11 @@ def test_an_item_of_several_batches_is_to_be_bought_for_the_first(book: Book) ->
     book.take_in("id,text\ny,other\nx,txt1\n", batch="other")
     sizes = book.do(lambda conn: list(spending.sizes_to_buy(conn, book.wanted)))
     assert sizes == [(None, 4)] * 9 + [(None, 5)]
+
+
+def test_an_item_of_several_rows_is_to_be_bought_for_the_first(book: Book) -> None:
+    batch = book.take_in("id,text\na,aa\nb,bbb\nc,aa\n", batch="twice", filename="twice/{id}")
+    assert book.do(lambda conn: list(spending.sizes_to_buy(conn, [batch]))) == [(None, 2), (None, 3)]
 
 
 def test_a_create_in_doubt_that_was_bought_again_counts_twice(book: Book) -> None:
@@ -214,6 +258,25 @@ def test_a_budget_that_is_half_spent_is_recounted_at_once(book: Book) -> None:
     assert number == 2
 
 
+@pytest.mark.parametrize(("left", "created"), [(19.5, 2), (4.0, 2), (3.0, 1)], ids=["an eighth", "half", "over half"])
+def test_a_budget_is_recounted_after_an_eighth_of_the_batchs_creates_or_half_of_the_rest(
+    book: Book, left: float, created: int
+) -> None:
+    """After two of sixteen, although more would fit at the known price. Creates of another batch do not count."""
+    other = book.take_in("id,text\n" + "".join(f"o{n},ot{n:02}\n" for n in range(8)), batch="other", filename="o/{id}")
+    mine = book.take_in("id,text\n" + "".join(f"r{n},tx{n:02}\n" for n in range(24)))
+    for batch, number in ((other, 8), (mine, 16)):
+        book.wanted, book.cursor = [batch], (0, 0)
+        for n in range(number):
+            end(book, f"{batch.name}{n}", 1.0)
+    budget = Budget(16.0 + left, "run-1")
+    number = 0
+    while claimed := book.claim(5, budget=budget):
+        number += 1
+        book.record(book.accepted(claimed[0], f"u{number}", credits=10.0))
+    assert number == created
+
+
 def test_without_a_price_creates_go_one_at_a_time_and_stop_after_five(book: Book) -> None:
     """The balance is read after each, which may show one."""
     (batch,) = book.wanted
@@ -266,6 +329,7 @@ def test_what_is_still_to_be_bought_comes_in_the_order_of_creates(book: Book) ->
     assert book.do(lambda conn: list(spending.sizes_to_buy(conn, book.wanted, only_chosen=True))) == [("m1", 5)]
     assert book.do(spending.next_need, book.wanted, only_chosen=True) == 10.0
     book.do(selection.choose_ids, book.wanted, ["y", "b"])
+    assert book.do(spending.next_need, book.wanted, only_chosen=True) == 8.0
     assert book.do(lambda conn: list(spending.sizes_to_buy(conn, book.wanted[1:], only_chosen=True))) == [("m1", 5)]
 
 

@@ -19,6 +19,11 @@ def claimed(key: str, attempt: int = 1) -> Claimed:
     return Claimed(key=key, attempt=attempt, format="mp3", chars=3, body=b"{}")
 
 
+def descriptors() -> int:
+    """How many files are open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def test_intents_are_read_in_the_order_written(tmp_path: Path) -> None:
     path = tmp_path / "x.intents"
     file = IntentsFile(path)
@@ -28,6 +33,21 @@ def test_intents_are_read_in_the_order_written(tmp_path: Path) -> None:
     file.append([claimed("c")])
     assert IntentsFile(path).read() == [("a", 1), ("b", 3), ("c", 1)]
     file.remove()
+    assert not path.exists()
+
+
+def test_a_closed_or_removed_file_is_not_kept_open(tmp_path: Path) -> None:
+    """It can be closed again, removed before it is written, and written again."""
+    path = tmp_path / "x.intents"
+    file = IntentsFile(path)
+    file.remove()
+    before = descriptors()
+    for end in (file.close, file.remove):
+        file.append([claimed("a")])
+        assert descriptors() == before + 1
+        end()
+        assert descriptors() == before
+        file.close()
     assert not path.exists()
 
 

@@ -20,7 +20,7 @@ from tests.support.ledger_kit import ending, opened_book
 _ADDED: Final = {
     "accounts": ("next_create_at", "closed_until_at"),
     "items": ("run_id",),
-    "runs": ("shift_id", "is_creating"),
+    "runs": ("shift_id", "is_creating", "claimed"),
     "tasks": ("overdue_at",),
     "notices": ("run_id",),
 }

@@ -58,7 +58,6 @@ def test_sums_are_right_after_each_step_of_a_random_history(place: Server, seed:
         "UPDATE tasks SET ended_at = NULL",
         "DELETE FROM tasks WHERE task_id = 't1'",
         "UPDATE attempts SET batch_id = batch_id + 1",
-        "UPDATE attempts SET outcome = 'rejected'",
         "UPDATE attempts SET credits = 5.0",
         "INSERT INTO events (item_key, attempt, event, state, at)"
         " SELECT item_key, attempt, 'unfunded', 'pending', 1 FROM tasks",
