@@ -365,7 +365,8 @@ async def test_a_run_that_died_is_noticed_and_its_tasks_are_taken_over(
 ) -> None:
     """Its create without an answer is in doubt. Once the poller has ended, the tasks are for a later run."""
     _, opened, unanswered = left_by_other(book)
-    neighbours.poller.has_ended = has_ended
+    if has_ended:
+        neighbours.poller.has_ended = True
     await neighbours._look()
     assert (lines_of(neighbours), neighbours.ctx.tally.total) == (["saved"], 3)
     release(book, OTHER)

@@ -195,6 +195,40 @@ async def test_a_ledger_that_cannot_be_written_stops_polling(
     assert (book.state(watched.task.key), len(submitter.poller.downloader._queue)) == ("submitted", 0)
 
 
+RUNNING = Twist(status=200, body={"id": "task_1", "status": "processing"})
+
+
+@pytest.mark.parametrize(
+    ("between", "stops"),
+    [(Twist(status=500), True), (RUNNING, False), (refusal(404, "task_not_found"), False)],
+    ids=["500", "running", "404"],
+)
+async def test_the_run_stops_once_polls_have_failed_for_long(
+    book: Book, provider: FakeTTS, submitter: Submitter, between: Twist, stops: bool
+) -> None:
+    """Without an answer between."""
+    watched = watch(book, provider, submitter, Twist(status=500))
+    clock = submitter.poller.gate._closure._clock = SetClock()
+    for answer in (Twist(status=500), between, Twist(status=500)):
+        clock.at += 3600.0
+        submitter.poller._due._heap.clear()
+        provider.on_read = lambda _, answer=answer: answer  # type: ignore[misc]
+        await poll(submitter, watched)
+    stop = submitter.ctx.stop
+    assert (list(stop.reasons), stop.collecting) == (([Reason.TROUBLE], True) if stops else ([], False))
+
+
+async def test_the_poller_waits_for_tasks_until_no_more_come(submitter: Submitter) -> None:
+    async with anyio.create_task_group() as stages:
+        stages.start_soon(submitter.poller.run)
+        await anyio.sleep(0.02)
+        assert not submitter.poller.has_ended
+        with anyio.fail_after(5.0):
+            submitter.poller.no_more()
+            while not submitter.poller.has_ended:  # noqa: ASYNC110
+                await anyio.sleep(0.001)
+
+
 async def test_a_tasks_age_counts_from_its_acceptance_in_an_earlier_run(
     book: Book, submitter: Submitter, clock: SetClock
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from batcher.item import Event
-from batcher.ledger.lifecycle import claims, collection, decisions, halts, runs
+from batcher.ledger.lifecycle import account, claims, collection, decisions, halts, runs
 from batcher.ledger.lifecycle.account import Limits
 from batcher.ledger.money.spending import Budget
 from batcher.ledger.queries import selection
@@ -224,6 +224,8 @@ def test_limits_of_all_runs_do_not_concern_the_one_run_of_a_file(book: Book) -> 
     limits = Limits(concurrency=1, create_rate=0.001, max_items=1)
     assert [len(book.claim(1, limits=limits)) for _ in range(3)] == [1, 1, 1]
     assert not book.do(claims.held_by_others, "run-2", book.wanted, at=AT)
+    book.do(account.note_closed, book.account_id, 30.0)
+    book.do(account.forget_closed, "run-2", book.account_id)
     old = book.wanted[0]
     book.take_in(sheet("edited"))
     assert book.do(claims.is_current, old)
