@@ -268,7 +268,7 @@ class Poller:
             ignored=",".join(answer.ignored) or None,
             error_code=error.code,
             error_message=error.message,
-            request_id=error.request_id or answer.error.request_id,
+            request_id=error.request_id,
             http_status=answer.error.http_status,
             raw=answer.raw,
         )
