@@ -185,6 +185,21 @@ def test_max_items_counts_the_creates_of_all_runs_that_overlap(two: Book) -> Non
     assert room(two, "run-4", limits) == Room(creates=3)
 
 
+def test_max_items_counts_each_create_for_the_run_that_claimed_it(two: Book) -> None:
+    """Also when it is returned, and another run has claimed its item before."""
+
+    def claimed() -> list[int]:
+        return [row["claimed"] or 0 for row in two.all("SELECT claimed FROM runs ORDER BY id")]
+
+    two.join("run-3")
+    first, _ = two.claim(2)
+    two.record(two.answer(first, Event.DEFERRED, "throttled"))
+    (again,) = two.claim_anew(run_id=OTHER)
+    assert (again.key, claimed()) == (first.key, [1, 1, 0])
+    two.record(two.answer(again, Event.DEFERRED, "throttled", run_id=OTHER))
+    assert claimed() == [1, 0, 0]
+
+
 def test_a_budget_counts_what_other_runs_claim(two: Book) -> None:
     """At once, at the estimated price, which they have learned from the first tasks."""
     for number in range(2):
