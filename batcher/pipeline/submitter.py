@@ -151,7 +151,7 @@ class Submitter:
                 await self.api.changed.wait(self.ctx.clock, ring=changed)
             case Wait.TURN:
                 await self.ctx.clock.sleep(min(found.turn_seconds, _OTHERS_SECONDS))
-            case Wait.OTHERS:
+            case Wait.OTHERS | Wait.BUDGET_IN_USE:
                 await self.api.changed.wait(self.ctx.clock, ring=changed, seconds=_OTHERS_SECONDS)
             case Wait.SLOTS:
                 await self._wait_for_slots(changed)

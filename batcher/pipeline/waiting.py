@@ -14,6 +14,7 @@ class Wait(Enum):
     SEARCH_AGAIN = "rows before the cursor may have become claimable: search from the first row"
     BALANCE = "everything created has ended at an unknown price: read the balance"
     BUDGET = "the budget is tied up in open tasks: wait until one of them ends, maybe at a lower price"
+    BUDGET_IN_USE = "the rest of the budget is tied up in items of other runs: wait until they are finished"
     BUDGET_SPENT = "the budget is spent: stop creating"
     ANSWERS = "creates are in flight and may return their items: wait for an answer"
     OTHERS = "other runs have the remaining items: wait until they have finished or returned them"
@@ -84,4 +85,4 @@ def why_waiting(found: Situation) -> Wait:
 def _over_budget(found: Situation) -> Wait:
     if found.in_flight or found.has_open_tasks:
         return Wait.BUDGET
-    return Wait.OTHERS if found.others_work and found.waits_for_tasks else Wait.BUDGET_SPENT
+    return Wait.BUDGET_IN_USE if found.others_work and found.waits_for_tasks else Wait.BUDGET_SPENT

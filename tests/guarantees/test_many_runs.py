@@ -127,6 +127,17 @@ def test_limits_on_the_command_line_hold_for_all_runs_together(project: Project,
 
 
 @pytest.mark.slow
+def test_runs_with_a_budget_share_the_items(project: Project, provider: FakeTTS) -> None:
+    """Also if one of them had to wait until the first task of the other showed a price."""
+    provider.task_seconds = 0.5
+    manifest = project.manifest(60)
+    ended = [one.end() for one in started(project, 2, manifest, "--max-credits", "100000", "--concurrency", "4")]
+    assert [one.exit_code for one in ended] == [0, 0], ended
+    assert min(one.report["created"] for one in ended) > 10, ended
+    assert len(provider.jobs) == 60
+
+
+@pytest.mark.slow
 def test_a_wait_that_the_api_asks_for_holds_for_all_runs(project: Project, provider: FakeTTS) -> None:
     """None creates before it is over, except for creates in flight."""
     asked_at: list[float] = []

@@ -51,7 +51,7 @@ IDLE = Situation(
             {"others_work": True, "waits_for_tasks": False}, Wait.NOTHING_LEFT, id="with --no-wait nobody is waited for"
         ),
         pytest.param(
-            {"over_budget": True, "others_work": True}, Wait.OTHERS, id="their items may cost less than feared"
+            {"over_budget": True, "others_work": True}, Wait.BUDGET_IN_USE, id="their items may cost less than feared"
         ),
         pytest.param({"others_work": True, "pending": True, "items_spent": True}, Wait.ITEMS_SPENT, id="--max-items"),
         pytest.param({"pending": True, "turn_seconds": 0.1}, Wait.TURN, id="the rate of all runs"),
