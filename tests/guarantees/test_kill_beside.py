@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("project", ["postgres"], indirect=True)]
 
-ROWS: Final = 14
+ROWS: Final = 30
 CONCURRENCY: Final = 4
 START: Final = {
     *("run-noted-not-committed", "import-not-committed", "import-committed", "account-not-committed"),
