@@ -36,6 +36,7 @@ def test_a_run_does_its_work_with_closed_or_full_streams(project: Project, close
     project.assert_whole(project.rows(2))
 
 
+@pytest.mark.slow
 def test_json_and_tables_are_exact_in_every_locale(project: Project) -> None:
     """JSON by escapes, which are valid in it; tables in UTF-8."""
     row = {"id": "zeile-話-😀", "text": "Grüße.", "voice": "anna"}

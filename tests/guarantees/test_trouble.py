@@ -59,6 +59,7 @@ def test_with_an_unwritable_output_folder_nothing_is_bought(project: Project, pr
     assert "/proc/nowhere" in ended.err
 
 
+@pytest.mark.slow
 def test_without_a_profile_tasks_are_collected_but_not_created(project: Project, provider: FakeTTS) -> None:
     """The account is known by its token."""
     manifest = project.manifest(2)
@@ -134,7 +135,10 @@ def test_rows_may_swap_their_outputs_at_no_cost(project: Project, provider: Fake
     assert len(provider.creates) == 2
 
 
-@pytest.mark.parametrize(("length", "why"), [(300, "not audio"), (100 << 20, "longer than any speech of its text")])
+@pytest.mark.parametrize(
+    ("length", "why"),
+    [(300, "not audio"), pytest.param(100 << 20, "longer than any speech of its text", marks=pytest.mark.slow)],
+)
 def test_the_last_bad_download_is_left_for_inspection(
     project: Project, provider: FakeTTS, length: int, why: str
 ) -> None:
@@ -194,7 +198,7 @@ def test_the_class_name_of_an_error_is_put_into_words(said: str, words: str) -> 
     assert plain_error(said) == words
 
 
-@pytest.mark.parametrize("replaced", [False, True])
+@pytest.mark.parametrize("replaced", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_ledger_deleted_in_mid_run_is_noticed_and_rescued(project: Project, replaced: bool) -> None:
     """Putting the copy back continues without buying anything again."""
     project.provider.task_seconds = 1.0

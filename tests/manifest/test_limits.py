@@ -63,6 +63,7 @@ def test_a_line_without_end_is_refused(tmp_path: Path, name: str, begin: str, fi
     assert why in refusal(path)
 
 
+@pytest.mark.slow
 def test_so_many_columns_that_no_spreadsheet_has_them_are_refused(tmp_path: Path) -> None:
     """In the header, in one object, or one by one in the objects; as many as a sheet has are read."""
     many = [f"note{number}" for number in range(limits.MAX_COLUMNS + 10)]
@@ -172,6 +173,7 @@ def test_a_list_of_sheets_that_is_too_long_is_refused(tmp_path: Path, monkeypatc
     assert "its list of sheets has more than" in refusal(book(tmp_path / "m.xlsx", listing=b" " * (1 << 15)))
 
 
+@pytest.mark.slow
 def test_a_large_honest_workbook_is_read(tmp_path: Path) -> None:
     """Of many similar rows, with many blank cells that have a format."""
     path = tmp_path / "m.xlsx"

@@ -178,7 +178,7 @@ def test_a_halt_is_explained_in_one_line(project: Project, provider: FakeTTS) ->
         assert part in said
 
 
-@pytest.mark.parametrize(("left", "code"), [(1_000.0, 3), (0.5, 4)])
+@pytest.mark.parametrize(("left", "code"), [pytest.param(1_000.0, 3, marks=pytest.mark.slow), (0.5, 4)])
 def test_a_failure_without_a_code_halts_only_if_the_balance_is_too_low(
     project: Project, provider: FakeTTS, left: float, code: int
 ) -> None:
