@@ -86,7 +86,7 @@ async def test_a_task_is_polled_until_it_ends(
     assert (list(poller.ctx.stop.reasons), poller.ctx.stop.collecting) == (reasons, bool(reasons))
     assert (submitter.ctx.tally.polls, submitter.ctx.tally.ended) == (1, int(state == "failed"))
     assert poller.gate.closed == slowed
-    assert submitter.api.guard.tripped == (state == "pending")
+    assert submitter.api.guard.tripped == bool(submitter.api.guard.halts) == (state == "pending")
 
 
 async def test_the_end_of_a_task_is_recorded_as_reported(
@@ -118,7 +118,9 @@ async def test_audio_of_a_completed_task_is_downloaded(
         book.execute("UPDATE halts SET probe_run_id = ?, probe_key = ?", RUN, watched.task.key)
         await submitter.api.guard.refresh()
         assert submitter.api.guard.probing
+    submitter.ctx.tally.credits = 10.0
     await poll(submitter, watched)
+    assert submitter.ctx.tally.credits == 8.0
     ((_, _, queued),) = submitter.poller.downloader._queue
     assert (queued.task, queued.url) == (watched.task, "https://api.test/a.mp3")
     assert (submitter.api.guard.halts, submitter.ctx.tally.open) == ([], 0)
@@ -138,6 +140,7 @@ async def test_a_task_without_progress_gives_up_its_slot_once(
     await poll(submitter, watched)
     assert (poller.overdue, submitter.ctx.tally.open) == ({}, 1)
     clock.at += watched.pace.overdue_seconds() * 0.2
+    overdue_at = clock.at
     poller.no_more()
     for polls in (1, 2, 3):
         poller._due._heap.clear()
@@ -146,6 +149,7 @@ async def test_a_task_without_progress_gives_up_its_slot_once(
         assert due == clock.at + OVERDUE_POLL_SECONDS
         assert (list(poller.overdue), watched.overdue_polls) == ([watched.task.key], polls)
         assert (submitter.ctx.tally.open, poller._has_only_overdue()) == (0, polls > 1)
+        assert book.one("SELECT overdue_at FROM tasks") == {"overdue_at": overdue_at}
     submitter.api.slots.take(1)  # of another task
     provider.on_read = lambda _: Twist(status=200, body={"id": "task_1"} | COMPLETED)
     await poll(submitter, watched)
@@ -165,7 +169,10 @@ async def test_the_poller_ends_without_overdue_tasks_unless_the_run_has_a_time_l
     for closing, polling, polls in ((False, 0, 2), (True, 1, 2), (True, 0, 1), (True, 0, 2)):
         poller._closing, poller._polling, watched.overdue_polls = closing, polling, polls
         found.append(poller._has_only_overdue())
-    assert found == [False, False, False, not changes]
+    watched.overdue_polls = 2
+    poller._due.add(math.inf, replace(watched, overdue_polls=0))
+    found.append(poller._has_only_overdue())
+    assert found == [False, False, False, not changes, False]
 
 
 async def test_a_missing_task_is_polled_again_soon_and_counted_when_time_has_passed(
@@ -179,6 +186,7 @@ async def test_a_missing_task_is_polled_again_soon_and_counted_when_time_has_pas
         submitter.poller._due._heap.clear()
         await poll(submitter, watched)
         counted.append(book.one("SELECT missing_looks FROM tasks")["missing_looks"])
+        assert submitter.ctx.tally.open == (counted[-1] < 4)
         assert all(due <= clock.at + MISSED_SECONDS for due, _, _ in submitter.poller._due._heap)
     assert counted == [1, 1, 2, 3, 4]
     assert (book.state(watched.task.key), len(submitter.poller._due)) == ("gone", 0)
