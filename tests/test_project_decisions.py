@@ -94,8 +94,9 @@ async def test_an_adopted_task_is_collected_and_nothing_bought(
     """Only one of this account, and of no other item."""
     with pytest.raises(batcher.UsageError, match="has no task task_999"):
         await doubtful.resolve("r2", adopt="task_999")
+    (other,) = provider.paid["Line number 1 of the script."]
     with pytest.raises(batcher.UsageError, match="belongs to another item"):
-        await doubtful.resolve("r2", adopt="task_1")
+        await doubtful.resolve("r2", adopt=other)
     (lost,) = provider.paid["Line number 2 of the script."]
     assert (await doubtful.resolve("r2", adopt=lost))[0].state == "submitted"
     report = await doubtful.run(project.rows(3))
