@@ -22,7 +22,7 @@ OTHER = "run-2"
 
 @contextmanager
 def working(book: Book, run_id: str) -> Iterator[None]:
-    """Keep a session of this run with the server."""
+    """Hold a session of this run with the server."""
     assert isinstance(book.address, Server)
     with psycopg.connect(book.address.url, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 7001))", (run_id,))

@@ -1,4 +1,4 @@
-"""One run beside others on a server: what it waits for, which limits it keeps, and what it takes over."""
+"""One run beside others on a server: what it waits for, which limits it obeys, and what it takes over."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def book(ledger_url: str, tmp_path: Path) -> Iterator[Book]:
 
 
 class BriefClock(SetClock):
-    """A clock that the test moves, and on which no pause takes time; they are kept."""
+    """A clock that the test moves, and on which no pause takes time; it records them."""
 
     def __init__(self) -> None:
         super().__init__(Clock().now())
@@ -95,7 +95,7 @@ def is_creating(book: Book) -> bool:
 async def test_items_of_other_runs_are_waited_for_without_a_share_of_the_slots(
     book: Book, submitter: Submitter, clock: BriefClock
 ) -> None:
-    """The user is told once. When one is returned, it can be claimed at once, and the share is taken again."""
+    """It says so once. When one is returned, it can be claimed at once, and the share is taken again."""
     claimed = book.claim(3, run_id=OTHER)
     assert [await submitter._wait() for _ in range(2)] == [True, True]
     assert (clock.pauses, is_creating(book)) == ([2.0, 2.0], False)
@@ -176,7 +176,7 @@ async def test_creating_ends_once_all_runs_together_have_created_max_items(
 async def test_creating_ends_when_another_run_has_imported_another_version(
     book: Book, provider: FakeTTS, submitter: Submitter, clock: BriefClock
 ) -> None:
-    """None of its rows is created, and the user is told which manifest to run again."""
+    """None of its rows is created, and a message names the manifest to run again."""
     book.take_in(sheet("edited", "two", "three"))
     await submitter.run()
     stop, why = submitter.ctx.stop, "another run has imported another version of m; run it again"

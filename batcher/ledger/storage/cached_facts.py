@@ -28,7 +28,7 @@ Facts = list[dict[str, Any]]
 def get(conn: Connection, name: str) -> Any:
     """The facts cached under this name; None if there are none or they are outdated.
 
-    On a server nothing is cached: other hosts write, too, and it counts fast enough.
+    On a server nothing is cached, since other hosts write, too. It counts, except for costs: see `server_triggers`.
     """
     if is_shared(conn):
         return None

@@ -1,4 +1,4 @@
-"""Triggers of a ledger on a server that note by what each change alters the costs of ended tasks.
+"""Triggers of a ledger on a server that note how each change alters the costs of ended tasks.
 
 A change adds a line to `costs` in its own transaction, and the sum of all lines counts. So runs that end tasks at the
 same time never wait for each other, as they would for a line that all of them update.

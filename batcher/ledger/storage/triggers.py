@@ -55,7 +55,8 @@ costs = Table(
     Column("low", Float),  # lowest and highest price of a byte, in credits
     Column("high", Float),
 )
-"""Costs of ended tasks. Correct while `costs` is in `standing`."""
+"""Costs of ended tasks. Correct while `costs` is in `standing`; on a server always, as the sum of several lines of a
+batch and model (`server_triggers`)."""
 
 ENDINGS: Final = """
 CREATE VIEW endings AS

@@ -214,7 +214,7 @@ def test_a_budget_counts_what_other_runs_claim(two: Book) -> None:
 
 
 def test_a_budget_counts_each_claim_of_another_run_once_and_in_its_batch(two: Book) -> None:
-    """At the estimated price: one credit per byte, whatever the model. Its own claims it has counted already."""
+    """At the estimated price: one credit per byte for every model. It has already counted its own claims."""
     for number in range(2):
         task = submitted(two, f"t{number}", Limits(concurrency=100))
         two.do(collection.record_rendered, ending(task, credits=13.0))

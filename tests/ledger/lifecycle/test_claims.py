@@ -219,7 +219,7 @@ def test_only_items_that_were_rechecked_in_this_run_are_created_again(book: Book
 
 @pytest.mark.parametrize("book", ["sqlite"], indirect=True)
 def test_limits_of_all_runs_do_not_concern_the_one_run_of_a_file(book: Book) -> None:
-    """It keeps them itself, and waits for no other."""
+    """It obeys them by itself, and waits for no other."""
     book.take_in(sheet("one", "two", "three"))
     limits = Limits(concurrency=1, create_rate=0.001, max_items=1)
     assert [len(book.claim(1, limits=limits)) for _ in range(3)] == [1, 1, 1]
