@@ -49,7 +49,10 @@ def side_files(path: Path) -> list[Path]:
 
 
 def _check_side(side: Path, *, readonly: bool) -> None:
-    found = side.lstat()
+    try:
+        found = side.lstat()
+    except FileNotFoundError:  # whoever wrote it has closed the ledger meanwhile
+        return
     if not stat.S_ISREG(found.st_mode):
         raise LedgerError(f"{side} is not a regular file", "It is not the ledger's: move it away.")
     if not readonly and not os.access(side, os.R_OK | os.W_OK, effective_ids=True):

@@ -12,7 +12,7 @@ import pytest
 
 from batcher.errors import LedgerError, TroubleError
 from batcher.ledger.ledger import open_ledger, open_readonly, world_of
-from batcher.ledger.storage import database, sqlite
+from batcher.ledger.storage import access, database, sqlite
 from batcher.ledger.storage.lock import owner_lock
 from tests.support.hostile import STRANGER, as_account, needs_root, public_folder
 
@@ -148,3 +148,8 @@ def test_a_link_in_place_of_the_lock_is_refused_and_its_target_kept(tmp_path: Pa
             pass
         assert victim.read_text() == "precious"
         lock.unlink()
+
+
+def test_a_journal_that_is_removed_meanwhile_is_no_error(tmp_path: Path) -> None:
+    """A run that ends removes it while another program reads the ledger."""
+    access._check_side(tmp_path / "batcher.db-wal", readonly=True)
