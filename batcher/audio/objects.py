@@ -243,6 +243,8 @@ def _client_of(url: str, seconds: float = REQUEST_SECONDS) -> Client:
     from obstore.exceptions import BaseError
 
     scheme, _, rest = url.partition("://")
+    if scheme not in _PREFIXES:
+        raise OSError(errno.EINVAL, "it is not in an object store", url)
     permits_http = os.environ.get(f"{_PREFIXES[scheme]}_ALLOW_HTTP", "").lower() in ("1", "true", "yes")
     if scheme == "s3" and (endpoint := os.environ.get("AWS_ENDPOINT_URL", "")).startswith("http://"):
         permits_http |= urlsplit(endpoint).hostname in _LOOPBACK

@@ -22,6 +22,7 @@ from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from batcher.address import Server
 from batcher.errors import DamagedError, LedgerError, LockedError, StorageError, UsageError
+from batcher.formatting import one_line
 from batcher.installation import this_installation
 from batcher.ledger.storage import sharing
 from batcher.ledger.storage.schema import INDEXES, items, metadata, rows
@@ -103,12 +104,19 @@ def connect(server: Server, *, readonly: bool = False) -> psycopg.Connection[Any
         StorageError: the server cannot be reached, or refuses this user.
     """
     made = _connected(server)
-    try:
-        from batcher.ledger.storage import pooler
+    import psycopg
 
+    from batcher.ledger.storage import pooler
+
+    try:
         pooler.check_pooler(made, server, partial(_connected, server))
         _set(made, server, _SESSION | (_READING if readonly else {}))
         made.autocommit = False
+    except psycopg.Error as error:
+        made.close()
+        raise StorageError(
+            f"cannot connect to the ledger {server}: {_reason(error, server)}", "Run it again."
+        ) from None
     except BaseException:
         made.close()
         raise
@@ -129,12 +137,12 @@ def _connected(server: Server) -> Session:
     try:
         return Session.connect(server.url, autocommit=True, **_CONNECT)  # type: ignore[arg-type]
     except psycopg.ProgrammingError as error:
-        raise UsageError(f"cannot read the address of the ledger: {_first_line(error)}", _EXAMPLE) from None
+        raise UsageError(f"cannot read the address of the ledger: {_reason(error, server)}", _EXAMPLE) from None
     except psycopg.OperationalError as error:
         if pooler.is_refusal(error):
             raise pooler.options_refused(server) from None
         hint = "Check the URL, PGPASSWORD or ~/.pgpass, and that the database exists."
-        raise StorageError(f"cannot connect to the ledger {server}: {_first_line(error)}", hint) from None
+        raise StorageError(f"cannot connect to the ledger {server}: {_reason(error, server)}", hint) from None
 
 
 def _set(session: Session, server: Server, settings: dict[str, str]) -> None:
@@ -144,11 +152,11 @@ def _set(session: Session, server: Server, settings: dict[str, str]) -> None:
     every = "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS settings (name, value)"
     try:
         session.execute(every, [list(settings), list(settings.values())])
-    except psycopg.OperationalError as error:
-        raise StorageError(f"cannot connect to the ledger {server}: {_first_line(error)}", "Run it again.") from None
+    except psycopg.OperationalError:
+        raise
     except psycopg.Error as error:
         hint = f"Use PostgreSQL {_OLDEST} or later: others lack locks or time limits that keep purchases safe."
-        raise LedgerError(f"{server} is not a database for a ledger: {_first_line(error)}", hint) from None
+        raise LedgerError(f"{server} is not a database for a ledger: {_reason(error, server)}", hint) from None
 
 
 def _number_loader() -> type[psycopg.adapt.Loader]:
@@ -313,7 +321,7 @@ _IDENTITY: Final = """SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8), 'me
 def storage_error(server: Server, error: DBAPIError) -> StorageError:
     """The error to report for a failed statement."""
     first = first_error(error)
-    what = "the connection was lost" if first is None else _first_line(first)
+    what = "the connection was lost" if first is None else _reason(first, server)
     state = getattr(first, "sqlstate", None) or ""
     if not state or state[:2] in _TROUBLES:
         return StorageError(f"the ledger {server} failed: {what}", "Check the server, then run it again.")
@@ -331,8 +339,9 @@ _HINTS: Final = {"42501": _NOT_PERMITTED, "3F000": _NOT_PERMITTED, "42P07": _FOR
 """What to do, by SQLSTATE."""
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
+def _reason(error: BaseException, server: Server) -> str:
+    """The server's reason in one line, without secrets of the URL that it may have learned."""
+    return one_line(server.without_secrets(str(error).strip().partition("\n")[0]))
 
 
 @contextmanager
