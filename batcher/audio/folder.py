@@ -123,7 +123,6 @@ class Folder(Store):
         try:
             with tempfile.TemporaryFile(dir=folder) as file:  # without a name that another run's could have
                 file.write(b"x")
-                file.flush()
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StorageError(f"cannot write to {self.place}: {error.strerror}", "Free some space.") from error

@@ -230,7 +230,7 @@ async def test_while_no_poll_may_leave_due_tasks_wait_and_the_likeliest_to_have_
     for seconds, name, age in ((0.0, "task_1", 0.0), (0.1, "task_2", 0.0), (0.2, "task_3", 100.0)):
         await scene.leap(seconds)
         scene.watch(name, COMPLETED, at_once=True, age=age)
-    for seconds in (LUCK, 1.0):
+    for seconds in (LUCK, 0.65, 1.0):
         await scene.leap(seconds)
     answers.set()
     await scene.rest()
