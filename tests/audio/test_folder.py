@@ -561,10 +561,11 @@ def test_names_that_cannot_be_outputs_do_not_count_in_the_output_folder(home: Pa
     target(home, "sub").mkdir(parents=True)
     for folder, name in ((".", "a.mp3"), ("sub", "a.mp3")):
         target(home, f"{folder}/{name}").write_bytes(OURS)
-    assert checksum("audio") == checksum("audio/sub") == checksum(store.folder_of("sub/a.mp3")) != 0
+    before = checksum("audio")
+    assert before == checksum("audio/sub") == checksum(store.folder_of("sub/a.mp3")) != 0
     for folder, name in ((".", "m.results.csv"), (".", ".mark"), ("sub", "m.results.csv")):
         target(home, f"{folder}/{name}").write_bytes(OURS)
-    assert checksum("audio/sub") != checksum("audio") == checksum(store.folder_of("a.mp3"))
+    assert checksum("audio/sub") != before == checksum("audio") == checksum(store.folder_of("a.mp3"))
 
 
 @pytest.mark.parametrize(
@@ -695,6 +696,7 @@ def test_an_items_file_is_compared_with_the_ledger(
         ("a link to what was set aside first", None, Difference(Kind.CHANGED)),
         (OURS[:9], None, Difference(Kind.TRUNCATED)),
         (OURS[:9], Difference(Kind.CHANGED), FOREIGN),
+        ("the beginning of what is gone", None, FOREIGN),
         (OURS + b"!", None, FOREIGN),
         (OURS[:-1] + b"!", None, FOREIGN),
         (OURS[:8] + b"!", None, FOREIGN),
@@ -713,6 +715,9 @@ def test_a_rows_file_is_compared_with_the_ledger(
         file.symlink_to("nothing")
     elif isinstance(there, bytes):
         file.write_bytes(there)
+    elif there == "the beginning of what is gone":
+        file.write_bytes(OURS[:9])
+        target(home, path).unlink()
     elif there is not None:
         assert store.link(row) is None
         if there != "a link":

@@ -110,9 +110,10 @@ class Scene:
     async def rest(self) -> None:
         """Wait until no poll is under way and the poller waits."""
         idle = 0
-        while idle < 20:
-            await anyio.lowlevel.checkpoint()
-            idle = 0 if self.poller._polling else idle + 1
+        with anyio.fail_after(5.0):
+            while idle < 20:
+                await anyio.lowlevel.checkpoint()
+                idle = 0 if self.poller._polling else idle + 1
 
     async def leap(self, seconds: float) -> None:
         """Set the time, and let the poller act without waiting for answers."""
