@@ -49,6 +49,8 @@ class SteppedClock(Clock):
 
     def limit(self, seconds: float) -> anyio.CancelScope:
         scope = anyio.CancelScope()
+        if seconds <= 0.0:
+            scope.cancel()
         self._limits.append((self.seconds + seconds, scope))
         return scope
 
@@ -120,12 +122,6 @@ class Scene:
         self.clock.move(seconds)
         for _ in range(50):
             await anyio.lowlevel.checkpoint()
-
-    def hold_commits(self) -> threading.Event:
-        """Let no commit of the ledger end until the event is set."""
-        disk = threading.Event()
-        event.listen(self.submitter.ctx.ledger._engine, "commit", lambda _: disk.wait(5.0))
-        return disk
 
 
 @pytest.fixture
@@ -241,28 +237,35 @@ async def test_while_no_poll_may_leave_due_tasks_wait_and_the_likeliest_to_have_
 async def test_the_next_poll_leaves_while_an_answer_is_still_being_recorded(scene: Scene) -> None:
     """A slow disk does not delay polls."""
     scene.poller.gate = Gate(Clock(), 1)
-    scene.watch("task_1", COMPLETED, at_once=True)
-    scene.watch("task_2", COMPLETED, at_once=True)
-    disk = scene.hold_commits()
+    scene.watch("task_1", FAILED, at_once=True)
+    scene.watch("task_2", FAILED, at_once=True)
+    disk = threading.Event()
+    event.listen(scene.submitter.ctx.ledger._engine, "commit", lambda _: disk.wait(5.0))
     await scene.leap(LUCK)
     await until_true(lambda: len(scene.sent) == 2)
-    assert scene.book.one("SELECT count(*) AS ended FROM tasks WHERE word = 'completed'") == {"ended": 0}
+    assert scene.book.one("SELECT count(*) AS ended FROM tasks WHERE word = 'failed'") == {"ended": 0}
     disk.set()
     await scene.rest()
 
 
-async def test_an_answer_that_has_arrived_is_recorded_even_if_the_run_is_cancelled(scene: Scene) -> None:
-    """With all that follows from it: the task was missing before, and its audio is to be downloaded."""
-    scene.watch("task_1", MISSING, COMPLETED, at_once=True)
-    await scene.until(LUCK)
-    disk = scene.hold_commits()
-    await scene.leap(LUCK + MISSED_SECONDS)
-    await until_true(lambda: len(scene.sent) == 2 and not scene.poller._asking)
+async def test_an_answer_that_has_arrived_has_all_its_consequences_even_if_the_run_is_cancelled(scene: Scene) -> None:
+    """Here the next run is halted: the task failed without an error code, and the balance is 0."""
+    asked, may_answer = threading.Event(), threading.Event()
+
+    def hesitate(_: int) -> None:
+        asked.set()
+        may_answer.wait(5.0)
+
+    scene.provider.credits, scene.provider.on_profile = 0.0, hesitate
+    scene.watch("task_1", Twist(status=200, body={"status": "failed"}), at_once=True)
+    await scene.leap(LUCK)
+    await until_true(asked.is_set)
     scene.running.cancel()
-    disk.set()
+    await anyio.lowlevel.checkpoint()
+    may_answer.set()
     await until_true(lambda: scene.poller.has_ended)
-    assert scene.book.one("SELECT word, missing_looks FROM tasks") == {"word": "completed", "missing_looks": 0}
-    assert (len(scene.poller.downloader._queue), scene.poller.ctx.tally.open) == (1, 0)
+    assert [row["kind"] for row in scene.book.all("SELECT kind FROM halts")] == ["credits"]
+    assert scene.poller.ctx.tally.open == 0
 
 
 async def test_the_poller_ends_once_only_a_stuck_task_is_left(scene: Scene) -> None:
