@@ -268,6 +268,19 @@ async def test_an_answer_that_has_arrived_has_all_its_consequences_even_if_the_r
     assert scene.poller.ctx.tally.open == 0
 
 
+async def test_the_poller_ends_with_the_last_task(scene: Scene) -> None:
+    """Once no more are announced; a task that is still running is polled again."""
+    names = ["task_1", "task_2", "task_3"]
+    for name in names:
+        scene.watch(name, RUNNING, COMPLETED, at_once=True)
+    scene.poller.no_more()
+    await scene.until(LUCK)
+    assert not scene.poller.has_ended
+    await scene.until(500.0)
+    assert scene.poller.has_ended
+    assert (scene.poller.ctx.tally.open, sorted(name for name, _ in scene.sent)) == (0, sorted(names * 2))
+
+
 async def test_the_poller_ends_once_only_a_stuck_task_is_left(scene: Scene) -> None:
     """After ten minutes without progress and one more poll. Until then, few polls were needed."""
     scene.watch("task_1", RUNNING)

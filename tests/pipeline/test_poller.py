@@ -10,7 +10,6 @@ from typing import Any
 import anyio
 import pytest
 
-from batcher.clock import Clock
 from batcher.ledger.lifecycle import halts
 from batcher.pipeline.poller import MISSED_SECONDS, OVERDUE_POLL_SECONDS, _Watched
 from batcher.pipeline.stop import Reason
@@ -335,47 +334,3 @@ async def test_a_tasks_age_counts_from_its_acceptance_in_an_earlier_run(
     submitter.poller.watch(book.submitted("task_1"), at_once=True)
     (watched,) = submitter.poller._due
     assert submitter.poller._age(watched) == 100.0
-
-
-class HastyClock(Clock):
-    """A clock on which five minutes take a second."""
-
-    def steady(self) -> float:
-        return super().steady() * 300.0
-
-    async def sleep(self, seconds: float) -> None:
-        await super().sleep(seconds / 300.0)
-
-    def limit(self, seconds: float) -> anyio.CancelScope:
-        return super().limit(seconds / 300.0)
-
-
-async def test_the_poller_ends_with_the_last_task(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
-    """Once no more are announced; a task that is still running is polled again."""
-    submitter.poller.ctx = replace(submitter.poller.ctx, clock=HastyClock())
-    reads: list[str] = []
-
-    def read(job: Job) -> Twist | None:
-        reads.append(job.id)
-        running = {"id": job.id, "status": "processing"}
-        return Twist(status=200, body=running) if reads.count(job.id) == 1 else None
-
-    provider.on_read = read
-    names = ["task_1", "task_2", "task_3"]
-    for name in names:
-        provider.jobs[name] = Job(name, name, "mp3", ends_at=0.0)
-        submitter.api.slots.take(1)
-        submitter.poller.watch(book.submitted(name), at_once=True)
-    with anyio.fail_after(5.0):
-        async with anyio.create_task_group() as stages:
-            stages.start_soon(submitter.poller.run)
-            submitter.poller.no_more()
-    assert (submitter.ctx.tally.open, sorted(reads)) == (0, sorted(names * 2))
-
-
-async def test_no_task_is_polled_before_it_is_due(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
-    submitter.poller.watch(book.submitted("task_1"))
-    with anyio.move_on_after(0.03) as limit:
-        await submitter.poller.run()
-    assert limit.cancelled_caught
-    assert submitter.ctx.tally.polls == 0
