@@ -118,6 +118,21 @@ async def test_items_of_other_runs_are_not_waited_for_with_no_wait(
     assert not await submitter._wait()
 
 
+@pytest.mark.parametrize("changes", [{"max_credits": 4.5}])
+async def test_the_budget_that_other_runs_items_may_leave_is_waited_for(
+    book: Book, submitter: Submitter, clock: BriefClock
+) -> None:
+    """For two seconds at a time, with a share of the slots."""
+    book.do(collection.record_rendered, ending(book.submitted("t1"), credits=2.0))
+    (theirs,) = book.claim(run_id=OTHER)
+    assert await submitter._claim(3) == []
+    submitter._searched_all = True
+    assert await submitter._wait()
+    assert (clock.pauses, submitter.ctx.stop.reasons, is_creating(book)) == ([2.0], {}, True)
+    book.record(book.answer(theirs, Event.DEFERRED, "throttled", run_id=OTHER))
+    assert [one.key for one in await submitter._claim(3)] == [theirs.key]
+
+
 @pytest.mark.parametrize("changes", [{"concurrency": 2}])
 async def test_a_slot_that_another_run_has_is_waited_for_briefly(
     book: Book, submitter: Submitter, clock: BriefClock

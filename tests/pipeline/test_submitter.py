@@ -326,6 +326,16 @@ async def test_the_result_of_a_probe_is_waited_for_if_this_run_will_see_it(
     assert len(provider.creates) == 1
 
 
+async def test_no_answer_is_waited_for_while_items_may_be_left(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """A slow API would otherwise have one create at a time."""
+    provider.create_seconds = 0.3
+    async with anyio.create_task_group() as creates:
+        assert [await submitter._step(creates) for _ in range(3)] == [True] * 3
+        assert (submitter._in_flight, submitter.ctx.tally.creates) == (3, 0)
+
+
 async def test_creating_goes_on_after_the_balance_was_read(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
     submitter._balance_due = True
     await submitter.run()
@@ -485,3 +495,43 @@ async def test_a_ledger_destroyed_while_a_create_is_in_flight_stops_the_run(
     assert (stop.creating, stop.collecting, submitter._in_flight) == (True, True, 0)
     spilled = [record.key for record in ledger.spill.records()]
     assert spilled == ([key] if book.state(key) == "submitting" else [])
+
+
+@pytest.mark.parametrize(
+    ("answer", "level", "of_answer"),
+    [
+        (None, "INFO", "outcome=accepted cause=ok status=202 task_id=task_1 credits=1.0 request_id=req_4567"),
+        (INVALID, "WARNING", "outcome=rejected cause=invalid status=422 code=bad_text request_id=req_0123"),
+        (DROPPED, "WARNING", "outcome=lost cause=unclear"),
+    ],
+    ids=["accepted", "invalid", "dropped"],
+)
+async def test_each_create_is_one_line_of_the_log_with_its_row_and_its_answer(
+    provider: FakeTTS,
+    submitter: Submitter,
+    caplog: pytest.LogCaptureFixture,
+    answer: Twist | None,
+    level: str,
+    of_answer: str,
+) -> None:
+    """Only what is bought as asked is no warning. The seconds are those until the answer, to the millisecond."""
+    caplog.set_level("DEBUG", logger="batcher")
+    provider.on_create, provider.create_seconds = lambda _: answer, 0.02
+    key = await create_one(submitter)
+    (line,) = [record for record in caplog.records if getattr(record, "event", None) == "create"]
+    facts = dict(part.split("=") for part in line.getMessage().removeprefix("create: ").split())
+    seconds = facts.pop("seconds")
+    assert (line.levelname, 0.0 <= float(seconds) < 5.0, len(seconds.partition(".")[2]) <= 3) == (level, True, True)
+    of_item = f"batch=m ids=a key={key} attempt=1 endpoint=create chars=3"
+    assert facts == dict(part.split("=") for part in f"{of_item} {of_answer}".split())
+
+
+async def test_a_create_that_was_held_is_no_warning_of_the_log(
+    submitter: Submitter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing was sent."""
+    caplog.set_level("DEBUG", logger="batcher")
+    submitter.ctx.stop.stop_creating(Reason.ASKED, "enough")
+    await create_one(submitter)
+    (line,) = [record for record in caplog.records if getattr(record, "event", None) == "create"]
+    assert (line.levelname, str(vars(line)["facts"]["outcome"])) == ("DEBUG", "deferred")
