@@ -160,6 +160,15 @@ async def test_a_lost_create_has_the_balance_read_next(
     assert provider.profiles == int(not interrupted)
 
 
+async def test_an_answer_that_arrived_before_an_interruption_is_recorded_as_it_is(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    provider.on_create = lambda _: INVALID
+    submitter.ctx.stop.interrupted = True
+    await create_one(submitter)
+    assert book.one("SELECT outcome, cause FROM attempts") == {"outcome": "rejected", "cause": "invalid"}
+
+
 async def test_the_balance_is_read_although_the_creates_after_the_lost_one_are_held(
     book: Book, provider: FakeTTS, submitter: Submitter
 ) -> None:
@@ -334,6 +343,14 @@ async def test_no_answer_is_waited_for_while_items_may_be_left(
     async with anyio.create_task_group() as creates:
         assert [await submitter._step(creates) for _ in range(3)] == [True] * 3
         assert (submitter._in_flight, submitter.ctx.tally.creates) == (3, 0)
+
+
+async def test_creating_ends_with_the_last_answer(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
+    """Not with the end of a task."""
+    provider.create_seconds = 0.1
+    with anyio.fail_after(5.0):
+        await submitter.run()
+    assert (submitter._in_flight, submitter.ctx.tally.open) == (0, 3)
 
 
 async def test_creating_goes_on_after_the_balance_was_read(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
