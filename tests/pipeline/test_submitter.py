@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -339,10 +340,16 @@ async def test_no_answer_is_waited_for_while_items_may_be_left(
     book: Book, provider: FakeTTS, submitter: Submitter
 ) -> None:
     """A slow API would otherwise have one create at a time."""
-    provider.create_seconds = 0.3
+    may_answer = threading.Event()
+
+    def hold(_: Create) -> None:
+        may_answer.wait(5.0)
+
+    provider.on_create = hold
     async with anyio.create_task_group() as creates:
         assert [await submitter._step(creates) for _ in range(3)] == [True] * 3
         assert (submitter._in_flight, submitter.ctx.tally.creates) == (3, 0)
+        may_answer.set()
 
 
 async def test_creating_ends_with_the_last_answer(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
