@@ -112,7 +112,7 @@ class Scene:
     async def rest(self) -> None:
         """Wait until no poll is under way and the poller waits."""
         idle = 0
-        with anyio.fail_after(5.0):
+        with anyio.fail_after(30.0):
             while idle < 20:
                 await anyio.lowlevel.checkpoint()
                 idle = 0 if self.poller._polling else idle + 1
@@ -136,7 +136,7 @@ async def scene(book: Book, provider: FakeTTS, submitter: Submitter) -> AsyncIte
 
 async def until_true(holds: Callable[[], bool]) -> None:
     """Wait, a few seconds at most."""
-    with anyio.fail_after(3.0):
+    with anyio.fail_after(30.0):
         while not holds():  # noqa: ASYNC110
             await anyio.sleep(0.001)
 

@@ -321,7 +321,7 @@ async def test_the_poller_waits_for_tasks_until_no_more_come(submitter: Submitte
         stages.start_soon(submitter.poller.run)
         await anyio.sleep(0.02)
         assert not submitter.poller.has_ended
-        with anyio.fail_after(5.0):
+        with anyio.fail_after(30.0):
             submitter.poller.no_more()
             while not submitter.poller.has_ended:  # noqa: ASYNC110
                 await anyio.sleep(0.001)
