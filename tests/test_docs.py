@@ -234,9 +234,10 @@ def test_the_readmes_transcript_is_what_its_manifest_prints(project: Project) ->
 
 
 def test_help_lists_the_topics(project: Project) -> None:
-    """`batcher help` has a line for each topic, and there is a topic for each file of the manual."""
+    """`batcher help` and the README have a line for each topic, and there is a topic for each file of the manual."""
     folder = ROOT / "batcher" / "cli" / "help"
     assert sorted(TOPICS) == sorted(path.stem for path in folder.iterdir())
+    assert re.findall(r"^\| \[(\w+)\]\(batcher/cli/help/", README, re.MULTILINE) == list(TOPICS)
     listed = project.batcher("help")
     assert listed.exit_code == 0
     assert re.findall(r"^  (\w+)  ", listed.out, re.MULTILINE) == list(TOPICS)

@@ -85,9 +85,10 @@ class Pool:
         return connection
 
     async def aclose(self) -> None:
-        """Closes all connections."""
-        for connection in self._all:
-            await connection.aclose()
+        """Closes all connections, in a cancelled task too."""
+        with anyio.CancelScope(shield=True):
+            for connection in self._all:
+                await connection.aclose()
 
 
 class _Connection:
@@ -214,17 +215,20 @@ async def _first_connected(
             errors.append(error)
             failed.set()
 
-    async with anyio.create_task_group() as attempts:
-        for address in addresses:
-            failed = anyio.Event()
-            attempts.start_soon(attempt, address, failed)
-            with anyio.move_on_after(_NEXT_ADDRESS_SECONDS):
-                await failed.wait()
-    for surplus in streams[1:]:
-        await surplus.aclose()
-    if not streams:
-        raise errors[0]
-    return streams[0]
+    try:
+        async with anyio.create_task_group() as attempts:
+            for address in addresses:
+                failed = anyio.Event()
+                attempts.start_soon(attempt, address, failed)
+                with anyio.move_on_after(_NEXT_ADDRESS_SECONDS):
+                    await failed.wait()
+        if not streams:
+            raise errors[0]
+        return streams.pop(0)
+    finally:
+        with anyio.CancelScope(shield=True):
+            for surplus in streams:
+                await surplus.aclose()
 
 
 class _Watched(httpcore.AsyncNetworkStream):

@@ -33,27 +33,12 @@ from batcher.throttle.gate import PATIENCE_SECONDS, Throttle
 from tests.support.fake_tts import TOKEN, FakeTTS, Job, Twist, audio_of, refusal
 from tests.support.ledger_kit import AT, RUN, Book, book_in, ending, run_context, sheet
 from tests.support.raw_server import Connection, Script, raw_server
+from tests.support.virtual import HastyClock
 
 TEXTS = [f"text {number}" for number in range(8)]
 WAV = audio_of("anything", "wav")
 STREAMED = WAV[:4] + b"\xff\xff\xff\xff" + WAV[8:40] + b"\xff\xff\xff\xff" + WAV[44:]
 """WAV whose header was written before its length was known."""
-
-
-class HastyClock(Clock):
-    """A clock on which waits take a thousandth of their time."""
-
-    def steady(self) -> float:
-        return super().steady() * 1000
-
-    def now(self) -> float:
-        return AT + self.steady()
-
-    async def sleep(self, seconds: float) -> None:
-        await super().sleep(seconds / 1000)
-
-    def limit(self, seconds: float) -> anyio.CancelScope:
-        return super().limit(seconds / 1000)
 
 
 @pytest.fixture
@@ -79,7 +64,7 @@ def run(book: Book, provider: FakeTTS) -> Run:
     async def started(
         clock: Clock | None = None, limits: DownloadLimits | None = None, at_once: int = 2
     ) -> AsyncIterator[Downloader]:
-        clock, changed, out_dir = clock or HastyClock(), Wakeup(), book.path.parent / "audio"
+        clock, changed, out_dir = clock or HastyClock(start_at=AT), Wakeup(), book.path.parent / "audio"
         with open_ledger(book.path, "real") as ledger:
             endpoint = Endpoint(provider.url, TOKEN)
             async with Client(endpoint, create_connections=1, downloads=limits) as client:
@@ -381,7 +366,7 @@ async def test_a_host_that_refuses_everything_does_not_hold_a_run_for_each_file(
         provider.jobs[task.task_id] = Job(task.task_id, text, "mp3", 0.0)
         book.do(collection.record_rendered, ending(task, word="completed"))
     asked = bad_first(provider, len(TEXTS) + len(more), refusal(429, "slow"))
-    clock = HastyClock()
+    clock = HastyClock(start_at=AT)
     begun = clock.steady()
     async with run(clock) as downloader:
         await downloader.run()
@@ -391,6 +376,6 @@ async def test_a_host_that_refuses_everything_does_not_hold_a_run_for_each_file(
     (why,) = downloader.ctx.stop.reasons.values()
     assert why == "the audio of 28 finished tasks could not be downloaded; run it again later"
     asked.clear()
-    async with run(HastyClock()) as downloader:
+    async with run(HastyClock(start_at=AT)) as downloader:
         await downloader.run()
     assert asked[0] not in first

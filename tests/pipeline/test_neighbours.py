@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import anyio
@@ -118,6 +119,21 @@ async def test_items_of_other_runs_are_not_waited_for_with_no_wait(
     assert not await submitter._wait()
 
 
+@pytest.mark.parametrize("changes", [{"max_credits": 4.5}])
+async def test_the_budget_that_other_runs_items_may_leave_is_waited_for(
+    book: Book, submitter: Submitter, clock: BriefClock
+) -> None:
+    """For two seconds at a time, with a share of the slots."""
+    book.do(collection.record_rendered, ending(book.submitted("t1"), credits=2.0))
+    (theirs,) = book.claim(run_id=OTHER)
+    assert await submitter._claim(3) == []
+    submitter._searched_all = True
+    assert await submitter._wait()
+    assert (clock.pauses, submitter.ctx.stop.reasons, is_creating(book)) == ([2.0], {}, True)
+    book.record(book.answer(theirs, Event.DEFERRED, "throttled", run_id=OTHER))
+    assert [one.key for one in await submitter._claim(3)] == [theirs.key]
+
+
 @pytest.mark.parametrize("changes", [{"concurrency": 2}])
 async def test_a_slot_that_another_run_has_is_waited_for_briefly(
     book: Book, submitter: Submitter, clock: BriefClock
@@ -216,24 +232,27 @@ async def test_a_run_takes_a_share_of_the_slots_only_while_it_creates(
 async def test_a_wait_that_the_api_asks_for_is_recorded_for_the_other_runs(
     book: Book, provider: FakeTTS, submitter: Submitter, asked: str
 ) -> None:
-    """Even if it is too long for this run."""
+    """Even if it is too long for this run. One that is not, and not short either, is shown."""
+    submitter.ctx = replace(submitter.ctx, progress=Lines())
     provider.on_create = lambda _: refusal(429, "rate_limited", retry_after=asked)
     (claimed,) = await submitter._claim(1)
     await submitter._create(claimed, submitter.gate.enter())
     found, seconds = book.do(account.room, OTHER, book.account_id, 1, NO_LIMITS), float(asked or 0.0)
     assert (found.creates == 0) == (seconds > 0)
     assert seconds - 2.0 < found.closed_seconds <= seconds
+    assert [line.endswith("; creating waits") for line in lines(submitter)] == [True] * (asked == "20")
 
 
 async def test_creating_ends_if_the_api_asked_another_run_for_a_long_wait(
     book: Book, submitter: Submitter, clock: BriefClock
 ) -> None:
-    """It is the API's trouble. Open tasks are still collected."""
+    """It is the API's trouble, and it says until when. Open tasks are still collected."""
     book.do(account.note_closed, book.account_id, PATIENT_RETRY_AFTER_SECONDS + 60.0)
     assert not await submitter._wait()
     stop = submitter.ctx.stop
     assert (list(stop.reasons), stop.collecting) == ([Reason.TROUBLE], False)
-    assert "asks to wait until" in stop.reasons[Reason.TROUBLE]
+    shown = datetime.strptime(stop.reasons[Reason.TROUBLE].partition(" until ")[2][:25], "%Y-%m-%d %H:%M:%S %z")
+    assert -10.0 < shown.timestamp() - (clock.now() + PATIENT_RETRY_AFTER_SECONDS + 60.0) < 10.0
 
 
 @pytest.mark.parametrize("is_held", [True, False])

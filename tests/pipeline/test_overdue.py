@@ -10,7 +10,6 @@ import anyio
 import pytest
 
 from batcher.audio.stores import Stores
-from batcher.clock import Clock
 from batcher.ledger.ledger import open_ledger
 from batcher.ledger.storage.lock import owner_lock
 from batcher.manifest.rules import Rules
@@ -22,6 +21,7 @@ from batcher.reports.observer import LogObserver
 from batcher.reports.run_report import RunReport
 from batcher.settings import Settings, Source
 from tests.support.fake_tts import TOKEN, Create, FakeTTS, Job, Twist, refusal
+from tests.support.virtual import HastyClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,22 +30,7 @@ if TYPE_CHECKING:
     from tests.conftest import Project
 
 HASTE = 1200.0
-
-
-class HastyClock(Clock):
-    """A clock on which ten minutes take half a second."""
-
-    def now(self) -> float:
-        return 1_700_000_000.0 + self.steady()
-
-    def steady(self) -> float:
-        return time.monotonic() * HASTE
-
-    async def sleep(self, seconds: float) -> None:
-        await anyio.sleep(max(0.0, seconds) / HASTE)
-
-    def limit(self, seconds: float) -> anyio.CancelScope:
-        return anyio.move_on_after(max(0.0, seconds) / HASTE)
+"""How many seconds of the run a second takes."""
 
 
 def run_hastily(project: Project, manifest: Path, provider: FakeTTS, **changes: object) -> RunReport:
@@ -62,7 +47,7 @@ def run_hastily(project: Project, manifest: Path, provider: FakeTTS, **changes: 
     with owner_lock(settings.ledger):
         ready_ledger(settings, progress)
         with open_ledger(settings.ledger, settings.world) as ledger:
-            stores, clock = Stores(settings.home), HastyClock()
+            stores, clock = Stores(settings.home), HastyClock(HASTE / 1000)
             ctx = RunContext(settings=settings, ledger=ledger, stores=stores, progress=progress, clock=clock)
             return anyio.run(runner._Run(ctx, None, None).run, False, StopRequests()).report
 

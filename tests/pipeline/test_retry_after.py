@@ -25,6 +25,7 @@ from batcher.throttle.gate import Gate
 from tests.support.fake_tts import TOKEN, FakeTTS, refusal
 from tests.support.ledger_kit import AT, Book, book_in, run_context
 from tests.support.raw_server import Connection, raw_server
+from tests.support.virtual import HastyClock
 
 if TYPE_CHECKING:
     from tests.conftest import Project
@@ -128,13 +129,6 @@ def _after_refusals(tmp_path: Path, *asked: float, stop: Callable[[Reason, str],
     return gate
 
 
-class Hasty(Clock):
-    """A clock on which a minute takes 60 ms."""
-
-    def limit(self, seconds: float) -> anyio.CancelScope:
-        return super().limit(seconds / 1000)
-
-
 @pytest.fixture
 def book(tmp_path: Path) -> Book:
     with book_in(tmp_path) as made:
@@ -149,7 +143,7 @@ async def _falls_silent(connection: Connection) -> None:
 
 async def test_all_attempts_to_read_the_profile_share_one_deadline(tmp_path: Path, book: Book) -> None:
     with open_ledger(book.path, "real") as ledger:
-        ctx = run_context(ledger, Settings(sources=(), ledger=book.path, out_dir=tmp_path), Hasty())
+        ctx = run_context(ledger, Settings(sources=(), ledger=book.path, out_dir=tmp_path), HastyClock())
         async with (
             raw_server(_falls_silent) as server,
             Client(Endpoint(server.origin, TOKEN), create_connections=1) as client,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -158,6 +159,15 @@ async def test_a_lost_create_has_the_balance_read_next(
     assert attempt["error_message"]  # how the connection broke
     assert [await submitter._read_balance() for _ in range(2)] == [not interrupted, False]
     assert provider.profiles == int(not interrupted)
+
+
+async def test_an_answer_that_arrived_before_an_interruption_is_recorded_as_it_is(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    provider.on_create = lambda _: INVALID
+    submitter.ctx.stop.interrupted = True
+    await create_one(submitter)
+    assert book.one("SELECT outcome, cause FROM attempts") == {"outcome": "rejected", "cause": "invalid"}
 
 
 async def test_the_balance_is_read_although_the_creates_after_the_lost_one_are_held(
@@ -326,6 +336,30 @@ async def test_the_result_of_a_probe_is_waited_for_if_this_run_will_see_it(
     assert len(provider.creates) == 1
 
 
+async def test_no_answer_is_waited_for_while_items_may_be_left(
+    book: Book, provider: FakeTTS, submitter: Submitter
+) -> None:
+    """A slow API would otherwise have one create at a time."""
+    may_answer = threading.Event()
+
+    def hold(_: Create) -> None:
+        may_answer.wait(5.0)
+
+    provider.on_create = hold
+    async with anyio.create_task_group() as creates:
+        assert [await submitter._step(creates) for _ in range(3)] == [True] * 3
+        assert (submitter._in_flight, submitter.ctx.tally.creates) == (3, 0)
+        may_answer.set()
+
+
+async def test_creating_ends_with_the_last_answer(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
+    """Not with the end of a task."""
+    provider.create_seconds = 0.1
+    with anyio.fail_after(30.0):
+        await submitter.run()
+    assert (submitter._in_flight, submitter.ctx.tally.open) == (0, 3)
+
+
 async def test_creating_goes_on_after_the_balance_was_read(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
     submitter._balance_due = True
     await submitter.run()
@@ -485,3 +519,43 @@ async def test_a_ledger_destroyed_while_a_create_is_in_flight_stops_the_run(
     assert (stop.creating, stop.collecting, submitter._in_flight) == (True, True, 0)
     spilled = [record.key for record in ledger.spill.records()]
     assert spilled == ([key] if book.state(key) == "submitting" else [])
+
+
+@pytest.mark.parametrize(
+    ("answer", "level", "of_answer"),
+    [
+        (None, "INFO", "outcome=accepted cause=ok status=202 task_id=task_1 credits=1.0 request_id=req_4567"),
+        (INVALID, "WARNING", "outcome=rejected cause=invalid status=422 code=bad_text request_id=req_0123"),
+        (DROPPED, "WARNING", "outcome=lost cause=unclear"),
+    ],
+    ids=["accepted", "invalid", "dropped"],
+)
+async def test_each_create_is_one_line_of_the_log_with_its_row_and_its_answer(
+    provider: FakeTTS,
+    submitter: Submitter,
+    caplog: pytest.LogCaptureFixture,
+    answer: Twist | None,
+    level: str,
+    of_answer: str,
+) -> None:
+    """Only what is bought as asked is no warning. The seconds are those until the answer, to the millisecond."""
+    caplog.set_level("DEBUG", logger="batcher")
+    provider.on_create, provider.create_seconds = lambda _: answer, 0.02
+    key = await create_one(submitter)
+    (line,) = [record for record in caplog.records if getattr(record, "event", None) == "create"]
+    facts = dict(part.split("=") for part in line.getMessage().removeprefix("create: ").split())
+    seconds = facts.pop("seconds")
+    assert (line.levelname, 0.0 <= float(seconds) < 5.0, len(seconds.partition(".")[2]) <= 3) == (level, True, True)
+    of_item = f"batch=m ids=a key={key} attempt=1 endpoint=create chars=3"
+    assert facts == dict(part.split("=") for part in f"{of_item} {of_answer}".split())
+
+
+async def test_a_create_that_was_held_is_no_warning_of_the_log(
+    submitter: Submitter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing was sent."""
+    caplog.set_level("DEBUG", logger="batcher")
+    submitter.ctx.stop.stop_creating(Reason.ASKED, "enough")
+    await create_one(submitter)
+    (line,) = [record for record in caplog.records if getattr(record, "event", None) == "create"]
+    assert (line.levelname, str(vars(line)["facts"]["outcome"])) == ("DEBUG", "deferred")

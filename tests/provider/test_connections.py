@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 
+import anyio
 import httpcore
 import pytest
 
@@ -273,3 +274,52 @@ async def test_an_unusable_certificate_file_fails_only_downloads_that_need_it(wi
         result = await client.fetch("https://127.0.0.1:1/a.mp3", bytearray().extend)
     assert not result.ok
     assert without_certificates in (result.reason or "")
+
+
+class Attentive:
+    """A script that answers creates, and knows how many connections are open."""
+
+    def __init__(self) -> None:
+        self.open = 0
+
+    async def __call__(self, connection: Connection) -> None:
+        self.open += 1
+        while await connection.request():
+            await connection.send(http(202, ID))
+        self.open -= 1
+
+    async def wait(self) -> None:
+        with anyio.fail_after(10.0):
+            while self.open:  # noqa: ASYNC110 - the sockets' ends say when
+                await anyio.sleep(0.001)
+
+
+async def test_a_client_that_is_closed_in_a_cancelled_task_closes_all_its_connections() -> None:
+    """A Python program goes on after it cancels a run, and must not collect open sockets."""
+    script = Attentive()
+    async with raw_server(script) as server:
+        client = Client(Endpoint(server.origin, TOKEN), create_connections=2)
+        with anyio.CancelScope() as scope:
+            async with client:
+                for connection in (client._create_pool._new(), client._create_pool._new()):
+                    await connection.send(httpcore.Request("GET", f"{server.origin}/", headers={"host": "api.test"}))
+                assert server.connections == 2
+                scope.cancel()
+        await script.wait()
+
+
+async def test_a_connection_is_closed_if_its_download_is_cancelled_at_that_moment() -> None:
+    script = Attentive()
+    made: list[httpcore.AsyncNetworkStream] = []
+    async with raw_server(script) as server:
+        port = int(server.origin.rpartition(":")[2])
+        with anyio.CancelScope() as scope:
+
+            async def connect(address: str) -> httpcore.AsyncNetworkStream:
+                made.append(await httpcore.AnyIOBackend().connect_tcp(address, port))
+                scope.cancel()
+                return made[0]
+
+            await connections._first_connected(["127.0.0.1"], connect)
+        assert scope.cancelled_caught
+        await script.wait()

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import Connection, Row, delete, func, insert, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from batcher.item import Event, State, sources
+from batcher.item import Event, State
 from batcher.ledger.lifecycle import collection, decisions
 from batcher.ledger.lifecycle.transitions import move
 from batcher.ledger.records import FileRecord, OpenTask, TaskEnd
@@ -107,12 +107,11 @@ def apply(
     state, attempt = _state(conn, row.item_key)
     if state is State.PENDING:
         attempt = _put_in_doubt(conn, row.item_key, attempt, account_id=account_id, at=at, run_id=run_id)
-        state = State.IN_DOUBT
-    if state in sources(Event.ADOPTED) and row.task_id is not None:
+    if row.task_id is not None:
         decisions.adopt(
             conn, row.item_key, attempt, account_id=account_id, task_id=row.task_id, at=at, who="results file"
         )
-    state, attempt = _state(conn, row.item_key)
+    state, _ = _state(conn, row.item_key)
     if file is not None and state in (State.SUBMITTED, State.RENDERED):
         task = _task(conn, row)
         collection.record_rendered(conn, TaskEnd(task=task, at=at, run_id=run_id, polls=0, word="restored"))

@@ -204,6 +204,25 @@ def test_a_row_switches_between_its_paid_takes_at_no_cost(book: Book) -> None:
     assert book.claim_anew(5) == []
 
 
+@pytest.mark.parametrize("ended", ["rendered", "failed"])
+def test_a_row_switches_to_a_take_that_is_paid_for_before_its_audio_is_there(book: Book, ended: str) -> None:
+    """It will be collected. One that has failed has none to come."""
+    book.take_in(sheet("one"))
+    _done(book, "t1")
+    _retake(book, "a")
+    book.cursor = (0, 0)
+    task = book.submitted("t2")
+    _switch(book, "a", 1)
+    assert _switch(book, "a", 2) == decisions.Retake(take=2, state=State.SUBMITTED)
+    _switch(book, "a", 1)
+    if ended == "rendered":
+        book.do(collection.record_rendered, ending(task))
+        assert _switch(book, "a", 2) == decisions.Retake(take=2, state=State.RENDERED)
+    else:
+        book.do(collection.record_failed, ending(task))
+        assert _switch(book, "a", 2) is None
+
+
 def test_a_retake_that_was_never_bought_is_used_before_another(book: Book) -> None:
     """And it is no take to switch to: it would have to be bought."""
     book.take_in(sheet("one"))
