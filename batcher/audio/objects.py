@@ -148,7 +148,8 @@ def _put(url: str, content: Path | bytes, sha256: str | None, mode: Any) -> None
     with _errors(url):
         from obstore import put
 
-        client = _client_of(url, TRANSFER_SECONDS if isinstance(content, Path) else REQUEST_SECONDS)
+        seconds = TRANSFER_SECONDS if isinstance(content, Path) else REQUEST_SECONDS
+        client = _client_of(url, seconds, relay.MAX_REPLY_BYTES)
         put(client, _key(url), content, attributes=attributes, mode=mode, use_multipart=False)
 
 
@@ -234,8 +235,8 @@ def _key(url: str) -> str:
     return url.partition("://")[2].partition("/")[2]
 
 
-def _client_of(url: str, seconds: float = REQUEST_SECONDS) -> Client:
-    """The client for the bucket of a URL.
+def _client_of(url: str, seconds: float = REQUEST_SECONDS, most: int = relay.MAX_ANSWER_BYTES) -> Client:
+    """The client for the bucket of a URL. Its answers have at most `most` bytes.
 
     Raises:
         OSError: its settings in the environment are incomplete or wrong.
@@ -252,7 +253,7 @@ def _client_of(url: str, seconds: float = REQUEST_SECONDS) -> Client:
             why = "AWS_ENDPOINT_URL is plain HTTP, which AWS_ALLOW_HTTP=true permits"
             raise PermissionError(errno.EACCES, why, url)
     try:
-        proxy = relay.proxy_for(_PREFIXES[scheme])
+        proxy = relay.proxy_for(_PREFIXES[scheme], most)
         return _client(scheme, rest.partition("/")[0], seconds, permits_http, proxy, _environment(scheme))
     except BaseError as error:
         raise OSError(errno.EINVAL, _why(error), url) from error
@@ -309,8 +310,7 @@ def _errors(url: str) -> Iterator[None]:
         raise PermissionError(errno.EACCES, _why(error), url) from error
     except exceptions.BaseError as error:
         if relay.cuts() > cuts:
-            why = f"an answer has more than {relay.MAX_ANSWER_BYTES >> 20} MiB"
-            raise OutageError(errno.EIO, why, url) from error
+            raise OutageError(errno.EIO, "the store's answer is too long", url) from error
         if _METADATA_HOST in str(error):
             why = f"there are no credentials in the environment ({_PREFIXES[url.partition('://')[0]]}_…)"
             raise PermissionError(errno.EACCES, why, url) from error

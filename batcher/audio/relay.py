@@ -18,16 +18,19 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 MAX_ANSWER_BYTES: Final = 8 << 20
-"""Bounds the answer to one request. A page of a listing has less, and larger objects are read in pieces."""
+"""Bounds the answer to a request. A page of a listing has less, and larger objects are read in parts."""
+MAX_REPLY_BYTES: Final = 1 << 18
+"""Bounds the answer to a request that writes. Many are under way at once, and an error takes a multiple of its size."""
 _PIECE_BYTES: Final = 1 << 16
 _END: Final = b"\r\n\r\n"
 
 
-def proxy_for(prefix: str) -> str | None:
-    """The proxy's URL, for a store whose variables begin with `prefix`. None if the user has set another proxy."""
+def proxy_for(prefix: str, most: int) -> str | None:
+    """The URL of the proxy for answers of at most `most` bytes, from a store whose variables begin with `prefix`. None
+    if the user has set another proxy."""
     if {"http", "https", "all"} & getproxies().keys() or f"{prefix}_PROXY_URL" in os.environ:
         return None
-    return _relay(os.getpid()).url
+    return _relay(os.getpid()).url(most)
 
 
 def cuts() -> int:
@@ -41,25 +44,35 @@ def _relay(pid: int) -> _Relay:  # noqa: ARG001 - threads do not survive a fork
 
 
 class _Flow:
-    """One connection through the relay: the length of the answer that is arriving."""
+    """One connection through the relay: the length of the answer that is arriving, and the most that it may have."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         self.received = 0
+        self.most = most
 
 
 class _Relay:
-    """The proxy. Its `url` contains a password, so that other accounts cannot use it."""
+    """The proxy. Its URLs contain a password, so that other accounts cannot use it, and the limit as the user."""
 
     def __init__(self) -> None:
         self.cuts = 0
-        password = secrets.token_urlsafe(16)
-        self._permission = b"Basic " + base64.b64encode(f"batcher:{password}".encode())
+        self._password = secrets.token_urlsafe(16)
         started: list[int] = []
         ready = threading.Event()
         run = threading.Thread(target=lambda: asyncio.run(self._run(started, ready)), name="relay", daemon=True)
         run.start()
         ready.wait()
-        self.url = f"http://batcher:{password}@127.0.0.1:{started[0]}"
+        self._port = started[0]
+
+    def url(self, most: int) -> str:
+        """The proxy's URL, for answers of at most `most` bytes."""
+        return f"http://{most}:{self._password}@127.0.0.1:{self._port}"
+
+    def _limit(self, head: bytes) -> int | None:
+        """The limit that a request names. None if it lacks the password."""
+        given = base64.b64decode((_header(head, b"proxy-authorization") or b"").removeprefix(b"Basic "))
+        most, _, password = given.decode().partition(":")
+        return int(most) if secrets.compare_digest(password, self._password) else None
 
     async def _run(self, started: list[int], ready: threading.Event) -> None:
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -70,7 +83,7 @@ class _Relay:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            with suppress(OSError, EOFError, asyncio.LimitOverrunError):
+            with suppress(OSError, EOFError, ValueError, asyncio.LimitOverrunError):
                 await self._serve(reader, writer)
         finally:
             writer.close()
@@ -78,13 +91,14 @@ class _Relay:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Forward one connection until either side closes it."""
         head = await reader.readuntil(_END)
-        if _header(head, b"proxy-authorization") != self._permission:
+        most = self._limit(head)
+        if most is None:
             return
         method, target = head.split(b" ", 2)[:2]
         is_tunnel = method == b"CONNECT"
         url = urlsplit(f"//{target.decode()}" if is_tunnel else target.decode())
         there, onward = await asyncio.open_connection(url.hostname, url.port or (443 if is_tunnel else 80))
-        flow = _Flow()
+        flow = _Flow(most)
         try:
             if is_tunnel:
                 writer.write(b"HTTP/1.1 200 OK" + _END)
@@ -122,7 +136,7 @@ class _Relay:
     async def _receive(self, there: asyncio.StreamReader, writer: asyncio.StreamWriter, flow: _Flow) -> None:
         while piece := await there.read(_PIECE_BYTES):
             flow.received += len(piece)
-            if flow.received > MAX_ANSWER_BYTES:
+            if flow.received > flow.most:
                 self.cuts += 1
                 return
             writer.write(piece)

@@ -71,9 +71,24 @@ def test_an_answer_without_an_end_is_cut_off(monkeypatch: pytest.MonkeyPatch, st
     with server(endless) as port:
         reach(monkeypatch, port)
         monkeypatch.setattr(objects, "RETRIES", 0)
-        with pytest.raises(OutageError, match="an answer has more than 8 MiB"):
+        with pytest.raises(OutageError, match="the store's answer is too long"):
             list(objects.names_below(URL))
     assert sent[0] < 4 * relay.MAX_ANSWER_BYTES
+
+
+def test_the_answer_to_a_write_is_cut_off_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many writes are under way at once."""
+    text = b"<Error><Message>" + b"x" * (2 * relay.MAX_REPLY_BYTES) + b"</Message></Error>"
+
+    def refuse(connection: socket.socket) -> None:
+        while not connection.recv(65536).endswith(b"audio"):
+            pass
+        connection.sendall(b"HTTP/1.1 400 Bad\r\ncontent-length: %d\r\n\r\n%s" % (len(text), text))
+
+    with server(refuse) as port:
+        reach(monkeypatch, port)
+        with pytest.raises(OutageError, match="the store's answer is too long"):
+            objects.create(f"{URL}/a", b"audio")
 
 
 def test_the_reason_of_a_store_is_one_short_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +123,7 @@ def test_an_object_of_any_size_arrives_whole(monkeypatch: pytest.MonkeyPatch, tm
 
 def through(target: str, *, password: bool = True) -> bytes:
     """What comes back through the tunnel of the relay to this target, after `ping`."""
-    proxy = relay.proxy_for("AWS")
+    proxy = relay.proxy_for("AWS", 100)
     assert proxy is not None
     url = urlsplit(proxy)
     assert url.hostname == "127.0.0.1"
@@ -133,4 +148,4 @@ def test_a_tunnel_for_tls_carries_bytes_as_they_are_and_only_for_this_program() 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "http_proxy", "ALL_PROXY", "AWS_PROXY_URL"])
 def test_a_proxy_of_the_user_comes_first(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "http://proxy.example:3128")
-    assert relay.proxy_for("AWS") is None
+    assert relay.proxy_for("AWS", 100) is None
