@@ -66,7 +66,7 @@ def open_existing(
     """
     engine = _open(address, readonly=readonly, run_id=run_id, alone=alone)
     try:
-        with _translating(address), engine.connect() as connection:
+        with _opening(address, engine), engine.connect() as connection:
             _check_revision(connection, address)
             _check_world(connection, address, world)
             if not readonly:
@@ -212,6 +212,15 @@ def _translating(address: Address) -> AbstractContextManager[None]:
     return sqlite.translating(address)
 
 
+def _opening(address: Address, engine: Engine) -> AbstractContextManager[None]:
+    """Like `_translating`, for statements that take no time: a server that does not answer has failed."""
+    if isinstance(address, Server):
+        from batcher.ledger.storage import postgres
+
+        return postgres.opening(address, engine)
+    return sqlite.translating(address)
+
+
 def _revision(connection: Connection, address: Address) -> str:
     try:
         if inspect(connection).has_table("alembic_version") and inspect(connection).has_table(meta.name):
@@ -219,6 +228,8 @@ def _revision(connection: Connection, address: Address) -> str:
             if len(found) == 1:
                 return str(found[0])
     except DatabaseError as error:
+        if isinstance(address, Server):
+            raise  # the server is in trouble; it has no files that are no ledgers
         if "locked" in str(error.orig):
             raise TroubleError(
                 f"the ledger {address} is locked by another program", "Try again in a moment."

@@ -8,9 +8,10 @@ after a minute without a statement, as when the process is stopped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from threading import Timer
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy import Connection, Engine, Text, create_engine, event, inspect
@@ -46,6 +47,8 @@ _CONNECT: Final = {
     "application_name": "batcher",
 }
 """So that this host notices within 25 s that the server is gone; it would wait for many minutes."""
+OPENING_SECONDS: Final = 20.0
+"""Longest time for the statements of one step of opening a ledger."""
 LEASE_SECONDS: Final = 60
 """The server ends a session that sends nothing for this long, and so releases its lock: the process is stopped."""
 _SESSION: Final = {
@@ -109,9 +112,10 @@ def connect(server: Server, *, readonly: bool = False) -> psycopg.Connection[Any
     from batcher.ledger.storage import pooler
 
     try:
-        pooler.check_pooler(made, server, partial(_connected, server))
-        _set(made, server, _SESSION | (_READING if readonly else {}))
-        made.autocommit = False
+        with _bounded(made.cut):
+            pooler.check_pooler(made, server, partial(_connected, server))
+            _set(made, server, _SESSION | (_READING if readonly else {}))
+            made.autocommit = False
     except psycopg.Error as error:
         made.close()
         raise StorageError(
@@ -178,7 +182,7 @@ def exists(server: Server) -> bool:
     """Whether the database has a ledger."""
     engine = _engine(server, readonly=True)
     try:
-        with translating(server), engine.connect() as connection:
+        with opening(server, engine), engine.connect() as connection:
             return inspect(connection).has_table("alembic_version")
     finally:
         engine.dispose()
@@ -240,7 +244,7 @@ def open_engine(server: Server, *, readonly: bool, run_id: str | None = None, al
     """
     engine = _engine(server, readonly=readonly)
     try:
-        with translating(server), engine.connect() as connection:
+        with opening(server, engine), engine.connect() as connection:
             _check_server(connection, server)
             if not readonly:
                 sharing.lock(connection, server, run_id, alone=alone)
@@ -351,6 +355,26 @@ def translating(server: Server) -> Iterator[None]:
         yield
     except DBAPIError as error:
         raise storage_error(server, error) from error
+
+
+@contextmanager
+def opening(server: Server, engine: Engine) -> Iterator[None]:
+    """Like `translating`, while a ledger is opened: these statements take no time, so a server that does not answer in
+    `OPENING_SECONDS` has failed."""
+    with translating(server), _bounded(partial(cut, engine)):
+        yield
+
+
+@contextmanager
+def _bounded(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` if the block takes longer than `OPENING_SECONDS`."""
+    timer = Timer(OPENING_SECONDS, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @compiles(CreateColumn, "postgresql")

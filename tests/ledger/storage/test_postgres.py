@@ -172,3 +172,13 @@ def test_a_server_that_fails_at_the_first_statement_is_trouble(tmp_path: Path, a
     assert caught.value.message.isprintable()
     assert len(caught.value.message) < 400
     assert "pass-word" not in caught.value.message
+
+
+def test_a_server_that_stops_answering_after_the_connection_is_trouble(
+    place: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.create(place, "real")
+    monkeypatch.setattr(database, "_check_world", lambda conn, *_: conn.exec_driver_sql("SELECT pg_sleep(60)"))
+    monkeypatch.setattr(storage, "OPENING_SECONDS", 0.3)
+    with pytest.raises(StorageError, match=r"the ledger postgresql://.* failed"):
+        database.open_existing(place)
