@@ -135,7 +135,7 @@ async def scene(book: Book, provider: FakeTTS, submitter: Submitter) -> AsyncIte
 
 
 async def until_true(holds: Callable[[], bool]) -> None:
-    """Wait, a few seconds at most."""
+    """Wait, half a minute at most."""
     with anyio.fail_after(30.0):
         while not holds():  # noqa: ASYNC110
             await anyio.sleep(0.001)
