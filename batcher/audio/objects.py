@@ -19,13 +19,11 @@ from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from batcher import files
-from batcher.audio import relay
 from batcher.errors import PERMANENT, BatcherError, StorageError, UsageError
 from batcher.formatting import one_line
 from batcher.installation import this_installation
 
 if TYPE_CHECKING:
-    from obstore import GetResult
     from obstore.store import AzureStore, ClientConfig, GCSStore, RetryConfig, S3Store
 
     Client = S3Store | GCSStore | AzureStore
@@ -41,8 +39,6 @@ RETRIES: Final = 3
 """Repetitions of a request that failed."""
 _WRITES: Final = 3
 """Attempts to write an object that a store is busy with."""
-_PART_BYTES: Final = relay.MAX_ANSWER_BYTES // 2
-"""A larger object is downloaded in parts of this size."""
 _SHA256: Final = "sha256"
 """Name of the attribute with the SHA-256 of the content, in hex."""
 _MEDIA: Final = {"mp3": "audio/mpeg", "wav": "audio/wav", "opus": "audio/ogg", "ogg": "audio/ogg"} | {
@@ -148,8 +144,7 @@ def _put(url: str, content: Path | bytes, sha256: str | None, mode: Any) -> None
     with _errors(url):
         from obstore import put
 
-        seconds = TRANSFER_SECONDS if isinstance(content, Path) else REQUEST_SECONDS
-        client = _client_of(url, seconds, relay.MAX_REPLY_BYTES)
+        client = _client_of(url, TRANSFER_SECONDS if isinstance(content, Path) else REQUEST_SECONDS)
         put(client, _key(url), content, attributes=attributes, mode=mode, use_multipart=False)
 
 
@@ -159,17 +154,9 @@ def download(url: str, file: IO[bytes]) -> str:
     with _errors(url):
         from obstore import get
 
-        client, key = _client_of(url, TRANSFER_SECONDS), _key(url)
-        result = get(client, key)
-        size = result.meta["size"]
-        parts: Iterator[GetResult] = iter([result])
-        if size > _PART_BYTES:
-            ranges = ((at, min(at + _PART_BYTES, size)) for at in range(0, size, _PART_BYTES))
-            parts = (get(client, key, options={"range": one}) for one in ranges)
-        for part in parts:
-            for chunk in part:
-                seen.update(chunk)
-                file.write(chunk)
+        for chunk in get(_client_of(url, TRANSFER_SECONDS), _key(url)):
+            seen.update(chunk)
+            file.write(chunk)
     return seen.hexdigest()
 
 
@@ -235,8 +222,8 @@ def _key(url: str) -> str:
     return url.partition("://")[2].partition("/")[2]
 
 
-def _client_of(url: str, seconds: float = REQUEST_SECONDS, most: int = relay.MAX_ANSWER_BYTES) -> Client:
-    """The client for the bucket of a URL. Its answers have at most `most` bytes.
+def _client_of(url: str, seconds: float = REQUEST_SECONDS) -> Client:
+    """The client for the bucket of a URL.
 
     Raises:
         OSError: its settings in the environment are incomplete or wrong.
@@ -253,8 +240,7 @@ def _client_of(url: str, seconds: float = REQUEST_SECONDS, most: int = relay.MAX
             why = "AWS_ENDPOINT_URL is plain HTTP, which AWS_ALLOW_HTTP=true permits"
             raise PermissionError(errno.EACCES, why, url)
     try:
-        proxy = relay.proxy_for(_PREFIXES[scheme], most)
-        return _client(scheme, rest.partition("/")[0], seconds, permits_http, proxy, _environment(scheme))
+        return _client(scheme, rest.partition("/")[0], seconds, permits_http, _environment(scheme))
     except BaseError as error:
         raise OSError(errno.EINVAL, _why(error), url) from error
 
@@ -270,7 +256,6 @@ def _client(
     bucket: str,
     seconds: float,
     permits_http: bool,
-    proxy: str | None,
     environment: tuple[tuple[str, str], ...],  # noqa: ARG001 - read by the library
 ) -> Client:
     """A client with the credentials in the environment, whose requests are bounded by `seconds`."""
@@ -281,8 +266,6 @@ def _client(
         "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
         "allow_http": permits_http,
     }
-    if proxy is not None:
-        options["proxy_url"] = proxy
     retries: RetryConfig = {"max_retries": RETRIES, "retry_timeout": timedelta(seconds=RETRY_SECONDS)}
     if scheme == "gs":
         return GCSStore(bucket, client_options=options, retry_config=retries)
@@ -299,7 +282,6 @@ def _errors(url: str) -> Iterator[None]:
     need_library()
     from obstore import exceptions
 
-    cuts = relay.cuts()
     try:
         yield
     except FileNotFoundError as error:
@@ -309,8 +291,6 @@ def _errors(url: str) -> Iterator[None]:
     except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
         raise PermissionError(errno.EACCES, _why(error), url) from error
     except exceptions.BaseError as error:
-        if relay.cuts() > cuts:
-            raise OutageError(errno.EIO, "the store's answer is too long", url) from error
         if _METADATA_HOST in str(error):
             why = f"there are no credentials in the environment ({_PREFIXES[url.partition('://')[0]]}_…)"
             raise PermissionError(errno.EACCES, why, url) from error
