@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+import hypothesis
 import pytest
 
 from batcher.address import Server, spill_file, spill_files
@@ -31,6 +32,9 @@ ROOT: Final = Path(__file__).parents[1]
 # Otherwise each worker would compile all tests again, and each process that a test starts the whole program.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# The same examples in each run: `python -m tests.fuzz` looks for new ones.
+hypothesis.settings.register_profile("suite", derandomize=True)
+hypothesis.settings.load_profile("suite")
 # SQLite waits for the disk at each commit, which is of no use to these tests: a killed program's files survive in
 # memory, too.
 _MEMORY: Final = Path("/dev/shm")

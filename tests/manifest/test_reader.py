@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batcher.errors import ManifestError
@@ -78,13 +78,19 @@ def test_csv_and_jsonl_twins_give_equal_rows(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=1, max_size=8))
+@example(["\r0,"])
 def test_cells_written_by_a_csv_writer_are_read_back(
     tmp_path_factory: pytest.TempPathFactory, cells: list[str]
 ) -> None:
-    """A text is stripped and gets plain line ends; a carried cell is unchanged."""
+    """A text is stripped and gets plain line ends; a carried cell is unchanged. A cell that looks like rows which a
+    quote swallows is an error first."""
     sheet = io.StringIO()
     csv.writer(sheet).writerows([["text", "carried"], *([f"x{cell}x", cell] for cell in cells)])
-    rows, manifest = read(tmp_path_factory.mktemp("h"), sheet.getvalue())
+    folder = tmp_path_factory.mktemp("h")
+    rows, manifest = read(folder, sheet.getvalue())
+    if manifest.faults:
+        assert all(line.endswith("probably rows: close its quote") for line in manifest.faults.lines())
+        rows, manifest = read(folder, sheet.getvalue(), quotes="on")
     assert manifest.faults.lines() == []
     assert texts(rows) == [f"x{cell}x".replace("\r\n", "\n").replace("\r", "\n") for cell in cells]
     assert [row.extra["carried"] for row in rows] == cells
