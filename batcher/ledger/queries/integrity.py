@@ -41,7 +41,7 @@ class Inconsistency:
 
 
 def damage(conn: Connection) -> list[str]:
-    """Damage that SQLite itself finds in the file; empty if there is none. A server checks its files itself."""
+    """Damage that SQLite finds in the file, and columns with values of a wrong kind. A server checks both itself."""
     if conn.dialect.name == "postgresql":
         return []
     try:
