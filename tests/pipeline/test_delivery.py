@@ -17,7 +17,7 @@ from batcher.ledger.storage import cached_facts
 from batcher.pipeline.delivery import SWEPT, Delivery, recover_files
 from batcher.settings import Settings
 from tests.support.fake_tts import audio_of
-from tests.support.ledger_kit import AT, Book, ending, run_context, sheet
+from tests.support.ledger_kit import AT, Book, ending, run_context
 from tests.support.object_store import URL, serving
 
 MP3 = audio_of("one", "mp3")
@@ -148,14 +148,14 @@ async def test_only_outputs_of_the_batches_that_the_run_names_count_as_unwritten
     book: Book, delivery: Delivery, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Another batch's output with the same audio is linked as well, or its trouble is logged."""
-    book.take_in("id,text\nx,one\ny,one\n", batch="other", out_dir="audio")
+    book.take_in("id,text\nx,one\ny,one\nz,one\n", batch="other", out_dir="audio")
     task = rendered(book)
     file = downloaded(delivery, task)
-    for name in ("a.mp3", "x.mp3"):
+    for name in ("a.mp3", "x.mp3", "z.mp3"):
         (book.folder / "audio" / name).write_text("mine")
     await delivery.deliver(task, file)
     assert (book.state(task.key), delivery.ctx.tally.unwritten) == ("done", 1)
-    assert len([line for line in caplog.messages if line.startswith("output not written")]) == 2
+    assert len([line for line in caplog.messages if line.startswith("output not written")]) == 3
     assert book.all("SELECT id FROM rows WHERE linked_key IS NOT NULL") == [{"id": "y"}]
 
 
@@ -166,7 +166,7 @@ async def test_saved_audio_is_linked_to_each_output_that_lacks_it(
     monkeypatch.setattr("batcher.pipeline.delivery._CHUNK", 2)
     task = rendered(book)
     await delivery.deliver(task, downloaded(delivery, task))
-    batch = book.take_in(sheet(*["one"] * 5))
+    batch = book.take_in("id,text\n" + "".join(f"{name},one\n" for name in "edcba"))
     await delivery.link_saved([batch])
     assert outputs(book) == ["a.mp3", "b.mp3", "c.mp3", "d.mp3", "e.mp3"]
     assert book.one("SELECT count(*) AS n FROM rows WHERE linked_key = ?", task.key) == {"n": 5}
