@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,18 @@ async def test_delivered_audio_is_recorded_linked_and_counted(book: Book, delive
     assert stored == {"path": file.path, "sha256": file.sha256, "bytes": len(MP3), "out_dir": "audio"}
     assert book.one("SELECT linked_key FROM rows WHERE id = 'a'") == {"linked_key": task.key}
     assert (delivery.ctx.tally.done, delivery.ctx.tally.unwritten) == (1, 0)
+
+
+async def test_a_part_that_was_replaced_by_a_link_is_not_delivered(book: Book, delivery: Delivery) -> None:
+    """Somebody else's file would become the item's audio."""
+    task = rendered(book)
+    file = downloaded(delivery, task)
+    part = delivery.ctx.store.part(file.path)
+    part.replace(book.folder / "mine.mp3")
+    part.symlink_to(book.folder / "mine.mp3")
+    with pytest.raises(OSError, match="symbolic link"):
+        await delivery.deliver(task, file)
+    assert (book.state(task.key), outputs(book), book.all("SELECT * FROM files")) == ("rendered", [], [])
 
 
 async def test_audio_in_an_object_store_leaves_no_part_on_this_host(
@@ -166,7 +179,8 @@ async def test_saved_audio_is_linked_to_each_output_that_lacks_it(
     monkeypatch.setattr("batcher.pipeline.delivery._CHUNK", 2)
     task = rendered(book)
     await delivery.deliver(task, downloaded(delivery, task))
-    batch = book.take_in("id,text\n" + "".join(f"{name},one\n" for name in "edcba"))
+    lines = [json.dumps({"id": name, "text": "one"}) for name in "edcb"]
+    batch = book.take_in("\n".join(lines), batch="lines", suffix="jsonl")
     await delivery.link_saved([batch])
     assert outputs(book) == ["a.mp3", "b.mp3", "c.mp3", "d.mp3", "e.mp3"]
     assert book.one("SELECT count(*) AS n FROM rows WHERE linked_key = ?", task.key) == {"n": 5}
