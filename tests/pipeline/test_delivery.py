@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from batcher.errors import StorageError
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.records import FileRecord, OpenTask
 from batcher.ledger.storage import cached_facts
-from batcher.pipeline.delivery import SWEPT, Delivery, recover_files
+from batcher.pipeline.delivery import SWEPT, Delivery, recover_files, sync_part
 from batcher.settings import Settings
 from tests.support.fake_tts import audio_of
 from tests.support.ledger_kit import AT, Book, ending, run_context
@@ -62,6 +63,15 @@ async def test_delivered_audio_is_recorded_linked_and_counted(book: Book, delive
     assert stored == {"path": file.path, "sha256": file.sha256, "bytes": len(MP3), "out_dir": "audio"}
     assert book.one("SELECT linked_key FROM rows WHERE id = 'a'") == {"linked_key": task.key}
     assert (delivery.ctx.tally.done, delivery.ctx.tally.unwritten) == (1, 0)
+
+
+def test_making_a_part_durable_leaves_no_file_open(tmp_path: Path) -> None:
+    """A run delivers more files than a process may have open."""
+    part = tmp_path / "part"
+    part.write_bytes(MP3)
+    before = os.listdir("/dev/fd")  # noqa: PTH208
+    sync_part(part, "mp3")
+    assert os.listdir("/dev/fd") == before  # noqa: PTH208
 
 
 async def test_a_part_that_was_replaced_by_a_link_is_not_delivered(book: Book, delivery: Delivery) -> None:
@@ -179,8 +189,8 @@ async def test_saved_audio_is_linked_to_each_output_that_lacks_it(
     monkeypatch.setattr("batcher.pipeline.delivery._CHUNK", 2)
     task = rendered(book)
     await delivery.deliver(task, downloaded(delivery, task))
-    lines = [json.dumps({"id": name, "text": "one"}) for name in "edcb"]
+    lines = [json.dumps({"id": name, "text": "one"}) for name in "wxyz"]
     batch = book.take_in("\n".join(lines), batch="lines", suffix="jsonl")
     await delivery.link_saved([batch])
-    assert outputs(book) == ["a.mp3", "b.mp3", "c.mp3", "d.mp3", "e.mp3"]
+    assert outputs(book) == ["a.mp3", "w.mp3", "x.mp3", "y.mp3", "z.mp3"]
     assert book.one("SELECT count(*) AS n FROM rows WHERE linked_key = ?", task.key) == {"n": 5}
