@@ -31,6 +31,11 @@ ROOT: Final = Path(__file__).parents[1]
 # Otherwise each worker would compile all tests again, and each process that a test starts the whole program.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# SQLite waits for the disk at each commit, which is of no use to these tests: a killed program's files survive in
+# memory, too.
+_MEMORY: Final = Path("/dev/shm")
+if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 4 << 30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 # A background job of a shell ignores SIGINT, a job of nohup ignores SIGHUP, and each program that a test starts would
 # inherit that.
 for _number, _action in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):

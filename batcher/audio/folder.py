@@ -123,7 +123,6 @@ class Folder(Store):
         try:
             with tempfile.TemporaryFile(dir=folder) as file:  # without a name that another run's could have
                 file.write(b"x")
-                file.flush()
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StorageError(f"cannot write to {self.place}: {error.strerror}", "Free some space.") from error
@@ -271,7 +270,7 @@ class Folder(Store):
         return self.place / output.output
 
     def _is_copy(self, target: Path, source: str | None, sha256: str | None) -> bool:
-        if source is None or sha256 is None or not target.is_file():
+        if source is None or not target.is_file():
             return False
         return _same_file(target, self._home / source) or digest(target) == sha256
 

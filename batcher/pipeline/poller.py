@@ -111,8 +111,9 @@ class Poller:
 
     @property
     def _load(self) -> Load:
+        """What the open tasks share, for planning the poll of one that is neither due nor being polled."""
         return Load(
-            open_tasks=max(1, len(self._due) + self._polling),
+            open_tasks=1 + len(self._due) + self._polling,
             polls_per_second=self.gate.per_second,
             items_wait=not self._closing and self.api.slots.scarce,
         )
@@ -185,8 +186,7 @@ class Poller:
                 stop = self.ctx.stop.stop_all
                 refused(self.ctx, self.gate, sent, answer.retry_after_seconds, what="polling", stop=stop)
             case _:
-                why = answer.transport or answer.explain()
-                self._log(watched).warning("poll unanswered", cause=answer.cause, why=why)
+                self._log(watched).warning("poll unanswered", cause=answer.cause, why=answer.explain())
                 if self.gate.failed():
                     self.ctx.stop.stop_all(Reason.TROUBLE, unreachable(answer))
         return False

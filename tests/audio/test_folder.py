@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import resource
+import stat
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +19,12 @@ from sqlalchemy import event
 
 from batcher.audio import folder_mark, placing
 from batcher.audio.content import digest
+from batcher.audio.fingerprints import AddedNames
 from batcher.audio.folder import Folder
 from batcher.audio.folder_mark import Owner
-from batcher.audio.store import ITEMS, Difference, Kind
-from batcher.errors import StorageError
+from batcher.audio.store import BAD, ITEMS, Difference, Kind
+from batcher.clock import Clock
+from batcher.errors import BatcherError, StorageError, UsageError
 from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import collection
 from batcher.ledger.lifecycle.repairs import SavedFile
@@ -84,7 +90,11 @@ def test_unfinished_audio_lies_under_a_hidden_name(home: Path, store: Folder) ->
     assert part.name.startswith(".")
     part.write_bytes(OURS)
     assert not store.holds(path, digest(part))
-    assert list(store.leftovers()) == [part]
+    for name in ("a.part", ".a.mp3", "b"):
+        part.with_name(name).write_bytes(OURS)
+    part.with_name(".folder.part").mkdir()
+    (link := part.with_name(".link.part")).symlink_to(part.parent)
+    assert set(store.leftovers()) == {part, link}
 
 
 def test_publishing_moves_the_whole_part_to_its_path(home: Path, store: Folder) -> None:
@@ -114,7 +124,9 @@ def test_publishing_tells_what_it_moved_aside_and_forgets_unusable_audio(home: P
     """A link in the way is moved, and what it points to stays."""
     path = store.item_path(KEY, "mp3")
     store.part(path).write_bytes(b"<html>")
+    store.part(path).chmod(0o666)
     assert [target(home, store.keep_bad(path))] == list(map(Path, store.bad(KEY)))
+    assert stat.S_IMODE(Path(store.bad(KEY)[0]).stat().st_mode) == 0o600
     foreign = home / "mine.txt"
     foreign.write_bytes(OURS)
     target(home, path).symlink_to(home / "nowhere")
@@ -186,6 +198,8 @@ def test_audio_that_another_run_puts_at_an_output_meanwhile_is_not_kept_as_the_o
     assert store.link(row) is None  # by the other run
     assert not store.preserve(row, [("audio", OTHER, "mp3")], old_sha256)
     assert [file.read_bytes() for file in (home / old_source).parent.iterdir()] == [OLD]
+    target(home).unlink()
+    assert not store.preserve(row, [("audio", OTHER, "mp3")], None)
 
 
 def test_two_runs_that_prepare_a_folder_and_link_the_same_row_are_not_in_each_others_way(home: Path) -> None:
@@ -210,8 +224,9 @@ def test_audio_is_not_kept_through_a_link_that_leads_out_of_the_folder(home: Pat
     store.place.mkdir()
     target(home).write_bytes(OURS)
     (store.place / ITEMS).symlink_to(elsewhere)
-    with pytest.raises(StorageError, match="leads out of the output folder"):
-        store.keep("a.mp3", KEY, "mp3", digest(target(home)))
+    for write in (lambda: store.keep("a.mp3", KEY, "mp3", digest(target(home))), lambda: store.part(f"{ITEMS}/ab/a")):
+        with pytest.raises(StorageError, match="leads out of the output folder"):
+            write()
     assert list(elsewhere.iterdir()) == []
 
 
@@ -334,7 +349,7 @@ def test_linking_twice_changes_nothing(home: Path, store: Folder) -> None:
     assert store.link(row) is None
     before = target(home).stat()
     assert store.link(row) is None
-    assert target(home).stat() == before
+    assert target(home).stat().st_ctime_ns == before.st_ctime_ns
 
 
 def test_a_copy_of_the_right_audio_becomes_a_link(home: Path, store: Folder) -> None:
@@ -416,8 +431,32 @@ def test_linking_deleted_audio_is_refused(home: Path, store: Folder) -> None:
     """Nothing is made of it."""
     row = output(home)
     (home / (row.source or "")).unlink()
-    assert "is missing" in (store.link(row) or "")
+    for one in (row, replace(row, source=None, sha256=None)):
+        assert "is missing" in (store.link(one) or "")
     assert not target(home).exists()
+
+
+def test_a_link_to_the_items_damaged_audio_is_still_the_ledgers_own(home: Path, store: Folder) -> None:
+    row = output(home)
+    assert store.link(row) is None
+    target(home).write_bytes(b"damaged")
+    assert store.conflict(row) is None
+    assert store.conflict(replace(row, source=None, sha256=None)) is not None
+
+
+@pytest.mark.parametrize(
+    ("leads_to", "why"), [("..", "sub leads out of the output folder"), ("nowhere", "sub is in the way")]
+)
+def test_no_output_is_written_through_a_link_that_leads_out_of_the_folder_or_nowhere(
+    home: Path, store: Folder, leads_to: str, why: str
+) -> None:
+    row = output(home, "sub/a.mp3")
+    target(home, "sub").symlink_to(leads_to)
+    before = sorted(home.rglob("*"))
+    for found in (store.conflict(row), store.link(row), store.link(row, replace=True)):
+        assert why in (found or "")
+    assert not store.is_free(row.output)
+    assert sorted(home.rglob("*")) == before
 
 
 def test_a_link_left_unfinished_by_a_killed_run_is_completed(home: Path, store: Folder) -> None:
@@ -431,10 +470,11 @@ def test_a_link_left_unfinished_by_a_killed_run_is_completed(home: Path, store: 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[Path]:
     """A folder on another file system."""
-    memory = Path("/dev/shm")
-    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+    places = [path for path in (Path("/dev/shm"), Path(tempfile.gettempdir())) if path.is_dir()]
+    others = [path for path in places if path.stat().st_dev != tmp_path.stat().st_dev]
+    if not others:
         pytest.skip("there is no second file system to write to")
-    with tempfile.TemporaryDirectory(dir=memory) as folder:
+    with tempfile.TemporaryDirectory(dir=others[0]) as folder:
         yield Path(folder)
 
 
@@ -462,6 +502,135 @@ def test_case_is_ignored_where_a_folder_is_also_found_in_the_other_case(tmp_path
     assert Folder(tmp_path, tmp_path / "audio").ignores_case()
     assert Folder(tmp_path, tmp_path / "audio" / "1").ignores_case()
     assert not Folder(Path("/"), Path("/no-such-folder-of-batcher")).ignores_case()
+    (tmp_path / "AUDIO").unlink()
+    (tmp_path / "AUDIO").mkdir()
+    assert not Folder(tmp_path, tmp_path / "audio").ignores_case()
+
+
+@pytest.mark.parametrize(
+    ("there", "name", "out_dir", "path", "same"),
+    [
+        ([], "a.mp3", "audio", "a.mp3", True),
+        ([], "a.mp3", "linked", "a.mp3", True),
+        ([], "a.mp3", "audio", "sub/a.mp3", False),
+        ([], "a.mp3", "audio", "b.mp3", False),
+        (["a.mp3", "A.MP3"], "a.mp3", "audio", "b.mp3", False),
+        (["a.mp3"], "a.mp3", "audio", "A.mp3", False),
+        (["a.mp3", "A.MP3"], "a.mp3", "linked", "A.mp3", True),
+    ],
+)
+def test_two_names_are_one_entry_by_a_link_to_the_folder_or_on_a_disk_that_ignores_case(
+    home: Path, store: Folder, there: list[str], name: str, out_dir: str, path: str, same: bool
+) -> None:
+    """Here such a disk is one on which both names are the same file."""
+    row = output(home, name)
+    (home / "linked").symlink_to("audio")
+    for link in there:
+        target(home, link).hardlink_to(home / (row.source or ""))
+    assert store.is_same_entry(row, out_dir, path) is same
+
+
+def test_an_output_is_free_if_nothing_is_there_and_its_folder_can_be_used(home: Path, store: Folder) -> None:
+    store.place.mkdir(parents=True)
+    target(home).write_bytes(b"mine")
+    target(home, "dangling.mp3").symlink_to("nowhere")
+    free = ["b.mp3", "c.mp3", "sub/a.mp3"]
+    taken = ["a.mp3", "dangling.mp3", "a.mp3/b.mp3", "a.mp3/c.mp3"]
+    for names in ([*free, *taken], [*taken, *free], [name for pair in zip(free, taken, strict=False) for name in pair]):
+        assert [name for name in names if store.is_free(name)] == [name for name in names if name in free]
+
+
+def test_an_items_own_file_is_recognised_at_an_output(home: Path, store: Folder) -> None:
+    """A copy is not, and neither is an unfinished download."""
+    row = output(home)
+    assert store.link(row) is None
+    target(home, "copy.mp3").write_bytes(OURS)
+    store.part(store.item_path(OTHER, "wav")).write_bytes(OURS)
+    target(home, "draft.wav").hardlink_to(store.part(store.item_path(OTHER, "wav")))
+    names = ("a.mp3", "copy.mp3", "draft.wav", "missing.mp3")
+    assert [store.item_at(replace(row, output=name)) for name in names] == [(KEY, "mp3"), None, None, None]
+
+
+def test_names_that_cannot_be_outputs_do_not_count_in_the_output_folder(home: Path, store: Folder) -> None:
+    """In the folders below it, every name counts."""
+
+    def checksum(folder: str) -> int:
+        names = store.names(folder, None, reserved=[".results.csv"], clock=Clock())
+        assert names is not None
+        return names.checksum
+
+    target(home, "sub").mkdir(parents=True)
+    for folder, name in ((".", "a.mp3"), ("sub", "a.mp3")):
+        target(home, f"{folder}/{name}").write_bytes(OURS)
+    before = checksum("audio")
+    assert before == checksum("audio/sub") == checksum(store.folder_of("sub/a.mp3")) != 0
+    for folder, name in ((".", "m.results.csv"), (".", ".mark"), ("sub", "m.results.csv")):
+        target(home, f"{folder}/{name}").write_bytes(OURS)
+    assert checksum("audio/sub") != before == checksum("audio") == checksum(store.folder_of("a.mp3"))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "hint"),
+    [
+        (errno.ENOSPC, StorageError, "Free some space."),
+        (errno.EDQUOT, StorageError, "Free some space."),
+        (errno.EROFS, UsageError, "Choose another --out-dir."),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_reported_before_anything_is_bought(
+    store: Folder, monkeypatch: pytest.MonkeyPatch, error: int, kind: type[BatcherError], hint: str
+) -> None:
+    def refuse(**_: Any) -> Any:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(kind, match=f"cannot write to {store.place}: {os.strerror(error)}") as found:
+        store.prepare()
+    assert found.value.hint == hint
+
+
+def test_a_folder_is_tried_with_a_byte_before_anything_is_bought(store: Folder) -> None:
+    """On a full disk, an empty file can often still be created."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(UsageError, match="cannot write to"):
+            store.prepare()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_new_names_are_noted_where_the_caller_says(home: Path) -> None:
+    """All folders of a run share the note."""
+    added = AddedNames()
+    assert Folder(home, home / "audio", added).link(output(home)) is None
+    assert list(added.checksums) == ["audio"]
+
+
+# --- files beside the audio
+
+
+def test_files_beside_the_audio_are_replaced_as_a_whole(home: Path, store: Folder) -> None:
+    """Missing folders are made."""
+    assert (store.exists(), store.identity(), store.read("sub/m.json"), store.stamp("sub/m.json")) == (
+        False,
+        *[None] * 3,
+    )
+    with store.replacing("sub/m.json", encoding="utf-8") as file:
+        file.write("é")
+        file.flush()
+        assert store.read("sub/m.json") is None
+    assert store.read("sub/m.json") == "é".encode()
+    file_path = store.on_disk("sub/m.json", home)
+    assert str(file_path) == store.shown("sub/m.json") == str(home / "audio" / "sub" / "m.json")
+    found = file_path.stat()
+    assert store.stamp("sub/m.json") == [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+    for name in ("b.json", "a.json", "a.csv"):
+        with store.replacing(name) as file:
+            file.write(b"{}")
+    assert (store.exists(), store.ending_with(".json"), store.identity()) == (True, ["a.json", "b.json"], None)
+    store.prepare()
+    assert store.identity() == (store.place / ITEMS).stat().st_ino
 
 
 # --- verifying
@@ -525,8 +694,10 @@ def test_an_items_file_is_compared_with_the_ledger(
         ("a link", Difference(Kind.TRUNCATED, ours=False), Difference(Kind.TRUNCATED)),
         ("a link to what was set aside", None, Difference(Kind.CHANGED)),
         (OURS, GONE, None),
+        ("a link to what was set aside first", None, Difference(Kind.CHANGED)),
         (OURS[:9], None, Difference(Kind.TRUNCATED)),
         (OURS[:9], Difference(Kind.CHANGED), FOREIGN),
+        ("the beginning of what is gone", None, FOREIGN),
         (OURS + b"!", None, FOREIGN),
         (OURS[:-1] + b"!", None, FOREIGN),
         (OURS[:8] + b"!", None, FOREIGN),
@@ -545,10 +716,16 @@ def test_a_rows_file_is_compared_with_the_ledger(
         file.symlink_to("nothing")
     elif isinstance(there, bytes):
         file.write_bytes(there)
+    elif there == "the beginning of what is gone":
+        file.write_bytes(OURS[:9])
+        target(home, path).unlink()
     elif there is not None:
         assert store.link(row) is None
         if there != "a link":
             file.write_bytes(b"damaged")  # both names of the file
+            assert Path(store.set_aside(path)).is_file()
+        if there == "a link to what was set aside first":
+            target(home, path).write_bytes(b"damaged again")
             assert Path(store.set_aside(path)).is_file()
     ours = {hashlib.sha256(OLD).hexdigest()}
     assert store.output_fault(row, file_of(row, path), of_item, ours) == found
@@ -559,6 +736,9 @@ def test_links_to_outputs_are_relative_to_the_page(home: Path, store: Folder) ->
     assert store.links(["a b.mp3", "c/#.mp3"], store.place / "page.html", None) == ["./a%20b.mp3", "./c/%23.mp3"]
     assert store.links(["a.mp3"], home / "page.html", None) == ["./audio/a.mp3"]
     assert store.links(["a.mp3"], home / "pages" / "page.html", None) == ["./../audio/a.mp3"]
+    (home / "deep" / "pages").mkdir(parents=True)
+    (home / "pages").symlink_to("deep/pages")
+    assert store.links(["a.mp3"], home / "pages" / "page.html", None) == ["./../../audio/a.mp3"]
 
 
 def test_a_restored_item_replaces_what_is_at_its_path(home: Path, store: Folder) -> None:
@@ -569,6 +749,8 @@ def test_a_restored_item_replaces_what_is_at_its_path(home: Path, store: Folder)
     assert target(home, path).read_bytes() == OURS
     target(home, path).unlink()
     target(home, path).write_bytes(OLD)
+    target(home, path).with_suffix(BAD).write_bytes(b"<html>")
     aside = store.restore(path, source)
+    assert (aside is not None, store.bad()) == (True, [])
     assert aside is not None
     assert (Path(aside).read_bytes(), target(home, path).read_bytes()) == (OLD, OURS)

@@ -355,7 +355,7 @@ async def test_no_answer_is_waited_for_while_items_may_be_left(
 async def test_creating_ends_with_the_last_answer(book: Book, provider: FakeTTS, submitter: Submitter) -> None:
     """Not with the end of a task."""
     provider.create_seconds = 0.1
-    with anyio.fail_after(5.0):
+    with anyio.fail_after(30.0):
         await submitter.run()
     assert (submitter._in_flight, submitter.ctx.tally.open) == (0, 3)
 

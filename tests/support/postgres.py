@@ -23,8 +23,13 @@ from psycopg.rows import dict_row
 
 from batcher.ledger.storage.schema import metadata
 
-_SETTINGS: Final = {"fsync": "off", "listen_addresses": "", "shared_buffers": "16MB", "max_connections": "50"}
-"""No test cuts the power: waiting for the disk would only take time."""
+_SETTINGS: Final = {
+    "fsync": "off",  # no test cuts the power
+    "dynamic_shared_memory_type": "mmap",  # in the server's folder: elsewhere a killed server would leave it behind
+    "listen_addresses": "",
+    "shared_buffers": "16MB",
+    "max_connections": "50",
+}
 STANDBY: Final = "standby"
 """The name of a standby, for `synchronous_standby_names`."""
 
