@@ -16,6 +16,7 @@ from typing import Any
 import anyio
 import pytest
 
+from batcher.audio import store as audio_store
 from batcher.clock import Clock, Wakeup
 from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import collection
@@ -609,3 +610,18 @@ async def test_an_object_store_that_denies_access_stops_the_run(
     why = downloader.ctx.stop.reasons[Reason.TROUBLE]
     assert why.startswith(f"cannot write audio to {URL}/.items/")
     assert why.endswith("Check your credentials, then run it again.")
+
+
+async def test_bad_audio_that_cannot_be_set_aside_is_a_failure_like_others(
+    book: Book, provider: FakeTTS, run: Run, bucket: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The object store is out of reach for it; the run goes on."""
+    monkeypatch.setattr("batcher.audio.objects.RETRIES", 0)
+    bucket.faults = lambda method, key: Fault.DOWN if method == "PUT" and key.endswith(audio_store.BAD) else None
+    bad_first(provider, 1, Twist(status=200, body=b"<html>" * 50))
+    async with run(place=URL) as downloader:
+        await downloader.run()
+    assert states(book) == ["rendered"] + ["done"] * 7
+    assert book.item(tasks_of(book)[0].key)["error_message"] == "it is a web page or an error message, not audio"
+    assert not downloader.ctx.stop.collecting
+    assert book.one("SELECT max(unusable_looks) AS most FROM tasks") == {"most": TRIES}
