@@ -282,9 +282,10 @@ async def test_a_late_download_is_left_to_the_next_run(book: Book, provider: Fak
     assert reason.startswith("slower than 1,000,000 bytes a second")
 
 
-async def test_an_expired_url_is_replaced_at_once(book: Book, provider: FakeTTS, run: Run) -> None:
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+async def test_an_expired_url_is_replaced_at_once(book: Book, provider: FakeTTS, run: Run, status: int) -> None:
     """It is no failure: nothing waits, and nothing counts towards giving the audio up."""
-    provider.on_audio = lambda job: Twist(status=403) if job.reads == 0 else None
+    provider.on_audio = lambda job: Twist(status=status) if job.reads == 0 else None
     async with run() as downloader:
         for due, order, wanted in downloader._queue:
             wanted.url = f"{provider._audio_origin}/{wanted.task.task_id}.mp3?old"
