@@ -62,7 +62,7 @@ Run = Callable[..., AbstractAsyncContextManager[Downloader]]
 
 @pytest.fixture
 def run(book: Book, provider: FakeTTS) -> Run:
-    """Starts a run's downloader, which has all open tasks."""
+    """Starts a run's downloader, which has all open tasks, unless they are still to be `added`."""
 
     @asynccontextmanager
     async def started(
@@ -70,6 +70,7 @@ def run(book: Book, provider: FakeTTS) -> Run:
         limits: DownloadLimits | None = None,
         at_once: int = 2,
         place: Path | str | None = None,
+        added: bool = True,
     ) -> AsyncIterator[Downloader]:
         clock, changed, out_dir = clock or HastyClock(start_at=AT), Wakeup(), place or book.path.parent / "audio"
         with open_ledger(book.path, "real") as ledger:
@@ -85,9 +86,10 @@ def run(book: Book, provider: FakeTTS) -> Run:
                     changed=changed,
                 )
                 downloader = Downloader(ctx, api, Delivery(ctx=ctx, named=[]))
-                for task in book.open_tasks():
-                    downloader.add(task, None)
-                downloader.no_more()
+                if added:
+                    for task in book.open_tasks():
+                        downloader.add(task, None)
+                    downloader.no_more()
                 yield downloader
 
     return started
@@ -390,6 +392,23 @@ async def test_a_host_that_refuses_everything_does_not_hold_a_run_for_each_file(
     async with run(HastyClock(start_at=AT)) as downloader:
         await downloader.run()
     assert asked[0] not in first
+
+
+async def test_audio_is_collected_as_tasks_end_until_there_are_no_more(book: Book, provider: FakeTTS, run: Run) -> None:
+    """The downloader waits for more when it has none, and ends as soon as it knows that none will come."""
+    tasks = tasks_of(book)
+    async with run(added=False) as downloader:
+        with anyio.fail_after(5.0):
+            async with anyio.create_task_group() as group:
+                group.start_soon(downloader.run)
+                for number, task in enumerate(tasks[:2], 1):
+                    await anyio.wait_all_tasks_blocked()
+                    downloader.add(task, None)
+                    while downloader.ctx.tally.done < number:  # noqa: ASYNC110 - several events change it
+                        await anyio.sleep(0.005)
+                await anyio.wait_all_tasks_blocked()
+                downloader.no_more()
+    assert states(book) == ["done"] * 2 + ["rendered"] * 6
 
 
 async def test_what_is_downloaded_is_counted(book: Book, provider: FakeTTS, run: Run) -> None:
