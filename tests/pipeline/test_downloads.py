@@ -645,3 +645,23 @@ async def test_bad_audio_that_cannot_be_set_aside_is_a_failure_like_others(
     assert book.item(tasks_of(book)[0].key)["error_message"] == "it is a web page or an error message, not audio"
     assert not downloader.ctx.stop.collecting
     assert book.one("SELECT max(unusable_looks) AS most FROM tasks") == {"most": TRIES}
+
+
+async def test_nothing_more_is_downloaded_while_the_object_store_is_out_of_reach(
+    book: Book, provider: FakeTTS, run: Run, bucket: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Except what was under way. Afterwards all is collected, each from one download."""
+    monkeypatch.setattr("batcher.audio.objects.RETRIES", 0)
+    asked, seen = bad_first(provider, 0, Twist()), list[int]()
+    async with run(HastyClock(0.2, start_at=AT), at_once=1, place=URL) as downloader:
+
+        def fault(method: str, _: str) -> Fault | None:
+            if method != "PUT" or downloader.ctx.clock.steady() > 40.0:
+                return None
+            seen.append(len(asked))
+            return Fault.DOWN
+
+        bucket.faults = fault
+        await downloader.run()
+    assert max(seen) < 5
+    assert (states(book), len(asked)) == (["done"] * 8, 8)
