@@ -526,28 +526,30 @@ async def test_a_wait_that_is_too_long_for_a_run_leaves_the_audio_to_the_next(
     assert next_try_at > AT + (asked - 1) * seconds
 
 
-async def test_the_wait_after_a_failed_download_doubles(book: Book, provider: FakeTTS, run: Run) -> None:
-    """And is up to a quarter longer, so that not all come at once."""
+async def test_the_wait_after_a_failed_download_doubles(
+    book: Book, provider: FakeTTS, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is up to a quarter longer, so that not all come at once. The ledger has it, and the run keeps it."""
+    monkeypatch.setattr("batcher.pipeline.downloader.TRIES", 4)
     due: list[float] = []
+    asked: list[float] = []
+    async with run(Frozen(0.05), added=False) as downloader:
 
-    def note() -> None:
-        due.append(book.one("SELECT not_before_at FROM items WHERE task_id = 'task_0'")["not_before_at"])
+        def audio(_: Job) -> Twist:
+            due.append(book.one("SELECT not_before_at FROM items WHERE task_id = 'task_0'")["not_before_at"])
+            asked.append(downloader.ctx.clock.steady())
+            return Twist(status=500)
 
-    def audio(job: Job) -> Twist | None:
-        if job.id != "task_0":
-            return None
-        note()
-        return Twist(status=500)
-
-    provider.on_audio = audio
-    async with run(Frozen()) as downloader:
+        provider.on_audio = audio
+        downloader.add(tasks_of(book)[0], None)
+        downloader.no_more()
         await downloader.run()
-    note()
     waits = [at - AT for at in due[1:]]
-    assert len(waits) == TRIES
+    assert len(waits) == 3
     for number, wait in enumerate(waits):
         least = FIRST_WAIT_SECONDS * 2**number
         assert least <= wait + 1e-6 <= 1.25 * least + 1e-5
+        assert asked[number + 1] - asked[number] >= wait - 1e-6
 
 
 @pytest.mark.parametrize(("spare", "state"), [(0, "done"), (-1, "rendered")])
