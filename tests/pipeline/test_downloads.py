@@ -205,6 +205,28 @@ async def test_a_503_between_good_downloads_slows_no_other(
     assert math.isfinite(downloader.gate._closure.since_at) == closes
 
 
+@pytest.mark.parametrize("kind", ["poll", "download"])
+async def test_the_first_success_after_a_429_ends_the_caution_that_it_caused(
+    book: Book, provider: FakeTTS, run: Run, kind: str
+) -> None:
+    """Until then, one request at a time leaves."""
+    refused: list[str] = []
+
+    def once(job: Job) -> Twist | None:
+        refused.append(job.id)
+        return refusal(429, "slow") if len(refused) == 1 else None
+
+    if kind == "poll":
+        provider.on_read = once
+    else:
+        provider.on_audio = once
+    async with run() as downloader:
+        await downloader.run()
+    assert states(book) == ["done"] * 8
+    gate = downloader.api.throttle.poll if kind == "poll" else downloader.gate
+    assert (math.isfinite(gate._closure.since_at), gate._closure.probing) == (True, False)
+
+
 async def test_the_next_run_begins_with_what_was_never_tried(book: Book, provider: FakeTTS, run: Run) -> None:
     """Even if the run before ended during its first downloads; then with the one that failed longest ago."""
     asked = bad_first(provider, 0, Twist())
@@ -233,8 +255,10 @@ async def test_a_stored_time_never_binds_the_next_run(book: Book, provider: Fake
     assert states(book) == ["done"] * 8
 
 
-async def test_a_run_that_is_stopped_notes_the_downloads_under_way(book: Book, provider: FakeTTS, run: Run) -> None:
-    """So four endless downloads do not begin every run of a limited time."""
+async def test_a_run_that_is_stopped_notes_the_downloads_under_way(
+    book: Book, provider: FakeTTS, run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So four endless downloads do not begin every run of a limited time. That is no error."""
     asked = bad_first(provider, 2, Twist(status=200, body=b"x", headers={"content-length": "9999"}))
     async with raw_server(_dripping) as endless:
         provider.ending = lambda job: (
@@ -245,6 +269,7 @@ async def test_a_run_that_is_stopped_notes_the_downloads_under_way(book: Book, p
         assert asked == []
         tried = book.all("SELECT task_id FROM items WHERE not_before_at > 0 ORDER BY task_id")
         assert [row["task_id"] for row in tried] == ["task_0", "task_1"]
+        assert "error" not in caplog.text
         async with run() as downloader:
             await run_until(downloader, lambda: states(book).count("done") == 6)
 
