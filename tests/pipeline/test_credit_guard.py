@@ -294,7 +294,7 @@ def watched(submitter: Submitter) -> Watched:
 
 
 async def test_a_halt_is_reported_once_when_it_opens(book: Book, watched: Watched) -> None:
-    """Not if an earlier run opened it, and not again while it is open."""
+    """Not if another run opened it, and not again while it is open."""
     book.do(halts.open_halt, book.account_id, "credits", AT, "why", RUN)
     await watched.guard.begin(Profile(), override=False)
     for _ in range(2):
@@ -307,6 +307,28 @@ async def test_a_halt_is_reported_once_when_it_opens(book: Book, watched: Watche
     book.execute("UPDATE halts SET closed_at = 1")
     await watched.guard.refresh()
     assert (watched.reported, watched.guard.halts) == (["unstable"], [])
+    book.begin("run-2")
+    book.do(halts.open_halt, book.account_id, "credits", AT, "why", "run-2")
+    await watched.guard.refresh()
+    assert (watched.reported, [halt.kind for halt in watched.guard.halts]) == (["unstable"], ["credits"])
+
+
+@pytest.mark.parametrize("override", [True, False])
+async def test_a_run_waits_while_another_probes_and_probes_itself_if_that_run_ends(
+    book: Book, watched: Watched, override: bool
+) -> None:
+    """Without reason to expect that its own probe succeeds, it then creates nothing."""
+    book.begin("run-2")
+    book.execute("UPDATE runs SET ended_at = NULL")  # both work, as runs on a server can
+    book.do(halts.open_halt, book.account_id, "credits", AT, "why", "run-2")
+    (halt,) = book.do(halts.open_halts, book.account_id)
+    book.do(halts.find_prober, halt, "run-2", may_probe=True)
+    guard = watched.guard
+    await guard.begin(Profile(), override=override)
+    assert (guard.tripped, guard.probing) == (False, False)
+    book.execute("UPDATE runs SET ended_at = ? WHERE id = 'run-2'", AT)
+    await guard.refresh()
+    assert (guard.tripped, guard.probing) == (not override, override)
 
 
 async def test_creating_goes_on_while_a_permitted_probe_is_in_flight_and_ends_when_it_is_refused(
@@ -331,6 +353,7 @@ async def test_creating_goes_on_while_a_permitted_probe_is_in_flight_and_ends_wh
     ("read", "noticed"),
     [
         ([Profile(quota=100.0), None, Profile(quota=99.0)], None),
+        ([Profile(quota=104.0)], "credits=4.0"),
         ([Profile(quota=104.0), Profile(quota=104.0)], "credits=4.0"),
         ([Profile(), Profile(credits=99.0), Profile(), Profile(credits=101.0)], "credits=2.0"),
         ([Profile(credits=500.0, quota=99.0)], None),
@@ -400,3 +423,40 @@ async def test_an_unknown_balance_halts_nothing(
     await watched.guard.settle(Profile(credits=5.0))
     assert {halt.kind: halt.credits for halt in watched.guard.halts} == {"credits": 5.0, "unstable": None}
     assert book.one("SELECT credits FROM balances ORDER BY id DESC LIMIT 1") == {"credits": 5.0}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "known", "override", "reads"),
+    [
+        (["credits"], False, False, 1),
+        (["credits", "unstable"], False, False, 1),
+        (["credits"], True, False, 0),
+        (["unstable"], False, False, 0),
+        (["credits"], False, True, 0),
+    ],
+    ids=["credits", "both", "known", "unstable", "may probe"],
+)
+async def test_at_its_end_a_run_without_credits_records_the_balance_to_measure_a_top_up_from(
+    book: Book,
+    provider: FakeTTS,
+    submitter: Submitter,
+    watched: Watched,
+    kinds: Any,
+    known: bool,
+    override: bool,
+    reads: int,
+) -> None:
+    """Read once, and only if a halt needs it."""
+    await watched.guard.begin(Profile(), override=False)
+    for kind in kinds:
+        book.do(halts.open_halt, book.account_id, kind, AT, "why", RUN)
+    if known:
+        book.do(halts.set_balance, book.account_id, 0.5, None, AT)
+    if override:
+        await watched.guard.begin(Profile(), override=True)
+    provider.credits = 2
+    for _ in range(2):
+        await watched.guard.record_balance(submitter.api.client)
+    assert provider.profiles == reads
+    stored = book.all("SELECT credits FROM halts WHERE balance_at IS NOT NULL")
+    assert stored == [{"credits": 0.5}] * known + [{"credits": 2.0}] * reads

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import mmap
+import os
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -14,6 +16,7 @@ from typing import Any
 import anyio
 import pytest
 
+from batcher.audio import store as audio_store
 from batcher.clock import Clock, Wakeup
 from batcher.ledger.ledger import open_ledger
 from batcher.ledger.lifecycle import collection
@@ -22,7 +25,7 @@ from batcher.ledger.records import OpenTask
 from batcher.pipeline.context import ApiContext
 from batcher.pipeline.credit_guard import Guard
 from batcher.pipeline.delivery import Delivery
-from batcher.pipeline.downloader import MAX_STORED_WAIT_SECONDS, TRIES, Downloader
+from batcher.pipeline.downloader import FIRST_WAIT_SECONDS, MAX_STORED_WAIT_SECONDS, TRIES, Downloader
 from batcher.pipeline.slots import Slots
 from batcher.pipeline.stop import Reason
 from batcher.provider.client import Client
@@ -32,6 +35,7 @@ from batcher.settings import Settings
 from batcher.throttle.gate import PATIENCE_SECONDS, Throttle
 from tests.support.fake_tts import TOKEN, FakeTTS, Job, Twist, audio_of, refusal
 from tests.support.ledger_kit import AT, RUN, Book, book_in, ending, run_context, sheet
+from tests.support.object_store import URL, Fault, ObjectStore, serving
 from tests.support.raw_server import Connection, Script, raw_server
 from tests.support.virtual import HastyClock
 
@@ -58,13 +62,17 @@ Run = Callable[..., AbstractAsyncContextManager[Downloader]]
 
 @pytest.fixture
 def run(book: Book, provider: FakeTTS) -> Run:
-    """Starts a run's downloader, which has all open tasks."""
+    """Starts a run's downloader, which has all open tasks, unless they are still to be `added`."""
 
     @asynccontextmanager
     async def started(
-        clock: Clock | None = None, limits: DownloadLimits | None = None, at_once: int = 2
+        clock: Clock | None = None,
+        limits: DownloadLimits | None = None,
+        at_once: int = 2,
+        place: Path | str | None = None,
+        added: bool = True,
     ) -> AsyncIterator[Downloader]:
-        clock, changed, out_dir = clock or HastyClock(start_at=AT), Wakeup(), book.path.parent / "audio"
+        clock, changed, out_dir = clock or HastyClock(start_at=AT), Wakeup(), place or book.path.parent / "audio"
         with open_ledger(book.path, "real") as ledger:
             endpoint = Endpoint(provider.url, TOKEN)
             async with Client(endpoint, create_connections=1, downloads=limits) as client:
@@ -78,9 +86,10 @@ def run(book: Book, provider: FakeTTS) -> Run:
                     changed=changed,
                 )
                 downloader = Downloader(ctx, api, Delivery(ctx=ctx, named=[]))
-                for task in book.open_tasks():
-                    downloader.add(task, None)
-                downloader.no_more()
+                if added:
+                    for task in book.open_tasks():
+                        downloader.add(task, None)
+                    downloader.no_more()
                 yield downloader
 
     return started
@@ -88,6 +97,13 @@ def run(book: Book, provider: FakeTTS) -> Run:
 
 def tasks_of(book: Book) -> list[OpenTask]:
     return book.open_tasks()
+
+
+class Frozen(HastyClock):
+    """A clock whose time of day stands still."""
+
+    def now(self) -> float:
+        return AT
 
 
 def states(book: Book) -> list[str]:
@@ -189,6 +205,28 @@ async def test_a_503_between_good_downloads_slows_no_other(
     assert math.isfinite(downloader.gate._closure.since_at) == closes
 
 
+@pytest.mark.parametrize("kind", ["poll", "download"])
+async def test_the_first_success_after_several_429s_ends_the_caution_that_they_caused(
+    book: Book, provider: FakeTTS, run: Run, kind: str
+) -> None:
+    """Until then, one request at a time leaves."""
+    refused: list[str] = []
+
+    def thrice(job: Job) -> Twist | None:
+        refused.append(job.id)
+        return refusal(429, "slow") if len(refused) <= 3 else None
+
+    if kind == "poll":
+        provider.on_read = thrice
+    else:
+        provider.on_audio = thrice
+    async with run(at_once=1) as downloader:
+        await downloader.run()
+    assert states(book) == ["done"] * 8
+    gate = downloader.api.throttle.poll if kind == "poll" else downloader.gate
+    assert (math.isfinite(gate._closure.since_at), gate._closure.probing) == (True, False)
+
+
 async def test_the_next_run_begins_with_what_was_never_tried(book: Book, provider: FakeTTS, run: Run) -> None:
     """Even if the run before ended during its first downloads; then with the one that failed longest ago."""
     asked = bad_first(provider, 0, Twist())
@@ -197,10 +235,6 @@ async def test_the_next_run_begins_with_what_was_never_tried(book: Book, provide
     for task, at in ((late, AT + 50.0), (early, AT - 50.0)):
         book.do(collection.record_undelivered, ending(task, error_message="x"), next_try_at=at, unusable=False)
     book.do(collection.record_tried, cancelled, at=AT - 10.0)
-
-    class Frozen(HastyClock):
-        def now(self) -> float:
-            return AT
 
     async with run(Frozen(), at_once=1) as downloader:
         await downloader.run()
@@ -221,8 +255,10 @@ async def test_a_stored_time_never_binds_the_next_run(book: Book, provider: Fake
     assert states(book) == ["done"] * 8
 
 
-async def test_a_run_that_is_stopped_notes_the_downloads_under_way(book: Book, provider: FakeTTS, run: Run) -> None:
-    """So four endless downloads do not begin every run of a limited time."""
+async def test_a_run_that_is_stopped_notes_the_downloads_under_way(
+    book: Book, provider: FakeTTS, run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So four endless downloads do not begin every run of a limited time. That is no error."""
     asked = bad_first(provider, 2, Twist(status=200, body=b"x", headers={"content-length": "9999"}))
     async with raw_server(_dripping) as endless:
         provider.ending = lambda job: (
@@ -233,6 +269,7 @@ async def test_a_run_that_is_stopped_notes_the_downloads_under_way(book: Book, p
         assert asked == []
         tried = book.all("SELECT task_id FROM items WHERE not_before_at > 0 ORDER BY task_id")
         assert [row["task_id"] for row in tried] == ["task_0", "task_1"]
+        assert "error" not in caplog.text
         async with run() as downloader:
             await run_until(downloader, lambda: states(book).count("done") == 6)
 
@@ -272,9 +309,10 @@ async def test_a_late_download_is_left_to_the_next_run(book: Book, provider: Fak
     assert reason.startswith("slower than 1,000,000 bytes a second")
 
 
-async def test_an_expired_url_is_replaced_at_once(book: Book, provider: FakeTTS, run: Run) -> None:
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+async def test_an_expired_url_is_replaced_at_once(book: Book, provider: FakeTTS, run: Run, status: int) -> None:
     """It is no failure: nothing waits, and nothing counts towards giving the audio up."""
-    provider.on_audio = lambda job: Twist(status=403) if job.reads == 0 else None
+    provider.on_audio = lambda job: Twist(status=status) if job.reads == 0 else None
     async with run() as downloader:
         for due, order, wanted in downloader._queue:
             wanted.url = f"{provider._audio_origin}/{wanted.task.task_id}.mp3?old"
@@ -379,3 +417,278 @@ async def test_a_host_that_refuses_everything_does_not_hold_a_run_for_each_file(
     async with run(HastyClock(start_at=AT)) as downloader:
         await downloader.run()
     assert asked[0] not in first
+
+
+async def test_audio_is_collected_as_tasks_end_until_there_are_no_more(book: Book, provider: FakeTTS, run: Run) -> None:
+    """The downloader waits for more when it has none, and ends as soon as it knows that none will come."""
+    tasks = tasks_of(book)
+    async with run(added=False) as downloader:
+        with anyio.fail_after(5.0):
+            async with anyio.create_task_group() as group:
+                group.start_soon(downloader.run)
+                for number, task in enumerate(tasks[:2], 1):
+                    await anyio.wait_all_tasks_blocked()
+                    downloader.add(task, None)
+                    while downloader.ctx.tally.done < number:  # noqa: ASYNC110 - several events change it
+                        await anyio.sleep(0.005)
+                await anyio.wait_all_tasks_blocked()
+                downloader.no_more()
+    assert states(book) == ["done"] * 2 + ["rendered"] * 6
+
+
+async def test_what_is_downloaded_is_counted(book: Book, provider: FakeTTS, run: Run) -> None:
+    """Each request, and what is still to be downloaded."""
+    asked = bad_first(provider, 1, Twist(status=500))
+    async with run() as downloader:
+        tally = downloader.ctx.tally
+        assert tally.to_download == 8
+        await downloader.run()
+    assert (tally.done, tally.to_download, tally.ended) == (7, 1, 0)
+    assert tally.requests() == {"create": 0, "poll": len(asked), "download": len(asked), "throttled": 0}
+
+
+def task_said(**fields: Any) -> Twist:
+    """An answer to a read of the first task."""
+    return Twist(status=200, body={"id": "task_0"} | fields)
+
+
+@pytest.mark.parametrize(
+    ("said", "why", "unusable"),
+    [
+        (task_said(status="completed"), "status completed, no audio URL", True),
+        (task_said(status="processing"), "status processing, no audio URL", True),
+        (task_said(status="processing", audioUrl="https://127.0.0.1/x"), "status processing", False),
+        (task_said(status="failed", audioUrl="https://127.0.0.1/x"), "status failed", True),
+        (refusal(404, "task_not_found"), "the API does not know the task", True),
+        (Twist(status=500), "cannot read its task: ", False),
+        (refusal(429, "slow", Retry_After="5"), "cannot read its task: ", False),
+    ],
+)
+async def test_a_task_without_audio_is_read_again_a_few_times(
+    book: Book, provider: FakeTTS, run: Run, said: Twist, why: str, unusable: bool
+) -> None:
+    """The ledger has the reason. Only a definite answer counts towards giving the audio up."""
+    provider.on_read = lambda job: said if job.id == "task_0" else None
+    async with run() as downloader:
+        await downloader.run()
+    first, job = book.item(tasks_of(book)[0].key), provider.jobs["task_0"]
+    assert (states(book), job.reads, job.downloads) == (["rendered"] + ["done"] * 7, TRIES, 0)
+    assert first["error_message"] == why or (why.endswith(": ") and first["error_message"].startswith(why))
+    assert (first["error_code"], first["error_http_status"]) == ("no_audio", said.status)
+    assert book.one("SELECT unusable_looks AS n FROM tasks WHERE task_id = 'task_0'") == {"n": TRIES * unusable}
+    assert list(downloader.ctx.stop.reasons) == [Reason.TROUBLE]
+    assert not downloader.ctx.stop.collecting
+
+
+@pytest.mark.parametrize(
+    ("said", "reason", "why"),
+    [
+        (refusal(401, "revoked"), Reason.CREDENTIALS, "401"),
+        (refusal(429, "slow", Retry_After="901"), Reason.TROUBLE, "the API asks to wait until "),
+    ],
+)
+async def test_a_read_that_is_refused_for_its_token_or_for_long_stops_the_run(
+    book: Book, provider: FakeTTS, run: Run, said: Twist, reason: Reason, why: str
+) -> None:
+    """The audio stays for the next run."""
+    provider.on_read = lambda _: said
+    async with run() as downloader:
+        await run_until(downloader, lambda: downloader.ctx.stop.collecting)
+    assert why in downloader.ctx.stop.reasons[reason]
+    assert states(book) == ["rendered"] * 8
+    assert book.one("SELECT max(unusable_looks) AS most FROM tasks") == {"most": 0}
+
+
+@pytest.mark.parametrize(
+    ("expires_at", "reads"),
+    [(None, 0), (AT + 1.0, 0), (AT, 1), (AT - 1.0, 1)],
+    ids=["never", "later", "now", "expired"],
+)
+async def test_an_audio_url_is_used_until_it_expires(
+    book: Book, provider: FakeTTS, run: Run, expires_at: float | None, reads: int
+) -> None:
+    """Then the task is read for another."""
+    task = tasks_of(book)[0]
+    async with run(Frozen(start_at=AT)) as downloader:
+        downloader._queue.clear()
+        downloader.add(task, f"{provider._audio_origin}/{task.task_id}.mp3?old", expires_at=expires_at)
+        await downloader.run()
+    job = provider.jobs[task.task_id]
+    assert (book.state(task.key), job.reads, job.downloads) == ("done", reads, 1)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_audio_that_was_unusable_for_long_is_given_up(
+    book: Book, provider: FakeTTS, run: Run, wanted: bool
+) -> None:
+    """Its item is gone. It counts as ended if a row of the run needs it, and no later run will download it."""
+    book.execute("UPDATE tasks SET unusable_looks = 99, unusable_since_at = 1.0 WHERE task_id = 'task_0'")
+    bad_first(provider, 1, Twist(status=403))
+    task = replace(tasks_of(book)[0], wanted=wanted)
+    async with run() as downloader:
+        downloader._queue.clear()
+        downloader.ctx.tally.to_download = 0
+        downloader.add(task, None)
+        await downloader.run()
+    tally = downloader.ctx.tally
+    assert (book.state(task.key), tally.to_download, tally.ended) == ("gone", 0, int(wanted))
+    assert downloader.ctx.stop.reasons == {}
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(("seconds", "asked"), [(901, 1), (900, TRIES)])
+async def test_a_wait_that_is_too_long_for_a_run_leaves_the_audio_to_the_next(
+    book: Book, provider: FakeTTS, run: Run, status: int, seconds: int, asked: int
+) -> None:
+    """A shorter one is kept."""
+    bad = bad_first(provider, 1, refusal(status, "slow", Retry_After=str(seconds)))
+    clock = HastyClock(50.0, start_at=AT)
+    async with run(clock) as downloader:
+        await downloader.run()
+    assert bad.count("task_0") == asked
+    assert clock.steady() >= (asked - 1) * seconds
+    next_try_at = book.one("SELECT not_before_at FROM items WHERE state = 'rendered'")["not_before_at"]
+    assert next_try_at > AT + (asked - 1) * seconds
+
+
+async def test_the_wait_after_a_failed_download_doubles(
+    book: Book, provider: FakeTTS, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is up to a quarter longer, so that not all come at once. The ledger has it, and the run keeps it."""
+    monkeypatch.setattr("batcher.pipeline.downloader.TRIES", 4)
+    due: list[float] = []
+    asked: list[float] = []
+    async with run(Frozen(0.05), added=False) as downloader:
+
+        def audio(_: Job) -> Twist:
+            due.append(book.one("SELECT not_before_at FROM items WHERE task_id = 'task_0'")["not_before_at"])
+            asked.append(downloader.ctx.clock.steady())
+            return Twist(status=500)
+
+        provider.on_audio = audio
+        downloader.add(tasks_of(book)[0], None)
+        downloader.no_more()
+        await downloader.run()
+    waits = [at - AT for at in due[1:]]
+    assert len(waits) == 3
+    for number, wait in enumerate(waits):
+        least = FIRST_WAIT_SECONDS * 2**number
+        assert least <= wait + 1e-6 <= 1.25 * least + 1e-5
+        assert asked[number + 1] - asked[number] >= wait - 1e-6
+
+
+@pytest.mark.parametrize(("spare", "state"), [(0, "done"), (-1, "rendered")])
+async def test_audio_longer_than_any_speech_of_its_text_is_cut_off_and_set_aside(
+    book: Book, provider: FakeTTS, run: Run, monkeypatch: pytest.MonkeyPatch, spare: int, state: str
+) -> None:
+    """Its beginning is left for inspection, and it counts towards giving the audio up."""
+    monkeypatch.setattr("batcher.audio.checks._MAX_BYTES", len(MP3) + spare)
+    monkeypatch.setattr("batcher.audio.checks._MAX_BYTES_PER_CHARACTER", 0)
+    monkeypatch.setattr("batcher.pipeline.downloader._SAMPLE_BYTES", 10)
+    task = tasks_of(book)[0]
+    async with run() as downloader:
+        downloader._queue.clear()
+        downloader.add(task, None)
+        await downloader.run()
+    assert book.state(task.key) == state
+    bad = [Path(path).read_bytes() for path in downloader.ctx.store.bad(task.key)]
+    assert len(bad) == (state == "rendered")
+    assert all(len(content) <= 10 for content in bad)
+    if bad:
+        assert book.item(task.key)["error_message"] == "longer than any speech of its text"
+        assert book.one("SELECT max(unusable_looks) AS most FROM tasks") == {"most": TRIES}
+
+
+async def test_a_full_disk_stops_the_run(
+    book: Book, provider: FakeTTS, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message names the file that could not be written, and what to do."""
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with run() as downloader:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            await run_until(downloader, lambda: downloader.ctx.stop.collecting)
+    assert states(book).count("rendered") >= 7
+    why = downloader.ctx.stop.reasons[Reason.TROUBLE]
+    assert why.startswith(f"cannot write audio to {downloader.ctx.store.place}/.items/")
+    assert why.endswith(".part: No space left on device. Free some space or fix the folder, then run it again.")
+
+
+async def test_a_folder_that_cannot_be_written_is_named(book: Book, provider: FakeTTS, run: Run) -> None:
+    async with run() as downloader:
+        store = downloader.ctx.store
+        Path(store.shown(".items")).parent.mkdir()
+        Path(store.shown(".items")).write_text("a file")
+        await run_until(downloader, lambda: downloader.ctx.stop.collecting)
+    why = downloader.ctx.stop.reasons[Reason.TROUBLE]
+    assert why.startswith(f"cannot write audio to {store.shown('.items')}/")
+    assert ".part" not in why
+
+
+async def test_a_ledger_that_cannot_be_written_stops_the_run(book: Book, provider: FakeTTS, run: Run) -> None:
+    """What was downloaded is not lost: the next run downloads it again."""
+    async with run() as downloader:
+        await downloader.ctx.ledger.do(lambda conn: conn.exec_driver_sql("PRAGMA query_only = ON"))
+        await run_until(downloader, lambda: downloader.ctx.stop.collecting)
+    assert Reason.TROUBLE in downloader.ctx.stop.reasons
+    assert states(book) == ["rendered"] * 8
+    async with run() as downloader:
+        await downloader.run()
+    assert states(book) == ["done"] * 8
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    with serving(tmp_path / "store") as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+async def test_an_object_store_that_denies_access_stops_the_run(
+    book: Book, provider: FakeTTS, run: Run, bucket: ObjectStore
+) -> None:
+    bucket.faults = lambda method, _: Fault.DENIED if method == "PUT" else None
+    async with run(place=URL) as downloader:
+        await run_until(downloader, lambda: downloader.ctx.stop.collecting)
+    why = downloader.ctx.stop.reasons[Reason.TROUBLE]
+    assert why.startswith(f"cannot write audio to {URL}/.items/")
+    assert why.endswith("Check your credentials, then run it again.")
+
+
+async def test_bad_audio_that_cannot_be_set_aside_is_a_failure_like_others(
+    book: Book, provider: FakeTTS, run: Run, bucket: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The object store is out of reach for it; the run goes on."""
+    monkeypatch.setattr("batcher.audio.objects.RETRIES", 0)
+    bucket.faults = lambda method, key: Fault.DOWN if method == "PUT" and key.endswith(audio_store.BAD) else None
+    bad_first(provider, 1, Twist(status=200, body=b"<html>" * 50))
+    async with run(place=URL) as downloader:
+        await downloader.run()
+    assert states(book) == ["rendered"] + ["done"] * 7
+    assert book.item(tasks_of(book)[0].key)["error_message"] == "it is a web page or an error message, not audio"
+    assert not downloader.ctx.stop.collecting
+    assert book.one("SELECT max(unusable_looks) AS most FROM tasks") == {"most": TRIES}
+
+
+async def test_nothing_more_is_downloaded_while_the_object_store_is_out_of_reach(
+    book: Book, provider: FakeTTS, run: Run, bucket: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Except what was under way. Afterwards all is collected, each from one download."""
+    monkeypatch.setattr("batcher.audio.objects.RETRIES", 0)
+    asked, seen = bad_first(provider, 0, Twist()), list[int]()
+    async with run(HastyClock(0.2, start_at=AT), at_once=1, place=URL) as downloader:
+
+        def fault(method: str, _: str) -> Fault | None:
+            if method != "PUT" or downloader.ctx.clock.steady() > 40.0:
+                return None
+            seen.append(len(asked))
+            return Fault.DOWN
+
+        bucket.faults = fault
+        await downloader.run()
+    assert max(seen) < 5
+    assert (states(book), len(asked)) == (["done"] * 8, 8)
