@@ -274,15 +274,8 @@ class FakeTTS:
             self._tell()
 
     async def _serve(self, ready: threading.Event, stop: asyncio.Event) -> None:
-        connections: set[asyncio.Task[None]] = set()
-
-        def connect(serve: Callable[[Request], Awaitable[Twist]]) -> Callable[..., None]:
-            def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                task = asyncio.create_task(self._answer(serve, reader, writer))
-                connections.add(task)
-                task.add_done_callback(connections.discard)
-
-            return accept
+        def connect(serve: Callable[[Request], Awaitable[Twist]]) -> Callable[..., Awaitable[None]]:
+            return lambda reader, writer: self._answer(serve, reader, writer)
 
         api = await asyncio.start_server(connect(self.api), self.host, 0, backlog=500)
         audio = await asyncio.start_server(connect(self.audio), self.host, 0, backlog=500)
@@ -292,9 +285,11 @@ class FakeTTS:
         await stop.wait()
         for server in (api, audio):
             server.close()
-        for task in list(connections):
-            task.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
+        while connections := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in connections:
+                task.cancel()
+            await asyncio.gather(*connections, return_exceptions=True)
+        await asyncio.sleep(0)  # their sockets are closed by the next turn of the loop
 
 
 @contextmanager
