@@ -535,7 +535,7 @@ async def test_audio_that_was_unusable_for_long_is_given_up(
     assert downloader.ctx.stop.reasons == {}
 
 
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("status", [429, 500, 503])
 @pytest.mark.parametrize(("seconds", "asked"), [(901, 1), (900, TRIES)])
 async def test_a_wait_that_is_too_long_for_a_run_leaves_the_audio_to_the_next(
     book: Book, provider: FakeTTS, run: Run, status: int, seconds: int, asked: int
