@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote
 
 _SCHEME: Final = re.compile(r"postgres(ql)?(\+psycopg)?://", re.IGNORECASE)
+_PASSWORD: Final = re.compile(r"(?<=://)[^@:/]*:([^@]+)@|[?&]password=([^&]+)", re.IGNORECASE)
+_LEAST_SECRET: Final = 8
+"""Characters of a password, at least, that is removed from messages: removing less would garble ordinary words."""
 _SHOWN: Final = frozenset(
     {
         *("dbname", "host", "hostaddr", "options", "port", "service", "target_session_attrs", "user"),
@@ -34,6 +39,14 @@ class Server:
             options = ""
         user, shown = secrets.partition(":")[0], _shown(options)
         return f"postgresql://{user}{'@' if secrets else ''}{place.rpartition('@')[2]}{'?' if shown else ''}{shown}"
+
+    def without_secrets(self, message: str) -> str:
+        """A message of the server without the password of the URL or of the environment, which it knows."""
+        secrets = {unquote("".join(one)) for one in _PASSWORD.findall(self.url)} | {os.environ.get("PGPASSWORD", "")}
+        for secret in secrets:
+            if len(secret) >= _LEAST_SECRET:
+                message = message.replace(secret, "***")
+        return message
 
 
 def _has_user(address: str) -> bool:
@@ -94,9 +107,16 @@ def _files_of_runs(server: Server, ledger_id: str, ending: str) -> dict[str, Pat
 
 
 def without_password(value: str) -> str:
-    """A value of `--ledger` as it may be shown."""
-    url = server_url(value)
-    return value if url is None else str(Server(url, Path()))
+    """A value of an option as it may be shown: without what may be a secret in the URL of a server, and `URL` for
+    others with a user."""
+    if (url := server_url(value)) is not None:
+        return str(Server(url, Path()))
+    return "URL" if "://" in value and "@" in value else value
+
+
+def has_secret(value: str) -> bool:
+    """Whether a value of an option is a URL that contains something that may be a secret."""
+    return without_password(value) != (server_url(value) or value)
 
 
 def server_url(value: str) -> str | None:

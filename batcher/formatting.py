@@ -50,6 +50,13 @@ def plain_error(text: str) -> str:
     return rest or re.sub(r"(?<=[A-Za-z])(?=[A-Z][a-z])", " ", name).lower()
 
 
+def one_line(text: str, most: int = 300) -> str:
+    """The message of a server as one printable line of at most `most` characters."""
+    text = "".join(char if char.isprintable() else " " for char in text[: 8 * most])
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
 def amount(number: float) -> str:
     """Credits: `1,000,000`, `0.25`. Two decimals at most, six for amounts below 0.01."""
     return f"{number:,.{_decimals(number)}f}".rstrip("0").rstrip(".")

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
 from batcher import files
-from batcher.address import Address, Server, home_of, server_url
+from batcher.address import Address, Server, home_of, server_url, without_password
 from batcher.errors import CredentialsError, ManifestError, UsageError
+from batcher.formatting import one_line
 from batcher.manifest.faults import printable
 from batcher.manifest.rules import Rules
 
@@ -120,7 +121,8 @@ class Settings:
     @property
     def ledger_options(self) -> str:
         """The command-line options that select this ledger and its API in other commands."""
-        api = "" if self.sandbox or self.api_url == DEFAULT_URL else f" --api-url {shlex.quote(self.api_url)}"
+        url = without_password(self.api_url)
+        api = "" if self.sandbox or self.api_url == DEFAULT_URL else f" --api-url {shlex.quote(url)}"
         return f"--ledger {shlex.quote(str(self.ledger))}{api}"
 
     def ways_out(self, error: ManifestError) -> list[str]:
@@ -215,11 +217,16 @@ def changed_command(command: Sequence[str], options: Mapping[str, Sequence[str]]
         if options.get(word):
             next(words, None)
         elif word.partition("=")[0] not in options:
-            kept.append("URL" if "://" in word and "@" in word else word)
+            kept.append(_shown(word))
     added: list[str] = []
     for name, values in options.items():
         added += [part for value in values for part in (name, value)] or [name]
     return "".join(char if char.isprintable() else "?" for char in shlex.join([*kept, *added]))
+
+
+def _shown(word: str) -> str:
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{without_password(value)}"
 
 
 def duration(text: str) -> float:
@@ -318,8 +325,8 @@ def read_file(folder: Path) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", "Fix or remove it.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{path}: {error}") from None
+    except (ValueError, RecursionError) as error:  # of TOML, UTF-8, numbers and nesting
+        raise UsageError(f"{path}: {one_line(str(error))}") from None
 
 
 def user_folder() -> Path | None:

@@ -157,11 +157,29 @@ def test_batcher_toml_is_read_from_its_folder(tmp_path: Path) -> None:
     assert settings.read_file(tmp_path) == {"voice": "anna", "voices": {"Anna": "v-1"}}
 
 
-@pytest.mark.parametrize("content", [b"voice = ", b"voice = 'a'\nvoice = 'b'\n", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content",
+    [b"voice = ", b"voice = 'a'\nvoice = 'b'\n", b"\xff\xfe", b"a = " + b"9" * 5000, b"a = " + b"[" * 5000],
+)
 def test_an_unreadable_batcher_toml_is_named_with_the_reason(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "batcher.toml").write_bytes(content)
     with pytest.raises(UsageError, match=r"batcher\.toml: "):
         settings.read_file(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--ledger", "postgresql://host/db?user=u&password=secret"],
+        ["--ledger=postgresql://host/db?password=secret"],
+        ["--ledger", "postgresql://u:secret@host/db"],
+        ["--api-url=https://u:secret@host/x"],
+    ],
+)
+def test_a_suggested_command_has_no_password(words: list[str]) -> None:
+    command = settings.changed_command(["batcher", "run", "a.csv", *words], {"--yes": []})
+    assert "secret" not in command
+    assert command.startswith(f"batcher run a.csv {words[0].partition('=')[0]}")
 
 
 def test_a_table_of_strings_is_returned_unchanged(tmp_path: Path) -> None:

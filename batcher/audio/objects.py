@@ -19,10 +19,13 @@ from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from batcher import files
+from batcher.audio import relay
 from batcher.errors import PERMANENT, BatcherError, StorageError, UsageError
+from batcher.formatting import one_line
 from batcher.installation import this_installation
 
 if TYPE_CHECKING:
+    from obstore import GetResult
     from obstore.store import AzureStore, ClientConfig, GCSStore, RetryConfig, S3Store
 
     Client = S3Store | GCSStore | AzureStore
@@ -38,6 +41,8 @@ RETRIES: Final = 3
 """Repetitions of a request that failed."""
 _WRITES: Final = 3
 """Attempts to write an object that a store is busy with."""
+_PART_BYTES: Final = relay.MAX_ANSWER_BYTES // 2
+"""A larger object is downloaded in parts of this size."""
 _SHA256: Final = "sha256"
 """Name of the attribute with the SHA-256 of the content, in hex."""
 _MEDIA: Final = {"mp3": "audio/mpeg", "wav": "audio/wav", "opus": "audio/ogg", "ogg": "audio/ogg"} | {
@@ -143,7 +148,8 @@ def _put(url: str, content: Path | bytes, sha256: str | None, mode: Any) -> None
     with _errors(url):
         from obstore import put
 
-        client = _client_of(url, TRANSFER_SECONDS)
+        seconds = TRANSFER_SECONDS if isinstance(content, Path) else REQUEST_SECONDS
+        client = _client_of(url, seconds, relay.MAX_REPLY_BYTES)
         put(client, _key(url), content, attributes=attributes, mode=mode, use_multipart=False)
 
 
@@ -153,9 +159,17 @@ def download(url: str, file: IO[bytes]) -> str:
     with _errors(url):
         from obstore import get
 
-        for chunk in get(_client_of(url, TRANSFER_SECONDS), _key(url)):
-            seen.update(chunk)
-            file.write(chunk)
+        client, key = _client_of(url, TRANSFER_SECONDS), _key(url)
+        result = get(client, key)
+        size = result.meta["size"]
+        parts: Iterator[GetResult] = iter([result])
+        if size > _PART_BYTES:
+            ranges = ((at, min(at + _PART_BYTES, size)) for at in range(0, size, _PART_BYTES))
+            parts = (get(client, key, options={"range": one}) for one in ranges)
+        for part in parts:
+            for chunk in part:
+                seen.update(chunk)
+                file.write(chunk)
     return seen.hexdigest()
 
 
@@ -221,8 +235,8 @@ def _key(url: str) -> str:
     return url.partition("://")[2].partition("/")[2]
 
 
-def _client_of(url: str, seconds: float = REQUEST_SECONDS) -> Client:
-    """The client for the bucket of a URL.
+def _client_of(url: str, seconds: float = REQUEST_SECONDS, most: int = relay.MAX_ANSWER_BYTES) -> Client:
+    """The client for the bucket of a URL. Its answers have at most `most` bytes.
 
     Raises:
         OSError: its settings in the environment are incomplete or wrong.
@@ -230,6 +244,8 @@ def _client_of(url: str, seconds: float = REQUEST_SECONDS) -> Client:
     from obstore.exceptions import BaseError
 
     scheme, _, rest = url.partition("://")
+    if scheme not in _PREFIXES:
+        raise OSError(errno.EINVAL, "it is not in an object store", url)
     permits_http = os.environ.get(f"{_PREFIXES[scheme]}_ALLOW_HTTP", "").lower() in ("1", "true", "yes")
     if scheme == "s3" and (endpoint := os.environ.get("AWS_ENDPOINT_URL", "")).startswith("http://"):
         permits_http |= urlsplit(endpoint).hostname in _LOOPBACK
@@ -237,7 +253,8 @@ def _client_of(url: str, seconds: float = REQUEST_SECONDS) -> Client:
             why = "AWS_ENDPOINT_URL is plain HTTP, which AWS_ALLOW_HTTP=true permits"
             raise PermissionError(errno.EACCES, why, url)
     try:
-        return _client(scheme, rest.partition("/")[0], seconds, permits_http, _environment(scheme))
+        proxy = relay.proxy_for(_PREFIXES[scheme], most)
+        return _client(scheme, rest.partition("/")[0], seconds, permits_http, proxy, _environment(scheme))
     except BaseError as error:
         raise OSError(errno.EINVAL, _why(error), url) from error
 
@@ -253,6 +270,7 @@ def _client(
     bucket: str,
     seconds: float,
     permits_http: bool,
+    proxy: str | None,
     environment: tuple[tuple[str, str], ...],  # noqa: ARG001 - read by the library
 ) -> Client:
     """A client with the credentials in the environment, whose requests are bounded by `seconds`."""
@@ -263,6 +281,8 @@ def _client(
         "connect_timeout": timedelta(seconds=_CONNECT_SECONDS),
         "allow_http": permits_http,
     }
+    if proxy is not None:
+        options["proxy_url"] = proxy
     retries: RetryConfig = {"max_retries": RETRIES, "retry_timeout": timedelta(seconds=RETRY_SECONDS)}
     if scheme == "gs":
         return GCSStore(bucket, client_options=options, retry_config=retries)
@@ -279,6 +299,7 @@ def _errors(url: str) -> Iterator[None]:
     need_library()
     from obstore import exceptions
 
+    cuts = relay.cuts()
     try:
         yield
     except FileNotFoundError as error:
@@ -288,6 +309,8 @@ def _errors(url: str) -> Iterator[None]:
     except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
         raise PermissionError(errno.EACCES, _why(error), url) from error
     except exceptions.BaseError as error:
+        if relay.cuts() > cuts:
+            raise OutageError(errno.EIO, "the store's answer is too long", url) from error
         if _METADATA_HOST in str(error):
             why = f"there are no credentials in the environment ({_PREFIXES[url.partition('://')[0]]}_…)"
             raise PermissionError(errno.EACCES, why, url) from error
@@ -306,5 +329,5 @@ def _why(error: Exception) -> str:
     """The store's reason in one line. The library's text continues with a dump."""
     text = str(error)
     if (answer := _ANSWER.search(text)) is not None:
-        return ": ".join(filter(None, answer.groups()))
-    return text.partition("\n")[0].rpartition(" - ")[2].strip() or type(error).__name__
+        return one_line(": ".join(filter(None, answer.groups())))
+    return one_line(text.partition("\n")[0].rpartition(" - ")[2]) or type(error).__name__

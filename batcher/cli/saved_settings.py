@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import click
 
 from batcher import files, settings
+from batcher.address import has_secret
 from batcher.audio.placing import sync_folder
 from batcher.cli import trust
 from batcher.cli.option_types import Duration
@@ -22,11 +22,6 @@ from batcher.errors import StorageError, UsageError
 
 _NOT_SAVED: Final = frozenset(("as_json", "collect_only", "debug", "dry_run", "rescan", "sandbox", "verbose"))
 """Options that concern a single run, or that would turn later ones into something else."""
-
-
-def _has_password(value: Any) -> bool:
-    """Whether the value is a URL with a user name or a password."""
-    return isinstance(value, str) and "://" in value and "@" in urlsplit(value).netloc
 
 
 class SavedSettings:
@@ -50,7 +45,7 @@ class SavedSettings:
         option = max(param.opts, key=len)
         if name == "save_settings":
             return
-        if param.envvar is None or name in _NOT_SAVED or _has_password(value):
+        if param.envvar is None or name in _NOT_SAVED or (isinstance(value, str) and has_secret(value)):
             self.left_out.append(option)
             return
         self.names.append(option)

@@ -47,9 +47,19 @@ def prepare() -> None:
     sys.stdout, sys.stderr = _prepared(sys.stdout, 1), _prepared(sys.stderr, 2)
 
 
+def _is_usable(encoding: str) -> bool:
+    """Whether characters that the encoding lacks can be escaped in it. ASCII is what systems without a locale have."""
+    try:
+        "\ud800".encode(encoding, ESCAPE_UNENCODABLE)
+    except (UnicodeError, LookupError):
+        return False
+    return codecs.lookup(encoding).name != "ascii"
+
+
 def _prepared(stream: TextIO | None, number: int) -> TextIO:
-    codec = getattr(stream, "encoding", None) or "utf-8"
-    encoding = "utf-8" if codecs.lookup(codec).name == "ascii" else codec
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    if not _is_usable(encoding):
+        encoding = "utf-8"
     lines = number == 2 or bool(getattr(stream, "line_buffering", False))
     buffer = getattr(stream, "buffer", None) or os.fdopen(number, "wb", closefd=False)
     output = _Output(buffer, encoding=encoding, errors=ESCAPE_UNENCODABLE, line_buffering=lines)

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from batcher import settings
-from batcher.address import without_password
+from batcher.address import server_url, without_password
 from batcher.errors import StorageError, UsageError
-from batcher.manifest.faults import printable
 
 VARIABLE: Final = "BATCHER_TRUST"
 """Environment variable that trusts every project's settings, for containers."""
@@ -68,12 +67,15 @@ def need_trust(config: Mapping[str, Any], folder: Path, keys: Collection[str], a
 
 def listed(found: Mapping[str, Any]) -> str:
     """Guarded settings in one line, as the file has them."""
-    shown = {name: json.dumps(_public(value), default=str, ensure_ascii=False) for name, value in found.items()}
-    return ", ".join(f"{name} = {printable(value)}" for name, value in shown.items())
+    shown = {name: json.dumps(public(value), default=str, ensure_ascii=False) for name, value in found.items()}
+    return ", ".join(f"{name} = {value}" for name, value in shown.items())
 
 
-def _public(value: Any) -> Any:
-    return without_password(value) if isinstance(value, str) else value
+def public(value: Any) -> Any:
+    """The value of a setting without secrets; complete otherwise, since the user decides by it."""
+    if isinstance(value, list):
+        return [public(one) for one in value]
+    return without_password(value) if isinstance(value, str) and server_url(value) is not None else value
 
 
 def is_trusted(config: Mapping[str, Any], folder: Path) -> bool:
@@ -96,7 +98,7 @@ def trust(config: Mapping[str, Any], folder: Path) -> Path:
     record = _record(config, folder)
     lines = [
         str(folder.resolve()),
-        *(f"{name} = {_public(value)!r}" for name, value in guarded(config, folder).items()),
+        *(f"{name} = {public(value)!r}" for name, value in guarded(config, folder).items()),
     ]
     try:
         record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -17,12 +17,13 @@ from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar
 import anyio
 import anyio.to_thread
 from sqlalchemy import Connection, Engine, literal, select
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from batcher.address import Address, Server, intents_file, spill_file
 from batcher.clock import Wakeup
-from batcher.errors import StorageError
+from batcher.errors import BatcherError, DamagedError, StorageError, root_cause
 from batcher.ledger.lifecycle.answers import record_answer
+from batcher.ledger.queries import integrity
 from batcher.ledger.records import AnswerRecord, Claimed
 from batcher.ledger.storage import database, sharing, sqlite, statements
 from batcher.ledger.storage.access import check_files
@@ -32,7 +33,7 @@ from batcher.ledger.storage.schema import meta
 from batcher.ledger.storage.spill import Spill
 from batcher.log import log
 
-__all__ = ["Connection", "Ledger", "open_ledger", "open_locked", "open_readonly", "world_of"]
+__all__ = ["Connection", "Ledger", "blaming_damage", "open_ledger", "open_locked", "open_readonly", "world_of"]
 
 _COMMIT_INTERVAL_SECONDS: Final = 0.005
 """Shortest time between two group commits: verbs that arrive meanwhile share the next. A single call does not wait."""
@@ -47,6 +48,11 @@ _SOON_SECONDS: Final = 0.05
 
 _TRIES: Final = 5
 """Attempts at a transaction that the server aborts since it and another wait for each other."""
+
+_OF_VALUES: Final = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError, SQLAlchemyError)
+"""Errors that values of a wrong type cause, in whatever uses them."""
+_DIAGNOSIS_SECONDS: Final = 10.0
+"""Longest time for which damage of the ledger is looked for after such an error."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -315,11 +321,13 @@ def open_ledger(
         LedgerError: it does not exist, is not up to date or cannot be used.
         LockedError: another run holds it, on a server.
     """
-    ledger = Ledger(address, database.open_existing(address, world=world, run_id=run_id or None, alone=alone), run_id)
-    try:
-        yield ledger
-    finally:
-        ledger.close()
+    with blaming_damage(address):
+        engine = database.open_existing(address, world=world, run_id=run_id or None, alone=alone)
+        ledger = Ledger(address, engine, run_id)
+        try:
+            yield ledger
+        finally:
+            ledger.close()
 
 
 @contextmanager
@@ -343,14 +351,40 @@ def open_readonly(address: Address, world: database.World | None = None) -> Iter
     Raises:
         LedgerError: it does not exist or cannot be read.
     """
-    engine = database.open_existing(address, world=world, readonly=True)
+    with blaming_damage(address):
+        engine = database.open_existing(address, world=world, readonly=True)
+        try:
+            with engine.begin() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise database.storage_error(address, error) from error
+        finally:
+            engine.dispose()
+
+
+@contextmanager
+def blaming_damage(address: Address) -> Iterator[None]:
+    """Raise an error that damage of the ledger explains as a DamagedError; others pass."""
     try:
-        with engine.begin() as connection:
-            yield connection
-    except DBAPIError as error:
-        raise database.storage_error(address, error) from error
-    finally:
-        engine.dispose()
+        yield
+    except Exception as error:
+        if isinstance(root_cause(error), _OF_VALUES) and (found := _damage(address)):
+            hint = "Replace it with a backup and run with --restored; keep the damaged file."
+            raise DamagedError(f"the ledger {address} is damaged: {found[0]}", hint) from error
+        raise
+
+
+def _damage(address: Address) -> list[str]:
+    """Damage of the ledger, as far as it is found in `_DIAGNOSIS_SECONDS`."""
+    with suppress(BatcherError, SQLAlchemyError):
+        engine = database.open_existing(address, readonly=True)
+        try:
+            with engine.connect() as connection:
+                database.limit(connection, _DIAGNOSIS_SECONDS)
+                return integrity.damage(connection)
+        finally:
+            engine.dispose()
+    return []
 
 
 def world_of(conn: Connection) -> str:

@@ -31,6 +31,9 @@ MAX_SPARSE_CELLS: Final = 1 << 22
 """Cells of a sheet's area, width times height, of which most may be blank: calamine allocates 24 bytes for each."""
 MAX_BLANK_SHARE: Final = 8
 """In a larger area, how many cells there may be for each that is filled."""
+MAX_COPIED_CHARACTERS: Final = 1 << 23
+"""Characters of an .ods workbook that are not in the file: cells that it repeats, and spaces of which it has the
+number."""
 MAX_OLD_SHEET_BYTES: Final = 96 << 20
 """Estimated bytes of memory that a sheet of an .xls workbook takes: its area, blank cells included, and its texts."""
 MAX_OLD_RECORDS: Final = 1 << 16

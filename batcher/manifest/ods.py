@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import Final
 from xml.etree import ElementTree
 
+from batcher.manifest import limits
 from batcher.manifest.xlsx import check_area
 
 Area = tuple[tuple[int, int], tuple[int, int]]
 """Row and column, from 0, of the first and of the last cell."""
 _CONTENT: Final = "content.xml"
 _TABLE: Final = "{urn:oasis:names:tc:opendocument:xmlns:table:1.0}"
+_TEXT: Final = "{urn:oasis:names:tc:opendocument:xmlns:text:1.0}"
 _ERROR: Final = "{urn:org:documentfoundation:names:experimental:calc:xmlns:calcext:1.0}value-type"
 
 
@@ -37,7 +39,7 @@ def tables(archive: zipfile.ZipFile) -> dict[str, Table]:
         TooLargeError: the sheets are too large for memory.
     """
     found: dict[str, Table] = {}
-    table, row, column, width, height, filled, repeated = Table(), 0, 0, 0, 0, 0, 1
+    table, row, column, width, height, filled, repeated, copied = Table(), 0, 0, 0, 0, 0, 1, 0
     with archive.open(_CONTENT) as content:
         for event, one in ElementTree.iterparse(content, ("start", "end")):  # noqa: S314
             match event, one.tag.removeprefix(_TABLE):
@@ -51,6 +53,7 @@ def tables(archive: zipfile.ZipFile) -> dict[str, Table]:
                     if len(one):
                         width, height, filled = max(width, column + times), row + repeated, filled + 1
                         _add(table, row, column, one)
+                        copied += _copied(one, times * repeated)
                     column += times
                     one.clear()
                 case "end", "table-row":
@@ -58,6 +61,7 @@ def tables(archive: zipfile.ZipFile) -> dict[str, Table]:
                     one.clear()
                 case "end", "table":
                     check_area(height, width, filled)
+                    _check_copied(copied)
     return found
 
 
@@ -67,6 +71,17 @@ def _add(table: Table, row: int, column: int, cell: ElementTree.Element) -> None
     rows, columns = _count(cell, "number-rows-spanned"), _count(cell, "number-columns-spanned")
     if rows > 1:
         table.merged.append(((row, column), (row + rows - 1, column + columns - 1)))
+
+
+def _copied(cell: ElementTree.Element, times: int) -> int:
+    """Characters that the cell takes in memory beyond those in the file: spaces by their number, and repetitions."""
+    spaces = sum(max(int(one.get(f"{_TEXT}c", "1")), 0) for one in cell.iter(f"{_TEXT}s"))
+    return spaces + (times - 1) * (spaces + sum(map(len, cell.itertext())))
+
+
+def _check_copied(characters: int) -> None:
+    if characters > limits.MAX_COPIED_CHARACTERS:
+        raise limits.TooLargeError(f"its repeated cells have more than {limits.MAX_COPIED_CHARACTERS:,} characters")
 
 
 def _count(one: ElementTree.Element, name: str) -> int:

@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
+from batcher.formatting import one_line
 from batcher.provider.answers import (
     NO_CREDITS_CODES,
     PROFILE_RULES,
@@ -79,8 +80,7 @@ class Reader:
     def clean(self, text: str, most: int = 500) -> str:
         """`text` as one printable line of at most `most` characters, without the token and without URL queries."""
         text = text.replace(self._secret, "***") if self._secret else text
-        text = "".join(char if char.isprintable() else " " for char in text[: 8 * most])
-        return _QUERY.sub("?…", " ".join(text.split()))[:most]
+        return _QUERY.sub("?…", one_line(text, 8 * most))[:most]
 
     def answer(self, wire: Received, rules: Rules, now: float, asked: str | None = None) -> Answer:
         """The answer to a create, or to a poll of the task `asked`, classified by `rules`; `now` is in unix seconds."""

@@ -46,6 +46,8 @@ def test_a_token_is_never_saved(project: Project) -> None:
         secret,
         "--ping",
         "http://user:word@127.0.0.1:9/x",
+        "--notify",
+        "http://user:wo/rd@127.0.0.1:9/x",
         "--column",
         "id=key",
         "--voice",

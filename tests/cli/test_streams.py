@@ -101,3 +101,10 @@ def test_a_closed_stream_is_not_taken_by_the_next_file(tmp_path: Path) -> None:
     assert subprocess.run(["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, code], check=False).returncode == 0
     assert (tmp_path / "ledger").read_bytes() == b""
     assert os.fstat(2)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "used"), [("ascii", "utf-8"), ("idna", "utf-8"), ("undefined", "utf-8"), ("latin-1", "latin-1")]
+)
+def test_an_encoding_that_cannot_take_escapes_is_not_used(encoding: str, used: str) -> None:
+    assert streams._is_usable(encoding) == (encoding == used)

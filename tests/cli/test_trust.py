@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from batcher.cli.trust import guarded
+from batcher.cli.trust import guarded, listed
 from batcher.settings import DEFAULT_URL
 from tests.conftest import Project
 from tests.support.fake_tts import TOKEN, FakeTTS
@@ -148,6 +148,14 @@ def test_the_first_line_names_no_password(project: Project) -> None:
     ended = project.batcher("run", project.manifest(1), "--api-url", f"https://user:{TOKEN}@example.invalid/v1")
     assert ended.exit_code == 2
     assert TOKEN not in ended.err
+
+
+def test_settings_to_be_trusted_are_shown_as_a_whole_but_for_passwords() -> None:
+    """The end of an address says who owns it. Control characters are escapes."""
+    url = f"https://fishaudio.org.{'a' * 100}.example/v1"
+    assert listed({"api-url": url, "ping": "https://x/\x1b"}) == f'api-url = "{url}", ping = "https://x/\\u001b"'
+    shown = {"ledger": ["postgresql://u:secret@h/d"], "out-dir": "postgresql://h/d?password=secret"}
+    assert listed(shown) == 'ledger = ["postgresql://u@h/d"], out-dir = "postgresql://h/d"'
 
 
 def test_a_folder_without_such_settings_needs_no_trust(project: Project) -> None:

@@ -566,6 +566,20 @@ def ods_row(*cells: str, more: str = "") -> str:
     return f"<table:table-row>{inner}</table:table-row>"
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ods_row("One.<text:s text:c='2000000000'/>"),
+        ods_row("x" * 2000, more='table:number-columns-repeated="16000"'),
+        ods_row("x" * 2000).replace("<table:table-row", '<table:table-row table:number-rows-repeated="16000"'),
+    ],
+)
+def test_an_open_document_with_more_characters_than_memory_is_refused(tmp_path: Path, rows: str) -> None:
+    """A file of 700 bytes can stand for any number."""
+    with pytest.raises(ManifestError, match="too large: its repeated cells have more than 8,388,608 characters"):
+        read(ods(tmp_path / "m.ods", ods_row("text") + rows))
+
+
 BLANK_ROWS: Final = (
     '<table:table-row table:number-rows-repeated="1000000"><table:table-cell table:number-columns-repeated="16384"/>'
     "</table:table-row>"

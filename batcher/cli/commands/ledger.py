@@ -82,11 +82,13 @@ def copy(ctx: click.Context, /, source: str, target: str, **_: Any) -> None:
     yet. SOURCE stays, but no run accepts it any more: both together would buy the same rows twice.
     """
     from batcher.formatting import counted
+    from batcher.ledger.ledger import blaming_damage
     from batcher.ledger.storage import moving
 
     here = Path().absolute()
     old, new = (ledger_address(one, here, sandbox=False) for one in (source, target))
-    number = moving.move(old, new)
+    with blaming_damage(old):
+        number = moving.move(old, new)
     message = f"Moved {counted(number, 'item')} from {old} to {new}; pass the new address to --ledger from now on"
     _print(ctx, message, source=str(old), ledger=str(new), items=number)
 

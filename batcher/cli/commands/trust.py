@@ -38,7 +38,8 @@ def trust(ctx: click.Context, /, folder: Path, **_: Any) -> None:
         record = trusting.trust(config, folder)
         message = f"trusted in {folder}; to undo: rm {record}"
     if ctx.params["as_json"]:
-        shown = {name: value if isinstance(value, bool | int | float) else str(value) for name, value in found.items()}
+        public = {name: trusting.public(value) for name, value in found.items()}
+        shown = {name: value if isinstance(value, bool | int | float) else str(value) for name, value in public.items()}
         reply(ctx, message, folder=str(folder), settings=shown, record=record and str(record))
         return
     for name in found:

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, select
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    ColumnElement,
+    Connection,
+    Float,
+    Integer,
+    LargeBinary,
+    Select,
+    Text,
+    and_,
+    exists,
+    func,
+    select,
+)
 from sqlalchemy.exc import DatabaseError
 
 from batcher.item import State
-from batcher.ledger.storage.schema import attempts, batches, events, files, items, rows, tasks
+from batcher.ledger.storage.schema import attempts, batches, events, files, items, metadata, rows, tasks
 from batcher.ledger.storage.statements import execute
 
 _EXAMPLES: Final = 3
@@ -35,7 +50,38 @@ def damage(conn: Connection) -> list[str]:
     except DatabaseError as error:
         return [str(error.orig)]
     found = [line for line in lines if line != "ok"]
-    return found + [f"a row of {row[0]} refers to a missing row of {row[2]}" for row in orphans[:20]]
+    found += [f"a row of {row[0]} refers to a missing row of {row[2]}" for row in orphans[:20]]
+    return found + [f"a value of {name} is of the wrong kind" for name in _wrong_values(conn)]
+
+
+def _wrong_values(conn: Connection) -> Iterator[str]:
+    """Columns and constraints, as `table.name`, with values that this program never writes.
+
+    An SQLite column takes any type, and `quick_check` tests no constraint of a file that it may only read.
+    """
+    for table in metadata.sorted_tables:
+        wrong = {column.name: _wrong(column) for column in table.columns}
+        checks = [one for one in table.constraints if isinstance(one, CheckConstraint)]
+        wrong |= {str(one.name): f"NOT ({one.sqltext})" for one in checks}
+        tests = ", ".join(f"max({test})" for test in wrong.values())
+        [line] = execute(conn, f"SELECT {tests} FROM {table.name}").all()  # noqa: S608
+        yield from (f"{table.name}.{name}" for name, is_wrong in zip(wrong, line, strict=True) if is_wrong)
+
+
+def _wrong(column: Column[Any]) -> str:
+    """Whether a value of this column is none of its kind: SQL."""
+    name, types = column.name, next(types for kind, types in _TYPES.items() if isinstance(column.type, kind))
+    wrong = f"typeof({name}) NOT IN ('null', {types})"
+    if isinstance(column.type, Float):
+        return f"{wrong} OR abs({name}) > {_MAX_TIME if name.endswith('_at') else _MAX_NUMBER}"
+    return f"{wrong} OR NOT json_valid({name})" if name in _JSON else wrong
+
+
+_TYPES: Final = {Float: "'real', 'integer'", Integer: "'integer'", Text: "'text'", LargeBinary: "'blob'"}
+_JSON: Final = ("params", "extra")
+_MAX_TIME: Final = 250e9
+"""In the year 9892; the calendar of Python ends with 9999."""
+_MAX_NUMBER: Final = 1e18
 
 
 def inconsistencies(conn: Connection) -> list[Inconsistency]:

@@ -15,11 +15,12 @@ from sqlalchemy.exc import DatabaseError, DBAPIError
 
 from batcher.address import Address, Server, home_of
 from batcher.errors import LedgerError, StorageError, TroubleError
+from batcher.formatting import one_line
 from batcher.installation import this_installation
 from batcher.ledger.storage import sqlite
 from batcher.ledger.storage.access import CHOOSE_ANOTHER, check_files
 from batcher.ledger.storage.schema import REVISION, meta
-from batcher.ledger.storage.triggers import create_tables
+from batcher.ledger.storage.triggers import create_tables, strange_definition
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 World = Literal["real", "sandbox"]
 MOVED_TO: Final = "moved_to"
 """The name, in `meta`, of the address to which the ledger was moved."""
+_OTHERS: Final = "Replace it with a backup and run with --restored; use no ledger that somebody else has made."
 TIMELINE: Final = "timeline"
 """The name, in `meta`, of the server's history that the last run wrote to."""
 
@@ -64,7 +66,7 @@ def open_existing(
     """
     engine = _open(address, readonly=readonly, run_id=run_id, alone=alone)
     try:
-        with _translating(address), engine.connect() as connection:
+        with _opening(address, engine), engine.connect() as connection:
             _check_revision(connection, address)
             _check_world(connection, address, world)
             if not readonly:
@@ -157,6 +159,12 @@ def timeline(conn: Connection) -> str | None:
     return postgres.timeline(conn)
 
 
+def limit(conn: Connection, seconds: float) -> None:
+    """Let statements fail on this connection to a file once this time has passed."""
+    if conn.dialect.name != "postgresql":
+        sqlite.limit(conn, seconds)
+
+
 def cut(engine: Engine) -> None:
     """Cut the connection to a server, so that the statement under way in another thread fails."""
     from batcher.ledger.storage import postgres
@@ -204,11 +212,24 @@ def _translating(address: Address) -> AbstractContextManager[None]:
     return sqlite.translating(address)
 
 
+def _opening(address: Address, engine: Engine) -> AbstractContextManager[None]:
+    """Like `_translating`, for statements that take no time: a server that does not answer has failed."""
+    if isinstance(address, Server):
+        from batcher.ledger.storage import postgres
+
+        return postgres.opening(address, engine)
+    return sqlite.translating(address)
+
+
 def _revision(connection: Connection, address: Address) -> str:
     try:
         if inspect(connection).has_table("alembic_version") and inspect(connection).has_table(meta.name):
-            return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
+            found = connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all()
+            if len(found) == 1:
+                return str(found[0])
     except DatabaseError as error:
+        if isinstance(address, Server):
+            raise  # the server is in trouble; it has no files that are no ledgers
         if "locked" in str(error.orig):
             raise TroubleError(
                 f"the ledger {address} is locked by another program", "Try again in a moment."
@@ -220,6 +241,9 @@ def _revision(connection: Connection, address: Address) -> str:
 def _check_revision(connection: Connection, address: Address) -> None:
     revision = _revision(connection, address)
     if revision == REVISION:
+        if not isinstance(address, Server) and (name := strange_definition(connection)) is not None:
+            what = f"has a trigger or view that is not batcher's: {one_line(name, 60)}"
+            raise LedgerError(f"the ledger {address} {what}", _OTHERS)
         return
     if revision in _known_revisions():
         raise LedgerError(
@@ -238,10 +262,13 @@ def _too_new(address: Address, revision: str) -> LedgerError:
 
 
 def _check_world(connection: Connection, address: Address, world: World | None) -> None:
-    found = connection.execute(select(meta.c.value).where(meta.c.name == "world")).scalar_one()
+    query = select(meta.c.name, meta.c.value).where(meta.c.name.in_(("world", "ledger_id")))
+    facts: dict[str, str] = dict(connection.execute(query).all())
+    found, names = facts.get("world", ""), {"sandbox": "sandbox", "real": "real API"}
+    if "ledger_id" not in facts or found not in names:
+        raise LedgerError(f"the ledger {address} is damaged: it lacks its id or its world", _OTHERS)
     if world is None or found == world:
         return
-    names = {"sandbox": "sandbox", "real": "real API"}
     hint = "Drop --sandbox" if world == "sandbox" else "Add --sandbox"
     raise LedgerError(
         f"the ledger {address} belongs to the {names[found]} and cannot be used with the {names[world]}",

@@ -8,9 +8,10 @@ after a minute without a statement, as when the process is stopped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from threading import Timer
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy import Connection, Engine, Text, create_engine, event, inspect
@@ -22,6 +23,7 @@ from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from batcher.address import Server
 from batcher.errors import DamagedError, LedgerError, LockedError, StorageError, UsageError
+from batcher.formatting import one_line
 from batcher.installation import this_installation
 from batcher.ledger.storage import sharing
 from batcher.ledger.storage.schema import INDEXES, items, metadata, rows
@@ -45,6 +47,8 @@ _CONNECT: Final = {
     "application_name": "batcher",
 }
 """So that this host notices within 25 s that the server is gone; it would wait for many minutes."""
+OPENING_SECONDS: Final = 20.0
+"""Longest time for the statements of one step of opening a ledger."""
 LEASE_SECONDS: Final = 60
 """The server ends a session that sends nothing for this long, and so releases its lock: the process is stopped."""
 _SESSION: Final = {
@@ -103,12 +107,20 @@ def connect(server: Server, *, readonly: bool = False) -> psycopg.Connection[Any
         StorageError: the server cannot be reached, or refuses this user.
     """
     made = _connected(server)
-    try:
-        from batcher.ledger.storage import pooler
+    import psycopg
 
-        pooler.check_pooler(made, server, partial(_connected, server))
-        _set(made, server, _SESSION | (_READING if readonly else {}))
-        made.autocommit = False
+    from batcher.ledger.storage import pooler
+
+    try:
+        with _bounded(made.cut):
+            pooler.check_pooler(made, server, partial(_connected, server))
+            _set(made, server, _SESSION | (_READING if readonly else {}))
+            made.autocommit = False
+    except psycopg.Error as error:
+        made.close()
+        raise StorageError(
+            f"cannot connect to the ledger {server}: {_reason(error, server)}", "Run it again."
+        ) from None
     except BaseException:
         made.close()
         raise
@@ -129,12 +141,12 @@ def _connected(server: Server) -> Session:
     try:
         return Session.connect(server.url, autocommit=True, **_CONNECT)  # type: ignore[arg-type]
     except psycopg.ProgrammingError as error:
-        raise UsageError(f"cannot read the address of the ledger: {_first_line(error)}", _EXAMPLE) from None
+        raise UsageError(f"cannot read the address of the ledger: {_reason(error, server)}", _EXAMPLE) from None
     except psycopg.OperationalError as error:
         if pooler.is_refusal(error):
             raise pooler.options_refused(server) from None
         hint = "Check the URL, PGPASSWORD or ~/.pgpass, and that the database exists."
-        raise StorageError(f"cannot connect to the ledger {server}: {_first_line(error)}", hint) from None
+        raise StorageError(f"cannot connect to the ledger {server}: {_reason(error, server)}", hint) from None
 
 
 def _set(session: Session, server: Server, settings: dict[str, str]) -> None:
@@ -144,11 +156,11 @@ def _set(session: Session, server: Server, settings: dict[str, str]) -> None:
     every = "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS settings (name, value)"
     try:
         session.execute(every, [list(settings), list(settings.values())])
-    except psycopg.OperationalError as error:
-        raise StorageError(f"cannot connect to the ledger {server}: {_first_line(error)}", "Run it again.") from None
+    except psycopg.OperationalError:
+        raise
     except psycopg.Error as error:
         hint = f"Use PostgreSQL {_OLDEST} or later: others lack locks or time limits that keep purchases safe."
-        raise LedgerError(f"{server} is not a database for a ledger: {_first_line(error)}", hint) from None
+        raise LedgerError(f"{server} is not a database for a ledger: {_reason(error, server)}", hint) from None
 
 
 def _number_loader() -> type[psycopg.adapt.Loader]:
@@ -170,7 +182,7 @@ def exists(server: Server) -> bool:
     """Whether the database has a ledger."""
     engine = _engine(server, readonly=True)
     try:
-        with translating(server), engine.connect() as connection:
+        with opening(server, engine), engine.connect() as connection:
             return inspect(connection).has_table("alembic_version")
     finally:
         engine.dispose()
@@ -232,7 +244,7 @@ def open_engine(server: Server, *, readonly: bool, run_id: str | None = None, al
     """
     engine = _engine(server, readonly=readonly)
     try:
-        with translating(server), engine.connect() as connection:
+        with opening(server, engine), engine.connect() as connection:
             _check_server(connection, server)
             if not readonly:
                 sharing.lock(connection, server, run_id, alone=alone)
@@ -313,7 +325,7 @@ _IDENTITY: Final = """SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8), 'me
 def storage_error(server: Server, error: DBAPIError) -> StorageError:
     """The error to report for a failed statement."""
     first = first_error(error)
-    what = "the connection was lost" if first is None else _first_line(first)
+    what = "the connection was lost" if first is None else _reason(first, server)
     state = getattr(first, "sqlstate", None) or ""
     if not state or state[:2] in _TROUBLES:
         return StorageError(f"the ledger {server} failed: {what}", "Check the server, then run it again.")
@@ -331,8 +343,9 @@ _HINTS: Final = {"42501": _NOT_PERMITTED, "3F000": _NOT_PERMITTED, "42P07": _FOR
 """What to do, by SQLSTATE."""
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
+def _reason(error: BaseException, server: Server) -> str:
+    """The server's reason in one line, without secrets of the URL that it may have learned."""
+    return one_line(server.without_secrets(str(error).strip().partition("\n")[0]))
 
 
 @contextmanager
@@ -342,6 +355,26 @@ def translating(server: Server) -> Iterator[None]:
         yield
     except DBAPIError as error:
         raise storage_error(server, error) from error
+
+
+@contextmanager
+def opening(server: Server, engine: Engine) -> Iterator[None]:
+    """Like `translating`, while a ledger is opened: these statements take no time, so a server that does not answer in
+    `OPENING_SECONDS` has failed."""
+    with translating(server), _bounded(partial(cut, engine)):
+        yield
+
+
+@contextmanager
+def _bounded(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` if the block takes longer than `OPENING_SECONDS`."""
+    timer = Timer(OPENING_SECONDS, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @compiles(CreateColumn, "postgresql")

@@ -22,6 +22,8 @@ from batcher.ledger.storage.open_files import TrackedConnection, beginning
 from batcher.ledger.storage.statements import first_error
 
 _BUSY_TIMEOUT_SECONDS: Final = 30
+MAX_ROW_BYTES: Final = 64 << 20
+"""Bounds a row, and each value in a query. A text of `MAX_LINE_CHARACTERS` has at most half of it."""
 _DISK_ERRORS: Final = (
     "SQLITE_FULL",
     "SQLITE_IOERR",
@@ -149,6 +151,13 @@ def add_function(conn: Connection, name: str, function: Callable[[Any], Any]) ->
     cast(sqlite3.Connection, conn.connection.driver_connection).create_function(name, 1, function, deterministic=True)
 
 
+def limit(conn: Connection, seconds: float) -> None:
+    """Let statements fail on this connection once this time has passed."""
+    end = time.monotonic() + seconds
+    connection = cast(sqlite3.Connection, conn.connection.driver_connection)
+    connection.set_progress_handler(lambda: time.monotonic() > end, 10_000)
+
+
 def sync(path: Path) -> None:
     """Make a file's content, or the names in a folder, survive a power cut.
 
@@ -184,6 +193,7 @@ def open_engine(path: Path, *, readonly: bool = False, wal: bool = True) -> Engi
             factory=TrackedConnection,
         )
         connection.track(path)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_ROW_BYTES)
         return connection
 
     engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool, hide_parameters=True)
@@ -195,6 +205,7 @@ def open_engine(path: Path, *, readonly: bool = False, wal: bool = True) -> Engi
         connection.execute(f"PRAGMA query_only = {int(readonly)}")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA trusted_schema = OFF")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:

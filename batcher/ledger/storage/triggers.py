@@ -129,12 +129,36 @@ _TRIGGERS: Final = {
 }
 
 
+def _definitions() -> dict[str, str]:
+    """The view and the triggers: the statement that creates each, by name."""
+    triggers = {name: f"CREATE TRIGGER {name} AFTER {on} BEGIN {then}; END" for name, (on, then) in _TRIGGERS.items()}
+    return {"endings": ENDINGS} | triggers
+
+
+def _words(definition: str) -> str:
+    """The statement without white space, by which older migrations differ."""
+    return "".join(definition.split())
+
+
 def create_tables(conn: Connection) -> None:
     """Create the ledger's tables, with their indexes, triggers and view, in the same order each time."""
     for table in metadata.sorted_tables:
         conn.execute(CreateTable(table))
     for index in INDEXES:
         conn.execute(CreateIndex(index))
-    conn.exec_driver_sql(ENDINGS)
-    for name, (when, then) in _TRIGGERS.items():
-        conn.exec_driver_sql(f"CREATE TRIGGER {name} AFTER {when} BEGIN {then}; END")
+    for definition in _definitions().values():
+        conn.exec_driver_sql(definition)
+
+
+def strange_definition(conn: Connection) -> str | None:
+    """The name of a trigger in a file that is not this program's, or of a view in place of one of its tables.
+
+    Each statement would run them: they could change what is bought, or never end.
+    """
+    ours = {name: _words(definition) for name, definition in _definitions().items()}
+    query = "SELECT type, name, sql FROM sqlite_master WHERE type IN ('trigger', 'view')"
+    for kind, name, definition in conn.exec_driver_sql(query):
+        is_ours = _words(definition) == ours.get(name)
+        if not is_ours and (kind == "trigger" or name in (*ours, *metadata.tables, "alembic_version")):
+            return str(name)
+    return None

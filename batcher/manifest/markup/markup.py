@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final, NamedTuple
 
-from batcher.manifest.markup.tags import BREAK, REMOVED, Span, html_spans, ssml_spans
+from batcher.manifest.markup.tags import BREAK, REMOVED, Span, enclosed, html_spans, ssml_spans
 
 _CONTROL: Final = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufff9-\ufffb"
 """Control characters, and those that change the direction of a text regardless of its letters."""
@@ -34,7 +34,10 @@ email youtube video sup sub indent wave shake rainbow tornado fade
 _BBCODE_NAMES: Final = frozenset(_BBCODE_WORDS.split())
 _BBCODE_ALONE: Final = frozenset(("center", "centre", "img", "color", "colour", "url", "font", "justify"))
 """Tags that are hardly words, and so count without the tag that closes them."""
-_PICTURE: Final = re.compile(r"\[img[^\[\]]*+\].*?\[/img\]", re.IGNORECASE | re.DOTALL)
+_BBCODE_OPENING: Final = re.compile(r"\[(\w++)")
+_BBCODE_CLOSING: Final = re.compile(r"\[/(\w++)\]")
+_PICTURE: Final = (re.compile(r"\[img[^\[\]]*+\]", re.IGNORECASE), re.compile(r"\[/img\]", re.IGNORECASE))
+"""Where a picture begins and ends."""
 _ADDRESS: Final = r"\b(?:https?|ftp|file)://\S+|\bwww\.\S+|\b[A-Za-z]:\\\S*|\\\\\w[\w.-]*\\\S*"
 """Web addresses and paths of Windows, in which % and \\ mean something else."""
 _PLACEHOLDER: Final = re.compile(
@@ -44,7 +47,7 @@ _PLACEHOLDER: Final = re.compile(
     r"|(?:0\d+|\d*\.\d+)?l{0,2}[sdifuxXg@](?!\w)"  # %s, %02d, %.2f
     r"|(?P<number>[1-9])(?![\w.,'\u2019%])|(?<=%)[1-9](?=[.,](?:\s|$))"  # %1
     r"|[A-Za-z_]\w*%(?!\w))"  # %NAME%
-    r"|<[A-Za-z]+(?:_\w+)+>"  # <player_name>
+    r"|<[A-Za-z]++_\w++>"  # <player_name>
     r"|\[(?i:insert|your|enter)\s[^\[\]]*+\])"  # [your name]
 )
 _PERCENT_FIRST: Final = re.compile("[ıİşŞğĞ]")
@@ -62,9 +65,10 @@ _DRAFT_WORD: Final = (
 _DRAFT: Final = re.compile(
     rf"[\s\[\](){{}}<>#*:.…_-]*{_DRAFT_WORD}[\s\[\](){{}}<>#*:.…_-]*\Z"  # nothing else
     r"|\W{0,2}(?:TODO|TBD|FIXME)\b\s*[:(\u2013\u2014-]"  # TODO: …
-    r"|(?s:.*?)[\[(<{]\s*(?:TODO|TBD|FIXME)\b[^\])>}]*[\])>}]"  # … (TBD) …
     r"|(?s:.*?)\b(?i:lorem ipsum dolor)\b"
 )
+_BRACKETED_DRAFT: Final = (re.compile(r"[\[(<{]\s*+(?:TODO|TBD|FIXME)\b"), re.compile(r"[\])>}]"))
+"""Where a draft's mark in brackets begins and ends, as in `… (TBD) …`."""
 _DRAFT_WORDS: Final = re.compile(rf"{_DRAFT_WORD}|(?i:lorem ipsum)")
 _DRAFT_INSIDE: Final = re.compile(r"\b(?:TBD|FIXME)\b")
 
@@ -84,18 +88,19 @@ def _braces(text: str) -> Iterator[Span]:
 
 
 def _bbcode(text: str) -> Iterator[Span]:
-    yield from _matches(_PICTURE)(text)
+    yield from (Span(start, end) for start, end in enclosed(*_PICTURE, text))
     lower = text.lower()
+    opened, closed = set(_BBCODE_OPENING.findall(lower)), set(_BBCODE_CLOSING.findall(lower))
     for match in _BBCODE.finditer(text):
         name = match["name"].lower()
         if name == "*":
-            found = "[/list]" in lower
+            found = "list" in closed
         elif match["close"]:
-            found = name in _BBCODE_NAMES or re.search(rf"\[{name}\b", lower) is not None
+            found = name in _BBCODE_NAMES or name in opened
         elif match["value"]:
-            found = name in _BBCODE_NAMES or f"[/{name}]" in lower
+            found = name in _BBCODE_NAMES or name in closed
         else:
-            found = name in _BBCODE_ALONE or f"[/{name}]" in lower
+            found = name in _BBCODE_ALONE or name in closed
         if found:
             yield Span(match.start(), match.end(), BREAK if name == "*" else REMOVED)
 
@@ -131,7 +136,8 @@ def _controls(text: str) -> Iterator[Span]:
 
 
 def _drafts(text: str) -> Iterator[Span]:
-    if _DRAFT.match(text) or (text != text.upper() and _DRAFT_INSIDE.search(text)):
+    is_marked = _DRAFT.match(text) or any(enclosed(*_BRACKETED_DRAFT, text))
+    if is_marked or (text != text.upper() and _DRAFT_INSIDE.search(text)):
         yield Span(0, len(text))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from html.entities import html5
 from typing import Final, NamedTuple
 
@@ -30,8 +30,16 @@ _TAG: Final = re.compile(
     r"(?P<attributes>=[^<>]*+|(?:\s++[\w:@.-]++(?:\s*+=\s*+(?:\"[^\"]*+\"|'[^']*+'|[^\s\"'<>`]++))?)*+)"
     r"\s*+(?P<empty>/?)>"
 )
-_COMMENT: Final = re.compile(r"<!--.*?-->|<!\[CDATA\[|\]\]>|<!DOCTYPE[^>]*>|<\?xml[^>]*\?>", re.DOTALL | re.IGNORECASE)
-_HIDDEN: Final = re.compile(r"<(style|script)\b[^>]*>.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
+_DECLARATION: Final = re.compile(r"<!\[CDATA\[|\]\]>|<!DOCTYPE[^<>]*+>|<\?xml[^<>]*\?>", re.IGNORECASE)
+_CLOSING: Final = re.compile(r"</([a-z][\w:.-]*+)>")
+_HIDDEN: Final = (
+    (re.compile("<!--"), re.compile("-->")),
+    *(
+        (re.compile(rf"<{name}\b[^<>]*+>", re.IGNORECASE), re.compile(rf"</{name}\s*+>", re.IGNORECASE))
+        for name in ("style", "script")
+    ),
+)
+"""Where what is not shown begins and ends."""
 _ENTITY: Final = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _SSML: Final = frozenset(("speak", "break", "prosody", "emphasis", "say-as", "phoneme"))
 _SSML_ATTRIBUTES: Final = {"sub": "alias", "voice": "name", "lang": "xml:lang", "mark": "name"}
@@ -52,12 +60,24 @@ _BREAKS: Final = frozenset(_BREAK_NAMES.split())
 """Tags that separate words."""
 
 
+def enclosed(begin: re.Pattern[str], end: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:
+    """Each part from a beginning to the next end. In one pattern, a beginning without an end would be searched through
+    for each, which takes forever if there are many."""
+    at = 0
+    while (first := begin.search(text, at)) and (last := end.search(text, first.end())):
+        at = last.end()
+        yield first.start(), at
+
+
 def html_spans(text: str) -> Iterator[Span]:
     """HTML and similar tags, comments and entities."""
-    for match in (*_HIDDEN.finditer(text), *_COMMENT.finditer(text)):
+    for begin, end in _HIDDEN:
+        yield from (Span(start, stop, BREAK) for start, stop in enclosed(begin, end, text))
+    for match in _DECLARATION.finditer(text):
         yield Span(match.start(), match.end(), BREAK)
+    closed = set(_CLOSING.findall(text.lower()))
     for match, is_ssml in _tags(text):
-        if not is_ssml and _is_html(match, text):
+        if not is_ssml and _is_html(match, closed):
             yield _span(match)
     for match in _ENTITY.finditer(text):
         name = match[0][1:]
@@ -85,14 +105,14 @@ def _opens_ssml(match: re.Match[str]) -> bool:
     return name in _SSML or (attribute is not None and f" {attribute}=" in match["attributes"].lower())
 
 
-def _is_html(match: re.Match[str], text: str) -> bool:
-    """Whether the match is a tag: one that HTML knows, one with a value, or one that is closed."""
+def _is_html(match: re.Match[str], closed: Set[str]) -> bool:
+    """Whether the match is a tag: one that HTML knows, one with a value, or one of those that are closed."""
     name, attributes = match["name"].lower(), match["attributes"]
     if name in _HTML or "=" in attributes or match["close"]:
         return True
     if attributes:
         return False
-    return bool(match["empty"]) or f"</{name}>" in text.lower() or (name == "p" and not match.start())
+    return bool(match["empty"]) or name in closed or (name == "p" and not match.start())
 
 
 def _span(match: re.Match[str]) -> Span:

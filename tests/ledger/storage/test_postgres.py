@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from batcher.address import Server
-from batcher.errors import LedgerError, LockedError
+from batcher.errors import LedgerError, LockedError, StorageError
 from batcher.ledger.storage import database
 from batcher.ledger.storage import postgres as storage
 from tests.support import postgres
@@ -138,3 +139,46 @@ def test_a_user_who_may_not_create_tables_is_told_so(place: Server) -> None:
     assert "must be able to create and use tables" in (error.value.hint or "")
     with admin(place) as connection:
         connection.execute("DROP ROLE guest")
+
+
+_HELLO = b"R\0\0\0\x08\0\0\0\0S\0\0\0\x19client_encoding\0UTF8\0Z\0\0\0\x05I"
+"""What a server sends to a user whom it trusts."""
+
+
+def _refusal(text: bytes) -> bytes:
+    fields = b"SERROR\0VERROR\0CXX000\0M" + text + b"\0\0"
+    return b"E" + (len(fields) + 4).to_bytes(4, "big") + fields
+
+
+@pytest.mark.parametrize("answer", [b"", b"T\0\0\0\x1f", _refusal(b"\x1b[31mred you sent pass-word " + b"x" * 5000)])
+def test_a_server_that_fails_at_the_first_statement_is_trouble(tmp_path: Path, answer: bytes) -> None:
+    """Such as one that is restarted just then. What it says is one short line, without the password."""
+
+    def serve() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(_HELLO)
+            connection.recv(4096)
+            connection.sendall(answer + b"Z\0\0\0\x05I" * (answer[:1] == b"E"))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as pool:
+        served = pool.submit(serve)
+        port = listening.getsockname()[1]
+        place = Server(f"postgresql://me:pass-word@127.0.0.1:{port}/db?sslmode=disable", tmp_path)
+        with pytest.raises(StorageError, match="cannot connect to the ledger postgresql://me@") as caught:
+            storage.connect(place)
+        served.result()
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < 400
+    assert "pass-word" not in caught.value.message
+
+
+def test_a_server_that_stops_answering_after_the_connection_is_trouble(
+    place: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.create(place, "real")
+    monkeypatch.setattr(database, "_check_world", lambda conn, *_: conn.exec_driver_sql("SELECT pg_sleep(60)"))
+    monkeypatch.setattr(storage, "OPENING_SECONDS", 0.3)
+    with pytest.raises(StorageError, match=r"the ledger postgresql://.* failed"):
+        database.open_existing(place)

@@ -126,3 +126,42 @@ def test_any_text_is_searched_in_proportion_to_its_length() -> None:
         find(sign * 5000)
         find(f"<b{sign * 5000}")
     assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        *("[TODO", "<style>", "<script ", "<!DOCTYPE ", "<?xml ", "<!--", "<foo>", "</foo ", "[img]", "[b]", "[/bq]"),
+        *("[a](", "[a](http://", "[a [b] ", "{a,", "%(a", "**a ", "&amp", "[audio:a."),
+    ],
+)
+def test_marks_without_an_end_take_no_longer_the_more_there_are(part: str) -> None:
+    """Each would otherwise be compared with the whole rest of the text: minutes for a megabyte."""
+    text = f"{part * 40_000}>"
+    begun = time.process_time()
+    find(text)
+    strip(text, set(NOUNS))
+    assert time.process_time() - begun < 3
+
+
+def test_a_long_name_that_looks_like_a_placeholder_takes_no_time() -> None:
+    """Each further underscore would otherwise double it."""
+    assert find(f"Press <a{'_a' * 60} now.") == {}
+    assert find(f"Press <a{'_a' * 60}> now.") == {"placeholders": [f"<a{'_a' * 60}>"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Hello (TBD) there", {"todo": ["TBD"]}),
+        ("Hello ( TODO: write <this> there", {"todo": ["TODO"]}),
+        ("Hello (TODO there", {}),
+        ("a<!-- b --> c --> d", {"html": ["<!-- b -->"]}),
+        ("--> a <!-- b", {}),
+        ("<STYLE a>x</style >y</style>", {"html": ["<STYLE a>x</style >", "</style>"]}),
+        ("[img]a[/IMG] b [img]c", {"bbcode": ["[img]a[/IMG]", "[img]"]}),
+        ("[quest]a[/quest] [other]", {"bbcode": ["[quest]", "[/quest]"]}),
+    ],
+)
+def test_what_is_enclosed_ends_at_the_next_end(text: str, found: dict[str, list[str]]) -> None:
+    assert find(text) == found
