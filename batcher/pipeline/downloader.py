@@ -258,7 +258,7 @@ class Downloader:
         asked, why = fetched.retry_after_seconds or 0.0, fetched.reason or "no answer"
         if 200 < (fetched.http_status or 0) < 300:  # something other than the whole file
             return _FailedError(why, unusable=True, error=error)
-        if fetched.http_status in (429, 503) and asked > PATIENT_RETRY_AFTER_SECONDS:
+        if asked > PATIENT_RETRY_AFTER_SECONDS:
             why = f"{why}; it asks to wait until {local(self.ctx.clock.now() + asked)}"
             return _FailedError(why, error=error, is_last=True)
         is_last = fetched.is_late or self._is_refused_for_good()
