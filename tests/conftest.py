@@ -59,8 +59,8 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two workers for each processor: most tests wait for a process."""
-    return 2 * (os.cpu_count() or 1)
+    """Three workers for each processor: most tests wait for a process."""
+    return 3 * (os.cpu_count() or 1)
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ POINTS: Final = (
 """Where runs are killed: two objects are created for the probe, then two for each row."""
 
 
-CORE: Final = POINTS[3:6]
+CORE: Final = POINTS[3:5]
 """Points that are tried by default."""
 
 

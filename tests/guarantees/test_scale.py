@@ -397,6 +397,7 @@ def test_a_run_works_with_64_file_descriptors(project: Project) -> None:
     assert len(project.provider.creates) == len(rows)
 
 
+@pytest.mark.slow
 def test_a_text_of_five_megabytes_is_delivered(project: Project) -> None:
     """It is read, sent and delivered like any other."""
     rows = [replace_text(row, 5_000_000) for row in project.rows(1)]
