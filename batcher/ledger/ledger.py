@@ -50,7 +50,7 @@ _TRIES: Final = 5
 """Attempts at a transaction that the server aborts since it and another wait for each other."""
 
 _OF_VALUES: Final = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError, SQLAlchemyError)
-"""Errors that values of a wrong type cause, in whatever uses them."""
+"""Errors that values of a wrong type can cause."""
 _DIAGNOSIS_SECONDS: Final = 10.0
 """Longest time for which damage of the ledger is looked for after such an error."""
 

@@ -151,7 +151,7 @@ def test_the_first_line_names_no_password(project: Project) -> None:
 
 
 def test_settings_to_be_trusted_are_shown_as_a_whole_but_for_passwords() -> None:
-    """The end of an address says who owns it. Control characters are escapes."""
+    """The end of an address shows who owns it. Control characters are escapes."""
     url = f"https://fishaudio.org.{'a' * 100}.example/v1"
     assert listed({"api-url": url, "ping": "https://x/\x1b"}) == f'api-url = "{url}", ping = "https://x/\\u001b"'
     shown = {"ledger": ["postgresql://u:secret@h/d"], "out-dir": "postgresql://h/d?password=secret"}

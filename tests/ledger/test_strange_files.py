@@ -88,7 +88,7 @@ def test_a_ledger_without_its_facts_is_refused(path: Path, statement: str, messa
     ],
 )
 def test_an_error_that_wrong_values_cause_names_them(path: Path, statement: str, message: str) -> None:
-    """Whatever uses them: they are looked for only then, and by `doctor`."""
+    """They are looked for only after such an error, and by `doctor`."""
     change(path, statement)
     with pytest.raises(DamagedError, match=message), open_readonly(path):
         raise TypeError

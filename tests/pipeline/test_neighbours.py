@@ -246,7 +246,7 @@ async def test_a_wait_that_the_api_asks_for_is_recorded_for_the_other_runs(
 async def test_creating_ends_if_the_api_asked_another_run_for_a_long_wait(
     book: Book, submitter: Submitter, clock: BriefClock
 ) -> None:
-    """It is the API's trouble, and it says until when. Open tasks are still collected."""
+    """It is the API's trouble; the message has the time until which to wait. Open tasks are still collected."""
     book.do(account.note_closed, book.account_id, PATIENT_RETRY_AFTER_SECONDS + 60.0)
     assert not await submitter._wait()
     stop = submitter.ctx.stop

@@ -290,7 +290,7 @@ class Attentive:
 
     async def wait(self) -> None:
         with anyio.fail_after(10.0):
-            while self.open:  # noqa: ASYNC110 - the sockets' ends say when
+            while self.open:  # noqa: ASYNC110 - no event marks the end of a connection
                 await anyio.sleep(0.001)
 
 

@@ -152,7 +152,7 @@ def _refusal(text: bytes) -> bytes:
 
 @pytest.mark.parametrize("answer", [b"", b"T\0\0\0\x1f", _refusal(b"\x1b[31mred you sent pass-word " + b"x" * 5000)])
 def test_a_server_that_fails_at_the_first_statement_is_trouble(tmp_path: Path, answer: bytes) -> None:
-    """Such as one that is restarted just then. What it says is one short line, without the password."""
+    """Such as one that is restarted just then. Its message is one short line, without the password."""
 
     def serve() -> None:
         connection, _ = listening.accept()
