@@ -392,7 +392,8 @@ def test_an_abandoned_failure_counts_as_settled_until_it_is_retried(project: Pro
     assert "batcher retry --state abandoned" in (project.audio / "lines.report.html").read_text(encoding="utf-8")
     provider.on_create = lambda _: None
     assert "may have been bought" not in _decide(project, "retry", "r3").out
-    provider.on_read = lambda job: Twist(status=404, body={"code": "x"}) if "number 2" in job.text else None
+    (failed,) = [job.id for job in provider.jobs.values() if "number 2" in job.text]
+    provider.on_read = lambda job: Twist(status=404, body={"code": "x"}) if job.id == failed else None
     assert "the next run creates it again and pays for it" in _decide(project, "retry", "r2").out
     provider.ending = lambda _: {}
     ended = project.run(manifest)
