@@ -143,8 +143,9 @@ class Submitter:
             self.ctx.stop.stop_creating(*end)
             return False
         match why:
-            case Wait.NOTHING_LEFT if self.ctx.ledger.is_shared:
-                return await self._take_over()  # of runs that have ended meanwhile
+            case Wait.NOTHING_LEFT if self.ctx.ledger.is_shared and found.waits_for_tasks:
+                # Tasks of runs that have ended meanwhile. Another run may have taken them over since the look.
+                return await self._take_over() or await self.ctx.ledger.do(self._others_work)
             case Wait.NOTHING_LEFT | Wait.UNSEEN_PROBE:
                 return False
             case Wait.BUDGET | Wait.ANSWERS | Wait.PROBE:
@@ -216,12 +217,15 @@ class Submitter:
 
     def _look(self, conn: Connection, affordable: Sequence[Batch]) -> tuple[bool, Room, bool]:
         """Whether an item is pending, whether the limits of all runs permit to create it, and whether others work."""
-        run_id, chosen = self.ctx.run_id, self._only_chosen
+        run_id = self.ctx.run_id
         self._replaced = [batch.name for batch in self.wanted if not claims.is_current(conn, batch)]
-        pending = claims.has_claimable(conn, run_id, affordable, only_chosen=chosen)
+        pending = claims.has_claimable(conn, run_id, affordable, only_chosen=self._only_chosen)
         left = account.room(conn, run_id, self.api.account_id, 1, self._limits)
+        return pending, left, self._others_work(conn)
+
+    def _others_work(self, conn: Connection) -> bool:
         at = self.ctx.clock.now()
-        return pending, left, claims.held_by_others(conn, run_id, self.wanted, at=at, only_chosen=chosen)
+        return claims.held_by_others(conn, self.ctx.run_id, self.wanted, at=at, only_chosen=self._only_chosen)
 
     @property
     def _over_budget(self) -> dict[int, str]:

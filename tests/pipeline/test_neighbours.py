@@ -214,6 +214,25 @@ async def test_a_run_with_nothing_to_create_takes_over_what_ended_runs_have_left
     assert await submitter._wait() == left
 
 
+async def test_tasks_that_a_third_run_takes_over_first_are_waited_for(
+    book: Book, submitter: Submitter, clock: BriefClock
+) -> None:
+    """Between this run's look, when theirs has just ended, and its own attempt: the run must not end with open items."""
+    third = "run-3"
+    book.join(third)
+    for number, one in enumerate(book.claim(3, run_id=OTHER)):
+        book.record(book.accepted(one, f"t{number}", run_id=OTHER))
+    book.do(lambda conn: runs.end_run(conn, OTHER, ended_at=AT))
+
+    async def too_late() -> bool:
+        return not book.do(collection.take_over, book.account_id, book.wanted, run_id=third)
+
+    submitter._take_over = too_late
+    assert await submitter._wait()
+    assert await submitter._wait()
+    assert lines(submitter) == ["nothing is left to create; waiting for the items of other runs"]
+
+
 async def test_a_run_takes_a_share_of_the_slots_only_while_it_creates(
     book: Book, provider: FakeTTS, submitter: Submitter
 ) -> None:
