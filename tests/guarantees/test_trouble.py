@@ -25,7 +25,9 @@ def _shell(project: Project, manifest: Path, redirections: str) -> int:
     return subprocess.run(["/bin/sh", "-c", command], env=project.environment, check=False, timeout=60).returncode
 
 
-@pytest.mark.parametrize("redirections", ["2>/dev/full", "2>&1 | head -n 1 >/dev/null"])
+@pytest.mark.parametrize(
+    "redirections", ["2>/dev/full", pytest.param("2>&1 | head -n 1 >/dev/null", marks=pytest.mark.slow)]
+)
 def test_a_standard_error_that_takes_nothing_stops_no_run(
     project: Project, provider: FakeTTS, redirections: str
 ) -> None:

@@ -201,6 +201,7 @@ def test_a_text_that_is_put_back_after_a_retake_of_another_is_not_bought_again(
     assert (line["take"], line["state"]) == (1, "done")
 
 
+@pytest.mark.slow
 def test_a_row_returns_to_the_retake_of_a_text_that_it_had_before(project: Project, provider: FakeTTS) -> None:
     """Although its text was changed and put back in between, which has one take only. Nothing is bought again."""
     different_takes(provider)
@@ -220,6 +221,7 @@ def test_a_row_returns_to_the_retake_of_a_text_that_it_had_before(project: Proje
     assert provider.asked == [texts[1], texts[0], texts[0]]
 
 
+@pytest.mark.slow
 def test_a_new_text_of_a_retaken_row_is_shared_with_other_rows(project: Project, provider: FakeTTS) -> None:
     """It is the text's first take, so a row that gets the same text later buys nothing."""
     row = {"id": "a", "text": "The first text.", "voice": "anna"}
@@ -315,7 +317,7 @@ def test_a_retake_never_replaces_a_file_that_was_edited(project: Project, provid
     assert file.read_bytes() == take_audio(project.rows(1)[0]["text"], 1)
 
 
-@pytest.mark.parametrize("lost", ["missing", "damaged"])
+@pytest.mark.parametrize("lost", [pytest.param("missing", marks=pytest.mark.slow), "damaged"])
 def test_audio_that_is_replaced_is_restored_to_its_item(project: Project, provider: FakeTTS, lost: str) -> None:
     """Where the row's file is the last copy of a paid take."""
     different_takes(provider)
@@ -425,7 +427,7 @@ def _retake(project: Project, name: str) -> Ended:
     return project.batcher("retake", name, "--ledger", project.ledger)
 
 
-@pytest.mark.parametrize("batch", [(), ("--batch", "lines")])
+@pytest.mark.parametrize("batch", [pytest.param((), marks=pytest.mark.slow), ("--batch", "lines")])
 def test_one_unknown_row_stops_a_retake_or_retry_of_all(
     project: Project, provider: FakeTTS, batch: Sequence[str]
 ) -> None:

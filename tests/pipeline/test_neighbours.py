@@ -217,7 +217,7 @@ async def test_a_run_with_nothing_to_create_takes_over_what_ended_runs_have_left
 async def test_tasks_that_a_third_run_takes_over_first_are_waited_for(
     book: Book, submitter: Submitter, clock: BriefClock
 ) -> None:
-    """Between this run's look, when theirs has just ended, and its own attempt: the run must not end with open items."""
+    """Between this run's look, when theirs has just ended, and its own attempt. It must not end with open items."""
     third = "run-3"
     book.join(third)
     for number, one in enumerate(book.claim(3, run_id=OTHER)):

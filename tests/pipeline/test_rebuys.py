@@ -74,6 +74,7 @@ def test_paid_texts_are_recognised_under_other_ids_and_another_batch(project: Pr
     assert len(provider.creates) == 3
 
 
+@pytest.mark.slow
 def test_other_speakers_takes_and_allowed_rebuys_need_no_consent(project: Project, provider: FakeTTS) -> None:
     """Nor does the rest of a purchase that was allowed before."""
     rows: Rows = [{"id": "a", "text": "Yes.", "voice": "anna", "take": ""}]

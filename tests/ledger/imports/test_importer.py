@@ -321,6 +321,7 @@ def test_memory_does_not_grow_with_long_texts(book: Book) -> None:
     assert peak < size / 2
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_manifest(book: Book) -> None:
     """Five times the rows take about the same memory."""
     small = _peak(book, 2_000)
