@@ -7,15 +7,16 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 _SCHEME: Final = re.compile(r"postgres(ql)?(\+psycopg)?://", re.IGNORECASE)
-_PASSWORD: Final = re.compile(r"(?<=://)[^@:/]*:([^@]+)@|[?&]password=([^&]+)", re.IGNORECASE)
+_PASSWORD: Final = re.compile(r"(?<=://)[^@:/]*:(.+)@|[?&](?:ssl)?password=([^&]+)", re.IGNORECASE)
 _LEAST_SECRET: Final = 8
 """Characters of a password, at least, that is removed from messages: removing less would garble ordinary words."""
 _SHOWN: Final = frozenset(
     {
         *("dbname", "host", "hostaddr", "options", "port", "service", "target_session_attrs", "user"),
+        *("application_name", "connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval"),
         *("channel_binding", "passfile", "sslcert", "sslkey", "sslmode", "sslnegotiation", "sslrootcert"),
     }
 )
@@ -42,8 +43,10 @@ class Server:
 
     def without_secrets(self, message: str) -> str:
         """A message of the server without the password of the URL or of the environment, which it knows."""
-        secrets = {unquote("".join(one)) for one in _PASSWORD.findall(self.url)} | {os.environ.get("PGPASSWORD", "")}
-        for secret in secrets:
+        found = ["".join(one) for one in _PASSWORD.findall(self.url)]
+        parts = {part for one in found for part in (one, *one.split("@"))}  # libpq may end a password at any @
+        secrets = parts | set(map(unquote, parts)) | {os.environ.get("PGPASSWORD", "")}
+        for secret in sorted(secrets, key=len, reverse=True):
             if len(secret) >= _LEAST_SECRET:
                 message = message.replace(secret, "***")
         return message
@@ -111,7 +114,14 @@ def without_password(value: str) -> str:
     others with a user."""
     if (url := server_url(value)) is not None:
         return str(Server(url, Path()))
-    return "URL" if "://" in value and "@" in value else value
+    return "URL" if "://" in value and _names_user(value) else value
+
+
+def _names_user(url: str) -> bool:
+    try:
+        return "@" in urlsplit(url).netloc
+    except ValueError:
+        return True
 
 
 def has_secret(value: str) -> bool:

@@ -32,8 +32,7 @@ MAX_SPARSE_CELLS: Final = 1 << 22
 MAX_BLANK_SHARE: Final = 8
 """In a larger area, how many cells there may be for each that is filled."""
 MAX_COPIED_CHARACTERS: Final = 1 << 23
-"""Characters of an .ods workbook that are not in the file: cells that it repeats, and spaces of which it has the
-number."""
+"""Characters of an .ods workbook that are not in the file: repeated cells, and spaces that are stored as a count."""
 MAX_OLD_SHEET_BYTES: Final = 96 << 20
 """Estimated bytes of memory that a sheet of an .xls workbook takes: its area, blank cells included, and its texts."""
 MAX_OLD_RECORDS: Final = 1 << 16

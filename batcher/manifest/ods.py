@@ -81,7 +81,9 @@ def _copied(cell: ElementTree.Element, times: int) -> int:
 
 def _check_copied(characters: int) -> None:
     if characters > limits.MAX_COPIED_CHARACTERS:
-        raise limits.TooLargeError(f"its repeated cells have more than {limits.MAX_COPIED_CHARACTERS:,} characters")
+        raise limits.TooLargeError(
+            f"its repeated cells and spaces have more than {limits.MAX_COPIED_CHARACTERS:,} characters"
+        )
 
 
 def _count(one: ElementTree.Element, name: str) -> int:

@@ -46,13 +46,14 @@ def change(path: Path, *statements: str) -> None:
         [f"CREATE TRIGGER evil AFTER INSERT ON runs BEGIN INSERT INTO meta {_ENDLESS} SELECT x, x FROM c; END"],
         ["DROP TRIGGER items_move", "CREATE TRIGGER items_move AFTER UPDATE ON items BEGIN DELETE FROM events; END"],
         ["DROP VIEW endings", "CREATE VIEW endings AS SELECT * FROM tasks"],
+        ["DROP TABLE balances", f"CREATE VIEW Balances AS {_ENDLESS} SELECT x FROM c"],
     ],
 )
 def test_a_ledger_with_triggers_or_views_of_somebody_else_is_refused(path: Path, statements: list[str]) -> None:
     """Before any of them is run: they could change what is bought, or never end."""
     change(path, *statements)
     for readonly in (True, False):
-        with pytest.raises(LedgerError, match=r"has a trigger or view that is not batcher's: (items|evil|endings)"):
+        with pytest.raises(LedgerError, match=r"not batcher's: (items|evil|endings|Balances)"):
             database.open_existing(path, readonly=readonly)
 
 
@@ -81,6 +82,7 @@ def test_a_ledger_without_its_facts_is_refused(path: Path, statement: str, messa
         ("UPDATE runs SET started_at = 'yesterday'", r"runs\.started_at is of the wrong kind"),
         ("UPDATE runs SET started_at = 9e999", r"runs\.started_at is of the wrong kind"),
         ("UPDATE runs SET started_at = 1e15", r"runs\.started_at is of the wrong kind"),
+        ("INSERT INTO balances (account_id, at) VALUES (1, 5e17)", r"balances\.at is of the wrong kind"),
         ("UPDATE items SET text = x'ff'", r"items\.text is of the wrong kind"),
         ("UPDATE items SET params = '{['", r"items\.params is of the wrong kind"),
         ("UPDATE items SET bytes = 'many'", r"items\.bytes is of the wrong kind"),
@@ -94,6 +96,15 @@ def test_an_error_that_wrong_values_cause_names_them(path: Path, statement: str,
         raise TypeError
     with open_readonly(path) as conn:
         assert [re.search(message, one) is not None for one in integrity.damage(conn)] == [True]
+
+
+def test_a_ledger_that_cannot_be_checked_in_time_is_not_called_damaged(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batcher.ledger.ledger._DIAGNOSIS_SECONDS", -1.0)
+    monkeypatch.setattr("batcher.ledger.storage.sqlite._STEPS", 1)
+    with pytest.raises(TypeError), open_readonly(path):
+        raise TypeError
 
 
 def test_other_errors_pass(path: Path) -> None:

@@ -27,6 +27,8 @@ from batcher.item import State
 from batcher.ledger.storage.schema import attempts, batches, events, files, items, metadata, rows, tasks
 from batcher.ledger.storage.statements import execute
 
+_DAMAGED: Final = ("CORRUPT", "NOTADB")
+"""SQLite's errors that mean damage, not that the file cannot be read at the moment."""
 _EXAMPLES: Final = 3
 """Examples shown of each inconsistency."""
 
@@ -44,14 +46,17 @@ def damage(conn: Connection) -> list[str]:
     """Damage that SQLite finds in the file, and columns with values of a wrong kind. A server checks both itself."""
     if conn.dialect.name == "postgresql":
         return []
+    found: list[str] = []
     try:
-        lines = [str(line) for line in execute(conn, "PRAGMA quick_check(20)").scalars()]
+        found += [str(line) for line in execute(conn, "PRAGMA quick_check(20)").scalars() if line != "ok"]
         orphans = execute(conn, "PRAGMA foreign_key_check").all()
+        found += [f"a row of {row[0]} refers to a missing row of {row[2]}" for row in orphans[:20]]
+        found += [f"a value of {name} is of the wrong kind" for name in _wrong_values(conn)]
     except DatabaseError as error:
-        return [str(error.orig)]
-    found = [line for line in lines if line != "ok"]
-    found += [f"a row of {row[0]} refers to a missing row of {row[2]}" for row in orphans[:20]]
-    return found + [f"a value of {name} is of the wrong kind" for name in _wrong_values(conn)]
+        if getattr(error.orig, "sqlite_errorname", "").partition("_")[2].startswith(_DAMAGED):
+            return [*found, str(error.orig)]
+        raise
+    return found
 
 
 def _wrong_values(conn: Connection) -> Iterator[str]:
@@ -69,11 +74,12 @@ def _wrong_values(conn: Connection) -> Iterator[str]:
 
 
 def _wrong(column: Column[Any]) -> str:
-    """Whether a value of this column is none of its kind: SQL."""
+    """SQL: whether a value of this column has the wrong type."""
     name, types = column.name, next(types for kind, types in _TYPES.items() if isinstance(column.type, kind))
     wrong = f"typeof({name}) NOT IN ('null', {types})"
     if isinstance(column.type, Float):
-        return f"{wrong} OR abs({name}) > {_MAX_TIME if name.endswith('_at') else _MAX_NUMBER}"
+        is_time = name == "at" or name.endswith("_at")
+        return f"{wrong} OR abs({name}) > {_MAX_TIME if is_time else _MAX_NUMBER}"
     return f"{wrong} OR NOT json_valid({name})" if name in _JSON else wrong
 
 

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -217,7 +218,7 @@ def _opening(address: Address, engine: Engine) -> AbstractContextManager[None]:
     if isinstance(address, Server):
         from batcher.ledger.storage import postgres
 
-        return postgres.opening(address, engine)
+        return postgres.opening(address, partial(postgres.cut, engine))
     return sqlite.translating(address)
 
 

@@ -8,6 +8,7 @@ after a minute without a statement, as when the process is stopped.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -47,6 +48,7 @@ _CONNECT: Final = {
     "application_name": "batcher",
 }
 """So that this host notices within 25 s that the server is gone; it would wait for many minutes."""
+_QUOTED: Final = re.compile(r'"[^"]*"')
 OPENING_SECONDS: Final = 20.0
 """Longest time for the statements of one step of opening a ledger."""
 LEASE_SECONDS: Final = 60
@@ -98,7 +100,7 @@ _FUNCTIONS: Final = (
 as text. `folded` needs the temporary table `folded_names`, which has the names that are not ASCII."""
 
 
-def connect(server: Server, *, readonly: bool = False) -> psycopg.Connection[Any]:
+def connect(server: Server, *, readonly: bool = False) -> Session:
     """A connection with the settings of a session of ours. If `readonly`, a transaction sees one state of the ledger.
 
     Raises:
@@ -141,7 +143,8 @@ def _connected(server: Server) -> Session:
     try:
         return Session.connect(server.url, autocommit=True, **_CONNECT)  # type: ignore[arg-type]
     except psycopg.ProgrammingError as error:
-        raise UsageError(f"cannot read the address of the ledger: {_reason(error, server)}", _EXAMPLE) from None
+        why = _QUOTED.sub('"…"', _reason(error, server))  # which may be a part of a password
+        raise UsageError(f"cannot read the address of the ledger: {why}", _EXAMPLE) from None
     except psycopg.OperationalError as error:
         if pooler.is_refusal(error):
             raise pooler.options_refused(server) from None
@@ -180,9 +183,9 @@ _EXAMPLE: Final = "For example: postgresql://user@host/database"
 
 def exists(server: Server) -> bool:
     """Whether the database has a ledger."""
-    engine = _engine(server, readonly=True)
+    engine, session = _engine(server, readonly=True)
     try:
-        with opening(server, engine), engine.connect() as connection:
+        with opening(server, session.cut), engine.connect() as connection:
             return inspect(connection).has_table("alembic_version")
     finally:
         engine.dispose()
@@ -242,9 +245,9 @@ def open_engine(server: Server, *, readonly: bool, run_id: str | None = None, al
         LockedError: another process holds the lock, and does not share it.
         StorageError: the server cannot be reached.
     """
-    engine = _engine(server, readonly=readonly)
+    engine, session = _engine(server, readonly=readonly)
     try:
-        with opening(server, engine), engine.connect() as connection:
+        with opening(server, session.cut), engine.connect() as connection:
             _check_server(connection, server)
             if not readonly:
                 sharing.lock(connection, server, run_id, alone=alone)
@@ -254,8 +257,10 @@ def open_engine(server: Server, *, readonly: bool, run_id: str | None = None, al
     return engine
 
 
-def _engine(server: Server, *, readonly: bool = False) -> Engine:
-    first = [connect(server, readonly=readonly)]
+def _engine(server: Server, *, readonly: bool = False) -> tuple[Engine, Session]:
+    """An engine with one connection, and that connection."""
+    session = connect(server, readonly=readonly)
+    first = [session]
 
     def once() -> psycopg.Connection[Any]:
         """The one connection. It is not replaced when it is lost: the lock was lost with it."""
@@ -270,7 +275,7 @@ def _engine(server: Server, *, readonly: bool = False) -> Engine:
     if readonly:
         event.listen(engine, "begin", lambda conn: conn.exec_driver_sql(FORBID_WRITES))
         event.listen(engine, "commit", lambda conn: conn.exec_driver_sql("ROLLBACK"))
-    return engine
+    return engine, session
 
 
 def cut(engine: Engine) -> None:
@@ -302,7 +307,7 @@ def end_session(server: Server, run_id: str) -> None:
     Raises:
         StorageError: the server cannot be reached, or does not permit it.
     """
-    engine = _engine(server, readonly=True)
+    engine, _ = _engine(server, readonly=True)
     try:
         with translating(server), engine.begin() as connection:
             sharing.end_session(connection, run_id)
@@ -358,10 +363,10 @@ def translating(server: Server) -> Iterator[None]:
 
 
 @contextmanager
-def opening(server: Server, engine: Engine) -> Iterator[None]:
+def opening(server: Server, stop: Callable[[], None]) -> Iterator[None]:
     """Like `translating`, while a ledger is opened: these statements take no time, so a server that does not answer in
-    `OPENING_SECONDS` has failed."""
-    with translating(server), _bounded(partial(cut, engine)):
+    `OPENING_SECONDS` has failed. `stop` cuts the connection."""
+    with translating(server), _bounded(stop):
         yield
 
 

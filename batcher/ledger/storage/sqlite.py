@@ -24,6 +24,8 @@ from batcher.ledger.storage.statements import first_error
 _BUSY_TIMEOUT_SECONDS: Final = 30
 MAX_ROW_BYTES: Final = 64 << 20
 """Bounds a row, and each value in a query. A text of `MAX_LINE_CHARACTERS` has at most half of it."""
+_STEPS: Final = 10_000
+"""Steps of a statement between two looks at the time that it may take."""
 _DISK_ERRORS: Final = (
     "SQLITE_FULL",
     "SQLITE_IOERR",
@@ -155,7 +157,7 @@ def limit(conn: Connection, seconds: float) -> None:
     """Let statements fail on this connection once this time has passed."""
     end = time.monotonic() + seconds
     connection = cast(sqlite3.Connection, conn.connection.driver_connection)
-    connection.set_progress_handler(lambda: time.monotonic() > end, 10_000)
+    connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
 
 
 def sync(path: Path) -> None:

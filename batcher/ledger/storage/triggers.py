@@ -151,7 +151,7 @@ def create_tables(conn: Connection) -> None:
 
 
 def strange_definition(conn: Connection) -> str | None:
-    """The name of a trigger in a file that is not this program's, or of a view in place of one of its tables.
+    """Name of the first trigger that is not this program's, or view in place of one of its tables; None without them.
 
     Each statement would run them: they could change what is bought, or never end.
     """
@@ -159,6 +159,6 @@ def strange_definition(conn: Connection) -> str | None:
     query = "SELECT type, name, sql FROM sqlite_master WHERE type IN ('trigger', 'view')"
     for kind, name, definition in conn.exec_driver_sql(query):
         is_ours = _words(definition) == ours.get(name)
-        if not is_ours and (kind == "trigger" or name in (*ours, *metadata.tables, "alembic_version")):
+        if not is_ours and (kind == "trigger" or name.lower() in (*ours, *metadata.tables, "alembic_version")):
             return str(name)
     return None

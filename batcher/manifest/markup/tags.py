@@ -61,8 +61,8 @@ _BREAKS: Final = frozenset(_BREAK_NAMES.split())
 
 
 def enclosed(begin: re.Pattern[str], end: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:
-    """Each part from a beginning to the next end. In one pattern, a beginning without an end would be searched through
-    for each, which takes forever if there are many."""
+    """Each part from a beginning to the next end. A single pattern would search the rest of the text again for each
+    beginning without an end, which takes quadratic time."""
     at = 0
     while (first := begin.search(text, at)) and (last := end.search(text, first.end())):
         at = last.end()
