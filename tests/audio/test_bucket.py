@@ -26,7 +26,7 @@ from batcher.audio.stores import Stores
 from batcher.errors import StorageError, UsageError
 from batcher.ledger.lifecycle.repairs import SavedFile
 from batcher.ledger.records import Output
-from tests.support.object_store import SLOW_SECONDS, URL, Fault, ObjectStore, serving
+from tests.support.object_store import SLOW_SECONDS, URL, Fault, ObjectStore, reached
 
 KEY = "ab" + "0" * 62
 OTHER = "cd" + "1" * 62
@@ -36,10 +36,8 @@ OLD = b"earlier speech " * 50
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
-    with serving(tmp_path / "store") as server:
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        yield server
+    with reached(tmp_path / "store", monkeypatch) as store:
+        yield store
 
 
 @pytest.fixture

@@ -522,7 +522,7 @@ def test_case_is_ignored_where_a_folder_is_also_found_in_the_other_case(tmp_path
 def test_two_names_are_one_entry_by_a_link_to_the_folder_or_on_a_disk_that_ignores_case(
     home: Path, store: Folder, there: list[str], name: str, out_dir: str, path: str, same: bool
 ) -> None:
-    """Here such a disk is one on which both names are the same file."""
+    """A hard link under both names stands for a disk that ignores case."""
     row = output(home, name)
     (home / "linked").symlink_to("audio")
     for link in there:

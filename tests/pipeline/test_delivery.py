@@ -20,7 +20,7 @@ from batcher.pipeline.delivery import SWEPT, Delivery, recover_files, sync_part
 from batcher.settings import Settings
 from tests.support.fake_tts import audio_of
 from tests.support.ledger_kit import AT, Book, ending, run_context
-from tests.support.object_store import URL, serving
+from tests.support.object_store import URL, reached
 
 MP3 = audio_of("one", "mp3")
 
@@ -89,9 +89,7 @@ async def test_a_part_that_was_replaced_by_a_link_is_not_delivered(book: Book, d
 async def test_audio_in_an_object_store_leaves_no_part_on_this_host(
     book: Book, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serving(tmp_path / "store") as server, book.ledger() as ledger:
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
+    with reached(tmp_path / "store", monkeypatch) as server, book.ledger() as ledger:
         delivery = Delivery(ctx=run_context(ledger, Settings(sources=(), ledger=book.address, out_dir=URL)), named=[])
         task = rendered(book)
         file = downloaded(delivery, task)

@@ -35,7 +35,7 @@ from batcher.settings import Settings
 from batcher.throttle.gate import PATIENCE_SECONDS, Throttle
 from tests.support.fake_tts import TOKEN, FakeTTS, Job, Twist, audio_of, refusal
 from tests.support.ledger_kit import AT, RUN, Book, book_in, ending, run_context, sheet
-from tests.support.object_store import URL, Fault, ObjectStore, serving
+from tests.support.object_store import URL, Fault, ObjectStore, reached
 from tests.support.raw_server import Connection, Script, raw_server
 from tests.support.virtual import HastyClock
 
@@ -661,10 +661,8 @@ async def test_a_ledger_that_cannot_be_written_stops_the_run(book: Book, provide
 
 @pytest.fixture
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
-    with serving(tmp_path / "store") as server:
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        yield server
+    with reached(tmp_path / "store", monkeypatch) as store:
+        yield store
 
 
 async def test_an_object_store_that_denies_access_stops_the_run(

@@ -13,6 +13,7 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 from localbucket import S3Error, S3Handler
 
 BUCKET: Final = "bucket"
@@ -141,3 +142,12 @@ def serving(folder: Path) -> Iterator[ObjectStore]:
         yield store
     finally:
         store.close()
+
+
+@contextmanager
+def reached(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    """The same, with the variables by which this process reaches it."""
+    with serving(folder) as store:
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        yield store

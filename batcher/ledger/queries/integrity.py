@@ -43,7 +43,7 @@ class Inconsistency:
 
 
 def damage(conn: Connection) -> list[str]:
-    """Damage that SQLite finds in the file, and columns with values of a wrong kind. A server checks both itself."""
+    """Damage that SQLite finds in the file, and columns with values of a wrong type. A server checks both itself."""
     if conn.dialect.name == "postgresql":
         return []
     found: list[str] = []

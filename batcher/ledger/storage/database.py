@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -170,7 +169,7 @@ def cut(engine: Engine) -> None:
     """Cut the connection to a server, so that the statement under way in another thread fails."""
     from batcher.ledger.storage import postgres
 
-    postgres.cut(engine)
+    postgres.session_of(engine).cut()
 
 
 def id_of(engine: Engine) -> str:
@@ -218,7 +217,7 @@ def _opening(address: Address, engine: Engine) -> AbstractContextManager[None]:
     if isinstance(address, Server):
         from batcher.ledger.storage import postgres
 
-        return postgres.opening(address, partial(postgres.cut, engine))
+        return postgres.opening(address, engine)
     return sqlite.translating(address)
 
 

@@ -9,10 +9,9 @@ after a minute without a statement, as when the process is stopped.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from threading import Timer
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from sqlalchemy import Connection, Engine, Text, create_engine, event, inspect
@@ -49,8 +48,6 @@ _CONNECT: Final = {
 }
 """So that this host notices within 25 s that the server is gone; it would wait for many minutes."""
 _QUOTED: Final = re.compile(r'"[^"]*"')
-OPENING_SECONDS: Final = 20.0
-"""Longest time for the statements of one step of opening a ledger."""
 LEASE_SECONDS: Final = 60
 """The server ends a session that sends nothing for this long, and so releases its lock: the process is stopped."""
 _SESSION: Final = {
@@ -114,7 +111,7 @@ def connect(server: Server, *, readonly: bool = False) -> Session:
     from batcher.ledger.storage import pooler
 
     try:
-        with _bounded(made.cut):
+        with made.bounded():
             pooler.check_pooler(made, server, partial(_connected, server))
             _set(made, server, _SESSION | (_READING if readonly else {}))
             made.autocommit = False
@@ -160,7 +157,7 @@ def _set(session: Session, server: Server, settings: dict[str, str]) -> None:
     try:
         session.execute(every, [list(settings), list(settings.values())])
     except psycopg.OperationalError:
-        raise
+        raise  # the server is in trouble
     except psycopg.Error as error:
         hint = f"Use PostgreSQL {_OLDEST} or later: others lack locks or time limits that keep purchases safe."
         raise LedgerError(f"{server} is not a database for a ledger: {_reason(error, server)}", hint) from None
@@ -183,9 +180,9 @@ _EXAMPLE: Final = "For example: postgresql://user@host/database"
 
 def exists(server: Server) -> bool:
     """Whether the database has a ledger."""
-    engine, session = _engine(server, readonly=True)
+    engine = _engine(server, readonly=True)
     try:
-        with opening(server, session.cut), engine.connect() as connection:
+        with opening(server, engine), engine.connect() as connection:
             return inspect(connection).has_table("alembic_version")
     finally:
         engine.dispose()
@@ -245,9 +242,9 @@ def open_engine(server: Server, *, readonly: bool, run_id: str | None = None, al
         LockedError: another process holds the lock, and does not share it.
         StorageError: the server cannot be reached.
     """
-    engine, session = _engine(server, readonly=readonly)
+    engine = _engine(server, readonly=readonly)
     try:
-        with opening(server, session.cut), engine.connect() as connection:
+        with opening(server, engine), engine.connect() as connection:
             _check_server(connection, server)
             if not readonly:
                 sharing.lock(connection, server, run_id, alone=alone)
@@ -257,10 +254,9 @@ def open_engine(server: Server, *, readonly: bool, run_id: str | None = None, al
     return engine
 
 
-def _engine(server: Server, *, readonly: bool = False) -> tuple[Engine, Session]:
-    """An engine with one connection, and that connection."""
+def _engine(server: Server, *, readonly: bool = False) -> Engine:
     session = connect(server, readonly=readonly)
-    first = [session]
+    first: list[psycopg.Connection[Any]] = [session]
 
     def once() -> psycopg.Connection[Any]:
         """The one connection. It is not replaced when it is lost: the lock was lost with it."""
@@ -272,17 +268,16 @@ def _engine(server: Server, *, readonly: bool = False) -> tuple[Engine, Session]
 
     url = "postgresql+psycopg://"
     engine = create_engine(url, creator=once, poolclass=StaticPool, hide_parameters=True, use_native_hstore=False)
+    engine.update_execution_options(session=session)
     if readonly:
         event.listen(engine, "begin", lambda conn: conn.exec_driver_sql(FORBID_WRITES))
         event.listen(engine, "commit", lambda conn: conn.exec_driver_sql("ROLLBACK"))
-    return engine, session
+    return engine
 
 
-def cut(engine: Engine) -> None:
-    """Cut the connection, so that the statement under way in another thread fails."""
-    session = cast(StaticPool, engine.pool).connection.dbapi_connection
-    if session is not None:
-        cast("Session", session).cut()
+def session_of(engine: Engine) -> Session:
+    """The engine's one connection, open or not."""
+    return cast("Session", engine.get_execution_options()["session"])
 
 
 def _check_server(conn: Connection, server: Server) -> None:
@@ -307,7 +302,7 @@ def end_session(server: Server, run_id: str) -> None:
     Raises:
         StorageError: the server cannot be reached, or does not permit it.
     """
-    engine, _ = _engine(server, readonly=True)
+    engine = _engine(server, readonly=True)
     try:
         with translating(server), engine.begin() as connection:
             sharing.end_session(connection, run_id)
@@ -363,23 +358,10 @@ def translating(server: Server) -> Iterator[None]:
 
 
 @contextmanager
-def opening(server: Server, stop: Callable[[], None]) -> Iterator[None]:
-    """Like `translating`, while a ledger is opened: these statements take no time, so a server that does not answer in
-    `OPENING_SECONDS` has failed. `stop` cuts the connection."""
-    with translating(server), _bounded(stop):
+def opening(server: Server, engine: Engine) -> Iterator[None]:
+    """Like `translating`, while a ledger is opened: these statements take no time, so a silent server has failed."""
+    with translating(server), session_of(engine).bounded():
         yield
-
-
-@contextmanager
-def _bounded(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` if the block takes longer than `OPENING_SECONDS`."""
-    timer = Timer(OPENING_SECONDS, stop)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 @compiles(CreateColumn, "postgresql")

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import suppress
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Timer
+from typing import Any, Final
 
 import psycopg
 from psycopg.errors import Diagnostic
+
+OPENING_SECONDS: Final = 20.0
+"""Longest time for the statements of one step of opening a ledger."""
 
 
 class Session(psycopg.Connection[Any]):
@@ -34,6 +39,17 @@ class Session(psycopg.Connection[Any]):
         """Cut the connection: the statement under way in another thread fails."""
         with suppress(OSError):  # it was lost meanwhile
             self._socket.shutdown(socket.SHUT_RDWR)
+
+    @contextmanager
+    def bounded(self) -> Iterator[None]:
+        """Cut the connection if the block takes longer than `OPENING_SECONDS`."""
+        timer = Timer(OPENING_SECONDS, self.cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def close(self) -> None:
         """Close it, as usual."""

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import Engine
+from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.exc import DBAPIError
 
 from batcher.address import Server
@@ -179,6 +180,18 @@ def test_a_server_that_stops_answering_after_the_connection_is_trouble(
 ) -> None:
     database.create(place, "real")
     monkeypatch.setattr(database, "_check_world", lambda conn, *_: conn.exec_driver_sql("SELECT pg_sleep(60)"))
-    monkeypatch.setattr(storage, "OPENING_SECONDS", 0.3)
+    monkeypatch.setattr("batcher.ledger.storage.session.OPENING_SECONDS", 0.3)
+    with pytest.raises(StorageError, match=r"the ledger postgresql://.* failed"):
+        database.open_existing(place)
+
+
+def test_a_server_that_does_not_answer_the_first_statement_is_trouble(
+    place: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLAlchemy sends it when it connects, to learn the server's version."""
+    database.create(place, "real")
+    sleep = "SELECT pg_sleep(60)"
+    monkeypatch.setattr(PGDialect, "_get_server_version_info", lambda _, conn: conn.exec_driver_sql(sleep))
+    monkeypatch.setattr("batcher.ledger.storage.session.OPENING_SECONDS", 0.3)
     with pytest.raises(StorageError, match=r"the ledger postgresql://.* failed"):
         database.open_existing(place)
